@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "compiler/codegen/nvjitlink.h"
+
+#include <charconv>
+#include <dlfcn.h>
+#include <mutex>
+#include <vector>
+
+namespace flashplus {
+
+// The C API of nvJitLink 12 and 13, as documented by NVIDIA; the symbols carry the version as a suffix
+// (nvJitLinkCreate -> __nvJitLinkCreate_13_0), beside the plain names.
+struct NvJitLink::Functions {
+  using Handle = void *;
+  int (*create)(Handle *, uint32_t, const char **);
+  int (*destroy)(Handle *);
+  int (*addData)(Handle, int type, const void *, size_t, const char *name);
+  int (*complete)(Handle);
+  int (*cubinSize)(Handle, size_t *);
+  int (*cubin)(Handle, void *);
+  int (*errorLogSize)(Handle, size_t *);
+  int (*errorLog)(Handle, char *);
+  int (*infoLogSize)(Handle, size_t *);
+  int (*infoLog)(Handle, char *);
+  int (*version)(unsigned *major, unsigned *minor);
+};
+
+namespace {
+
+constexpr int kInputPtx = 2; // NVJITLINK_INPUT_PTX
+
+template <class Fn> bool find(void *library, const char *name, const std::string &suffix, Fn &out) {
+  void *symbol = dlsym(library, name);
+  if (!symbol)
+    symbol = dlsym(library, ("__" + std::string(name) + suffix).c_str());
+  out = reinterpret_cast<Fn>(symbol);
+  return symbol != nullptr;
+}
+
+std::vector<std::string> candidates(const char *path) {
+  std::vector<std::string> all;
+  if (path && *path)
+    all.push_back(path);
+  for (const char *name : {"libnvJitLink.so.13", "libnvJitLink.so.12", "libnvJitLink.so",
+                           "/usr/local/cuda/lib64/libnvJitLink.so.13", "/usr/local/cuda/lib64/libnvJitLink.so.12"})
+    all.push_back(name);
+  return all;
+}
+
+template <class Size, class Get> std::string readLog(void *handle, Size size, Get get) {
+  size_t bytes = 0;
+  if (size(handle, &bytes) != 0 || bytes <= 1)
+    return {};
+  std::string log(bytes, '\0');
+  if (get(handle, log.data()) != 0)
+    return {};
+  log.resize(log.find('\0') == std::string::npos ? bytes : log.find('\0'));
+  return log;
+}
+
+/// The number that ends just before `what`, e.g. 12 in "..., 12 bytes spill stores"; -1 if absent.
+int numberBefore(std::string_view log, std::string_view what) {
+  const size_t at = log.find(what);
+  if (at == std::string_view::npos)
+    return -1;
+  size_t end = at;
+  while (end > 0 && log[end - 1] == ' ')
+    --end;
+  size_t begin = end;
+  while (begin > 0 && log[begin - 1] >= '0' && log[begin - 1] <= '9')
+    --begin;
+  int value = -1;
+  std::from_chars(log.data() + begin, log.data() + end, value);
+  return value;
+}
+
+} // namespace
+
+Resources parseResources(std::string_view log) {
+  Resources r;
+  r.registers = numberBefore(log, "registers");
+  r.stack_bytes = numberBefore(log, "bytes stack frame");
+  const int stores = numberBefore(log, "bytes spill stores"), loads = numberBefore(log, "bytes spill loads");
+  if (stores >= 0 && loads >= 0)
+    r.spill_bytes = stores + loads;
+  return r;
+}
+
+const NvJitLink *NvJitLink::open(const char *path, std::string *why) {
+  static std::mutex mutex;
+  static Functions functions;
+  static NvJitLink instance;
+  std::lock_guard lock(mutex);
+  if (instance.functions_)
+    return &instance;
+  std::string tried;
+  for (const std::string &name : candidates(path)) {
+    void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+      tried += (tried.empty() ? "" : ", ") + name;
+      continue;
+    }
+    // The versioned names of the releases that exist; the plain ones come first in find().
+    for (const char *suffix : {"_13_0", "_13_1", "_12_8", "_12_4", "_12_0"}) {
+      Functions f;
+      if (find(library, "nvJitLinkCreate", suffix, f.create) && find(library, "nvJitLinkDestroy", suffix, f.destroy) &&
+          find(library, "nvJitLinkAddData", suffix, f.addData) &&
+          find(library, "nvJitLinkComplete", suffix, f.complete) &&
+          find(library, "nvJitLinkGetLinkedCubinSize", suffix, f.cubinSize) &&
+          find(library, "nvJitLinkGetLinkedCubin", suffix, f.cubin) &&
+          find(library, "nvJitLinkGetErrorLogSize", suffix, f.errorLogSize) &&
+          find(library, "nvJitLinkGetErrorLog", suffix, f.errorLog) &&
+          find(library, "nvJitLinkGetInfoLogSize", suffix, f.infoLogSize) &&
+          find(library, "nvJitLinkGetInfoLog", suffix, f.infoLog) &&
+          find(library, "nvJitLinkVersion", suffix, f.version)) {
+        functions = f;
+        instance.functions_ = &functions;
+        return &instance;
+      }
+    }
+    tried += (tried.empty() ? "" : ", ") + name + " (lacks symbols)";
+    dlclose(library);
+  }
+  if (why)
+    *why = "no nvJitLink: tried " + tried;
+  return nullptr;
+}
+
+Result<NvJitLink::Cubin> NvJitLink::assemble(std::string_view ptx, int chip) const {
+  const Functions &f = *functions_;
+  const std::string arch = "-arch=sm_" + std::to_string(chip);
+  const char *options[] = {arch.c_str(), "-O3", "-verbose"};
+  void *handle = nullptr;
+  if (f.create(&handle, std::size(options), options) != 0)
+    return Status(StatusCode::CompileFailed, "nvJitLink " + version() + " does not take " + arch);
+  const std::string terminated(ptx); // AddData wants the NUL counted
+  int code = f.addData(handle, kInputPtx, terminated.c_str(), terminated.size() + 1, "kernel.ptx");
+  if (code == 0)
+    code = f.complete(handle);
+  Cubin out;
+  out.log = readLog(handle, f.infoLogSize, f.infoLog);
+  size_t size = 0;
+  if (code == 0)
+    code = f.cubinSize(handle, &size);
+  if (code == 0) {
+    out.code.resize(size);
+    code = f.cubin(handle, out.code.data());
+  }
+  const std::string error = code ? readLog(handle, f.errorLogSize, f.errorLog) : "";
+  f.destroy(&handle);
+  if (code)
+    return Status(StatusCode::CompileFailed,
+                  "nvJitLink " + version() + " failed with code " + std::to_string(code) + ": " + error);
+  out.resources = parseResources(out.log);
+  return out;
+}
+
+std::string NvJitLink::version() const {
+  unsigned major = 0, minor = 0;
+  functions_->version(&major, &minor);
+  return std::to_string(major) + "." + std::to_string(minor);
+}
+
+} // namespace flashplus

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Compiler: spec, schedule and target in, artifact out. Everything between lives for one call, in contexts of its own,
+// so that calls on many threads run side by side.
+#pragma once
+
+#include "compiler/dialect/Attn.h"
+#include "compiler/entry.h"
+#include "spec/artifact.h"
+
+#include <string>
+
+namespace flashplus {
+
+/// "LLVM 22.1.8"
+std::string compilerDescription();
+
+/// Compiles to an object (CPU), a cubin, or PTX text when no nvJitLink can be opened (GPU).
+Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const char *nvjitlink,
+                               flashplus_compile_times &times);
+
+/// One stage as text: attn, loops (expanded kernel), llvm (optimised LLVM IR), ptx or asm, resources.
+Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage, const char *nvjitlink);
+
+} // namespace flashplus

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The C table of entry.h. Everything that enters is text and is parsed before LLVM sees it.
+#include "compiler/entry.h"
+
+#include "build_id.h"
+#include "compiler/codegen/nvjitlink.h"
+#include "compiler/compiler.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace flashplus {
+namespace {
+
+void setBytes(flashplus_compile_result *result, StatusCode code, const void *data, size_t size) {
+  result->status = int(code);
+  result->data = static_cast<uint8_t *>(std::malloc(size + 1));
+  result->size = result->data ? size : 0;
+  if (!result->data) {
+    result->status = int(StatusCode::OutOfMemory);
+    return;
+  }
+  if (size)
+    std::memcpy(result->data, data, size);
+  result->data[size] = 0; // text results are C strings too
+}
+
+void setFailure(flashplus_compile_result *result, const Status &status) {
+  setBytes(result, status.code(), status.message().data(), status.message().size());
+}
+
+Result<attn::KernelDescription> parseRequest(const flashplus_compile_request &request) {
+  if (!request.spec || !request.schedule || !request.target)
+    return invalidArgument("spec, schedule and target of a compile request must not be null");
+  auto spec = KernelSpec::parse(request.spec);
+  if (!spec)
+    return spec.status();
+  auto schedule = Schedule::parse(request.schedule);
+  if (!schedule)
+    return schedule.status();
+  auto target = Target::parse(request.target);
+  if (!target)
+    return target.status();
+  return attn::KernelDescription{std::move(*spec), std::move(*schedule), *target};
+}
+
+void compile(const flashplus_compile_request *request, flashplus_compile_result *result) {
+  *result = {};
+  auto kernel = parseRequest(*request);
+  if (!kernel)
+    return setFailure(result, kernel.status());
+  auto artifact = compileKernel(*kernel, request->nvjitlink, result->times);
+  if (!artifact)
+    return setFailure(result, artifact.status());
+  const std::vector<uint8_t> bytes = serializeArtifact(*artifact);
+  setBytes(result, StatusCode::Ok, bytes.data(), bytes.size());
+}
+
+void print(const flashplus_compile_request *request, const char *stage, flashplus_compile_result *result) {
+  *result = {};
+  auto kernel = parseRequest(*request);
+  if (!kernel)
+    return setFailure(result, kernel.status());
+  auto text = printStage(*kernel, stage ? stage : "", request->nvjitlink);
+  if (!text)
+    return setFailure(result, text.status());
+  setBytes(result, StatusCode::Ok, text->data(), text->size());
+}
+
+void release(flashplus_compile_result *result) {
+  std::free(result->data);
+  *result = {};
+}
+
+int nvjitlink(const char *path, char *text, size_t size) {
+  std::string why;
+  const NvJitLink *library = NvJitLink::open(path, &why);
+  const std::string message = library ? library->version() : why;
+  if (size) {
+    std::strncpy(text, message.c_str(), size - 1);
+    text[size - 1] = 0;
+  }
+  return library != nullptr;
+}
+
+} // namespace
+} // namespace flashplus
+
+extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table *flashplus_compiler(void) {
+  static const std::string description = flashplus::compilerDescription();
+  static const flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID,  description.c_str(),
+                                                 flashplus::compile,     flashplus::print, flashplus::release,
+                                                 flashplus::nvjitlink};
+  return &table;
+}

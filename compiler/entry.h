@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The only door between the runtime and libflashplus-compiler.so: a C table, looked up with dlsym after
+// dlopen(RTLD_NOW | RTLD_LOCAL). Plain data crosses it; no C++ type, exception, abort or output does.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FLASHPLUS_COMPILER_ENTRY "flashplus_compiler"
+#define FLASHPLUS_COMPILER_ABI 1
+
+/// What to compile, as canonical text (spec/kernel_spec.h, schedule.h, target.h). All strings are borrowed.
+typedef struct flashplus_compile_request {
+  const char *spec;
+  const char *schedule;
+  const char *target;
+  const char *nvjitlink; ///< Path of libnvJitLink to try first, or null to search the usual places.
+} flashplus_compile_request;
+
+/// Milliseconds by stage.
+typedef struct flashplus_compile_times {
+  double build;    ///< spec -> attn op -> expanded IR
+  double passes;   ///< MLIR passes and translation to LLVM IR
+  double optimize; ///< LLVM middle end
+  double emit;     ///< PTX or object
+  double assemble; ///< PTX -> cubin (0 on a CPU or without nvJitLink)
+} flashplus_compile_times;
+
+/// `status` is a flashplus::StatusCode. On success `data` is a serialised Artifact (spec/artifact.h), or text for
+/// print(); on failure it is the message. Released with release(); `data` is never null after a call.
+typedef struct flashplus_compile_result {
+  int status;
+  uint8_t *data;
+  size_t size;
+  flashplus_compile_times times;
+} flashplus_compile_result;
+
+typedef struct flashplus_compiler_table {
+  uint32_t abi;         ///< FLASHPLUS_COMPILER_ABI
+  const char *build_id; ///< Must equal the runtime's, which refuses the library otherwise.
+  const char *describe; ///< e.g. "LLVM 22.1.8"
+  /// Compiles to an artifact. A GPU target without nvJitLink gives an artifact of kind Ptx. Thread-safe.
+  void (*compile)(const flashplus_compile_request *request, flashplus_compile_result *result);
+  /// Prints one stage ("attn", "loops", "llvm", "ptx" or "asm", "resources") as text. Thread-safe.
+  void (*print)(const flashplus_compile_request *request, const char *stage, flashplus_compile_result *result);
+  void (*release)(flashplus_compile_result *result);
+  /// Writes the version of nvJitLink ("13.0") or the reason why it is not there; returns 1 if it is.
+  int (*nvjitlink)(const char *path, char *text, size_t size);
+} flashplus_compiler_table;
+
+typedef const flashplus_compiler_table *(*flashplus_compiler_fn)(void);
+
+#ifdef __cplusplus
+}
+#endif

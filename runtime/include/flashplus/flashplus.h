@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/**
+ * FlashAttention-Plus, C API of libflashplus.so.
+ *
+ * Attention kernels that are compiled when they are needed. Link libflashplus.so; libflashplus-compiler.so is
+ * opened on the first cache miss, from the directory of libflashplus.so unless the options say otherwise.
+ *
+ * Errors. Every function that can fail returns a flashplus_status; flashplus_last_error() then gives one sentence
+ * that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
+ * Threads. All functions may be called from many threads. A plan may be run on several streams at once if each run
+ * has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
+ * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory (tensors,
+ * workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by their _destroy.
+ * Structs. Set `struct_size` to sizeof the struct and zero the rest (or use the FLASHPLUS_..._INIT macros): a
+ * library that is newer than the caller then takes the missing fields as their defaults.
+ */
+#ifndef FLASHPLUS_H
+#define FLASHPLUS_H
+
+#include <dlpack/dlpack.h>
+#include <math.h> /* INFINITY */
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FLASHPLUS_API __attribute__((visibility("default")))
+
+typedef enum flashplus_status {
+  FLASHPLUS_OK = 0,
+  FLASHPLUS_INVALID_ARGUMENT = 1, /**< A value of the caller's. */
+  FLASHPLUS_UNSUPPORTED = 2,      /**< Well-formed, but no target or schedule can do it. */
+  FLASHPLUS_NO_DEVICE = 3,        /**< The device or its driver is not there. */
+  FLASHPLUS_OUT_OF_MEMORY = 4,
+  FLASHPLUS_COMPILE_FAILED = 5,
+  FLASHPLUS_NOT_RESIDENT = 6, /**< Kernel not loaded, and compiling is not allowed now (capture, offline). */
+  FLASHPLUS_DEVICE_ERROR = 7,
+  FLASHPLUS_IO_ERROR = 8,
+  FLASHPLUS_INTERNAL = 9,
+} flashplus_status;
+
+/** "0.1.0" */
+FLASHPLUS_API const char *flashplus_version(void);
+/** Message of the last failure on this thread; "" if there was none. Valid until the next call on this thread. */
+FLASHPLUS_API const char *flashplus_last_error(void);
+/** "invalid_argument", ... */
+FLASHPLUS_API const char *flashplus_status_name(flashplus_status status);
+
+/* ------------------------------------------------------------------------------------------------ context -- */
+
+/** Devices, the in-process kernel table, the disk cache and the CPU workers. One per process is usual. */
+typedef struct flashplus_context flashplus_context;
+
+/** Runs body(body_context, i) for every i in [0, count), in any order, on any threads; returns when all are done. */
+typedef void (*flashplus_parallel_for)(void *pool, int64_t count, void (*body)(void *body_context, int64_t i),
+                                       void *body_context);
+/** Receives one-line warnings (a damaged cache entry, a fallback). Called from any thread. */
+typedef void (*flashplus_log)(void *log_context, const char *message);
+
+typedef struct flashplus_context_options {
+  size_t struct_size;
+  const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus.
+                              "": no disk cache. */
+  const char *compiler_path; /**< Path of libflashplus-compiler.so; null: $FLASHPLUS_COMPILER, else beside this one. */
+  int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use. */
+  int32_t offline;           /**< Non-zero: never compile; a miss is FLASHPLUS_NOT_RESIDENT. */
+  flashplus_parallel_for parallel_for; /**< Null: workers of our own, started on first use and safe across fork. */
+  void *pool;                          /**< First argument of parallel_for. */
+  int32_t pool_threads;                /**< How many threads `parallel_for` uses; required with it. */
+  flashplus_log log;                   /**< Null: warnings are dropped. */
+  void *log_context;
+} flashplus_context_options;
+
+/** `options` may be null. On success *out is owned by the caller. */
+FLASHPLUS_API flashplus_status flashplus_context_create(const flashplus_context_options *options,
+                                                        flashplus_context **out);
+/** Null is allowed. No call may be in flight and no plan or kernel of it may be used afterwards. */
+FLASHPLUS_API void flashplus_context_destroy(flashplus_context *context);
+
+/** Counters since the context was made. */
+typedef struct flashplus_counters {
+  size_t struct_size;
+  int64_t memory_hits;  /**< Kernel found in the in-process table. */
+  int64_t disk_hits;    /**< Read from the disk cache. */
+  int64_t compiles;     /**< Compiled. */
+  int64_t corrupt;      /**< Disk entries that failed verification and were rebuilt. */
+  int64_t publish_failures; /**< Kernels that could not be written to the disk cache (they still ran). */
+  double compile_ms;    /**< Total wall time of compilations. */
+  double load_ms;       /**< Total wall time of reading and loading entries found on disk. */
+} flashplus_counters;
+FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
+
+/** What devices there are and why others are not, as JSON text:
+ *  {"devices": [{"name": "cpu", "target": "x86-64-v3", "detail": "...", ...}, ...], "missing": [{"name": "cuda", "reason": "..."}],
+ *   "compiler": {...}, "cache": {"dir": ..., "state": ...}}
+ *  The text belongs to the context and is valid until the next call of this function on it. */
+FLASHPLUS_API flashplus_status flashplus_describe(flashplus_context *context, const char **json);
+
+/* ------------------------------------------------------------------------------------------------ forward -- */
+
+/** An auxiliary input of a score expression (spec/score.h has the grammar). */
+typedef struct flashplus_score_tensor {
+  const char *name;
+  const DLTensor *tensor; /**< fp32, on the device of q, rank = number of indices; any strides. */
+} flashplus_score_tensor;
+typedef struct flashplus_score_scalar {
+  const char *name;
+  float value;
+} flashplus_score_scalar;
+
+/**
+ * Arguments of a forward. All tensors live on one device (kDLCPU or kDLCUDA); a null `strides` means compact
+ * row-major. With p = i + seqlen_k - seqlen_q for query row i (bottom-right alignment), key j is visible iff
+ * p - window_left <= j <= p + window_right and 0 <= j < seqlen_k, each window side -1 = unbounded;
+ * causal sets window_right to 0.
+ */
+typedef struct flashplus_forward_args {
+  size_t struct_size;
+  const DLTensor *q; /**< (batch, seqlen_q, heads_q, head_dim_qk), or (total_q, heads_q, head_dim_qk) with
+                          cu_seqlens_q. fp16, bf16, or fp32 (CPU only). Last stride 1, the others any. */
+  const DLTensor *k; /**< (batch, seqlen_k, heads_k, head_dim_qk) or (total_k, heads_k, head_dim_qk). heads_k divides
+                          heads_q; query head h uses key head h / (heads_q / heads_k). */
+  const DLTensor *v; /**< As k with head_dim_v. */
+  DLTensor *o;       /**< As q with head_dim_v; q's dtype. */
+  DLTensor *lse;     /**< Null, or fp32 (batch, heads_q, seqlen_q) / (heads_q, total_q): natural logarithm of the sum of
+                          exponentials of the final scores. Last stride 1. */
+  const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU only. */
+  const DLTensor *cu_seqlens_k; /**< Both or none. */
+  const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
+  const DLTensor *seqused_k;
+  int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one result. */
+  int64_t max_seqlen_k;
+  const float *softmax_scale; /**< Null: 1 / sqrt(head_dim_qk). Any finite value. */
+  int32_t causal;
+  int32_t window_left; /**< >= -1 */
+  int32_t window_right;
+  float lse_empty;                /**< LSE of a row that sees no key (its o is 0); +inf as flash_attn 2, or -inf. */
+  float softcap;                  /**< > 0: s -> softcap * tanh(s / softcap). 0: off. */
+  const DLTensor *alibi_slopes;   /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s - slope * |p - j|. */
+  const char *score;              /**< Score expression, applied before softcap and ALiBi, or null. */
+  const flashplus_score_tensor *score_tensors;
+  int32_t num_score_tensors;
+  const flashplus_score_scalar *score_scalars;
+  int32_t num_score_scalars;
+  int32_t num_splits;      /**< 0: chosen; 1: never split over the keys; n <= 128: exactly n. */
+  int32_t batch_invariant; /**< Non-zero: a row's result does not depend on the rest of the batch. */
+  int64_t *tile_counter;   /**< Null, or an int64 on the device that the key tiles visited are added to. */
+} flashplus_forward_args;
+
+#define FLASHPLUS_FORWARD_ARGS_INIT                                                                          \
+  {.struct_size = sizeof(flashplus_forward_args), .window_left = -1, .window_right = -1, .lse_empty = INFINITY}
+
+/** Plans, compiles or loads what is missing, and runs. Allocates a workspace if the plan needs one (on CUDA in stream
+ *  order). `stream` is a CUstream (null: the default stream); ignored on the CPU, where the call returns when done.
+ *  Under stream capture a kernel that is not resident is FLASHPLUS_NOT_RESIDENT. */
+FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args,
+                                                 void *stream);
+
+/* --------------------------------------------------------------------------------------------- plan and run -- */
+
+typedef struct flashplus_plan flashplus_plan;
+
+/** Plans for problems up to the size of `args` and makes every kernel of the plan resident. Data pointers inside the
+ *  tensors may be null here; with cu_seqlens, `args` bounds the batch, totals and max_seqlen. */
+FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
+                                                     flashplus_plan **out);
+FLASHPLUS_API void flashplus_plan_destroy(flashplus_plan *plan);
+/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. */
+FLASHPLUS_API size_t flashplus_plan_workspace(const flashplus_plan *plan);
+/** The plan as JSON text (steps with spec, schedule, grid, key); owned by the plan. */
+FLASHPLUS_API const char *flashplus_plan_describe(const flashplus_plan *plan);
+/** Runs a plan: no allocation, compilation or synchronisation; on CUDA it may be captured. `args` must have the spec of
+ *  the plan and sizes within its bounds. */
+FLASHPLUS_API flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args,
+                                                  void *workspace, size_t workspace_bytes, void *stream);
+
+/* ------------------------------------------------------------------------------------------------- kernels -- */
+
+typedef struct flashplus_kernel flashplus_kernel;
+
+typedef struct flashplus_kernel_info {
+  size_t struct_size;
+  const char *key;       /**< Hexadecimal cache key. */
+  const char *key_text;  /**< What the key is the hash of. */
+  const char *spec;      /**< Canonical text of each part. */
+  const char *schedule;
+  const char *target;
+  const char *kind;      /**< "x86-object", "ptx" or "cubin" */
+  const void *code;
+  size_t code_size;
+  const char *entry;     /**< Launch schema, as spec/artifact.h. */
+  int32_t threads;
+  int64_t shared_memory;
+  int64_t scratch;
+  int64_t params_size;
+  int32_t registers;     /**< -1: not known */
+  int32_t spill_bytes;
+  int32_t stack_bytes;
+  const char *source;    /**< "memory", "disk" or "compiled": where this call found it. */
+  const char *provenance;
+  double compile_ms;     /**< 0 unless compiled by this call. */
+  double load_ms;        /**< Reading and verifying the disk entry. */
+} flashplus_kernel_info;
+
+/** The code of one kernel, from the cache or compiled; needs no device. `spec` and `target` are canonical text,
+ *  `schedule` too or null for the default of the target. */
+FLASHPLUS_API flashplus_status flashplus_get_kernel(flashplus_context *context, const char *spec, const char *schedule,
+                                                    const char *target, flashplus_kernel **out);
+FLASHPLUS_API void flashplus_kernel_destroy(flashplus_kernel *kernel);
+/** Pointers inside *out belong to `kernel`. */
+FLASHPLUS_API flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel, flashplus_kernel_info *out);
+
+/** One stage of a kernel as text: "spec", "attn", "loops", "llvm", "ptx" (GPU) or "asm" (CPU), "resources". Always
+ *  compiles. *text is freed with flashplus_free_text. */
+FLASHPLUS_API flashplus_status flashplus_print_stage(flashplus_context *context, const char *spec, const char *schedule,
+                                                     const char *target, const char *stage, char **text);
+FLASHPLUS_API void flashplus_free_text(char *text);
+
+/** Called once per kernel that any plan of `spec` on `target` can use (what warm-up compiles). */
+typedef void (*flashplus_kernel_visitor)(void *visitor_context, const char *spec, const char *schedule);
+FLASHPLUS_API flashplus_status flashplus_reachable_kernels(flashplus_context *context, const char *spec,
+                                                           const char *target, flashplus_kernel_visitor visit,
+                                                           void *visitor_context);
+
+/** The canonical spec text of a forward with these arguments (data pointers may be null). Freed with
+ *  flashplus_free_text. */
+FLASHPLUS_API flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **text);
+
+/* -------------------------------------------------------------------------------------------- device memory -- */
+
+/** What tools and tests need to put tensors on any device with one code path; an embedder has its own allocator.
+ *  `device` is {kDLCPU, 0} or {kDLCUDA, ordinal}. Memory is 256-byte aligned. */
+FLASHPLUS_API flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes,
+                                                       void **out);
+FLASHPLUS_API flashplus_status flashplus_device_free(flashplus_context *context, DLDevice device, void *memory);
+/** Blocking copies between host memory and `device`. */
+FLASHPLUS_API flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device, void *dst,
+                                                        const void *host_src, size_t bytes);
+FLASHPLUS_API flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst,
+                                                      const void *src, size_t bytes);
+/** Waits for everything enqueued on `stream` (null: the default stream) of `device`. */
+FLASHPLUS_API flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* FLASHPLUS_H */

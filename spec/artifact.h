@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Artifact: compiled code together with everything a launcher must know to run it. What the compiler
+// returns, the cache stores and the runtime loads.
+#pragma once
+
+#include "spec/status.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace flashplus {
+
+enum class CodeKind {
+  X86Object, ///< ELF64 relocatable, position independent, self-contained
+  Ptx,       ///< NUL-free text; the driver assembles it
+  Cubin,
+};
+
+/// Launch schema. The entry takes the operation's params struct (spec/params.h):
+///   CPU: void entry(const Params *params, int64_t work_item, void *scratch)  -- scratch is 64-byte aligned
+///   GPU: .entry entry(Params by value), one thread block per work item, 1-D grid
+struct LaunchSchema {
+  std::string entry;              ///< Symbol name.
+  int threads = 0;                ///< Threads of a block; 0 for a CPU.
+  int64_t shared_memory = 0;      ///< Dynamic shared memory of a block in bytes (GPU).
+  int64_t scratch = 0;            ///< Private scratch of a worker in bytes (CPU).
+  int64_t params_size = 0;        ///< sizeof the params struct that the code reads.
+  bool operator==(const LaunchSchema &) const = default;
+};
+
+/// What the assembler reported; -1 where it said nothing.
+struct Resources {
+  int registers = -1;
+  int spill_bytes = -1; ///< Spill stores plus loads.
+  int stack_bytes = -1;
+  bool operator==(const Resources &) const = default;
+};
+
+struct Artifact {
+  CodeKind kind = CodeKind::X86Object;
+  std::vector<uint8_t> code;
+  LaunchSchema launch;
+  Resources resources;
+  std::string provenance; ///< For people: what made the code, e.g. "LLVM 22.1.8, nvJitLink 13.0".
+  bool operator==(const Artifact &) const = default;
+};
+
+/// The artifact as one byte string: the payload of a cache entry, and what crosses compiler/entry.h. Equal
+/// artifacts give equal bytes. The format is in docs/file-formats.md.
+std::vector<uint8_t> serializeArtifact(const Artifact &artifact);
+
+/// Parses what serializeArtifact() wrote. `bytes` may be anything: whatever is not exactly a serialised artifact
+/// is InvalidArgument that names the field. Refused as well: a negative launch size, an entry name or PTX text with
+/// a NUL inside. Accepted bytes are canonical: serialising the result gives them back.
+Result<Artifact> parseArtifact(std::span<const uint8_t> bytes);
+
+} // namespace flashplus

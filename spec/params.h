@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Run-time parameters of each operation, as one table of fields. From the table come the C++ struct that the
+// host fills, the offsets at which the generated code reads, and the layout text that goes into every key.
+// A kernel takes one struct by value (GPU) or by pointer (CPU).
+//
+// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, so that no table has padding inside.
+#pragma once
+
+#include "spec/score.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace flashplus {
+
+enum class ParamType { Ptr, I64, I32, F32 };
+
+// Shapes: q (batch, seqlen_q, heads_q, head_dim_qk) or (total_q, heads_q, head_dim_qk) when ragged; k and v
+// likewise with heads_k; o as q with head_dim_v. lse (batch, heads_q, seqlen_q) or (heads_q, total_q). All
+// strides are in elements; the stride of the last dimension is 1.
+//
+//   cu_seqlens_q/_k  int32 (batch + 1), null for dense: sequence b owns rows [cu[b], cu[b + 1])
+//   seqused_q/_k     int32 (batch), null for "all": only that many leading rows of each sequence are valid
+//   partial_o        fp32 (num_splits, rows_q, heads_q, head_dim_v); rows_q = batch * seqlen_q or total_q
+//   partial_lse      fp32 (num_splits, heads_q, rows_q); -inf for a share without a visible key
+//   tile_counter     int64[1] or null: key tiles visited, added up over all work items
+//   seqlen_q/_k      lengths (dense) or upper bounds (ragged)
+//   num_m_tiles      ceil(seqlen_q / tile_m); work item = ((b * num_splits + split) * heads_q + h) *
+//                    num_m_tiles + m
+//   lse_empty        LSE written for a row that sees no key
+#define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
+  X(Ptr, q, 1)                                                                                               \
+  X(Ptr, k, 1)                                                                                               \
+  X(Ptr, v, 1)                                                                                               \
+  X(Ptr, o, 1)                                                                                               \
+  X(Ptr, lse, 1)                                                                                             \
+  X(Ptr, cu_seqlens_q, 1)                                                                                    \
+  X(Ptr, cu_seqlens_k, 1)                                                                                    \
+  X(Ptr, seqused_q, 1)                                                                                       \
+  X(Ptr, seqused_k, 1)                                                                                       \
+  X(Ptr, partial_o, 1)                                                                                       \
+  X(Ptr, partial_lse, 1)                                                                                     \
+  X(Ptr, tile_counter, 1)                                                                                    \
+  X(Ptr, aux, kMaxScoreTensors)                                                                              \
+  X(I64, q_stride_b, 1)                                                                                      \
+  X(I64, q_stride_s, 1)                                                                                      \
+  X(I64, q_stride_h, 1)                                                                                      \
+  X(I64, k_stride_b, 1)                                                                                      \
+  X(I64, k_stride_s, 1)                                                                                      \
+  X(I64, k_stride_h, 1)                                                                                      \
+  X(I64, v_stride_b, 1)                                                                                      \
+  X(I64, v_stride_s, 1)                                                                                      \
+  X(I64, v_stride_h, 1)                                                                                      \
+  X(I64, o_stride_b, 1)                                                                                      \
+  X(I64, o_stride_s, 1)                                                                                      \
+  X(I64, o_stride_h, 1)                                                                                      \
+  X(I64, lse_stride_b, 1)                                                                                    \
+  X(I64, lse_stride_h, 1)                                                                                    \
+  X(I64, rows_q, 1)                                                                                          \
+  X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \
+  X(I32, batch, 1)                                                                                           \
+  X(I32, seqlen_q, 1)                                                                                        \
+  X(I32, seqlen_k, 1)                                                                                        \
+  X(I32, heads_q, 1)                                                                                         \
+  X(I32, heads_k, 1)                                                                                         \
+  X(I32, window_left, 1)                                                                                     \
+  X(I32, window_right, 1)                                                                                    \
+  X(I32, num_m_tiles, 1)                                                                                     \
+  X(I32, num_splits, 1)                                                                                      \
+  X(F32, softmax_scale, 1)                                                                                   \
+  X(F32, lse_empty, 1)                                                                                       \
+  X(F32, scalar, kMaxScoreScalars)
+
+// Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
+// one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
+#define FLASHPLUS_COMBINE_PARAMS(X)                                                                          \
+  X(Ptr, partial_o, 1)                                                                                       \
+  X(Ptr, partial_lse, 1)                                                                                     \
+  X(Ptr, o, 1)                                                                                               \
+  X(Ptr, lse, 1)                                                                                             \
+  X(Ptr, cu_seqlens_q, 1)                                                                                    \
+  X(Ptr, seqused_q, 1)                                                                                       \
+  X(I64, o_stride_b, 1)                                                                                      \
+  X(I64, o_stride_s, 1)                                                                                      \
+  X(I64, o_stride_h, 1)                                                                                      \
+  X(I64, lse_stride_b, 1)                                                                                    \
+  X(I64, lse_stride_h, 1)                                                                                    \
+  X(I64, rows_q, 1)                                                                                          \
+  X(I32, batch, 1)                                                                                           \
+  X(I32, seqlen_q, 1)                                                                                        \
+  X(I32, heads_q, 1)                                                                                         \
+  X(I32, num_row_blocks, 1)                                                                                  \
+  X(I32, num_splits, 1)                                                                                      \
+  X(F32, lse_empty, 1)
+
+namespace detail {
+template <ParamType> struct ParamCType;
+template <> struct ParamCType<ParamType::Ptr> {
+  using type = void *;
+};
+template <> struct ParamCType<ParamType::I64> {
+  using type = int64_t;
+};
+template <> struct ParamCType<ParamType::I32> {
+  using type = int32_t;
+};
+template <> struct ParamCType<ParamType::F32> {
+  using type = float;
+};
+template <ParamType T, int N> struct ParamField {
+  using type = typename ParamCType<T>::type[N];
+};
+template <ParamType T> struct ParamField<T, 1> {
+  using type = typename ParamCType<T>::type;
+};
+} // namespace detail
+
+#define FLASHPLUS_PARAM_MEMBER(TYPE, NAME, COUNT)                                                            \
+  typename detail::ParamField<ParamType::TYPE, COUNT>::type NAME = {};
+
+struct ForwardParams {
+  FLASHPLUS_FORWARD_PARAMS(FLASHPLUS_PARAM_MEMBER)
+};
+struct CombineParams {
+  FLASHPLUS_COMBINE_PARAMS(FLASHPLUS_PARAM_MEMBER)
+};
+#undef FLASHPLUS_PARAM_MEMBER
+
+/// One field of a params struct, for code generators and binders.
+struct ParamInfo {
+  std::string_view name;
+  ParamType type;
+  int count;
+  size_t offset; ///< Bytes from the start of the struct.
+};
+
+std::span<const ParamInfo> forwardParamTable();
+std::span<const ParamInfo> combineParamTable();
+
+/// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.
+std::string paramLayoutText(std::span<const ParamInfo> table, size_t size);
+
+} // namespace flashplus

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "spec/score.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace flashplus {
+namespace {
+
+/// How an operation is written: infix operators with a precedence, or a name.
+struct Form {
+  const char *text;
+  int precedence; ///< 0 comparison, 1 sum, 2 product, 3 prefix, 4 the rest.
+};
+
+Form formOf(ScoreOp op) {
+  switch (op) {
+  case ScoreOp::Score:
+    return {"s", 4};
+  case ScoreOp::Batch:
+    return {"b", 4};
+  case ScoreOp::Head:
+    return {"h", 4};
+  case ScoreOp::HeadK:
+    return {"hk", 4};
+  case ScoreOp::Query:
+    return {"q", 4};
+  case ScoreOp::Key:
+    return {"k", 4};
+  case ScoreOp::SeqlenQ:
+    return {"sq", 4};
+  case ScoreOp::SeqlenK:
+    return {"sk", 4};
+  case ScoreOp::Neg:
+    return {"-", 3};
+  case ScoreOp::Abs:
+    return {"abs", 4};
+  case ScoreOp::Exp:
+    return {"exp", 4};
+  case ScoreOp::Log:
+    return {"log", 4};
+  case ScoreOp::Sqrt:
+    return {"sqrt", 4};
+  case ScoreOp::Tanh:
+    return {"tanh", 4};
+  case ScoreOp::Add:
+    return {"+", 1};
+  case ScoreOp::Sub:
+    return {"-", 1};
+  case ScoreOp::Mul:
+    return {"*", 2};
+  case ScoreOp::Div:
+    return {"/", 2};
+  case ScoreOp::Min:
+    return {"min", 4};
+  case ScoreOp::Max:
+    return {"max", 4};
+  case ScoreOp::Lt:
+    return {"<", 0};
+  case ScoreOp::Le:
+    return {"<=", 0};
+  case ScoreOp::Gt:
+    return {">", 0};
+  case ScoreOp::Ge:
+    return {">=", 0};
+  case ScoreOp::Eq:
+    return {"==", 0};
+  case ScoreOp::Ne:
+    return {"!=", 0};
+  case ScoreOp::Where:
+    return {"where", 4};
+  case ScoreOp::Constant:
+  case ScoreOp::Scalar:
+  case ScoreOp::Tensor:
+    break;
+  }
+  return {"", 4};
+}
+
+/// Prints nodes with canonical names; slots are numbered as they are first printed.
+class Printer {
+public:
+  explicit Printer(const ScoreExpr &expr)
+      : expr_(expr), scalars_(expr.scalars.size(), -1), tensors_(expr.tensors.size(), -1) {}
+
+  std::string print(int index, int least_precedence) {
+    const ScoreNode &n = expr_.nodes[index];
+    const Form form = formOf(n.op);
+    std::string text = body(n, form);
+    return form.precedence < least_precedence ? "(" + text + ")" : text;
+  }
+
+private:
+  std::string body(const ScoreNode &n, const Form &form) {
+    switch (n.op) {
+    case ScoreOp::Constant: {
+      char buffer[32];
+      std::snprintf(buffer, sizeof buffer, "%.9g", double(float(n.value)));
+      return buffer;
+    }
+    case ScoreOp::Scalar:
+      return "p" + std::to_string(number(scalars_, n.slot, next_scalar_));
+    case ScoreOp::Tensor: {
+      const int slot = number(tensors_, n.slot, next_tensor_);
+      return "t" + std::to_string(slot) + "[" + list(n) + "]";
+    }
+    default:
+      break;
+    }
+    if (n.operands.empty())
+      return form.text;
+    if (form.precedence == 3)
+      return form.text + print(n.operands[0], 3);
+    if (form.precedence == 4)
+      return std::string(form.text) + "(" + list(n) + ")";
+    // Operators group from the left; comparisons do not chain.
+    const int p = form.precedence;
+    std::string left = print(n.operands[0], p == 0 ? 1 : p);
+    return left + " " + form.text + " " + print(n.operands[1], p + 1);
+  }
+
+  std::string list(const ScoreNode &n) {
+    std::string text;
+    for (int operand : n.operands)
+      text += (text.empty() ? "" : ", ") + print(operand, 0);
+    return text;
+  }
+
+  static int number(std::vector<int> &slots, int slot, int &next) {
+    if (slots[slot] < 0)
+      slots[slot] = next++;
+    return slots[slot];
+  }
+
+  const ScoreExpr &expr_;
+  std::vector<int> scalars_, tensors_;
+  int next_scalar_ = 0, next_tensor_ = 0;
+};
+
+} // namespace
+
+std::string ScoreExpr::canonical() const {
+  return isIdentity() ? "s" : Printer(*this).print(int(nodes.size()) - 1, 0);
+}
+
+double ScoreExpr::evaluate(const Point &at, std::span<const double> scalar_values,
+                           const std::function<double(int, std::span<const int64_t>)> &tensor) const {
+  if (isIdentity())
+    return at.s;
+  std::vector<double> v(nodes.size());
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const ScoreNode &n = nodes[i];
+    auto x = [&](int operand) { return v[n.operands[operand]]; };
+    switch (n.op) {
+    case ScoreOp::Constant:
+      v[i] = n.value;
+      break;
+    case ScoreOp::Score:
+      v[i] = at.s;
+      break;
+    case ScoreOp::Batch:
+      v[i] = double(at.b);
+      break;
+    case ScoreOp::Head:
+      v[i] = double(at.h);
+      break;
+    case ScoreOp::HeadK:
+      v[i] = double(at.hk);
+      break;
+    case ScoreOp::Query:
+      v[i] = double(at.q);
+      break;
+    case ScoreOp::Key:
+      v[i] = double(at.k);
+      break;
+    case ScoreOp::SeqlenQ:
+      v[i] = double(at.sq);
+      break;
+    case ScoreOp::SeqlenK:
+      v[i] = double(at.sk);
+      break;
+    case ScoreOp::Scalar:
+      v[i] = scalar_values[n.slot];
+      break;
+    case ScoreOp::Tensor: {
+      int64_t indices[kMaxScoreTensorRank] = {};
+      for (size_t d = 0; d < n.operands.size(); ++d)
+        indices[d] = int64_t(x(int(d)));
+      v[i] = tensor(n.slot, {indices, n.operands.size()});
+      break;
+    }
+    case ScoreOp::Neg:
+      v[i] = -x(0);
+      break;
+    case ScoreOp::Abs:
+      v[i] = std::fabs(x(0));
+      break;
+    case ScoreOp::Exp:
+      v[i] = std::exp(x(0));
+      break;
+    case ScoreOp::Log:
+      v[i] = std::log(x(0));
+      break;
+    case ScoreOp::Sqrt:
+      v[i] = std::sqrt(x(0));
+      break;
+    case ScoreOp::Tanh:
+      v[i] = std::tanh(x(0));
+      break;
+    case ScoreOp::Add:
+      v[i] = x(0) + x(1);
+      break;
+    case ScoreOp::Sub:
+      v[i] = x(0) - x(1);
+      break;
+    case ScoreOp::Mul:
+      v[i] = x(0) * x(1);
+      break;
+    case ScoreOp::Div:
+      v[i] = x(0) / x(1);
+      break;
+    case ScoreOp::Min:
+      v[i] = std::fmin(x(0), x(1));
+      break;
+    case ScoreOp::Max:
+      v[i] = std::fmax(x(0), x(1));
+      break;
+    case ScoreOp::Lt:
+      v[i] = x(0) < x(1);
+      break;
+    case ScoreOp::Le:
+      v[i] = x(0) <= x(1);
+      break;
+    case ScoreOp::Gt:
+      v[i] = x(0) > x(1);
+      break;
+    case ScoreOp::Ge:
+      v[i] = x(0) >= x(1);
+      break;
+    case ScoreOp::Eq:
+      v[i] = x(0) == x(1);
+      break;
+    case ScoreOp::Ne:
+      v[i] = x(0) != x(1);
+      break;
+    case ScoreOp::Where:
+      v[i] = x(0) != 0 ? x(1) : x(2);
+      break;
+    }
+  }
+  return v.back();
+}
+
+} // namespace flashplus

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Score expressions: what a caller may do to one attention score between Q.K^T and the softmax, as data.
+//
+//   softcap   "cap * tanh(s / cap)"
+//   ALiBi     "s - slopes[h] * abs(q + sk - sq - k)"
+//   bias      "s + bias[b, h, q, k]"
+//
+// Grammar (EBNF), whitespace free between tokens:
+//   expr    = sum [ ("<" | "<=" | ">" | ">=" | "==" | "!=") sum ]
+//   sum     = product { ("+" | "-") product }
+//   product = unary { ("*" | "/") unary }
+//   unary   = "-" unary | primary
+//   primary = number | "(" expr ")" | name | name "(" expr { "," expr } ")" | name "[" expr { "," expr } "]"
+//
+// Built-in names:  s   the score, already multiplied by softmax_scale (fp32)
+//                  b, h, hk   batch entry, query head, key/value head
+//                  q, k       query row and key row inside their sequence, from 0
+//                  sq, sk     lengths of this sequence (true lengths, not the padded maxima)
+// Functions:       abs exp log sqrt tanh neg (1 argument), min max (2), where(condition, a, b) (3)
+// Any other name is the caller's: followed by "[" an auxiliary fp32 tensor of 1 to 4 indices, else a scalar.
+// Every value is fp32; an index inside "[]" is rounded towards zero. Comparisons give 1 or 0 and `where`
+// takes its second argument when the first is not 0.
+//
+// An expression is compared and hashed by its canonical text, in which the caller's names are replaced by
+// p0, p1, ... (scalars) and t0, t1, ... (tensors) in order of first appearance: two callers who name things
+// differently share one kernel, and values stay run-time parameters.
+#pragma once
+
+#include "spec/status.h"
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace flashplus {
+
+enum class ScoreOp : uint8_t {
+  // leaves
+  Constant, ///< `value`
+  Score,    ///< s
+  Batch,
+  Head,
+  HeadK,
+  Query,
+  Key,
+  SeqlenQ,
+  SeqlenK,
+  Scalar, ///< `slot`: index into ScoreExpr::scalars
+  Tensor, ///< `slot`: index into ScoreExpr::tensors; operands are the indices
+  // unary
+  Neg,
+  Abs,
+  Exp,
+  Log,
+  Sqrt,
+  Tanh,
+  // binary
+  Add,
+  Sub,
+  Mul,
+  Div,
+  Min,
+  Max,
+  Lt,
+  Le,
+  Gt,
+  Ge,
+  Eq,
+  Ne,
+  // ternary
+  Where,
+};
+
+/// One node; operands are indices of earlier nodes, so that `nodes` is in evaluation order.
+struct ScoreNode {
+  ScoreOp op = ScoreOp::Score;
+  double value = 0; ///< Constant only. Parsed as double, used as fp32.
+  int slot = 0;     ///< Scalar and Tensor only.
+  std::vector<int> operands;
+};
+
+/// An auxiliary tensor as the expression uses it.
+struct ScoreTensor {
+  std::string name; ///< As the caller wrote it.
+  int rank = 0;     ///< Number of indices, 1 to kMaxScoreTensorRank.
+};
+
+inline constexpr int kMaxScoreTensors = 4;
+inline constexpr int kMaxScoreTensorRank = 4;
+inline constexpr int kMaxScoreScalars = 8;
+inline constexpr int kMaxScoreNodes = 256;
+
+/// A parsed score expression. The default one is the identity "s". Immutable once parsed.
+class ScoreExpr {
+public:
+  /// Parses `text`. The message of a failure names the column (from 1) and what was expected there.
+  /// Text that is longer than 4096 bytes, nests deeper than 64, or passes a kMaxScore... limit fails too.
+  static Result<ScoreExpr> parse(std::string_view text);
+
+  bool isIdentity() const { return nodes.empty(); }
+
+  /// The canonical text described above; "s" for the identity. parse(canonical()) gives an equal expression
+  /// whose names are the canonical ones.
+  std::string canonical() const;
+
+  /// Values of the built-in names for one score.
+  struct Point {
+    double s = 0;
+    int64_t b = 0, h = 0, hk = 0, q = 0, k = 0, sq = 0, sk = 0;
+  };
+  /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor.
+  double evaluate(const Point &at, std::span<const double> scalar_values,
+                  const std::function<double(int slot, std::span<const int64_t>)> &tensor) const;
+
+  std::vector<ScoreNode> nodes; ///< Empty for the identity; else the last node is the result.
+  std::vector<std::string> scalars;
+  std::vector<ScoreTensor> tensors;
+};
+
+} // namespace flashplus

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// An algorithm is one way to compute an operation on a family of targets: a plan half (this struct, no LLVM)
+// and an emit half (templates/emit.h) under the same name. Adding one is a folder or a file pair under
+// templates/<operation>/ and a row in each of the two tables (plan.cpp, emit.cpp).
+#pragma once
+
+#include "templates/plan.h"
+
+#include <string_view>
+#include <vector>
+
+namespace flashplus {
+
+struct Algorithm {
+  std::string_view name; ///< Schedule::algorithm, "<target family>.<what>".
+  Operation op;
+  bool gpu;
+
+  /// Schedules worth having for `spec` within `shared_memory` bytes a block, best for large problems first.
+  std::vector<Schedule> (*schedules)(const KernelSpec &spec, const Target &target, int shared_memory);
+
+  /// Checks every knob and returns how to launch. The failure names the knob, its value and what is allowed.
+  Result<LaunchSchema> (*launch)(const KernelSpec &spec, const Schedule &schedule, const Target &target);
+};
+
+/// Rows of one sequence that a work item of `schedule` covers: tile_m (forward) or rows (combine).
+int rowsPerWorkItem(const Schedule &schedule);
+
+/// Symbol of the kernel, readable in a profiler: "flashplus_forward_bf16_d128_right".
+std::string kernelName(const KernelSpec &spec);
+
+/// `value` of knob `name` is not one of the allowed ones; `allowed` finishes the sentence.
+Status badKnob(const Schedule &schedule, std::string_view name, std::string_view allowed);
+
+constexpr int roundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash_plan.cpp
+extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash_plan.cpp
+extern const Algorithm kCpuCombine;   // templates/combine/combine_plan.cpp
+extern const Algorithm kGpuCombine;
+
+} // namespace flashplus

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/combine/combine_layout.h"
+
+namespace flashplus {
+namespace {
+
+std::vector<Schedule> cpuSchedules(const KernelSpec &, const Target &, int) {
+  return {Schedule{"cpu.combine", {{"rows", kCpuCombineRows}}}};
+}
+
+std::vector<Schedule> gpuSchedules(const KernelSpec &, const Target &, int) {
+  return {Schedule{"gpu.combine", {{"rows", kGpuCombineRows}}}};
+}
+
+Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const int rows = schedule.get("rows");
+  if (rows < 1 || rows > 16)
+    return badKnob(schedule, "rows", "1 to 16");
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = isGpu(target.isa) ? rows * 32 : 0;
+  schema.params_size = sizeof(CombineParams);
+  return schema;
+}
+
+} // namespace
+
+const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, false, cpuSchedules, launch};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, true, gpuSchedules, launch};
+
+} // namespace flashplus

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/common/score.h"
+
+#include "compiler/dialect/Attn.h"
+
+using namespace mlir;
+
+namespace flashplus {
+
+Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
+    : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
+  auto yield = cast<attn::YieldOp>(block_.getTerminator());
+  identity_ = yield.getValue() == block_.getArgument(attn::kScore);
+  reads_memory_ = !block_.getOps<attn::AuxOp>().empty();
+}
+
+namespace {
+
+int lanesOf(Value value) {
+  auto type = dyn_cast<VectorType>(value.getType());
+  return type ? int(type.getNumElements()) : 0;
+}
+
+/// Reads an auxiliary tensor at scalar or vector indices.
+Val readTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
+  const int slot = int(op.getSlot());
+  Val base = params.get("aux", slot);
+  int lanes = 0;
+  for (Val i : indices)
+    lanes = std::max(lanes, lanesOf(i.value));
+  // Offset of the scalar indices, and one vector of offsets for the others.
+  Val uniform = ir.i64(0), varying;
+  for (auto [dim, index] : llvm::enumerate(indices)) {
+    Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4.0;
+    if (!lanesOf(index.value)) {
+      uniform = uniform + ir.toI64(index) * stride;
+      continue;
+    }
+    Val wide = ir.wrap(arith::ExtSIOp::create(ir.builder, ir.loc, ir.vec(ir.i64(), lanes), index.value));
+    Val part = wide * stride;
+    varying = varying ? varying + part : part;
+  }
+  Val row = ir.offset(base, uniform);
+  if (!varying)
+    return ir.load(ir.f32(), row, 4, /*invariant=*/true);
+  Val result = ir.constant(ir.vec(ir.f32(), lanes), 0);
+  for (int lane = 0; lane < lanes; ++lane) {
+    Val at = ir.wrap(vector::ExtractOp::create(ir.builder, ir.loc, varying.value, int64_t(lane)));
+    Val element = ir.load(ir.f32(), ir.offset(row, at), 4, /*invariant=*/true);
+    result = ir.wrap(vector::InsertOp::create(ir.builder, ir.loc, element.value, result.value, int64_t(lane)));
+  }
+  return result;
+}
+
+} // namespace
+
+Val Score::apply(Val s, Val row, Val key) const {
+  if (identity_)
+    return s;
+  Ir &ir = ir_;
+  const int lanes = lanesOf(s.value);
+  if (lanes) {
+    SmallVector<int32_t> steps(lanes);
+    for (int i = 0; i < lanes; ++i)
+      steps[i] = i;
+    auto type = cast<VectorType>(ir.vec(ir.i32(), lanes));
+    Val iota = ir.wrap(arith::ConstantOp::create(ir.builder, ir.loc,
+                                                 cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
+    key = ir.splat(key, lanes) + iota;
+  }
+  if (reads_memory_) {
+    row = ir.min(row, sequence_.q_len - 1.0);
+    key = ir.min(key, sequence_.k_len - 1.0);
+  }
+  llvm::DenseMap<Value, Val> map;
+  const Val args[attn::kNumScoreArgs] = {s,   item_.batch, item_.head,       item_.head_k,
+                                         row, key,         sequence_.q_len, sequence_.k_len};
+  for (int i = 0; i < attn::kNumScoreArgs; ++i)
+    map[block_.getArgument(i)] = args[i];
+
+  for (mlir::Operation &op : block_) {
+    if (auto yield = dyn_cast<attn::YieldOp>(op)) {
+      Val result = map[yield.getValue()];
+      return lanes && !lanesOf(result.value) ? ir.splat(result, lanes) : result;
+    }
+    if (auto scalar = dyn_cast<attn::ScalarOp>(op)) {
+      map[scalar.getResult()] = params_.get("scalar", int(scalar.getSlot()));
+      continue;
+    }
+    SmallVector<Val> operands;
+    bool varying = false;
+    for (Value operand : op.getOperands()) {
+      operands.push_back(map[operand]);
+      varying |= lanesOf(operands.back().value) != 0;
+    }
+    if (auto aux = dyn_cast<attn::AuxOp>(op)) {
+      map[aux.getResult()] = readTensor(ir, params_, aux, operands);
+      continue;
+    }
+    // Everything else is elementwise: the same operation on wider types.
+    IRMapping mapping;
+    for (auto [from, to] : llvm::zip(op.getOperands(), operands))
+      mapping.map(from, varying && !lanesOf(to.value) ? ir.splat(to, lanes).value : to.value);
+    mlir::Operation *clone = ir.builder.clone(op, mapping);
+    if (varying)
+      for (Value result : clone->getResults())
+        result.setType(ir.vec(result.getType(), lanes));
+    map[op.getResult(0)] = ir.wrap(clone->getResult(0));
+  }
+  return s;
+}
+
+namespace softmax {
+
+Val reference(Ir &ir, Val m) {
+  return ir.select(m == ir.negativeInfinity(m.type()), ir.constant(m.type(), 0), m);
+}
+
+Finish finish(Ir &ir, Val m, Val l, Val empty) {
+  Val zero = ir.constant(l.type(), 0), one = ir.constant(l.type(), 1);
+  // Only a row without a key has l = 0: the largest score contributes 2^0. NaN is not 0 and stays NaN.
+  Val is_empty = l == zero;
+  Val safe = ir.select(is_empty, one, l);
+  Val lse = (reference(ir, m) + ir.log2(safe)) * kLn2;
+  return {ir.select(is_empty, zero, ir.rcp(safe)), ir.select(is_empty, empty, lse)};
+}
+
+} // namespace softmax
+} // namespace flashplus

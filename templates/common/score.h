@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The score region and the online softmax: the mathematics that every template shares, offered in steps so that a
+// template may order them as its hardware likes.
+#pragma once
+
+#include "compiler/ir/ir.h"
+#include "templates/common/sequence.h"
+
+namespace flashplus {
+
+/// Inlines a score region. Works on a scalar score (one GPU thread's element) and on a vector of scores of one query
+/// row at consecutive keys (CPU); what does not depend on the key stays scalar there.
+class Score {
+public:
+  Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
+
+  /// The region only yields its argument.
+  bool isIdentity() const { return identity_; }
+
+  /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and
+  /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
+  Val apply(Val s, Val row, Val key) const;
+
+private:
+  Ir &ir_;
+  const ParamReader &params_;
+  mlir::Block &block_;
+  const WorkItem &item_;
+  const Sequence &sequence_;
+  bool identity_;
+  bool reads_memory_;
+};
+
+/// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),
+///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.
+namespace softmax {
+
+inline constexpr double kLog2E = 1.4426950408889634074;
+inline constexpr double kLn2 = 0.69314718055994530942;
+
+/// What to subtract from scores: m, or 0 while no score is above -inf (so that -inf - m is not NaN).
+Val reference(Ir &ir, Val m);
+
+struct Finish {
+  Val factor; ///< o's factor: 1 / l, or 0 for an empty row.
+  Val lse;    ///< Natural logarithm; `empty` for an empty row.
+};
+Finish finish(Ir &ir, Val m, Val l, Val empty);
+
+} // namespace softmax
+} // namespace flashplus

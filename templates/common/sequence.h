@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Shared by every template: which work item this is, where its sequence lies, which keys its rows see.
+#pragma once
+
+#include "compiler/ir/ir.h"
+#include "spec/kernel_spec.h"
+
+namespace flashplus {
+
+/// One unit of the grid. All i32.
+struct WorkItem {
+  Val m;     ///< Query tile.
+  Val head;  ///< Query head.
+  Val head_k;
+  Val split; ///< Share of the keys; 0 unless the spec is split.
+  Val batch;
+};
+
+/// Decodes a forward's work item (numbering: spec/params.h). With a right-bounded mask the last query tiles see the
+/// most keys and come first, so that the longest work does not start last.
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item);
+
+/// Addressing: where the rows of one batch entry lie. Dense and ragged batches and seqused are one implementation,
+/// told apart by null pointers at run time: the tests are uniform and outside all loops, and a serving process then
+/// warms one kernel instead of four (docs/rationale/addressing.md).
+class Sequence {
+public:
+  Sequence(Ir &ir, const ParamReader &params, Val batch, bool with_keys = true);
+
+  Val q_len, k_len; ///< i32, valid rows.
+
+  /// First row of `tensor` ("q", "k", "v", "o") for `head`, as a pointer to elements of `bytes` bytes.
+  Val rows(std::string_view tensor, Val head, int bytes) const;
+  /// Pointer to the LSE of query row 0.
+  Val lse(Val head) const;
+  /// Number of query row 0 among all rows_q rows of the batch (i64); for partial results.
+  Val firstRow() const { return first_row_; }
+
+private:
+  Ir &ir_;
+  const ParamReader &params_;
+  Val batch_, ragged_q_, ragged_k_; // i64, i1, i1
+  Val start_q_, start_k_;           // i64, first row when ragged, else 0
+  Val first_row_;
+};
+
+/// The interval of visible keys of a query row, and what follows for tiles.
+class Mask {
+public:
+  Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence);
+
+  Val lo(Val row) const; ///< First visible key (i32), cut to [0, k_len].
+  Val hi(Val row) const; ///< One past the last visible key, cut to [0, k_len].
+
+  struct Tiles {
+    Val begin, end; ///< Key tiles with a visible key for some row; empty when begin >= end.
+  };
+  /// Of rows [first, last], both valid rows. `split` takes its share of the tiles.
+  Tiles tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const;
+
+  /// Whether some row of [first, last] does not see some key of the tile that starts at `key`.
+  Val needsMask(Val first, Val last, Val key, int tile_n) const;
+
+private:
+  Ir &ir_;
+  bool bounded_left_, bounded_right_;
+  Val k_len_, diagonal_; // diagonal = k_len - q_len: key position of query row 0
+  Val window_left_, window_right_;
+};
+
+} // namespace flashplus

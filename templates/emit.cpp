@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/emit.h"
+
+#include "templates/plan.h"
+
+using namespace mlir;
+
+namespace flashplus {
+namespace {
+
+struct Emitter {
+  std::string_view algorithm;
+  void (*emit)(EmitContext &);
+};
+constexpr Emitter kEmitters[] = {
+    {"cpu.flash", emitCpuFlash},
+    {"sm80.flash", emitSm80Flash},
+    {"cpu.combine", emitCpuCombine},
+    {"gpu.combine", emitGpuCombine},
+};
+
+/// void kernel(Params params): the struct by value in parameter memory, one thread block per work item.
+LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef name, const LaunchSchema &launch) {
+  MLIRContext *context = builder.getContext();
+  auto ptr = LLVM::LLVMPointerType::get(context);
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), {ptr});
+  auto func = LLVM::LLVMFuncOp::create(builder, loc, name, type);
+  func.setArgAttr(0, LLVM::LLVMDialect::getByValAttrName(),
+                  TypeAttr::get(LLVM::LLVMArrayType::get(builder.getI8Type(), launch.params_size)));
+  func.setArgAttr(0, LLVM::LLVMDialect::getAlignAttrName(), builder.getI64IntegerAttr(8));
+  func.setArgAttr(0, NVVM::NVVMDialect::getGridConstantAttrName(), builder.getUnitAttr());
+  func->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
+  func->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), builder.getDenseI32ArrayAttr({launch.threads, 1, 1}));
+  func->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), builder.getI32IntegerAttr(1));
+  // Flush denormals: exp2 and the products then need no slow path.
+  func.setPassthroughAttr(builder.getArrayAttr(
+      {builder.getStrArrayAttr({"denormal-fp-math-f32", "preserve-sign,preserve-sign"})}));
+  return func;
+}
+
+/// void kernel(const Params *, int64_t work_item, void *scratch)
+LLVM::LLVMFuncOp createCpuKernel(OpBuilder &builder, Location loc, StringRef name) {
+  MLIRContext *context = builder.getContext();
+  auto ptr = LLVM::LLVMPointerType::get(context);
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), {ptr, builder.getI64Type(), ptr});
+  auto func = LLVM::LLVMFuncOp::create(builder, loc, name, type);
+  // Scratch is private to the worker; nothing else points into it.
+  func.setArgAttr(2, LLVM::LLVMDialect::getNoAliasAttrName(), builder.getUnitAttr());
+  return func;
+}
+
+Val sharedMemory(Ir &ir, ModuleOp module) {
+  constexpr llvm::StringLiteral kName = "flashplus_shared";
+  if (!module.lookupSymbol(kName)) {
+    OpBuilder::InsertionGuard guard(ir.builder);
+    ir.builder.setInsertionPointToStart(module.getBody());
+    LLVM::GlobalOp::create(ir.builder, ir.loc, LLVM::LLVMArrayType::get(ir.builder.getI8Type(), 0),
+                           /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(), /*alignment=*/128,
+                           /*addrSpace=*/3);
+  }
+  return ir.wrap(LLVM::AddressOfOp::create(ir.builder, ir.loc, ir.ptr(3), kName));
+}
+
+} // namespace
+
+Status expandKernel(mlir::Operation *op) {
+  auto description = attn::describeOpWithoutScore(op);
+  if (!description)
+    return description.status();
+  const auto launch = launchSchema(description->spec, description->schedule, description->target);
+  if (!launch)
+    return launch.status();
+  const Emitter *emitter = nullptr;
+  for (const Emitter &e : kEmitters)
+    if (e.algorithm == description->schedule.algorithm)
+      emitter = &e;
+  if (!emitter)
+    return {StatusCode::Internal, "algorithm '" + description->schedule.algorithm + "' has no emitter"};
+
+  auto module = op->getParentOfType<ModuleOp>();
+  OpBuilder builder(op);
+  const Location loc = op->getLoc();
+  const StringRef name = op->getAttrOfType<StringAttr>(SymbolTable::getSymbolAttrName()).getValue();
+  const bool gpu = isGpu(description->target.isa);
+  auto func = gpu ? createGpuKernel(builder, loc, name, *launch) : createCpuKernel(builder, loc, name);
+  Block *entry = func.addEntryBlock(builder);
+  builder.setInsertionPointToEnd(entry);
+  LLVM::ReturnOp::create(builder, loc, ValueRange());
+  builder.setInsertionPointToStart(entry);
+
+  Ir ir(builder, loc, description->target);
+  const bool forward = description->spec.op == Operation::Forward;
+  Val params = ir.wrap(entry->getArgument(0));
+  Val work_item = gpu ? ir.wrap(NVVM::BlockIdXOp::create(builder, loc, ir.i32()))
+                      : ir.toI32(ir.wrap(entry->getArgument(1)));
+  EmitContext context{ir,
+                      description->spec,
+                      description->schedule,
+                      description->target,
+                      forward ? &cast<attn::ForwardOp>(op).getScore() : nullptr,
+                      ParamReader(ir, params, forward ? forwardParamTable() : combineParamTable()),
+                      work_item,
+                      gpu ? sharedMemory(ir, module) : ir.wrap(entry->getArgument(2))};
+  emitter->emit(context);
+  op->erase();
+  return Status::ok();
+}
+
+} // namespace flashplus

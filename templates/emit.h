@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The emit half of the templates: from an attn operation to a kernel in arith, scf, vector and the target's
+// dialects. Part of the compiler library; the plan half (plan.h) has no LLVM.
+#pragma once
+
+#include "compiler/dialect/Attn.h"
+#include "compiler/ir/ir.h"
+#include "spec/artifact.h"
+
+namespace flashplus {
+
+/// What an emitter works with. The insertion point of `ir` is the start of the kernel's body.
+struct EmitContext {
+  Ir &ir;
+  const KernelSpec &spec; ///< Without the score, which is `score`.
+  const Schedule &schedule;
+  const Target &target;
+  mlir::Region *score; ///< Null for an operation without one.
+  ParamReader params;
+  Val work_item;       ///< i32
+  Val scratch;         ///< CPU: the worker's scratch. GPU: dynamic shared memory (address space 3).
+};
+
+/// Replaces `op` (attn.forward or attn.combine) by an llvm.func of the name the op has.
+Status expandKernel(mlir::Operation *op);
+
+// The emitters, a row each in the table of emit.cpp.
+void emitCpuFlash(EmitContext &context);
+void emitSm80Flash(EmitContext &context);
+void emitCpuCombine(EmitContext &context);
+void emitGpuCombine(EmitContext &context);
+
+} // namespace flashplus

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "compiler/ir/gpu.h"
+#include "templates/common/score.h"
+#include "templates/emit.h"
+#include "templates/forward/sm80_flash_layout.h"
+
+namespace flashplus {
+namespace {
+
+/// A tile on its way from global to shared memory: rows of `dim` elements, padded to `dim_pad` with zeros.
+struct TileLoad {
+  Val base;   ///< Global pointer to row 0 of the sequence.
+  Val stride; ///< Bytes between rows, i64.
+  int dim, dim_pad, rows, pitch, shared;
+};
+
+/// One thread's view. Fragment element e of a 16 x 8 accumulator lies at row lane / 4 + 8 (e / 2) and column
+/// 2 (lane % 4) + e % 2 (PTX ISA, mma.m16n8k16).
+class Sm80Flash {
+public:
+  explicit Sm80Flash(EmitContext &c)
+      : c_(c), ir_(c.ir), l_(Sm80FlashLayout::of(c.spec, c.schedule)), dtype_(c.spec.dtype),
+        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
+        m_blocks_(l_.m_frags), s_blocks_(l_.tile_n / 8), o_blocks_(l_.dv_pad / 8) {}
+
+  void emit() {
+    first_ = item_.m * double(l_.tile_m);
+    ir_.ifThen(first_ < seq_.q_len, [&] {
+      last_ = ir_.min(first_ + double(l_.tile_m), seq_.q_len) - 1.0;
+      thread_ = gpu::threadId(ir_);
+      lane_ = thread_ % 32;
+      warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
+      scale_ = c_.params.get("softmax_scale");
+      if (score_.isIdentity())
+        scale_ = scale_ * softmax::kLog2E;
+      prepareAddresses();
+
+      const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
+                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+      ir_.ifThen(tiles.begin < tiles.end, [&] {
+        load(q_, first_, last_);
+        load(k_, tiles.begin * double(l_.tile_n), seq_.k_len - 1.0);
+        gpu::commitGroup(ir_);
+      });
+      Vals state = loop(tiles);
+      countTiles(tiles);
+      store(state);
+    });
+  }
+
+private:
+  // --- loop state: O, then the rows' maxima and sums; rows of a thread are numbered 2 * fragment + half ---------
+  int oIndex(int mf, int block, int e) const { return (mf * o_blocks_ + block) * 4 + e; }
+  int maxIndex(int row) const { return m_blocks_ * o_blocks_ * 4 + row; }
+  int sumIndex(int row) const { return maxIndex(2 * m_blocks_) + row; }
+
+  Vals initialState() {
+    Vals state(m_blocks_ * o_blocks_ * 4, ir_.f32(0));
+    state.resize(maxIndex(2 * m_blocks_), ir_.negativeInfinity(ir_.f32()));
+    state.resize(sumIndex(2 * m_blocks_), ir_.f32(0));
+    return state;
+  }
+
+  // --- addresses -----------------------------------------------------------------------------------------------
+  void prepareAddresses() {
+    auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared) {
+      return TileLoad{seq_.rows(name, head, 2), c_.params.get(std::string(name) + "_stride_s") * 2.0,
+                      dim, dim_pad, rows, pitch, shared};
+    };
+    q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q());
+    k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k());
+    v_ = tile("v", item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v());
+    // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand:
+    // matrices 0 and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15.
+    Val row16 = lane_ % 16, half16 = lane_ / 16.0;
+    q_address_ = shared(l_.q(), (warp_row_ + row16) * double(l_.qPitch()) + half16 * 16.0);
+    v_address_ = shared(l_.v(), row16 * double(l_.vPitch()) + half16 * 16.0);
+    Val key = lane_ % 8 + half16 * 8.0, half8 = (lane_ / 8.0) % 2;
+    k_address_ = shared(l_.k(), key * double(l_.kPitch()) + half8 * 16.0);
+  }
+
+  Val shared(int64_t base, Val bytes) { return ir_.offset(ir_.offset(c_.scratch, bytes), base); }
+
+  // --- global -> shared ----------------------------------------------------------------------------------------
+  /// Starts loading rows [row, row + rows). Rows past `last` repeat it, so that nothing outside the sequence is read and
+  /// every value in shared memory is one of the sequence's: what the mask hides is finite whenever the input is.
+  void load(const TileLoad &t, Val row, Val last) {
+    const int chunks = t.dim_pad / 8, threads = l_.threads(), total = t.rows * chunks;
+    // A loop, not unrolled: its instructions are few beside the products', and it keeps kernels small and quick to
+    // assemble.
+    ir_.forLoop(thread_, ir_.i32(total), ir_.i32(threads), [&](Val index) {
+      Val r = index / double(chunks);
+      loadChunk(t, ir_.min(row + r, last), r, index % chunks);
+    });
+  }
+
+  /// Eight elements of one row.
+  void loadChunk(const TileLoad &t, Val source_row, Val r, Val column) {
+    Val to = shared(t.shared, r * double(t.pitch) + column * 16.0);
+    Val from_row = ir_.offset(t.base, ir_.toI64(source_row) * t.stride);
+    if (c_.spec.alignment == 16) {
+      if (t.dim == t.dim_pad)
+        return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(column) * 16.0));
+      // Head dims are multiples of 8 here, so a chunk is all data or all padding.
+      Val inside = column < ir_.i32(t.dim / 8);
+      Val safe = ir_.select(inside, column, ir_.i32(0));
+      return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(safe) * 16.0),
+                              ir_.select(inside, ir_.i32(16), ir_.i32(0)));
+    }
+    // Element by element: rows that are only aligned to an element.
+    Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0);
+    for (int e = 0; e < 8; ++e) {
+      Val at = column * 8.0 + double(e);
+      auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(from_row, ir_.toI64(at) * 2.0), 2)}; };
+      Val element = t.dim == t.dim_pad
+                        ? read()[0]
+                        : ir_.ifElse(at < ir_.i32(t.dim), read, [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; })[0];
+      packed = ir_.wrap(mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
+    }
+    ir_.store(packed, to, 16);
+  }
+
+  // --- the loop over key tiles -----------------------------------------------------------------------------------
+  Vals loop(const Mask::Tiles &tiles) {
+    return ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), initialState(), [&](Val tile, const Vals &state) {
+      Val key = tile * double(l_.tile_n), last_key = seq_.k_len - 1.0;
+      // K is here; every warp is done with the previous V.
+      gpu::waitGroup(ir_, 0);
+      gpu::barrier(ir_);
+      load(v_, key, last_key);
+      gpu::commitGroup(ir_);
+      Vals s = multiplyQK();
+      // V is here; every warp is done with K.
+      gpu::waitGroup(ir_, 0);
+      gpu::barrier(ir_);
+      ir_.ifThen(tile + 1.0 < tiles.end, [&] { load(k_, key + double(l_.tile_n), last_key); });
+      gpu::commitGroup(ir_);
+      s = scores(s, key);
+      Vals next = softmaxTile(s, state);
+      multiplyPV(s, next);
+      return next;
+    });
+  }
+
+  int sIndex(int mf, int block, int e) const { return (mf * s_blocks_ + block) * 4 + e; }
+
+  Vals multiplyQK() {
+    Vals s(m_blocks_ * s_blocks_ * 4, ir_.f32(0));
+    for (int step = 0; step < l_.dqk_pad / 16; ++step) {
+      std::vector<Vals> a;
+      for (int mf = 0; mf < m_blocks_; ++mf)
+        a.push_back(gpu::loadMatrix4(ir_, ir_.offset(q_address_, mf * 16 * l_.qPitch() + step * 32), false));
+      for (int pair = 0; pair < s_blocks_ / 2; ++pair) {
+        Vals b = gpu::loadMatrix4(ir_, ir_.offset(k_address_, pair * 16 * l_.kPitch() + step * 32), false);
+        for (int mf = 0; mf < m_blocks_; ++mf)
+          for (int n = 0; n < 2; ++n)
+            accumulate(s, sIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
+      }
+    }
+    return s;
+  }
+
+  void accumulate(Vals &acc, int at, const Vals &a, const Vals &b) {
+    Vals d = gpu::mma16816(ir_, dtype_, a, b, {acc[at], acc[at + 1], acc[at + 2], acc[at + 3]});
+    std::copy(d.begin(), d.end(), acc.begin() + at);
+  }
+
+  /// Query row of this thread's row `row` (2 * fragment + half), cut to the last valid one.
+  Val queryRow(int row) {
+    return ir_.min(first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8), last_);
+  }
+
+  /// Raw products -> base-2 scores, masked.
+  Vals scores(const Vals &raw, Val key) {
+    Vals s = raw;
+    Val column = key + (lane_ % 4) * 2.0;
+    for (int mf = 0; mf < m_blocks_; ++mf)
+      for (int block = 0; block < s_blocks_; ++block)
+        for (int e = 0; e < 4; ++e) {
+          Val &x = s[sIndex(mf, block, e)];
+          x = x * scale_;
+          if (!score_.isIdentity())
+            x = score_.apply(x, queryRow(2 * mf + e / 2), column + double(block * 8 + e % 2)) * softmax::kLog2E;
+        }
+    return ir_.ifElse(
+        mask_.needsMask(first_, last_, key, l_.tile_n),
+        [&] {
+          Vals masked = s;
+          for (int row = 0; row < 2 * m_blocks_; ++row) {
+            Val lo = mask_.lo(queryRow(row)) - column, hi = mask_.hi(queryRow(row)) - column;
+            for (int block = 0; block < s_blocks_; ++block)
+              for (int e = 0; e < 2; ++e) {
+                Val at = ir_.i32(block * 8 + e);
+                Val &x = masked[sIndex(row / 2, block, row % 2 * 2 + e)];
+                x = ir_.select((at >= lo) & (at < hi), x, ir_.negativeInfinity(ir_.f32()));
+              }
+          }
+          return masked;
+        },
+        [&] { return s; });
+  }
+
+  /// Over the four threads that share a row.
+  Val reduceRow(Val x, llvm::function_ref<Val(Val, Val)> combine) {
+    x = combine(x, gpu::shuffleXor(ir_, x, 1));
+    return combine(x, gpu::shuffleXor(ir_, x, 2));
+  }
+
+  /// Scores -> probabilities in place; returns the state with O rescaled. Sums stay per thread until the end.
+  Vals softmaxTile(Vals &s, const Vals &state) {
+    Vals next = state;
+    auto fmax = [&](Val a, Val b) { return ir_.fmax(a, b); };
+    for (int row = 0; row < 2 * m_blocks_; ++row) {
+      const int mf = row / 2, half = row % 2 * 2;
+      Val top = s[sIndex(mf, 0, half)];
+      for (int block = 0; block < s_blocks_; ++block)
+        for (int e = 0; e < 2; ++e)
+          top = fmax(top, s[sIndex(mf, block, half + e)]);
+      Val old_max = state[maxIndex(row)];
+      Val new_max = fmax(old_max, reduceRow(top, fmax));
+      Val base = softmax::reference(ir_, new_max);
+      Val alpha = ir_.exp2(old_max - base);
+      Val sum = state[sumIndex(row)] * alpha;
+      for (int block = 0; block < s_blocks_; ++block)
+        for (int e = 0; e < 2; ++e) {
+          Val &x = s[sIndex(mf, block, half + e)];
+          x = ir_.exp2(x - base);
+          sum = sum + x;
+        }
+      next[maxIndex(row)] = new_max;
+      next[sumIndex(row)] = sum;
+      for (int block = 0; block < o_blocks_; ++block)
+        for (int e = 0; e < 2; ++e)
+          next[oIndex(mf, block, half + e)] = state[oIndex(mf, block, half + e)] * alpha;
+    }
+    return next;
+  }
+
+  /// O += P V. Two neighbouring accumulator blocks of S are, packed, one A operand of 16 keys.
+  void multiplyPV(const Vals &p, Vals &state) {
+    for (int step = 0; step < l_.tile_n / 16; ++step) {
+      std::vector<Vals> a;
+      for (int mf = 0; mf < m_blocks_; ++mf) {
+        auto at = [&](int block, int e) { return p[sIndex(mf, 2 * step + block, e)]; };
+        a.push_back({gpu::pack(ir_, dtype_, at(0, 0), at(0, 1)), gpu::pack(ir_, dtype_, at(0, 2), at(0, 3)),
+                     gpu::pack(ir_, dtype_, at(1, 0), at(1, 1)), gpu::pack(ir_, dtype_, at(1, 2), at(1, 3))});
+      }
+      for (int pair = 0; pair < o_blocks_ / 2; ++pair) {
+        Vals b = gpu::loadMatrix4(ir_, ir_.offset(v_address_, step * 16 * l_.vPitch() + pair * 32), true);
+        for (int mf = 0; mf < m_blocks_; ++mf)
+          for (int n = 0; n < 2; ++n)
+            accumulate(state, oIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
+      }
+    }
+  }
+
+  // --- results -----------------------------------------------------------------------------------------------
+  void countTiles(const Mask::Tiles &tiles) {
+    Val counter = c_.params.get("tile_counter");
+    Val counting = ir_.isNull(counter) == ir_.boolean(false);
+    ir_.ifThen(counting & (thread_ == ir_.i32(0)), [&] {
+      Val count = ir_.toI64(ir_.max(ir_.i32(0), tiles.end - tiles.begin));
+      mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
+                                      mlir::LLVM::AtomicOrdering::monotonic, "device");
+    });
+  }
+
+  void store(const Vals &state) {
+    Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
+    Vals out = state;
+    std::vector<softmax::Finish> rows;
+    for (int row = 0; row < 2 * m_blocks_; ++row) {
+      Val sum = reduceRow(state[sumIndex(row)], [](Val a, Val b) { return a + b; });
+      rows.push_back(softmax::finish(ir_, state[maxIndex(row)], sum, empty));
+      for (int block = 0; block < o_blocks_; ++block)
+        for (int e = 0; e < 2; ++e) {
+          Val &x = out[oIndex(row / 2, block, row % 2 * 2 + e)];
+          x = x * rows[row].factor;
+        }
+    }
+    storeLse(rows);
+    if (c_.spec.split)
+      storePartial(out);
+    else
+      storeOutput(out);
+  }
+
+  Val threadRow(int row) { return first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8); }
+
+  void storeLse(const std::vector<softmax::Finish> &rows) {
+    Val base, wanted = lane_ % 4 == ir_.i32(0);
+    if (c_.spec.split) {
+      Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
+      base = ir_.offset(
+          c_.params.get("partial_lse"),
+          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq_.firstRow()) * 4.0);
+    } else {
+      base = seq_.lse(item_.head);
+      wanted = wanted & (ir_.isNull(c_.params.get("lse")) == ir_.boolean(false));
+    }
+    for (int row = 0; row < 2 * m_blocks_; ++row) {
+      Val r = threadRow(row);
+      ir_.ifThen(wanted & (r <= last_),
+                 [&] { ir_.store(rows[row].lse, ir_.offset(base, ir_.toI64(r) * 4.0), 4); });
+    }
+  }
+
+  /// fp32 partial results, [split][row][head][dv], from registers.
+  void storePartial(const Vals &out) {
+    Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
+    Val base = ir_.offset(c_.params.get("partial_o"),
+                          ((ir_.toI64(item_.split) * all + seq_.firstRow()) * heads + ir_.toI64(item_.head)) *
+                              double(l_.dv * 4));
+    for (int row = 0; row < 2 * m_blocks_; ++row) {
+      Val r = threadRow(row);
+      ir_.ifThen(r <= last_, [&] {
+        Val to = ir_.offset(base, ir_.toI64(r) * heads * double(l_.dv * 4));
+        for (int block = 0; block < o_blocks_; ++block)
+          for (int e = 0; e < 2; ++e) {
+            Val column = (lane_ % 4) * 2.0 + double(block * 8 + e);
+            auto body = [&] {
+              ir_.store(out[oIndex(row / 2, block, row % 2 * 2 + e)], ir_.offset(to, ir_.toI64(column) * 4.0), 4);
+            };
+            if (block * 8 + 8 <= l_.dv)
+              body();
+            else
+              ir_.ifThen(column < ir_.i32(l_.dv), body);
+          }
+      });
+    }
+  }
+
+  /// Through the warp's own rows of Q's memory, so that global stores are whole chunks.
+  void storeOutput(const Vals &out) {
+    gpu::warpSync(ir_); // the warp's last reads of Q are done
+    Val to = shared(l_.q(), (warp_row_ + lane_ / 4.0) * double(l_.qPitch()) + (lane_ % 4) * 4.0);
+    for (int row = 0; row < 2 * m_blocks_; ++row)
+      for (int block = 0; block < o_blocks_; ++block) {
+        auto at = [&](int e) { return out[oIndex(row / 2, block, row % 2 * 2 + e)]; };
+        ir_.store(gpu::pack(ir_, dtype_, at(0), at(1)),
+                  ir_.offset(to, (row / 2 * 16 + row % 2 * 8) * l_.qPitch() + block * 16), 4);
+      }
+    gpu::warpSync(ir_);
+    const int chunks = (l_.dv + 7) / 8, total = 16 * m_blocks_ * chunks;
+    Val base = seq_.rows("o", item_.head, 2), stride = c_.params.get("o_stride_s") * 2.0;
+    for (int i = 0; i * 32 < total; ++i) {
+      Val index = lane_ + double(i * 32);
+      Val r = warp_row_ + index / double(chunks), column = index % chunks;
+      Val row = first_ + r;
+      Val wanted = row <= last_;
+      if ((i + 1) * 32 > total)
+        wanted = wanted & (index < ir_.i32(total));
+      ir_.ifThen(wanted, [&] {
+        Val from = shared(l_.q(), r * double(l_.qPitch()) + column * 16.0);
+        Val dest = ir_.offset(ir_.offset(base, ir_.toI64(row) * stride), ir_.toI64(column) * 16.0);
+        if (c_.spec.alignment == 16) {
+          ir_.store(ir_.load(ir_.vec(ir_.i32(), 4), from, 16), dest, 16);
+          return;
+        }
+        for (int e = 0; e < 8; ++e) {
+          auto body = [&] { ir_.store(ir_.load(ir_.i16(), ir_.offset(from, 2 * e), 2), ir_.offset(dest, 2 * e), 2); };
+          if (l_.dv % 8 == 0)
+            body();
+          else
+            ir_.ifThen(column * 8.0 + double(e) < ir_.i32(l_.dv), body);
+        }
+      });
+    }
+  }
+
+  EmitContext &c_;
+  Ir &ir_;
+  Sm80FlashLayout l_;
+  DType dtype_;
+  WorkItem item_;
+  Sequence seq_;
+  Mask mask_;
+  Score score_;
+  const int m_blocks_, s_blocks_, o_blocks_;
+  Val first_, last_, thread_, lane_, warp_row_, scale_;
+  TileLoad q_, k_, v_;
+  Val q_address_, k_address_, v_address_;
+};
+
+} // namespace
+
+void emitSm80Flash(EmitContext &context) { Sm80Flash(context).emit(); }
+
+} // namespace flashplus

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// sm80.flash: FlashAttention-2's structure (Dao, 2023) on mma.sync m16n8k16. Warps are stacked along the query rows,
+// each owning `m_frags` times 16 rows and all keys of a tile, so that softmax needs no traffic between warps and P
+// passes from the first product's accumulators to the second one's operands in registers. K and V have one buffer
+// each and are loaded with cp.async under the other one's product.
+#pragma once
+
+#include "templates/algorithm.h"
+
+namespace flashplus {
+
+/// Knobs and derived sizes. Shared memory offsets are in bytes.
+struct Sm80FlashLayout {
+  int tile_m, tile_n; ///< Query rows and keys of a tile.
+  int warps;
+  int m_frags;         ///< 16-row fragments of a warp: tile_m / (16 * warps).
+  int dqk, dv;         ///< Head dims as stored.
+  int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
+
+  int threads() const { return warps * 32; }
+  // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix phase reads
+  // then lie in different banks for every head dim, and all offsets stay constants (an XOR swizzle needs a power of
+  // two of chunks and an address computation per step).
+  int qPitch() const { return (dqk_pad > dv_pad ? dqk_pad : dv_pad) * 2 + 16; } ///< O leaves through Q's memory.
+  int kPitch() const { return dqk_pad * 2 + 16; }
+  int vPitch() const { return dv_pad * 2 + 16; }
+  int q() const { return 0; }
+  int k() const { return q() + tile_m * qPitch(); }
+  int v() const { return k() + tile_n * kPitch(); }
+  int bytes() const { return v() + tile_n * vPitch(); }
+
+  /// fp32 registers of a thread that stay alive through the loop: O and S, besides fragments and addresses.
+  int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
+
+  static Sm80FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
+};
+
+} // namespace flashplus

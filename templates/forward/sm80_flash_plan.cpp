@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/forward/sm80_flash_layout.h"
+
+namespace flashplus {
+
+Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &schedule) {
+  Sm80FlashLayout l;
+  l.tile_m = schedule.get("tile_m");
+  l.tile_n = schedule.get("tile_n");
+  l.warps = schedule.get("warps");
+  l.m_frags = l.warps > 0 ? l.tile_m / (16 * l.warps) : 0;
+  l.dqk = spec.head_dim_qk;
+  l.dv = spec.head_dim_v;
+  l.dqk_pad = roundUp(l.dqk, 16);
+  l.dv_pad = roundUp(l.dv, 16);
+  return l;
+}
+
+namespace {
+
+// O and S together may take this many of a thread's 255 registers; the rest holds fragments, row statistics and
+// addresses. Above it ptxas spills.
+constexpr int kMaxAccumulators = 192;
+
+Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const auto l = Sm80FlashLayout::of(spec, schedule);
+  if (l.warps < 1 || l.warps > 8)
+    return badKnob(schedule, "warps", "1 to 8");
+  if (l.m_frags < 1 || l.m_frags > 2 || l.tile_m != l.m_frags * 16 * l.warps)
+    return badKnob(schedule, "tile_m", "16 or 32 times warps");
+  if (l.tile_n < 16 || l.tile_n > 128 || l.tile_n % 16)
+    return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
+  if (l.accumulators() > kMaxAccumulators)
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
+                                               std::to_string(l.accumulators()) +
+                                               " accumulator registers a thread; at most " +
+                                               std::to_string(kMaxAccumulators) + " are allowed");
+  if (l.bytes() > target.sharedMemoryPerBlock())
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
+                                               " bytes of shared memory; " + target.text() + " has " +
+                                               std::to_string(target.sharedMemoryPerBlock()));
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = l.threads();
+  schema.shared_memory = l.bytes();
+  schema.params_size = sizeof(ForwardParams);
+  return schema;
+}
+
+std::vector<Schedule> schedules(const KernelSpec &spec, const Target &target, int shared_memory) {
+  std::vector<Schedule> result;
+  // Best first; the last row serves short queries. Two fragments a warp halve the shared-memory reads per MMA; where O
+  // is so wide that they would leave the assembler no register to spare (and cost it a second), eight warps share the
+  // tile instead.
+  struct Row {
+    int tile_m, tile_n, warps;
+  };
+  const bool narrow = roundUp(spec.head_dim_v, 16) <= 64;
+  for (Row row : {Row{128, 64, narrow ? 4 : 8}, Row{64, 64, 4}, Row{64, 32, 4}}) {
+    Schedule s{"sm80.flash", {{"tile_m", row.tile_m}, {"tile_n", row.tile_n}, {"warps", row.warps}}};
+    const auto l = Sm80FlashLayout::of(spec, s);
+    if (l.bytes() > shared_memory || !launch(spec, s, target))
+      continue;
+    // One row a tile height: the widest tile that fits.
+    if (!result.empty() && result.back().get("tile_m") == row.tile_m)
+      continue;
+    result.push_back(std::move(s));
+  }
+  return result;
+}
+
+} // namespace
+
+const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, true, schedules, launch};
+
+} // namespace flashplus

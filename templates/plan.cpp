@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/plan.h"
+
+#include "templates/algorithm.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace flashplus {
+
+namespace {
+
+constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
+
+/// Most shares of the keys; bounds the workspace and the combine loop. As FlashAttention's num_splits.
+constexpr int kMaxSplits = 128;
+
+const Algorithm *findAlgorithm(const Schedule &schedule) {
+  for (const Algorithm *a : kAlgorithms)
+    if (a->name == schedule.algorithm)
+      return a;
+  return nullptr;
+}
+
+/// Of the schedules (tallest tile first), the shortest tile that still covers a sequence's queries in one
+/// tile, else the tallest. The choice uses the bound only, so it is the same for every run of a plan.
+const Schedule &chooseSchedule(const std::vector<Schedule> &schedules, const ForwardBounds &bounds,
+                               const PlanOptions &options) {
+  // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
+  if (options.batch_invariant)
+    return schedules.front();
+  const Schedule *best = &schedules.front();
+  for (const Schedule &s : schedules)
+    if (rowsPerWorkItem(s) >= bounds.max_seqlen_q)
+      best = &s;
+  return *best;
+}
+
+/// Key tiles that one work item may visit.
+int64_t keyTiles(const KernelSpec &spec, const ForwardBounds &bounds, const Schedule &schedule) {
+  int64_t keys = bounds.max_seqlen_k;
+  if (spec.bounded_left && spec.bounded_right)
+    keys = std::min<int64_t>(keys, int64_t(bounds.window_left) + bounds.window_right + schedule.get("tile_m"));
+  return ceilDiv(std::max<int64_t>(keys, 0), schedule.get("tile_n"));
+}
+
+/// How many shares to split the keys into: 1 when the grid fills the device or there is little to split, else the
+/// least number whose last wave is within 15 % of the fullest possible (the rule of FlashAttention's heuristic).
+int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
+  if (items >= 0.8 * slots || key_tiles <= 4)
+    return 1;
+  const int most = int(std::min<int64_t>({kMaxSplits, key_tiles / 2, std::max<int64_t>(slots, 1)}));
+  double best = 0;
+  auto efficiency = [&](int splits) {
+    const double waves = double(items) * splits / slots;
+    return waves / double(ceilDiv(items * splits, slots));
+  };
+  for (int splits = 1; splits <= most; ++splits)
+    best = std::max(best, efficiency(splits));
+  for (int splits = 1; splits <= most; ++splits)
+    if (efficiency(splits) >= 0.85 * best)
+      return splits;
+  return 1;
+}
+
+KernelSpec combineSpec(const KernelSpec &forward) {
+  KernelSpec spec;
+  spec.op = Operation::Combine;
+  spec.dtype = forward.dtype;
+  spec.head_dim_v = forward.head_dim_v;
+  spec.alignment = dtypeBytes(forward.dtype);
+  return spec;
+}
+
+Result<PlanStep> makeStep(const KernelSpec &spec, const Schedule &schedule, const Target &target,
+                          int64_t work_items) {
+  auto schema = launchSchema(spec, schedule, target);
+  if (!schema)
+    return schema.status();
+  constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();
+  if (work_items > kMaxGrid)
+    return invalidArgument("the problem needs " + std::to_string(work_items) +
+                           " work items (query tiles * heads * batch * splits); at most " +
+                           std::to_string(kMaxGrid) + " are allowed");
+  return PlanStep{spec, schedule, std::move(*schema), work_items};
+}
+
+} // namespace
+
+int rowsPerWorkItem(const Schedule &schedule) {
+  const int tile_m = schedule.get("tile_m");
+  return tile_m ? tile_m : schedule.get("rows");
+}
+
+std::string kernelName(const KernelSpec &spec) {
+  std::string name = spec.op == Operation::Forward ? "flashplus_forward_" : "flashplus_combine_";
+  name += dtypeName(spec.dtype);
+  if (spec.op == Operation::Forward)
+    name += "_d" + std::to_string(spec.head_dim_qk);
+  if (spec.op == Operation::Combine || spec.head_dim_v != spec.head_dim_qk)
+    name += "_dv" + std::to_string(spec.head_dim_v);
+  if (spec.bounded_left)
+    name += "_left";
+  if (spec.bounded_right)
+    name += "_right";
+  if (spec.split)
+    name += "_split";
+  return name;
+}
+
+Status badKnob(const Schedule &schedule, std::string_view name, std::string_view allowed) {
+  return {StatusCode::Unsupported, "schedule '" + schedule.text() + "': " + std::string(name) + " is " +
+                                       std::to_string(schedule.get(name)) + "; it must be " +
+                                       std::string(allowed)};
+}
+
+std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device) {
+  const bool gpu = isGpu(device.target.isa);
+  if (gpu && spec.dtype == DType::F32)
+    return {}; // the tensor-core templates take 16-bit inputs
+  std::vector<Schedule> result;
+  for (const Algorithm *a : kAlgorithms)
+    if (a->op == spec.op && a->gpu == gpu)
+      for (Schedule &s : a->schedules(spec, device.target, device.shared_memory_per_block))
+        result.push_back(std::move(s));
+  return result;
+}
+
+Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const Algorithm *a = findAlgorithm(schedule);
+  if (!a || a->op != spec.op || a->gpu != isGpu(target.isa)) {
+    std::string known;
+    for (const Algorithm *k : kAlgorithms)
+      if (k->op == spec.op && k->gpu == isGpu(target.isa))
+        known += (known.empty() ? "" : ", ") + std::string(k->name);
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + schedule.algorithm +
+                                               "' is not an algorithm for this operation on " + target.text() +
+                                               "; there is " + known);
+  }
+  if (a->gpu && spec.dtype == DType::F32)
+    return Status(StatusCode::Unsupported, "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16");
+  return a->launch(spec, schedule, target);
+}
+
+Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bounds, const DeviceProfile &device,
+                                const PlanOptions &options) {
+  if (options.num_splits < 0 || options.num_splits > kMaxSplits)
+    return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
+                           std::to_string(kMaxSplits));
+  const auto schedules = feasibleSchedules(spec, device);
+  if (schedules.empty())
+    return Status(StatusCode::Unsupported,
+                  spec.dtype == DType::F32 && isGpu(device.target.isa)
+                      ? "dtype fp32 is not supported on " + device.target.text() + "; use fp16 or bf16"
+                      : "no schedule of '" + spec.text() + "' fits " + device.target.text());
+  const Schedule &schedule = chooseSchedule(schedules, bounds, options);
+
+  ForwardPlan plan;
+  plan.tile_m = schedule.get("tile_m");
+  const int64_t m_tiles = ceilDiv(bounds.max_seqlen_q, plan.tile_m);
+  const int64_t items = bounds.batch * bounds.heads_q * m_tiles;
+  if (options.num_splits)
+    plan.num_splits = options.num_splits;
+  else if (!options.batch_invariant)
+    plan.num_splits = chooseSplits(items, keyTiles(spec, bounds, schedule), device.multiprocessors);
+
+  KernelSpec forward = spec;
+  forward.split = plan.num_splits > 1;
+  auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
+  if (!step)
+    return step.status();
+  plan.steps.push_back(std::move(*step));
+  if (!forward.split)
+    return plan;
+
+  const KernelSpec combine = combineSpec(spec);
+  const Schedule combine_schedule = feasibleSchedules(combine, device).front();
+  const int64_t blocks = ceilDiv(bounds.max_seqlen_q, rowsPerWorkItem(combine_schedule));
+  auto merge = makeStep(combine, combine_schedule, device.target, bounds.batch * bounds.heads_q * blocks);
+  if (!merge)
+    return merge.status();
+  plan.steps.push_back(std::move(*merge));
+  const int64_t rows = int64_t(plan.num_splits) * bounds.total_q * bounds.heads_q;
+  plan.partial_lse_offset = ceilDiv(rows * spec.head_dim_v * 4, 256) * 256;
+  plan.workspace_bytes = plan.partial_lse_offset + rows * 4;
+  return plan;
+}
+
+std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device) {
+  std::vector<PlannedKernel> result;
+  auto add = [&](const KernelSpec &s) {
+    for (Schedule &schedule : feasibleSchedules(s, device))
+      result.push_back({s, std::move(schedule)});
+  };
+  add(spec);
+  if (spec.op == Operation::Forward && !spec.split) {
+    KernelSpec split = spec;
+    split.split = true;
+    add(split);
+    add(combineSpec(spec));
+  }
+  return result;
+}
+
+DeviceProfile offlineProfile(const Target &target) {
+  DeviceProfile profile;
+  profile.target = target;
+  profile.shared_memory_per_block = target.sharedMemoryPerBlock();
+  profile.shared_memory_per_sm = target.sharedMemoryPerBlock() + 1024;
+  return profile;
+}
+
+} // namespace flashplus

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The plan half of the templates: from a spec, bounds and a device to launch steps. No LLVM, no driver call,
+// no allocation on a device: pure, cheap and deterministic, so that keys and plans are made by a process that
+// never compiles. What an algorithm needs (threads, shared memory, feasibility) lives in its template's folder.
+#pragma once
+
+#include "spec/artifact.h"
+#include "spec/kernel_spec.h"
+#include "spec/params.h"
+#include "spec/schedule.h"
+#include "spec/target.h"
+
+#include <vector>
+
+namespace flashplus {
+
+/// What planning needs to know of a device.
+struct DeviceProfile {
+  Target target;
+  int multiprocessors = 1;             ///< SMs of a GPU; worker threads of a CPU.
+  int shared_memory_per_block = 0;     ///< Bytes, opt-in maximum (GPU).
+  int shared_memory_per_sm = 0;        ///< Bytes (GPU).
+};
+
+/// The largest problem that a plan serves.
+struct ForwardBounds {
+  int64_t batch = 0;
+  int64_t max_seqlen_q = 0; ///< Upper bound of one sequence's query rows.
+  int64_t max_seqlen_k = 0;
+  int64_t total_q = 0;      ///< Query rows of the whole batch: batch * seqlen_q, or the ragged total.
+  int64_t heads_q = 0;
+  int64_t heads_k = 0;
+  int window_left = -1;     ///< -1 = unbounded; only used to guess how many keys a row sees.
+  int window_right = -1;
+};
+
+struct PlanOptions {
+  int num_splits = 0;           ///< 0 = chosen here, 1 = never split, n = exactly n shares of the keys.
+  bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
+                                ///< whose count depends on the grid.
+};
+
+/// One kernel launch of a plan.
+struct PlanStep {
+  KernelSpec spec;
+  Schedule schedule;
+  LaunchSchema launch;    ///< `entry` included; equals that of the artifact compiled for it.
+  int64_t work_items = 0; ///< Grid size.
+};
+
+struct ForwardPlan {
+  std::vector<PlanStep> steps; ///< One, or split forward + combine.
+  int num_splits = 1;
+  int tile_m = 0;
+  int64_t workspace_bytes = 0;     ///< 0 unless split. 256-byte aligned memory on the device.
+  int64_t partial_lse_offset = 0;  ///< Bytes from the start of the workspace; partial_o is at 0.
+};
+
+/// Every schedule that a spec can meet on a device, best first for large problems. Warm-up compiles all of
+/// them, so that no shape of a warmed spec compiles. Empty when nothing fits.
+std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device);
+
+/// The launch schema of a spec under a schedule. Fails with Unsupported when the schedule is not known, or a
+/// knob is outside what its algorithm allows, naming it.
+Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target);
+
+/// Makes the plan of a forward whose (unsplit) spec is `spec`.
+Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bounds, const DeviceProfile &device,
+                                const PlanOptions &options);
+
+/// The kernels that any plan of `spec` on `device` can use: what warm-up compiles.
+struct PlannedKernel {
+  KernelSpec spec;
+  Schedule schedule;
+};
+std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device);
+
+/// A profile for warming a cache without the device: the chip's limits, and `multiprocessors` of no importance.
+DeviceProfile offlineProfile(const Target &target);
+
+} // namespace flashplus

@@ -1,0 +1,20 @@
+// RUN: flashplus-opt %s -attn-expand | FileCheck %s
+// RUN: flashplus-opt %s -attn-expand -flashplus-lower-cpu | FileCheck %s --check-prefix=LLVM
+
+// The kernel takes params, work item and scratch; both products are register blocks of mr * nr = 12 accumulators.
+// CHECK-LABEL: llvm.func @causal(
+// CHECK-SAME: !llvm.ptr
+// CHECK-SAME: i64
+// CHECK-SAME: !llvm.ptr {llvm.noalias}
+// CHECK: scf.for {{.*}} iter_args({{.*}}) -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
+// Nothing of the level above is left, and nothing calls a library.
+// CHECK-NOT: attn.
+// LLVM-NOT: scf.
+// LLVM-NOT: math.
+// LLVM-NOT: llvm.call @
+attn.forward @causal dtype(bf16) head_dim(64, 64) schedule("cpu.flash mr=6 nr=2 tile_m=96 tile_n=64")
+    target("x86-64-v3") attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %t = math.tanh %s : f32
+  attn.yield %t
+}

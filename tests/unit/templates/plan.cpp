@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "templates/algorithm.h"
+#include "templates/forward/sm80_flash_layout.h"
+#include "templates/plan.h"
+
+#include <algorithm>
+#include <set>
+
+using namespace flashplus;
+
+namespace {
+
+KernelSpec forwardSpec(int dqk, int dv, DType dtype = DType::BF16) {
+  KernelSpec spec;
+  spec.dtype = dtype;
+  spec.head_dim_qk = dqk;
+  spec.head_dim_v = dv;
+  spec.bounded_right = true;
+  return spec;
+}
+
+DeviceProfile device(const char *target, int multiprocessors) {
+  DeviceProfile profile = offlineProfile(*Target::parse(target));
+  profile.multiprocessors = multiprocessors;
+  return profile;
+}
+
+std::string kernelText(const KernelSpec &spec, const Schedule &schedule) {
+  return spec.text() + " | " + schedule.text();
+}
+
+constexpr const char *kTargets[] = {"x86-64-v3", "x86-64-v4", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90"};
+
+} // namespace
+
+TEST_CASE("a warmed spec never compiles: every step of every plan is reachable") {
+  for (const char *target : kTargets)
+    for (auto [dqk, dv] : {std::pair{64, 64}, {128, 128}, {256, 256}, {192, 128}, {40, 8}}) {
+      const KernelSpec spec = forwardSpec(dqk, dv);
+      const DeviceProfile profile = device(target, 132);
+      std::set<std::string> reachable;
+      for (const PlannedKernel &k : reachableKernels(spec, profile))
+        reachable.insert(kernelText(k.spec, k.schedule));
+      for (int64_t seqlen_q : {1, 7, 64, 65, 100, 128, 1000, 100000})
+        for (int64_t seqlen_k : {0, 1, 64, 5000, 131072})
+          for (int64_t batch : {1, 3, 200})
+            for (int splits : {0, 1, 5})
+              for (bool invariant : {false, true}) {
+                const ForwardBounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
+                auto plan = planForward(spec, bounds, profile, {splits, invariant});
+                REQUIRE_MESSAGE(plan, plan.status().message());
+                for (const PlanStep &step : plan->steps)
+                  CHECK(reachable.count(kernelText(step.spec, step.schedule)));
+              }
+    }
+}
+
+TEST_CASE("one query row against many keys is split, a full grid is not") {
+  const KernelSpec spec = forwardSpec(128, 128);
+  const DeviceProfile gpu = device("sm_80@sm_90", 132);
+  auto decode = planForward(spec, {1, 1, 131072, 1, 8, 8, -1, 0}, gpu, {});
+  REQUIRE(decode);
+  CHECK(decode->num_splits > 8);
+  CHECK(decode->steps.size() == 2);
+  CHECK(decode->steps[0].spec.split);
+  CHECK(decode->steps[1].spec.op == Operation::Combine);
+  CHECK(decode->workspace_bytes >= int64_t(decode->num_splits) * 8 * (128 + 1) * 4);
+  CHECK(decode->partial_lse_offset % 256 == 0);
+  auto prefill = planForward(spec, {4, 4096, 4096, 4 * 4096, 32, 8, -1, 0}, gpu, {});
+  REQUIRE(prefill);
+  CHECK(prefill->steps.size() == 1);
+  CHECK(prefill->workspace_bytes == 0);
+  // A window leaves few keys: nothing to split.
+  KernelSpec local = spec;
+  local.bounded_left = true;
+  auto windowed = planForward(local, {1, 1, 131072, 1, 8, 8, 64, 0}, gpu, {});
+  REQUIRE(windowed);
+  CHECK(windowed->steps.size() == 1);
+}
+
+TEST_CASE("batch_invariant plans do not depend on the batch") {
+  const KernelSpec spec = forwardSpec(64, 64);
+  const DeviceProfile gpu = device("sm_80@sm_80", 108);
+  std::set<std::string> seen;
+  for (int64_t batch : {1, 64})
+    for (int64_t seqlen_q : {1, 64, 4096}) {
+      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {0, true});
+      REQUIRE(plan);
+      CHECK(plan->num_splits == 1);
+      seen.insert(plan->steps[0].schedule.text());
+    }
+  CHECK(seen.size() == 1);
+}
+
+TEST_CASE("shared memory selects a schedule and never fails, 99 KB parts included") {
+  for (int dqk = 8; dqk <= kMaxHeadDim; dqk += 8)
+    for (int dv : {8, 64, 128, 256})
+      for (const char *target : kTargets) {
+        const KernelSpec spec = forwardSpec(dqk, dv);
+        const DeviceProfile profile = device(target, 100);
+        const auto schedules = feasibleSchedules(spec, profile);
+        REQUIRE_MESSAGE(!schedules.empty(), dqk << " " << dv << " " << target);
+        for (const Schedule &s : schedules) {
+          auto launch = launchSchema(spec, s, profile.target);
+          REQUIRE_MESSAGE(launch, launch.status().message());
+          CHECK(launch->shared_memory <= profile.shared_memory_per_block);
+        }
+        CHECK(std::is_sorted(schedules.begin(), schedules.end(), [](const Schedule &a, const Schedule &b) {
+          return rowsPerWorkItem(a) > rowsPerWorkItem(b);
+        }));
+      }
+}
+
+TEST_CASE("row pitches keep ldmatrix free of bank conflicts") {
+  for (int d = 8; d <= kMaxHeadDim; d += 8) {
+    const auto l = Sm80FlashLayout::of(forwardSpec(d, d), *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warps=4"));
+    for (int pitch : {l.qPitch(), l.kPitch(), l.vPitch()}) {
+      std::set<int> banks;
+      for (int row = 0; row < 8; ++row)
+        banks.insert(row * pitch / 16 % 8);
+      CHECK(banks.size() == 8);
+    }
+  }
+}
+
+TEST_CASE("bad requests name what is wrong") {
+  const KernelSpec spec = forwardSpec(64, 64);
+  const DeviceProfile gpu = device("sm_80@sm_80", 108);
+  auto fails = [](const auto &result, const char *text) {
+    REQUIRE(!result);
+    CHECK_MESSAGE(result.status().message().find(text) != std::string::npos, result.status().message());
+  };
+  fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=100 tile_n=64 warps=4"), gpu.target),
+        "tile_m is 100; it must be 16 or 32 times warps");
+  fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target), "tile_n is 24");
+  fails(launchSchema(spec, *Schedule::parse("nonsense"), gpu.target), "there is sm80.flash");
+  fails(planForward(forwardSpec(64, 64, DType::F32), {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {}), "fp32");
+  fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {129, false}), "num_splits is 129");
+  fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
+}
