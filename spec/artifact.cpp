@@ -97,7 +97,8 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
 
   const std::optional<CodeKind> kind = codeKindFromNumber(kind_number);
   if (!kind)
-    return malformed("code kind is " + std::to_string(kind_number) + ", allowed are 0 (x86 object), 1 (PTX), 2 (cubin)");
+    return malformed("code kind is " + std::to_string(kind_number) +
+                     ", allowed are 0 (x86 object), 1 (PTX), 2 (cubin)");
   artifact.kind = *kind;
   const LaunchSchema &launch = artifact.launch;
   if (launch.threads < 0 || launch.shared_memory < 0 || launch.scratch < 0 || launch.params_size < 0)
@@ -114,7 +115,8 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   if (artifact.launch.entry.find('\0') != std::string::npos)
     return malformed("entry name contains a NUL");
   if (provenance_size > kMaxTextBytes)
-    return malformed("provenance has " + std::to_string(provenance_size) + " bytes, at most 65536 are allowed");
+    return malformed("provenance has " + std::to_string(provenance_size) +
+                     " bytes, at most 65536 are allowed");
   artifact.provenance = in.text(provenance_size);
 
   const uint64_t code_size = in.integer<uint64_t>();

@@ -33,8 +33,8 @@ private:
   std::vector<uint8_t> bytes_;
 };
 
-/// Reads fields from borrowed bytes. A read past the end returns zero or nothing, and from then on ok() is false
-/// and every further read fails too: a parser may read a few fields and check once.
+/// Reads fields from borrowed bytes. A read past the end returns zero or nothing, and from then on ok() is
+/// false and every further read fails too: a parser may read a few fields and check once.
 class ByteReader {
 public:
   explicit ByteReader(std::span<const uint8_t> bytes) : bytes_(bytes) {}

@@ -147,7 +147,8 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
-  const auto schedules = feasibleSchedules(spec, device);
+  auto schedules = feasibleSchedules(spec, device);
+  std::erase_if(schedules, [&](const Schedule &s) { return std::ranges::count(options.rejected, s) != 0; });
   if (schedules.empty())
     return Status(StatusCode::Unsupported,
                   spec.dtype == DType::F32 && isGpu(device.target.isa)

@@ -38,6 +38,7 @@ struct PlanOptions {
   int num_splits = 0;           ///< 0 = chosen here, 1 = never split, n = exactly n shares of the keys.
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
+  std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
 };
 
 /// One kernel launch of a plan.

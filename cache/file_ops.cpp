@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cache/file_ops.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <string_view>
+#include <system_error>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace flashplus {
+namespace {
+
+int systemOpen(const char *path, int flags, mode_t mode) { return ::open(path, flags, mode); }
+int systemFstat(int fd, struct stat *out) { return ::fstat(fd, out); }
+int systemLstat(const char *path, struct stat *out) { return ::lstat(path, out); }
+
+int systemList(const char *dir, std::vector<std::string> &names) {
+  const int fd = ::open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0)
+    return -1;
+  DIR *stream = ::fdopendir(fd);
+  if (!stream) {
+    const int error = errno;
+    ::close(fd);
+    errno = error;
+    return -1;
+  }
+  int error = 0;
+  for (;;) {
+    errno = 0;
+    const dirent *item = ::readdir(stream);
+    if (!item) {
+      error = errno;
+      break;
+    }
+    const std::string_view name = item->d_name;
+    if (name != "." && name != "..")
+      names.emplace_back(name);
+  }
+  ::closedir(stream);
+  errno = error;
+  return error == 0 ? 0 : -1;
+}
+
+} // namespace
+
+const FileOps &systemFileOps() {
+  static constexpr FileOps ops = {
+      .open = systemOpen,
+      .read = ::read,
+      .write = ::write,
+      .fsync = ::fsync,
+      .close = ::close,
+      .fstat = systemFstat,
+      .lstat = systemLstat,
+      .link = ::link,
+      .rename = ::rename,
+      .unlink = ::unlink,
+      .mkdir = ::mkdir,
+      .list = systemList,
+  };
+  return ops;
+}
+
+int openRetrying(const FileOps &ops, const std::string &path, int flags, mode_t mode, int &fd) {
+  do
+    fd = ops.open(path.c_str(), flags, mode);
+  while (fd < 0 && errno == EINTR);
+  return fd < 0 ? errno : 0;
+}
+
+int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ops.write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR)
+      continue;
+    if (written < 0)
+      return errno;
+    if (written == 0)
+      return EIO; // POSIX forbids it for a regular file; without this line a broken one would hang us.
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return 0;
+}
+
+int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes) {
+  bytes.resize(size);
+  size_t filled = 0;
+  int error = 0;
+  while (filled < size) {
+    const ssize_t count = ops.read(fd, bytes.data() + filled, size - filled);
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count < 0)
+      error = errno;
+    if (count <= 0)
+      break;
+    filled += static_cast<size_t>(count);
+  }
+  bytes.resize(filled);
+  return error;
+}
+
+int fsyncRetrying(const FileOps &ops, int fd) {
+  int result;
+  do
+    result = ops.fsync(fd);
+  while (result < 0 && errno == EINTR);
+  return result < 0 ? errno : 0;
+}
+
+std::string errnoText(int error) { return std::generic_category().message(error); }
+
+} // namespace flashplus

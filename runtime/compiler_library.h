@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// libflashplus-compiler.so, opened on the first miss and never before: a process with a warm cache does not map LLVM.
+#pragma once
+
+#include "compiler/entry.h"
+#include "spec/artifact.h"
+
+#include <mutex>
+#include <string>
+
+namespace flashplus {
+
+/// Thread-safe. The library stays open for the life of the process.
+class CompilerLibrary {
+public:
+  /// `path`: where the library is; empty = libflashplus-compiler.so beside this library. `nvjitlink`: path of
+  /// libnvJitLink to try first, or empty.
+  CompilerLibrary(std::string path, std::string nvjitlink);
+
+  Result<Artifact> compile(const std::string &spec, const std::string &schedule, const std::string &target);
+  Result<std::string> print(const std::string &spec, const std::string &schedule, const std::string &target,
+                            const std::string &stage);
+
+  /// Opens the library if need be; fails when it is missing or of another build.
+  Result<const flashplus_compiler_table *> table();
+  bool isOpen() const { return table_ != nullptr; }
+  const std::string &path() const { return path_; }
+  const std::string &nvjitlink() const { return nvjitlink_; }
+
+private:
+  const std::string path_, nvjitlink_;
+  std::mutex mutex_;
+  const flashplus_compiler_table *table_ = nullptr;
+};
+
+} // namespace flashplus

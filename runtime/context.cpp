@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/context.h"
+
+#include "runtime/cpu_device.h"
+#include "runtime/cuda_device.h"
+#include "runtime/error.h"
+
+#include <sched.h>
+#include <thread>
+
+namespace flashplus {
+namespace {
+
+/// Processors that this process may run on.
+int usableProcessors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return std::max(1, CPU_COUNT(&set));
+  return std::max(1, int(std::thread::hardware_concurrency()));
+}
+
+Status checkOptions(const flashplus_context_options &o) {
+  if (o.struct_size < offsetof(flashplus_context_options, log_context) + sizeof(o.log_context) ||
+      o.struct_size > 16 * sizeof o)
+    return invalidArgument("options.struct_size is " + std::to_string(o.struct_size) +
+                           "; it must be sizeof(flashplus_context_options), " + std::to_string(sizeof o));
+  if (o.num_threads < 0 || o.num_threads > 4096)
+    return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to 4096");
+  if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > 4096))
+    return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
+                           "; with parallel_for it must be 1 to 4096");
+  return Status::ok();
+}
+
+} // namespace
+
+Context::~Context() = default;
+
+void Context::log(const std::string &message) const {
+  if (log_)
+    log_(log_context_, message.c_str());
+}
+
+Result<std::unique_ptr<Context>> Context::create(const flashplus_context_options *options) {
+  flashplus_context_options o{};
+  if (options) {
+    FLASHPLUS_RETURN_IF_ERROR(checkOptions(*options));
+    o = *options;
+  }
+  const Environment environment = Environment::read();
+  std::unique_ptr<Context> c(new Context);
+  c->log_ = o.log;
+  c->log_context_ = o.log_context;
+  int threads = o.num_threads ? o.num_threads : environment.num_threads;
+  c->pool_ = o.parallel_for ? std::make_unique<ThreadPool>(o.parallel_for, o.pool, o.pool_threads)
+                            : std::make_unique<ThreadPool>(threads ? threads : usableProcessors());
+  const Context *self = c.get();
+  auto log = [self](const std::string &message) { self->log(message); };
+  c->store_ = KernelStore::open(o.cache_dir ? o.cache_dir : environment.cache_dir, log);
+  c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
+                                                   environment.nvjitlink);
+  CompilerLibrary *compiler = c->compiler_.get();
+  c->kernels_ = std::make_unique<KernelTable>(
+      *c->store_,
+      [compiler](const std::string &spec, const std::string &schedule, const std::string &target) {
+        return compiler->compile(spec, schedule, target);
+      },
+      o.offline != 0, log);
+  return c;
+}
+
+Result<Device *> Context::device(DLDevice id) {
+  std::lock_guard lock(devices_mutex_);
+  const std::pair key(int(id.device_type), int(id.device_id));
+  auto it = devices_.find(key);
+  if (it == devices_.end()) {
+    auto open = [&]() -> Result<std::unique_ptr<Device>> {
+      if (id.device_type == kDLCPU && id.device_id == 0)
+        return createCpuDevice(*pool_);
+      if (id.device_type != kDLCUDA)
+        return Status(StatusCode::NoDevice, "device type " + std::to_string(key.first) + " number " +
+                                                std::to_string(key.second) +
+                                                " does not exist; there is kDLCPU (1) number 0 and kDLCUDA (2)");
+      auto driver = cuda::openDriver();
+      if (!driver)
+        return driver.status();
+      auto count = cudaDeviceCount(**driver);
+      if (!count)
+        return count.status();
+      if (id.device_id < 0 || id.device_id >= *count)
+        return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) + " does not exist; there are " +
+                                                std::to_string(*count) + " GPUs, numbered from 0");
+      return createCudaDevice(**driver, id.device_id);
+    };
+    it = devices_.emplace(key, open()).first;
+  }
+  if (!it->second)
+    return it->second.status();
+  return it->second->get();
+}
+
+} // namespace flashplus
+
+using namespace flashplus;
+
+flashplus_status flashplus_context_create(const flashplus_context_options *options, flashplus_context **out) {
+  return guarded([&]() -> Status {
+    if (!out)
+      return invalidArgument("out is null");
+    *out = nullptr;
+    auto context = Context::create(options);
+    if (!context)
+      return context.status();
+    *out = new flashplus_context{std::move(*context)};
+    return Status::ok();
+  });
+}
+
+void flashplus_context_destroy(flashplus_context *context) { delete context; }
+
+flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out) {
+  return guarded([&]() -> Status {
+    if (!context || !out)
+      return invalidArgument(context ? "out is null" : "context is null");
+    if (out->struct_size < sizeof(flashplus_counters))
+      return invalidArgument("out.struct_size is " + std::to_string(out->struct_size) +
+                             "; it must be sizeof(flashplus_counters), " + std::to_string(sizeof *out));
+    const KernelCounters &c = context->impl->kernels().counters;
+    out->memory_hits = c.memory_hits;
+    out->disk_hits = c.disk_hits;
+    out->compiles = c.compiles;
+    out->corrupt = c.corrupt;
+    out->publish_failures = c.publish_failures;
+    out->compile_ms = double(c.compile_us) / 1000;
+    out->load_ms = double(c.load_us) / 1000;
+    return Status::ok();
+  });
+}
+
+// --- device memory ---------------------------------------------------------------------------------------------
+
+namespace {
+
+template <class Body> flashplus_status onDevice(flashplus_context *context, DLDevice id, Body body) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    auto device = context->impl->device(id);
+    if (!device)
+      return device.status();
+    return body(**device);
+  });
+}
+
+} // namespace
+
+flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes, void **out) {
+  return onDevice(context, device, [&](Device &d) -> Status {
+    if (!out)
+      return invalidArgument("out is null");
+    auto memory = d.allocate(bytes);
+    if (!memory)
+      return memory.status();
+    *out = *memory;
+    return Status::ok();
+  });
+}
+
+flashplus_status flashplus_device_free(flashplus_context *context, DLDevice device, void *memory) {
+  return onDevice(context, device, [&](Device &d) { return memory ? d.release(memory) : Status::ok(); });
+}
+
+flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device, void *dst,
+                                          const void *host_src, size_t bytes) {
+  return onDevice(context, device, [&](Device &d) { return d.copyToDevice(dst, host_src, bytes); });
+}
+
+flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst, const void *src,
+                                        size_t bytes) {
+  return onDevice(context, device, [&](Device &d) { return d.copyToHost(host_dst, src, bytes); });
+}
+
+flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device, void *stream) {
+  return onDevice(context, device, [&](Device &d) { return d.synchronize(stream); });
+}

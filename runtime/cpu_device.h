@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "runtime/device.h"
+#include "runtime/thread_pool.h"
+
+namespace flashplus {
+
+/// The host processor. `pool` must outlive the device. NoDevice when the processor is older than x86-64-v3.
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool);
+
+} // namespace flashplus

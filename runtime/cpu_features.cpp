@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/cpu_features.h"
+
+namespace flashplus {
+
+Result<Target> hostTarget() {
+#if defined(__x86_64__)
+  // The compiler's cpuid support also checks that the operating system saves the wide registers.
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512cd"))
+    return Target{Isa::X86_64_v4, 0};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+      __builtin_cpu_supports("f16c"))
+    return Target{Isa::X86_64_v3, 0};
+  return Status(StatusCode::NoDevice, "this processor lacks AVX2, FMA, BMI2 or F16C (x86-64-v3), the least that the "
+                                      "CPU target needs");
+#else
+  return Status(StatusCode::NoDevice, "the CPU target needs an x86-64 processor");
+#endif
+}
+
+} // namespace flashplus

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "spec/status.h"
+#include "spec/target.h"
+
+namespace flashplus {
+
+/// The best CPU target that this processor and its operating system run, or NoDevice that says what is missing.
+Result<Target> hostTarget();
+
+} // namespace flashplus

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The table that every device implements: the CPU, CUDA, later the emulator. The rest of the runtime knows only this.
+#pragma once
+
+#include "spec/artifact.h"
+#include "templates/plan.h"
+
+#include <dlpack/dlpack.h>
+#include <memory>
+#include <string>
+
+namespace flashplus {
+
+/// Code made executable on one device; unloaded when destroyed.
+class LoadedKernel {
+public:
+  virtual ~LoadedKernel() = default;
+};
+
+/// Thread-safe. Streams are the device's own handles (CUstream); the CPU has none and runs at once.
+class Device {
+public:
+  virtual ~Device() = default;
+
+  virtual DLDevice id() const = 0;
+  virtual std::string name() const = 0; ///< "cpu", "cuda:0"
+  virtual std::string detail() const = 0; ///< For people: the processor, threads, memory.
+  virtual const DeviceProfile &profile() const = 0;
+
+  /// Makes an artifact executable and touches it, so that the first launch loads nothing. CompileFailed means that the
+  /// device refuses this code (a cached entry is then rebuilt once); other codes are failures of the device.
+  virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
+
+  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns.
+  virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, void *stream) = 0;
+
+  /// What turns PTX into code when the compiler could not, as a key field; empty if nothing does.
+  virtual std::string assemblerId() const { return {}; }
+  virtual Result<Artifact> assemble(const Artifact &ptx);
+
+  /// Whether `stream` is being captured into a graph: then nothing may be loaded or allocated.
+  virtual Result<bool> capturing(void *stream);
+
+  // 256-byte aligned memory. The Async pair is in stream order.
+  virtual Result<void *> allocate(size_t bytes) = 0;
+  virtual Status release(void *memory) = 0;
+  virtual Result<void *> allocateAsync(size_t bytes, void *stream) = 0;
+  virtual Status releaseAsync(void *memory, void *stream) = 0;
+  virtual Status copyToDevice(void *dst, const void *host_src, size_t bytes) = 0;
+  virtual Status copyToHost(void *host_dst, const void *src, size_t bytes) = 0;
+  virtual Status synchronize(void *stream) = 0;
+};
+
+inline Result<Artifact> Device::assemble(const Artifact &) {
+  return Status(StatusCode::Unsupported, "device " + name() + " does not assemble code");
+}
+inline Result<bool> Device::capturing(void *) { return false; }
+
+} // namespace flashplus

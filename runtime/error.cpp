@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/error.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace flashplus {
+namespace {
+
+// A fixed buffer: reporting a failed allocation must not allocate.
+thread_local char last_message[2048] = "";
+
+} // namespace
+
+flashplus_status report(const Status &status) {
+  if (!status) {
+    const size_t size = std::min(status.message().size(), sizeof last_message - 1);
+    std::memcpy(last_message, status.message().data(), size);
+    last_message[size] = 0;
+  }
+  return static_cast<flashplus_status>(status.code());
+}
+
+} // namespace flashplus
+
+const char *flashplus_last_error(void) { return flashplus::last_message; }
+
+const char *flashplus_status_name(flashplus_status status) {
+  return flashplus::statusCodeName(static_cast<flashplus::StatusCode>(status));
+}
+
+const char *flashplus_version(void) { return "0.1.0"; }

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From Status to the C ABI: the code, and the message for flashplus_last_error().
+#pragma once
+
+#include "flashplus/flashplus.h"
+#include "spec/status.h"
+
+#include <exception>
+#include <new>
+
+namespace flashplus {
+
+/// Keeps the message for this thread and returns the code.
+flashplus_status report(const Status &status);
+
+/// Runs the body of an API function: returns its Status as a code and lets no exception out.
+template <class Body> flashplus_status guarded(Body body) {
+  try {
+    return report(body());
+  } catch (const std::bad_alloc &) {
+    return report({StatusCode::OutOfMemory, "out of host memory"});
+  } catch (const std::exception &e) {
+    return report({StatusCode::Internal, e.what()});
+  }
+}
+
+} // namespace flashplus

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From (spec, schedule, target) to code, and to code that is resident on a device: in-process table, disk, compiler.
+#pragma once
+
+#include "cache/store.h"
+#include "runtime/compiler_library.h"
+#include "runtime/device.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+
+namespace flashplus {
+
+/// Code and where it came from.
+struct KernelCode {
+  enum class Source { Memory, Disk, Compiled };
+
+  KernelKey key;
+  Artifact artifact;
+  Source source = Source::Compiled;
+  double compile_ms = 0; ///< 0 unless compiled by this call.
+  double load_ms = 0;    ///< Reading and verifying the disk entry; 0 unless it was a hit.
+};
+
+/// A kernel that can be launched. Shared by the table and the plans that use it.
+struct ResidentKernel {
+  std::shared_ptr<const KernelCode> code;
+  std::unique_ptr<LoadedKernel> loaded;
+};
+
+struct KernelCounters {
+  std::atomic<int64_t> memory_hits{0}, disk_hits{0}, compiles{0}, corrupt{0}, publish_failures{0};
+  std::atomic<int64_t> compile_us{0}, load_us{0};
+};
+
+/// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.
+class KernelTable {
+public:
+  using Compile = std::function<Result<Artifact>(const std::string &spec, const std::string &schedule,
+                                                 const std::string &target)>;
+  using Log = std::function<void(const std::string &)>;
+
+  /// `store` must outlive the table. With `offline` nothing is ever compiled.
+  KernelTable(KernelStore &store, Compile compile, bool offline, Log log)
+      : store_(store), compile_(std::move(compile)), offline_(offline), log_(std::move(log)) {}
+
+  /// The key without a driver: the one under which the compiler's own output is stored.
+  static KernelKey keyOf(const PlannedKernel &kernel, const Target &target);
+
+  /// Code alone, from disk or compiled; needs no device. `assembler` may turn PTX into a cubin when the compiler could
+  /// not (then the entry is keyed on it); null = PTX is fine.
+  Result<std::shared_ptr<const KernelCode>> code(const PlannedKernel &kernel, const Target &target,
+                                                 Device *assembler = nullptr);
+
+  /// Loaded on `device`. With `may_make` false only what is already resident is returned, else NotResident.
+  Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device, bool may_make);
+
+  KernelCounters counters;
+
+  bool offline() const { return offline_; }
+
+private:
+  /// At most one maker a key at a time.
+  class Flight {
+  public:
+    Flight(KernelTable &table, std::string id);
+    ~Flight();
+
+  private:
+    KernelTable &table_;
+    std::string id_;
+  };
+
+  Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target, KernelKey key,
+                                                 Device *assembler);
+  std::shared_ptr<ResidentKernel> find(const std::string &id);
+
+  KernelStore &store_;
+  const Compile compile_;
+  const bool offline_;
+  const Log log_;
+
+  std::shared_mutex table_mutex_;
+  std::unordered_map<std::string, std::shared_ptr<ResidentKernel>> table_;
+  std::mutex flight_mutex_;
+  std::condition_variable flight_done_;
+  std::map<std::string, bool> flights_;
+};
+
+} // namespace flashplus

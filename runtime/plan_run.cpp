@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus_plan_* and flashplus_forward.
+#include "runtime/context.h"
+#include "runtime/error.h"
+#include "runtime/forward_args.h"
+#include "templates/algorithm.h"
+
+#include <nlohmann/json.hpp>
+
+using namespace flashplus;
+
+struct flashplus_plan {
+  Device *device = nullptr;
+  KernelSpec spec;
+  std::string spec_text;
+  ForwardBounds bounds;
+  ForwardPlan plan;
+  std::vector<std::shared_ptr<ResidentKernel>> kernels; ///< One a step.
+  std::string description;
+};
+
+namespace {
+
+std::string describe(const flashplus_plan &p) {
+  nlohmann::json steps = nlohmann::json::array();
+  for (size_t i = 0; i < p.plan.steps.size(); ++i) {
+    const PlanStep &step = p.plan.steps[i];
+    steps.push_back({{"spec", step.spec.text()},
+                     {"schedule", step.schedule.text()},
+                     {"target", p.device->profile().target.text()},
+                     {"key", p.kernels[i]->code->key.hex()},
+                     {"grid", step.work_items},
+                     {"threads", step.launch.threads},
+                     {"shared_memory", step.launch.shared_memory}});
+  }
+  return nlohmann::json{{"device", p.device->name()},
+                        {"num_splits", p.plan.num_splits},
+                        {"workspace_bytes", p.plan.workspace_bytes},
+                        {"steps", std::move(steps)}}
+      .dump();
+}
+
+/// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning and the
+/// next one is planned.
+Result<std::unique_ptr<flashplus_plan>> makePlan(Context &context, Device &device, const ForwardProblem &problem,
+                                                 bool may_make) {
+  auto out = std::make_unique<flashplus_plan>();
+  out->device = &device;
+  out->spec = problem.spec;
+  out->spec_text = problem.spec.text();
+  out->bounds = problem.bounds;
+  PlanOptions options = problem.options;
+  for (Status failure;;) {
+    auto plan = planForward(problem.spec, problem.bounds, device.profile(), options);
+    if (!plan)
+      return failure ? plan.status() : failure;
+    out->kernels.clear();
+    const PlanStep *failed = nullptr;
+    for (const PlanStep &step : plan->steps) {
+      auto kernel = context.kernels().resident({step.spec, step.schedule}, device, may_make);
+      if (!kernel) {
+        failure = kernel.status();
+        failed = &step;
+        break;
+      }
+      out->kernels.push_back(std::move(*kernel));
+    }
+    if (!failed) {
+      out->plan = std::move(*plan);
+      return out;
+    }
+    const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
+    if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
+      return failure;
+    context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
+    options.rejected.push_back(failed->schedule);
+  }
+}
+
+/// Enqueues the steps. No allocation, lock or synchronisation.
+Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *workspace, void *stream) {
+  ForwardParams params = problem.params;
+  const ForwardBounds &b = problem.bounds;
+  const int64_t m_tiles = ceilDiv(b.max_seqlen_q, p.plan.tile_m);
+  params.num_m_tiles = int32_t(m_tiles);
+  params.num_splits = p.plan.num_splits;
+  const int64_t items = b.batch * b.heads_q * m_tiles * p.plan.num_splits;
+  if (p.plan.num_splits == 1)
+    return p.device->launch(*p.kernels[0]->loaded, &params, items, stream);
+
+  params.partial_o = workspace;
+  params.partial_lse = static_cast<char *>(workspace) + p.plan.partial_lse_offset;
+  FLASHPLUS_RETURN_IF_ERROR(p.device->launch(*p.kernels[0]->loaded, &params, items, stream));
+  CombineParams merge;
+  merge.partial_o = params.partial_o;
+  merge.partial_lse = params.partial_lse;
+  merge.o = params.o;
+  merge.lse = params.lse;
+  merge.cu_seqlens_q = params.cu_seqlens_q;
+  merge.seqused_q = params.seqused_q;
+  merge.o_stride_b = params.o_stride_b;
+  merge.o_stride_s = params.o_stride_s;
+  merge.o_stride_h = params.o_stride_h;
+  merge.lse_stride_b = params.lse_stride_b;
+  merge.lse_stride_h = params.lse_stride_h;
+  merge.rows_q = params.rows_q;
+  merge.batch = params.batch;
+  merge.seqlen_q = params.seqlen_q;
+  merge.heads_q = params.heads_q;
+  const int64_t blocks = ceilDiv(b.max_seqlen_q, p.plan.steps[1].schedule.get("rows"));
+  merge.num_row_blocks = int32_t(blocks);
+  merge.num_splits = p.plan.num_splits;
+  merge.lse_empty = params.lse_empty;
+  return p.device->launch(*p.kernels[1]->loaded, &merge, b.batch * b.heads_q * blocks, stream);
+}
+
+/// Frees a workspace in stream order.
+struct Workspace {
+  Device &device;
+  void *stream;
+  void *memory = nullptr;
+  ~Workspace() {
+    if (memory)
+      (void)device.releaseAsync(memory, stream);
+  }
+};
+
+Status checkBounds(const ForwardBounds &have, const ForwardBounds &allowed) {
+  for (auto [name, value, limit] : {std::tuple{"batch", have.batch, allowed.batch},
+                                    {"seqlen_q", have.max_seqlen_q, allowed.max_seqlen_q},
+                                    {"seqlen_k", have.max_seqlen_k, allowed.max_seqlen_k},
+                                    {"number of query rows", have.total_q, allowed.total_q},
+                                    {"heads_q", have.heads_q, allowed.heads_q}})
+    if (value > limit)
+      return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(value) +
+                             "; the plan was made for at most " + std::to_string(limit));
+  return Status::ok();
+}
+
+} // namespace
+
+flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
+                                       flashplus_plan **out) {
+  return guarded([&]() -> Status {
+    if (!context || !out)
+      return invalidArgument(context ? "out is null" : "context is null");
+    *out = nullptr;
+    auto problem = checkForwardArgs(args, DataPointers::Optional);
+    if (!problem)
+      return problem.status();
+    auto device = context->impl->device(problem->device);
+    if (!device)
+      return device.status();
+    auto plan = makePlan(*context->impl, **device, *problem, /*may_make=*/true);
+    if (!plan)
+      return plan.status();
+    (*plan)->description = describe(**plan);
+    *out = plan->release();
+    return Status::ok();
+  });
+}
+
+void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
+
+size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->plan.workspace_bytes) : 0; }
+
+const char *flashplus_plan_describe(const flashplus_plan *plan) { return plan ? plan->description.c_str() : ""; }
+
+flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args, void *workspace,
+                                    size_t workspace_bytes, void *stream) {
+  return guarded([&]() -> Status {
+    if (!plan)
+      return invalidArgument("plan is null");
+    auto problem = checkForwardArgs(args, DataPointers::Required);
+    if (!problem)
+      return problem.status();
+    const DLDevice id = plan->device->id();
+    if (problem->device.device_type != id.device_type || problem->device.device_id != id.device_id)
+      return invalidArgument("q is on another device than the plan, which is for " + plan->device->name());
+    // Rows may turn out better aligned than planned; the kernel for less serves them.
+    if (problem->spec.alignment > plan->spec.alignment)
+      problem->spec.alignment = plan->spec.alignment;
+    if (std::string text = problem->spec.text(); text != plan->spec_text)
+      return invalidArgument("args have the spec '" + text + "'; the plan was made for '" + plan->spec_text + "'");
+    FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem->bounds, plan->bounds));
+    if (problem->empty)
+      return Status::ok();
+    const int64_t needed = plan->plan.workspace_bytes;
+    if (needed && (!workspace || int64_t(workspace_bytes) < needed))
+      return invalidArgument("workspace has " + std::to_string(workspace ? workspace_bytes : 0) +
+                             " bytes; the plan needs " + std::to_string(needed));
+    if (needed && reinterpret_cast<uintptr_t>(workspace) % 256)
+      return invalidArgument("workspace is not 256-byte aligned");
+    return launch(*plan, *problem, workspace, stream);
+  });
+}
+
+flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args, void *stream) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    auto problem = checkForwardArgs(args, DataPointers::Required);
+    if (!problem)
+      return problem.status();
+    auto device = context->impl->device(problem->device);
+    if (!device)
+      return device.status();
+    if (problem->empty)
+      return Status::ok();
+    auto capturing = (*device)->capturing(stream);
+    if (!capturing)
+      return capturing.status();
+    auto plan = makePlan(*context->impl, **device, *problem, /*may_make=*/!*capturing);
+    if (!plan)
+      return plan.status();
+    Workspace workspace{**device, stream};
+    if ((*plan)->plan.workspace_bytes) {
+      auto memory = (*device)->allocateAsync(size_t((*plan)->plan.workspace_bytes), stream);
+      if (!memory)
+        return memory.status();
+      workspace.memory = *memory;
+    }
+    return launch(**plan, *problem, workspace.memory, stream);
+  });
+}

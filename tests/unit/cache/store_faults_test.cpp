@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Every file operation of publish and read is made to fail, one after the other and from each one onwards.
+#include "tests/unit/cache/support.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cerrno>
+
+using namespace flashplus;
+using namespace flashplus::test;
+
+namespace {
+
+constexpr int kErrors[] = {EIO, ENOSPC, EROFS, ESTALE, EACCES, EDQUOT, EBUSY, EMFILE, ENOENT, EPERM, EINTR};
+
+bool contains(const std::string &text, const std::string &part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::vector<std::string> leftovers(const std::string &dir) {
+  std::vector<std::string> files = filesBelow(dir);
+  std::erase_if(files, [](const std::string &name) { return !name.starts_with("tmp/"); });
+  return files;
+}
+
+/// Runs `body(fault)` for every way to spoil its file operations, until none is left to spoil.
+template <class Body>
+void forEveryFault(Fault::Kind kind, bool onwards, bool no_links, int error, Body body) {
+  for (int at = 1;; ++at) {
+    REQUIRE(at < 100);
+    Fault f = {.kind = kind, .at = at, .onwards = onwards, .error = error, .no_links = no_links};
+    body(f);
+    const int calls = fault().calls;
+    fault() = {};
+    if (calls < at)
+      return;
+  }
+}
+
+} // namespace
+
+TEST_CASE("whatever fails in publish, a reader sees a whole entry or none") {
+  for (Fault::Kind kind : {Fault::Fail, Fault::FailHalf}) {
+    for (bool onwards : {false, true}) {
+      for (bool no_links : {false, true}) {
+        for (bool folders_exist : {false, true}) {
+          for (int error : kErrors) {
+            if (error == EINTR && (onwards || kind == Fault::FailHalf))
+              continue; // Endless signals are retried without end; a write cut by one reports what it wrote.
+            forEveryFault(kind, onwards, no_links, error, [&](const Fault &f) {
+              TemporaryFolder folder;
+              LoggedStore clean(folder.path);
+              if (folders_exist) {
+                REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
+                clean->discard(sampleKey(), "test");
+              }
+              clean.warnings->clear();
+              LoggedStore faulty(folder.path, faultyOps());
+              fault() = f;
+              const Status status = faulty->publish(sampleKey(), sampleArtifact());
+              const std::string spoiled = fault().spoiled;
+              const int calls = fault().calls;
+              fault() = {};
+              fault().calls = calls;
+              CAPTURE(spoiled);
+              CAPTURE(errnoText(error));
+
+              const ReadResult result = clean->read(sampleKey());
+              REQUIRE(result.isHit() == status.isOk());
+              REQUIRE(clean.warnings->empty()); // Absent is not damaged.
+              if (result.isHit())
+                REQUIRE(*result.artifact == sampleArtifact());
+              REQUIRE(faulty->counters().publish_failures == (status ? 0 : 1));
+              REQUIRE(faulty->counters().published == (status ? 1 : 0));
+              if (!status) {
+                REQUIRE(status.code() == StatusCode::IoError);
+                REQUIRE(contains(status.message(), errnoText(error)));
+                REQUIRE(contains(status.message(), sampleKey().hex()));
+              }
+              if (!contains(spoiled, "unlink"))
+                REQUIRE(leftovers(folder.path).empty());
+              // The disk recovers, and so does the cache.
+              REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
+              REQUIRE(clean->read(sampleKey()).isHit());
+            });
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("failures that do not matter do not fail a publish") {
+  // Cleaning up and making the name durable: unlink of the temporary, fsync of the folder.
+  TemporaryFolder folder;
+  LoggedStore clean(folder.path);
+  REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
+  clean->discard(sampleKey(), "test");
+  FileOps ops = plainOps();
+  ops.unlink = [](const char *) {
+    errno = EBUSY;
+    return -1;
+  };
+  LoggedStore store(folder.path, ops);
+  CHECK(store->publish(sampleKey(), sampleArtifact()).isOk());
+  CHECK(leftovers(folder.path).size() == 1);
+  CHECK(store->read(sampleKey()).isHit());
+}
+
+TEST_CASE("a publish is durable before it is visible") {
+  TemporaryFolder folder;
+  LoggedStore store(folder.path, faultyOps());
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  store->discard(sampleKey(), "test");
+  fault() = {};
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  CHECK(fault().trace == "open write fsync close link unlink open fsync close ");
+  fault() = {};
+  REQUIRE(store->read(sampleKey()).isHit());
+  CHECK(fault().trace == "open fstat read close ");
+}
+
+TEST_CASE("short writes and reads are continued") {
+  for (bool onwards : {false, true}) {
+    forEveryFault(Fault::Short, onwards, false, 0, [&](const Fault &f) {
+      TemporaryFolder folder;
+      LoggedStore store(folder.path, faultyOps());
+      fault() = f;
+      REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+      const ReadResult result = store->read(sampleKey());
+      REQUIRE(result.isHit());
+      REQUIRE(*result.artifact == sampleArtifact());
+    });
+  }
+}
+
+TEST_CASE("signals interrupt nothing") {
+  for (const char *operation : {"open", "read", "write", "fsync"}) {
+    CAPTURE(operation);
+    bool was_spoiled = false;
+    forEveryFault(Fault::Fail, false, false, EINTR, [&](const Fault &f) {
+      TemporaryFolder folder;
+      LoggedStore store(folder.path, faultyOps());
+      fault() = f;
+      const Status status = store->publish(sampleKey(), sampleArtifact());
+      const ReadResult result = store->read(sampleKey());
+      if (fault().spoiled != std::string(operation) + " ")
+        return;
+      was_spoiled = true;
+      REQUIRE(status.isOk());
+      REQUIRE(result.isHit());
+    });
+    CHECK(was_spoiled);
+  }
+}
+
+TEST_CASE("whatever fails in read is a miss with one warning at most, and a rebuild comes back") {
+  for (bool damaged : {false, true}) {
+    for (bool onwards : {false, true}) {
+      for (int error : kErrors) {
+        if (onwards && error == EINTR)
+          continue;
+        forEveryFault(Fault::Fail, onwards, false, error, [&](const Fault &f) {
+          TemporaryFolder folder;
+          LoggedStore clean(folder.path);
+          REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
+          const std::string path = entryFile(folder.path, sampleKey());
+          if (damaged) {
+            std::vector<uint8_t> bytes = readFile(path);
+            bytes[bytes.size() / 2] ^= 1;
+            writeFile(path, bytes);
+          }
+          LoggedStore faulty(folder.path, faultyOps());
+          fault() = f;
+          const ReadResult result = faulty->read(sampleKey());
+          const std::string spoiled = fault().spoiled;
+          const int calls = fault().calls;
+          fault() = {};
+          fault().calls = calls;
+          CAPTURE(spoiled);
+          CAPTURE(errnoText(error));
+
+          if (result.isHit()) {
+            REQUIRE_FALSE(damaged);
+            REQUIRE(*result.artifact == sampleArtifact());
+            REQUIRE(faulty.warnings->empty());
+          } else {
+            REQUIRE(result.miss != Miss::None);
+            REQUIRE(faulty.warnings->size() == (result.miss == Miss::Absent ? 0u : 1u));
+          }
+          // A good file is not thrown away because the process ran out of handles, say.
+          if (!damaged && error != EIO)
+            REQUIRE(clean->read(sampleKey()).isHit());
+          clean->read(sampleKey());
+          REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
+          REQUIRE(*clean->read(sampleKey()).artifact == sampleArtifact());
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE("a read-only folder gives hits, and a publish that fails softly") {
+  TemporaryFolder folder;
+  REQUIRE(LoggedStore(folder.path).store->publish(sampleKey(), sampleArtifact()).isOk());
+  FileOps ops = plainOps();
+  ops.open = [](const char *path, int flags, mode_t mode) {
+    if ((flags & 3) == 0)
+      return plainOps().open(path, flags, mode);
+    errno = EROFS;
+    return -1;
+  };
+  LoggedStore store(folder.path, ops);
+  CHECK(store->onDisk());
+  CHECK(store->read(sampleKey()).isHit());
+  const Status status = store->publish(sampleKey(1), sampleArtifact(1));
+  CHECK(status.code() == StatusCode::IoError);
+  CHECK(contains(status.message(), "Read-only"));
+  CHECK(store.warnings->empty());
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tests/unit/cache/support.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+#include <unistd.h>
+
+namespace flashplus::test {
+
+TemporaryFolder::TemporaryFolder() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "flashplus-test-XXXXXX").string();
+  path = ::mkdtemp(pattern.data());
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path, ignored);
+}
+
+KernelKey sampleKey(int number) {
+  KernelKey key;
+  key.spec = "forward dtype=bf16 dqk=128 dv=128 left=0 right=1 split=0 align=16 score={s}";
+  key.schedule = "sm80.flash tile_m=64 tile_n=" + std::to_string(64 + number) + " warps=4";
+  key.target = "sm_80@sm_90";
+  key.params = "q:ptr@0 k:ptr@8 size=16";
+  key.build = "0123456789abcdef0123456789abcdef";
+  return key;
+}
+
+Artifact sampleArtifact(int number, size_t code_bytes) {
+  Artifact artifact;
+  artifact.kind = CodeKind::Cubin;
+  artifact.code.resize(code_bytes);
+  for (size_t i = 0; i < code_bytes; ++i)
+    artifact.code[i] = static_cast<uint8_t>(i * 31 + static_cast<size_t>(number) * 7);
+  artifact.launch = {.entry = "flashplus_forward", .threads = 128, .shared_memory = 49152, .params_size = 16};
+  artifact.resources = {.registers = 168, .spill_bytes = 0, .stack_bytes = -1};
+  artifact.provenance = "LLVM 22.1.8, sample " + std::to_string(number);
+  return artifact;
+}
+
+std::vector<uint8_t> readFile(const std::string &path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void writeFile(const std::string &path, std::span<const uint8_t> bytes) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(reinterpret_cast<const char *>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+std::vector<std::string> filesBelow(const std::string &folder) {
+  std::vector<std::string> files;
+  for (const auto &item : std::filesystem::recursive_directory_iterator(folder))
+    if (!item.is_directory() || item.is_symlink())
+      files.push_back(item.path().lexically_relative(folder).string());
+  std::ranges::sort(files);
+  return files;
+}
+
+std::string entryFile(const std::string &dir, const KernelKey &key) { return entryPath(dir, key.hash()); }
+
+LoggedStore::LoggedStore(const std::string &dir, const FileOps &ops) {
+  store = KernelStore::open(
+      dir, [list = warnings](const std::string &text) { list->push_back(text); }, ops);
+}
+
+Fault &fault() {
+  thread_local Fault instance;
+  return instance;
+}
+
+namespace {
+
+/// Counts a call; true when it is to be spoiled. Dies when told to, except before a write, which dies
+/// half-way.
+bool spoil(const char *operation) {
+  Fault &f = fault();
+  ++f.calls;
+  f.trace += std::string(operation) + " ";
+  if (f.kind == Fault::Off || f.calls < f.at || (f.calls > f.at && !f.onwards))
+    return false;
+  const std::string name = operation;
+  if (f.kind == Fault::Short && name != "read" && name != "write")
+    return false;
+  if (f.kind == Fault::Kill && name != "write")
+    ::raise(SIGKILL);
+  f.spoiled += name + " ";
+  return true;
+}
+
+int failing() {
+  errno = fault().error;
+  return -1;
+}
+
+const FileOps &sys() { return plainOps(); }
+
+} // namespace
+
+const FileOps &plainOps() {
+  static const FileOps ops = [] {
+    FileOps changed = systemFileOps();
+    changed.fsync = [](int) { return 0; };
+    return changed;
+  }();
+  return ops;
+}
+
+const FileOps &faultyOps() {
+  static const FileOps ops = {
+      .open = [](const char *path, int flags,
+                 mode_t mode) { return spoil("open") ? failing() : sys().open(path, flags, mode); },
+      .read = [](int fd, void *buffer, size_t size) -> ssize_t {
+        if (!spoil("read"))
+          return sys().read(fd, buffer, size);
+        return fault().kind == Fault::Short ? sys().read(fd, buffer, (size + 1) / 2) : failing();
+      },
+      .write = [](int fd, const void *buffer, size_t size) -> ssize_t {
+        if (!spoil("write"))
+          return sys().write(fd, buffer, size);
+        if (fault().kind == Fault::Short)
+          return sys().write(fd, buffer, (size + 1) / 2);
+        if (fault().kind != Fault::Fail && sys().write(fd, buffer, size / 2) < 0)
+          return -1;
+        if (fault().kind == Fault::Kill)
+          ::raise(SIGKILL);
+        return failing();
+      },
+      .fsync = [](int fd) { return spoil("fsync") ? failing() : sys().fsync(fd); },
+      .close =
+          [](int fd) {
+            const bool spoiled = spoil("close");
+            const int result = sys().close(fd);
+            return spoiled ? failing() : result;
+          },
+      .fstat = [](int fd, struct stat *out) { return spoil("fstat") ? failing() : sys().fstat(fd, out); },
+      .lstat = [](const char *path,
+                  struct stat *out) { return spoil("lstat") ? failing() : sys().lstat(path, out); },
+      .link =
+          [](const char *from, const char *to) {
+            if (spoil("link"))
+              return failing();
+            if (!fault().no_links)
+              return sys().link(from, to);
+            errno = EPERM;
+            return -1;
+          },
+      .rename = [](const char *from,
+                   const char *to) { return spoil("rename") ? failing() : sys().rename(from, to); },
+      .unlink = [](const char *path) { return spoil("unlink") ? failing() : sys().unlink(path); },
+      .mkdir = [](const char *path,
+                  mode_t mode) { return spoil("mkdir") ? failing() : sys().mkdir(path, mode); },
+      .list =
+          [](const char *dir, std::vector<std::string> &names) {
+            return spoil("list") ? failing() : sys().list(dir, names);
+          },
+  };
+  return ops;
+}
+
+} // namespace flashplus::test

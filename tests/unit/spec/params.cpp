@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "spec/params.h"
+
+#include <doctest/doctest.h>
+
+#include <set>
+
+using namespace flashplus;
+
+namespace {
+
+size_t bytesOf(ParamType type) { return type == ParamType::Ptr || type == ParamType::I64 ? 8 : 4; }
+
+void checkTable(std::span<const ParamInfo> table, size_t size) {
+  size_t at = 0;
+  std::set<std::string_view> names;
+  for (const ParamInfo &field : table) {
+    CAPTURE(field.name);
+    CHECK(field.offset == at);
+    CHECK(names.insert(field.name).second);
+    at += bytesOf(field.type) * size_t(field.count);
+  }
+  CHECK(size - at < 8);
+}
+
+} // namespace
+
+TEST_CASE("params: fields follow each other without a gap") {
+  checkTable(forwardParamTable(), sizeof(ForwardParams));
+  checkTable(combineParamTable(), sizeof(CombineParams));
+}
+
+TEST_CASE("params: the table is the struct") {
+  ForwardParams p;
+  p.num_splits = 77;
+  p.scalar[3] = 2.5f;
+  for (const ParamInfo &field : forwardParamTable()) {
+    const char *at = reinterpret_cast<const char *>(&p) + field.offset;
+    if (field.name == "num_splits")
+      CHECK(*reinterpret_cast<const int32_t *>(at) == 77);
+    if (field.name == "scalar") {
+      CHECK(field.count == kMaxScoreScalars);
+      CHECK(reinterpret_cast<const float *>(at)[3] == 2.5f);
+    }
+  }
+}
+
+TEST_CASE("params: layout text") {
+  const ParamInfo table[] = {{"q", ParamType::Ptr, 1, 0}, {"aux", ParamType::I64, 4, 8}, {"x", ParamType::F32, 1, 40}};
+  CHECK(paramLayoutText(table, 48) == "q:ptr@0 aux:i64[4]@8 x:f32@40 size=48");
+  CHECK(paramLayoutText(forwardParamTable(), sizeof(ForwardParams)).starts_with("q:ptr@0 k:ptr@8 "));
+}

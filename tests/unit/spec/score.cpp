@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "spec/score.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+using namespace flashplus;
+
+namespace {
+
+std::string canonical(std::string_view text) {
+  auto expr = ScoreExpr::parse(text);
+  REQUIRE_MESSAGE(expr.isOk(), expr.status().message());
+  return expr->canonical();
+}
+
+std::string error(std::string_view text) {
+  auto expr = ScoreExpr::parse(text);
+  REQUIRE_FALSE(expr.isOk());
+  CHECK(expr.status().code() == StatusCode::InvalidArgument);
+  return expr.status().message();
+}
+
+bool contains(const std::string &text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+constexpr ScoreExpr::Point kPoint = {.s = 3, .b = 1, .h = 5, .hk = 2, .q = 7, .k = 11, .sq = 13, .sk = 17};
+
+double value(std::string_view text) {
+  auto expr = ScoreExpr::parse(text);
+  REQUIRE_MESSAGE(expr.isOk(), expr.status().message());
+  const double scalars[] = {100, 200};
+  return expr->evaluate(kPoint, scalars, [](int slot, std::span<const int64_t> at) {
+    double v = 1000 * (slot + 1);
+    for (int64_t i : at)
+      v = v * 10 + double(i);
+    return v;
+  });
+}
+
+} // namespace
+
+TEST_CASE("score: precedence and grouping") {
+  CHECK(value("1 + 2 * 3") == 7);
+  CHECK(value("(1 + 2) * 3") == 9);
+  CHECK(value("8 - 4 - 2") == 2);
+  CHECK(value("8 - (4 - 2)") == 6);
+  CHECK(value("16 / 4 / 2") == 2);
+  CHECK(value("16 / (4 / 2)") == 8);
+  CHECK(value("-2 * 3") == -6);
+  CHECK(value("2 * -3") == -6);
+  CHECK(value("--2") == 2);
+  CHECK(value("-(1 + 2)") == -3);
+  CHECK(value("1 + 2 < 4") == 1);
+  CHECK(value("4 <= 3") == 0);
+  CHECK(value("(1 < 2) + 5") == 6);
+}
+
+TEST_CASE("score: every name and function") {
+  CHECK(value("s") == 3);
+  CHECK(value("b + 0") == 1);
+  CHECK(value("h + 0") == 5);
+  CHECK(value("hk + 0") == 2);
+  CHECK(value("q + 0") == 7);
+  CHECK(value("k + 0") == 11);
+  CHECK(value("sq + 0") == 13);
+  CHECK(value("sk + 0") == 17);
+  CHECK(value("abs(q - k)") == 4);
+  CHECK(value("neg(q)") == -7);
+  CHECK(value("exp(s)") == doctest::Approx(std::exp(3.0)));
+  CHECK(value("log(s)") == doctest::Approx(std::log(3.0)));
+  CHECK(value("sqrt(s)") == doctest::Approx(std::sqrt(3.0)));
+  CHECK(value("tanh(s)") == doctest::Approx(std::tanh(3.0)));
+  CHECK(value("min(q, k)") == 7);
+  CHECK(value("max(q, k)") == 11);
+  CHECK(value("where(q < k, 1, 2)") == 1);
+  CHECK(value("where(q > k, 1, 2)") == 2);
+  CHECK(value("where(q, 1, 2)") == 1);
+  CHECK(value("(q == 7) + 10 * (q != 7) + 100 * (q >= 7)") == 101);
+  CHECK(value("first + 2 * second") == 500);
+  CHECK(value("bias[b, h]") == 100015);
+  CHECK(value("one[k] + two[q]") == 10011 + 20007);
+  CHECK(value("t[k / 2]") == 10005); // indices round towards zero
+}
+
+TEST_CASE("score: canonical text") {
+  CHECK(canonical("s") == "s");
+  CHECK(canonical(" ( s ) ") == "s");
+  CHECK(ScoreExpr{}.canonical() == "s");
+  CHECK(canonical("cap*tanh(s/cap)") == "p0 * tanh(s / p0)");
+  CHECK(canonical("other * tanh( s/other )") == canonical("cap*tanh(s/cap)"));
+  CHECK(canonical("s - slopes[h] * abs(q + sk - sq - k)") == "s - t0[h] * abs(q + sk - sq - k)");
+  CHECK(canonical("y[x[k]] + x[q] + z + y[k]") == "t0[t1[k]] + t1[q] + p0 + t0[k]");
+  CHECK(canonical("(s + 1) * 2") == "(s + 1) * 2");
+  CHECK(canonical("s - (1 - 2)") == "s - (1 - 2)");
+  CHECK(canonical("(s - 1) - 2") == "s - 1 - 2");
+  CHECK(canonical("neg(neg(s + 1))") == "--(s + 1)");
+  CHECK(canonical("(s < 1) < 2") == "(s < 1) < 2");
+  CHECK(canonical("where(k<=q,s,0-1e30)") == "where(k <= q, s, 0 - 1.00000002e+30)");
+  CHECK(canonical("s * 0.1") == "s * 0.100000001"); // a constant is what fp32 holds
+  CHECK(canonical("s * 0.1") == canonical("s * 0.100000001"));
+  CHECK(canonical("s + 0.5") != canonical("s + 0.25"));
+
+  for (const char *text : {"s * 1.17549435e-38 + 3.40282347e38", "s/3-7*-q", "max(a[b,h,q,k], -c) / (q - k)",
+                           "((s < 1) == (k > q)) != 0", "neg(s) - -neg(-2)", "where(a, b0, c) * (a - (b0 - (c - a)))"}) {
+    CAPTURE(text);
+    const std::string once = canonical(text);
+    CHECK(canonical(once) == once);
+    const auto a = ScoreExpr::parse(text), b = ScoreExpr::parse(once);
+    REQUIRE(a->nodes.size() == b->nodes.size());
+    for (size_t i = 0; i < a->nodes.size(); ++i) {
+      CHECK(a->nodes[i].op == b->nodes[i].op);
+      CHECK(float(a->nodes[i].value) == float(b->nodes[i].value));
+      CHECK(a->nodes[i].slot == b->nodes[i].slot);
+      CHECK(a->nodes[i].operands == b->nodes[i].operands);
+    }
+  }
+}
+
+TEST_CASE("score: errors name the column and what was expected") {
+  CHECK(contains(error(""), "column 1 (the end): expected a number, a name or '('"));
+  CHECK(contains(error("s +"), "column 4 (the end)"));
+  CHECK(contains(error("s + * 2"), "column 5 ('*')"));
+  CHECK(contains(error("(s + 1"), "column 7 (the end): expected ')'"));
+  CHECK(contains(error("s s"), "column 3 ('s'): expected an operator or the end"));
+  CHECK(contains(error("1 < 2 < 3"), "column 7 ('<')"));
+  CHECK(contains(error("s + foo(1)"), "column 5 ('f'): 'foo' is not a function; there is abs, exp"));
+  CHECK(contains(error("min(s)"), "column 1 ('m'): 'min' takes 2 arguments, not 1"));
+  CHECK(contains(error("tanh(s, s)"), "'tanh' takes 1 arguments, not 2"));
+  CHECK(contains(error("tanh + 1"), "column 1 ('t'): 'tanh' is a function; expected '('"));
+  CHECK(contains(error("q[1]"), "'q' is built in and cannot name a tensor"));
+  CHECK(contains(error("a[1] + a[1, 2]"), "column 8 ('a'): 'a' has 1 indices elsewhere"));
+  CHECK(contains(error("a[1] + a"), "'a' is a tensor elsewhere"));
+  CHECK(contains(error("a + a[1]"), "'a' is a scalar elsewhere"));
+  CHECK(contains(error("a[1, 2, 3, 4, 5]"), "at most 4 indices"));
+  CHECK(contains(error("a[]"), "column 3 (']')"));
+  CHECK(contains(error("a[1"), "expected ',' or ']'"));
+  CHECK(contains(error("1e99"), "column 1 ('1'): expected a number that fp32 can hold"));
+  CHECK(contains(error("."), "column 1 ('.')"));
+  CHECK(contains(error("s ? 1"), "column 3 ('?')"));
+  CHECK(contains(error(std::string_view("s\0+ 1", 5)), "column 2 (an unprintable character)"));
+  CHECK(contains(error("s\x80"), "an unprintable character"));
+}
+
+TEST_CASE("score: limits") {
+  auto repeat = [](std::string_view part, int n) {
+    std::string text;
+    while (n-- > 0)
+      text += part;
+    return text;
+  };
+  CHECK(contains(error(repeat(" ", 4096) + "s"), "4097 bytes; at most 4096"));
+  CHECK(ScoreExpr::parse(repeat(" ", 4095) + "s").isOk());
+  CHECK(ScoreExpr::parse(repeat("(", 63) + "s" + repeat(")", 63)).isOk());
+  CHECK(contains(error(repeat("(", 64) + "s" + repeat(")", 64)), "deeper than 64"));
+  CHECK(contains(error(repeat("(", 4000)), "deeper than 64"));
+  CHECK(ScoreExpr::parse(repeat("s+", 127) + "s").isOk());
+  CHECK(ScoreExpr::parse(repeat("-", 255) + "s").isOk());
+  CHECK(contains(error(repeat("-", 256) + "s"), "more than 256"));
+  CHECK(contains(error(repeat("s+", 128) + "s"), "more than 256"));
+  CHECK(ScoreExpr::parse("a+b0+c+d+e+f+g+i").isOk());
+  CHECK(contains(error("a+b0+c+d+e+f+g+i+j"), "column 17 ('j'): more than 8 scalars"));
+  CHECK(contains(error("a[k]+b0[k]+c[k]+d[k]+e[k]"), "more than 4 tensors"));
+  CHECK(contains(error(repeat("x", 65)), "longer than 64"));
+
+  // Canonical text may not nest deeper than what it came from: the compiler parses it again.
+  const std::string nested = repeat("neg(1 + ", 63) + "s" + repeat(")", 63);
+  CHECK(canonical(canonical(nested)) == canonical(nested));
+}
