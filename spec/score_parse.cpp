@@ -131,13 +131,14 @@ private:
   }
 
   int unary() {
-    if (!accept("-"))
-      return primary();
-    if (++depth_ > kMaxDepth)
-      return fail("nesting is deeper than " + std::to_string(kMaxDepth));
-    const int operand = unary();
-    --depth_;
-    return push(ScoreOp::Neg, {operand});
+    // A loop, so that "-(x)" nests no deeper than the "neg(x)" for which canonical text writes it.
+    int minuses = 0;
+    while (accept("-"))
+      ++minuses;
+    int operand = primary();
+    for (; minuses > 0 && operand >= 0; --minuses)
+      operand = push(ScoreOp::Neg, {operand});
+    return operand;
   }
 
   int primary() {

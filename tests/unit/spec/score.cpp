@@ -159,7 +159,7 @@ TEST_CASE("score: limits") {
   CHECK(contains(error(repeat("-", 256) + "s"), "more than 256"));
   CHECK(contains(error(repeat("s+", 128) + "s"), "more than 256"));
   CHECK(ScoreExpr::parse("a+b0+c+d+e+f+g+i").isOk());
-  CHECK(contains(error("a+b0+c+d+e+f+g+i+j"), "column 17 ('j'): more than 8 scalars"));
+  CHECK(contains(error("a+b0+c+d+e+f+g+i+j"), "column 18 ('j'): more than 8 scalars"));
   CHECK(contains(error("a[k]+b0[k]+c[k]+d[k]+e[k]"), "more than 4 tensors"));
   CHECK(contains(error(repeat("x", 65)), "longer than 64"));
 

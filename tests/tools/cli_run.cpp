@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// `flashplus run` and `flashplus inspect` with a compiler: results, the cache, the files that are written.
+#include <doctest/doctest.h>
+
+#include "tests/tools/cli.h"
+#include "tools/io/convert.h"
+#include "tools/io/npy.h"
+#include "tools/io/safetensors.h"
+
+#include <cmath>
+#include <cstring>
+
+#ifdef FLASHPLUS_HAS_COMPILER
+
+using namespace flashplus;
+using test::runCli;
+
+namespace {
+
+std::string writeFloats(const std::string &path, std::vector<int64_t> shape,
+                        const std::vector<float> &values) {
+  io::Tensor tensor = *io::makeTensor(io::ElementType::F32, std::move(shape));
+  REQUIRE(tensor.data.size() == values.size() * sizeof(float));
+  std::memcpy(tensor.data.data(), values.data(), tensor.data.size());
+  REQUIRE(io::writeNpy(path, tensor).isOk());
+  return path;
+}
+
+/// Runs with --check --json on the CPU and requires a good result.
+nlohmann::json runGood(std::vector<std::string> arguments, const std::string &cache_dir) {
+  std::vector<std::string> all = {"run", "--check", "--json", "--device", "cpu", "--repeat", "1"};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  auto result = runCli(all, cache_dir);
+  INFO(result.err);
+  INFO(result.out);
+  REQUIRE(result.code == 0);
+  auto json = result.json();
+  REQUIRE(json.is_object());
+  CHECK(json["check"]["good"] == true);
+  return json;
+}
+
+} // namespace
+
+TEST_CASE("the main job: cold, then warm in a new process without a compile") {
+  test::TemporaryFolder folder;
+  std::string cache = folder.path("cache"), input = test::dataFile("minilm_layer0_qkv.safetensors");
+  auto cold = runGood({"--in", input}, cache);
+  CHECK(cold["from"] == "compiled");
+  CHECK(cold["counters"]["compiles"] == 1);
+  CHECK(cold["cold_compile_ms"] > 0);
+  CHECK(cold["warm_load_ms"] > 0);
+  CHECK(cold["gflops"] > 0);
+  auto warm = runGood({"--in", input}, cache);
+  CHECK(warm["from"] == "disk");
+  CHECK(warm["counters"]["compiles"] == 0);
+  CHECK(warm["cold_compile_ms"].is_null());
+  CHECK(warm["warm_load_ms"] > 0);
+  CHECK(warm["plan"]["steps"][0]["key"] == cold["plan"]["steps"][0]["key"]);
+
+  auto text = runCli({"run", "--in", input, "--check", "--device", "cpu"}, cache);
+  CHECK(text.code == 0);
+  for (const char *row : {"kernel", "key", "cold compile", "warm load", "GFLOP/s", "largest error", "good"})
+    CHECK_MESSAGE(text.out.find(row) != std::string::npos, row);
+
+  auto list = runCli({"cache", "ls", "--json"}, cache).json();
+  REQUIRE(list["entries"].size() == 1);
+  CHECK(list["entries"][0]["spec"] == cold["plan"]["steps"][0]["spec"]);
+  CHECK(runCli({"cache", "ls"}, cache).out.find("1 kernels") != std::string::npos);
+  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["kernels"] == 1);
+  CHECK(runCli({"cache", "verify"}, cache).code == 0);
+
+  // One flipped byte: verify says so, and a run warns, rebuilds and is right.
+  std::string path = list["entries"][0]["path"];
+  std::string bytes = test::readText(path);
+  bytes[bytes.size() / 2] ^= 1;
+  test::writeText(path, bytes);
+  auto verify = runCli({"cache", "verify", "--json"}, cache);
+  CHECK(verify.code == 1);
+  CHECK(verify.json()["bad"].size() == 1);
+  auto rebuilt = runGood({"--in", input}, cache);
+  CHECK(rebuilt["from"] == "compiled");
+  CHECK(runCli({"cache", "verify"}, cache).code == 0);
+  CHECK(runCli({"cache", "clear", "--json"}, cache).json()["removed"] == 1);
+  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["kernels"] == 0);
+}
+
+TEST_CASE("masks, scores, types and shapes meet the reference") {
+  test::TemporaryFolder folder;
+  std::string cache = folder.path("cache");
+  std::string slopes = writeFloats(folder.path("slopes.npy"), {4}, {0.5f, 0.25f, 0.125f, 0.0625f});
+  std::string bias = writeFloats(folder.path("bias.npy"), {4}, {1, -1, 2, 0});
+  runGood({"--random", "2,65,97,4,2,64", "--causal"}, cache);
+  runGood({"--random", "1,33,70,4,4,40,24", "--dtype", "fp32", "--window", "10,3", "--scale", "-0.3"}, cache);
+  runGood({"--random", "1,40,40,4,4,32", "--dtype", "fp16", "--softcap", "5", "--alibi", slopes}, cache);
+  auto scored = runGood({"--random", "1,40,40,4,4,32", "--score", "s + bias[h] * w", "--tensor",
+                         "bias=" + bias, "--scalar", "w=0.5"},
+                        cache);
+  CHECK(scored["plan"]["steps"][0]["spec"].get<std::string>().find("t0[h]") != std::string::npos);
+  // Rows without a visible key: more queries than keys.
+  runGood({"--random", "1,20,5,2,2,32", "--causal", "--lse-empty=-inf"}, cache);
+  auto split = runGood({"--random", "1,1,4096,2,1,64", "--num-splits", "4"}, cache);
+  CHECK(split["plan"]["steps"].size() == 2);
+}
+
+TEST_CASE("sequences of unequal length") {
+  test::TemporaryFolder folder;
+  std::string cache = folder.path("cache");
+  std::vector<float> values(30 * 2 * 16);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = std::sin(static_cast<float>(i) * 0.7f);
+  std::string qkv = writeFloats(folder.path("qkv.npy"), {30, 2, 16}, values);
+  io::Tensor cu = *io::makeTensor(io::ElementType::I64, {4});
+  int64_t offsets[] = {0, 0, 13, 30}; // one of them empty; int64 as NumPy likes it
+  std::memcpy(cu.data.data(), offsets, sizeof offsets);
+  REQUIRE(io::writeNpy(folder.path("cu.npy"), cu).isOk());
+  std::vector<std::string> arguments = {"--q",
+                                        qkv,
+                                        "--k",
+                                        qkv,
+                                        "--v",
+                                        qkv,
+                                        "--cu-seqlens-q",
+                                        folder.path("cu.npy"),
+                                        "--cu-seqlens-k",
+                                        folder.path("cu.npy"),
+                                        "--causal"};
+  runGood(arguments, cache);
+  arguments.insert(arguments.end(), {"--max-seqlen-q", "5000", "--max-seqlen-k", "7000"});
+  runGood(arguments, cache);
+}
+
+TEST_CASE("the outputs are written, by either format, with the log-sum-exp") {
+  test::TemporaryFolder folder;
+  std::string cache = folder.path("cache");
+  runGood({"--random", "1,8,8,2,2,16", "--dtype", "fp16", "-o", folder.path("o.safetensors")}, cache);
+  runGood({"--random", "1,8,8,2,2,16", "--dtype", "fp16", "-o", folder.path("o.npy")}, cache);
+  std::string names[] = {"o", "lse"};
+  auto tensors = io::readSafetensors(folder.path("o.safetensors"), names);
+  REQUIRE(tensors);
+  auto o = io::readNpy(folder.path("o.npy")), lse = io::readNpy(folder.path("o.lse.npy"));
+  REQUIRE(o);
+  REQUIRE(lse);
+  CHECK(o->shape == std::vector<int64_t>{1, 8, 2, 16});
+  CHECK(lse->shape == std::vector<int64_t>{1, 2, 8});
+  CHECK(o->data == (*tensors)["o"].data);
+  CHECK(lse->data == (*tensors)["lse"].data);
+
+  // A folder that is not there: the work failed, and nothing is left.
+  auto failed =
+      runCli({"run", "--random", "1,8,8,2,2,16", "-o", folder.path("no/o.npy"), "--device", "cpu"}, cache);
+  CHECK(failed.code == 1);
+  CHECK(failed.err.find("no/o.npy") != std::string::npos);
+}
+
+TEST_CASE("what the library refuses is bad input") {
+  auto refused = [](std::vector<std::string> arguments, const std::string &text) {
+    arguments.insert(arguments.begin(), {"run", "--device", "cpu"});
+    auto result = runCli(arguments);
+    INFO(result.err);
+    CHECK(result.code == 2);
+    CHECK(result.err.find(text) != std::string::npos);
+  };
+  refused({"--random", "1,8,8,3,2,16"}, "heads");
+  refused({"--random", "1,8,8,2,2,264"}, "256");
+  refused({"--random", "1,8,8,2,2,16", "--score", "s +* 2"}, "column");
+  refused({"--random", "1,8,8,2,2,16", "--score", "s + t[h]"}, "t");
+  refused({"--random", "1,8,8,2,2,16", "--softcap", "-1"}, "softcap");
+}
+
+TEST_CASE("inspect prints every stage of a CPU kernel, by flags or by spec text") {
+  test::TemporaryFolder folder;
+  std::string cache = folder.path("cache");
+  for (std::string stage : {"spec", "attn", "loops", "llvm", "asm", "resources"}) {
+    auto result = runCli({"inspect", "--stage", stage, "--head-dim", "32", "--causal"}, cache);
+    INFO(stage);
+    INFO(result.err);
+    CHECK(result.code == 0);
+    CHECK(result.out.size() > 10);
+  }
+  auto flags = runCli({"inspect", "--stage", "attn", "--head-dim", "64", "--json"}, cache).json();
+  auto spec = runCli({"inspect", "--stage", "attn", "--spec", flags["spec"].get<std::string>()}, cache);
+  CHECK(spec.code == 0);
+  CHECK(spec.out.find(flags["text"].get<std::string>()) != std::string::npos);
+  CHECK(runCli({"inspect", "--stage", "attn", "--spec", flags["spec"], "--causal"}).code == 2);
+}
+
+TEST_CASE("inspect prints PTX without a GPU") {
+  auto result =
+      runCli({"inspect", "--stage", "ptx", "--target", "sm_80", "--arch", "sm_90", "--head-dim", "64"});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  CHECK(result.out.find(".entry") != std::string::npos);
+}
+
+#endif // FLASHPLUS_HAS_COMPILER

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Help, exit codes and messages: nothing here compiles a kernel.
+#include <doctest/doctest.h>
+
+#include "tests/tools/cli.h"
+#include "tools/io/npy.h"
+
+using namespace flashplus;
+using test::runCli;
+
+namespace {
+
+/// Exit 2, nothing on stdout, and a message with `text` on stderr.
+void checkUsage(const std::vector<std::string> &arguments, const std::string &text) {
+  auto result = runCli(arguments);
+  std::string shown;
+  for (const std::string &argument : arguments)
+    shown += argument + " ";
+  INFO(shown);
+  INFO(result.err);
+  CHECK(result.code == 2);
+  CHECK(result.out == "");
+  CHECK(result.err.starts_with("flashplus: "));
+  CHECK(result.err.find(text) != std::string::npos);
+}
+
+} // namespace
+
+TEST_CASE("every verb has help with an example") {
+  for (std::vector<std::string> verb : {std::vector<std::string>{},
+                                        {"run"},
+                                        {"warmup"},
+                                        {"inspect"},
+                                        {"devices"},
+                                        {"cache"},
+                                        {"cache", "ls"},
+                                        {"cache", "stats"},
+                                        {"cache", "verify"},
+                                        {"cache", "clear"}}) {
+    verb.push_back("--help");
+    auto result = runCli(verb);
+    INFO(verb.front());
+    CHECK(result.code == 0);
+    CHECK(result.err == "");
+    CHECK(result.out.find("Example") != std::string::npos);
+    CHECK(result.out.find("  flashplus ") != std::string::npos);
+  }
+  CHECK(runCli({"--version"}).out.starts_with("flashplus 0."));
+}
+
+TEST_CASE("bad usage leaves with 2 and names the flag") {
+  checkUsage({}, "subcommand");
+  checkUsage({"fly"}, "unknown subcommand 'fly', allowed are run, warmup, inspect, cache, devices");
+  checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, clear");
+  checkUsage({"run", "--frobnicate"}, "--frobnicate");
+  checkUsage({"warmup", "--frobnicate"}, "--frobnicate");
+  checkUsage({"inspect", "--stage", "spec", "--frobnicate"}, "--frobnicate");
+  checkUsage({"devices", "surplus"}, "surplus");
+  checkUsage({"cache"}, "subcommand");
+  checkUsage({"cache", "ls", "--frobnicate"}, "--frobnicate");
+  checkUsage({"run"}, "exactly one of --in");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--in", "x.safetensors"}, "exactly one of --in");
+  checkUsage({"run", "--random", "1,8,8,1,1"}, "--random '1,8,8,1,1': has 5 integers, 6 to 7");
+  checkUsage({"run", "--random", "1,8,eight,1,1,16"}, "column 5");
+  checkUsage({"run", "--random", "0,8,8,1,1,16"}, "B = 0");
+  checkUsage({"run", "--random", "1,8,8,1,1,99999999999"}, "D = 99999999999");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--dtype", "fp8"},
+             "--dtype 'fp8': allowed are fp16, bf16 and fp32");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--window", "3"},
+             "--window '3': has 1 integers, 2 are expected");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--window", "-2,0"}, "-2, each side");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--device", "tpu"}, "--device 'tpu': allowed are");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--device", "cuda:x"}, "--device 'cuda:x'");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--num-splits", "129"}, "--num-splits");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--repeat", "-1"}, "--repeat");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "-o", "out.txt"}, "--out 'out.txt'");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--scalar", "w=1"}, "only with --score");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--score", "s + w", "--scalar", "w"}, "must be NAME=NUMBER");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--score", "s + w", "--scalar", "w=one"},
+             "--scalar w 'one'");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--max-seqlen-q", "8"}, "only with --cu-seqlens-q");
+  checkUsage({"inspect"}, "--stage");
+  checkUsage({"inspect", "--stage", "soup"}, "soup");
+  checkUsage({"inspect", "--stage", "spec", "--head-dim", "0"}, "--head-dim");
+  checkUsage({"inspect", "--stage", "spec", "--head-dim", "257"}, "--head-dim");
+  checkUsage({"inspect", "--stage", "spec", "--spec", "nonsense"}, "--spec");
+  checkUsage({"inspect", "--stage", "spec", "--score", "s +"}, "--score: ");
+  checkUsage({"inspect", "--stage", "spec", "--target", "sm_1"}, "--target: ");
+  checkUsage({"warmup", "--target", "vax"}, "--target: ");
+  checkUsage({"warmup", "--target", "sm_80", "--arch", "sm_1"}, "--arch sm_1: ");
+  checkUsage({"warmup", "--target", "cpu", "--arch", "sm_80"}, "--arch: only with a GPU target");
+  checkUsage({"warmup", "--dtype", "bf16"}, "--head-dim: missing");
+  checkUsage({"warmup", "--head-dim", "64", "--causal", "maybe"}, "--causal");
+  checkUsage({"warmup", "--head-dim", "64,128,192", "--head-dim-v", "64,128"}, "--head-dim-v: has 2 values");
+  checkUsage({"warmup", "--jobs", "0"}, "--jobs");
+}
+
+TEST_CASE("with --json a failure is JSON too") {
+  auto result = runCli({"run", "--json", "--frobnicate"});
+  CHECK(result.code == 2);
+  CHECK(result.json()["error"]["status"] == "invalid_argument");
+  CHECK(result.json()["error"]["message"].get<std::string>().find("--frobnicate") != std::string::npos);
+}
+
+TEST_CASE("unreadable and lying files are bad input, and are named") {
+  test::TemporaryFolder folder;
+  std::string lying = folder.path("lying.npy"), absent = folder.path("absent.npy");
+  test::writeText(lying, "\x93NUMPY is not what follows");
+  checkUsage({"run", "--in", folder.path("absent.safetensors")}, "absent.safetensors: can't be opened");
+  checkUsage({"run", "--in", lying}, "lying.npy");
+  checkUsage({"run", "--in", folder.path()}, "not a regular file");
+  checkUsage({"run", "--q", lying, "--k", absent, "--v", absent}, "--q: " + lying);
+  checkUsage({"run", "--q", lying}, "lying.npy");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--alibi", absent}, "--alibi: " + absent);
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--cu-seqlens-q", lying}, "--cu-seqlens-q: " + lying);
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--score", "s+t[q]", "--tensor", "t=" + absent}, absent);
+
+  io::Tensor flat = *io::makeTensor(io::ElementType::F32, {8, 16});
+  std::string two = folder.path("two.npy");
+  REQUIRE(io::writeNpy(two, flat).isOk());
+  checkUsage({"run", "--q", two, "--k", two, "--v", two},
+             "q: shape (8, 16), must be (batch, seqlen, heads, head_dim)");
+  io::Tensor integers = *io::makeTensor(io::ElementType::I32, {1, 8, 1, 16});
+  std::string whole = folder.path("int.npy");
+  REQUIRE(io::writeNpy(whole, integers).isOk());
+  checkUsage({"run", "--q", whole, "--k", whole, "--v", whole}, "q: dtype int32, allowed are");
+}
+
+TEST_CASE("sequence lengths that do not lie inside the tensors are refused before anything runs") {
+  test::TemporaryFolder folder;
+  io::Tensor rows = *io::makeTensor(io::ElementType::F16, {10, 1, 16});
+  std::string qkv = folder.path("qkv.npy");
+  REQUIRE(io::writeNpy(qkv, rows).isOk());
+  auto cu = [&](const std::string &name, std::vector<int32_t> values) {
+    io::Tensor tensor = *io::makeTensor(io::ElementType::I32, {static_cast<int64_t>(values.size())});
+    std::memcpy(tensor.data.data(), values.data(), tensor.data.size());
+    REQUIRE(io::writeNpy(folder.path(name), tensor).isOk());
+    return folder.path(name);
+  };
+  std::string good = cu("good.npy", {0, 4, 10});
+  auto refused = [&](const std::string &cu_q, const std::string &text, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {
+        "run", "--q", qkv, "--k", qkv, "--v", qkv, "--cu-seqlens-k", good, "--cu-seqlens-q", cu_q};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    checkUsage(arguments, text);
+  };
+  refused(cu("a.npy", {1, 4, 10}), "element 0 = 1, must be 0");
+  refused(cu("b.npy", {0, 4, 3}), "element 2 = 3, must be from 4");
+  refused(cu("c.npy", {0, 4, 11}), "element 2 = 11");
+  refused(cu("d.npy", {0, 10}), "--cu-seqlens-k: 2 sequences, --cu-seqlens-q has 1");
+  refused(cu("e.npy", {0}), "must be (batch + 1,)");
+  refused(good, "--max-seqlen-q 5: must be at least 6", {"--max-seqlen-q", "5"});
+  refused(good, "--seqused-k: element 1 = 7, must be from 0 to 6", {"--seqused-k", cu("u.npy", {4, 7})});
+  checkUsage({"run", "--q", qkv, "--k", qkv, "--v", qkv, "--cu-seqlens-q", good}, "go together");
+}
+
+TEST_CASE("devices lists the CPU, and says why other devices are not there") {
+  auto result = runCli({"devices", "--json"});
+  CHECK(result.code == 0);
+  auto json = result.json();
+  REQUIRE(json.is_object());
+  bool cpu = false;
+  for (const auto &device : json["devices"])
+    cpu |= device["name"] == "cpu";
+  CHECK(cpu);
+  for (const auto &missing : json["missing"])
+    CHECK(missing["reason"].get<std::string>() != "");
+  auto text = runCli({"devices"});
+  CHECK(text.code == 0);
+  CHECK(text.out.find("cpu") != std::string::npos);
+}
+
+TEST_CASE("a machine without the device says so and leaves with 1") {
+  auto result = runCli({"run", "--random", "1,8,8,1,1,16", "--device", "cuda:31"});
+  CHECK(result.code == 1);
+  CHECK(result.out == "");
+  CHECK(result.err.find("flashplus: ") != std::string::npos);
+}

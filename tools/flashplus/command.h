@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the verbs of `flashplus` share: how a verb is registered, exit codes, the context they run in.
+#pragma once
+
+#include "spec/status.h"
+
+#include <CLI/CLI.hpp>
+#include <flashplus/flashplus.h>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace flashplus::tool {
+
+using Json = nlohmann::ordered_json;
+
+inline constexpr int kExitGood = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2; ///< Bad usage or input.
+
+/// What a verb does once its flags are parsed: an exit code when it has reported its outcome itself, or the
+/// Status that main() prints: InvalidArgument leaves with kExitUsage, everything else with kExitFailed.
+using Action = std::function<Result<int>()>;
+
+/// A verb parses into state that its action shares, and stores the action in *selected when it is chosen.
+void addRun(CLI::App &app, Action *selected);
+void addWarmup(CLI::App &app, Action *selected);
+void addInspect(CLI::App &app, Action *selected);
+void addCache(CLI::App &app, Action *selected);
+void addDevices(CLI::App &app, Action *selected);
+
+/// Flags that most verbs have.
+struct CommonFlags {
+  bool json = false;
+  std::string cache_dir;
+  bool cache_dir_given = false;
+  int threads = 0;
+};
+void addCommonFlags(CLI::App &verb, CommonFlags &flags);
+
+/// The Status of a failed library call, with its message.
+Status libraryStatus(flashplus_status status);
+
+struct ContextDeleter {
+  void operator()(flashplus_context *context) const { flashplus_context_destroy(context); }
+};
+using Context = std::unique_ptr<flashplus_context, ContextDeleter>;
+/// Warnings of the library go to stderr.
+Result<Context> makeContext(const CommonFlags &flags, bool offline = false);
+
+/// flashplus_describe, parsed.
+Result<Json> describe(flashplus_context *context);
+/// The target that "cpu" stands for on this machine; InvalidArgument when the library describes no CPU.
+Result<std::string> hostTarget(flashplus_context *context);
+
+/// "16,32,64" -> integers; InvalidArgument names `flag` and the bad part unless there are min to max of them.
+Result<std::vector<int64_t>> parseIntegers(const std::string &flag, const std::string &text, size_t min_count,
+                                           size_t max_count);
+
+/// Prints `value` to stdout, two blanks of indent, whatever bytes its strings have.
+void printJson(const Json &value);
+
+} // namespace flashplus::tool

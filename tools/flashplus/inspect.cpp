@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus inspect: any stage of a kernel's way from spec to machine code, as text.
+#include "tools/flashplus/command.h"
+#include "tools/flashplus/spec_flags.h"
+
+#include <cstdio>
+
+namespace flashplus::tool {
+
+namespace {
+
+struct InspectFlags {
+  CommonFlags common;
+  std::string stage, spec, schedule, target = "cpu", arch;
+  std::string dtype = "bf16", window, score, alibi = "none";
+  int head_dim = 128, head_dim_v = 0, alignment = 0;
+  bool causal = false, softcap = false, split = false;
+  bool has_spec_flags = false;
+};
+
+Result<std::string> specText(const InspectFlags &flags) {
+  if (!flags.spec.empty()) {
+    if (flags.has_spec_flags)
+      return invalidArgument(
+          "--spec: gives the whole spec, so flags such as --head-dim can't be added to it");
+    Result<KernelSpec> spec = KernelSpec::parse(flags.spec);
+    return spec ? Result<std::string>(spec->text()) : invalidArgument("--spec: " + spec.status().message());
+  }
+  KernelSpec spec;
+  spec.dtype = *parseDType(flags.dtype); // checked by the parser of flags
+  spec.head_dim_qk = flags.head_dim;
+  spec.head_dim_v = flags.head_dim_v ? flags.head_dim_v : flags.head_dim;
+  spec.split = flags.split;
+  if (!flags.window.empty()) {
+    auto sides = parseIntegers("--window", flags.window, 2, 2);
+    if (!sides)
+      return sides.status();
+    spec.bounded_left = (*sides)[0] >= 0;
+    spec.bounded_right = (*sides)[1] >= 0;
+  }
+  spec.bounded_right |= flags.causal;
+  spec.alignment = flags.alignment ? flags.alignment : naturalAlignment(spec);
+  Result<ScoreExpr> score = composeScore(flags.score, flags.softcap, flags.alibi);
+  if (!score)
+    return score.status();
+  spec.score = std::move(*score);
+  FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+  return spec.text();
+}
+
+Result<int> inspect(const InspectFlags &flags) {
+  Result<std::string> spec = specText(flags);
+  if (!spec)
+    return spec.status();
+  Result<Context> context = makeContext(flags.common);
+  if (!context)
+    return context.status();
+  auto targets = expandTargets(context->get(), {flags.target},
+                               flags.arch.empty() ? std::vector<std::string>{} : std::vector{flags.arch});
+  if (!targets)
+    return targets.status();
+  char *raw = nullptr;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_print_stage(
+      context->get(), spec->c_str(), flags.schedule.empty() ? nullptr : flags.schedule.c_str(),
+      targets->front().c_str(), flags.stage.c_str(), &raw)));
+  std::unique_ptr<char, void (*)(char *)> text(raw, flashplus_free_text);
+  if (flags.common.json) {
+    printJson({{"stage", flags.stage},
+               {"spec", *spec},
+               {"schedule", flags.schedule.empty() ? Json(nullptr) : Json(flags.schedule)},
+               {"target", targets->front()},
+               {"text", text.get()}});
+    return kExitGood;
+  }
+  std::string shown = text.get();
+  if (!shown.ends_with('\n'))
+    shown += '\n';
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  return kExitGood;
+}
+
+} // namespace
+
+void addInspect(CLI::App &app, Action *selected) {
+  CLI::App *verb =
+      app.add_subcommand("inspect", "Print one stage of a kernel: spec, IR, machine code, resources");
+  verb->footer("Examples:\n"
+               "  flashplus inspect --stage ptx --target sm_80 --arch sm_90 --head-dim 128 --causal\n"
+               "  flashplus inspect --stage loops --head-dim 64 --dtype fp32 --score 's + bias[h, q, k]'\n"
+               "  flashplus inspect --stage asm --spec \"$(flashplus inspect --stage spec --head-dim 64)\"");
+  auto flags = std::make_shared<InspectFlags>();
+  InspectFlags &f = *flags;
+  verb->add_option("--stage", f.stage, "What to print; ptx is for GPUs, asm for CPUs")
+      ->required()
+      ->check(CLI::IsMember({"spec", "attn", "loops", "llvm", "ptx", "asm", "resources"}))
+      ->type_name("STAGE");
+  verb->add_option("--target", f.target,
+                   "cpu (this machine's), x86-64-v3, x86-64-v4, sm_80, sm_80@sm_90, ...")
+      ->type_name("TARGET")
+      ->capture_default_str();
+  verb->add_option("--arch", f.arch, "Chip a GPU target is assembled for, such as sm_90")->type_name("CHIP");
+  verb->add_option("--schedule", f.schedule, "Schedule text [the target's default]")->type_name("TEXT");
+  verb->add_option("--spec", f.spec, "Canonical spec text, instead of the flags below")->type_name("TEXT");
+  std::vector<CLI::Option *> spec_options = {
+      verb->add_option("--dtype", f.dtype, "fp16, bf16 or fp32")
+          ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
+          ->type_name("TYPE")
+          ->capture_default_str(),
+      verb->add_option("--head-dim", f.head_dim, "Head dim of q and k")
+          ->check(CLI::Range(1, kMaxHeadDim))
+          ->type_name("N")
+          ->capture_default_str(),
+      verb->add_option("--head-dim-v", f.head_dim_v, "Head dim of v and o [as --head-dim]")
+          ->check(CLI::Range(1, kMaxHeadDim))
+          ->type_name("N"),
+      verb->add_flag("--causal", f.causal, "Causal mask"),
+      verb->add_option("--window", f.window, "Sliding window; only which sides are bounded matters")
+          ->type_name("L,R"),
+      verb->add_flag("--softcap", f.softcap, "With softcap (its value is no part of the kernel)"),
+      verb->add_option("--alibi", f.alibi, "ALiBi slopes: none, heads, or batch (per batch and head)")
+          ->check(CLI::IsMember({"none", "heads", "batch"}))
+          ->type_name("KIND"),
+      verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
+      verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
+      verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")
+          ->check(CLI::IsMember({2, 4, 16}))
+          ->type_name("BYTES")};
+  addCommonFlags(*verb, f.common);
+  verb->callback([flags, selected, spec_options] {
+    for (const CLI::Option *option : spec_options)
+      flags->has_spec_flags |= option->count() > 0;
+    *selected = [flags] { return inspect(*flags); };
+  });
+}
+
+} // namespace flashplus::tool

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus: the command line over libflashplus. One file a verb; this one parses, dispatches and sets exit
+// codes.
+#include "tools/flashplus/command.h"
+
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+namespace flashplus::tool {
+namespace {
+
+void reportFailure(const Status &status, bool json) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "flashplus: %s\n", status.message().c_str());
+  if (json)
+    printJson({{"error", {{"status", statusCodeName(status.code())}, {"message", status.message()}}}});
+}
+
+int finish(const Result<int> &outcome, bool json) {
+  int code = outcome                                                  ? *outcome
+             : outcome.status().code() == StatusCode::InvalidArgument ? kExitUsage
+                                                                      : kExitFailed;
+  if (!outcome)
+    reportFailure(outcome.status(), json);
+  // Output that could not be written (a full disk, a closed pipe) is a failure too.
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout)) && code == kExitGood) {
+    std::fprintf(stderr, "flashplus: standard output can't be written: %s\n", std::strerror(errno));
+    code = kExitFailed;
+  }
+  return code;
+}
+
+/// What was wrong, and where to read on. A word that is no verb is named with those that are.
+std::string usageMessage(const CLI::App &app, const CLI::ParseError &error, int argc, char **argv) {
+  const CLI::App *at = &app;
+  std::string path = "flashplus";
+  int word = 1;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    path += " " + at->get_name();
+    ++word;
+  }
+  std::string message = error.what();
+  std::vector<const CLI::App *> verbs = at->get_subcommands([](const CLI::App *) { return true; });
+  if (!verbs.empty() && word < argc && argv[word][0] != '-') {
+    message = path + ": unknown subcommand '" + argv[word] + "', allowed are";
+    for (const CLI::App *verb : verbs)
+      message += (verb == verbs.front() ? " " : ", ") + verb->get_name();
+  }
+  return message + " (try '" + path + " --help')";
+}
+
+int run(int argc, char **argv) {
+  CLI::App app{"FlashAttention-Plus: attention kernels, compiled when they are needed.\n"
+               "Exit status: 0 good, 1 the work failed, 2 bad usage or input.",
+               "flashplus"};
+  app.set_version_flag("--version", std::string("flashplus ") + flashplus_version());
+  app.require_subcommand(1);
+  app.footer("Example:\n  flashplus run --random 1,1024,1024,8,8,128 --dtype bf16 --causal --check\n"
+             "\n'flashplus VERB --help' explains a verb and shows an example.");
+  Action selected;
+  addRun(app, &selected);
+  addWarmup(app, &selected);
+  addInspect(app, &selected);
+  addCache(app, &selected);
+  addDevices(app, &selected);
+
+  bool json = false; // Also when the flags don't parse.
+  for (int i = 1; i < argc; ++i)
+    json |= std::strcmp(argv[i], "--json") == 0;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success &help) {
+    app.exit(help);
+    return finish(kExitGood, json);
+  } catch (const CLI::ParseError &error) {
+    return finish(invalidArgument(usageMessage(app, error, argc, argv)), json);
+  }
+  try {
+    return finish(selected(), json);
+  } catch (const std::bad_alloc &) {
+    return finish(Status(StatusCode::OutOfMemory, "not enough memory"), json);
+  } catch (const std::exception &error) {
+    return finish(Status(StatusCode::Internal, std::string("internal error: ") + error.what()), json);
+  }
+}
+
+} // namespace
+} // namespace flashplus::tool
+
+int main(int argc, char **argv) { return flashplus::tool::run(argc, argv); }

@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus run: one forward on real or random input, measured, and compared with the reference on request.
+#include "tools/flashplus/check.h"
+#include "tools/flashplus/command.h"
+#include "tools/flashplus/table.h"
+#include "tools/flashplus/tensors.h"
+#include "tools/io/npy.h"
+#include "tools/io/safetensors.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+
+namespace flashplus::tool {
+
+namespace {
+
+struct RunFlags {
+  CommonFlags common;
+  InputFlags input;
+  std::string out, window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k;
+  std::string device = "auto", lse_empty = "inf";
+  std::vector<std::string> tensors, scalars;
+  std::optional<double> scale;
+  double softcap = 0;
+  int64_t max_seqlen_q = -1, max_seqlen_k = -1;
+  int num_splits = 0, repeat = 20;
+  bool causal = false, check = false, batch_invariant = false;
+};
+
+double now() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+/// "name=value" -> {name, value}
+Result<std::pair<std::string, std::string>> splitPair(const std::string &flag, const std::string &text) {
+  size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
+    return invalidArgument(flag + " '" + text +
+                           "': must be NAME=" + (flag == "--tensor" ? "FILE.npy" : "NUMBER"));
+  return std::pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+Result<float> parseFloat(const std::string &flag, const std::string &text) {
+  float value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    return invalidArgument(flag + " '" + text + "': must be a number");
+  return value;
+}
+
+Status loadOptional(const std::string &flag, const std::string &path, io::ElementType type,
+                    std::optional<io::Tensor> &to) {
+  if (path.empty())
+    return Status::ok();
+  Result<io::Tensor> tensor = loadNpy(flag, path, type);
+  if (!tensor)
+    return tensor.status();
+  to = std::move(*tensor);
+  return Status::ok();
+}
+
+int64_t longestSequence(const io::Tensor &cu) {
+  // Before checkProblem has seen it: whatever it holds must do no harm here.
+  int64_t most = 0;
+  const auto *at = reinterpret_cast<const int32_t *>(cu.data.data());
+  for (size_t i = 1; i < cu.data.size() / sizeof *at; ++i)
+    most = std::max(most, static_cast<int64_t>(at[i]) - at[i - 1]);
+  return most;
+}
+
+Result<Problem> makeProblem(const RunFlags &flags) {
+  Problem problem;
+  FLASHPLUS_RETURN_IF_ERROR(loadInputs(flags.input, problem));
+  using io::ElementType;
+  FLASHPLUS_RETURN_IF_ERROR(
+      loadOptional("--cu-seqlens-q", flags.cu_seqlens_q, ElementType::I32, problem.cu_seqlens_q));
+  FLASHPLUS_RETURN_IF_ERROR(
+      loadOptional("--cu-seqlens-k", flags.cu_seqlens_k, ElementType::I32, problem.cu_seqlens_k));
+  FLASHPLUS_RETURN_IF_ERROR(
+      loadOptional("--seqused-q", flags.seqused_q, ElementType::I32, problem.seqused_q));
+  FLASHPLUS_RETURN_IF_ERROR(
+      loadOptional("--seqused-k", flags.seqused_k, ElementType::I32, problem.seqused_k));
+  FLASHPLUS_RETURN_IF_ERROR(loadOptional("--alibi", flags.alibi, ElementType::F32, problem.alibi_slopes));
+  if (problem.cu_seqlens_q && problem.cu_seqlens_k) {
+    problem.max_seqlen_q =
+        flags.max_seqlen_q >= 0 ? flags.max_seqlen_q : longestSequence(*problem.cu_seqlens_q);
+    problem.max_seqlen_k =
+        flags.max_seqlen_k >= 0 ? flags.max_seqlen_k : longestSequence(*problem.cu_seqlens_k);
+  } else if (flags.max_seqlen_q >= 0 || flags.max_seqlen_k >= 0) {
+    return invalidArgument("--max-seqlen-q/-k: only with --cu-seqlens-q and --cu-seqlens-k");
+  }
+  if (!flags.window.empty()) {
+    auto sides = parseIntegers("--window", flags.window, 2, 2);
+    if (!sides)
+      return sides.status();
+    for (int64_t side : *sides)
+      if (side < -1 || side > INT32_MAX)
+        return invalidArgument("--window '" + flags.window + "': " + std::to_string(side) +
+                               ", each side must be -1 (unbounded) to 2147483647");
+    problem.window_left = static_cast<int>((*sides)[0]);
+    problem.window_right = static_cast<int>((*sides)[1]);
+  }
+  problem.causal = flags.causal;
+  if (flags.scale)
+    problem.scale = static_cast<float>(*flags.scale);
+  problem.softcap = static_cast<float>(flags.softcap);
+  problem.score = flags.score;
+  problem.lse_empty = flags.lse_empty == "-inf" ? -INFINITY : INFINITY;
+  problem.num_splits = flags.num_splits;
+  problem.batch_invariant = flags.batch_invariant;
+  for (const std::string &text : flags.tensors) {
+    auto pair = splitPair("--tensor", text);
+    if (!pair)
+      return pair.status();
+    Result<io::Tensor> tensor = loadNpy("--tensor " + pair->first, pair->second, ElementType::F32);
+    if (!tensor)
+      return tensor.status();
+    problem.score_tensors.emplace_back(pair->first, std::move(*tensor));
+  }
+  for (const std::string &text : flags.scalars) {
+    auto pair = splitPair("--scalar", text);
+    if (!pair)
+      return pair.status();
+    Result<float> value = parseFloat("--scalar " + pair->first, pair->second);
+    if (!value)
+      return value.status();
+    problem.score_scalars.emplace_back(pair->first, *value);
+  }
+  if (problem.score.empty() && !(problem.score_tensors.empty() && problem.score_scalars.empty()))
+    return invalidArgument("--tensor and --scalar: only with --score, which names them");
+  FLASHPLUS_RETURN_IF_ERROR(checkProblem(problem));
+  return problem;
+}
+
+/// Wakes the device up, so that the driver's own start is in no time that we report.
+Status wake(flashplus_context *context, DLDevice device) {
+  void *memory = nullptr;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_device_malloc(context, device, 256, &memory)));
+  return libraryStatus(flashplus_device_free(context, device, memory));
+}
+
+/// fp32 runs on the CPU only, so `auto` does not take it elsewhere. Nothing is described here: that would
+/// open the compiler, which a warm start must not need.
+Result<DLDevice> chooseDevice(const std::string &flag, flashplus_context *context, const Problem &problem) {
+  if (flag == "cpu")
+    return DLDevice{kDLCPU, 0};
+  if (flag == "auto") {
+    DLDevice gpu = {kDLCUDA, 0};
+    return problem.q.type != io::ElementType::F32 && wake(context, gpu).isOk() ? gpu : DLDevice{kDLCPU, 0};
+  }
+  std::string ordinal = flag.starts_with("cuda:") ? flag.substr(5) : flag == "cuda" ? "0" : "";
+  int value = 0;
+  auto [end, error] = std::from_chars(ordinal.data(), ordinal.data() + ordinal.size(), value);
+  if (ordinal.empty() || error != std::errc() || end != ordinal.data() + ordinal.size() || value < 0)
+    return invalidArgument("--device '" + flag + "': allowed are auto, cpu, cuda and cuda:N");
+  return DLDevice{kDLCUDA, value};
+}
+
+/// What one run showed; times in milliseconds, negative where there is none.
+struct Measured {
+  std::string from;       ///< "memory", "disk", "compiled", or a mixture
+  double compile_ms = -1; ///< Cold: spec to resident kernels, the compiler included.
+  double load_ms = -1;    ///< Warm: the same from the disk cache.
+  double run_ms = -1;     ///< Median.
+  int runs = 0;
+  double gflops = -1;
+  flashplus_counters counters = {};
+  Json plan;
+  std::optional<reference::Comparison> check;
+};
+
+std::string describeSource(const flashplus_counters &counters) {
+  std::vector<std::pair<int64_t, const char *>> parts = {
+      {counters.compiles, "compiled"}, {counters.disk_hits, "disk"}, {counters.memory_hits, "memory"}};
+  std::erase_if(parts, [](const auto &part) { return part.first == 0; });
+  if (parts.size() == 1)
+    return parts[0].second;
+  std::string text;
+  for (auto [count, name] : parts)
+    text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + name;
+  return text.empty() ? "unknown" : text;
+}
+
+struct PlanDeleter {
+  void operator()(flashplus_plan *plan) const { flashplus_plan_destroy(plan); }
+};
+using Plan = std::unique_ptr<flashplus_plan, PlanDeleter>;
+
+Result<Plan> makePlan(flashplus_context *context, const flashplus_forward_args &args) {
+  flashplus_plan *plan = nullptr;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_plan_create(context, &args, &plan)));
+  return Plan(plan);
+}
+
+/// Time from spec to resident kernels with the disk cache alone, in a context that has loaded nothing; -1
+/// when the disk cache does not have them.
+double measureWarmLoad(const CommonFlags &flags, DLDevice device, const flashplus_forward_args &args) {
+  Result<Context> context = makeContext(flags, /*offline=*/true);
+  if (!context || !wake(context->get(), device).isOk())
+    return -1;
+  double start = now();
+  Result<Plan> plan = makePlan(context->get(), args);
+  return plan ? now() - start : -1;
+}
+
+Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *plan,
+                   const flashplus_forward_args &args, int repeat, Measured &measured) {
+  size_t workspace_bytes = flashplus_plan_workspace(plan);
+  void *workspace = nullptr;
+  if (workspace_bytes)
+    FLASHPLUS_RETURN_IF_ERROR(
+        libraryStatus(flashplus_device_malloc(context, device, workspace_bytes, &workspace)));
+  auto runMany = [&](int count, double &each) -> Status {
+    double start = now();
+    for (int i = 0; i < count; ++i)
+      FLASHPLUS_RETURN_IF_ERROR(
+          libraryStatus(flashplus_plan_run(plan, &args, workspace, workspace_bytes, nullptr)));
+    FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context, device, nullptr)));
+    each = (now() - start) / count;
+    return Status::ok();
+  };
+  auto measure = [&]() -> Status {
+    double first = 0;
+    FLASHPLUS_RETURN_IF_ERROR(runMany(1, first));
+    if (repeat == 0)
+      return Status::ok();
+    FLASHPLUS_RETURN_IF_ERROR(runMany(1, first));
+    // A sample takes at least about 2 ms, so that launches of a GPU overlap; all of them at most about 5 s.
+    int inner = static_cast<int>(std::clamp(2.0 / std::max(first, 1e-3), 1.0, 1000.0));
+    std::vector<double> samples;
+    double start = now();
+    do {
+      FLASHPLUS_RETURN_IF_ERROR(runMany(inner, samples.emplace_back()));
+    } while (static_cast<int>(samples.size()) < repeat && now() - start < 5000);
+    std::nth_element(samples.begin(), samples.begin() + static_cast<long>(samples.size() / 2), samples.end());
+    measured.run_ms = samples[samples.size() / 2];
+    measured.runs = static_cast<int>(samples.size());
+    return Status::ok();
+  };
+  Status status = measure();
+  if (workspace)
+    (void)flashplus_device_free(context, device, workspace);
+  return status;
+}
+
+Status writeOutputs(const std::string &path, io::Tensor output, io::Tensor lse) {
+  if (path.ends_with(".safetensors")) {
+    io::TensorMap tensors;
+    tensors.emplace("o", std::move(output));
+    tensors.emplace("lse", std::move(lse));
+    return io::writeSafetensors(path, tensors);
+  }
+  FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path, output));
+  return io::writeNpy(path.substr(0, path.size() - 4) + ".lse.npy", lse);
+}
+
+void printText(const RunFlags &flags, const Problem &problem, const Measured &measured) {
+  Table table;
+  Json steps = measured.plan.value("steps", Json::array());
+  auto timeText = [](double ms, const char *none) {
+    return ms < 0 ? std::string(none) : millisecondsText(ms);
+  };
+  table.add({"device", measured.plan.value("device", "") +
+                           (steps.empty() ? "" : " (" + steps[0].value("target", "") + ")")});
+  table.add({"input", problem.source + ": q " + io::shapeText(problem.q.shape) + ", k " +
+                          io::shapeText(problem.k.shape) + ", v " + io::shapeText(problem.v.shape) + ", " +
+                          std::string(io::elementName(problem.q.type))});
+  for (const Json &step : steps) {
+    table.add({"kernel", step.value("spec", "")});
+    table.add({"  schedule", step.value("schedule", "")});
+    table.add({"  key", step.value("key", "")});
+  }
+  table.add({"kernel from", measured.from + " (" + std::to_string(measured.counters.compiles) +
+                                " compiled, " + std::to_string(measured.counters.disk_hits) + " from disk)"});
+  table.add({"cold compile", timeText(measured.compile_ms, "- (nothing was compiled)")});
+  table.add({"warm load", timeText(measured.load_ms, "- (not in the disk cache)")});
+  table.add({"run", timeText(measured.run_ms, "-") +
+                        (measured.runs ? " (median of " + std::to_string(measured.runs) + ")" : "")});
+  table.add({"speed", measured.gflops < 0 ? "-" : numberText(measured.gflops, 4) + " GFLOP/s"});
+  if (const auto &check = measured.check) {
+    table.add({"largest error", numberText(check->absolute_error) + " against fp64"});
+    table.add({"  of a row",
+               numberText(check->error) + " of its largest value, allowed " + numberText(check->bound)});
+    table.add({"  of lse", numberText(check->lse_error) + ", allowed " + numberText(check->lse_bound)});
+    table.add({"check", check->good() ? "good" : "FAILED"});
+  }
+  if (!flags.out.empty())
+    table.add({"written", flags.out});
+  table.print();
+}
+
+void printAsJson(const RunFlags &flags, const Problem &problem, const Measured &measured) {
+  auto orNull = [](double value) { return value < 0 || !std::isfinite(value) ? Json(nullptr) : Json(value); };
+  const flashplus_counters &c = measured.counters;
+  Json json = {{"device", measured.plan.value("device", "")},
+               {"input",
+                {{"source", problem.source},
+                 {"dtype", io::elementName(problem.q.type)},
+                 {"q", problem.q.shape},
+                 {"k", problem.k.shape},
+                 {"v", problem.v.shape}}},
+               {"plan", measured.plan},
+               {"from", measured.from},
+               {"cold_compile_ms", orNull(measured.compile_ms)},
+               {"warm_load_ms", orNull(measured.load_ms)},
+               {"run_ms", orNull(measured.run_ms)},
+               {"runs", measured.runs},
+               {"gflops", orNull(measured.gflops)},
+               {"counters",
+                {{"memory_hits", c.memory_hits},
+                 {"disk_hits", c.disk_hits},
+                 {"compiles", c.compiles},
+                 {"corrupt", c.corrupt},
+                 {"publish_failures", c.publish_failures},
+                 {"compile_ms", c.compile_ms},
+                 {"load_ms", c.load_ms}}}};
+  if (const auto &check = measured.check)
+    json["check"] = {{"good", check->good()},
+                     {"absolute_error", orNull(check->absolute_error)},
+                     {"error", orNull(check->error)},
+                     {"bound", orNull(check->bound)},
+                     {"lse_error", orNull(check->lse_error)},
+                     {"lse_bound", orNull(check->lse_bound)},
+                     {"rows", check->rows}};
+  if (!flags.out.empty())
+    json["written"] = flags.out;
+  printJson(json);
+}
+
+Result<int> runForward(const RunFlags &flags) {
+  if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
+    return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
+  Result<Problem> loaded = makeProblem(flags);
+  if (!loaded)
+    return loaded.status();
+  const Problem &problem = *loaded;
+  Result<Context> context = makeContext(flags.common);
+  if (!context)
+    return context.status();
+  Result<DLDevice> device = chooseDevice(flags.device, context->get(), problem);
+  if (!device)
+    return device.status();
+  FLASHPLUS_RETURN_IF_ERROR(wake(context->get(), *device));
+  DeviceProblem on_device;
+  FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
+
+  Measured measured;
+  double start = now();
+  Result<Plan> plan = makePlan(context->get(), on_device.args());
+  double first_ms = now() - start;
+  if (!plan)
+    return plan.status();
+  measured.counters.struct_size = sizeof measured.counters;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &measured.counters)));
+  measured.from = describeSource(measured.counters);
+  measured.plan = Json::parse(flashplus_plan_describe(plan->get()), nullptr, /*allow_exceptions=*/false);
+  if (!measured.plan.is_object())
+    measured.plan = Json::object();
+  if (measured.counters.compiles > 0) {
+    measured.compile_ms = first_ms;
+    measured.load_ms = measureWarmLoad(flags.common, *device, on_device.args());
+  } else if (measured.counters.disk_hits > 0) {
+    measured.load_ms = first_ms; // this very process started warm
+  }
+
+  FLASHPLUS_RETURN_IF_ERROR(
+      measureRuns(context->get(), *device, plan->get(), on_device.args(), flags.repeat, measured));
+  if (measured.run_ms > 0) {
+    double flops = 2 * visiblePairs(problem) * static_cast<double>(problem.headsQ()) *
+                   static_cast<double>(problem.q.shape.back() + problem.v.shape.back());
+    measured.gflops = flops / measured.run_ms / 1e6;
+  }
+  Result<io::Tensor> output = on_device.output();
+  if (!output)
+    return output.status();
+  Result<io::Tensor> lse = on_device.lse();
+  if (!lse)
+    return lse.status();
+  if (flags.check) {
+    Result<reference::Comparison> report = checkOutputs(problem, *output, *lse, flags.common.threads);
+    if (!report)
+      return report.status();
+    measured.check = *report;
+  }
+  if (!flags.out.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writeOutputs(flags.out, std::move(*output), std::move(*lse)));
+  (flags.common.json ? printAsJson : printText)(flags, problem, measured);
+  return measured.check && !measured.check->good() ? kExitFailed : kExitGood;
+}
+
+} // namespace
+
+void addRun(CLI::App &app, Action *selected) {
+  CLI::App *verb = app.add_subcommand("run", "Run forward attention on files or random input and measure it");
+  verb->footer(
+      "Files: .safetensors with tensors q, k, v, or .npy; (batch, seqlen, heads, head_dim), or (total, "
+      "heads,\n"
+      "head_dim) with --cu-seqlens-q/-k. With --out FILE.npy the log-sum-exp goes to FILE.lse.npy.\n\n"
+      "Examples:\n"
+      "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
+      "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
+      "  flashplus run --random 2,64,64,4,4,64 --score 's + bias[h] * w' --tensor bias=bias.npy --scalar "
+      "w=0.5");
+  auto flags = std::make_shared<RunFlags>();
+  RunFlags &f = *flags;
+  auto text = [&](const char *name, std::string &to, const char *type, const char *help) {
+    return verb->add_option(name, to, help)->type_name(type);
+  };
+  text("--in", f.input.in, "FILE", "Input .safetensors with tensors q, k and v");
+  text("--q", f.input.q, "FILE", "Queries, .npy");
+  text("--k", f.input.k, "FILE", "Keys, .npy");
+  text("--v", f.input.v, "FILE", "Values, .npy");
+  text("--random", f.input.random, "B,SQ,SK,HQ,HK,D[,DV]", "Normally distributed input of these sizes");
+  text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
+  verb->add_option("--seed", f.input.seed, "Seed of --random")->capture_default_str();
+  text("-o,--out", f.out, "FILE", "Write o and lse to .safetensors or .npy");
+  verb->add_flag("--causal", f.causal, "Causal mask, aligned at the bottom right");
+  text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");
+  verb->add_option("--scale", f.scale, "softmax_scale [1/sqrt(head_dim)]")->type_name("NUMBER");
+  verb->add_option("--softcap", f.softcap, "s -> C * tanh(s / C); 0 is off")
+      ->type_name("C")
+      ->capture_default_str();
+  text("--alibi", f.alibi, "FILE", "ALiBi slopes, .npy of (heads) or (batch, heads)");
+  text("--score", f.score, "EXPR", "Score expression over s, b, h, hk, q, k, sq, sk and your own names");
+  verb->add_option("--tensor", f.tensors, "Tensor of --score; repeatable")
+      ->type_name("NAME=FILE.npy")
+      ->allow_extra_args(false);
+  verb->add_option("--scalar", f.scalars, "Scalar of --score; repeatable")
+      ->type_name("NAME=NUMBER")
+      ->allow_extra_args(false);
+  text("--cu-seqlens-q", f.cu_seqlens_q, "FILE", "Offsets of the query sequences, int .npy of (batch + 1)");
+  text("--cu-seqlens-k", f.cu_seqlens_k, "FILE", "Offsets of the key sequences");
+  text("--seqused-q", f.seqused_q, "FILE", "Query rows in use per sequence, int .npy of (batch)");
+  text("--seqused-k", f.seqused_k, "FILE", "Key rows in use per sequence");
+  verb->add_option("--max-seqlen-q", f.max_seqlen_q, "Upper bound of the query lengths [the longest]")
+      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
+      ->type_name("N");
+  verb->add_option("--max-seqlen-k", f.max_seqlen_k, "Upper bound of the key lengths [the longest]")
+      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
+      ->type_name("N");
+  verb->add_option("--lse-empty", f.lse_empty, "lse of a row that sees no key: inf or -inf")
+      ->check(CLI::IsMember({"inf", "-inf"}))
+      ->type_name("VALUE")
+      ->capture_default_str();
+  text("--device", f.device, "DEVICE", "auto, cpu, cuda or cuda:N")->capture_default_str();
+  verb->add_option("--num-splits", f.num_splits, "Shares of the keys: 0 chosen, 1 never split, at most 128")
+      ->check(CLI::Range(0, 128))
+      ->type_name("N");
+  verb->add_flag("--batch-invariant", f.batch_invariant,
+                 "A row's result may not depend on the rest of the batch");
+  verb->add_option("--threads", f.common.threads, "CPU threads [all]")
+      ->check(CLI::Range(0, 4096))
+      ->type_name("N");
+  verb->add_option("--repeat", f.repeat, "Timed runs; 0 runs once without timing")
+      ->check(CLI::Range(0, 100000))
+      ->type_name("N")
+      ->capture_default_str();
+  verb->add_flag("--check", f.check, "Compare with the fp64 reference; exit status 1 when it is not met");
+  addCommonFlags(*verb, f.common);
+  verb->callback([flags, selected] { *selected = [flags] { return runForward(*flags); }; });
+}
+
+} // namespace flashplus::tool

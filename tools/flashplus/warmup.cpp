@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus warmup: fills the disk cache ahead of time. Needs no device. Kernels that are there already are
+// left alone, so a warm-up that was interrupted goes on where it was.
+#include "tools/flashplus/command.h"
+#include "tools/flashplus/disk_cache.h"
+#include "tools/flashplus/progress.h"
+#include "tools/flashplus/release_variants.h"
+#include "tools/flashplus/spec_flags.h"
+#include "tools/flashplus/table.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+
+namespace flashplus::tool {
+
+namespace {
+
+struct WarmupFlags {
+  CommonFlags common;
+  std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
+  std::vector<int> head_dims, head_dims_v;
+  std::string causal = "both", window = "no", softcap = "no", score;
+  bool list = false, dry_run = false, has_variant_flags = false;
+  int jobs = 0;
+};
+
+/// A kernel to have in the cache.
+struct Kernel {
+  std::string spec, schedule, target;
+  auto operator<=>(const Kernel &) const = default;
+};
+
+std::vector<bool> choices(const std::string &flag) {
+  return flag == "both" ? std::vector{false, true} : std::vector{flag == "yes"};
+}
+
+bool gpuTarget(const std::string &target) { return target.starts_with("sm_"); }
+
+/// Specs from the flags, for one target.
+Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std::string &target) {
+  if (flags.head_dims.empty())
+    return invalidArgument(
+        "--head-dim: missing; the flags that choose variants need it (without any of them the "
+        "variants of --list are warmed)");
+  if (flags.head_dims_v.size() > 1 && flags.head_dims_v.size() != flags.head_dims.size())
+    return invalidArgument("--head-dim-v: has " + std::to_string(flags.head_dims_v.size()) +
+                           " values, must have 1 or as many as --head-dim (" +
+                           std::to_string(flags.head_dims.size()) + ")");
+  std::vector<KernelSpec> specs;
+  std::vector<std::string> dtypes =
+      flags.dtypes.empty() ? std::vector<std::string>{"fp16", "bf16"} : flags.dtypes;
+  for (bool softcap : choices(flags.softcap))
+    for (const std::string &alibi : flags.alibi) {
+      Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
+      if (!score)
+        return score.status();
+      for (size_t i = 0; i < flags.head_dims.size(); ++i)
+        for (const std::string &dtype : dtypes)
+          for (bool causal : choices(flags.causal))
+            for (bool window : choices(flags.window))
+              for (const std::string &alignment : flags.alignment) {
+                KernelSpec spec;
+                spec.dtype = *parseDType(dtype);
+                spec.head_dim_qk = flags.head_dims[i];
+                spec.head_dim_v = flags.head_dims_v.empty() ? flags.head_dims[i]
+                                                            : flags.head_dims_v[i % flags.head_dims_v.size()];
+                spec.bounded_left = window;
+                spec.bounded_right = window || causal;
+                spec.alignment = alignment == "auto" ? naturalAlignment(spec)
+                                 : alignment == "16" ? 16
+                                                     : dtypeBytes(spec.dtype);
+                spec.score = *score;
+                Status valid = spec.validate();
+                if (!valid)
+                  return invalidArgument(valid.message() + " (for " + target + ")");
+                specs.push_back(std::move(spec));
+              }
+    }
+  return specs;
+}
+
+/// What a release ships for one target.
+Result<std::vector<KernelSpec>> specsOfRelease(const std::string &target) {
+  std::vector<KernelSpec> specs;
+  for (const VariantRow &row : releaseVariants()) {
+    Result<ScoreExpr> score = composeScore("", row.score);
+    if (!score)
+      return score.status();
+    for (DType dtype : {DType::F16, DType::BF16, DType::F32}) {
+      if (dtype == DType::F32 && gpuTarget(target))
+        continue;
+      for (KernelSpec &spec : specsOfRow(row, dtype, *score)) {
+        FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+        specs.push_back(std::move(spec));
+      }
+    }
+  }
+  return specs;
+}
+
+struct Variants {
+  std::vector<std::pair<std::string, std::string>> specs; ///< (spec, target), in the order asked for.
+  std::vector<Kernel> kernels;                            ///< Every kernel that they can use, once.
+};
+
+Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context) {
+  std::vector<std::string> wanted = flags.targets;
+  if (wanted.empty()) { // this machine's devices
+    wanted.push_back("cpu");
+    Result<Json> found = describe(context);
+    if (!found)
+      return found.status();
+    for (const Json &device : found->value("devices", Json::array()))
+      if (gpuTarget(device.value("target", "")))
+        wanted.push_back(device.value("target", ""));
+    if (!flags.archs.empty())
+      return invalidArgument("--arch: needs --target, such as --target sm_80");
+  }
+  auto targets = expandTargets(context, wanted, flags.archs);
+  if (!targets)
+    return targets.status();
+
+  Variants variants;
+  std::set<std::pair<std::string, std::string>> seen_specs;
+  std::set<Kernel> seen;
+  for (const std::string &target : *targets) {
+    auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
+    if (!specs)
+      return specs.status();
+    for (const KernelSpec &spec : *specs) {
+      std::pair<std::string, std::string> item(spec.text(), target);
+      if (!seen_specs.insert(item).second)
+        continue;
+      struct Visit {
+        std::set<Kernel> *seen;
+        std::vector<Kernel> *kernels;
+        const std::string *target;
+      } visit = {&seen, &variants.kernels, &target};
+      auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
+        auto &v = *static_cast<Visit *>(to);
+        Kernel kernel = {kernel_spec, schedule, *v.target};
+        if (v.seen->insert(kernel).second)
+          v.kernels->push_back(std::move(kernel));
+      };
+      Status status = libraryStatus(
+          flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
+      if (!status)
+        return Status(status.code(), item.first + " on " + target + ": " + status.message());
+      variants.specs.push_back(std::move(item));
+    }
+  }
+  return variants;
+}
+
+enum class Found { Missing, Present, Compiled, Failed };
+
+struct Outcome {
+  Found found = Found::Missing;
+  std::string key, message;
+  double compile_ms = 0;
+};
+
+Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offline) {
+  Outcome outcome;
+  flashplus_kernel *handle = nullptr;
+  flashplus_status status = flashplus_get_kernel(context, kernel.spec.c_str(), kernel.schedule.c_str(),
+                                                 kernel.target.c_str(), &handle);
+  if (status != FLASHPLUS_OK) {
+    outcome.found = offline && status == FLASHPLUS_NOT_RESIDENT ? Found::Missing : Found::Failed;
+    outcome.message = libraryStatus(status).message();
+    return outcome;
+  }
+  flashplus_kernel_info info = {};
+  info.struct_size = sizeof info;
+  if (flashplus_kernel_get_info(handle, &info) == FLASHPLUS_OK) {
+    outcome.key = info.key ? info.key : "";
+    outcome.found =
+        info.source && std::string_view(info.source) == "compiled" ? Found::Compiled : Found::Present;
+    outcome.compile_ms = info.compile_ms;
+  }
+  flashplus_kernel_destroy(handle);
+  return outcome;
+}
+
+/// Looks every kernel up, compiling what is missing unless `offline`.
+std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kernel> &kernels, int jobs,
+                              bool offline) {
+  std::vector<Outcome> outcomes(kernels.size());
+  std::atomic<size_t> next = 0;
+  Progress progress(offline ? "looking up" : "warming up", static_cast<int64_t>(kernels.size()));
+  auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1)) < kernels.size();) {
+      outcomes[i] = fetchKernel(context, kernels[i], offline);
+      progress.step();
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (int i = 1; i < jobs; ++i)
+    threads.emplace_back(work);
+  work();
+  threads.clear(); // joins
+  return outcomes;
+}
+
+std::string_view foundText(Found found) {
+  switch (found) {
+  case Found::Missing:
+    return "missing";
+  case Found::Present:
+    return "present";
+  case Found::Compiled:
+    return "compiled";
+  case Found::Failed:
+    return "failed";
+  }
+  return "";
+}
+
+void listVariants(const Variants &variants, bool json) {
+  if (json) {
+    Json rows = Json::array();
+    for (const auto &[spec, target] : variants.specs)
+      rows.push_back({{"spec", spec}, {"target", target}});
+    printJson({{"variants", rows}, {"kernels", variants.kernels.size()}});
+    return;
+  }
+  Table table({"target", "variant"});
+  for (const auto &[spec, target] : variants.specs)
+    table.add({target, spec});
+  table.print();
+  std::printf("%zu variants, %zu kernels\n", variants.specs.size(), variants.kernels.size());
+}
+
+Result<int> warmup(const WarmupFlags &flags) {
+  Result<Context> context = makeContext(flags.common, /*offline=*/flags.dry_run || flags.list);
+  if (!context)
+    return context.status();
+  auto variants = enumerate(flags, context->get());
+  if (!variants)
+    return variants.status();
+  if (flags.list) {
+    listVariants(*variants, flags.common.json);
+    return kExitGood;
+  }
+  if (!flags.dry_run)
+    if (auto store = openStore(context->get()); !store)
+      return Status(store.status().code(), "nothing to fill: " + store.status().message());
+  int jobs = flags.jobs ? flags.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const std::vector<Kernel> &kernels = variants->kernels;
+  std::vector<Outcome> outcomes = fetchAll(context->get(), kernels, jobs, flags.dry_run);
+  flashplus_counters counters = {};
+  counters.struct_size = sizeof counters;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &counters)));
+
+  size_t count[4] = {};
+  for (const Outcome &outcome : outcomes)
+    ++count[static_cast<size_t>(outcome.found)];
+  size_t missing = count[0], present = count[1], compiled = count[2], failed = count[3];
+  // A kernel that was compiled but could not be kept is no use to the next process.
+  bool kept = counters.publish_failures == 0;
+  int code = failed == 0 && kept ? kExitGood : kExitFailed;
+  if (flags.common.json) {
+    Json rows = Json::array();
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      Json row = {{"spec", kernels[i].spec},
+                  {"schedule", kernels[i].schedule},
+                  {"target", kernels[i].target},
+                  {"state", foundText(outcomes[i].found)}};
+      if (!outcomes[i].key.empty())
+        row["key"] = outcomes[i].key;
+      if (outcomes[i].found == Found::Failed)
+        row["message"] = outcomes[i].message;
+      if (outcomes[i].found == Found::Compiled)
+        row["compile_ms"] = outcomes[i].compile_ms;
+      rows.push_back(std::move(row));
+    }
+    printJson({{"variants", variants->specs.size()},
+               {"kernels", rows},
+               {"compiled", compiled},
+               {"present", present},
+               {"missing", missing},
+               {"failed", failed},
+               {"not_kept", counters.publish_failures},
+               {"dry_run", flags.dry_run}});
+    return code;
+  }
+  if (flags.dry_run)
+    for (size_t i = 0; i < kernels.size(); ++i)
+      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
+                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
+  std::printf("%zu variants, %zu kernels: ", variants->specs.size(), kernels.size());
+  if (flags.dry_run)
+    std::printf("%zu to compile, %zu present\n", missing, present);
+  else
+    std::printf("%zu compiled, %zu present, %zu failed\n", compiled, present, failed);
+  for (size_t i = 0; i < kernels.size(); ++i)
+    if (outcomes[i].found == Found::Failed)
+      std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
+                   kernels[i].schedule.c_str(), outcomes[i].message.c_str());
+  if (!kept)
+    std::fprintf(stderr, "flashplus: %lld kernels could not be written to the cache\n",
+                 static_cast<long long>(counters.publish_failures));
+  return code;
+}
+
+} // namespace
+
+void addWarmup(CLI::App &app, Action *selected) {
+  CLI::App *verb = app.add_subcommand("warmup", "Fill the kernel cache ahead of time; needs no GPU");
+  verb->footer(
+      "Without flags that choose variants, what a release ships is warmed (see --list).\n"
+      "Afterwards no shape of a warmed variant compiles.\n\n"
+      "Examples:\n"
+      "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
+      "  flashplus warmup --target cpu --jobs 2\n"
+      "  flashplus warmup --list --json");
+  auto flags = std::make_shared<WarmupFlags>();
+  WarmupFlags &f = *flags;
+  auto list = [](CLI::Option *option) { return option->delimiter(',')->allow_extra_args(false); };
+  list(verb->add_option("--target", f.targets,
+                        "cpu, x86-64-v3, x86-64-v4, sm_80, sm_80@sm_90, ... [this machine's]"))
+      ->type_name("TARGET,...");
+  list(verb->add_option("--arch", f.archs, "Chips that a GPU target is assembled for [its own]"))
+      ->type_name("CHIP,...");
+  std::vector<CLI::Option *> variant_options = {
+      list(verb->add_option("--head-dim", f.head_dims, "Head dims of q and k"))
+          ->check(CLI::Range(1, kMaxHeadDim))
+          ->type_name("N,..."),
+      list(verb->add_option("--head-dim-v", f.head_dims_v, "Head dims of v, one or one each [as --head-dim]"))
+          ->check(CLI::Range(1, kMaxHeadDim))
+          ->type_name("N,..."),
+      list(verb->add_option("--dtype", f.dtypes, "fp16, bf16, fp32 (CPU) [fp16,bf16]"))
+          ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
+          ->type_name("TYPE,..."),
+      verb->add_option("--causal", f.causal, "yes, no or both")
+          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->type_name("WHICH")
+          ->capture_default_str(),
+      verb->add_option("--window", f.window, "Sliding window: yes, no or both")
+          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->type_name("WHICH")
+          ->capture_default_str(),
+      verb->add_option("--softcap", f.softcap, "Softcap: yes, no or both")
+          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->type_name("WHICH")
+          ->capture_default_str(),
+      list(verb->add_option("--alibi", f.alibi,
+                            "ALiBi slopes: none, heads, batch (per batch and head) [none]"))
+          ->check(CLI::IsMember({"none", "heads", "batch"}))
+          ->type_name("KIND,..."),
+      verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
+      list(verb->add_option("--alignment", f.alignment,
+                            "Row alignment: 16, element, or auto (16 if compact) [auto]"))
+          ->check(CLI::IsMember({"16", "element", "auto"}))
+          ->type_name("KIND,...")};
+  verb->add_flag("--list", f.list, "Print the variants and stop");
+  verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
+  verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
+  addCommonFlags(*verb, f.common);
+  verb->callback([flags, selected, variant_options] {
+    for (const CLI::Option *option : variant_options)
+      flags->has_variant_flags |= option->count() > 0;
+    *selected = [flags] { return warmup(*flags); };
+  });
+}
+
+} // namespace flashplus::tool
