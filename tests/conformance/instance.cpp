@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tests/conformance/instance.h"
+
+#include "reference/numeric.h"
+#include "spec/score.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace flashplus::conformance {
+namespace {
+
+constexpr std::byte kPoison{0xff}; ///< 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
+constexpr int64_t kGuard = 128;    ///< Elements of poison before and after; keeps 256-byte alignment.
+constexpr DLDataType kFloat32 = {kDLFloat, 32, 1}, kInt32 = {kDLInt, 32, 1};
+
+DLDataType typeOf(DType dtype) {
+  return {uint8_t(dtype == DType::BF16 ? kDLBfloat : kDLFloat), uint8_t(dtypeBytes(dtype) * 8), 1};
+}
+
+uint64_t mix(uint64_t x) { // splitmix64 (Steele, Lea, Flood 2014)
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+  x = (x ^ x >> 27) * 0x94d049bb133111eb;
+  return x ^ x >> 31;
+}
+
+/// Near enough to a standard normal: the sum of four uniform numbers, a function of the position alone.
+float randomNormal(uint64_t seed, char tensor, int64_t b, int64_t row, int64_t head, int64_t c) {
+  uint64_t bits = seed * 256 + uint64_t(tensor);
+  for (int64_t x : {b, row, head, c})
+    bits = mix(bits ^ uint64_t(x));
+  float sum = 0;
+  for (int i = 0; i < 4; ++i)
+    sum += float(bits >> 16 * i & 0xffff);
+  return (sum / 65536.0f - 2.0f) * 1.7320508f;
+}
+
+} // namespace
+
+Instance::Instance(const Case &c) : case_(c) {
+  makeLengths();
+  makeInputs();
+  makeOutputs();
+  makeScore();
+  const Case &p = case_;
+  scale_ = p.softmaxScale();
+  if (p.scale)
+    args_.softmax_scale = &scale_;
+  args_.causal = p.causal;
+  args_.window_left = p.window_left;
+  args_.window_right = p.window_right;
+  args_.lse_empty = p.lse_empty;
+  args_.num_splits = p.num_splits;
+  args_.batch_invariant = p.batch_invariant;
+
+  reference::Problem &r = reference_;
+  r.dtype = p.dtype;
+  r.batch = p.batches();
+  r.seqlen_q = p.sq;
+  r.seqlen_k = p.sk;
+  r.total_q = p.rowsQ();
+  r.heads_q = p.hq;
+  r.heads_k = p.hk;
+  r.head_dim_qk = p.d;
+  r.head_dim_v = p.dimV();
+  const int64_t bytes = dtypeBytes(p.dtype);
+  r.q = q_.memory->host.data() + q_.offset * bytes;
+  r.k = k_.memory->host.data() + k_.offset * bytes;
+  r.v = v_.memory->host.data() + v_.offset * bytes;
+  r.q_strides = q_.strides;
+  r.k_strides = k_.strides;
+  r.v_strides = v_.strides;
+  r.window_left = p.window_left;
+  r.window_right = p.windowRight();
+  r.softmax_scale = scale_;
+  r.lse_empty = p.lse_empty;
+}
+
+// --- tensors -----------------------------------------------------------------------------------------------------
+
+View Instance::view(DLDataType type, const Layout &layout, int64_t rows, int64_t heads, int64_t dim) {
+  View v;
+  const int64_t batch = case_.ragged() || layout.broadcast ? 1 : case_.batch, pitch = dim + layout.gap;
+  switch (layout.order) {
+  case Layout::Order::Bshd:
+    v.strides = {rows * heads * pitch, heads * pitch, pitch};
+    break;
+  case Layout::Order::Bhsd:
+    v.strides = {rows * heads * pitch, pitch, rows * pitch};
+    break;
+  case Layout::Order::Sbhd:
+    v.strides = {heads * pitch, batch * heads * pitch, pitch};
+    break;
+  }
+  if (layout.broadcast)
+    v.strides.b = 0;
+  v.offset = kGuard + layout.shift;
+  v.memory = std::make_shared<Memory>();
+  v.memory->host.assign(size_t((v.offset + batch * rows * heads * pitch + kGuard) * type.bits / 8), kPoison);
+  v.dl_shape = {rows, heads, dim};
+  v.dl_strides = {v.strides.s, v.strides.h, 1};
+  if (!case_.ragged()) {
+    v.dl_shape.insert(v.dl_shape.begin(), case_.batch);
+    v.dl_strides.insert(v.dl_strides.begin(), v.strides.b);
+  }
+  return v;
+}
+
+/// Copies the host memory to the device and fills in the DLTensor.
+DLTensor *Instance::finish(View &v, DLDataType type) {
+  if (!v.memory->device.data())
+    v.memory->device = DeviceBuffer(v.memory->host);
+  v.tensor.data = v.memory->device.data();
+  v.tensor.device = Session::get().device();
+  v.tensor.ndim = int32_t(v.dl_shape.size());
+  v.tensor.dtype = type;
+  v.tensor.shape = v.dl_shape.data();
+  v.tensor.strides = v.dl_strides.data();
+  v.tensor.byte_offset = uint64_t(v.offset * type.bits / 8);
+  return &v.tensor;
+}
+
+void Instance::write(View &v, char tensor, int64_t heads, int64_t dim) {
+  const Case &p = case_;
+  for (int64_t b = 0; b < p.batches(); ++b) {
+    const int64_t rows = tensor == 'q' ? p.lengthQ(b) : p.lengthK(b), start = tensor == 'q' ? p.startQ(b) : p.startK(b);
+    const int64_t entry = v.strides.b == 0 && !p.ragged() ? 0 : b; // broadcast: one set of values
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t h = 0; h < heads; ++h) {
+        const int64_t at = v.offset + (p.ragged() ? 0 : b * v.strides.b) + (start + i) * v.strides.s + h * v.strides.h;
+        for (int64_t c = 0; c < dim; ++c)
+          reference::storeElement(v.memory->host.data(), p.dtype, at + c,
+                       p.fill ? p.fill(tensor, entry, i, h, c)
+                              : randomNormal(p.seed, tensor, p.first_batch + entry, i, h, c));
+      }
+  }
+}
+
+/// q, k and v as slices of one tensor (.., rows, hq + 2 hk, d).
+void Instance::sliceQkv() {
+  const Case &p = case_;
+  View whole = view(typeOf(p.dtype), p.q_layout, p.rowsQ(), p.hq + 2 * p.hk, p.d);
+  int64_t first_head = 0;
+  for (auto [v, heads] : {std::pair{&q_, p.hq}, {&k_, p.hk}, {&v_, p.hk}}) {
+    *v = whole; // shares the memory
+    v->offset += first_head * whole.strides.h;
+    v->dl_shape[v->dl_shape.size() - 2] = heads;
+    first_head += heads;
+  }
+}
+
+void Instance::makeInputs() {
+  const Case &p = case_;
+  const DLDataType type = typeOf(p.dtype);
+  if (p.packed_qkv) {
+    sliceQkv();
+  } else {
+    q_ = view(type, p.q_layout, p.rowsQ(), p.hq, p.d);
+    k_ = view(type, p.k_layout, p.rowsK(), p.hk, p.d);
+    v_ = view(type, p.v_layout, p.rowsK(), p.hk, p.dimV());
+  }
+  write(q_, 'q', p.hq, p.d);
+  write(k_, 'k', p.hk, p.d);
+  write(v_, 'v', p.hk, p.dimV());
+  args_.q = finish(q_, type);
+  args_.k = finish(k_, type);
+  args_.v = finish(v_, type);
+}
+
+void Instance::makeOutputs() {
+  const Case &p = case_;
+  o_ = view(typeOf(p.dtype), p.o_layout, p.rowsQ(), p.hq, p.dimV());
+  args_.o = finish(o_, typeOf(p.dtype));
+
+  const int64_t per_head = p.rowsQ() + p.lse_gap, batch = p.ragged() ? 1 : p.batch;
+  lse_.offset = kGuard;
+  lse_.strides = {p.hq * per_head, 1, per_head};
+  lse_.memory = std::make_shared<Memory>();
+  lse_.memory->host.assign(size_t((batch * p.hq * per_head + 2 * kGuard) * 4), kPoison);
+  lse_.dl_shape = {p.hq, p.rowsQ()};
+  lse_.dl_strides = {per_head, 1};
+  if (!p.ragged()) {
+    lse_.dl_shape.insert(lse_.dl_shape.begin(), p.batch);
+    lse_.dl_strides.insert(lse_.dl_strides.begin(), lse_.strides.b);
+  }
+  DLTensor *lse = finish(lse_, kFloat32);
+  if (p.want_lse)
+    args_.lse = lse;
+
+  tiles_ = DeviceBuffer(std::vector<std::byte>(sizeof(int64_t)));
+  args_.tile_counter = static_cast<int64_t *>(tiles_.data());
+}
+
+// --- lengths and scores ------------------------------------------------------------------------------------------
+
+/// A compact tensor; `data` is copied.
+DLTensor *Instance::vector(const void *data, DLDataType type, std::vector<int64_t> shape) {
+  View &v = small_.emplace_back();
+  v.memory = std::make_shared<Memory>();
+  int64_t elements = 1;
+  v.dl_strides.resize(shape.size());
+  for (size_t d = shape.size(); d-- > 0; elements *= shape[d])
+    v.dl_strides[d] = elements;
+  v.memory->host.resize(size_t(elements) * 4);
+  if (elements)
+    std::memcpy(v.memory->host.data(), data, size_t(elements) * 4);
+  v.dl_shape = std::move(shape);
+  return finish(v, type);
+}
+
+void Instance::makeLengths() {
+  const Case &p = case_;
+  if (p.ragged()) {
+    int64_t longest_q = 0, longest_k = 0;
+    for (int64_t b = 0; b <= p.batches(); ++b) {
+      cu_q_.push_back(int32_t(p.startQ(b)));
+      cu_k_.push_back(int32_t(p.startK(b)));
+      if (b < p.batches()) {
+        longest_q = std::max(longest_q, p.ragged_q[size_t(b)]);
+        longest_k = std::max(longest_k, p.ragged_k[size_t(b)]);
+      }
+    }
+    args_.cu_seqlens_q = vector(cu_q_.data(), kInt32, {p.batches() + 1});
+    args_.cu_seqlens_k = vector(cu_k_.data(), kInt32, {p.batches() + 1});
+    args_.max_seqlen_q = p.max_q < 0 ? longest_q : p.max_q;
+    args_.max_seqlen_k = p.max_k < 0 ? longest_k : p.max_k;
+    reference_.cu_seqlens_q = cu_q_.data();
+    reference_.cu_seqlens_k = cu_k_.data();
+  }
+  if (!p.used_q.empty()) {
+    args_.seqused_q = vector(p.used_q.data(), kInt32, {p.batches()});
+    reference_.seqused_q = p.used_q.data();
+  }
+  if (!p.used_k.empty()) {
+    args_.seqused_k = vector(p.used_k.data(), kInt32, {p.batches()});
+    reference_.seqused_k = p.used_k.data();
+  }
+}
+
+void Instance::makeScore() {
+  const Case &p = case_;
+  args_.softcap = reference_.softcap = p.softcap;
+  if (p.alibi != Alibi::None) {
+    const bool per_batch = p.alibi == Alibi::PerBatch;
+    std::vector<float> &slopes = floats_.emplace_back();
+    for (int64_t b = 0; b < (per_batch ? p.batches() : 1); ++b)
+      for (int64_t h = 0; h < p.hq; ++h)
+        slopes.push_back(std::exp2(-float(h % 5) - 2) * float(1 + b));
+    args_.alibi_slopes = per_batch ? vector(slopes.data(), kFloat32, {p.batches(), p.hq})
+                                   : vector(slopes.data(), kFloat32, {p.hq});
+    reference_.alibi_slopes = slopes.data();
+    reference_.alibi_per_batch = per_batch;
+  }
+  if (p.score.empty())
+    return;
+  args_.score = p.score.c_str();
+  auto parsed = ScoreExpr::parse(p.score);
+  REQUIRE_MESSAGE(parsed, parsed.status().message());
+  reference_.score = std::move(*parsed);
+  for (const Aux &aux : p.aux) {
+    // Stored compactly in the order of the indices, or in the reverse one.
+    const size_t rank = aux.shape.size();
+    std::vector<int64_t> strides(rank), compact(rank);
+    int64_t elements = 1, n = 1;
+    for (size_t i = 0; i < rank; ++i) {
+      const size_t d = aux.transposed ? i : rank - 1 - i;
+      strides[d] = elements;
+      elements *= aux.shape[d];
+      compact[rank - 1 - i] = n;
+      n *= aux.shape[rank - 1 - i];
+    }
+    std::vector<float> &values = floats_.emplace_back(size_t(elements));
+    for (int64_t i = 0; i < elements; ++i) {
+      int64_t at = 0;
+      for (size_t d = 0; d < rank; ++d)
+        at += i / compact[d] % aux.shape[d] * strides[d];
+      values[size_t(at)] = aux.values.empty() ? randomNormal(p.seed, aux.name[0], 0, 0, 0, i) : aux.values[size_t(i)];
+    }
+    DLTensor *tensor = vector(values.data(), kFloat32, aux.shape);
+    std::copy(strides.begin(), strides.end(), tensor->strides);
+    score_tensors_.push_back({aux.name.c_str(), tensor});
+  }
+  for (const auto &[name, value] : p.scalars)
+    score_scalars_.push_back({name.c_str(), value});
+  args_.score_tensors = score_tensors_.data();
+  args_.num_score_tensors = int32_t(score_tensors_.size());
+  args_.score_scalars = score_scalars_.data();
+  args_.num_score_scalars = int32_t(score_scalars_.size());
+
+  // The reference wants them by slot.
+  for (const std::string &name : reference_.score.scalars)
+    for (const auto &given : p.scalars)
+      if (given.first == name)
+        reference_.scalars.push_back(given.second);
+  for (const ScoreTensor &wanted : reference_.score.tensors)
+    for (size_t i = 0; i < p.aux.size(); ++i)
+      if (p.aux[i].name == wanted.name) {
+        reference::AuxTensor t;
+        t.data = floats_[floats_.size() - p.aux.size() + i].data();
+        std::copy_n(score_tensors_[i].tensor->strides, wanted.rank, t.strides.begin());
+        reference_.tensors.push_back(t);
+      }
+}
+
+// --- outputs -----------------------------------------------------------------------------------------------------
+
+void Instance::resetOutputs() {
+  o_.memory->device.write(o_.memory->host);
+  lse_.memory->device.write(lse_.memory->host);
+  tiles_.write(std::vector<std::byte>(sizeof(int64_t)));
+}
+
+int64_t Instance::readTiles() const {
+  const std::vector<std::byte> bytes = tiles_.read();
+  int64_t value;
+  std::memcpy(&value, bytes.data(), sizeof value);
+  return value;
+}
+
+bool Instance::inputsUnchanged() const {
+  for (const View *v : {&q_, &k_, &v_})
+    if (v->memory->device.read() != v->memory->host)
+      return false;
+  return true;
+}
+
+/// body(reference row, head, element of o, element of lse), both counted from the start of the memory.
+template <class Body> void Instance::forValidRows(Body body) const {
+  const Case &p = case_;
+  for (int64_t b = 0; b < p.batches(); ++b)
+    for (int64_t i = 0; i < p.lengthQ(b); ++i)
+      for (int64_t h = 0; h < p.hq; ++h) {
+        const int64_t entry = p.ragged() ? 0 : b, row = p.startQ(b) + i;
+        auto at = [&](const View &v) {
+          return v.offset + entry * v.strides.b + row * v.strides.s + h * v.strides.h;
+        };
+        body(p.ragged() ? row : b * p.sq + i, h, at(o_), at(lse_));
+      }
+}
+
+reference::Actual Instance::unpack(const std::vector<std::byte> &o, const std::vector<std::byte> &lse) const {
+  const Case &p = case_;
+  reference::Actual actual;
+  const int64_t rows = reference_.rowsQ(), dv = p.dimV();
+  actual.o.resize(size_t(rows * p.hq * dv));
+  if (p.want_lse)
+    actual.lse.resize(size_t(rows * p.hq));
+  forValidRows([&](int64_t row, int64_t h, int64_t at_o, int64_t at_lse) {
+    const int64_t index = row * p.hq + h;
+    for (int64_t c = 0; c < dv; ++c)
+      actual.o[size_t(index * dv + c)] = double(reference::loadElement(o.data(), p.dtype, at_o + c));
+    if (p.want_lse)
+      actual.lse[size_t(index)] = double(reference::loadElement(lse.data(), DType::F32, at_lse));
+  });
+  return actual;
+}
+
+bool Instance::untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse, std::string &where) const {
+  const size_t bytes = size_t(dtypeBytes(case_.dtype));
+  std::vector<std::byte> rest_o = o, rest_lse = lse;
+  forValidRows([&](int64_t, int64_t, int64_t at_o, int64_t at_lse) {
+    std::fill_n(rest_o.begin() + at_o * int64_t(bytes), case_.dimV() * int64_t(bytes), kPoison);
+    if (case_.want_lse)
+      std::fill_n(rest_lse.begin() + at_lse * 4, 4, kPoison);
+  });
+  for (auto [name, rest, size] : {std::tuple{"o", &rest_o, bytes}, {"lse", &rest_lse, size_t(4)}}) {
+    const auto found = std::find_if(rest->begin(), rest->end(), [](std::byte x) { return x != kPoison; });
+    if (found != rest->end()) {
+      where = std::string(name) + " was written at element " +
+              std::to_string((found - rest->begin()) / int64_t(size) - kGuard) + " of its memory";
+      return false;
+    }
+  }
+  return true;
+}
+
+} // namespace flashplus::conformance

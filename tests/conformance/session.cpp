@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tests/conformance/session.h"
+
+#include <doctest/doctest.h>
+
+#include <charconv>
+#include <cstdio>
+#include <utility>
+
+namespace flashplus::conformance {
+namespace {
+
+/// "cpu", "cuda" or "cuda:N"
+bool parseDevice(const std::string &text, DLDevice &out) {
+  if (text == "cpu") {
+    out = {kDLCPU, 0};
+    return true;
+  }
+  out = {kDLCUDA, 0};
+  if (text == "cuda")
+    return true;
+  if (!text.starts_with("cuda:"))
+    return false;
+  const char *end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data() + 5, end, out.device_id);
+  return error == std::errc() && at == end && out.device_id >= 0;
+}
+
+} // namespace
+
+Session &Session::get() {
+  static Session session;
+  return session;
+}
+
+flashplus_status Session::start(const Options &options, std::string &error) {
+  options_ = options;
+  if (!parseDevice(options.device, device_)) {
+    error = "--device is '" + options.device + "'; it must be cpu, cuda or cuda:N";
+    return FLASHPLUS_INVALID_ARGUMENT;
+  }
+  flashplus_context_options context = {.struct_size = sizeof context};
+  context.cache_dir = options_.cache_dir.c_str();
+  context.num_threads = kThreads;
+  context.log = [](void *, const char *message) { std::fprintf(stderr, "flashplus: %s\n", message); };
+  flashplus_status status = flashplus_context_create(&context, &context_);
+  void *probe = nullptr;
+  if (status == FLASHPLUS_OK)
+    status = flashplus_device_malloc(context_, device_, 256, &probe);
+  if (status == FLASHPLUS_OK)
+    status = flashplus_device_free(context_, device_, probe);
+  if (status != FLASHPLUS_OK)
+    error = flashplus_last_error();
+  return status;
+}
+
+void Session::stop() {
+  flashplus_context_destroy(context_);
+  context_ = nullptr;
+}
+
+std::vector<DType> Session::dtypes() const {
+  if (onCpu())
+    return {DType::F16, DType::BF16, DType::F32};
+  return {DType::F16, DType::BF16};
+}
+
+void Session::record(DType dtype, const reference::Comparison &c, const std::string &name) {
+  Tally &tally = tallies_[dtype];
+  ++tally.cases;
+  tally.rows += c.rows;
+  if (c.rows == 0)
+    return;
+  if (c.error / c.bound > tally.o) {
+    tally.o = c.error / c.bound;
+    tally.worst = name;
+  }
+  tally.lse = std::max(tally.lse, c.lse_error / c.lse_bound);
+}
+
+std::string Session::summary() const {
+  char line[512];
+  std::string text = "\nconformance on " + options_.device + "\n";
+  std::snprintf(line, sizeof line, "%-6s %6s %10s %16s %16s   %s\n", "dtype", "cases", "rows", "o error/bound",
+                "lse error/bound", "where o is worst");
+  text += line;
+  for (const auto &[dtype, t] : tallies_) {
+    std::snprintf(line, sizeof line, "%-6s %6lld %10lld %16.3f %16.3f   %s\n",
+                  std::string(dtypeName(dtype)).c_str(), static_cast<long long>(t.cases),
+                  static_cast<long long>(t.rows), t.o, t.lse, t.worst.c_str());
+    text += line;
+  }
+  flashplus_counters counters = {.struct_size = sizeof counters};
+  if (flashplus_get_counters(context_, &counters) == FLASHPLUS_OK) {
+    std::snprintf(line, sizeof line, "kernels compiled: %lld in %.1f s of compiling, found on disk: %lld\n",
+                  static_cast<long long>(counters.compiles), counters.compile_ms / 1e3,
+                  static_cast<long long>(counters.disk_hits));
+    text += line;
+  }
+  return text;
+}
+
+DeviceBuffer::DeviceBuffer(size_t bytes) : size_(bytes) {
+  const Session &s = Session::get();
+  require(flashplus_device_malloc(s.context(), s.device(), bytes, &data_), "flashplus_device_malloc");
+}
+DeviceBuffer::DeviceBuffer(const std::vector<std::byte> &content) : DeviceBuffer(content.size()) { write(content); }
+DeviceBuffer::DeviceBuffer(DeviceBuffer &&other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+DeviceBuffer &DeviceBuffer::operator=(DeviceBuffer &&other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+DeviceBuffer::~DeviceBuffer() {
+  const Session &s = Session::get();
+  if (data_)
+    (void)flashplus_device_free(s.context(), s.device(), data_);
+}
+
+void DeviceBuffer::write(const std::vector<std::byte> &content) {
+  const Session &s = Session::get();
+  if (!content.empty())
+    require(flashplus_copy_to_device(s.context(), s.device(), data_, content.data(), content.size()),
+            "flashplus_copy_to_device");
+}
+
+std::vector<std::byte> DeviceBuffer::read() const {
+  const Session &s = Session::get();
+  std::vector<std::byte> content(size_);
+  if (size_)
+    require(flashplus_copy_to_host(s.context(), s.device(), content.data(), data_, size_), "flashplus_copy_to_host");
+  return content;
+}
+
+void require(flashplus_status status, const std::string &what) {
+  REQUIRE_MESSAGE(status == FLASHPLUS_OK,
+                  what << ": " << flashplus_status_name(status) << ": " << flashplus_last_error());
+}
+
+} // namespace flashplus::conformance

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What one run of the suite has: the device that it runs on, one library context, and the account that is printed at
+// the end. Device memory goes through the C API, so that the same tests run on every device.
+#pragma once
+
+#include "reference/compare.h"
+#include "spec/dtype.h"
+
+#include <flashplus/flashplus.h>
+
+#include <cstddef>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace flashplus::conformance {
+
+/// What the command line chose; read in main.cpp alone.
+struct Options {
+  std::string device = "cpu"; ///< cpu or cuda:N
+  std::string cache_dir;      ///< "": no disk cache, every kernel is compiled by this run.
+  bool large = false;         ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
+};
+
+class Session {
+public:
+  /// The suite's CPU threads: fixed, because plans depend on them and tests on plans.
+  static constexpr int kThreads = 4;
+
+  static Session &get();
+
+  /// Before anything else. `error` says why it failed.
+  flashplus_status start(const Options &options, std::string &error);
+  void stop();
+
+  flashplus_context *context() const { return context_; }
+  DLDevice device() const { return device_; }
+  bool onCpu() const { return device_.device_type == kDLCPU; }
+  const Options &options() const { return options_; }
+  /// Storage types that the device has kernels for.
+  std::vector<DType> dtypes() const;
+
+  void record(DType dtype, const reference::Comparison &comparison, const std::string &name);
+  /// Table: cases and worst error in units of what is allowed, per dtype; then the kernels compiled.
+  std::string summary() const;
+
+private:
+  struct Tally {
+    int64_t cases = 0, rows = 0;
+    double o = 0, lse = 0; ///< Largest error / allowed.
+    std::string worst;
+  };
+  Options options_;
+  flashplus_context *context_ = nullptr;
+  DLDevice device_ = {kDLCPU, 0};
+  std::map<DType, Tally> tallies_;
+};
+
+/// Owned memory on the session's device.
+class DeviceBuffer {
+public:
+  DeviceBuffer() = default;
+  explicit DeviceBuffer(size_t bytes);
+  explicit DeviceBuffer(const std::vector<std::byte> &content);
+  DeviceBuffer(DeviceBuffer &&other) noexcept;
+  DeviceBuffer &operator=(DeviceBuffer &&other) noexcept;
+  ~DeviceBuffer();
+
+  void *data() const { return data_; }
+  size_t size() const { return size_; }
+  void write(const std::vector<std::byte> &content);
+  std::vector<std::byte> read() const;
+
+private:
+  void *data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// Fails the running test with the library's message unless `status` is FLASHPLUS_OK.
+void require(flashplus_status status, const std::string &what);
+
+} // namespace flashplus::conformance
