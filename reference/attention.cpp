@@ -96,8 +96,8 @@ private:
     constexpr T kNone = -std::numeric_limits<T>::infinity();
     std::fill(o.begin(), o.end(), T(0));
     T top = kNone, sum = 0;
-    for (T x : s)
-      top = std::max(top, x);
+    for (T x : s) // a NaN is the largest, so that the row becomes NaN
+      top = std::isnan(x) || x > top ? x : top;
     const T base = top + shift_;
     for (size_t j = 0; top != kNone && j < s.size(); ++j) {
       T p = std::exp(s[j] - base);

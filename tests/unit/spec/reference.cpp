@@ -156,6 +156,16 @@ TEST_CASE("reference: windows, empty rows included") {
   CHECK(std::isfinite(out.lse.back()));
 }
 
+TEST_CASE("reference: a row of NaN is NaN, not a row without keys") {
+  Case c;
+  c.q[0] = std::numeric_limits<float>::quiet_NaN(); // row 0 of head 0
+  for (const Output &out : {attentionFp64(c.p), attentionStorageModel(c.p)}) {
+    CHECK(std::isnan(out.o[0]));
+    CHECK(std::isnan(out.lse[0]));
+    CHECK(std::isfinite(out.lse[1]));
+  }
+}
+
 TEST_CASE("reference: scores") {
   const std::vector<float> slopes = {0.5f, 0.25f, 0.125f, 1.0f};
   std::vector<float> bias = Random()(kBatch * kHq * kSq * kSk);
