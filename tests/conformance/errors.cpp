@@ -24,7 +24,7 @@ void refused(const Case &c, const Change &change, flashplus_status status, const
     const flashplus_status got = planning ? flashplus_plan_create(s.context(), &args, &plan)
                                           : flashplus_forward(s.context(), &args, nullptr);
     const std::string message = flashplus_last_error();
-    CHECK_MESSAGE(got == status, "wanted " << flashplus_status_name(status) << ": " << message);
+    CHECK_MESSAGE(got == status, "wanted " << std::string(flashplus_status_name(status)) << ": " << message);
     for (const std::string &word : words)
       CHECK_MESSAGE(message.find(word) != std::string::npos, "'" << word << "' in: " << message);
     CHECK(plan == nullptr);

@@ -135,7 +135,7 @@ std::vector<std::byte> DeviceBuffer::read() const {
 
 void require(flashplus_status status, const std::string &what) {
   REQUIRE_MESSAGE(status == FLASHPLUS_OK,
-                  what << ": " << flashplus_status_name(status) << ": " << flashplus_last_error());
+                  what << ": " << std::string(flashplus_status_name(status)) << ": " << std::string(flashplus_last_error()));
 }
 
 } // namespace flashplus::conformance
