@@ -53,8 +53,8 @@ Outputs runBothWays(Instance &instance, flashplus_plan &plan) {
   CHECK_MESSAGE(instance.inputsUnchanged(), "an input was written: " << c.text());
   const PlanInfo info = inspect(plan);
   const int64_t expected = visibleTiles(c, info.tile_m, info.tile_n);
-  CHECK_MESSAGE(planned.tiles == expected, "tiles visited, of " << info.tile_m << " x " << info.tile_n << ": "
-                                                                << c.text());
+  CHECK_MESSAGE(planned.tiles == expected,
+                "tiles visited, of " << info.tile_m << " x " << info.tile_n << ": " << c.text());
   return planned;
 }
 
@@ -63,8 +63,8 @@ void judge(const Instance &instance, const Outputs &outputs) {
   const reference::Comparison result =
       reference::compare(instance.reference(), instance.unpack(outputs.o, outputs.lse));
   Session::get().record(c.dtype, result, c.text());
-  CHECK_MESSAGE(result.error <= result.bound, "o, worst at row " << result.worst_row << " head " << result.worst_head
-                                                                 << ": " << c.text());
+  CHECK_MESSAGE(result.error <= result.bound,
+                "o, worst at row " << result.worst_row << " head " << result.worst_head << ": " << c.text());
   CHECK_MESSAGE(result.lse_error <= result.lse_bound, "lse: " << c.text());
 }
 
@@ -79,7 +79,8 @@ PlanInfo inspect(const flashplus_plan &plan) {
 
 PlanPtr makePlan(const Instance &instance) {
   flashplus_plan *plan = nullptr;
-  require(flashplus_plan_create(Session::get().context(), &instance.args(), &plan), instance.problem().text());
+  require(flashplus_plan_create(Session::get().context(), &instance.args(), &plan),
+          instance.problem().text());
   return PlanPtr(plan);
 }
 

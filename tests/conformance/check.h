@@ -36,14 +36,15 @@ Outputs runForward(Instance &instance);
 /// Tiles of tile_m x tile_n that hold a visible (query, key) pair, over all heads, by trying every pair.
 int64_t visibleTiles(const Case &c, int64_t tile_m, int64_t tile_n);
 
-/// Plans all cases (kernels are compiled on several threads), runs each by plan and by flashplus_forward, and checks
+/// Plans all cases (kernels are compiled on several threads), runs each by plan and by flashplus_forward, and
+/// checks
 ///  - o and lse against fp64 by the rule of reference/compare.h,
 ///  - that both runs give the same bits, and leave what is not a valid row, and the inputs, as it was,
 ///  - that the key tiles visited are those with a visible key.
 void check(const std::vector<Case> &cases);
 
-/// The same without the comparison with the reference, for tests that know the exact result: returns o and lse in the
-/// layout of reference::Output.
+/// The same without the comparison with the reference, for tests that know the exact result: returns o and
+/// lse in the layout of reference::Output.
 reference::Actual run(const Case &c);
 
 } // namespace flashplus::conformance

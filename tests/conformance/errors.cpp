@@ -11,9 +11,10 @@ namespace {
 
 using Change = std::function<void(flashplus_forward_args &)>;
 
-/// Applies `change` to good arguments and expects `status` and each of `words` in the message, of flashplus_forward and of
-/// flashplus_plan_create.
-void refused(const Case &c, const Change &change, flashplus_status status, const std::vector<std::string> &words) {
+/// Applies `change` to good arguments and expects `status` and each of `words` in the message, of
+/// flashplus_forward and of flashplus_plan_create.
+void refused(const Case &c, const Change &change, flashplus_status status,
+             const std::vector<std::string> &words) {
   Instance instance(c);
   instance.resetOutputs();
   flashplus_forward_args args = instance.args();
@@ -72,21 +73,31 @@ TEST_CASE("errors: tensors") {
   using A = flashplus_forward_args;
   refused(kGood, [](A &a) { a.q = nullptr; }, FLASHPLUS_INVALID_ARGUMENT, {"q is null"});
   refused(kGood, [](A &a) { a.o = nullptr; }, FLASHPLUS_INVALID_ARGUMENT, {"o is null"});
-  refused(kGood, with(&A::q, [](DLTensor &d) { d.ndim = 3; }), FLASHPLUS_INVALID_ARGUMENT, {"q has shape", "4 dimensions"});
-  refused(kGood, with(&A::k, [](DLTensor &d) { d.dtype = {kDLFloat, 16, 1}; }), FLASHPLUS_INVALID_ARGUMENT,
-          {"k has dtype float16", "bfloat16"});
-  refused(kGood, with(&A::v, number(&DLTensor::strides, 3, 2)), FLASHPLUS_INVALID_ARGUMENT, {"v has stride 2", "1"});
-  refused(kGood, with(&A::k, number(&DLTensor::strides, 1, -32)), FLASHPLUS_INVALID_ARGUMENT, {"k has stride -32"});
-  refused(kGood, with(&A::k, number(&DLTensor::shape, 2, 3)), FLASHPLUS_INVALID_ARGUMENT, {"q has 4 heads", "k has 3"});
+  refused(kGood, with(&A::q, [](DLTensor &d) { d.ndim = 3; }), FLASHPLUS_INVALID_ARGUMENT,
+          {"q has shape", "4 dimensions"});
+  refused(kGood,
+          with(&A::k,
+               [](DLTensor &d) {
+                 d.dtype = {kDLFloat, 16, 1};
+               }),
+          FLASHPLUS_INVALID_ARGUMENT, {"k has dtype float16", "bfloat16"});
+  refused(kGood, with(&A::v, number(&DLTensor::strides, 3, 2)), FLASHPLUS_INVALID_ARGUMENT,
+          {"v has stride 2", "1"});
+  refused(kGood, with(&A::k, number(&DLTensor::strides, 1, -32)), FLASHPLUS_INVALID_ARGUMENT,
+          {"k has stride -32"});
+  refused(kGood, with(&A::k, number(&DLTensor::shape, 2, 3)), FLASHPLUS_INVALID_ARGUMENT,
+          {"q has 4 heads", "k has 3"});
   refused(kGood, with(&A::k, number(&DLTensor::shape, 3, 8)), FLASHPLUS_INVALID_ARGUMENT, {"k has shape"});
   refused(kGood, with(&A::v, number(&DLTensor::shape, 1, 8)), FLASHPLUS_INVALID_ARGUMENT, {"v has shape"});
   refused(kGood, with(&A::q, number(&DLTensor::shape, 3, 257)), FLASHPLUS_INVALID_ARGUMENT, {"257", "256"});
-  refused(kGood, with(&A::q, number(&DLTensor::shape, 3, 0)), FLASHPLUS_INVALID_ARGUMENT, {"head_dim 0", "256"});
-  refused(kGood, with(&A::q, number(&DLTensor::shape, 1, int64_t(1) << 40)), FLASHPLUS_INVALID_ARGUMENT, {"q"});
+  refused(kGood, with(&A::q, number(&DLTensor::shape, 3, 0)), FLASHPLUS_INVALID_ARGUMENT,
+          {"head_dim 0", "256"});
+  refused(kGood, with(&A::q, number(&DLTensor::shape, 1, int64_t(1) << 40)), FLASHPLUS_INVALID_ARGUMENT,
+          {"q"});
   refused(kGood, with(&A::q, [](DLTensor &d) { d.byte_offset += 1; }), FLASHPLUS_INVALID_ARGUMENT,
           {"q has data", "2 bytes"});
-  refused(kGood, with(&A::v, [](DLTensor &d) { d.device.device_type = kDLMetal; }), FLASHPLUS_INVALID_ARGUMENT,
-          {"v is on device"});
+  refused(kGood, with(&A::v, [](DLTensor &d) { d.device.device_type = kDLMetal; }),
+          FLASHPLUS_INVALID_ARGUMENT, {"v is on device"});
 }
 
 TEST_CASE("errors: numbers and scores") {
@@ -94,7 +105,8 @@ TEST_CASE("errors: numbers and scores") {
   static const float infinite = kInf;
   refused(kGood, [](A &a) { a.window_left = -2; }, FLASHPLUS_INVALID_ARGUMENT, {"window_left is -2", "-1"});
   refused(kGood, [](A &a) { a.num_splits = 129; }, FLASHPLUS_INVALID_ARGUMENT, {"num_splits is 129", "128"});
-  refused(kGood, [](A &a) { a.softmax_scale = &infinite; }, FLASHPLUS_INVALID_ARGUMENT, {"softmax_scale", "finite"});
+  refused(kGood, [](A &a) { a.softmax_scale = &infinite; }, FLASHPLUS_INVALID_ARGUMENT,
+          {"softmax_scale", "finite"});
   refused(kGood, [](A &a) { a.softcap = -1; }, FLASHPLUS_INVALID_ARGUMENT, {"softcap is -1"});
   refused(kGood, [](A &a) { a.lse_empty = kNaN; }, FLASHPLUS_INVALID_ARGUMENT, {"lse_empty"});
   refused(kGood, [](A &a) { a.struct_size = 8; }, FLASHPLUS_INVALID_ARGUMENT, {"struct_size is 8"});
@@ -111,11 +123,11 @@ TEST_CASE("errors: lengths in host memory") {
           {"cu_seqlens_q[0] is 1"});
   refused(c, [](auto &a) { static_cast<int32_t *>(a.cu_seqlens_k->data)[2] = 4; }, FLASHPLUS_INVALID_ARGUMENT,
           {"cu_seqlens_k[2] is 4"});
-  refused(c, [](auto &a) { static_cast<int32_t *>(a.cu_seqlens_k->data)[2] = 12; }, FLASHPLUS_INVALID_ARGUMENT,
-          {"max_seqlen_k is 6", "7"});
+  refused(c, [](auto &a) { static_cast<int32_t *>(a.cu_seqlens_k->data)[2] = 12; },
+          FLASHPLUS_INVALID_ARGUMENT, {"max_seqlen_k is 6", "7"});
   c.max_k = 100;
-  refused(c, [](auto &a) { static_cast<int32_t *>(a.cu_seqlens_k->data)[2] = 12; }, FLASHPLUS_INVALID_ARGUMENT,
-          {"ends at 12", "11"});
+  refused(c, [](auto &a) { static_cast<int32_t *>(a.cu_seqlens_k->data)[2] = 12; },
+          FLASHPLUS_INVALID_ARGUMENT, {"ends at 12", "11"});
   c.used_k = {2, 3};
   refused(c, [](auto &a) { static_cast<int32_t *>(a.seqused_k->data)[1] = -1; }, FLASHPLUS_INVALID_ARGUMENT,
           {"seqused_k[1] is -1"});
@@ -129,7 +141,8 @@ TEST_CASE("errors: a plan refuses what it was not made for") {
   auto run = [&](const Case &other, void *memory, size_t size, const std::string &word) {
     Instance instance(other);
     instance.resetOutputs();
-    CHECK(flashplus_plan_run(plan.get(), &instance.args(), memory, size, nullptr) == FLASHPLUS_INVALID_ARGUMENT);
+    CHECK(flashplus_plan_run(plan.get(), &instance.args(), memory, size, nullptr) ==
+          FLASHPLUS_INVALID_ARGUMENT);
     const std::string message = flashplus_last_error();
     CHECK_MESSAGE(message.find(word) != std::string::npos, "'" << word << "' in: " << message);
     std::string where;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Problems whose results are known without a reference: what random data hides (a swapped key, a key too many among
-// many, a wrong row), what must be bit for bit, and numbers that are none.
+// Problems whose results are known without a reference: what random data hides (a swapped key, a key too many
+// among many, a wrong row), what must be bit for bit, and numbers that are none.
 #include "tests/conformance/check.h"
 
 #include "reference/numeric.h"
@@ -53,8 +53,8 @@ std::vector<Case> variety() {
 
 double unitRoundoff(DType dtype) { return std::ldexp(1.0, -reference::precisionBits(dtype)); }
 
-/// Relative error of the weight of a share: it is exp(lse of the share), and lse has been rounded, multiplied by log2(e)
-/// and subtracted in fp32.
+/// Relative error of the weight of a share: it is exp(lse of the share), and lse has been rounded, multiplied
+/// by log2(e) and subtracted in fp32.
 double shareRounding(const Case &c, double lse) {
   return c.num_splits == 1 || std::isinf(lse) ? 0 : 0x1p-22 * (1 + std::fabs(lse));
 }
@@ -74,8 +74,8 @@ int64_t target(const Case &c, int64_t b, int64_t i, int64_t h) {
   return i % 3 == 0 ? first : i % 3 == 1 ? last : first + (i * 31 + h * 7) % n;
 }
 
-/// Whether `got` is not `want` bit for bit. The one share that holds the key has a weight w that is divided by itself, as
-/// w (1 / w): that is 1 to a rounding or two of fp32, which only fp32 shows.
+/// Whether `got` is not `want` bit for bit. The one share that holds the key has a weight w that is divided
+/// by itself, as w (1 / w): that is 1 to a rounding or two of fp32, which only fp32 shows.
 bool differs(const Case &c, double got, double want) {
   if (c.dtype == DType::F32 && c.num_splits > 1)
     return !(std::fabs(got - want) <= std::fabs(want) * 0x1p-22);
@@ -119,8 +119,8 @@ TEST_CASE("exact: q = 0 gives the mean of the visible v, and lse = ln(visible ke
 
 TEST_CASE("exact: each row retrieves one key, bit for bit") {
   for (Case c : variety()) {
-    // A key's number in binary, as 12 signs repeated three times: another key's score is lower by 6 at least. Times the
-    // scale, its probability is 0 in fp32.
+    // A key's number in binary, as 12 signs repeated three times: another key's score is lower by 6 at least.
+    // Times the scale, its probability is 0 in fp32.
     const auto code = [](int64_t key, int64_t column) {
       return column >= 36 ? 0.0f : key >> column % 12 & 1 ? 1.0f : -1.0f;
     };
@@ -142,7 +142,8 @@ TEST_CASE("exact: each row retrieves one key, bit for bit") {
         wrong += differs(c, actual.o[at * size_t(c.dimV()) + size_t(column)],
                          key < 0 ? 0.0 : double(positionCode(b, key, h / (c.hq / c.hk), column)));
       // 36 equal signs times 20; log2(e) and ln(2) are applied in between.
-      wrong_lse += key < 0 ? actual.lse[at] != double(c.lse_empty) : std::fabs(actual.lse[at] - 720) > 720 * 0x1p-21;
+      wrong_lse +=
+          key < 0 ? actual.lse[at] != double(c.lse_empty) : std::fabs(actual.lse[at] - 720) > 720 * 0x1p-21;
     });
     CHECK_MESSAGE(wrong == 0, "elements of o: " << c.text());
     CHECK_MESSAGE(wrong_lse == 0, "rows of lse: " << c.text());
@@ -157,7 +158,8 @@ TEST_CASE("exact: a window of one key copies v, whatever q and k are") {
       c.window_left = c.window_right = 0;
       c.num_splits = splits;
       c.fill = [](char tensor, int64_t b, int64_t row, int64_t head, int64_t column) {
-        return tensor == 'v' ? positionCode(b, row, head, column) : float((row * 7 + head + column * 3) % 5 - 2) / 4;
+        return tensor == 'v' ? positionCode(b, row, head, column)
+                             : float((row * 7 + head + column * 3) % 5 - 2) / 4;
       };
       const reference::Actual actual = run(c);
       int64_t wrong = 0;
@@ -172,12 +174,14 @@ TEST_CASE("exact: a window of one key copies v, whatever q and k are") {
 }
 
 TEST_CASE("exact: NaN and infinity go where the plain mathematics takes them") {
-  // One bad element of one tensor. Rows that see it (or own it, for q) follow fp64; the others are as if it were not
-  // there, but for a bad v in a key that a row does not see, where 0 * NaN is allowed as in a plain P V.
-  for (const Case &base : forEveryDtype({{.sq = 97, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
-                                         {.sq = 7, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
-                                         {.sq = 1, .sk = 130, .hq = 2, .hk = 1, .d = 40},
-                                         {.sq = 7, .sk = 300, .hq = 2, .hk = 1, .d = 40, .causal = true, .num_splits = 3}}))
+  // One bad element of one tensor. Rows that see it (or own it, for q) follow fp64; the others are as if it
+  // were not there, but for a bad v in a key that a row does not see, where 0 * NaN is allowed as in a plain
+  // P V.
+  for (const Case &base :
+       forEveryDtype({{.sq = 97, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
+                      {.sq = 7, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
+                      {.sq = 1, .sk = 130, .hq = 2, .hk = 1, .d = 40},
+                      {.sq = 7, .sk = 300, .hq = 2, .hk = 1, .d = 40, .causal = true, .num_splits = 3}}))
     for (char bad_tensor : {'q', 'k', 'v'})
       for (float bad : {kNaN, kInf, -kInf}) {
         Case c = base, clean = base;
@@ -218,11 +222,16 @@ TEST_CASE("exact: NaN and infinity go where the plain mathematics takes them") {
 }
 
 TEST_CASE("exact: the largest and smallest numbers of the storage type") {
-  for (Case c : forEveryDtype({{.sq = 20, .sk = 70, .d = 32}, {.sq = 97, .sk = 130, .d = 32, .causal = true}})) {
-    // v near the end of fp16's range: o is a mean and must not overflow on the way. Sums of v are exact in fp32. Subnormal q: scores near 0.
-    const float large = c.dtype == DType::F16 ? 65504.0f : 0x1p100f, small = c.dtype == DType::F16 ? 0x1p-24f : 0x1p-130f;
+  for (Case c :
+       forEveryDtype({{.sq = 20, .sk = 70, .d = 32}, {.sq = 97, .sk = 130, .d = 32, .causal = true}})) {
+    // v near the end of fp16's range: o is a mean and must not overflow on the way. Sums of v are exact in
+    // fp32. Subnormal q: scores near 0.
+    const float large = c.dtype == DType::F16 ? 65504.0f : 0x1p100f,
+                small = c.dtype == DType::F16 ? 0x1p-24f : 0x1p-130f;
     c.fill = [=](char tensor, int64_t, int64_t row, int64_t, int64_t column) {
-      return tensor == 'v' ? large : tensor == 'q' ? small * float(1 + column % 3) : float((row + column) % 3 - 1);
+      return tensor == 'v'   ? large
+             : tensor == 'q' ? small * float(1 + column % 3)
+                             : float((row + column) % 3 - 1);
     };
     const reference::Actual actual = run(c);
     int64_t wrong = 0;

@@ -12,8 +12,9 @@
 namespace flashplus::conformance {
 namespace {
 
-constexpr std::byte kPoison{0xff}; ///< 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
-constexpr int64_t kGuard = 128;    ///< Elements of poison before and after; keeps 256-byte alignment.
+constexpr std::byte kPoison{
+    0xff}; ///< 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
+constexpr int64_t kGuard = 128; ///< Elements of poison before and after; keeps 256-byte alignment.
 constexpr DLDataType kFloat32 = {kDLFloat, 32, 1}, kInt32 = {kDLInt, 32, 1};
 
 DLDataType typeOf(DType dtype) {
@@ -79,7 +80,8 @@ Instance::Instance(const Case &c) : case_(c) {
   r.lse_empty = p.lse_empty;
 }
 
-// --- tensors -----------------------------------------------------------------------------------------------------
+// --- tensors
+// -----------------------------------------------------------------------------------------------------
 
 View Instance::view(DLDataType type, const Layout &layout, int64_t rows, int64_t heads, int64_t dim) {
   View v;
@@ -126,15 +128,17 @@ DLTensor *Instance::finish(View &v, DLDataType type) {
 void Instance::write(View &v, char tensor, int64_t heads, int64_t dim) {
   const Case &p = case_;
   for (int64_t b = 0; b < p.batches(); ++b) {
-    const int64_t rows = tensor == 'q' ? p.lengthQ(b) : p.lengthK(b), start = tensor == 'q' ? p.startQ(b) : p.startK(b);
+    const int64_t rows = tensor == 'q' ? p.lengthQ(b) : p.lengthK(b),
+                  start = tensor == 'q' ? p.startQ(b) : p.startK(b);
     const int64_t entry = v.strides.b == 0 && !p.ragged() ? 0 : b; // broadcast: one set of values
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t h = 0; h < heads; ++h) {
-        const int64_t at = v.offset + (p.ragged() ? 0 : b * v.strides.b) + (start + i) * v.strides.s + h * v.strides.h;
+        const int64_t at =
+            v.offset + (p.ragged() ? 0 : b * v.strides.b) + (start + i) * v.strides.s + h * v.strides.h;
         for (int64_t c = 0; c < dim; ++c)
           reference::storeElement(v.memory->host.data(), p.dtype, at + c,
-                       p.fill ? p.fill(tensor, entry, i, h, c)
-                              : randomNormal(p.seed, tensor, p.first_batch + entry, i, h, c));
+                                  p.fill ? p.fill(tensor, entry, i, h, c)
+                                         : randomNormal(p.seed, tensor, p.first_batch + entry, i, h, c));
       }
   }
 }
@@ -194,7 +198,8 @@ void Instance::makeOutputs() {
   args_.tile_counter = static_cast<int64_t *>(tiles_.data());
 }
 
-// --- lengths and scores ------------------------------------------------------------------------------------------
+// --- lengths and scores
+// ------------------------------------------------------------------------------------------
 
 /// A compact tensor; `data` is copied.
 DLTensor *Instance::vector(const void *data, DLDataType type, std::vector<int64_t> shape) {
@@ -277,7 +282,8 @@ void Instance::makeScore() {
       int64_t at = 0;
       for (size_t d = 0; d < rank; ++d)
         at += i / compact[d] % aux.shape[d] * strides[d];
-      values[size_t(at)] = aux.values.empty() ? randomNormal(p.seed, aux.name[0], 0, 0, 0, i) : aux.values[size_t(i)];
+      values[size_t(at)] =
+          aux.values.empty() ? randomNormal(p.seed, aux.name[0], 0, 0, 0, i) : aux.values[size_t(i)];
     }
     DLTensor *tensor = vector(values.data(), kFloat32, aux.shape);
     std::copy(strides.begin(), strides.end(), tensor->strides);
@@ -305,7 +311,8 @@ void Instance::makeScore() {
       }
 }
 
-// --- outputs -----------------------------------------------------------------------------------------------------
+// --- outputs
+// -----------------------------------------------------------------------------------------------------
 
 void Instance::resetOutputs() {
   o_.memory->device.write(o_.memory->host);
@@ -358,7 +365,8 @@ reference::Actual Instance::unpack(const std::vector<std::byte> &o, const std::v
   return actual;
 }
 
-bool Instance::untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse, std::string &where) const {
+bool Instance::untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse,
+                         std::string &where) const {
   const size_t bytes = size_t(dtypeBytes(case_.dtype));
   std::vector<std::byte> rest_o = o, rest_lse = lse;
   forValidRows([&](int64_t, int64_t, int64_t at_o, int64_t at_lse) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A Case with memory: its tensors on the host and on the device, the arguments of the call and the reference's view of
-// the same numbers. Whatever is not a valid token, before, between and after, is NaN; outputs are NaN before a run.
+// A Case with memory: its tensors on the host and on the device, the arguments of the call and the
+// reference's view of the same numbers. Whatever is not a valid token, before, between and after, is NaN;
+// outputs are NaN before a run.
 #pragma once
 
 #include "reference/compare.h"
@@ -48,7 +49,8 @@ public:
   /// o and lse in the layout of reference::Output; rows outside the sequences are 0.
   reference::Actual unpack(const std::vector<std::byte> &o, const std::vector<std::byte> &lse) const;
   /// Whether everything but the valid rows' elements is still poison; names the first place that is not.
-  bool untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse, std::string &where) const;
+  bool untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse,
+                 std::string &where) const;
 
 private:
   void makeInputs();

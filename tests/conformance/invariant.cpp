@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a result may not depend on, bit for bit: the rest of the batch (when asked for), how sequences are packed, and
-// what other threads do.
+// What a result may not depend on, bit for bit: the rest of the batch (when asked for), how sequences are
+// packed, and what other threads do.
 #include "tests/conformance/check.h"
 
 #include <doctest/doctest.h>
@@ -47,8 +47,13 @@ TEST_CASE("invariant: a sequence alone equals it inside a batch") {
            {.batch = 5, .sq = 1, .sk = 1000, .hq = 4, .hk = 1, .causal = true},
            {.batch = 3, .sq = 150, .sk = 200, .used_q = {1, 150, 20}, .used_k = {200, 9, 64}, .causal = true},
            {.ragged_q = {1, 200, 7, 64}, .ragged_k = {300, 200, 70, 1000}, .causal = true},
-           {.hq = 4, .hk = 2, .d = 33, .ragged_q = {1, 200, 7}, .ragged_k = {300, 200, 70}, .window_left = 50,
-            .alibi = Alibi::PerHead},
+           {.hq = 4,
+           .hk = 2,
+           .d = 33,
+           .ragged_q = {1, 200, 7},
+           .ragged_k = {300, 200, 70},
+           .window_left = 50,
+           .alibi = Alibi::PerHead},
        })) {
     c.batch_invariant = true;
     c.num_splits = 0;
@@ -76,7 +81,8 @@ TEST_CASE("invariant: dense, packed and partly used sequences are the same probl
 }
 
 TEST_CASE("invariant: lse may be left out") {
-  for (Case c : forEveryDtype({{.sq = 97, .sk = 130, .causal = true}, {.sq = 7, .sk = 300, .num_splits = 3}})) {
+  for (Case c :
+       forEveryDtype({{.sq = 97, .sk = 130, .causal = true}, {.sq = 7, .sk = 300, .num_splits = 3}})) {
     const reference::Actual with = run(c);
     c.want_lse = false;
     CHECK_MESSAGE(with.o == run(c).o, c.text());
@@ -84,10 +90,11 @@ TEST_CASE("invariant: lse may be left out") {
 }
 
 TEST_CASE("invariant: many threads, one context") {
-  const std::vector<Case> cases = forEveryDtype({{.batch = 2, .sq = 97, .sk = 130, .hq = 4, .hk = 2, .causal = true},
-                                                 {.sq = 7, .sk = 500, .num_splits = 3},
-                                                 {.ragged_q = {3, 0, 70}, .ragged_k = {50, 5, 70}, .causal = true},
-                                                 {.batch = 3, .sq = 1, .sk = 300, .hq = 8, .d = 33, .softcap = 3}});
+  const std::vector<Case> cases =
+      forEveryDtype({{.batch = 2, .sq = 97, .sk = 130, .hq = 4, .hk = 2, .causal = true},
+                     {.sq = 7, .sk = 500, .num_splits = 3},
+                     {.ragged_q = {3, 0, 70}, .ragged_k = {50, 5, 70}, .causal = true},
+                     {.batch = 3, .sq = 1, .sk = 300, .hq = 8, .d = 33, .softcap = 3}});
   std::vector<Outputs> expected;
   for (const Case &c : cases) {
     Instance instance(c);
@@ -141,12 +148,13 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
       const Session &s = Session::get();
       for (int round = 0; round < 20; ++round) {
         const DeviceBuffer &workspace = workspaces[size_t(t)];
-        if (flashplus_plan_run(plan.get(), &instances[size_t(t)]->args(), workspace.data(), workspace.size(), nullptr) !=
-                FLASHPLUS_OK ||
+        if (flashplus_plan_run(plan.get(), &instances[size_t(t)]->args(), workspace.data(), workspace.size(),
+                               nullptr) != FLASHPLUS_OK ||
             flashplus_synchronize(s.context(), s.device(), nullptr) != FLASHPLUS_OK)
           ++failed;
         else
-          different += instances[size_t(t)]->readO() != expected.o || instances[size_t(t)]->readLse() != expected.lse;
+          different +=
+              instances[size_t(t)]->readO() != expected.o || instances[size_t(t)]->readLse() != expected.lse;
       }
     });
   for (std::thread &t : threads)
@@ -156,17 +164,20 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
 }
 
 TEST_CASE("invariant: a plan runs every problem within its bounds") {
-  for (const Case &largest : forEveryDtype({{.batch = 3, .sq = 97, .sk = 300, .hq = 4, .hk = 2, .causal = true},
-                                            {.batch = 3, .sq = 9, .sk = 700, .hq = 4, .hk = 2, .causal = true, .num_splits = 3}})) {
+  for (const Case &largest :
+       forEveryDtype({{.batch = 3, .sq = 97, .sk = 300, .hq = 4, .hk = 2, .causal = true},
+                      {.batch = 3, .sq = 9, .sk = 700, .hq = 4, .hk = 2, .causal = true, .num_splits = 3}})) {
     const PlanPtr plan = makePlan(Instance(largest));
-    for (auto [batch, sq, sk] : {std::tuple<int64_t, int64_t, int64_t>{3, 9, 300}, {1, 1, 1}, {2, 5, 0}, {0, 1, 1}}) {
+    for (auto [batch, sq, sk] :
+         {std::tuple<int64_t, int64_t, int64_t>{3, 9, 300}, {1, 1, 1}, {2, 5, 0}, {0, 1, 1}}) {
       Case c = largest;
       c.batch = batch;
       c.sq = sq;
       c.sk = sk;
       Instance instance(c);
       const Outputs outputs = runPlan(instance, *plan);
-      CHECK_MESSAGE(reference::compare(instance.reference(), instance.unpack(outputs.o, outputs.lse)).good(), c.text());
+      CHECK_MESSAGE(reference::compare(instance.reference(), instance.unpack(outputs.o, outputs.lse)).good(),
+                    c.text());
       std::string where;
       CHECK_MESSAGE(instance.untouched(outputs.o, outputs.lse, where), where << ": " << c.text());
     }

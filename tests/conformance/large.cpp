@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Tensors that reach past 2^31 elements. Strides are huge and rows few: on the host the memory is mapped and hardly
-// touched; on a device it must be real, so that --large is needed.
+// Tensors that reach past 2^31 elements. Strides are huge and rows few: on the host the memory is mapped and
+// hardly touched; on a device it must be real, so that --large is needed.
 #include "tests/conformance/check.h"
 
 #include "reference/numeric.h"
@@ -26,23 +26,31 @@ class Sparse {
 public:
   Sparse(Shape shape, reference::Strides strides, char tensor)
       : shape_(shape), strides_(strides),
-        bytes_(size_t((shape.batch - 1) * strides.b + (shape.rows - 1) * strides.s + (shape.heads - 1) * strides.h +
-                      shape.dim) * 2) {
-    host_ = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        bytes_(size_t((shape.batch - 1) * strides.b + (shape.rows - 1) * strides.s +
+                      (shape.heads - 1) * strides.h + shape.dim) *
+               2) {
+    host_ =
+        ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     REQUIRE(host_ != MAP_FAILED);
     if (!Session::get().onCpu())
       device_ = DeviceBuffer(bytes_);
     forRows([&](int64_t b, int64_t i, int64_t h, int64_t at) {
       for (int64_t c = 0; c < shape_.dim; ++c)
-        reference::storeElement(host_, DType::BF16, at + c,
-                                tensor == 'o' ? kNaN : float((b * 5 + i * 13 + h * 7 + c * (tensor - 'a')) % 19 - 9) / 6);
+        reference::storeElement(
+            host_, DType::BF16, at + c,
+            tensor == 'o' ? kNaN : float((b * 5 + i * 13 + h * 7 + c * (tensor - 'a')) % 19 - 9) / 6);
       copy(at, /*to_device=*/true);
     });
     const DLDevice device = Session::get().device();
     dl_shape_ = {shape.batch, shape.rows, shape.heads, shape.dim};
     dl_strides_ = {strides.b, strides.s, strides.h, 1};
-    tensor_ = {device_.data() ? device_.data() : host_, device, 4, {kDLBfloat, 16, 1}, dl_shape_.data(),
-               dl_strides_.data(), 0};
+    tensor_ = {device_.data() ? device_.data() : host_,
+               device,
+               4,
+               {kDLBfloat, 16, 1},
+               dl_shape_.data(),
+               dl_strides_.data(),
+               0};
   }
   ~Sparse() { ::munmap(host_, bytes_); }
   Sparse(const Sparse &) = delete;
@@ -98,15 +106,18 @@ private:
 };
 
 /// One dimension takes q, k, v and o past 2^31 elements.
-void checkPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, reference::Strides k_strides, int splits,
-               bool ragged = false) {
-  Sparse q(q_shape, q_strides, 'q'), k(k_shape, k_strides, 'k'), v(k_shape, k_strides, 'v'), o(q_shape, q_strides, 'o');
+void checkPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, reference::Strides k_strides,
+               int splits, bool ragged = false) {
+  Sparse q(q_shape, q_strides, 'q'), k(k_shape, k_strides, 'k'), v(k_shape, k_strides, 'v'),
+      o(q_shape, q_strides, 'o');
   CHECK(q.elements() > int64_t(1) << 31);
   CHECK(k.elements() > int64_t(1) << 31);
   const std::vector<int32_t> cu_q = {0, int32_t(q_shape.rows / 3), int32_t(q_shape.rows)},
                              cu_k = {0, int32_t(k_shape.rows / 3), int32_t(k_shape.rows)};
-  const auto *raw_q = reinterpret_cast<const std::byte *>(cu_q.data()), *raw_k = reinterpret_cast<const std::byte *>(cu_k.data());
-  const DeviceBuffer device_q(std::vector<std::byte>(raw_q, raw_q + 12)), device_k(std::vector<std::byte>(raw_k, raw_k + 12));
+  const auto *raw_q = reinterpret_cast<const std::byte *>(cu_q.data()),
+             *raw_k = reinterpret_cast<const std::byte *>(cu_k.data());
+  const DeviceBuffer device_q(std::vector<std::byte>(raw_q, raw_q + 12)),
+      device_k(std::vector<std::byte>(raw_k, raw_k + 12));
   int64_t three = 3, one = 1;
   DLTensor cu_q_tensor = {device_q.data(), Session::get().device(), 1, {kDLInt, 32, 1}, &three, &one, 0},
            cu_k_tensor = {device_k.data(), Session::get().device(), 1, {kDLInt, 32, 1}, &three, &one, 0};
@@ -178,7 +189,8 @@ TEST_CASE("large: heads past 2^31 elements") {
 TEST_CASE("large: batch entries past 2^31 elements") {
   if (unavailable())
     return;
-  checkPast({3, 9, 2, 32}, {3, 70, 1, 32}, {kPast / 2 / 8 * 8 + 8, 64, 32}, {kPast / 2 / 8 * 8 + 8, 32, 32}, 1);
+  checkPast({3, 9, 2, 32}, {3, 70, 1, 32}, {kPast / 2 / 8 * 8 + 8, 64, 32}, {kPast / 2 / 8 * 8 + 8, 32, 32},
+            1);
 }
 
 TEST_CASE("large: packed sequences past 2^31 elements") {

@@ -20,7 +20,15 @@ std::vector<Case> everyHeight(Case c) {
 }
 
 Case withLayout(const Layout &l, int64_t d = 64) {
-  return {.batch = 2, .sk = 70, .hq = 4, .hk = 2, .d = d, .q_layout = l, .k_layout = l, .v_layout = l, .o_layout = l};
+  return {.batch = 2,
+          .sk = 70,
+          .hq = 4,
+          .hk = 2,
+          .d = d,
+          .q_layout = l,
+          .k_layout = l,
+          .v_layout = l,
+          .o_layout = l};
 }
 
 int64_t alignmentOf(const Case &c) { return inspect(*makePlan(Instance(c))).alignment; }
@@ -45,8 +53,9 @@ TEST_CASE("layout: any order of the dimensions") {
 }
 
 TEST_CASE("layout: rows and bases that are aligned to an element only") {
-  for (const Layout &l : {Layout{.gap = 1}, Layout{.shift = 1}, Layout{.gap = 3, .shift = 5},
-                          Layout{.order = Order::Bhsd, .gap = 2, .shift = 2}, Layout{.order = Order::Sbhd, .shift = 3}})
+  for (const Layout &l :
+       {Layout{.gap = 1}, Layout{.shift = 1}, Layout{.gap = 3, .shift = 5},
+        Layout{.order = Order::Bhsd, .gap = 2, .shift = 2}, Layout{.order = Order::Sbhd, .shift = 3}})
     for (int64_t d : {64, 80}) {
       const Case c = withLayout(l, d);
       CHECK(alignmentOf(c) == dtypeBytes(c.dtype));
@@ -64,9 +73,21 @@ TEST_CASE("layout: rows and bases that are aligned to an element only") {
 TEST_CASE("layout: packed qkv, read where it lies") {
   for (const Layout &l : {Layout{}, Layout{.order = Order::Bhsd}, Layout{.gap = 8}, Layout{.shift = 1}})
     for (auto [hq, hk] : {std::pair<int64_t, int64_t>{3, 3}, {4, 2}})
-      check(forEveryDtype({{.batch = 2, .sq = 70, .sk = 70, .hq = hq, .hk = hk, .d = 48, .causal = true, .q_layout = l,
+      check(forEveryDtype({{.batch = 2,
+                            .sq = 70,
+                            .sk = 70,
+                            .hq = hq,
+                            .hk = hk,
+                            .d = 48,
+                            .causal = true,
+                            .q_layout = l,
                             .packed_qkv = true}}));
-  check(forEveryDtype({{.hq = 4, .hk = 2, .d = 48, .ragged_q = {5, 0, 70}, .ragged_k = {5, 0, 70}, .causal = true,
+  check(forEveryDtype({{.hq = 4,
+                        .hk = 2,
+                        .d = 48,
+                        .ragged_q = {5, 0, 70},
+                        .ragged_k = {5, 0, 70},
+                        .causal = true,
                         .packed_qkv = true}}));
 }
 

@@ -11,8 +11,9 @@ using namespace flashplus::conformance;
 
 namespace {
 
-constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},   {1, 100},  {5, 20},   {20, 5},   {20, 20}, {7, 300},
-                                                   {100, 1}, {130, 70}, {70, 130}, {128, 128}, {200, 64}, {97, 300}};
+constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},    {1, 100},   {5, 20},   {20, 5},
+                                                   {20, 20},  {7, 300},   {100, 1},  {130, 70},
+                                                   {70, 130}, {128, 128}, {200, 64}, {97, 300}};
 
 std::vector<Case> onShapes(const Case &base) {
   std::vector<Case> cases;
@@ -46,10 +47,10 @@ TEST_CASE("mask: rows that see no key give 0 and the caller's lse") {
 
 TEST_CASE("mask: windows") {
   constexpr int kMost = std::numeric_limits<int>::max();
-  constexpr std::pair<int, int> windows[] = {{0, 0},   {1, 0},   {5, 0},    {0, 5},   {3, -1},      {-1, 3},
-                                             {7, 11},  {64, 64}, {63, 0},   {64, 0},  {0, -1},      {-1, 0},
-                                             {65, 1},  {1, 65},  {1000, 0}, {0, 1000}, {1000, 1000}, {kMost, kMost},
-                                             {kMost, 0}, {0, kMost}, {200, -1}, {-1, 200}};
+  constexpr std::pair<int, int> windows[] = {
+      {0, 0},       {1, 0},         {5, 0},     {0, 5},     {3, -1},   {-1, 3},  {7, 11},   {64, 64},
+      {63, 0},      {64, 0},        {0, -1},    {-1, 0},    {65, 1},   {1, 65},  {1000, 0}, {0, 1000},
+      {1000, 1000}, {kMost, kMost}, {kMost, 0}, {0, kMost}, {200, -1}, {-1, 200}};
   for (auto [left, right] : windows)
     check(forEveryDtype(onShapes({.hk = 2, .d = 32, .window_left = left, .window_right = right})));
 }

@@ -13,7 +13,8 @@ int64_t Case::start(const std::vector<int64_t> &lengths, int64_t b) {
   return lengths.empty() ? 0 : std::accumulate(lengths.begin(), lengths.begin() + b, int64_t(0));
 }
 
-int64_t Case::length(const std::vector<int64_t> &ragged, const std::vector<int32_t> &used, int64_t dense, int64_t b) {
+int64_t Case::length(const std::vector<int64_t> &ragged, const std::vector<int32_t> &used, int64_t dense,
+                     int64_t b) {
   const int64_t n = ragged.empty() ? dense : ragged[size_t(b)];
   return used.empty() ? n : std::min<int64_t>(n, used[size_t(b)]);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One attention problem as a test writes it down. A test lists what differs from the defaults; instance.h makes
-// tensors of it, check.h runs and judges it.
+// One attention problem as a test writes it down. A test lists what differs from the defaults; instance.h
+// makes tensors of it, check.h runs and judges it.
 #pragma once
 
 #include "spec/dtype.h"
@@ -47,10 +47,11 @@ struct Case {
   int64_t hq = 2, hk = 1;
   int64_t d = 64, dv = 0; ///< dv 0: as d.
 
-  std::vector<int64_t> ragged_q, ragged_k; ///< Lengths of the sequences; makes the problem ragged, `batch` is unused.
-  int64_t tail_q = 0, tail_k = 0;          ///< Rows after the last sequence.
-  int64_t max_q = -1, max_k = -1;          ///< max_seqlen; -1: the true maximum.
-  std::vector<int32_t> used_q, used_k;     ///< seqused; empty: none.
+  std::vector<int64_t> ragged_q,
+      ragged_k;                   ///< Lengths of the sequences; makes the problem ragged, `batch` is unused.
+  int64_t tail_q = 0, tail_k = 0; ///< Rows after the last sequence.
+  int64_t max_q = -1, max_k = -1; ///< max_seqlen; -1: the true maximum.
+  std::vector<int32_t> used_q, used_k; ///< seqused; empty: none.
 
   bool causal = false;
   int window_left = -1, window_right = -1;
@@ -80,7 +81,9 @@ struct Case {
   float softmaxScale() const { return scale.value_or(1.0f / std::sqrt(float(d))); }
   int windowRight() const { return causal ? 0 : window_right; }
 
-  int64_t startQ(int64_t b) const { return start(ragged_q, b); } ///< First row of a sequence when ragged, else 0.
+  int64_t startQ(int64_t b) const {
+    return start(ragged_q, b);
+  } ///< First row of a sequence when ragged, else 0.
   int64_t startK(int64_t b) const { return start(ragged_k, b); }
   int64_t lengthQ(int64_t b) const { return length(ragged_q, used_q, sq, b); } ///< Rows in use.
   int64_t lengthK(int64_t b) const { return length(ragged_k, used_k, sk, b); }
@@ -100,7 +103,8 @@ struct Case {
 
 private:
   static int64_t start(const std::vector<int64_t> &lengths, int64_t b);
-  static int64_t length(const std::vector<int64_t> &ragged, const std::vector<int32_t> &used, int64_t dense, int64_t b);
+  static int64_t length(const std::vector<int64_t> &ragged, const std::vector<int32_t> &used, int64_t dense,
+                        int64_t b);
 };
 
 /// Each of `cases` once per storage type of the device.

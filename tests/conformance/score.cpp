@@ -62,10 +62,12 @@ TEST_CASE("score: text with tensors") {
   checkScore({.causal = true,
               .score = "s + bias[b, h, q, k]",
               .aux = {{.name = "bias", .shape = {2, 4, 97, 133}, .transposed = true}}});
-  checkScore({.score = "s * gain[hk] + shift[b]", .aux = {{.name = "gain", .shape = {2}}, {.name = "shift", .shape = {2}}}});
+  checkScore({.score = "s * gain[hk] + shift[b]",
+              .aux = {{.name = "gain", .shape = {2}}, {.name = "shift", .shape = {2}}}});
   // An index that is itself read from a tensor.
   checkScore({.score = "s + table[bucket[k]]",
-              .aux = {{.name = "table", .shape = {3}}, {.name = "bucket", .shape = {133}, .values = cycle(133, 5)}}});
+              .aux = {{.name = "table", .shape = {3}},
+                      {.name = "bucket", .shape = {133}, .values = cycle(133, 5)}}});
   // Relative position: one tensor over q - k.
   checkScore({.score = "s + rel[h, q - k + 133]", .aux = {{.name = "rel", .shape = {4, 240}}}});
 }
@@ -82,7 +84,10 @@ TEST_CASE("score: documents, a mask that is data; some rows see nothing") {
 TEST_CASE("score: text with scalars") {
   checkScore({.score = "a * s + c", .scalars = {{"a", 0.3f}, {"c", -2.0f}}});
   checkScore({.causal = true, .score = "min(max(s, lo), hi)", .scalars = {{"lo", -0.5f}, {"hi", 0.75f}}});
-  checkScore({.softcap = 3, .alibi = Alibi::PerHead, .score = "s * w - w2", .scalars = {{"w", 1.5f}, {"w2", 0.25f}}});
+  checkScore({.softcap = 3,
+              .alibi = Alibi::PerHead,
+              .score = "s * w - w2",
+              .scalars = {{"w", 1.5f}, {"w2", 0.25f}}});
 }
 
 TEST_CASE("score: positions and lengths") {

@@ -81,8 +81,8 @@ void Session::record(DType dtype, const reference::Comparison &c, const std::str
 std::string Session::summary() const {
   char line[512];
   std::string text = "\nconformance on " + options_.device + "\n";
-  std::snprintf(line, sizeof line, "%-6s %6s %10s %16s %16s   %s\n", "dtype", "cases", "rows", "o error/bound",
-                "lse error/bound", "where o is worst");
+  std::snprintf(line, sizeof line, "%-6s %6s %10s %16s %16s   %s\n", "dtype", "cases", "rows",
+                "o error/bound", "lse error/bound", "where o is worst");
   text += line;
   for (const auto &[dtype, t] : tallies_) {
     std::snprintf(line, sizeof line, "%-6s %6lld %10lld %16.3f %16.3f   %s\n",
@@ -102,9 +102,12 @@ std::string Session::summary() const {
 
 DeviceBuffer::DeviceBuffer(size_t bytes) : size_(bytes) {
   const Session &s = Session::get();
-  require(flashplus_device_malloc(s.context(), s.device(), bytes, &data_), "flashplus_device_malloc");
+  if (bytes)
+    require(flashplus_device_malloc(s.context(), s.device(), bytes, &data_), "flashplus_device_malloc");
 }
-DeviceBuffer::DeviceBuffer(const std::vector<std::byte> &content) : DeviceBuffer(content.size()) { write(content); }
+DeviceBuffer::DeviceBuffer(const std::vector<std::byte> &content) : DeviceBuffer(content.size()) {
+  write(content);
+}
 DeviceBuffer::DeviceBuffer(DeviceBuffer &&other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 DeviceBuffer &DeviceBuffer::operator=(DeviceBuffer &&other) noexcept {
@@ -129,13 +132,14 @@ std::vector<std::byte> DeviceBuffer::read() const {
   const Session &s = Session::get();
   std::vector<std::byte> content(size_);
   if (size_)
-    require(flashplus_copy_to_host(s.context(), s.device(), content.data(), data_, size_), "flashplus_copy_to_host");
+    require(flashplus_copy_to_host(s.context(), s.device(), content.data(), data_, size_),
+            "flashplus_copy_to_host");
   return content;
 }
 
 void require(flashplus_status status, const std::string &what) {
-  REQUIRE_MESSAGE(status == FLASHPLUS_OK,
-                  what << ": " << std::string(flashplus_status_name(status)) << ": " << std::string(flashplus_last_error()));
+  REQUIRE_MESSAGE(status == FLASHPLUS_OK, what << ": " << std::string(flashplus_status_name(status)) << ": "
+                                               << std::string(flashplus_last_error()));
 }
 
 } // namespace flashplus::conformance

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What one run of the suite has: the device that it runs on, one library context, and the account that is printed at
-// the end. Device memory goes through the C API, so that the same tests run on every device.
+// What one run of the suite has: the device that it runs on, one library context, and the account that is
+// printed at the end. Device memory goes through the C API, so that the same tests run on every device.
 #pragma once
 
 #include "reference/compare.h"
@@ -19,7 +19,8 @@ namespace flashplus::conformance {
 struct Options {
   std::string device = "cpu"; ///< cpu or cuda:N
   std::string cache_dir;      ///< "": no disk cache, every kernel is compiled by this run.
-  bool large = false;         ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
+  bool large =
+      false; ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
 };
 
 class Session {

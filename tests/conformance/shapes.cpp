@@ -11,7 +11,8 @@ using namespace flashplus::conformance;
 
 namespace {
 
-/// Lengths of query sequences that meet every schedule of every target: one row, a short tile, a tall tile and a rest.
+/// Lengths of query sequences that meet every schedule of every target: one row, a short tile, a tall tile
+/// and a rest.
 constexpr std::array<int64_t, 3> kHeights = {1, 7, 97};
 
 std::vector<Case> everyHeight(Case c) {
@@ -24,25 +25,36 @@ std::vector<Case> everyHeight(Case c) {
   return cases;
 }
 
+void append(std::vector<Case> &cases, const std::vector<Case> &more) {
+  cases.insert(cases.end(), more.begin(), more.end());
+}
+
 } // namespace
 
 TEST_SUITE_BEGIN("shapes");
 
 TEST_CASE("shapes: every head dim that is a multiple of 8") {
+  std::vector<Case> cases;
   for (int64_t d = 8; d <= 256; d += 8)
-    check(forEveryDtype(everyHeight({.d = d, .causal = d % 16 == 0})));
+    append(cases, everyHeight({.d = d, .causal = d % 16 == 0}));
+  check(forEveryDtype(cases));
 }
 
 TEST_CASE("shapes: head dims that need padding") {
+  std::vector<Case> cases;
   for (int64_t d : {1, 2, 3, 7, 9, 17, 33, 100, 127, 129, 255})
-    check(forEveryDtype(everyHeight({.d = d, .causal = d % 3 == 0})));
+    append(cases, everyHeight({.d = d, .causal = d % 3 == 0}));
+  check(forEveryDtype(cases));
 }
 
 TEST_CASE("shapes: head dim of v differs") {
-  constexpr std::pair<int64_t, int64_t> dims[] = {{64, 128}, {128, 64}, {192, 128}, {8, 256}, {256, 8}, {40, 72},
-                                                  {96, 17},  {17, 96},  {33, 100},  {1, 255}, {255, 1}, {24, 16}};
+  constexpr std::pair<int64_t, int64_t> dims[] = {{64, 128}, {128, 64}, {192, 128}, {8, 256},
+                                                  {256, 8},  {40, 72},  {96, 17},   {17, 96},
+                                                  {33, 100}, {1, 255},  {255, 1},   {24, 16}};
+  std::vector<Case> cases;
   for (auto [d, dv] : dims)
-    check(forEveryDtype(everyHeight({.d = d, .dv = dv})));
+    append(cases, everyHeight({.d = d, .dv = dv}));
+  check(forEveryDtype(cases));
 }
 
 TEST_CASE("shapes: heads, groups of heads and batches") {
@@ -59,7 +71,10 @@ TEST_CASE("shapes: sequence lengths around the edges of tiles and register block
   for (bool causal : {false, true})
     for (int64_t sq : {1, 2, 5, 6, 11, 12, 13, 15, 16, 17, 63, 64, 65, 95, 96, 97, 127, 128, 129, 200})
       for (int64_t sk : {1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200})
-        cases.push_back({.dtype = (sq + sk) % 2 ? DType::F16 : DType::BF16, .sq = sq, .sk = sk, .d = 32,
+        cases.push_back({.dtype = (sq + sk) % 2 ? DType::F16 : DType::BF16,
+                         .sq = sq,
+                         .sk = sk,
+                         .d = 32,
                          .causal = causal});
   check(cases);
 }
@@ -80,7 +95,13 @@ TEST_CASE("shapes: no keys") {
       check(forEveryDtype({
           {.batch = 2, .sq = 1, .sk = 0, .lse_empty = empty, .num_splits = splits},
           {.batch = 2, .sq = 7, .sk = 0, .causal = true, .lse_empty = empty, .num_splits = splits},
-          {.batch = 2, .sq = 130, .sk = 0, .window_left = 3, .window_right = 3, .lse_empty = empty, .num_splits = splits},
+          {.batch = 2,
+           .sq = 130,
+           .sk = 0,
+           .window_left = 3,
+           .window_right = 3,
+           .lse_empty = empty,
+           .num_splits = splits},
       }));
 }
 

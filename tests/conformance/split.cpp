@@ -33,8 +33,17 @@ TEST_CASE("split: with every mask, score and length") {
 }
 
 TEST_CASE("split: head dims and layouts of the combination") {
-  for (auto [d, dv] : {std::pair<int64_t, int64_t>{8, 8}, {33, 33}, {100, 64}, {128, 128}, {64, 255}, {256, 256}})
-    check(forEveryDtype({{.batch = 2, .sq = 5, .sk = 200, .hq = 4, .hk = 2, .d = d, .dv = dv, .lse_gap = 3, .num_splits = 3,
+  for (auto [d, dv] :
+       {std::pair<int64_t, int64_t>{8, 8}, {33, 33}, {100, 64}, {128, 128}, {64, 255}, {256, 256}})
+    check(forEveryDtype({{.batch = 2,
+                          .sq = 5,
+                          .sk = 200,
+                          .hq = 4,
+                          .hk = 2,
+                          .d = d,
+                          .dv = dv,
+                          .lse_gap = 3,
+                          .num_splits = 3,
                           .o_layout = {.order = Layout::Order::Bhsd, .gap = 5, .shift = 1}}}));
 }
 

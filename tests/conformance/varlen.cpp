@@ -38,11 +38,13 @@ TEST_CASE("varlen: rows after the last sequence are neither read nor written") {
 TEST_CASE("varlen: max_seqlen far larger than true") {
   check(forEveryDtype(withMasks(
       {.ragged_q = kQ, .ragged_k = kK, .tail_q = 300, .tail_k = 200, .max_q = 1 << 20, .max_k = 1 << 24})));
-  check(forEveryDtype({{.ragged_q = {1, 1, 1}, .ragged_k = {40, 3, 70}, .max_q = 4000, .max_k = 4000, .num_splits = 0}}));
+  check(forEveryDtype(
+      {{.ragged_q = {1, 1, 1}, .ragged_k = {40, 3, 70}, .max_q = 4000, .max_k = 4000, .num_splits = 0}}));
 }
 
 TEST_CASE("varlen: one query row a sequence") {
-  check(forEveryDtype(withMasks({.hq = 8, .hk = 2, .ragged_q = {1, 1, 0, 1, 1}, .ragged_k = {1, 100, 64, 257, 0}})));
+  check(forEveryDtype(
+      withMasks({.hq = 8, .hk = 2, .ragged_q = {1, 1, 0, 1, 1}, .ragged_k = {1, 100, 64, 257, 0}})));
 }
 
 TEST_CASE("varlen: many short sequences") {
@@ -81,7 +83,12 @@ TEST_CASE("varlen: scores know the sequence's own lengths and batch entry") {
       {.ragged_q = kQ, .ragged_k = kK, .alibi = Alibi::PerBatch},
       {.ragged_q = kQ, .ragged_k = kK, .causal = true, .alibi = Alibi::PerHead},
       {.ragged_q = kQ, .ragged_k = kK, .score = "s + 0.1 * b - k / sk + q / sq"},
-      {.batch = 3, .sq = 9, .sk = 70, .used_q = {3, 9, 0}, .used_k = {64, 3, 70}, .score = "s * (sk - k) / sk + sq"},
+      {.batch = 3,
+       .sq = 9,
+       .sk = 70,
+       .used_q = {3, 9, 0},
+       .used_k = {64, 3, 70},
+       .score = "s * (sk - k) / sk + sq"},
   }));
 }
 
