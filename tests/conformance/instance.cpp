@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::byte kPoison{
     0xff}; ///< 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
-constexpr int64_t kGuard = 128; ///< Elements of poison before and after; keeps 256-byte alignment.
+constexpr int64_t kTilesBefore = 1000; ///< The kernel adds to what is in the counter.
+constexpr int64_t kGuard = 128;        ///< Elements of poison before and after; keeps 256-byte alignment.
 constexpr DLDataType kFloat32 = {kDLFloat, 32, 1}, kInt32 = {kDLInt, 32, 1};
 
 DLDataType typeOf(DType dtype) {
@@ -194,7 +195,7 @@ void Instance::makeOutputs() {
   if (p.want_lse)
     args_.lse = lse;
 
-  tiles_ = DeviceBuffer(std::vector<std::byte>(sizeof(int64_t)));
+  tiles_ = DeviceBuffer(sizeof(int64_t));
   args_.tile_counter = static_cast<int64_t *>(tiles_.data());
 }
 
@@ -317,14 +318,16 @@ void Instance::makeScore() {
 void Instance::resetOutputs() {
   o_.memory->device.write(o_.memory->host);
   lse_.memory->device.write(lse_.memory->host);
-  tiles_.write(std::vector<std::byte>(sizeof(int64_t)));
+  std::vector<std::byte> tiles(sizeof kTilesBefore);
+  std::memcpy(tiles.data(), &kTilesBefore, sizeof kTilesBefore);
+  tiles_.write(tiles);
 }
 
 int64_t Instance::readTiles() const {
   const std::vector<std::byte> bytes = tiles_.read();
   int64_t value;
   std::memcpy(&value, bytes.data(), sizeof value);
-  return value;
+  return value - kTilesBefore;
 }
 
 bool Instance::inputsUnchanged() const {

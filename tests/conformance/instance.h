@@ -38,11 +38,12 @@ public:
   const flashplus_forward_args &args() const { return args_; }
   const reference::Problem &reference() const { return reference_; }
 
-  /// Poison into o and lse, 0 into the tile counter.
+  /// Poison into o and lse, a known number into the tile counter.
   void resetOutputs();
   /// What lies in o's and lse's memory on the device now.
   std::vector<std::byte> readO() const { return o_.memory->device.read(); }
   std::vector<std::byte> readLse() const { return lse_.memory->device.read(); }
+  /// Tiles counted since.
   int64_t readTiles() const;
   bool inputsUnchanged() const;
 
