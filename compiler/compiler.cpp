@@ -3,6 +3,7 @@
 
 #include "compiler/codegen/codegen.h"
 #include "compiler/codegen/nvjitlink.h"
+#include "compiler/codegen/ptxas.h"
 #include "compiler/passes/Passes.h"
 #include "templates/plan.h"
 
@@ -11,6 +12,8 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/Config/llvm-config.h"
+#include "llvm/IR/InstIterator.h"
+#include "llvm/IR/Instructions.h"
 #include "llvm/IR/LLVMContext.h"
 
 #include <chrono>
@@ -40,6 +43,14 @@ const DialectRegistry &dialects() {
     return r;
   }();
   return registry;
+}
+
+/// The translation leaves the attribute out, and without it a barrier may be moved into a branch.
+void markInlinePtxConvergent(llvm::Module &module) {
+  for (llvm::Function &function : module)
+    for (llvm::Instruction &instruction : llvm::instructions(function))
+      if (auto *call = llvm::dyn_cast<llvm::CallInst>(&instruction); call && call->isInlineAsm())
+        call->addFnAttr(llvm::Attribute::Convergent);
 }
 
 /// One compilation: an MLIR and an LLVM context of its own, advanced stage by stage.
@@ -79,6 +90,8 @@ public:
     if (failed(passes.run(*module_)))
       return failure("lowering");
     llvm_module_ = translateModuleToLLVMIR(*module_, llvm_context_);
+    if (llvm_module_)
+      markInlinePtxConvergent(*llvm_module_);
     return llvm_module_ ? Status::ok() : failure("translation to LLVM IR");
   }
 
@@ -144,6 +157,35 @@ std::string describeResources(const Artifact &a) {
          a.provenance + "\n";
 }
 
+/// PTX -> cubin in `artifact`, if there is an assembler that can; else it stays PTX.
+Status assemble(Artifact &artifact, const std::string &ptx, const attn::KernelDescription &kernel,
+                const char *nvjitlink) {
+  const std::string chip = kernel.target.chipName();
+  Result<Cubin> cubin = Cubin();
+  std::string assembler;
+  // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
+  const NvJitLink *linker = kernel.target.isa == Isa::Sm90a ? nullptr : NvJitLink::open(nvjitlink);
+  if (linker) {
+    assembler = "nvJitLink " + linker->version();
+    cubin = linker->assemble(ptx, chip);
+  } else if (const Ptxas *program = Ptxas::find(nullptr)) {
+    assembler = "ptxas " + program->version();
+    cubin = program->assemble(ptx, chip);
+  } else {
+    return Status::ok();
+  }
+  if (!cubin)
+    return cubin.status();
+  if (const std::string loss = performanceLoss(cubin->log); !loss.empty())
+    return {StatusCode::CompileFailed, assembler + " spoils '" + kernel.spec.text() + "' with '" +
+                                           kernel.schedule.text() + "': " + loss};
+  artifact.kind = CodeKind::Cubin;
+  artifact.code = std::move(cubin->code);
+  artifact.resources = cubin->resources;
+  artifact.provenance += ", " + assembler;
+  return Status::ok();
+}
+
 } // namespace
 
 std::string compilerDescription() { return "LLVM " LLVM_VERSION_STRING; }
@@ -166,15 +208,9 @@ Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const char
   artifact.provenance = compilerDescription();
   artifact.kind = gpu ? CodeKind::Ptx : CodeKind::X86Object;
   artifact.code.assign(emitted->begin(), emitted->end());
-  if (const NvJitLink *assembler = gpu ? NvJitLink::open(nvjitlink) : nullptr) {
+  if (gpu) {
     Stopwatch watch(c.times.assemble);
-    auto cubin = assembler->assemble(*emitted, kernel.target.chip);
-    if (!cubin)
-      return cubin.status();
-    artifact.kind = CodeKind::Cubin;
-    artifact.code = std::move(cubin->code);
-    artifact.resources = cubin->resources;
-    artifact.provenance += ", nvJitLink " + assembler->version();
+    FLASHPLUS_RETURN_IF_ERROR(assemble(artifact, *emitted, kernel, nvjitlink));
   }
   times = c.times;
   return artifact;

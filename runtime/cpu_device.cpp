@@ -70,7 +70,8 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, void *) override {
+  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, std::span<const TensorLayout>,
+                void *) override {
     auto &k = static_cast<CpuKernel &>(kernel);
     std::atomic<bool> out_of_memory{false};
     pool_.run(work_items, [&](int, int64_t item) {

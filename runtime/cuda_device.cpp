@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/cuda_device.h"
 
+#include "runtime/cuda_tensor_map.h"
+
 #include <algorithm>
 
 namespace flashplus {
@@ -31,7 +33,8 @@ struct CudaKernel final : LoadedKernel {
   CUcontext context = nullptr;
   CUmodule module = nullptr;
   CUfunction function = nullptr;
-  unsigned threads = 0, shared_memory = 0;
+  unsigned threads = 0, shared_memory = 0, blocks_per_sm = 0;
+  std::vector<TensorMap> tensor_maps;
 
   ~CudaKernel() override {
     CUcontext ignored;
@@ -61,8 +64,9 @@ public:
     const int cc = attribute(kComputeCapabilityMajor) * 10 + attribute(kComputeCapabilityMinor);
     detail_ = std::string(text) + ", compute capability " + std::to_string(cc / 10) + "." + std::to_string(cc % 10) +
               ", " + std::to_string(memory >> 30) + " GiB, driver for CUDA " + versionText(driver_.version);
-    const IsaInfo &isa = isaInfo(Isa::Sm80);
     const int chip = chipFor(cc);
+    const bool hopper = cc == 90 && driver_.version >= isaInfo(Isa::Sm90a).least_driver;
+    const IsaInfo &isa = isaInfo(hopper ? Isa::Sm90a : Isa::Sm80);
     if (!chip)
       return {StatusCode::NoDevice, detail_ + ": the GPU target needs compute capability 8.0 or a known newer one"};
     if (driver_.version < isa.least_driver)
@@ -70,7 +74,7 @@ public:
                                         versionText(isa.least_driver) + " or newer (PTX " +
                                         std::to_string(isa.ptx_version / 10) + "." +
                                         std::to_string(isa.ptx_version % 10) + ")"};
-    profile_.target = {Isa::Sm80, chip};
+    profile_.target = {isa.isa, chip};
     profile_.multiprocessors = attribute(kMultiprocessors);
     profile_.shared_memory_per_block = attribute(kSharedMemoryPerBlockOptin);
     profile_.shared_memory_per_sm = attribute(kSharedMemoryPerSm);
@@ -101,6 +105,8 @@ public:
     kernel->context = context_;
     kernel->threads = unsigned(artifact.launch.threads);
     kernel->shared_memory = unsigned(artifact.launch.shared_memory);
+    kernel->blocks_per_sm = unsigned(artifact.launch.blocks_per_sm);
+    kernel->tensor_maps = artifact.launch.tensor_maps;
     // PTX is text and must end in NUL; the copy serves both kinds.
     std::vector<uint8_t> image(artifact.code);
     image.push_back(0);
@@ -118,15 +124,20 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, void *stream) override {
+  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, std::span<const TensorLayout> tensors,
+                void *stream) override {
     auto &k = static_cast<CudaKernel &>(kernel);
     if (work_items <= 0)
       return Status::ok();
     const Current current(*this);
     if (!current.status)
       return current.status;
-    void *arguments[] = {const_cast<void *>(params)};
-    const CUresult r = driver_.launchKernel(k.function, unsigned(work_items), 1, 1, k.threads, 1, 1,
+    alignas(64) std::byte maps[kMaxTensorMaps * kTensorMapBytes];
+    FLASHPLUS_RETURN_IF_ERROR(encodeTensorMaps(driver_, k.tensor_maps, tensors, maps));
+    void *arguments[] = {const_cast<void *>(params), maps};
+    const int64_t blocks =
+        k.blocks_per_sm ? std::min(work_items, int64_t(k.blocks_per_sm) * profile_.multiprocessors) : work_items;
+    const CUresult r = driver_.launchKernel(k.function, unsigned(blocks), 1, 1, k.threads, 1, 1,
                                             k.shared_memory, stream, arguments, nullptr);
     return r == kSuccess ? Status::ok() : driver_.failure("cuLaunchKernel", r);
   }

@@ -61,6 +61,9 @@ enum JitOption : int {
   X(moduleLoadData, cuModuleLoadData, (CUmodule *, const void *))                                            \
   X(moduleGetFunction, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))                          \
   X(moduleUnload, cuModuleUnload, (CUmodule))                                                                \
+  X(tensorMapEncodeTiled, cuTensorMapEncodeTiled,                                                            \
+    (void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *, const uint32_t *,  \
+     int, int, int, int))                                                                                    \
   X(funcSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                            \
   X(launchKernel, cuLaunchKernel,                                                                            \
     (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **,    \

@@ -6,6 +6,7 @@
 #include "templates/plan.h"
 
 #include <dlpack/dlpack.h>
+#include <span>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,15 @@ namespace flashplus {
 class LoadedKernel {
 public:
   virtual ~LoadedKernel() = default;
+};
+
+/// Where a tensor lies, as (head dim, row, head, batch); a ragged batch is one entry of all its rows.
+struct TensorLayout {
+  void *data = nullptr;
+  int64_t extent[4] = {};
+  int64_t stride[3] = {}; ///< Bytes, of rows, heads and batch entries.
+  DType dtype = DType::BF16;
+  bool operator==(const TensorLayout &) const = default;
 };
 
 /// Thread-safe. Streams are the device's own handles (CUstream); the CPU has none and runs at once.
@@ -31,8 +41,10 @@ public:
   /// device refuses this code (a cached entry is then rebuilt once); other codes are failures of the device.
   virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
 
-  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns.
-  virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, void *stream) = 0;
+  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns. `tensors` are
+  /// q, k and v, for a kernel that wants tensor maps.
+  virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
+                        std::span<const TensorLayout> tensors, void *stream) = 0;
 
   /// What turns PTX into code when the compiler could not, as a key field; empty if nothing does.
   virtual std::string assemblerId() const { return {}; }

@@ -278,6 +278,7 @@ private:
     p.heads_q = int32_t(heads_q_);
     p.heads_k = int32_t(heads_k_);
     p.rows_q = out_.bounds.total_q;
+    p.rows_k = ragged_ ? rows_k_ : batch_ * rows_k_;
     return Status::ok();
   }
 
@@ -403,6 +404,12 @@ private:
     out_.options.num_splits = a_.num_splits;
     out_.options.batch_invariant = a_.batch_invariant != 0;
     p.tile_counter = a_.tile_counter;
+    if (a_.schedule && *a_.schedule) {
+      auto schedule = Schedule::parse(a_.schedule);
+      if (!schedule)
+        return schedule.status();
+      out_.options.schedule = std::move(*schedule);
+    }
 
     if (a_.lse) {
       Tensor lse;
@@ -430,11 +437,14 @@ private:
                                                       "size, " + number(element) + " bytes");
       aligned = aligned && reinterpret_cast<uintptr_t>(t->data) % 16 == 0;
       for (size_t d = 0; d + 1 < t->shape.size(); ++d)
-        aligned = aligned && (t->shape[d] <= 1 || t->strides[d] * element % 16 == 0);
+        aligned = aligned && (t->shape[d] <= 1 || alignedStride(t->strides[d] * element));
     }
     out_.spec.alignment = aligned ? 16 : element;
     return out_.spec.validate();
   }
+
+  /// Hardware that copies whole tiles takes strides of this kind only.
+  static bool alignedStride(int64_t bytes) { return bytes > 0 && bytes % 16 == 0 && bytes < (int64_t(1) << 40); }
 
   void setRows(const Tensor &t, void *&data, int64_t &b, int64_t &s, int64_t &h) {
     data = t.data;

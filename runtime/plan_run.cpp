@@ -5,6 +5,7 @@
 #include "runtime/forward_args.h"
 #include "templates/algorithm.h"
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 using namespace flashplus;
@@ -77,6 +78,24 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(Context &context, Device &devic
   }
 }
 
+/// q, k and v for kernels that want tensor maps.
+std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
+  const ForwardParams &p = problem.params;
+  const KernelSpec &s = problem.spec;
+  const int64_t bytes = dtypeBytes(s.dtype);
+  auto layout = [&](void *data, int head_dim, int64_t rows, int64_t length, int64_t heads, bool ragged, int64_t stride_s,
+                    int64_t stride_h, int64_t stride_b) {
+    return TensorLayout{data,
+                        {head_dim, ragged ? rows : length, heads, ragged ? 1 : p.batch},
+                        {stride_s * bytes, stride_h * bytes, stride_b * bytes},
+                        s.dtype};
+  };
+  const bool ragged_q = p.cu_seqlens_q != nullptr, ragged_k = p.cu_seqlens_k != nullptr;
+  return {layout(p.q, s.head_dim_qk, p.rows_q, p.seqlen_q, p.heads_q, ragged_q, p.q_stride_s, p.q_stride_h, p.q_stride_b),
+          layout(p.k, s.head_dim_qk, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.k_stride_s, p.k_stride_h, p.k_stride_b),
+          layout(p.v, s.head_dim_v, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.v_stride_s, p.v_stride_h, p.v_stride_b)};
+}
+
 /// Enqueues the steps. No allocation, lock or synchronisation.
 Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *workspace, void *stream) {
   ForwardParams params = problem.params;
@@ -85,12 +104,15 @@ Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *work
   params.num_m_tiles = int32_t(m_tiles);
   params.num_splits = p.plan.num_splits;
   const int64_t items = b.batch * b.heads_q * m_tiles * p.plan.num_splits;
+  params.num_work_items = int32_t(items);
+  params.heads_per_section = p.plan.heads_per_section;
+  const auto tensors = tensorLayouts(problem);
   if (p.plan.num_splits == 1)
-    return p.device->launch(*p.kernels[0]->loaded, &params, items, stream);
+    return p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream);
 
   params.partial_o = workspace;
   params.partial_lse = static_cast<char *>(workspace) + p.plan.partial_lse_offset;
-  FLASHPLUS_RETURN_IF_ERROR(p.device->launch(*p.kernels[0]->loaded, &params, items, stream));
+  FLASHPLUS_RETURN_IF_ERROR(p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream));
   CombineParams merge;
   merge.partial_o = params.partial_o;
   merge.partial_lse = params.partial_lse;
@@ -111,7 +133,7 @@ Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *work
   merge.num_row_blocks = int32_t(blocks);
   merge.num_splits = p.plan.num_splits;
   merge.lse_empty = params.lse_empty;
-  return p.device->launch(*p.kernels[1]->loaded, &merge, b.batch * b.heads_q * blocks, stream);
+  return p.device->launch(*p.kernels[1]->loaded, &merge, b.batch * b.heads_q * blocks, {}, stream);
 }
 
 /// Frees a workspace in stream order.

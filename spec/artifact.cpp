@@ -10,7 +10,7 @@ namespace flashplus {
 namespace {
 
 constexpr std::string_view kArtifactMagic = "FPAR";
-constexpr uint32_t kArtifactVersion = 1;
+constexpr uint32_t kArtifactVersion = 2;
 // A name or a sentence; far more than any real one, little enough to allocate for nothing.
 constexpr uint32_t kMaxTextBytes = 64 * 1024;
 
@@ -61,6 +61,13 @@ std::vector<uint8_t> serializeArtifact(const Artifact &artifact) {
   out.integer<int64_t>(artifact.launch.shared_memory);
   out.integer<int64_t>(artifact.launch.scratch);
   out.integer<int64_t>(artifact.launch.params_size);
+  out.integer<int32_t>(artifact.launch.blocks_per_sm);
+  out.integer<uint32_t>(static_cast<uint32_t>(artifact.launch.tensor_maps.size()));
+  for (const TensorMap &map : artifact.launch.tensor_maps) {
+    out.integer(static_cast<uint32_t>(map.tensor));
+    out.integer<int32_t>(map.box_rows);
+    out.integer<int32_t>(map.box_columns);
+  }
   out.integer<int32_t>(artifact.resources.registers);
   out.integer<int32_t>(artifact.resources.spill_bytes);
   out.integer<int32_t>(artifact.resources.stack_bytes);
@@ -88,6 +95,25 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   artifact.launch.shared_memory = in.integer<int64_t>();
   artifact.launch.scratch = in.integer<int64_t>();
   artifact.launch.params_size = in.integer<int64_t>();
+  artifact.launch.blocks_per_sm = in.integer<int32_t>();
+  const uint32_t map_count = in.integer<uint32_t>();
+  if (map_count > kMaxTensorMaps)
+    return malformed("has " + std::to_string(map_count) + " tensor maps, at most " + std::to_string(kMaxTensorMaps) +
+                     " are allowed");
+  for (uint32_t i = 0; i < map_count; ++i) {
+    TensorMap map;
+    const uint32_t tensor = in.integer<uint32_t>();
+    map.tensor = static_cast<TensorMap::Tensor>(tensor);
+    map.box_rows = in.integer<int32_t>();
+    map.box_columns = in.integer<int32_t>();
+    // The limits of cuTensorMapEncodeTiled.
+    if (in.ok() && (tensor > uint32_t(TensorMap::Tensor::V) || map.box_rows < 1 || map.box_rows > 256 ||
+                    map.box_columns < 1 || map.box_columns > 256))
+      return malformed("tensor map " + std::to_string(i) + " is of tensor " + std::to_string(tensor) + " and has boxes of " +
+                       std::to_string(map.box_rows) + " x " + std::to_string(map.box_columns) +
+                       "; allowed are tensors 0 to 2 and boxes of 1 to 256");
+    artifact.launch.tensor_maps.push_back(map);
+  }
   artifact.resources.registers = in.integer<int32_t>();
   artifact.resources.spill_bytes = in.integer<int32_t>();
   artifact.resources.stack_bytes = in.integer<int32_t>();
@@ -101,10 +127,12 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
                      ", allowed are 0 (x86 object), 1 (PTX), 2 (cubin)");
   artifact.kind = *kind;
   const LaunchSchema &launch = artifact.launch;
-  if (launch.threads < 0 || launch.shared_memory < 0 || launch.scratch < 0 || launch.params_size < 0)
-    return malformed("threads, shared_memory, scratch and params_size must not be negative, but are " +
+  if (launch.threads < 0 || launch.shared_memory < 0 || launch.scratch < 0 || launch.params_size < 0 ||
+      launch.blocks_per_sm < 0)
+    return malformed("threads, shared_memory, scratch, params_size and blocks_per_sm must not be negative, but are " +
                      std::to_string(launch.threads) + ", " + std::to_string(launch.shared_memory) + ", " +
-                     std::to_string(launch.scratch) + ", " + std::to_string(launch.params_size));
+                     std::to_string(launch.scratch) + ", " + std::to_string(launch.params_size) + ", " +
+                     std::to_string(launch.blocks_per_sm));
 
   if (entry_size > kMaxTextBytes)
     return malformed("entry name has " + std::to_string(entry_size) + " bytes, at most 65536 are allowed");

@@ -19,15 +19,30 @@ enum class CodeKind {
   Cubin,
 };
 
+/// A hardware tensor map (CUtensorMap) that the code reads one of the operands through: boxes of rows x columns with
+/// 128-byte swizzle. Dimensions are (head dim, row, head, batch); outside them a read gives zeros.
+struct TensorMap {
+  enum class Tensor : uint32_t { Q, K, V };
+  Tensor tensor = Tensor::Q;
+  int box_rows = 0;
+  int box_columns = 0; ///< Elements; box_columns times the element's size is at most 128 bytes.
+  bool operator==(const TensorMap &) const = default;
+};
+inline constexpr int kMaxTensorMaps = 8;
+inline constexpr int kTensorMapBytes = 128; ///< sizeof(CUtensorMap); 64-byte aligned.
+
 /// Launch schema. The entry takes the operation's params struct (spec/params.h):
 ///   CPU: void entry(const Params *params, int64_t work_item, void *scratch)  -- scratch is 64-byte aligned
-///   GPU: .entry entry(Params by value), one thread block per work item, 1-D grid
+///   GPU: .entry entry(Params by value[, CUtensorMap[n] by value]), 1-D grid
 struct LaunchSchema {
   std::string entry;              ///< Symbol name.
   int threads = 0;                ///< Threads of a block; 0 for a CPU.
   int64_t shared_memory = 0;      ///< Dynamic shared memory of a block in bytes (GPU).
   int64_t scratch = 0;            ///< Private scratch of a worker in bytes (CPU).
   int64_t params_size = 0;        ///< sizeof the params struct that the code reads.
+  int blocks_per_sm = 0;          ///< 0: one block per work item. n: at most n blocks per multiprocessor, each of which
+                                  ///< takes the items blockIdx, blockIdx + gridDim, ... (GPU).
+  std::vector<TensorMap> tensor_maps; ///< The second parameter of the entry; without them it has one (GPU).
   bool operator==(const LaunchSchema &) const = default;
 };
 

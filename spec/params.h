@@ -26,10 +26,13 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   seqused_q/_k     int32 (batch), null for "all": only that many leading rows of each sequence are valid
 //   partial_o        fp32 (num_splits, rows_q, heads_q, head_dim_v); rows_q = batch * seqlen_q or total_q
 //   partial_lse      fp32 (num_splits, heads_q, rows_q); -inf for a share without a visible key
+//   rows_q, rows_k   rows of the whole batch: batch * seqlen, or the ragged total
 //   tile_counter     int64[1] or null: key tiles visited, added up over all work items
 //   seqlen_q/_k      lengths (dense) or upper bounds (ragged)
-//   num_m_tiles      ceil(seqlen_q / tile_m); work item = ((b * num_splits + split) * heads_q + h) *
-//                    num_m_tiles + m
+//   num_m_tiles      ceil(seqlen_q / tile_m)
+//   num_work_items   batch * num_splits * heads_q * num_m_tiles; item -> (m, h, split, b): templates/common/sequence.h
+//   heads_per_section  query heads (counted through the batch) whose work items are mixed, so that their keys stay in
+//                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
@@ -60,6 +63,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, lse_stride_b, 1)                                                                                    \
   X(I64, lse_stride_h, 1)                                                                                    \
   X(I64, rows_q, 1)                                                                                          \
+  X(I64, rows_k, 1)                                                                                          \
   X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \
   X(I32, batch, 1)                                                                                           \
   X(I32, seqlen_q, 1)                                                                                        \
@@ -69,6 +73,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, window_left, 1)                                                                                     \
   X(I32, window_right, 1)                                                                                    \
   X(I32, num_m_tiles, 1)                                                                                     \
+  X(I32, num_work_items, 1)                                                                                  \
+  X(I32, heads_per_section, 1)                                                                               \
   X(I32, num_splits, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, lse_empty, 1)                                                                                       \

@@ -8,11 +8,14 @@ namespace flashplus {
 namespace {
 
 constexpr int kSm80Chips[] = {80, 86, 87, 89, 90, 100, 103, 120, 121};
+constexpr int kSm90aChips[] = {90};
 
 constexpr IsaInfo kTargets[] = {
-    {Isa::X86_64_v3, "x86-64-v3", 8, 16, 0, 0, {}},
-    {Isa::X86_64_v4, "x86-64-v4", 16, 32, 0, 0, {}},
-    {Isa::Sm80, "sm_80", 0, 0, 80, 12000, kSm80Chips},
+    {Isa::X86_64_v3, "x86-64-v3", 8, 16, 0, 0, "", {}},
+    {Isa::X86_64_v4, "x86-64-v4", 16, 32, 0, 0, "", {}},
+    {Isa::Sm80, "sm_80", 0, 0, 80, 12000, "", kSm80Chips},
+    // PTX 8.0 has wgmma and TMA; LLVM emits some of it only from 8.6 on, which drivers for CUDA 12.7 brought.
+    {Isa::Sm90a, "sm_90a", 0, 0, 86, 12070, "a", kSm90aChips},
 };
 
 std::string allowed() {
@@ -35,7 +38,11 @@ const IsaInfo &isaInfo(Isa isa) {
 
 std::string Target::text() const {
   std::string text(isaInfo(isa).name);
-  return isGpu(isa) ? text + "@sm_" + std::to_string(chip) : text;
+  return isGpu(isa) ? text + "@" + chipName() : text;
+}
+
+std::string Target::chipName() const {
+  return "sm_" + std::to_string(chip) + std::string(isaInfo(isa).chip_suffix);
 }
 
 Result<Target> Target::parse(std::string_view text) {
@@ -53,11 +60,15 @@ Result<Target> Target::parse(std::string_view text) {
       std::string_view name = text.substr(at + 1);
       if (name.starts_with("sm_"))
         name.remove_prefix(3);
+      if (name.ends_with(row.chip_suffix))
+        name.remove_suffix(row.chip_suffix.size());
+      else
+        name = {};
       const auto [stop, error] = std::from_chars(name.data(), name.data() + name.size(), chip);
       if (error != std::errc() || stop != name.data() + name.size() || std::ranges::count(row.chips, chip) == 0) {
         std::string chips;
         for (int c : row.chips)
-          chips += (chips.empty() ? "sm_" : ", sm_") + std::to_string(c);
+          chips += (chips.empty() ? "" : ", ") + Target{row.isa, c}.chipName();
         return invalidArgument("target '" + std::string(text) + "': the chip after '@' must be one of " + chips);
       }
     }

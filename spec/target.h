@@ -16,9 +16,10 @@ enum class Isa {
   X86_64_v3, ///< AVX2, FMA, F16C: 8 fp32 lanes, 16 vector registers
   X86_64_v4, ///< AVX-512 F/BW/DQ/VL: 16 fp32 lanes, 32 vector registers
   Sm80,      ///< mma.sync, ldmatrix, cp.async
+  Sm90a,     ///< Sm80's, and wgmma, TMA, mbarrier, setmaxnreg: compute capability 9.0 only
 };
 
-constexpr bool isGpu(Isa isa) { return isa == Isa::Sm80; }
+constexpr bool isGpu(Isa isa) { return isa == Isa::Sm80 || isa == Isa::Sm90a; }
 
 /// One row of the table of instruction sets.
 struct IsaInfo {
@@ -28,7 +29,8 @@ struct IsaInfo {
   int vector_registers;       ///< CPU only
   int ptx_version;            ///< Emitted PTX ISA version times ten (80 = 8.0); 0 for a CPU
   int least_driver;           ///< CUDA driver API version that accepts it, as cuDriverGetVersion counts (12000)
-  std::span<const int> chips; ///< Compute capabilities (80, 86, ...) its PTX may be assembled for
+  std::string_view chip_suffix; ///< "a" where the code runs on exactly that chip and on none later
+  std::span<const int> chips;   ///< Compute capabilities (80, 86, ...) its PTX may be assembled for
 };
 
 std::span<const IsaInfo> isaTable();
@@ -40,6 +42,8 @@ struct Target {
 
   /// "x86-64-v3", or "sm_80@sm_90" (instructions @ chip).
   std::string text() const;
+  /// As assemblers name the chip: "sm_90", "sm_90a".
+  std::string chipName() const;
   /// Accepts what text() prints and, for a GPU, "sm_80" alone (= "sm_80@sm_80").
   static Result<Target> parse(std::string_view text);
 

@@ -14,7 +14,7 @@ namespace flashplus {
 struct Algorithm {
   std::string_view name; ///< Schedule::algorithm, "<target family>.<what>".
   Operation op;
-  bool gpu;
+  bool (*runs_on)(Isa isa);
 
   /// Schedules worth having for `spec` within `shared_memory` bytes a block, best for large problems first.
   std::vector<Schedule> (*schedules)(const KernelSpec &spec, const Target &target, int shared_memory);
@@ -37,6 +37,7 @@ constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash_plan.cpp
 extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash_plan.cpp
+extern const Algorithm kSm90Flash;    // templates/forward/sm90_flash_plan.cpp
 extern const Algorithm kCpuCombine;   // templates/combine/combine_plan.cpp
 extern const Algorithm kGpuCombine;
 

@@ -15,20 +15,28 @@ struct Emitter {
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
     {"sm80.flash", emitSm80Flash},
+    {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},
     {"gpu.combine", emitGpuCombine},
 };
 
-/// void kernel(Params params): the struct by value in parameter memory, one thread block per work item.
+/// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.
 LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef name, const LaunchSchema &launch) {
   MLIRContext *context = builder.getContext();
   auto ptr = LLVM::LLVMPointerType::get(context);
-  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), {ptr});
+  const size_t maps = launch.tensor_maps.size();
+  SmallVector<Type> parameters(maps ? 2 : 1, ptr);
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), parameters);
   auto func = LLVM::LLVMFuncOp::create(builder, loc, name, type);
-  func.setArgAttr(0, LLVM::LLVMDialect::getByValAttrName(),
-                  TypeAttr::get(LLVM::LLVMArrayType::get(builder.getI8Type(), launch.params_size)));
-  func.setArgAttr(0, LLVM::LLVMDialect::getAlignAttrName(), builder.getI64IntegerAttr(8));
-  func.setArgAttr(0, NVVM::NVVMDialect::getGridConstantAttrName(), builder.getUnitAttr());
+  auto byValue = [&](unsigned argument, int64_t bytes, int64_t alignment) {
+    func.setArgAttr(argument, LLVM::LLVMDialect::getByValAttrName(),
+                    TypeAttr::get(LLVM::LLVMArrayType::get(builder.getI8Type(), bytes)));
+    func.setArgAttr(argument, LLVM::LLVMDialect::getAlignAttrName(), builder.getI64IntegerAttr(alignment));
+    func.setArgAttr(argument, NVVM::NVVMDialect::getGridConstantAttrName(), builder.getUnitAttr());
+  };
+  byValue(0, launch.params_size, 8);
+  if (maps)
+    byValue(1, int64_t(maps) * kTensorMapBytes, 64);
   func->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
   func->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), builder.getDenseI32ArrayAttr({launch.threads, 1, 1}));
   func->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), builder.getI32IntegerAttr(1));
@@ -55,7 +63,7 @@ Val sharedMemory(Ir &ir, ModuleOp module) {
     OpBuilder::InsertionGuard guard(ir.builder);
     ir.builder.setInsertionPointToStart(module.getBody());
     LLVM::GlobalOp::create(ir.builder, ir.loc, LLVM::LLVMArrayType::get(ir.builder.getI8Type(), 0),
-                           /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(), /*alignment=*/128,
+                           /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(), /*alignment=*/1024,
                            /*addrSpace=*/3);
   }
   return ir.wrap(LLVM::AddressOfOp::create(ir.builder, ir.loc, ir.ptr(3), kName));
@@ -100,6 +108,7 @@ Status expandKernel(mlir::Operation *op) {
                       forward ? &cast<attn::ForwardOp>(op).getScore() : nullptr,
                       ParamReader(ir, params, forward ? forwardParamTable() : combineParamTable()),
                       work_item,
+                      launch->tensor_maps.empty() ? Val{} : ir.wrap(entry->getArgument(1)),
                       gpu ? sharedMemory(ir, module) : ir.wrap(entry->getArgument(2))};
   emitter->emit(context);
   op->erase();

@@ -18,6 +18,7 @@ struct EmitContext {
   mlir::Region *score; ///< Null for an operation without one.
   ParamReader params;
   Val work_item;       ///< i32
+  Val tensor_maps;     ///< Generic pointer to the launch schema's tensor maps; none without them.
   Val scratch;         ///< CPU: the worker's scratch. GPU: dynamic shared memory (address space 3).
 };
 
@@ -27,6 +28,7 @@ Status expandKernel(mlir::Operation *op);
 // The emitters, a row each in the table of emit.cpp.
 void emitCpuFlash(EmitContext &context);
 void emitSm80Flash(EmitContext &context);
+void emitSm90Flash(EmitContext &context);
 void emitCpuCombine(EmitContext &context);
 void emitGpuCombine(EmitContext &context);
 

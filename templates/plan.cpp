@@ -10,7 +10,7 @@ namespace flashplus {
 
 namespace {
 
-constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
+constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kSm90Flash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
 
 /// Most shares of the keys; bounds the workspace and the combine loop. As FlashAttention's num_splits.
 constexpr int kMaxSplits = 128;
@@ -22,8 +22,8 @@ const Algorithm *findAlgorithm(const Schedule &schedule) {
   return nullptr;
 }
 
-/// Of the schedules (tallest tile first), the shortest tile that still covers a sequence's queries in one
-/// tile, else the tallest. The choice uses the bound only, so it is the same for every run of a plan.
+/// Of the schedules, the shortest tile that still covers a sequence's queries in one tile, else the first; of equals
+/// the first too. The choice uses the bound only, so it is the same for every run of a plan.
 const Schedule &chooseSchedule(const std::vector<Schedule> &schedules, const ForwardBounds &bounds,
                                const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
@@ -31,7 +31,7 @@ const Schedule &chooseSchedule(const std::vector<Schedule> &schedules, const For
     return schedules.front();
   const Schedule *best = &schedules.front();
   for (const Schedule &s : schedules)
-    if (rowsPerWorkItem(s) >= bounds.max_seqlen_q)
+    if (rowsPerWorkItem(s) >= bounds.max_seqlen_q && rowsPerWorkItem(s) < rowsPerWorkItem(*best))
       best = &s;
   return *best;
 }
@@ -61,6 +61,19 @@ int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
     if (efficiency(splits) >= 0.85 * best)
       return splits;
   return 1;
+}
+
+/// Query heads whose keys and values fit the second-level cache together, where their work items are to be mixed so that
+/// the longest of all come first (a right-bounded mask); else 1, so that neighbours share the keys of one head.
+int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const Target &target) {
+  if (!isGpu(target.isa) || !spec.bounded_right || bounds.heads_k == 0)
+    return 1;
+  constexpr int64_t kCacheBytes = int64_t(32) << 20; // of the 40 to 60 MB that data-centre GPUs have
+  const int64_t bytes = std::max<int64_t>(
+      1, bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
+  const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k);
+  return int(std::clamp<int64_t>(std::max<int64_t>(1, kCacheBytes / bytes) * group, 1,
+                                 std::max<int64_t>(1, bounds.batch * bounds.heads_q)));
 }
 
 KernelSpec combineSpec(const KernelSpec &forward) {
@@ -120,7 +133,7 @@ std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProf
     return {}; // the tensor-core templates take 16-bit inputs
   std::vector<Schedule> result;
   for (const Algorithm *a : kAlgorithms)
-    if (a->op == spec.op && a->gpu == gpu)
+    if (a->op == spec.op && a->runs_on(device.target.isa))
       for (Schedule &s : a->schedules(spec, device.target, device.shared_memory_per_block))
         result.push_back(std::move(s));
   return result;
@@ -128,16 +141,16 @@ std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProf
 
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const Algorithm *a = findAlgorithm(schedule);
-  if (!a || a->op != spec.op || a->gpu != isGpu(target.isa)) {
+  if (!a || a->op != spec.op || !a->runs_on(target.isa)) {
     std::string known;
     for (const Algorithm *k : kAlgorithms)
-      if (k->op == spec.op && k->gpu == isGpu(target.isa))
+      if (k->op == spec.op && k->runs_on(target.isa))
         known += (known.empty() ? "" : ", ") + std::string(k->name);
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + schedule.algorithm +
                                                "' is not an algorithm for this operation on " + target.text() +
                                                "; there is " + known);
   }
-  if (a->gpu && spec.dtype == DType::F32)
+  if (isGpu(target.isa) && spec.dtype == DType::F32)
     return Status(StatusCode::Unsupported, "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16");
   return a->launch(spec, schedule, target);
 }
@@ -147,7 +160,10 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
-  auto schedules = feasibleSchedules(spec, device);
+  auto schedules = options.schedule ? std::vector{*options.schedule} : feasibleSchedules(spec, device);
+  if (options.schedule)
+    if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
+      return known.status();
   std::erase_if(schedules, [&](const Schedule &s) { return std::ranges::count(options.rejected, s) != 0; });
   if (schedules.empty())
     return Status(StatusCode::Unsupported,
@@ -170,6 +186,7 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
   if (!step)
     return step.status();
+  plan.heads_per_section = headsPerSection(spec, bounds, device.target);
   plan.steps.push_back(std::move(*step));
   if (!forward.split)
     return plan;

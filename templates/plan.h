@@ -10,6 +10,7 @@
 #include "spec/schedule.h"
 #include "spec/target.h"
 
+#include <optional>
 #include <vector>
 
 namespace flashplus {
@@ -38,6 +39,7 @@ struct PlanOptions {
   int num_splits = 0;           ///< 0 = chosen here, 1 = never split, n = exactly n shares of the keys.
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
+  std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
   std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
 };
 
@@ -46,19 +48,20 @@ struct PlanStep {
   KernelSpec spec;
   Schedule schedule;
   LaunchSchema launch;    ///< `entry` included; equals that of the artifact compiled for it.
-  int64_t work_items = 0; ///< Grid size.
+  int64_t work_items = 0; ///< Grid size, but for kernels that loop over the items (LaunchSchema::blocks_per_sm).
 };
 
 struct ForwardPlan {
   std::vector<PlanStep> steps; ///< One, or split forward + combine.
   int num_splits = 1;
   int tile_m = 0;
+  int heads_per_section = 1;
   int64_t workspace_bytes = 0;     ///< 0 unless split. 256-byte aligned memory on the device.
   int64_t partial_lse_offset = 0;  ///< Bytes from the start of the workspace; partial_o is at 0.
 };
 
-/// Every schedule that a spec can meet on a device, best first for large problems. Warm-up compiles all of
-/// them, so that no shape of a warmed spec compiles. Empty when nothing fits.
+/// Every schedule that a spec can meet on a device, best first for large problems; the later ones serve short queries
+/// and stand in for one that does not compile. Warm-up compiles all of them, so that no shape of a warmed spec compiles. Empty when nothing fits.
 std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device);
 
 /// The launch schema of a spec under a schedule. Fails with Unsupported when the schedule is not known, or a

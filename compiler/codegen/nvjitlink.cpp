@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "compiler/codegen/nvjitlink.h"
 
-#include <charconv>
 #include <dlfcn.h>
 #include <mutex>
 #include <vector>
@@ -58,33 +57,7 @@ template <class Size, class Get> std::string readLog(void *handle, Size size, Ge
   return log;
 }
 
-/// The number that ends just before `what`, e.g. 12 in "..., 12 bytes spill stores"; -1 if absent.
-int numberBefore(std::string_view log, std::string_view what) {
-  const size_t at = log.find(what);
-  if (at == std::string_view::npos)
-    return -1;
-  size_t end = at;
-  while (end > 0 && log[end - 1] == ' ')
-    --end;
-  size_t begin = end;
-  while (begin > 0 && log[begin - 1] >= '0' && log[begin - 1] <= '9')
-    --begin;
-  int value = -1;
-  std::from_chars(log.data() + begin, log.data() + end, value);
-  return value;
-}
-
 } // namespace
-
-Resources parseResources(std::string_view log) {
-  Resources r;
-  r.registers = numberBefore(log, "registers");
-  r.stack_bytes = numberBefore(log, "bytes stack frame");
-  const int stores = numberBefore(log, "bytes spill stores"), loads = numberBefore(log, "bytes spill loads");
-  if (stores >= 0 && loads >= 0)
-    r.spill_bytes = stores + loads;
-  return r;
-}
 
 const NvJitLink *NvJitLink::open(const char *path, std::string *why) {
   static std::mutex mutex;
@@ -126,9 +99,9 @@ const NvJitLink *NvJitLink::open(const char *path, std::string *why) {
   return nullptr;
 }
 
-Result<NvJitLink::Cubin> NvJitLink::assemble(std::string_view ptx, int chip) const {
+Result<Cubin> NvJitLink::assemble(std::string_view ptx, const std::string &chip) const {
   const Functions &f = *functions_;
-  const std::string arch = "-arch=sm_" + std::to_string(chip);
+  const std::string arch = "-arch=" + chip;
   const char *options[] = {arch.c_str(), "-O3", "-verbose"};
   void *handle = nullptr;
   if (f.create(&handle, std::size(options), options) != 0)

@@ -2,7 +2,7 @@
 // PTX -> cubin through libnvJitLink, opened at run time; needs neither a GPU nor a driver.
 #pragma once
 
-#include "spec/artifact.h"
+#include "compiler/codegen/cubin.h"
 
 #include <string>
 #include <string_view>
@@ -15,13 +15,8 @@ public:
   /// folders. Null when there is none; `why` then says what was tried.
   static const NvJitLink *open(const char *path, std::string *why = nullptr);
 
-  struct Cubin {
-    std::vector<uint8_t> code;
-    Resources resources;
-    std::string log;
-  };
-  /// Assembles for compute capability `chip`. Fails with the assembler's log. Thread-safe.
-  Result<Cubin> assemble(std::string_view ptx, int chip) const;
+  /// Assembles for `chip` ("sm_90a"). Fails with the assembler's log. Thread-safe.
+  Result<Cubin> assemble(std::string_view ptx, const std::string &chip) const;
 
   std::string version() const; ///< "13.0"
 
@@ -30,8 +25,5 @@ private:
   struct Functions;
   const Functions *functions_ = nullptr;
 };
-
-/// Registers, spills and stack out of a ptxas -v style log.
-Resources parseResources(std::string_view log);
 
 } // namespace flashplus

@@ -68,7 +68,7 @@ Val pack(Ir &ir, DType dtype, Val low, Val high) {
 }
 
 Val shuffleXor(Ir &ir, Val value, int mask) {
-  return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, ir.f32(), ir.i32(-1).value, value.value,
+  return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, value.type(), ir.i32(-1).value, value.value,
                                       ir.i32(mask).value, ir.i32(31).value, NVVM::ShflKind::bfly, UnitAttr()));
 }
 

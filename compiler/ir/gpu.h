@@ -27,7 +27,7 @@ Vals mma16816(Ir &ir, DType dtype, const Vals &a, const Vals &b, const Vals &c);
 /// Two fp32 rounded to nearest even and packed, `low` in the lower half; i32.
 Val pack(Ir &ir, DType dtype, Val low, Val high);
 
-/// Value of the lane whose number differs in the bits of `mask`; f32.
+/// Value of the lane whose number differs in the bits of `mask`; f32 or i32.
 Val shuffleXor(Ir &ir, Val value, int mask);
 
 /// Rounds and stores one element.

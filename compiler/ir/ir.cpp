@@ -58,6 +58,7 @@ Val operator/(Val a, double b) { return a / literal(a, b); }
 Val operator%(Val a, int64_t b) { return a % literal(a, double(b)); }
 Val operator&(Val a, Val b) { return integer<arith::AndIOp>(a, b); }
 Val operator|(Val a, Val b) { return integer<arith::OrIOp>(a, b); }
+Val operator^(Val a, int64_t b) { return integer<arith::XOrIOp>(a, literal(a, double(b))); }
 Val operator<(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::slt, arith::CmpFPredicate::OLT); }
 Val operator<=(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::sle, arith::CmpFPredicate::OLE); }
 Val operator>(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::sgt, arith::CmpFPredicate::OGT); }

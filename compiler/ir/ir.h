@@ -34,6 +34,7 @@ Val operator/(Val a, double b);
 Val operator%(Val a, int64_t b);
 Val operator&(Val a, Val b);
 Val operator|(Val a, Val b);
+Val operator^(Val a, int64_t b);
 Val operator<(Val a, Val b); ///< Signed or ordered; gives i1.
 Val operator<=(Val a, Val b);
 Val operator>(Val a, Val b);

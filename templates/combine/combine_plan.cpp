@@ -25,7 +25,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 } // namespace
 
-const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, false, cpuSchedules, launch};
-const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, true, gpuSchedules, launch};
+const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuSchedules, launch};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuSchedules, launch};
 
 } // namespace flashplus

@@ -5,11 +5,13 @@ namespace flashplus {
 
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item) {
   WorkItem w;
-  Val m_tiles = params.get("num_m_tiles");
-  w.m = item % m_tiles;
-  if (spec.bounded_right)
-    w.m = m_tiles - w.m - 1.0;
-  Val rest = item / m_tiles;
+  Val m_tiles = params.get("num_m_tiles"), section_heads = params.get("heads_per_section");
+  Val section_items = m_tiles * section_heads;
+  Val section = item / section_items, inside = item % section_items;
+  // The last section may be smaller.
+  Val present = ir.min(section_heads, params.get("num_work_items") / m_tiles - section * section_heads);
+  w.m = m_tiles - inside / present - 1.0;
+  Val rest = section * section_heads + inside % present;
   Val heads = params.get("heads_q");
   w.head = rest % heads;
   w.head_k = w.head / (heads / params.get("heads_k"));
@@ -72,6 +74,18 @@ Val Sequence::rows(std::string_view tensor, Val head, int bytes) const {
                          batch_ * stride("b"));
   Val elements = start + ir_.toI64(head) * stride("h");
   return ir_.offset(params_.get(tensor), elements * double(bytes));
+}
+
+std::pair<Val, Val> Sequence::mapCoordinates(std::string_view tensor) const {
+  const bool keys = tensor == "k" || tensor == "v";
+  Val ragged = keys ? ragged_k_ : ragged_q_;
+  return {ir_.toI32(keys ? start_k_ : start_q_), ir_.select(ragged, ir_.i32(0), ir_.toI32(batch_))};
+}
+
+Val Sequence::hasRowsBehind(std::string_view tensor) const {
+  const bool keys = tensor == "k" || tensor == "v";
+  Val used = params_.get(keys ? "seqused_k" : "seqused_q");
+  return (keys ? ragged_k_ : ragged_q_) | (ir_.isNull(used) == ir_.boolean(false));
 }
 
 Val Sequence::lse(Val head) const {

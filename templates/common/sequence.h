@@ -16,8 +16,9 @@ struct WorkItem {
   Val batch;
 };
 
-/// Decodes a forward's work item (numbering: spec/params.h). With a right-bounded mask the last query tiles see the
-/// most keys and come first, so that the longest work does not start last.
+/// Decodes a forward's work item. Items are ordered by section of `heads_per_section` (batch, split, head) triples; in a
+/// section first by query tile, the last one first (with a right-bounded mask it sees the most keys, and the longest work
+/// must not start last), then by triple.
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item);
 
 /// Addressing: where the rows of one batch entry lie. Dense and ragged batches and seqused are one implementation,
@@ -31,6 +32,10 @@ public:
 
   /// First row of `tensor` ("q", "k", "v", "o") for `head`, as a pointer to elements of `bytes` bytes.
   Val rows(std::string_view tensor, Val head, int bytes) const;
+  /// Where row 0 of `tensor` lies in its tensor map: {row, batch}, i32.
+  std::pair<Val, Val> mapCoordinates(std::string_view tensor) const;
+  /// Whether rows of `tensor` past its valid ones may be somebody else's data and not outside the tensor; i1.
+  Val hasRowsBehind(std::string_view tensor) const;
   /// Pointer to the LSE of query row 0.
   Val lse(Val head) const;
   /// Number of query row 0 among all rows_q rows of the batch (i64); for partial results.

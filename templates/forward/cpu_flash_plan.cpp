@@ -49,6 +49,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, false, schedules, launch};
+const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); }, schedules, launch};
 
 } // namespace flashplus

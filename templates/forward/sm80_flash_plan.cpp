@@ -71,6 +71,6 @@ std::vector<Schedule> schedules(const KernelSpec &spec, const Target &target, in
 
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, true, schedules, launch};
+const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, schedules, launch};
 
 } // namespace flashplus

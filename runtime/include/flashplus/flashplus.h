@@ -147,6 +147,8 @@ typedef struct flashplus_forward_args {
   int32_t num_splits;      /**< 0: chosen; 1: never split over the keys; n <= 128: exactly n. */
   int32_t batch_invariant; /**< Non-zero: a row's result does not depend on the rest of the batch. */
   int64_t *tile_counter;   /**< Null, or an int64 on the device that the key tiles visited are added to. */
+  const char *schedule;    /**< Null: chosen. Text of a schedule of this spec (flashplus inspect prints some), for
+                                exploration; the kernel is made for it. */
 } flashplus_forward_args;
 
 #define FLASHPLUS_FORWARD_ARGS_INIT                                                                          \

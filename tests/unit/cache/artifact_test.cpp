@@ -9,6 +9,8 @@ using namespace flashplus::test;
 TEST_CASE("an artifact survives the round trip, every field of it") {
   Artifact artifact = sampleArtifact();
   artifact.launch.scratch = int64_t(1) << 40;
+  artifact.launch.blocks_per_sm = 2;
+  artifact.launch.tensor_maps = {{TensorMap::Tensor::Q, 192, 64}, {TensorMap::Tensor::V, 128, 32}};
   for (CodeKind kind : {CodeKind::X86Object, CodeKind::Cubin}) {
     artifact.kind = kind;
     Result<Artifact> back = parseArtifact(serializeArtifact(artifact));
@@ -22,12 +24,14 @@ TEST_CASE("the serialised form of an artifact never changes under its version nu
   Artifact artifact;
   artifact.kind = CodeKind::Ptx;
   artifact.code = {'a', 'b'};
-  artifact.launch = {.entry = "f", .threads = 128, .shared_memory = 2, .scratch = 3, .params_size = 4};
+  artifact.launch = {.entry = "f", .threads = 128, .shared_memory = 2, .scratch = 3, .params_size = 4, .blocks_per_sm = 7,
+                     .tensor_maps = {{TensorMap::Tensor::V, 8, 9}}};
   artifact.resources = {.registers = 5, .spill_bytes = 6, .stack_bytes = -1};
   artifact.provenance = "pp";
   const std::vector<uint8_t> expected = {
-      'F', 'P', 'A', 'R', 1,   0, 0, 0, 1,   0,   0,   0,   128, 0, 0, 0,                            //
+      'F', 'P', 'A', 'R', 2,   0, 0, 0, 1,   0,   0,   0,   128, 0, 0, 0,                            //
       2,   0,   0,   0,   0,   0, 0, 0, 3,   0,   0,   0,   0,   0, 0, 0, 4, 0, 0, 0,   0,  0, 0, 0, //
+      7,   0,   0,   0,   1,   0, 0, 0, 2,   0,   0,   0,   8,   0, 0, 0, 9, 0, 0, 0,                //
       5,   0,   0,   0,   6,   0, 0, 0, 255, 255, 255, 255,                                          //
       1,   0,   0,   0,   'f', 2, 0, 0, 0,   'p', 'p', 2,   0,   0, 0, 0, 0, 0, 0, 'a', 'b'};
   CHECK(serializeArtifact(artifact) == expected);
@@ -51,6 +55,10 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.shared_memory = -1; }).find("shared_memory") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.scratch = -1; }).find("scratch") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.launch.blocks_per_sm = -1; }).find("blocks_per_sm") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps.resize(9); }).find("9 tensor maps") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps = {{TensorMap::Tensor::K, 257, 64}}; }).find("257 x 64") !=
+        std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.params_size = -1; }).find("params_size") != std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.entry = std::string("a\0b", 3); }).find("entry") !=
         std::string::npos);
@@ -61,8 +69,8 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   bytes[8] = 3;
   CHECK(parseArtifact(bytes).status().message().find("kind is 3") != std::string::npos);
   bytes = serializeArtifact(sampleArtifact());
-  bytes[4] = 2;
-  CHECK(parseArtifact(bytes).status().message().find("version is 2") != std::string::npos);
+  bytes[4] = 3;
+  CHECK(parseArtifact(bytes).status().message().find("version is 3") != std::string::npos);
 }
 
 TEST_CASE("a provenance without end is cut, not refused") {

@@ -18,7 +18,7 @@ TEST_CASE("target: every pair of the table has a text that brings it back") {
     CHECK_FALSE(row.chips.empty());
     for (int chip : row.chips) {
       const Target target{row.isa, chip};
-      CHECK(target.text() == std::string(row.name) + "@sm_" + std::to_string(chip));
+      CHECK(target.text() == std::string(row.name) + "@" + target.chipName());
       auto back = Target::parse(target.text());
       REQUIRE(back.isOk());
       CHECK(*back == target);
@@ -32,6 +32,9 @@ TEST_CASE("target: a GPU target alone means its own chip") {
   CHECK(Target{Isa::Sm80, 80}.sharedMemoryPerBlock() == 163 * 1024);
   CHECK(Target{Isa::Sm80, 89}.sharedMemoryPerBlock() == 99 * 1024);
   CHECK(Target{Isa::Sm80, 90}.sharedMemoryPerBlock() == 227 * 1024);
+  CHECK(*Target::parse("sm_90a") == Target{Isa::Sm90a, 90});
+  CHECK(*Target::parse("sm_90a@sm_90a") == Target{Isa::Sm90a, 90});
+  CHECK(Target{Isa::Sm90a, 90}.text() == "sm_90a@sm_90a");
 }
 
 TEST_CASE("target: parse errors list what there is") {
@@ -48,4 +51,6 @@ TEST_CASE("target: parse errors list what there is") {
   CHECK(contains(error("sm_80@sm_75"), "must be one of sm_80, sm_86"));
   CHECK(contains(error("sm_80@"), "must be one of sm_80"));
   CHECK(contains(error("sm_80@sm_90a"), "must be one of sm_80"));
+  CHECK(contains(error("sm_90a@sm_90"), "must be one of sm_90a"));
+  CHECK(contains(error("sm_90a@sm_100a"), "must be one of sm_90a"));
 }

@@ -50,7 +50,7 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
             for (int splits : {0, 1, 5})
               for (bool invariant : {false, true}) {
                 const ForwardBounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
-                auto plan = planForward(spec, bounds, profile, {splits, invariant, {}});
+                auto plan = planForward(spec, bounds, profile, {splits, invariant, {}, {}});
                 REQUIRE_MESSAGE(plan, plan.status().message());
                 for (const PlanStep &step : plan->steps)
                   CHECK(reachable.count(kernelText(step.spec, step.schedule)));
@@ -87,7 +87,7 @@ TEST_CASE("batch_invariant plans do not depend on the batch") {
   std::set<std::string> seen;
   for (int64_t batch : {1, 64})
     for (int64_t seqlen_q : {1, 64, 4096}) {
-      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {0, true, {}});
+      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {0, true, {}, {}});
       REQUIRE(plan);
       CHECK(plan->num_splits == 1);
       seen.insert(plan->steps[0].schedule.text());
@@ -138,6 +138,6 @@ TEST_CASE("bad requests name what is wrong") {
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target), "tile_n is 24");
   fails(launchSchema(spec, *Schedule::parse("nonsense"), gpu.target), "there is sm80.flash");
   fails(planForward(forwardSpec(64, 64, DType::F32), {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {}), "fp32");
-  fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {129, false, {}}), "num_splits is 129");
+  fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {129, false, {}, {}}), "num_splits is 129");
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
 }

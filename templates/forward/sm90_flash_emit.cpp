@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "compiler/ir/gpu.h"
+#include "compiler/ir/hopper.h"
+#include "templates/common/score.h"
+#include "templates/emit.h"
+#include "templates/forward/sm90_flash_layout.h"
+
+namespace flashplus {
+namespace {
+
+using hopper::InFlight;
+using hopper::Pipeline;
+using hopper::Position;
+
+/// Where the two roles are in their rings; carried through loops as six i32.
+struct Positions {
+  Position q, k, v;
+
+  Vals values() const { return {q.stage, q.phase, k.stage, k.phase, v.stage, v.phase}; }
+  static Positions of(const Vals &all, size_t first = 0) {
+    return {{all[first], all[first + 1]}, {all[first + 2], all[first + 3]}, {all[first + 4], all[first + 5]}};
+  }
+  static constexpr size_t kCount = 6;
+};
+
+/// One work item as both roles see it; they must agree on every field.
+struct Item {
+  Item(Ir &ir, EmitContext &c, const Sm90FlashLayout &l, Val index)
+      : work(decodeWorkItem(ir, c.params, c.spec, index)), seq(ir, c.params, work.batch),
+        mask(ir, c.params, c.spec, seq), first(work.m * double(l.tile_m)),
+        last(ir.min(first + double(l.tile_m), seq.q_len) - 1.0), present(first < seq.q_len),
+        tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.split ? c.params.get("num_splits") : Val{})),
+        has_keys(present & (tiles.begin < tiles.end)) {}
+
+  WorkItem work;
+  Sequence seq;
+  Mask mask;
+  Val first, last; ///< Query rows of the tile.
+  Val present;     ///< It has a query row at all.
+  Mask::Tiles tiles;
+  Val has_keys;
+};
+
+/// The two roles' common ground.
+class Sm90Flash {
+public:
+  explicit Sm90Flash(EmitContext &c)
+      : c_(c), ir_(c.ir), l_(Sm90FlashLayout::of(c.spec, c.schedule)), base_(hopper::sharedAddress(ir_, c.scratch)),
+        q_(ir_, l_.q_stages, base_ + double(l_.barriers())),
+        k_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * l_.q_stages)),
+        v_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * (l_.q_stages + l_.stages))),
+        thread_(gpu::threadId(ir_)) {}
+
+  void emit();
+
+private:
+  /// Runs body(work item, positions) over this block's items.
+  void forItems(llvm::function_ref<Positions(Val, Positions)> body) {
+    Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
+    const Positions start{q_.start(), k_.start(), v_.start()};
+    ir_.forLoop(c_.work_item, c_.params.get("num_work_items"), grid, start.values(),
+                [&](Val item, const Vals &carried) { return body(item, Positions::of(carried)).values(); });
+  }
+
+  Val qTile(Position p) { return base_ + p.stage * double(l_.qBytes()) + double(l_.q()); }
+  Val kTile(Position p) { return base_ + p.stage * double(l_.kBytes()) + double(l_.k()); }
+  Val vTile(Position p) { return base_ + p.stage * double(l_.vBytes()) + double(l_.v()); }
+
+  // --- the copying thread ----------------------------------------------------------------------------------------
+  void copyItems();
+  Positions copyItem(const Item &item, Positions at);
+  void copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
+                std::string_view tensor, Val row, Val head, hopper::Keep keep);
+  void countTiles(const Item &item);
+
+  friend class Sm90Math;
+  EmitContext &c_;
+  Ir &ir_;
+  const Sm90FlashLayout l_;
+  Val base_;
+  Pipeline q_, k_, v_;
+  Val thread_;
+};
+
+/// A thread of a math warpgroup. Element e of block j of a 64 x n accumulator (value 4 j + e) lies at row
+/// 16 (warp % 4) + lane / 4 + 8 (e / 2) and column 8 j + 2 (lane % 4) + e % 2 (PTX ISA, wgmma.m64nNk16). A thread's two
+/// rows are numbered 0 and 1 here.
+class Sm90Math {
+public:
+  Sm90Math(Sm90Flash &kernel, Val warpgroup)
+      : kernel_(kernel), c_(kernel.c_), ir_(kernel.ir_), l_(kernel.l_), warpgroup_(warpgroup),
+        lane_(kernel.thread_ % 32), row_in_tile_(warpgroup_ * 64.0 + kernel.thread_ / 32.0 % 4 * 16.0 + lane_ / 4.0),
+        s_count_(l_.tile_n / 2), o_count_(l_.dvPad() / 2), p_count_(l_.tile_n / 4) {}
+
+  Positions item(const Item &item, Positions at);
+  void armPingpong();
+
+private:
+  static constexpr int kFirstTurn = 1;    ///< Named barriers, one a warpgroup: whose turn it is on the tensor cores.
+  static constexpr int kTailBarrier = 8;  ///< All math warpgroups.
+
+  struct State { ///< Loop-carried: O, the rows' maxima and sums, the last tile's P.
+    Vals o;
+    Val max[2], sum[2];
+    Vals p;
+  };
+  Vals pack(const State &s, const Positions &at) const;
+  State unpack(const Vals &all, Positions &at) const;
+
+  Vals keyLoop(const Item &item, const Score &score, Positions at);
+  Vals nothing(Positions at);
+  InFlight multiplyQK(Position q, Position k);
+  InFlight multiplyPV(State &state, Position v);
+  Vals scores(const Item &item, const Score &score, Vals s, Val key);
+  void softmax(Vals &s, State &state, Val alpha[2]);
+  Vals packP(const Vals &s);
+  void clearTail(const Item &item, Position v);
+  void store(const Item &item, State state);
+  void storeRow(const Item &item, const Vals &o, int row, Val base, Val stride, bool partial);
+
+  Val rowInSequence(const Item &item, int row) { return item.first + row_in_tile_ + double(8 * row); }
+  Val reduceRow(Val x, llvm::function_ref<Val(Val, Val)> combine) {
+    x = combine(x, gpu::shuffleXor(ir_, x, 1));
+    return combine(x, gpu::shuffleXor(ir_, x, 2));
+  }
+  void takeTurn() {
+    if (l_.pingpong)
+      hopper::barrierSync(ir_, warpgroup_ + double(kFirstTurn), 256);
+  }
+  void passTurn() {
+    if (l_.pingpong)
+      hopper::barrierArrive(ir_, next_turn_, 256);
+  }
+  /// One arrival a warp.
+  void release(Pipeline &pipe, Position at) {
+    ir_.ifThen(lane_ == ir_.i32(0), [&] { pipe.release(at); });
+  }
+
+  Sm90Flash &kernel_;
+  EmitContext &c_;
+  Ir &ir_;
+  const Sm90FlashLayout &l_;
+  Val warpgroup_; ///< 0 to mathWarpgroups() - 1
+  Val lane_, row_in_tile_;
+  const int s_count_, o_count_, p_count_;
+  Val next_turn_;
+  Val scale_; ///< From the values that softmax() takes to base-2 scores.
+  Val sign_;  ///< -1 for a negative softmax_scale, else 1; only with an identity score.
+};
+
+// ================================================================================================================
+
+void Sm90Flash::emit() {
+  ir_.ifThen(thread_ == ir_.i32(0), [&] {
+    for (int i = 0; i < 3; ++i)
+      hopper::prefetchMap(ir_, ir_.offset(c_.tensor_maps, int64_t(i) * kTensorMapBytes));
+    const int math_warps = 4 * l_.mathWarpgroups();
+    for (Pipeline *pipe : {&q_, &k_, &v_})
+      pipe->init(1, math_warps);
+    hopper::fenceBarrierInit(ir_);
+  });
+  gpu::barrier(ir_);
+  Val warp = hopper::uniformWarp(ir_, thread_);
+  ir_.ifElse(
+      warp >= ir_.i32(4 * l_.mathWarpgroups()),
+      [&]() -> Vals {
+        hopper::decreaseRegisters(ir_, l_.copyRegisters());
+        ir_.ifThen(warp == ir_.i32(4 * l_.mathWarpgroups()),
+                   [&] { ir_.ifThen(hopper::electOne(ir_), [&] { copyItems(); }); });
+        return {};
+      },
+      [&]() -> Vals {
+        hopper::increaseRegisters(ir_, l_.mathRegisters());
+        Sm90Math math(*this, warp / 4.0);
+        math.armPingpong();
+        forItems([&](Val index, Positions at) { return math.item(Item(ir_, c_, l_, index), at); });
+        return {};
+      });
+}
+
+// --- copying -----------------------------------------------------------------------------------------------------
+
+void Sm90Flash::copyItems() {
+  forItems([&](Val index, Positions at) {
+    const Item item(ir_, c_, l_, index);
+    Vals next = ir_.ifElse(
+        item.has_keys, [&] { return copyItem(item, at).values(); }, [&] { return at.values(); });
+    countTiles(item);
+    return Positions::of(next);
+  });
+}
+
+void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
+                         std::string_view tensor, Val row, Val head, hopper::Keep keep) {
+  auto [first_row, batch] = item.seq.mapCoordinates(tensor);
+  pipe.waitEmpty(at);
+  hopper::arriveExpect(ir_, pipe.full(at), slabs * rows * 128);
+  for (int slab = 0; slab < slabs; ++slab)
+    hopper::loadBox(ir_, tile + double(slab * rows * 128),
+                    ir_.offset(c_.tensor_maps, int64_t(map) * kTensorMapBytes),
+                    {ir_.i32(64 * slab), first_row + row, head, batch}, pipe.full(at), keep);
+}
+
+/// K of the last tile, Q, then each next K before the V that its predecessor waits for.
+Positions Sm90Flash::copyItem(const Item &item, Positions at) {
+  auto copyK = [&](Val tile) {
+    copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * double(l_.tile_n),
+             item.work.head_k, hopper::Keep::Last);
+    at.k = k_.next(at.k);
+  };
+  auto copyV = [&](Val tile) {
+    copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, "v", tile * double(l_.tile_n),
+             item.work.head_k, hopper::Keep::Last);
+    at.v = v_.next(at.v);
+  };
+  Val last = item.tiles.end - 1.0;
+  copyK(last);
+  copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
+           hopper::Keep::First);
+  at.q = q_.next(at.q);
+  Vals after = ir_.forLoop(ir_.i32(1), item.tiles.end - item.tiles.begin, ir_.i32(1), at.values(),
+                           [&](Val i, const Vals &carried) {
+                             at = Positions::of(carried);
+                             copyK(last - i);
+                             copyV(last - i + 1.0);
+                             return at.values();
+                           });
+  at = Positions::of(after);
+  copyV(item.tiles.begin);
+  return at;
+}
+
+void Sm90Flash::countTiles(const Item &item) {
+  Val counter = c_.params.get("tile_counter");
+  ir_.ifThen(item.has_keys & (ir_.isNull(counter) == ir_.boolean(false)), [&] {
+    Val count = ir_.toI64(item.tiles.end - item.tiles.begin);
+    mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
+                                    mlir::LLVM::AtomicOrdering::monotonic, "device");
+  });
+}
+
+// --- arithmetic --------------------------------------------------------------------------------------------------
+
+void Sm90Math::armPingpong() {
+  const int n = l_.mathWarpgroups();
+  if (l_.pingpong) {
+    Val last = warpgroup_ == ir_.i32(n - 1);
+    next_turn_ = ir_.select(last, ir_.i32(kFirstTurn), warpgroup_ + double(kFirstTurn + 1));
+    ir_.ifThen(last, [&] { passTurn(); }); // the first warpgroup begins
+  }
+}
+
+Vals Sm90Math::pack(const State &s, const Positions &at) const {
+  Vals all = s.o;
+  all.insert(all.end(), {s.max[0], s.max[1], s.sum[0], s.sum[1]});
+  all.insert(all.end(), s.p.begin(), s.p.end());
+  const Vals positions = at.values();
+  all.insert(all.end(), positions.begin(), positions.end());
+  return all;
+}
+
+Sm90Math::State Sm90Math::unpack(const Vals &all, Positions &at) const {
+  State s;
+  s.o.assign(all.begin(), all.begin() + o_count_);
+  for (int row = 0; row < 2; ++row) {
+    s.max[row] = all[o_count_ + row];
+    s.sum[row] = all[o_count_ + 2 + row];
+  }
+  s.p.assign(all.begin() + o_count_ + 4, all.end() - Positions::kCount);
+  at = Positions::of(all, all.size() - Positions::kCount);
+  return s;
+}
+
+Positions Sm90Math::item(const Item &item, Positions at) {
+  const Score score(ir_, c_.params, *c_.score, item.work, item.seq);
+  Val softmax_scale = c_.params.get("softmax_scale");
+  if (score.isIdentity()) {
+    // The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element.
+    // A negative scale would turn the order round: its sign goes into the scores, where masks go. A scale of 0 must not
+    // meet a masked score's infinity.
+    Val negative = softmax_scale < ir_.f32(0);
+    sign_ = ir_.select(negative, ir_.f32(-1), ir_.f32(1));
+    scale_ = ir_.fmax(softmax_scale * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
+  } else {
+    scale_ = ir_.f32(1);
+  }
+  Vals result = ir_.ifElse(
+      item.has_keys, [&] { return keyLoop(item, score, at); }, [&] { return nothing(at); });
+  State state = unpack(result, at);
+  ir_.ifThen(item.present, [&] { store(item, state); });
+  return at;
+}
+
+/// The state of an item without a visible key.
+Vals Sm90Math::nothing(Positions at) {
+  State state;
+  state.o.assign(o_count_, ir_.f32(0));
+  for (int row = 0; row < 2; ++row) {
+    state.max[row] = ir_.negativeInfinity(ir_.f32());
+    state.sum[row] = ir_.f32(0);
+  }
+  return pack(state, at);
+}
+
+Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
+  Val last = item.tiles.end - 1.0;
+  Val alpha[2];
+  auto key = [&](Val tile) { return tile * double(l_.tile_n); };
+
+  // The first tile: there is no O yet.
+  kernel_.q_.waitFull(at.q);
+  kernel_.k_.waitFull(at.k);
+  Vals s = hopper::wait(ir_, 0, multiplyQK(at.q, at.k));
+  release(kernel_.k_, at.k);
+  at.k = kernel_.k_.next(at.k);
+  State state;
+  state.o.assign(o_count_, ir_.f32(0));
+  for (int row = 0; row < 2; ++row) {
+    state.max[row] = ir_.negativeInfinity(ir_.f32());
+    state.sum[row] = ir_.f32(0);
+  }
+  s = scores(item, score, std::move(s), key(last));
+  softmax(s, state, alpha);
+  state.p = packP(s);
+  clearTail(item, at.v);
+
+  Vals carried = ir_.forLoop(
+      ir_.i32(1), item.tiles.end - item.tiles.begin, ir_.i32(1), pack(state, at), [&](Val i, const Vals &all) {
+        State now = unpack(all, at);
+        takeTurn();
+        kernel_.k_.waitFull(at.k);
+        InFlight qk = multiplyQK(at.q, at.k);
+        kernel_.v_.waitFull(at.v);
+        InFlight pv = multiplyPV(now, at.v);
+        passTurn();
+        Vals t = hopper::wait(ir_, 1, std::move(qk));
+        release(kernel_.k_, at.k);
+        at.k = kernel_.k_.next(at.k);
+        t = scores(item, score, std::move(t), key(last - i));
+        softmax(t, now, alpha);
+        // P must not be packed, nor O scaled, while the product that uses them is in flight.
+        now.o = hopper::wait(ir_, 0, std::move(pv), &t);
+        release(kernel_.v_, at.v);
+        at.v = kernel_.v_.next(at.v);
+        now.p = packP(t);
+        for (int x = 0; x < o_count_; ++x)
+          now.o[x] = now.o[x] * alpha[x / 2 % 2];
+        return pack(now, at);
+      });
+  state = unpack(carried, at);
+  release(kernel_.q_, at.q);
+  at.q = kernel_.q_.next(at.q);
+  kernel_.v_.waitFull(at.v);
+  state.o = hopper::wait(ir_, 0, multiplyPV(state, at.v));
+  release(kernel_.v_, at.v);
+  at.v = kernel_.v_.next(at.v);
+  state.p.clear();
+  return pack(state, at);
+}
+
+InFlight Sm90Math::multiplyQK(Position q, Position k) {
+  llvm::SmallVector<int> q_steps, k_steps;
+  for (int i = 0; i < l_.qkSteps(); ++i) {
+    q_steps.push_back(i / 4 * l_.tile_m * 128 + i % 4 * 32);
+    k_steps.push_back(i / 4 * l_.tile_n * 128 + i % 4 * 32);
+  }
+  Val a = hopper::descriptorRowsContiguousInK(ir_, kernel_.qTile(q) + warpgroup_ * (64.0 * 128));
+  Val b = hopper::descriptorRowsContiguousInK(ir_, kernel_.kTile(k));
+  return hopper::productFromShared(ir_, c_.spec.dtype, l_.tile_n, l_.qkSteps(), a, q_steps, b, k_steps);
+}
+
+InFlight Sm90Math::multiplyPV(State &state, Position v) {
+  llvm::SmallVector<int> steps;
+  for (int i = 0; i < l_.tile_n / 16; ++i)
+    steps.push_back(i * 16 * 128);
+  Val b = hopper::descriptorColumnsAreN(ir_, kernel_.vTile(v), l_.tile_n * 128);
+  return hopper::productFromRegisters(ir_, c_.spec.dtype, l_.dvPad(), std::move(state.o), state.p, b, steps);
+}
+
+/// Products -> values whose order is that of the scores: -inf where masked.
+Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
+  Val column = key + lane_ % 4 * 2.0;
+  if (!score.isIdentity()) {
+    Val softmax_scale = c_.params.get("softmax_scale");
+    for (int x = 0; x < s_count_; ++x)
+      s[x] = score.apply(s[x] * softmax_scale, ir_.min(rowInSequence(item, x / 2 % 2), item.last),
+                         column + double(x / 4 * 8 + x % 2)) *
+             softmax::kLog2E;
+  }
+  Val first = item.first + warpgroup_ * 64.0;
+  Val wanted = item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n);
+  if (sign_)
+    wanted = wanted | (sign_ < ir_.f32(0));
+  return ir_.ifElse(
+      wanted,
+      [&] {
+        Vals masked = s;
+        for (int row = 0; row < 2; ++row) {
+          Val r = ir_.min(rowInSequence(item, row), item.last);
+          Val lo = item.mask.lo(r) - column, hi = item.mask.hi(r) - column;
+          for (int x = 0; x < s_count_; ++x) {
+            if (x / 2 % 2 != row)
+              continue;
+            Val at = ir_.i32(x / 4 * 8 + x % 2);
+            Val value = sign_ ? s[x] * sign_ : s[x];
+            masked[x] = ir_.select((at >= lo) & (at < hi), value, ir_.negativeInfinity(ir_.f32()));
+          }
+        }
+        return masked;
+      },
+      [&] { return s; });
+}
+
+/// Scores -> probabilities in place; `alpha` is what O has to be scaled by. Sums stay per thread until the end.
+void Sm90Math::softmax(Vals &s, State &state, Val alpha[2]) {
+  for (int row = 0; row < 2; ++row) {
+    // Four independent chains: one would be bound by latency.
+    Val top[4];
+    int next = 0;
+    for (int x = 0; x < s_count_; ++x)
+      if (x / 2 % 2 == row) {
+        Val &chain = top[next++ % 4];
+        chain = chain ? ir_.fmax(chain, s[x]) : s[x];
+      }
+    Val highest = ir_.fmax(ir_.fmax(top[0], top[1]), ir_.fmax(top[2], top[3]));
+    Val old_max = state.max[row];
+    Val new_max = ir_.fmax(old_max, reduceRow(highest, [&](Val a, Val b) { return ir_.fmax(a, b); }));
+    Val base = softmax::reference(ir_, new_max) * scale_;
+    alpha[row] = ir_.exp2(old_max * scale_ - base);
+    Val minus = ir_.f32(0) - base;
+    Val sum[2] = {state.sum[row] * alpha[row], {}};
+    next = 0;
+    for (int x = 0; x < s_count_; ++x)
+      if (x / 2 % 2 == row) {
+        s[x] = ir_.exp2(ir_.fma(s[x], scale_, minus));
+        Val &chain = sum[next++ % 2];
+        chain = chain ? chain + s[x] : s[x];
+      }
+    state.max[row] = new_max;
+    state.sum[row] = sum[0] + sum[1];
+  }
+}
+
+/// An accumulator's values are, packed in pairs, the A operand of the next product.
+Vals Sm90Math::packP(const Vals &s) {
+  Vals p;
+  for (int i = 0; i < p_count_; ++i)
+    p.push_back(gpu::pack(ir_, c_.spec.dtype, s[2 * i], s[2 * i + 1]));
+  return p;
+}
+
+/// Keys past the sequence have P = 0, which does not help against an infinity or a NaN in V: where such rows are not
+/// outside the tensor (TMA has zeros there), they are cleared before the first product that reads them.
+void Sm90Math::clearTail(const Item &item, Position v) {
+  Val valid = item.seq.k_len - (item.tiles.end - 1.0) * double(l_.tile_n);
+  ir_.ifThen(item.seq.hasRowsBehind("v") & (valid < ir_.i32(l_.tile_n)), [&] {
+    kernel_.v_.waitFull(v);
+    const int threads = 128 * l_.mathWarpgroups();
+    Val zero = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
+    Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * double(l_.vBytes())), int64_t(l_.v()));
+    for (int slab = 0; slab < l_.vSlabs(); ++slab)
+      ir_.forLoop(valid * 8.0 + kernel_.thread_, ir_.i32(l_.tile_n * 8), ir_.i32(threads), [&](Val chunk) {
+        ir_.store(zero, ir_.offset(ir_.offset(tile, chunk * 16.0), int64_t(slab) * l_.tile_n * 128), 16);
+      });
+    hopper::fenceAsyncShared(ir_);
+    hopper::barrierSync(ir_, ir_.i32(kTailBarrier), threads);
+  });
+}
+
+// --- results -----------------------------------------------------------------------------------------------------
+
+void Sm90Math::store(const Item &item, State state) {
+  const bool split = c_.spec.split;
+  Val empty = split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
+  Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
+  Val part = ir_.toI64(item.work.split), head = ir_.toI64(item.work.head);
+  Val lse_base, wants_lse = lane_ % 4 == ir_.i32(0), o_base, stride;
+  if (split) {
+    lse_base = ir_.offset(c_.params.get("partial_lse"), ((part * heads + head) * all + item.seq.firstRow()) * 4.0);
+    stride = heads * double(l_.dv * 4);
+    o_base = ir_.offset(c_.params.get("partial_o"),
+                        ((part * all + item.seq.firstRow()) * heads + head) * double(l_.dv * 4));
+  } else {
+    lse_base = item.seq.lse(item.work.head);
+    wants_lse = wants_lse & (ir_.isNull(c_.params.get("lse")) == ir_.boolean(false));
+    stride = c_.params.get("o_stride_s") * 2.0;
+    o_base = item.seq.rows("o", item.work.head, 2);
+  }
+  for (int row = 0; row < 2; ++row) {
+    Val sum = reduceRow(state.sum[row], [](Val a, Val b) { return a + b; });
+    const auto finish = softmax::finish(ir_, state.max[row] * scale_, sum, empty);
+    for (int x = 0; x < o_count_; ++x)
+      if (x / 2 % 2 == row)
+        state.o[x] = state.o[x] * finish.factor;
+    Val r = rowInSequence(item, row);
+    ir_.ifThen(wants_lse & (r <= item.last),
+               [&] { ir_.store(finish.lse, ir_.offset(lse_base, ir_.toI64(r) * 4.0), 4); });
+    storeRow(item, state.o, row, o_base, stride, split);
+  }
+}
+
+/// O leaves from registers. A thread holds 2 neighbouring columns of every block of 8, its quad a whole block; a 4 x 4
+/// transpose among the quad's threads gives each one block of four, 16 bytes that go out in one store.
+void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val base, Val stride, bool partial) {
+  Val r = rowInSequence(item, row), quad = lane_ % 4;
+  Val to = ir_.offset(base, ir_.toI64(r) * stride);
+  Val valid = r <= item.last;
+  const int blocks = l_.dv / 8;
+  auto at = [&](int block, int e) { return o[4 * block + 2 * row + e]; };
+  if (partial) {
+    ir_.ifThen(valid, [&] {
+      Val mine = ir_.offset(to, ir_.toI64(quad) * 8.0);
+      for (int block = 0; block < blocks; ++block)
+        for (int e = 0; e < 2; ++e)
+          ir_.store(at(block, e), ir_.offset(mine, block * 32 + e * 4), 4);
+    });
+    return;
+  }
+  Val odd = quad % 2 == ir_.i32(1), upper = quad >= ir_.i32(2);
+  for (int group = 0; group < blocks; group += 4) {
+    Val x[4];
+    for (int j = 0; j < 4; ++j)
+      x[j] = group + j < blocks ? gpu::pack(ir_, c_.spec.dtype, at(group + j, 0), at(group + j, 1)) : ir_.i32(0);
+    Val y[4]; // pairs of lanes: blocks 0 and 2 of the even lane, 1 and 3 of the odd one
+    for (int j = 0; j < 4; j += 2) {
+      Val got = gpu::shuffleXor(ir_, ir_.select(odd, x[j], x[j + 1]), 1);
+      y[j] = ir_.select(odd, got, x[j]);
+      y[j + 1] = ir_.select(odd, x[j + 1], got);
+    }
+    Val packed = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
+    for (int j = 0; j < 2; ++j) {
+      Val got = gpu::shuffleXor(ir_, ir_.select(upper, y[j], y[j + 2]), 2);
+      Val keep = ir_.select(upper, y[j + 2], y[j]);
+      for (int half = 0; half < 2; ++half) {
+        Val word = half == 0 ? ir_.select(upper, got, keep) : ir_.select(upper, keep, got);
+        packed = ir_.wrap(
+            mlir::vector::InsertOp::create(ir_.builder, ir_.loc, word.value, packed.value, int64_t(2 * half + j)));
+      }
+    }
+    Val stores = blocks - group >= 4 ? valid : valid & (quad < ir_.i32(blocks - group));
+    ir_.ifThen(stores, [&] { ir_.store(packed, ir_.offset(ir_.offset(to, group * 16), ir_.toI64(quad) * 16.0), 16); });
+  }
+}
+
+} // namespace
+
+void emitSm90Flash(EmitContext &context) { Sm90Flash(context).emit(); }
+
+} // namespace flashplus

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/forward/sm90_flash_layout.h"
+
+namespace flashplus {
+
+Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &schedule) {
+  Sm90FlashLayout l;
+  l.tile_m = schedule.get("tile_m");
+  l.tile_n = schedule.get("tile_n");
+  l.stages = schedule.get("stages");
+  l.q_stages = schedule.get("q_stages");
+  l.pingpong = schedule.get("pingpong") != 0;
+  l.dqk = spec.head_dim_qk;
+  l.dv = spec.head_dim_v;
+  return l;
+}
+
+namespace {
+
+Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const auto l = Sm90FlashLayout::of(spec, schedule);
+  if (l.tile_m != 64 && l.tile_m != 128 && l.tile_m != 192)
+    return badKnob(schedule, "tile_m", "64, 128 or 192");
+  if (l.tile_n < 16 || l.tile_n > 256 || l.tile_n % 16)
+    return badKnob(schedule, "tile_n", "a multiple of 16 up to 256");
+  if (l.stages < 1 || l.stages > 8)
+    return badKnob(schedule, "stages", "1 to 8");
+  if (l.q_stages < 1 || l.q_stages > 2)
+    return badKnob(schedule, "q_stages", "1 or 2");
+  if (l.pingpong && l.mathWarpgroups() == 1)
+    return badKnob(schedule, "pingpong", "0 with tile_m = 64");
+  if (spec.alignment != 16)
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() +
+                                               "' copies with TMA, which needs rows aligned to 16 bytes; the spec has "
+                                               "alignment " + std::to_string(spec.alignment));
+  if (l.accumulators() > l.mostAccumulators())
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
+                                               std::to_string(l.accumulators()) +
+                                               " accumulator registers a thread; at most " +
+                                               std::to_string(l.mostAccumulators()) + " are allowed");
+  if (l.bytes() > target.sharedMemoryPerBlock())
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
+                                               " bytes of shared memory; " + target.text() + " has " +
+                                               std::to_string(target.sharedMemoryPerBlock()));
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = l.threads();
+  schema.shared_memory = l.bytes();
+  schema.params_size = sizeof(ForwardParams);
+  schema.blocks_per_sm = 1;
+  schema.tensor_maps = {{TensorMap::Tensor::Q, l.tile_m, 64},
+                        {TensorMap::Tensor::K, l.tile_n, 64},
+                        {TensorMap::Tensor::V, l.tile_n, 64}};
+  return schema;
+}
+
+std::vector<Schedule> schedules(const KernelSpec &spec, const Target &target, int shared_memory) {
+  struct Row {
+    int tile_m, tile_n, stages, q_stages, pingpong;
+  };
+  // By the larger head dim; causal tiles are squarer, since what lies above the diagonal is computed in vain.
+  const int d = std::max(spec.head_dim_qk, spec.head_dim_v);
+  const bool bounded = spec.bounded_left || spec.bounded_right;
+  const Row row = d <= 64    ? Row{192, 128, 3, 2, 1}
+                  : d <= 96  ? Row{128, 128, 2, 2, 1}
+                  : d <= 128 ? (bounded ? Row{128, 128, 2, 2, 1} : Row{128, 160, 2, 2, 1})
+                  : d <= 192 ? (spec.head_dim_v <= 128 ? Row{128, 128, 2, 1, 1} : Row{128, 96, 2, 1, 1})
+                             : Row{128, 80, 2, 1, 0};
+  Schedule s{"sm90.flash",
+             {{"tile_m", row.tile_m},
+              {"tile_n", row.tile_n},
+              {"stages", row.stages},
+              {"q_stages", row.q_stages},
+              {"pingpong", row.pingpong}}};
+  if (Sm90FlashLayout::of(spec, s).bytes() > shared_memory || !launch(spec, s, target))
+    return {};
+  return {std::move(s)};
+}
+
+} // namespace
+
+const Algorithm kSm90Flash = {"sm90.flash", Operation::Forward, [](Isa isa) { return isa == Isa::Sm90a; }, schedules,
+                              launch};
+
+} // namespace flashplus
