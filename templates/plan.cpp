@@ -63,17 +63,13 @@ int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
   return 1;
 }
 
-/// Query heads whose keys and values fit the second-level cache together, where their work items are to be mixed so that
-/// the longest of all come first (a right-bounded mask); else 1, so that neighbours share the keys of one head.
-int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const Target &target) {
-  if (!isGpu(target.isa) || !spec.bounded_right || bounds.heads_k == 0)
+/// Query heads whose work items are mixed. Blocks that loop over the items share them out by their order: with a
+/// right-bounded mask only a list that falls in length as a whole gives every block the same sum. Else 1, so that neighbours
+/// share the keys of one head.
+int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, int splits, const LaunchSchema &launch) {
+  if (!launch.blocks_per_sm || !spec.bounded_right)
     return 1;
-  constexpr int64_t kCacheBytes = int64_t(32) << 20; // of the 40 to 60 MB that data-centre GPUs have
-  const int64_t bytes = std::max<int64_t>(
-      1, bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
-  const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k);
-  return int(std::clamp<int64_t>(std::max<int64_t>(1, kCacheBytes / bytes) * group, 1,
-                                 std::max<int64_t>(1, bounds.batch * bounds.heads_q)));
+  return int(std::max<int64_t>(1, bounds.batch * bounds.heads_q * splits));
 }
 
 KernelSpec combineSpec(const KernelSpec &forward) {
@@ -186,7 +182,7 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
   if (!step)
     return step.status();
-  plan.heads_per_section = headsPerSection(spec, bounds, device.target);
+  plan.heads_per_section = headsPerSection(spec, bounds, plan.num_splits, step->launch);
   plan.steps.push_back(std::move(*step));
   if (!forward.split)
     return plan;

@@ -88,7 +88,12 @@ void initBarrier(Ir &ir, Val barrier, int arrivals) {
   ptx(ir, "mbarrier.init.shared::cta.b64 [$0], " + std::to_string(arrivals) + ";", "r,~{memory}", {barrier});
 }
 void fenceBarrierInit(Ir &ir) { ptx(ir, "fence.mbarrier_init.release.cluster;"); }
-void arrive(Ir &ir, Val barrier) { ptx(ir, "mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", {barrier}); }
+void arrive(Ir &ir, Val barrier, Val predicate) {
+  // Predicated and not branched over: a branch would have to reconverge.
+  Val number = ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, ir.i32(), predicate.value));
+  ptx(ir, "{ .reg .pred p; setp.ne.b32 p, $1, 0; @p mbarrier.arrive.shared::cta.b64 _, [$0]; }", "r,r,~{memory}",
+      {barrier, number});
+}
 void arriveExpect(Ir &ir, Val barrier, int bytes) {
   ptx(ir, "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], " + std::to_string(bytes) + ";", "r,~{memory}",
       {barrier});
@@ -209,6 +214,13 @@ Vals wait(Ir &ir, int pending, InFlight &&product, Vals *after) {
     after->assign(out.begin() + count, out.end());
   out.resize(count);
   return out;
+}
+
+void computeBeforeWait(Ir &ir, Val value) {
+  ptx(ir,
+      "{ .reg .pred p, any; .reg .b32 x; mov.b32 x, $0; setp.eq.b32 p, x, 0x7f123456; "
+      "vote.sync.any.pred any, p, 0xffffffff; @any nanosleep.u32 0; }",
+      "f,~{memory}", {value});
 }
 
 void Pipeline::init(int producers, int consumers) {

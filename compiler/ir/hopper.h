@@ -27,7 +27,7 @@ void barrierArrive(Ir &ir, Val id, int threads);
 // --- mbarriers: 8 bytes of shared memory each --------------------------------------------------------------------
 void initBarrier(Ir &ir, Val barrier, int arrivals);
 void fenceBarrierInit(Ir &ir);
-void arrive(Ir &ir, Val barrier);
+void arrive(Ir &ir, Val barrier, Val predicate); ///< By the threads whose `predicate` (i1) holds.
 void arriveExpect(Ir &ir, Val barrier, int bytes); ///< Arrives, and makes the phase wait for `bytes` more.
 /// Spins until the phase of parity `parity` (i32, 0 or 1) is complete.
 void waitBarrier(Ir &ir, Val barrier, Val parity);
@@ -76,6 +76,12 @@ InFlight productFromRegisters(Ir &ir, DType dtype, int n, Vals d, const Vals &a,
 /// be used before the wait either (they come back changed in identity only).
 Vals wait(Ir &ir, int pending, InFlight &&product, Vals *after = nullptr);
 
+/// Keeps the assembler from moving the next wait above the computation of `value` (f32): ptxas takes a wait for an
+/// instruction with a long latency and without operands, and starts it as early as it can, which would undo every overlap of
+/// a product with arithmetic. It does not move it over a branch, so this is one that is never taken, on a bit pattern that no
+/// arithmetic makes.
+void computeBeforeWait(Ir &ir, Val value);
+
 // --- pipeline ----------------------------------------------------------------------------------------------------
 /// Position in a ring, carried through loops as two i32.
 struct Position {
@@ -96,7 +102,7 @@ public:
   Val full(Position p) { return barriers_ + p.stage * 8.0; }
   void waitFull(Position p) { waitBarrier(ir_, full(p), p.phase); }
   void waitEmpty(Position p) { waitBarrier(ir_, empty(p), p.phase ^ 1); }
-  void release(Position p) { arrive(ir_, empty(p)); }
+  void release(Position p, Val predicate) { arrive(ir_, empty(p), predicate); }
 
 private:
   Val empty(Position p) { return barriers_ + p.stage * 8.0 + double(8 * stages_); }

@@ -54,12 +54,21 @@ public:
   void emit();
 
 private:
-  /// Runs body(work item, positions) over this block's items.
+  /// Runs body(work item, positions) over this block's items: one of each wave of `grid` items, from alternating ends. With
+  /// items in order of falling length every block then gets nearly the same sum, without a counter in global memory.
   void forItems(llvm::function_ref<Positions(Val, Positions)> body) {
     Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
-    const Positions start{q_.start(), k_.start(), v_.start()};
-    ir_.forLoop(c_.work_item, c_.params.get("num_work_items"), grid, start.values(),
-                [&](Val item, const Vals &carried) { return body(item, Positions::of(carried)).values(); });
+    Val total = c_.params.get("num_work_items");
+    Vals start = Positions{q_.start(), k_.start(), v_.start()}.values();
+    start.push_back(c_.work_item);
+    ir_.forLoop(ir_.i32(0), total, grid, start, [&](Val wave, const Vals &carried) {
+      Val place = carried.back(), item = wave + place;
+      const Positions at = Positions::of(carried);
+      Vals next = ir_.ifElse(
+          item < total, [&] { return body(item, at).values(); }, [&] { return at.values(); });
+      next.push_back(grid - 1.0 - place);
+      return next;
+    });
   }
 
   Val qTile(Position p) { return base_ + p.stage * double(l_.qBytes()) + double(l_.q()); }
@@ -132,9 +141,7 @@ private:
       hopper::barrierArrive(ir_, next_turn_, 256);
   }
   /// One arrival a warp.
-  void release(Pipeline &pipe, Position at) {
-    ir_.ifThen(lane_ == ir_.i32(0), [&] { pipe.release(at); });
-  }
+  void release(Pipeline &pipe, Position at) { pipe.release(at, lane_ == ir_.i32(0)); }
 
   Sm90Flash &kernel_;
   EmitContext &c_;
@@ -338,6 +345,7 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
         at.k = kernel_.k_.next(at.k);
         t = scores(item, score, std::move(t), key(last - i));
         softmax(t, now, alpha);
+        hopper::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
         // P must not be packed, nor O scaled, while the product that uses them is in flight.
         now.o = hopper::wait(ir_, 0, std::move(pv), &t);
         release(kernel_.v_, at.v);
