@@ -90,7 +90,7 @@ class Library:
         plan = ctypes.c_void_p()
         self.check(self.lib.flashplus_plan_create(self.context, ctypes.byref(args), ctypes.byref(plan)))
         size = self.lib.flashplus_plan_workspace(plan)
-        workspace = torch.empty(size, dtype=torch.uint8, device=q.device)
+        workspace = torch.zeros(size, dtype=torch.uint8, device=q.device)
 
         def run():
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream if q.is_cuda else 0)

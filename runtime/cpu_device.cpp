@@ -101,6 +101,10 @@ public:
   }
   Result<void *> allocateAsync(size_t bytes, void *) override { return allocate(bytes); }
   Status releaseAsync(void *memory, void *) override { return release(memory); }
+  Status clearAsync(void *memory, size_t bytes, void *) override {
+    std::memset(memory, 0, bytes);
+    return Status::ok();
+  }
   Status copyToDevice(void *dst, const void *src, size_t bytes) override {
     std::memcpy(dst, src, bytes);
     return Status::ok();

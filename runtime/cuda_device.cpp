@@ -208,6 +208,9 @@ public:
   Status releaseAsync(void *memory, void *stream) override {
     return call("cuMemFreeAsync", [&] { return driver_.memFreeAsync(address(memory), stream); });
   }
+  Status clearAsync(void *memory, size_t bytes, void *stream) override {
+    return call("cuMemsetD8Async", [&] { return driver_.memsetD8Async(address(memory), 0, bytes, stream); });
+  }
   Status copyToDevice(void *dst, const void *src, size_t bytes) override {
     return call("cuMemcpyHtoD", [&] { return bytes ? driver_.memcpyHtoD(address(dst), src, bytes) : kSuccess; });
   }

@@ -72,6 +72,7 @@ enum JitOption : int {
   X(memFree, cuMemFree_v2, (CUdeviceptr))                                                                    \
   X(memAllocAsync, cuMemAllocAsync, (CUdeviceptr *, size_t, CUstream))                                       \
   X(memFreeAsync, cuMemFreeAsync, (CUdeviceptr, CUstream))                                                   \
+  X(memsetD8Async, cuMemsetD8Async, (CUdeviceptr, unsigned char, size_t, CUstream))                         \
   X(memcpyHtoD, cuMemcpyHtoD_v2, (CUdeviceptr, const void *, size_t))                                        \
   X(memcpyDtoH, cuMemcpyDtoH_v2, (void *, CUdeviceptr, size_t))                                              \
   X(streamSynchronize, cuStreamSynchronize, (CUstream))                                                      \

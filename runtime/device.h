@@ -58,6 +58,7 @@ public:
   virtual Status release(void *memory) = 0;
   virtual Result<void *> allocateAsync(size_t bytes, void *stream) = 0;
   virtual Status releaseAsync(void *memory, void *stream) = 0;
+  virtual Status clearAsync(void *memory, size_t bytes, void *stream) = 0; ///< To zero bytes.
   virtual Status copyToDevice(void *dst, const void *host_src, size_t bytes) = 0;
   virtual Status copyToHost(void *host_dst, const void *src, size_t bytes) = 0;
   virtual Status synchronize(void *stream) = 0;

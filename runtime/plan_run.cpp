@@ -107,10 +107,11 @@ Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *work
   params.num_work_items = int32_t(items);
   params.heads_per_section = p.plan.heads_per_section;
   const auto tensors = tensorLayouts(problem);
+  params.work_counter = p.plan.work_counter_bytes ? workspace : nullptr;
   if (p.plan.num_splits == 1)
     return p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream);
 
-  params.partial_o = workspace;
+  params.partial_o = static_cast<char *>(workspace) + p.plan.partial_o_offset;
   params.partial_lse = static_cast<char *>(workspace) + p.plan.partial_lse_offset;
   FLASHPLUS_RETURN_IF_ERROR(p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream));
   CombineParams merge;
@@ -241,6 +242,9 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
       if (!memory)
         return memory.status();
       workspace.memory = *memory;
+      if ((*plan)->plan.work_counter_bytes)
+        FLASHPLUS_RETURN_IF_ERROR(
+            (*device)->clearAsync(*memory, size_t((*plan)->plan.work_counter_bytes), stream));
     }
     return launch(**plan, *problem, workspace.memory, stream);
   });

@@ -28,6 +28,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   partial_lse      fp32 (num_splits, heads_q, rows_q); -inf for a share without a visible key
 //   rows_q, rows_k   rows of the whole batch: batch * seqlen, or the ragged total
 //   tile_counter     int64[1] or null: key tiles visited, added up over all work items
+//   work_counter     int32[2] or null: zero before and after every launch; blocks that loop over the items take their
+//                    next one from the first (null: by position). Two launches at once need one each
 //   seqlen_q/_k      lengths (dense) or upper bounds (ragged)
 //   num_m_tiles      ceil(seqlen_q / tile_m)
 //   num_work_items   batch * num_splits * heads_q * num_m_tiles; item -> (m, h, split, b): templates/common/sequence.h
@@ -47,6 +49,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(Ptr, partial_o, 1)                                                                                       \
   X(Ptr, partial_lse, 1)                                                                                     \
   X(Ptr, tile_counter, 1)                                                                                    \
+  X(Ptr, work_counter, 1)                                                                                    \
   X(Ptr, aux, kMaxScoreTensors)                                                                              \
   X(I64, q_stride_b, 1)                                                                                      \
   X(I64, q_stride_s, 1)                                                                                      \

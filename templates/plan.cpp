@@ -63,13 +63,23 @@ int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
   return 1;
 }
 
-/// Query heads whose work items are mixed. Blocks that loop over the items share them out by their order: with a
-/// right-bounded mask only a list that falls in length as a whole gives every block the same sum. Else 1, so that neighbours
-/// share the keys of one head.
-int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, int splits, const LaunchSchema &launch) {
-  if (!launch.blocks_per_sm || !spec.bounded_right)
+/// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
+/// their keys and values in the second-level cache together. Else 1, so that neighbours share the keys of one head.
+int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const LaunchSchema &launch) {
+  if (!launch.blocks_per_sm || !spec.bounded_right || bounds.heads_k == 0)
     return 1;
-  return int(std::max<int64_t>(1, bounds.batch * bounds.heads_q * splits));
+  constexpr int64_t kCacheBytes = int64_t(32) << 20; // of the 50 MB that the GPUs with such kernels have
+  const int64_t bytes = std::max<int64_t>(
+      1, bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
+  const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k);
+  return int(std::clamp<int64_t>(std::max<int64_t>(1, kCacheBytes / bytes) * group, 1,
+                                 std::max<int64_t>(1, bounds.batch * bounds.heads_q)));
+}
+
+/// Whether blocks take their items from a counter: where items differ in length and there is more than one a block.
+bool wantsWorkCounter(const KernelSpec &spec, const PlanStep &step, const DeviceProfile &device) {
+  return spec.bounded_right && step.launch.blocks_per_sm &&
+         step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
 KernelSpec combineSpec(const KernelSpec &forward) {
@@ -182,8 +192,13 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
   if (!step)
     return step.status();
-  plan.heads_per_section = headsPerSection(spec, bounds, plan.num_splits, step->launch);
+  plan.heads_per_section = headsPerSection(spec, bounds, step->launch);
+  const bool counts = wantsWorkCounter(spec, *step, device);
   plan.steps.push_back(std::move(*step));
+  if (counts) {
+    plan.work_counter_bytes = 8;
+    plan.workspace_bytes = 256;
+  }
   if (!forward.split)
     return plan;
 
@@ -195,7 +210,8 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
     return merge.status();
   plan.steps.push_back(std::move(*merge));
   const int64_t rows = int64_t(plan.num_splits) * bounds.total_q * bounds.heads_q;
-  plan.partial_lse_offset = ceilDiv(rows * spec.head_dim_v * 4, 256) * 256;
+  plan.partial_o_offset = plan.workspace_bytes;
+  plan.partial_lse_offset = plan.partial_o_offset + ceilDiv(rows * spec.head_dim_v * 4, 256) * 256;
   plan.workspace_bytes = plan.partial_lse_offset + rows * 4;
   return plan;
 }

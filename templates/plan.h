@@ -56,8 +56,10 @@ struct ForwardPlan {
   int num_splits = 1;
   int tile_m = 0;
   int heads_per_section = 1;
-  int64_t workspace_bytes = 0;     ///< 0 unless split. 256-byte aligned memory on the device.
-  int64_t partial_lse_offset = 0;  ///< Bytes from the start of the workspace; partial_o is at 0.
+  int64_t workspace_bytes = 0;    ///< 256-byte aligned memory on the device.
+  int64_t work_counter_bytes = 0; ///< At the start of the workspace: zero before the first run, which leaves it zero.
+  int64_t partial_o_offset = 0;   ///< Bytes from the start of the workspace; of a split forward.
+  int64_t partial_lse_offset = 0;
 };
 
 /// Every schedule that a spec can meet on a device, best first for large problems; the later ones serve short queries

@@ -58,11 +58,12 @@ Val sharedAddress(Ir &ir, Val pointer) {
   return ir.wrap(LLVM::PtrToIntOp::create(ir.builder, ir.loc, ir.i32(), pointer.value));
 }
 
-Val uniformWarp(Ir &ir, Val thread) {
-  Val index = thread / 32.0;
-  return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, ir.i32(), ir.i32(-1).value, index.value, ir.i32(0).value,
+Val uniform(Ir &ir, Val value) {
+  return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, ir.i32(), ir.i32(-1).value, value.value, ir.i32(0).value,
                                       ir.i32(31).value, NVVM::ShflKind::idx, UnitAttr()));
 }
+
+Val uniformWarp(Ir &ir, Val thread) { return uniform(ir, thread / 32.0); }
 
 Val electOne(Ir &ir) {
   Val chosen = ptx(ir, "{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.b32 $0, 1, 0, p; }", "=r", {ir.i32()}, {})[0];

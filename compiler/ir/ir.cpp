@@ -194,6 +194,40 @@ void Ir::forLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val)> bod
   });
 }
 
+Vals Ir::whileLoop(const Vals &inits, llvm::function_ref<Val(const Vals &)> more,
+                   llvm::function_ref<Vals(const Vals &)> body) {
+  SmallVector<Value> values;
+  for (Val v : inits)
+    values.push_back(v.value);
+  const SmallVector<Type> types(ValueRange(values).getTypes());
+  auto wrapped = [&](ValueRange range) {
+    Vals vals;
+    for (Value v : range)
+      vals.push_back(wrap(v));
+    return vals;
+  };
+  auto unwrapped = [](const Vals &vals) {
+    SmallVector<Value> out;
+    for (Val v : vals)
+      out.push_back(v.value);
+    return out;
+  };
+  auto loop = scf::WhileOp::create(
+      builder, loc, types, values,
+      [&](OpBuilder &, Location, ValueRange carried) {
+        OpBuilder::InsertionGuard guard(builder);
+        builder.setInsertionPointToEnd(cast<BlockArgument>(carried.front()).getOwner());
+        Val condition = more(wrapped(carried));
+        scf::ConditionOp::create(builder, loc, condition.value, carried);
+      },
+      [&](OpBuilder &, Location, ValueRange carried) {
+        OpBuilder::InsertionGuard guard(builder);
+        builder.setInsertionPointToEnd(cast<BlockArgument>(carried.front()).getOwner());
+        scf::YieldOp::create(builder, loc, unwrapped(body(wrapped(carried))));
+      });
+  return wrapped(loop.getResults());
+}
+
 void Ir::ifThen(Val condition, llvm::function_ref<void()> body) {
   auto op = scf::IfOp::create(builder, loc, condition.value, /*withElseRegion=*/false);
   OpBuilder::InsertionGuard guard(builder);

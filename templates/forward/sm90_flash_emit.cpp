@@ -12,21 +12,24 @@ using hopper::InFlight;
 using hopper::Pipeline;
 using hopper::Position;
 
-/// Where the two roles are in their rings; carried through loops as six i32.
+/// Where the two roles are in their rings; carried through loops as eight i32.
 struct Positions {
-  Position q, k, v;
+  Position q, k, v, item;
 
-  Vals values() const { return {q.stage, q.phase, k.stage, k.phase, v.stage, v.phase}; }
+  Vals values() const { return {q.stage, q.phase, k.stage, k.phase, v.stage, v.phase, item.stage, item.phase}; }
   static Positions of(const Vals &all, size_t first = 0) {
-    return {{all[first], all[first + 1]}, {all[first + 2], all[first + 3]}, {all[first + 4], all[first + 5]}};
+    return {{all[first], all[first + 1]},
+            {all[first + 2], all[first + 3]},
+            {all[first + 4], all[first + 5]},
+            {all[first + 6], all[first + 7]}};
   }
-  static constexpr size_t kCount = 6;
+  static constexpr size_t kCount = 8;
 };
 
 /// One work item as both roles see it; they must agree on every field.
 struct Item {
-  Item(Ir &ir, EmitContext &c, const Sm90FlashLayout &l, Val index)
-      : work(decodeWorkItem(ir, c.params, c.spec, index)), seq(ir, c.params, work.batch),
+  Item(Ir &ir, EmitContext &c, const Sm90FlashLayout &l, const WorkItem &item)
+      : work(item), seq(ir, c.params, work.batch),
         mask(ir, c.params, c.spec, seq), first(work.m * double(l.tile_m)),
         last(ir.min(first + double(l.tile_m), seq.q_len) - 1.0), present(first < seq.q_len),
         tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.split ? c.params.get("num_splits") : Val{})),
@@ -49,27 +52,19 @@ public:
         q_(ir_, l_.q_stages, base_ + double(l_.barriers())),
         k_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * l_.q_stages)),
         v_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * (l_.q_stages + l_.stages))),
+        items_(ir_, l_.kItemSlots, base_ + double(l_.barriers() + 16 * (l_.q_stages + 2 * l_.stages))),
         thread_(gpu::threadId(ir_)) {}
 
   void emit();
 
 private:
-  /// Runs body(work item, positions) over this block's items: one of each wave of `grid` items, from alternating ends. With
-  /// items in order of falling length every block then gets nearly the same sum, without a counter in global memory.
-  void forItems(llvm::function_ref<Positions(Val, Positions)> body) {
-    Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
-    Val total = c_.params.get("num_work_items");
-    Vals start = Positions{q_.start(), k_.start(), v_.start()}.values();
-    start.push_back(c_.work_item);
-    ir_.forLoop(ir_.i32(0), total, grid, start, [&](Val wave, const Vals &carried) {
-      Val place = carried.back(), item = wave + place;
-      const Positions at = Positions::of(carried);
-      Vals next = ir_.ifElse(
-          item < total, [&] { return body(item, at).values(); }, [&] { return at.values(); });
-      next.push_back(grid - 1.0 - place);
-      return next;
-    });
-  }
+  Positions start() { return {q_.start(), k_.start(), v_.start(), items_.start()}; }
+
+  // A work item passes from the copying thread to the math warps through a slot of shared memory, decoded: the divisions
+  // are made once and ahead of time.
+  Val itemSlot(Position p) { return ir_.offset(ir_.offset(c_.scratch, p.stage * double(l_.kItemBytes)), l_.items()); }
+  void sendItem(Position p, const WorkItem &item, Val valid);
+  WorkItem receiveItem(Position p, Val &valid);
 
   Val qTile(Position p) { return base_ + p.stage * double(l_.qBytes()) + double(l_.q()); }
   Val kTile(Position p) { return base_ + p.stage * double(l_.kBytes()) + double(l_.k()); }
@@ -77,6 +72,9 @@ private:
 
   // --- the copying thread ----------------------------------------------------------------------------------------
   void copyItems();
+  Vals nextItem(Val place, Val wave);
+  void resetCounter();
+  Val atomicAdd(Val pointer, int value);
   Positions copyItem(const Item &item, Positions at);
   void copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
                 std::string_view tensor, Val row, Val head, hopper::Keep keep);
@@ -87,7 +85,7 @@ private:
   Ir &ir_;
   const Sm90FlashLayout l_;
   Val base_;
-  Pipeline q_, k_, v_;
+  Pipeline q_, k_, v_, items_;
   Val thread_;
 };
 
@@ -162,7 +160,7 @@ void Sm90Flash::emit() {
     for (int i = 0; i < 3; ++i)
       hopper::prefetchMap(ir_, ir_.offset(c_.tensor_maps, int64_t(i) * kTensorMapBytes));
     const int math_warps = 4 * l_.mathWarpgroups();
-    for (Pipeline *pipe : {&q_, &k_, &v_})
+    for (Pipeline *pipe : {&q_, &k_, &v_, &items_})
       pipe->init(1, math_warps);
     hopper::fenceBarrierInit(ir_);
   });
@@ -180,21 +178,107 @@ void Sm90Flash::emit() {
         hopper::increaseRegisters(ir_, l_.mathRegisters());
         Sm90Math math(*this, warp / 4.0);
         math.armPingpong();
-        forItems([&](Val index, Positions at) { return math.item(Item(ir_, c_, l_, index), at); });
+        // Each turn receives the next item while the present one's are done; the first has none.
+        Val valid;
+        WorkItem work = receiveItem(items_.start(), valid);
+        Positions at = start();
+        at.item = items_.next(at.item);
+        Vals carried = at.values();
+        carried.insert(carried.end(), {work.m, work.head, work.head_k, work.split, work.batch, valid});
+        ir_.whileLoop(
+            carried, [&](const Vals &all) { return all.back() != ir_.i32(0); },
+            [&](const Vals &all) {
+              const size_t n = Positions::kCount;
+              const Item item(ir_, c_, l_, WorkItem{all[n], all[n + 1], all[n + 2], all[n + 3], all[n + 4]});
+              Positions next = math.item(item, Positions::of(all));
+              Val more;
+              WorkItem w = receiveItem(next.item, more);
+              next.item = items_.next(next.item);
+              Vals out = next.values();
+              out.insert(out.end(), {w.m, w.head, w.head_k, w.split, w.batch, more});
+              return out;
+            });
         return {};
       });
 }
 
+void Sm90Flash::sendItem(Position p, const WorkItem &item, Val valid) {
+  items_.waitEmpty(p);
+  const Val fields[] = {item.m, item.head, item.head_k, item.split, item.batch, valid};
+  for (auto [i, field] : llvm::enumerate(fields))
+    ir_.store(field, ir_.offset(itemSlot(p), int64_t(i) * 4), 4);
+  hopper::arrive(ir_, items_.full(p), ir_.boolean(true));
+}
+
+WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
+  items_.waitFull(p);
+  Vals fields;
+  for (int i = 0; i < 6; ++i)
+    fields.push_back(hopper::uniform(ir_, ir_.load(ir_.i32(), ir_.offset(itemSlot(p), int64_t(i) * 4), 4)));
+  gpu::warpSync(ir_); // every lane has read
+  items_.release(p, thread_ % 32 == ir_.i32(0));
+  valid = fields[5];
+  return {fields[0], fields[1], fields[2], fields[3], fields[4]};
+}
+
 // --- copying -----------------------------------------------------------------------------------------------------
 
+/// The first item is the block's number. After it, with a counter, the next one that no block has taken: long items first
+/// then leaves nobody waiting. Without one, one of each wave of `grid` items, from alternating ends.
 void Sm90Flash::copyItems() {
-  forItems([&](Val index, Positions at) {
-    const Item item(ir_, c_, l_, index);
-    Vals next = ir_.ifElse(
-        item.has_keys, [&] { return copyItem(item, at).values(); }, [&] { return at.values(); });
-    countTiles(item);
-    return Positions::of(next);
+  Val total = c_.params.get("num_work_items");
+  Vals carried = start().values();
+  carried.insert(carried.end(), {c_.work_item, ir_.i32(0), c_.work_item}); // place in the wave, wave, item
+  carried = ir_.whileLoop(
+      carried, [&](const Vals &all) { return all.back() < total; },
+      [&](const Vals &all) {
+        const size_t n = Positions::kCount;
+        Positions at = Positions::of(all);
+        Vals following = nextItem(all[n], all[n + 1]); // asked for early, needed late
+        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2]);
+        sendItem(at.item, work, ir_.i32(1));
+        at.item = items_.next(at.item);
+        const Item item(ir_, c_, l_, work);
+        Vals next = ir_.ifElse(
+            item.has_keys, [&] { return copyItem(item, at).values(); }, [&] { return at.values(); });
+        countTiles(item);
+        next.insert(next.end(), following.begin(), following.end());
+        return next;
+      });
+  Val none = ir_.i32(0);
+  sendItem(Positions::of(carried).item, {none, none, none, none, none}, none);
+  resetCounter();
+}
+
+/// {place in the wave, wave, item} after `place` and `wave`.
+Vals Sm90Flash::nextItem(Val place, Val wave) {
+  Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
+  Val counter = c_.params.get("work_counter");
+  return ir_.ifElse(
+      ir_.isNull(counter),
+      [&]() -> Vals {
+        Val next_place = grid - 1.0 - place, next_wave = wave + grid;
+        return {next_place, next_wave, next_wave + next_place};
+      },
+      [&]() -> Vals { return {place, wave, grid + atomicAdd(counter, 1)}; });
+}
+
+/// The last block to end leaves the counter as it was found. Every block has taken an item past the end by then.
+void Sm90Flash::resetCounter() {
+  Val counter = c_.params.get("work_counter");
+  ir_.ifThen(ir_.isNull(counter) == ir_.boolean(false), [&] {
+    Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
+    Val ended = atomicAdd(ir_.offset(counter, 4), 1);
+    ir_.ifThen(ended == grid - 1.0, [&] {
+      ir_.store(ir_.i32(0), counter, 4);
+      ir_.store(ir_.i32(0), ir_.offset(counter, 4), 4);
+    });
   });
+}
+
+Val Sm90Flash::atomicAdd(Val pointer, int value) {
+  return ir_.wrap(mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, pointer.value,
+                                                  ir_.i32(value).value, mlir::LLVM::AtomicOrdering::acq_rel, "device"));
 }
 
 void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,

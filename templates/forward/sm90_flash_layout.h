@@ -37,8 +37,10 @@ struct Sm90FlashLayout {
   int q() const { return 0; }
   int k() const { return q() + q_stages * qBytes(); }
   int v() const { return k() + stages * kBytes(); }
-  int barriers() const { return v() + stages * vBytes(); } ///< Of Q, K, V: full and empty ones.
-  int bytes() const { return barriers() + 16 * (q_stages + 2 * stages); }
+  int barriers() const { return v() + stages * vBytes(); } ///< Of Q, K, V and items: full and empty ones.
+  static constexpr int kItemSlots = 2, kItemBytes = 32; ///< Work items on their way from the copying warp.
+  int items() const { return barriers() + 16 * (q_stages + 2 * stages + kItemSlots); }
+  int bytes() const { return items() + kItemSlots * kItemBytes; }
 
   /// fp32-sized registers of a thread that are alive at once: S, P (half as many, packed) and O.
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }

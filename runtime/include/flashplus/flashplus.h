@@ -169,7 +169,8 @@ typedef struct flashplus_plan flashplus_plan;
 FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
                                                      flashplus_plan **out);
 FLASHPLUS_API void flashplus_plan_destroy(flashplus_plan *plan);
-/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. */
+/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Zero them before the first run; every run leaves
+ *  what has to be zero so. */
 FLASHPLUS_API size_t flashplus_plan_workspace(const flashplus_plan *plan);
 /** The plan as JSON text (steps with spec, schedule, grid, key); owned by the plan. */
 FLASHPLUS_API const char *flashplus_plan_describe(const flashplus_plan *plan);
