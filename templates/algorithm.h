@@ -6,18 +6,26 @@
 
 #include "templates/plan.h"
 
+#include <limits>
 #include <string_view>
 #include <vector>
 
 namespace flashplus {
+
+/// A row of a target's table: a schedule and the problems that it is for.
+struct Candidate {
+  Schedule schedule;
+  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+};
 
 struct Algorithm {
   std::string_view name; ///< Schedule::algorithm, "<target family>.<what>".
   Operation op;
   bool (*runs_on)(Isa isa);
 
-  /// Schedules worth having for `spec` within `shared_memory` bytes a block, best for large problems first.
-  std::vector<Schedule> (*schedules)(const KernelSpec &spec, const Target &target, int shared_memory);
+  /// Schedules worth having for `spec` within `shared_memory` bytes a block. Of those whose most_keys suffices the first is
+  /// taken, or a later one with a shorter tile that still covers the queries.
+  std::vector<Candidate> (*candidates)(const KernelSpec &spec, const Target &target, int shared_memory);
 
   /// Checks every knob and returns how to launch. The failure names the knob, its value and what is allowed.
   Result<LaunchSchema> (*launch)(const KernelSpec &spec, const Schedule &schedule, const Target &target);

@@ -22,25 +22,44 @@ const Algorithm *findAlgorithm(const Schedule &schedule) {
   return nullptr;
 }
 
-/// Of the schedules, the shortest tile that still covers a sequence's queries in one tile, else the first; of equals
-/// the first too. The choice uses the bound only, so it is the same for every run of a plan.
-const Schedule &chooseSchedule(const std::vector<Schedule> &schedules, const ForwardBounds &bounds,
-                               const PlanOptions &options) {
+/// Every candidate for a spec on a device, in the order of the tables.
+std::vector<Candidate> feasibleCandidates(const KernelSpec &spec, const DeviceProfile &device) {
+  if (isGpu(device.target.isa) && spec.dtype == DType::F32)
+    return {}; // the tensor-core templates take 16-bit inputs
+  std::vector<Candidate> result;
+  for (const Algorithm *a : kAlgorithms)
+    if (a->op == spec.op && a->runs_on(device.target.isa))
+      for (Candidate &c : a->candidates(spec, device.target, device.shared_memory_per_block))
+        result.push_back(std::move(c));
+  return result;
+}
+
+/// Keys that one query row may see.
+int64_t visibleKeys(const KernelSpec &spec, const ForwardBounds &bounds) {
+  const int64_t window = int64_t(bounds.window_left) + bounds.window_right + 1;
+  return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window) : bounds.max_seqlen_k;
+}
+
+/// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries. The
+/// choice uses the bounds only, so it is the same for every run of a plan.
+const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
+                               const ForwardBounds &bounds, const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
   if (options.batch_invariant)
-    return schedules.front();
-  const Schedule *best = &schedules.front();
-  for (const Schedule &s : schedules)
-    if (rowsPerWorkItem(s) >= bounds.max_seqlen_q && rowsPerWorkItem(s) < rowsPerWorkItem(*best))
-      best = &s;
-  return *best;
+    return candidates.front().schedule;
+  const int64_t keys = visibleKeys(spec, bounds);
+  const Schedule *best = nullptr;
+  for (const Candidate &c : candidates) {
+    const int rows = rowsPerWorkItem(c.schedule);
+    if (keys <= c.most_keys && (!best || (rows >= bounds.max_seqlen_q && rows < rowsPerWorkItem(*best))))
+      best = &c.schedule;
+  }
+  return best ? *best : candidates.front().schedule;
 }
 
 /// Key tiles that one work item may visit.
 int64_t keyTiles(const KernelSpec &spec, const ForwardBounds &bounds, const Schedule &schedule) {
-  int64_t keys = bounds.max_seqlen_k;
-  if (spec.bounded_left && spec.bounded_right)
-    keys = std::min<int64_t>(keys, int64_t(bounds.window_left) + bounds.window_right + schedule.get("tile_m"));
+  const int64_t keys = std::min(bounds.max_seqlen_k, visibleKeys(spec, bounds) + schedule.get("tile_m"));
   return ceilDiv(std::max<int64_t>(keys, 0), schedule.get("tile_n"));
 }
 
@@ -134,15 +153,10 @@ Status badKnob(const Schedule &schedule, std::string_view name, std::string_view
 }
 
 std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device) {
-  const bool gpu = isGpu(device.target.isa);
-  if (gpu && spec.dtype == DType::F32)
-    return {}; // the tensor-core templates take 16-bit inputs
-  std::vector<Schedule> result;
-  for (const Algorithm *a : kAlgorithms)
-    if (a->op == spec.op && a->runs_on(device.target.isa))
-      for (Schedule &s : a->schedules(spec, device.target, device.shared_memory_per_block))
-        result.push_back(std::move(s));
-  return result;
+  std::vector<Schedule> schedules;
+  for (Candidate &c : feasibleCandidates(spec, device))
+    schedules.push_back(std::move(c.schedule));
+  return schedules;
 }
 
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
@@ -166,17 +180,17 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
-  auto schedules = options.schedule ? std::vector{*options.schedule} : feasibleSchedules(spec, device);
+  auto candidates = options.schedule ? std::vector<Candidate>{{*options.schedule}} : feasibleCandidates(spec, device);
   if (options.schedule)
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
-  std::erase_if(schedules, [&](const Schedule &s) { return std::ranges::count(options.rejected, s) != 0; });
-  if (schedules.empty())
+  std::erase_if(candidates, [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
+  if (candidates.empty())
     return Status(StatusCode::Unsupported,
                   spec.dtype == DType::F32 && isGpu(device.target.isa)
                       ? "dtype fp32 is not supported on " + device.target.text() + "; use fp16 or bf16"
                       : "no schedule of '" + spec.text() + "' fits " + device.target.text());
-  const Schedule &schedule = chooseSchedule(schedules, bounds, options);
+  const Schedule &schedule = chooseSchedule(candidates, spec, bounds, options);
 
   ForwardPlan plan;
   plan.tile_m = schedule.get("tile_m");

@@ -4,12 +4,12 @@
 namespace flashplus {
 namespace {
 
-std::vector<Schedule> cpuSchedules(const KernelSpec &, const Target &, int) {
-  return {Schedule{"cpu.combine", {{"rows", kCpuCombineRows}}}};
+std::vector<Candidate> cpuCandidates(const KernelSpec &, const Target &, int) {
+  return {{{"cpu.combine", {{"rows", kCpuCombineRows}}}}};
 }
 
-std::vector<Schedule> gpuSchedules(const KernelSpec &, const Target &, int) {
-  return {Schedule{"gpu.combine", {{"rows", kGpuCombineRows}}}};
+std::vector<Candidate> gpuCandidates(const KernelSpec &, const Target &, int) {
+  return {{{"gpu.combine", {{"rows", kGpuCombineRows}}}}};
 }
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
@@ -25,7 +25,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 } // namespace
 
-const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuSchedules, launch};
-const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuSchedules, launch};
+const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuCandidates, launch};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuCandidates, launch};
 
 } // namespace flashplus

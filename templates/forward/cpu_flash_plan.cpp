@@ -19,14 +19,14 @@ CpuFlashLayout CpuFlashLayout::of(const KernelSpec &spec, const Schedule &schedu
 
 namespace {
 
-std::vector<Schedule> schedules(const KernelSpec &, const Target &target, int) {
+std::vector<Candidate> candidates(const KernelSpec &, const Target &target, int) {
   // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register file.
   const bool wide = isaInfo(target.isa).vector_registers == 32;
   const int mr = wide ? 12 : 6, nr = 2;
   // Packing a tile of K and V is shared by tile_m rows, hence the large tile; short queries waste less of a small one.
-  return {Schedule{"cpu.flash", {{"tile_m", 96}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}},
-          Schedule{"cpu.flash", {{"tile_m", 12}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}},
-          Schedule{"cpu.flash", {{"tile_m", 1}, {"tile_n", 64}, {"mr", 1}, {"nr", nr}}}};
+  return {{{"cpu.flash", {{"tile_m", 96}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}}},
+          {{"cpu.flash", {{"tile_m", 12}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}}},
+          {{"cpu.flash", {{"tile_m", 1}, {"tile_n", 64}, {"mr", 1}, {"nr", nr}}}}};
 }
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
@@ -49,6 +49,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); }, schedules, launch};
+const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); }, candidates, launch};
 
 } // namespace flashplus

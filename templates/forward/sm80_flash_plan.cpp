@@ -47,8 +47,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
-std::vector<Schedule> schedules(const KernelSpec &spec, const Target &target, int shared_memory) {
-  std::vector<Schedule> result;
+std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
+  std::vector<Candidate> result;
   // Best first; the last row serves short queries. Two fragments a warp halve the shared-memory reads per MMA; where O
   // is so wide that they would leave the assembler no register to spare (and cost it a second), eight warps share the
   // tile instead.
@@ -62,15 +62,15 @@ std::vector<Schedule> schedules(const KernelSpec &spec, const Target &target, in
     if (l.bytes() > shared_memory || !launch(spec, s, target))
       continue;
     // One row a tile height: the widest tile that fits.
-    if (!result.empty() && result.back().get("tile_m") == row.tile_m)
+    if (!result.empty() && result.back().schedule.get("tile_m") == row.tile_m)
       continue;
-    result.push_back(std::move(s));
+    result.push_back({std::move(s)});
   }
   return result;
 }
 
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, schedules, launch};
+const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, candidates, launch};
 
 } // namespace flashplus

@@ -120,6 +120,7 @@ private:
   InFlight multiplyPV(State &state, Position v);
   Vals scores(const Item &item, const Score &score, Vals s, Val key);
   void softmax(Vals &s, State &state, Val alpha[2]);
+  void scaleO(State &state, const Val alpha[2]);
   Vals packP(const Vals &s);
   void clearTail(const Item &item, Position v);
   void store(const Item &item, State state);
@@ -292,7 +293,8 @@ void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int sla
                     {ir_.i32(64 * slab), first_row + row, head, batch}, pipe.full(at), keep);
 }
 
-/// K of the last tile, Q, then each next K before the V that its predecessor waits for.
+/// K of the first tile, Q, then each next K before the V that its predecessor waits for. Keys go upwards: blocks that run at
+/// the same time then read the same tiles at the same time, whatever query rows they have.
 Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   auto copyK = [&](Val tile) {
     copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * double(l_.tile_n),
@@ -304,20 +306,19 @@ Positions Sm90Flash::copyItem(const Item &item, Positions at) {
              item.work.head_k, hopper::Keep::Last);
     at.v = v_.next(at.v);
   };
-  Val last = item.tiles.end - 1.0;
-  copyK(last);
+  const Mask::Tiles &tiles = item.tiles;
+  copyK(tiles.begin);
   copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
            hopper::Keep::First);
   at.q = q_.next(at.q);
-  Vals after = ir_.forLoop(ir_.i32(1), item.tiles.end - item.tiles.begin, ir_.i32(1), at.values(),
-                           [&](Val i, const Vals &carried) {
-                             at = Positions::of(carried);
-                             copyK(last - i);
-                             copyV(last - i + 1.0);
-                             return at.values();
-                           });
+  Vals after = ir_.forLoop(tiles.begin + 1.0, tiles.end, ir_.i32(1), at.values(), [&](Val tile, const Vals &carried) {
+    at = Positions::of(carried);
+    copyK(tile);
+    copyV(tile - 1.0);
+    return at.values();
+  });
   at = Positions::of(after);
-  copyV(item.tiles.begin);
+  copyV(tiles.end - 1.0);
   return at;
 }
 
@@ -394,7 +395,6 @@ Vals Sm90Math::nothing(Positions at) {
 }
 
 Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
-  Val last = item.tiles.end - 1.0;
   Val alpha[2];
   auto key = [&](Val tile) { return tile * double(l_.tile_n); };
 
@@ -410,13 +410,12 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
     state.max[row] = ir_.negativeInfinity(ir_.f32());
     state.sum[row] = ir_.f32(0);
   }
-  s = scores(item, score, std::move(s), key(last));
+  s = scores(item, score, std::move(s), key(item.tiles.begin));
   softmax(s, state, alpha);
   state.p = packP(s);
-  clearTail(item, at.v);
 
   Vals carried = ir_.forLoop(
-      ir_.i32(1), item.tiles.end - item.tiles.begin, ir_.i32(1), pack(state, at), [&](Val i, const Vals &all) {
+      item.tiles.begin + 1.0, item.tiles.end, ir_.i32(1), pack(state, at), [&](Val tile, const Vals &all) {
         State now = unpack(all, at);
         takeTurn();
         kernel_.k_.waitFull(at.k);
@@ -427,7 +426,7 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
         Vals t = hopper::wait(ir_, 1, std::move(qk));
         release(kernel_.k_, at.k);
         at.k = kernel_.k_.next(at.k);
-        t = scores(item, score, std::move(t), key(last - i));
+        t = scores(item, score, std::move(t), key(tile));
         softmax(t, now, alpha);
         hopper::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
         // P must not be packed, nor O scaled, while the product that uses them is in flight.
@@ -435,14 +434,14 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
         release(kernel_.v_, at.v);
         at.v = kernel_.v_.next(at.v);
         now.p = packP(t);
-        for (int x = 0; x < o_count_; ++x)
-          now.o[x] = now.o[x] * alpha[x / 2 % 2];
+        scaleO(now, alpha);
         return pack(now, at);
       });
   state = unpack(carried, at);
   release(kernel_.q_, at.q);
   at.q = kernel_.q_.next(at.q);
   kernel_.v_.waitFull(at.v);
+  clearTail(item, at.v);
   state.o = hopper::wait(ir_, 0, multiplyPV(state, at.v));
   release(kernel_.v_, at.v);
   at.v = kernel_.v_.next(at.v);
@@ -503,7 +502,23 @@ Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
       [&] { return s; });
 }
 
-/// Scores -> probabilities in place; `alpha` is what O has to be scaled by. Sums stay per thread until the end.
+/// O = alpha O, where some row of the warp needs it.
+void Sm90Math::scaleO(State &state, const Val alpha[2]) {
+  Val one = ir_.f32(1);
+  state.o = ir_.ifElse(
+      hopper::anyLane(ir_, (alpha[0] != one) | (alpha[1] != one)),
+      [&] {
+        Vals scaled = state.o;
+        for (int x = 0; x < o_count_; ++x)
+          scaled[x] = scaled[x] * alpha[x / 2 % 2];
+        return scaled;
+      },
+      [&] { return state.o; });
+}
+
+/// Scores -> probabilities in place; `alpha` is what O has to be scaled by. Sums stay per thread until the end. The reference
+/// that is subtracted is always the maximum: one that may fall behind (FlashAttention-4's rule) would spare more scaling, but
+/// the largest probability is then not 1, which the storage dtype holds exactly, and the error grows past the model's bound.
 void Sm90Math::softmax(Vals &s, State &state, Val alpha[2]) {
   for (int row = 0; row < 2; ++row) {
     // Four independent chains: one would be bound by latency.
@@ -542,11 +557,10 @@ Vals Sm90Math::packP(const Vals &s) {
 }
 
 /// Keys past the sequence have P = 0, which does not help against an infinity or a NaN in V: where such rows are not
-/// outside the tensor (TMA has zeros there), they are cleared before the first product that reads them.
+/// outside the tensor (TMA has zeros there), they are cleared before the last product, the one that reads them.
 void Sm90Math::clearTail(const Item &item, Position v) {
   Val valid = item.seq.k_len - (item.tiles.end - 1.0) * double(l_.tile_n);
   ir_.ifThen(item.seq.hasRowsBehind("v") & (valid < ir_.i32(l_.tile_n)), [&] {
-    kernel_.v_.waitFull(v);
     const int threads = 128 * l_.mathWarpgroups();
     Val zero = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
     Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * double(l_.vBytes())), int64_t(l_.v()));
