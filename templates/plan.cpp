@@ -211,10 +211,11 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   plan.steps.push_back(std::move(*step));
   if (counts) {
     plan.work_counter_bytes = 8;
-    plan.workspace_bytes = 256;
+    plan.workspace_bytes = kWorkspaceZeroed;
   }
   if (!forward.split)
     return plan;
+  plan.workspace_bytes = kWorkspaceZeroed;
 
   const KernelSpec combine = combineSpec(spec);
   const Schedule combine_schedule = feasibleSchedules(combine, device).front();

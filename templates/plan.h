@@ -51,13 +51,17 @@ struct PlanStep {
   int64_t work_items = 0; ///< Grid size, but for kernels that loop over the items (LaunchSchema::blocks_per_sm).
 };
 
+/// Bytes at the start of a workspace that are zero before the first run and left so by every run
+/// (FLASHPLUS_WORKSPACE_ZEROED of the C API).
+inline constexpr int64_t kWorkspaceZeroed = 256;
+
 struct ForwardPlan {
   std::vector<PlanStep> steps; ///< One, or split forward + combine.
   int num_splits = 1;
   int tile_m = 0;
   int heads_per_section = 1;
   int64_t workspace_bytes = 0;    ///< 256-byte aligned memory on the device.
-  int64_t work_counter_bytes = 0; ///< At the start of the workspace: zero before the first run, which leaves it zero.
+  int64_t work_counter_bytes = 0; ///< At the start of the workspace; 0 without a counter.
   int64_t partial_o_offset = 0;   ///< Bytes from the start of the workspace; of a split forward.
   int64_t partial_lse_offset = 0;
 };

@@ -84,15 +84,24 @@ PlanPtr makePlan(const Instance &instance) {
   return PlanPtr(plan);
 }
 
+DeviceBuffer freshWorkspace(const flashplus_plan &plan) {
+  // Whatever a plan of several steps reads of its workspace, it must have written, but for what starts as zeros.
+  std::vector<std::byte> content(flashplus_plan_workspace(&plan), std::byte(0xff));
+  std::fill_n(content.begin(), std::min<size_t>(content.size(), FLASHPLUS_WORKSPACE_ZEROED), std::byte(0));
+  return DeviceBuffer(content);
+}
+
 Outputs runPlan(Instance &instance, flashplus_plan &plan) {
   const Session &s = Session::get();
-  // Whatever a plan of several steps reads of its workspace, it must have written.
-  const std::vector<std::byte> poison(flashplus_plan_workspace(&plan), std::byte(0xff));
-  const DeviceBuffer workspace(poison);
+  const DeviceBuffer workspace = freshWorkspace(plan);
   instance.resetOutputs();
   require(flashplus_plan_run(&plan, &instance.args(), workspace.data(), workspace.size(), nullptr),
           instance.problem().text());
   require(flashplus_synchronize(s.context(), s.device(), nullptr), instance.problem().text());
+  const std::vector<std::byte> after = workspace.read();
+  const auto counters = after.begin() + std::ptrdiff_t(std::min<size_t>(after.size(), FLASHPLUS_WORKSPACE_ZEROED));
+  CHECK_MESSAGE(std::all_of(after.begin(), counters, [](std::byte b) { return b == std::byte(0); }),
+                instance.problem().text());
   return {instance.readO(), instance.readLse(), instance.readTiles()};
 }
 

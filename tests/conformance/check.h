@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tests/conformance/instance.h"
+#include "tests/conformance/session.h"
 
 namespace flashplus::conformance {
 
@@ -28,6 +29,8 @@ struct Outputs {
 
 /// Makes a plan; fails the test if there is none.
 PlanPtr makePlan(const Instance &instance);
+/// A workspace as a caller makes it: zeros where they are asked for, poison elsewhere.
+DeviceBuffer freshWorkspace(const flashplus_plan &plan);
 /// Poisoned outputs and workspace, one run of the plan.
 Outputs runPlan(Instance &instance, flashplus_plan &plan);
 /// Poisoned outputs, flashplus_forward.

@@ -145,7 +145,7 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
   std::vector<DeviceBuffer> workspaces;
   for (int t = 0; t < kThreads; ++t) {
     instances.push_back(std::make_unique<Instance>(c));
-    workspaces.emplace_back(flashplus_plan_workspace(plan.get()));
+    workspaces.push_back(freshWorkspace(*plan));
   }
   std::atomic<int> failed{0}, different{0};
   std::vector<std::thread> threads;

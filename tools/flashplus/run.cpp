@@ -213,7 +213,7 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
   if (workspace_bytes)
     FLASHPLUS_RETURN_IF_ERROR(
         libraryStatus(flashplus_device_malloc(context, device, workspace_bytes, &workspace)));
-  const std::vector<char> zeros(workspace_bytes); // a plan's workspace starts as zeros
+  const std::vector<char> zeros(std::min<size_t>(workspace_bytes, FLASHPLUS_WORKSPACE_ZEROED));
   if (workspace)
     FLASHPLUS_RETURN_IF_ERROR(
         libraryStatus(flashplus_copy_to_device(context, device, workspace, zeros.data(), zeros.size())));

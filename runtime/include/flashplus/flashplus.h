@@ -169,8 +169,9 @@ typedef struct flashplus_plan flashplus_plan;
 FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
                                                      flashplus_plan **out);
 FLASHPLUS_API void flashplus_plan_destroy(flashplus_plan *plan);
-/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Zero them before the first run; every run leaves
- *  what has to be zero so. */
+/** The first so many bytes of a workspace hold counters: zero before the first run, and left zero by every run. */
+#define FLASHPLUS_WORKSPACE_ZEROED 256
+/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Two runs at the same time need one each. */
 FLASHPLUS_API size_t flashplus_plan_workspace(const flashplus_plan *plan);
 /** The plan as JSON text (steps with spec, schedule, grid, key); owned by the plan. */
 FLASHPLUS_API const char *flashplus_plan_describe(const flashplus_plan *plan);
