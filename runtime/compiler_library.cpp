@@ -25,8 +25,8 @@ CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink)
 
 Result<const flashplus_compiler_table *> CompilerLibrary::table() {
   std::lock_guard lock(mutex_);
-  if (table_)
-    return table_;
+  if (const flashplus_compiler_table *open = table_.load(std::memory_order_relaxed))
+    return open;
   void *library = dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char *why = dlerror();
@@ -46,7 +46,8 @@ Result<const flashplus_compiler_table *> CompilerLibrary::table() {
     dlclose(library);
     return Status(StatusCode::CompileFailed, "the compiler library " + path_ + " cannot be used: " + problem);
   }
-  return table_ = table;
+  table_.store(table, std::memory_order_release);
+  return table;
 }
 
 namespace {

@@ -5,6 +5,7 @@
 #include "compiler/entry.h"
 #include "spec/artifact.h"
 
+#include <atomic>
 #include <mutex>
 #include <string>
 
@@ -23,14 +24,14 @@ public:
 
   /// Opens the library if need be; fails when it is missing or of another build.
   Result<const flashplus_compiler_table *> table();
-  bool isOpen() const { return table_ != nullptr; }
+  bool isOpen() const { return table_.load(std::memory_order_acquire) != nullptr; }
   const std::string &path() const { return path_; }
   const std::string &nvjitlink() const { return nvjitlink_; }
 
 private:
   const std::string path_, nvjitlink_;
   std::mutex mutex_;
-  const flashplus_compiler_table *table_ = nullptr;
+  std::atomic<const flashplus_compiler_table *> table_{nullptr};
 };
 
 } // namespace flashplus

@@ -5,6 +5,7 @@
 #include "runtime/cuda_device.h"
 #include "runtime/error.h"
 
+#include <algorithm>
 #include <sched.h>
 #include <thread>
 
@@ -24,11 +25,11 @@ Status checkOptions(const flashplus_context_options &o) {
       o.struct_size > 16 * sizeof o)
     return invalidArgument("options.struct_size is " + std::to_string(o.struct_size) +
                            "; it must be sizeof(flashplus_context_options), " + std::to_string(sizeof o));
-  if (o.num_threads < 0 || o.num_threads > 4096)
-    return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to 4096");
-  if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > 4096))
+  if (o.num_threads < 0 || o.num_threads > kMaxThreads)
+    return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " + std::to_string(kMaxThreads));
+  if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
     return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
-                           "; with parallel_for it must be 1 to 4096");
+                           "; with parallel_for it must be 1 to " + std::to_string(kMaxThreads));
   return Status::ok();
 }
 
@@ -41,14 +42,14 @@ void Context::log(const std::string &message) const {
     log_(log_context_, message.c_str());
 }
 
-Result<std::unique_ptr<Context>> Context::create(const flashplus_context_options *options) {
+Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options *options) {
   flashplus_context_options o{};
   if (options) {
     FLASHPLUS_RETURN_IF_ERROR(checkOptions(*options));
     o = *options;
   }
   const Environment environment = Environment::read();
-  std::unique_ptr<Context> c(new Context);
+  std::shared_ptr<Context> c(new Context);
   c->log_ = o.log;
   c->log_context_ = o.log_context;
   int threads = o.num_threads ? o.num_threads : environment.num_threads;
@@ -92,11 +93,27 @@ Result<Device *> Context::device(DLDevice id) {
                                                 std::to_string(*count) + " GPUs, numbered from 0");
       return createCudaDevice(**driver, id.device_id);
     };
-    it = devices_.emplace(key, open()).first;
+    auto opened = open();
+    if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
+      return opened.status();
+    it = devices_.emplace(key, std::move(*opened)).first;
   }
-  if (!it->second)
-    return it->second.status();
-  return it->second->get();
+  return it->second.get();
+}
+
+std::vector<Schedule> Context::rejected(const std::string &id) {
+  std::lock_guard lock(rejected_mutex_);
+  const auto it = rejected_.find(id);
+  return it == rejected_.end() ? std::vector<Schedule>() : it->second;
+}
+
+bool Context::reject(const std::string &id, const Schedule &schedule) {
+  std::lock_guard lock(rejected_mutex_);
+  std::vector<Schedule> &list = rejected_[id];
+  if (std::find(list.begin(), list.end(), schedule) != list.end())
+    return false;
+  list.push_back(schedule);
+  return true;
 }
 
 } // namespace flashplus
@@ -152,12 +169,20 @@ template <class Body> flashplus_status onDevice(flashplus_context *context, DLDe
   });
 }
 
+Status checkCopy(const void *to, const char *to_name, const void *from, const char *from_name, size_t bytes) {
+  if (bytes && (!to || !from))
+    return invalidArgument(std::string(to ? from_name : to_name) + " is null; it must point to " +
+                           std::to_string(bytes) + " bytes");
+  return Status::ok();
+}
+
 } // namespace
 
 flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes, void **out) {
   return onDevice(context, device, [&](Device &d) -> Status {
     if (!out)
       return invalidArgument("out is null");
+    *out = nullptr;
     auto memory = d.allocate(bytes);
     if (!memory)
       return memory.status();
@@ -172,12 +197,18 @@ flashplus_status flashplus_device_free(flashplus_context *context, DLDevice devi
 
 flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device, void *dst,
                                           const void *host_src, size_t bytes) {
-  return onDevice(context, device, [&](Device &d) { return d.copyToDevice(dst, host_src, bytes); });
+  return onDevice(context, device, [&](Device &d) -> Status {
+    FLASHPLUS_RETURN_IF_ERROR(checkCopy(dst, "dst", host_src, "host_src", bytes));
+    return bytes ? d.copyToDevice(dst, host_src, bytes) : Status::ok();
+  });
 }
 
 flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst, const void *src,
                                         size_t bytes) {
-  return onDevice(context, device, [&](Device &d) { return d.copyToHost(host_dst, src, bytes); });
+  return onDevice(context, device, [&](Device &d) -> Status {
+    FLASHPLUS_RETURN_IF_ERROR(checkCopy(host_dst, "host_dst", src, "src", bytes));
+    return bytes ? d.copyToHost(host_dst, src, bytes) : Status::ok();
+  });
 }
 
 flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device, void *stream) {

@@ -6,6 +6,7 @@
 #include "runtime/device.h"
 #include "runtime/environment.h"
 #include "runtime/kernel_table.h"
+#include "runtime/score_table.h"
 #include "runtime/thread_pool.h"
 
 #include <map>
@@ -17,7 +18,7 @@ namespace flashplus {
 
 class Context {
 public:
-  static Result<std::unique_ptr<Context>> create(const flashplus_context_options *options);
+  static Result<std::shared_ptr<Context>> create(const flashplus_context_options *options);
   ~Context();
 
   /// The device, opened on first use; NoDevice (with the reason) if it is not there.
@@ -26,6 +27,11 @@ public:
   KernelTable &kernels() { return *kernels_; }
   CompilerLibrary &compiler() { return *compiler_; }
   KernelStore &store() { return *store_; }
+  ScoreTable &scores() { return scores_; }
+  /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
+  std::vector<Schedule> rejected(const std::string &id);
+  /// False if the schedule was there already.
+  bool reject(const std::string &id, const Schedule &schedule);
   void log(const std::string &message) const;
 
   /// Text of the last flashplus_describe.
@@ -41,12 +47,15 @@ private:
   std::unique_ptr<KernelStore> store_;
   std::unique_ptr<CompilerLibrary> compiler_;
   std::mutex devices_mutex_;
-  std::map<std::pair<int, int>, Result<std::unique_ptr<Device>>> devices_;
+  std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
+  ScoreTable scores_;
+  std::mutex rejected_mutex_;
+  std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_; ///< Last: its kernels go before the devices that they are loaded on.
 };
 
 } // namespace flashplus
 
 struct flashplus_context {
-  std::unique_ptr<flashplus::Context> impl;
+  std::shared_ptr<flashplus::Context> impl; ///< Shared with the plans.
 };

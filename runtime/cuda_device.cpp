@@ -110,8 +110,10 @@ public:
     // PTX is text and must end in NUL; the copy serves both kinds.
     std::vector<uint8_t> image(artifact.code);
     image.push_back(0);
-    if (const CUresult r = driver_.moduleLoadData(&kernel->module, image.data()); r != kSuccess)
+    if (const CUresult r = driver_.moduleLoadData(&kernel->module, image.data()); r != kSuccess) {
+      kernel->module = nullptr; // whatever the failed call left there
       return refusal("cuModuleLoadData", r);
+    }
     if (const CUresult r =
             driver_.moduleGetFunction(&kernel->function, kernel->module, artifact.launch.entry.c_str());
         r != kSuccess)

@@ -70,7 +70,7 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
                          {"missing", std::move(missing)},
                          {"compiler", describeCompiler(c)},
                          {"cache", std::move(cache)}}
-                        .dump();
+                        .dump(-1, ' ', false, json::error_handler_t::replace); // paths need not be UTF-8
     *out = c.description.c_str();
     return Status::ok();
   });

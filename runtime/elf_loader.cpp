@@ -63,8 +63,10 @@ struct Section {
 };
 
 /// Value of one relocation; false for a kind that self-contained code does not have.
-bool relocate(uint32_t type, uint8_t *place, uint64_t available, int64_t symbol, int64_t addend) {
-  const int64_t relative = symbol + addend - int64_t(reinterpret_cast<uintptr_t>(place));
+bool relocate(uint32_t type, uint8_t *place, uint64_t available, uint64_t symbol, int64_t addend) {
+  // Unsigned, as addresses are: a wild addend wraps around and is then caught as an overflow.
+  const uint64_t absolute = symbol + uint64_t(addend);
+  const auto relative = int64_t(absolute - reinterpret_cast<uintptr_t>(place));
   switch (type) {
   case R_X86_64_PC32:
   case R_X86_64_PLT32: {
@@ -82,8 +84,7 @@ bool relocate(uint32_t type, uint8_t *place, uint64_t available, int64_t symbol,
   case R_X86_64_64: {
     if (available < 8)
       return false;
-    const int64_t value = symbol + addend;
-    std::memcpy(place, &value, 8);
+    std::memcpy(place, &absolute, 8);
     return true;
   }
   default:
@@ -137,7 +138,7 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
     if (code)
       code_end = image;
   }
-  if (!image)
+  if (!code_end)
     return bad("it has no code");
 
   std::unique_ptr<LoadedObject> loaded(new LoadedObject);
@@ -187,7 +188,7 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
         if (!address)
           return bad("a relocation needs a symbol that is not in the object");
         if (!relocate(ELF64_R_TYPE(rela.r_info), loaded->base_ + target.at + rela.r_offset,
-                      target.header.sh_size - rela.r_offset, int64_t(reinterpret_cast<uintptr_t>(address)),
+                      target.header.sh_size - rela.r_offset, reinterpret_cast<uintptr_t>(address),
                       rela.r_addend))
           return bad("relocation type " + std::to_string(ELF64_R_TYPE(rela.r_info)) + " is not allowed or overflows");
       }

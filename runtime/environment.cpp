@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/environment.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
@@ -32,7 +33,7 @@ Environment Environment::read() {
   int count = 0;
   const auto [stop, error] = std::from_chars(threads.data(), threads.data() + threads.size(), count);
   if (error == std::errc() && stop == threads.data() + threads.size() && count > 0)
-    e.num_threads = count;
+    e.num_threads = std::min(count, kMaxThreads);
   return e;
 }
 

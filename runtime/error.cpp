@@ -13,12 +13,14 @@ thread_local char last_message[2048] = "";
 } // namespace
 
 flashplus_status report(const Status &status) {
-  if (!status) {
-    const size_t size = std::min(status.message().size(), sizeof last_message - 1);
-    std::memcpy(last_message, status.message().data(), size);
-    last_message[size] = 0;
-  }
-  return static_cast<flashplus_status>(status.code());
+  return status ? FLASHPLUS_OK : report(status.code(), status.message().c_str());
+}
+
+flashplus_status report(StatusCode code, const char *message) {
+  const size_t size = std::min(std::strlen(message), sizeof last_message - 1);
+  std::memcpy(last_message, message, size);
+  last_message[size] = 0;
+  return static_cast<flashplus_status>(code);
 }
 
 } // namespace flashplus

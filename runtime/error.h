@@ -12,15 +12,19 @@ namespace flashplus {
 
 /// Keeps the message for this thread and returns the code.
 flashplus_status report(const Status &status);
+/// The same for a failure that must not allocate.
+flashplus_status report(StatusCode code, const char *message);
 
 /// Runs the body of an API function: returns its Status as a code and lets no exception out.
-template <class Body> flashplus_status guarded(Body body) {
+template <class Body> flashplus_status guarded(Body body) noexcept {
   try {
     return report(body());
   } catch (const std::bad_alloc &) {
-    return report({StatusCode::OutOfMemory, "out of host memory"});
+    return report(StatusCode::OutOfMemory, "out of host memory");
   } catch (const std::exception &e) {
-    return report({StatusCode::Internal, e.what()});
+    return report(StatusCode::Internal, e.what());
+  } catch (...) { // a callback of the embedder's may throw anything
+    return report(StatusCode::Internal, "an exception that is not a std::exception");
   }
 }
 

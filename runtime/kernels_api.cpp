@@ -160,9 +160,12 @@ flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **te
   return guarded([&]() -> Status {
     if (!text)
       return invalidArgument("text is null");
-    auto problem = checkForwardArgs(args, DataPointers::Optional);
-    if (!problem)
-      return problem.status();
-    return copyText(problem->spec.text(), text);
+    *text = nullptr;
+    ScoreTable scores;
+    ForwardProblem problem;
+    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Optional, scores, problem));
+    const KernelSpec spec = problem.spec.spec();
+    FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+    return copyText(spec.text(), text);
   });
 }

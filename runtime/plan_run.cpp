@@ -5,15 +5,16 @@
 #include "runtime/forward_args.h"
 #include "templates/algorithm.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
 using namespace flashplus;
 
 struct flashplus_plan {
+  std::shared_ptr<Context> context; ///< Keeps the device, the workers and the score forms, whatever is destroyed first.
   Device *device = nullptr;
-  KernelSpec spec;
-  std::string spec_text;
+  SpecFields spec;
   ForwardBounds bounds;
   ForwardPlan plan;
   std::vector<std::shared_ptr<ResidentKernel>> kernels; ///< One a step.
@@ -43,16 +44,29 @@ std::string describe(const flashplus_plan &p) {
 
 /// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning and the
 /// next one is planned.
-Result<std::unique_ptr<flashplus_plan>> makePlan(Context &context, Device &device, const ForwardProblem &problem,
-                                                 bool may_make) {
+Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
+                                                 const ForwardProblem &problem, bool may_make) {
+  Context &context = *owner;
   auto out = std::make_unique<flashplus_plan>();
+  out->context = owner;
   out->device = &device;
   out->spec = problem.spec;
-  out->spec_text = problem.spec.text();
   out->bounds = problem.bounds;
-  PlanOptions options = problem.options;
+  const KernelSpec spec = problem.spec.spec();
+  FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+  PlanOptions options;
+  options.num_splits = problem.num_splits;
+  options.batch_invariant = problem.batch_invariant;
+  if (problem.schedule) {
+    auto schedule = Schedule::parse(problem.schedule);
+    if (!schedule)
+      return schedule.status();
+    options.schedule = std::move(*schedule);
+  }
+  const std::string id = device.name() + " " + spec.text();
+  options.rejected = context.rejected(id);
   for (Status failure;;) {
-    auto plan = planForward(problem.spec, problem.bounds, device.profile(), options);
+    auto plan = planForward(spec, problem.bounds, device.profile(), options);
     if (!plan)
       return failure ? plan.status() : failure;
     out->kernels.clear();
@@ -73,7 +87,8 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(Context &context, Device &devic
     const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
     if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
       return failure;
-    context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
+    if (context.reject(id, failed->schedule))
+      context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
     options.rejected.push_back(failed->schedule);
   }
 }
@@ -168,13 +183,12 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
     *out = nullptr;
-    auto problem = checkForwardArgs(args, DataPointers::Optional);
-    if (!problem)
-      return problem.status();
-    auto device = context->impl->device(problem->device);
+    ForwardProblem problem;
+    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Optional, context->impl->scores(), problem));
+    auto device = context->impl->device(problem.device);
     if (!device)
       return device.status();
-    auto plan = makePlan(*context->impl, **device, *problem, /*may_make=*/true);
+    auto plan = makePlan(context->impl, **device, problem, /*may_make=*/true);
     if (!plan)
       return plan.status();
     (*plan)->description = describe(**plan);
@@ -194,27 +208,26 @@ flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forwar
   return guarded([&]() -> Status {
     if (!plan)
       return invalidArgument("plan is null");
-    auto problem = checkForwardArgs(args, DataPointers::Required);
-    if (!problem)
-      return problem.status();
+    ForwardProblem problem;
+    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Required, plan->context->scores(), problem));
     const DLDevice id = plan->device->id();
-    if (problem->device.device_type != id.device_type || problem->device.device_id != id.device_id)
+    if (problem.device.device_type != id.device_type || problem.device.device_id != id.device_id)
       return invalidArgument("q is on another device than the plan, which is for " + plan->device->name());
     // Rows may turn out better aligned than planned; the kernel for less serves them.
-    if (problem->spec.alignment > plan->spec.alignment)
-      problem->spec.alignment = plan->spec.alignment;
-    if (std::string text = problem->spec.text(); text != plan->spec_text)
-      return invalidArgument("args have the spec '" + text + "'; the plan was made for '" + plan->spec_text + "'");
-    FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem->bounds, plan->bounds));
-    if (problem->empty)
+    problem.spec.alignment = std::min(problem.spec.alignment, plan->spec.alignment);
+    if (!problem.spec.sameSpec(plan->spec))
+      return invalidArgument("args have the spec '" + problem.spec.spec().text() + "'; the plan was made for '" +
+                             plan->spec.spec().text() + "'");
+    FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
+    if (problem.empty)
       return Status::ok();
     const int64_t needed = plan->plan.workspace_bytes;
-    if (needed && (!workspace || int64_t(workspace_bytes) < needed))
+    if (needed && (!workspace || workspace_bytes < size_t(needed)))
       return invalidArgument("workspace has " + std::to_string(workspace ? workspace_bytes : 0) +
                              " bytes; the plan needs " + std::to_string(needed));
     if (needed && reinterpret_cast<uintptr_t>(workspace) % 256)
       return invalidArgument("workspace is not 256-byte aligned");
-    return launch(*plan, *problem, workspace, stream);
+    return launch(*plan, problem, workspace, stream);
   });
 }
 
@@ -222,18 +235,17 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
   return guarded([&]() -> Status {
     if (!context)
       return invalidArgument("context is null");
-    auto problem = checkForwardArgs(args, DataPointers::Required);
-    if (!problem)
-      return problem.status();
-    auto device = context->impl->device(problem->device);
+    ForwardProblem problem;
+    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Required, context->impl->scores(), problem));
+    auto device = context->impl->device(problem.device);
     if (!device)
       return device.status();
-    if (problem->empty)
+    if (problem.empty)
       return Status::ok();
     auto capturing = (*device)->capturing(stream);
     if (!capturing)
       return capturing.status();
-    auto plan = makePlan(*context->impl, **device, *problem, /*may_make=*/!*capturing);
+    auto plan = makePlan(context->impl, **device, problem, /*may_make=*/!*capturing);
     if (!plan)
       return plan.status();
     Workspace workspace{**device, stream};
@@ -246,6 +258,6 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
         FLASHPLUS_RETURN_IF_ERROR(
             (*device)->clearAsync(*memory, size_t((*plan)->plan.work_counter_bytes), stream));
     }
-    return launch(**plan, *problem, workspace.memory, stream);
+    return launch(**plan, problem, workspace.memory, stream);
   });
 }

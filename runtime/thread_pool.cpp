@@ -2,10 +2,8 @@
 #include "runtime/thread_pool.h"
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -15,15 +13,7 @@ namespace flashplus {
 /// Threads that wait for a loop. Items are handed out one at a time from a counter: attention's items are large and
 /// uneven (a causal mask), so that balance matters more than the cost of an increment.
 struct ThreadPool::Workers {
-  explicit Workers(int count) : owner(getpid()) {
-    for (int i = 1; i < count; ++i) {
-      try {
-        threads.emplace_back([this, i] { work(i); });
-      } catch (const std::system_error &) {
-        break; // fewer workers; the loop finishes all the same
-      }
-    }
-  }
+  explicit Workers(int count) : owner(getpid()), count(count) {}
 
   ~Workers() {
     {
@@ -35,12 +25,13 @@ struct ThreadPool::Workers {
       t.join();
   }
 
-  void run(int64_t count, const std::function<void(int, int64_t)> &loop) {
+  void run(int64_t loop_items, const std::function<void(int, int64_t)> &loop) {
     std::lock_guard turn(one_loop);
+    start();
     {
       std::lock_guard lock(mutex);
       body = &loop;
-      items = count;
+      items = loop_items;
       next.store(0, std::memory_order_relaxed);
       busy = int(threads.size());
       ++generation;
@@ -52,12 +43,26 @@ struct ThreadPool::Workers {
     body = nullptr;
   }
 
+  /// The threads, on the first loop. Where the system gives fewer, the loop finishes all the same.
+  void start() {
+    if (started)
+      return;
+    started = true;
+    try {
+      threads.reserve(size_t(count)); // so that no thread is left without an owner by a failed push_back
+      for (int i = 1; i < count; ++i)
+        threads.emplace_back([this, i] { work(i); });
+    } catch (const std::exception &) {
+    }
+  }
+
   void drain(int worker) {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;)
       (*body)(worker, i);
   }
 
   void work(int worker) {
+    inside = this;
     uint64_t seen = 0;
     std::unique_lock lock(mutex);
     for (;;) {
@@ -74,8 +79,11 @@ struct ThreadPool::Workers {
   }
 
   const pid_t owner;
+  const int count;
+  std::mutex one_loop; ///< Held for the length of a loop; guards `threads` and `started`.
   std::vector<std::thread> threads;
-  std::mutex one_loop, mutex;
+  bool started = false;
+  std::mutex mutex; ///< Guards what follows.
   std::condition_variable wake, done;
   const std::function<void(int, int64_t)> *body = nullptr;
   int64_t items = 0;
@@ -83,7 +91,11 @@ struct ThreadPool::Workers {
   int busy = 0;
   uint64_t generation = 0;
   bool stop = false;
+
+  static thread_local const Workers *inside; ///< Whose loop this thread is running.
 };
+
+thread_local const ThreadPool::Workers *ThreadPool::Workers::inside = nullptr;
 
 ThreadPool::ThreadPool(int threads) : threads_(std::max(threads, 1)) {}
 
@@ -91,20 +103,22 @@ ThreadPool::ThreadPool(flashplus_parallel_for parallel_for, void *pool, int thre
     : threads_(std::max(threads, 1)), parallel_for_(parallel_for), pool_(pool) {}
 
 ThreadPool::~ThreadPool() {
-  if (workers_ && workers_->owner != getpid())
-    (void)workers_.release(); // the threads are the parent's; there is nothing to join here
+  Workers *workers = workers_.load();
+  if (workers && workers->owner == getpid()) // else the threads are the parent's, and there is nothing to join here
+    delete workers;
 }
 
 ThreadPool::Workers &ThreadPool::workers() {
-  static std::mutex starting;
-  std::lock_guard lock(starting);
-  // After fork() the child has the object but none of its threads, and its locks may be held by them: it is
-  // abandoned, not destroyed.
-  if (workers_ && workers_->owner != getpid())
-    (void)workers_.release();
-  if (!workers_)
-    workers_ = std::make_unique<Workers>(threads_);
-  return *workers_;
+  // After fork() the child has the object but none of its threads, and its locks may be held by them: it is abandoned,
+  // not destroyed. For the same reason no lock is taken here.
+  const pid_t self = getpid();
+  Workers *current = workers_.load(std::memory_order_acquire);
+  while (!current || current->owner != self) {
+    auto fresh = std::make_unique<Workers>(threads_); // starts no thread yet
+    if (workers_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel))
+      return *fresh.release();
+  }
+  return *current;
 }
 
 void ThreadPool::run(int64_t items, const std::function<void(int, int64_t)> &body) {
@@ -127,12 +141,22 @@ void ThreadPool::run(int64_t items, const std::function<void(int, int64_t)> &bod
         &shared);
     return;
   }
-  if (threads_ == 1 || items == 1) {
+  auto alone = [&] {
     for (int64_t i = 0; i < items; ++i)
       body(0, i);
-    return;
-  }
-  workers().run(items, body);
+  };
+  if (threads_ == 1 || items == 1)
+    return alone();
+  Workers &mine = workers();
+  // A loop inside a loop has no worker to spare, and would wait for itself.
+  if (Workers::inside == &mine)
+    return alone();
+  struct Inside {
+    explicit Inside(const Workers *now) { Workers::inside = now; }
+    ~Inside() { Workers::inside = before; }
+    const Workers *before = Workers::inside;
+  } inside(&mine);
+  mine.run(items, body);
 }
 
 } // namespace flashplus

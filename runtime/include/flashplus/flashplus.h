@@ -56,7 +56,8 @@ typedef struct flashplus_context flashplus_context;
 /** Runs body(body_context, i) for every i in [0, count), in any order, on any threads; returns when all are done. */
 typedef void (*flashplus_parallel_for)(void *pool, int64_t count, void (*body)(void *body_context, int64_t i),
                                        void *body_context);
-/** Receives one-line warnings (a damaged cache entry, a fallback). Called from any thread. */
+/** Receives one-line warnings (a damaged cache entry, a fallback). Called from any thread, in the middle of a call: it
+ *  must not call back into the library. */
 typedef void (*flashplus_log)(void *log_context, const char *message);
 
 typedef struct flashplus_context_options {
@@ -76,7 +77,8 @@ typedef struct flashplus_context_options {
 /** `options` may be null. On success *out is owned by the caller. */
 FLASHPLUS_API flashplus_status flashplus_context_create(const flashplus_context_options *options,
                                                         flashplus_context **out);
-/** Null is allowed. No call may be in flight and no plan or kernel of it may be used afterwards. */
+/** Null is allowed. No call on the context may be in flight. Plans and kernels made from it stay valid and keep what they
+ *  need of it (the log and the embedder's pool too) until they are destroyed, in any order. */
 FLASHPLUS_API void flashplus_context_destroy(flashplus_context *context);
 
 /** Counters since the context was made. */

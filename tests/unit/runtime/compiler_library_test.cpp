@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/compiler_library.h"
+#include "tests/tools/temporary.h"
+#include "tests/unit/runtime/libraries.h"
+#include "templates/plan.h"
+
+#include <doctest/doctest.h>
+#include <thread>
+
+using namespace flashplus;
+
+namespace {
+
+void unusable(const std::string &path, const std::string &why) {
+  CompilerLibrary library(path, "");
+  for (int i = 0; i < 2; ++i) { // a second try says the same
+    auto table = library.table();
+    REQUIRE(!table);
+    CHECK(table.status().code() == StatusCode::CompileFailed);
+    CHECK_MESSAGE(table.status().message().find(why) != std::string::npos, table.status().message());
+  }
+  CHECK(!library.isOpen());
+  CHECK(library.compile("a", "b", "c").status().message().find(why) != std::string::npos);
+  CHECK(library.print("a", "b", "c", "llvm").status().message().find(why) != std::string::npos);
+}
+
+} // namespace
+
+TEST_CASE("a compiler library that is missing, of another build or another interface is refused with the reason") {
+  unusable("/nowhere/libflashplus-compiler.so", "/nowhere/libflashplus-compiler.so");
+  test::TemporaryFolder folder;
+  test::writeText(folder.path("text.so"), "not a library");
+  unusable(folder.path("text.so"), "the compiler library cannot be opened");
+  unusable(test::kOtherBuild, "it is build another build and this runtime needs build ");
+  unusable(test::kOtherAbi, "its interface is version " + std::to_string(FLASHPLUS_COMPILER_ABI + 1) + ", not " +
+                                std::to_string(FLASHPLUS_COMPILER_ABI));
+  unusable(test::kNoEntry, "it has no entry flashplus_compiler");
+}
+
+TEST_CASE("the library is opened on the first compile, once, from many threads") {
+  CompilerLibrary library(test::kFakeCompiler, "");
+  CHECK(!library.isOpen());
+  KernelSpec spec;
+  spec.head_dim_qk = spec.head_dim_v = 32;
+  const Target target{Isa::X86_64_v3, 0};
+  const std::string schedule = feasibleSchedules(spec, offlineProfile(target)).front().text();
+  std::atomic<int> good{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&] { good += library.compile(spec.text(), schedule, target.text()).isOk(); });
+  for (std::thread &t : threads)
+    t.join();
+  CHECK(good == 8);
+  CHECK(library.isOpen());
+  CHECK(*library.print("a", "b", "c", "llvm") == "stage llvm");
+}
+
+TEST_CASE("what the compiler refuses comes back with its code and sentence") {
+  CompilerLibrary library(test::kFakeCompiler, "");
+  auto failed = library.compile("forward nonsense", "x", "y");
+  REQUIRE(!failed);
+  CHECK(failed.status().code() == StatusCode::InvalidArgument);
+  CHECK(failed.status().message().find("nonsense") != std::string::npos);
+}
+
+TEST_CASE("without a path it is the one beside us") {
+  const std::string path = CompilerLibrary("", "").path();
+  CHECK(path.ends_with("/libflashplus-compiler.so"));
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/elf_loader.h"
+#include "tests/unit/runtime/object_builder.h"
+
+#include <doctest/doctest.h>
+#include <functional>
+
+using namespace flashplus;
+using namespace flashplus::test;
+
+namespace {
+
+/// Changes the good object in one place; the loader must refuse it with a message that contains `why`.
+void refused(const std::string &why, const std::function<void(ObjectBuilder &)> &change) {
+  ObjectBuilder b = answerObject();
+  change(b);
+  const Bytes file = b.finish();
+  auto loaded = LoadedObject::load(file);
+  INFO(why);
+  REQUIRE(!loaded);
+  CHECK(loaded.status().code() == StatusCode::InvalidArgument);
+  INFO(loaded.status().message());
+  CHECK(loaded.status().message().find(why) != std::string::npos);
+}
+
+template <class T> T &record(ObjectSection &s, size_t index) {
+  return *reinterpret_cast<T *>(s.bytes.data() + index * sizeof(T));
+}
+
+int call(const LoadedObject &object) {
+  auto *answer = reinterpret_cast<int (*)()>(object.find("answer"));
+  REQUIRE(bool(answer));
+  return answer();
+}
+
+} // namespace
+
+TEST_CASE("a good object is mapped, relocated and runs") {
+  auto loaded = LoadedObject::load(answerObject().finish());
+  REQUIRE_MESSAGE(loaded.isOk(), loaded.status().message());
+  CHECK(call(**loaded) == 42);
+  CHECK((*loaded)->find("other") == nullptr);
+  CHECK((*loaded)->find("") == nullptr);
+}
+
+TEST_CASE("the file's bytes need no alignment and may go away") {
+  Bytes file = answerObject().finish();
+  Bytes shifted(1);
+  shifted.insert(shifted.end(), file.begin(), file.end());
+  auto loaded = LoadedObject::load({shifted.data() + 1, file.size()});
+  shifted.assign(shifted.size(), 0xff);
+  REQUIRE(loaded.isOk());
+  CHECK(call(**loaded) == 42);
+}
+
+TEST_CASE("64-bit relocations and zero-filled sections") {
+  // The data section holds the address of `answer` (R_X86_64_64) and the code is `mov rax, [rip]; ret` on it.
+  ObjectBuilder b = answerObject();
+  b.sections[kText].bytes = {0x48, 0x8b, 0x05, 0, 0, 0, 0, 0xc3};
+  b.sections[kText].header.sh_size = 8;
+  b.sections[kData].bytes.assign(8, 0);
+  b.sections[kData].header.sh_size = 8;
+  record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 3;
+  Bytes relas;
+  Elf64_Rela rela{};
+  rela.r_info = ELF64_R_INFO(2, R_X86_64_64);
+  rela.r_addend = 5;
+  ObjectBuilder::append(relas, rela);
+  const size_t extra = b.add(SHT_RELA, 0, relas);
+  b.sections[extra].header.sh_info = kData;
+  b.sections[extra].header.sh_link = kSymbols;
+  const size_t zeros = b.add(SHT_NOBITS, SHF_ALLOC | SHF_WRITE, {});
+  b.sections[zeros].header.sh_size = 100000;
+  auto loaded = LoadedObject::load(b.finish());
+  REQUIRE_MESSAGE(loaded.isOk(), loaded.status().message());
+  void *answer = (*loaded)->find("answer");
+  CHECK(reinterpret_cast<char *(*)()>(answer)() == static_cast<char *>(answer) + 5);
+}
+
+TEST_CASE("a malformed object is refused with the reason") {
+  refused("not a 64-bit little-endian ELF", [](auto &b) { b.header.e_ident[0] = 0; });
+  refused("not a 64-bit little-endian ELF", [](auto &b) { b.header.e_ident[EI_CLASS] = ELFCLASS32; });
+  refused("not a 64-bit little-endian ELF", [](auto &b) { b.header.e_ident[EI_DATA] = ELFDATA2MSB; });
+  refused("not a relocatable x86-64", [](auto &b) { b.header.e_type = ET_DYN; });
+  refused("not a relocatable x86-64", [](auto &b) { b.header.e_machine = EM_AARCH64; });
+  refused("not a relocatable x86-64", [](auto &b) { b.header.e_shentsize = 63; });
+  refused("section table is cut off", [](auto &b) { b.header.e_shnum = 60000; });
+  refused("section table is cut off", [](auto &b) { b.header.e_shoff = ~uint64_t(0) - 10; });
+  refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_addralign = 3; });
+  refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_addralign = 1 << 20; });
+  refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_size = ~uint64_t(0); });
+  refused("larger than 1 GiB", [](auto &b) {
+    for (size_t i : {kText, kData}) {
+      b.sections[i].header.sh_type = SHT_NOBITS;
+      b.sections[i].header.sh_size = 1 << 30;
+    }
+  });
+  refused("no code", [](auto &b) { b.sections[kText].header.sh_flags = 0; });
+  refused("no code", [](auto &b) { b.sections[kText].header.sh_flags = SHF_ALLOC; });
+  refused("a section is cut off", [](auto &b) { b.sections[kData].header.sh_size = 100000; });
+  refused("a section is cut off", [](auto &b) { b.sections[kData].header.sh_offset = ~uint64_t(0); });
+  refused("without addends", [](auto &b) { b.sections[kRela].header.sh_type = SHT_REL; });
+  refused("names no section", [](auto &b) { b.sections[kRela].header.sh_info = 77; });
+  refused("names no section", [](auto &b) { b.sections[kRela].header.sh_link = 77; });
+  refused("outside its section", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 8; });
+  refused("outside its section", [](auto &b) { b.sections[kRela].header.sh_offset = ~uint64_t(0) - 40; });
+  refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 4; });
+  refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MAX; });
+  refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MIN; });
+  refused("relocation type 10", [](auto &b) {
+    record<Elf64_Rela>(b.sections[kRela], 0).r_info = ELF64_R_INFO(1, R_X86_64_32);
+  });
+  refused("symbol that is not in the object", [](auto &b) { // a call of another library's function
+    record<Elf64_Sym>(b.sections[kSymbols], 1).st_shndx = SHN_UNDEF;
+  });
+  refused("symbol that is not in the object",
+          [](auto &b) { record<Elf64_Sym>(b.sections[kSymbols], 1).st_shndx = SHN_ABS; });
+  refused("symbol that is not in the object",
+          [](auto &b) { record<Elf64_Sym>(b.sections[kSymbols], 1).st_value = 1000; });
+  refused("symbol that is not in the object", [](auto &b) {
+    record<Elf64_Rela>(b.sections[kRela], 0).r_info = ELF64_R_INFO(9, R_X86_64_PC32);
+  });
+  refused("no names", [](auto &b) { b.sections[kSymbols].header.sh_link = 77; });
+  refused("name is cut off", [](auto &b) { record<Elf64_Sym>(b.sections[kSymbols], 2).st_name = 1000; });
+  refused("name is cut off", [](auto &b) { b.sections[kStrings].bytes.back() = 'x'; });
+  refused("outside the code", [](auto &b) { record<Elf64_Sym>(b.sections[kSymbols], 2).st_shndx = kData; });
+}
+
+TEST_CASE("an object cut off anywhere is refused or has its code") {
+  const Bytes file = answerObject().finish();
+  for (size_t size = 0; size < file.size(); ++size)
+    CHECK(!LoadedObject::load({file.data(), size}));
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/environment.h"
+
+#include <cstdlib>
+#include <doctest/doctest.h>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+using namespace flashplus;
+
+namespace {
+
+/// Sets variables (null: unset) and puts back what was there.
+class Scoped {
+public:
+  explicit Scoped(const std::map<const char *, const char *> &values) {
+    for (const auto &[name, value] : values) {
+      const char *old = std::getenv(name);
+      before_.push_back({name, old ? std::optional<std::string>(old) : std::nullopt});
+      value ? setenv(name, value, 1) : unsetenv(name);
+    }
+  }
+  ~Scoped() {
+    for (const auto &[name, value] : before_)
+      value ? setenv(name, value->c_str(), 1) : unsetenv(name);
+  }
+
+private:
+  std::vector<std::pair<const char *, std::optional<std::string>>> before_;
+};
+
+} // namespace
+
+TEST_CASE("where the cache is") {
+  {
+    Scoped env({{"FLASHPLUS_CACHE_DIR", "/a"}, {"XDG_CACHE_HOME", "/b"}, {"HOME", "/c"}});
+    CHECK(Environment::read().cache_dir == "/a");
+  }
+  {
+    Scoped env({{"FLASHPLUS_CACHE_DIR", nullptr}, {"XDG_CACHE_HOME", "/b"}, {"HOME", "/c"}});
+    CHECK(Environment::read().cache_dir == "/b/flashplus");
+  }
+  for (const char *xdg : {static_cast<const char *>(nullptr), "", "relative"}) {
+    Scoped env({{"FLASHPLUS_CACHE_DIR", ""}, {"XDG_CACHE_HOME", xdg}, {"HOME", "/c"}});
+    CHECK(Environment::read().cache_dir == "/c/.cache/flashplus");
+  }
+  Scoped env({{"FLASHPLUS_CACHE_DIR", nullptr}, {"XDG_CACHE_HOME", nullptr}, {"HOME", nullptr}});
+  CHECK(Environment::read().cache_dir == "");
+}
+
+TEST_CASE("the number of CPU workers") {
+  for (auto [text, threads] : {std::pair{"3", 3}, {"0", 0}, {"-1", 0}, {"", 0}, {"four", 0}, {"3x", 0},
+                               {"99999999999999", 0}, {"1000000", kMaxThreads}}) {
+    Scoped env({{"FLASHPLUS_NUM_THREADS", text}});
+    CHECK_MESSAGE(Environment::read().num_threads == threads, text);
+  }
+}
+
+TEST_CASE("paths of libraries") {
+  Scoped env({{"FLASHPLUS_COMPILER", "/x.so"}, {"FLASHPLUS_NVJITLINK", "/y.so"}});
+  CHECK(Environment::read().compiler == "/x.so");
+  CHECK(Environment::read().nvjitlink == "/y.so");
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The kernel table over a real store in a temporary folder, a fake device and a fake compile function.
+#include "cache/directory.h"
+#include "runtime/kernel_table.h"
+#include "tests/tools/temporary.h"
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <thread>
+
+using namespace flashplus;
+using flashplus::test::TemporaryFolder;
+
+namespace {
+
+const Target kTarget{Isa::X86_64_v3, 0};
+const Target kGpu{Isa::Sm80, 90};
+
+PlannedKernel sampleKernel(const Target &target = kTarget, int head_dim = 64) {
+  KernelSpec spec;
+  spec.head_dim_qk = spec.head_dim_v = head_dim;
+  return {spec, feasibleSchedules(spec, offlineProfile(target)).front()};
+}
+
+struct FakeDevice final : Device {
+  explicit FakeDevice(const Target &target) { profile_ = offlineProfile(target); }
+  DLDevice id() const override { return {kDLCPU, 0}; }
+  std::string name() const override { return "fake"; }
+  std::string detail() const override { return ""; }
+  const DeviceProfile &profile() const override { return profile_; }
+  Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {
+    ++loads;
+    loaded_code = artifact.code;
+    if (refusals > 0) {
+      --refusals;
+      return refusal;
+    }
+    return std::make_unique<LoadedKernel>();
+  }
+  Status launch(LoadedKernel &, const void *, int64_t, void *) override { return Status::ok(); }
+  std::string assemblerId() const override { return assembler; }
+  Result<Artifact> assemble(const Artifact &ptx) override {
+    ++assembles;
+    Artifact out = ptx;
+    out.kind = CodeKind::Cubin;
+    out.code.push_back('!');
+    return out;
+  }
+  Result<void *> allocate(size_t) override { return Status(StatusCode::OutOfMemory, "none"); }
+  Status release(void *) override { return Status::ok(); }
+  Result<void *> allocateAsync(size_t, void *) override { return Status(StatusCode::OutOfMemory, "none"); }
+  Status releaseAsync(void *, void *) override { return Status::ok(); }
+  Status copyToDevice(void *, const void *, size_t) override { return Status::ok(); }
+  Status copyToHost(void *, const void *, size_t) override { return Status::ok(); }
+  Status synchronize(void *) override { return Status::ok(); }
+
+  DeviceProfile profile_;
+  std::string assembler;
+  std::vector<uint8_t> loaded_code;
+  int loads = 0, assembles = 0, refusals = 0;
+  Status refusal{StatusCode::CompileFailed, "the device refuses this code"};
+};
+
+/// A table with what a test wants to see of it.
+struct Fixture {
+  explicit Fixture(const std::string &dir, bool offline = false, Target target = kTarget)
+      : store(KernelStore::open(dir, log())), device(target),
+        table(*store,
+              [this](const std::string &spec, const std::string &schedule, const std::string &target_text) {
+                return compile(spec, schedule, target_text);
+              },
+              offline, log()) {}
+
+  KernelStore::Log log() {
+    return [this](const std::string &message) {
+      std::lock_guard lock(mutex);
+      warnings.push_back(message);
+    };
+  }
+
+  Result<Artifact> compile(const std::string &spec, const std::string &schedule, const std::string &target) {
+    ++compiles;
+    std::this_thread::sleep_for(std::chrono::milliseconds(compile_ms));
+    if (!failure)
+      return failure;
+    auto s = KernelSpec::parse(spec);
+    auto h = Schedule::parse(schedule);
+    auto t = Target::parse(target);
+    Artifact artifact;
+    artifact.kind = kind;
+    const std::string code = "code of " + spec;
+    artifact.code.assign(code.begin(), code.end());
+    artifact.launch = *launchSchema(*s, *h, *t);
+    artifact.launch.threads += wrong_threads;
+    artifact.provenance = "fake";
+    return artifact;
+  }
+
+  std::mutex mutex;
+  std::vector<std::string> warnings;
+  std::unique_ptr<KernelStore> store;
+  FakeDevice device;
+  std::atomic<int> compiles{0};
+  int compile_ms = 0, wrong_threads = 0;
+  CodeKind kind = CodeKind::X86Object;
+  Status failure;
+  KernelTable table;
+};
+
+std::string entryFile(const Fixture &f, const PlannedKernel &kernel, const Target &target = kTarget) {
+  return entryPath(f.store->dir(), KernelTable::keyOf(kernel, target).hash());
+}
+
+} // namespace
+
+TEST_CASE("a miss compiles and publishes, then memory, then another process's disk") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel();
+  Fixture f(folder.path("cache"));
+  auto first = f.table.resident(kernel, f.device, true);
+  REQUIRE_MESSAGE(first.isOk(), first.status().message());
+  CHECK((*first)->code->source == KernelCode::Source::Compiled);
+  auto second = f.table.resident(kernel, f.device, false);
+  REQUIRE(second.isOk());
+  CHECK(first->get() == second->get());
+  CHECK(f.compiles == 1);
+  CHECK(f.device.loads == 1);
+  CHECK(f.table.counters.compiles == 1);
+  CHECK(f.table.counters.memory_hits == 1);
+
+  Fixture later(folder.path("cache"));
+  auto third = later.table.resident(kernel, later.device, true);
+  REQUIRE(third.isOk());
+  CHECK((*third)->code->source == KernelCode::Source::Disk);
+  CHECK((*third)->code->artifact == (*first)->code->artifact);
+  CHECK(later.compiles == 0);
+  CHECK(later.table.counters.disk_hits == 1);
+  CHECK(f.warnings.empty());
+  CHECK(later.warnings.empty());
+}
+
+TEST_CASE("threads that miss one kernel compile it once; other kernels do not wait for it") {
+  TemporaryFolder folder;
+  Fixture f(folder.path("cache"));
+  f.compile_ms = 30;
+  std::vector<std::thread> threads;
+  std::vector<ResidentKernel *> found(16);
+  for (size_t i = 0; i < found.size(); ++i)
+    threads.emplace_back([&, i] {
+      auto kernel = f.table.resident(sampleKernel(kTarget, 64 + 8 * int(i % 2)), f.device, true);
+      found[i] = kernel ? kernel->get() : nullptr;
+    });
+  for (std::thread &t : threads)
+    t.join();
+  CHECK(f.compiles == 2);
+  for (size_t i = 0; i < found.size(); ++i) {
+    CHECK(found[i] != nullptr);
+    CHECK(found[i] == found[i % 2]);
+  }
+  CHECK(found[0] != found[1]);
+}
+
+TEST_CASE("a failed compile is the caller's error, keeps nothing, and the next call tries again") {
+  TemporaryFolder folder;
+  Fixture f(folder.path("cache"));
+  f.failure = {StatusCode::CompileFailed, "no register left"};
+  auto failed = f.table.resident(sampleKernel(), f.device, true);
+  REQUIRE(!failed);
+  CHECK(failed.status().message() == "no register left");
+  CHECK(f.store->usage().entries == 0);
+  f.failure = Status::ok();
+  CHECK(f.table.resident(sampleKernel(), f.device, true).isOk());
+  CHECK(f.compiles == 2);
+}
+
+TEST_CASE("a compiler whose launch schema is not the plan's is refused, and nothing is published") {
+  TemporaryFolder folder;
+  Fixture f(folder.path("cache"));
+  f.wrong_threads = 32;
+  auto refused = f.table.resident(sampleKernel(), f.device, true);
+  REQUIRE(!refused);
+  CHECK(refused.status().code() == StatusCode::Internal);
+  CHECK(f.store->usage().entries == 0);
+}
+
+TEST_CASE("a damaged entry is one warning and a rebuild") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel();
+  {
+    Fixture f(folder.path("cache"));
+    REQUIRE(f.table.resident(kernel, f.device, true).isOk());
+  }
+  Fixture f(folder.path("cache"));
+  const std::string path = entryFile(f, kernel);
+  std::string bytes = test::readText(path);
+  REQUIRE(bytes.size() > 100);
+  bytes[bytes.size() / 2] ^= 1;
+  test::writeText(path, bytes);
+  auto rebuilt = f.table.resident(kernel, f.device, true);
+  REQUIRE(rebuilt.isOk());
+  CHECK((*rebuilt)->code->source == KernelCode::Source::Compiled);
+  CHECK(f.compiles == 1);
+  CHECK(f.table.counters.corrupt == 1);
+  REQUIRE(f.warnings.size() == 1);
+  CHECK(f.warnings[0].find("damaged") != std::string::npos);
+  CHECK(f.store->verify().empty()); // the rebuilt entry took its place
+  CHECK(f.store->usage().entries == 1);
+}
+
+TEST_CASE("a cached entry that the device refuses is rebuilt once; a second refusal is an error") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel();
+  {
+    Fixture f(folder.path("cache"));
+    REQUIRE(f.table.resident(kernel, f.device, true).isOk());
+  }
+  {
+    Fixture f(folder.path("cache"));
+    f.device.refusals = 1;
+    auto rebuilt = f.table.resident(kernel, f.device, true);
+    REQUIRE(rebuilt.isOk());
+    CHECK(f.compiles == 1);
+    CHECK(f.device.loads == 2);
+    CHECK(f.table.counters.corrupt == 1);
+    REQUIRE(f.warnings.size() == 1);
+    CHECK(f.warnings[0].find("the device refuses this code") != std::string::npos);
+  }
+  {
+    Fixture f(folder.path("cache"));
+    f.device.refusals = 100;
+    auto failed = f.table.resident(kernel, f.device, true);
+    REQUIRE(!failed);
+    CHECK(f.compiles == 1);
+    CHECK(f.device.loads == 2);
+  }
+  { // What is not about the code (no memory, a lost device) throws nothing away.
+    Fixture f(folder.path("cache"));
+    f.device.refusals = 1;
+    f.device.refusal = {StatusCode::OutOfMemory, "no memory"};
+    CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::OutOfMemory);
+    CHECK(f.compiles == 0);
+    CHECK(f.store->usage().entries == 1);
+  }
+}
+
+TEST_CASE("offline, a miss names the key and how to warm it; a hit works") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel();
+  {
+    Fixture f(folder.path("cache"), /*offline=*/true);
+    auto missed = f.table.resident(kernel, f.device, true);
+    REQUIRE(!missed);
+    CHECK(missed.status().code() == StatusCode::NotResident);
+    CHECK(missed.status().message().find("flashplus warmup --spec '" + kernel.spec.text() +
+                                         "' --target x86-64-v3") != std::string::npos);
+    CHECK(f.compiles == 0);
+  }
+  {
+    Fixture f(folder.path("cache"));
+    REQUIRE(f.table.resident(kernel, f.device, true).isOk());
+  }
+  Fixture f(folder.path("cache"), /*offline=*/true);
+  CHECK(f.table.resident(kernel, f.device, true).isOk());
+}
+
+TEST_CASE("under capture only what is resident is found") {
+  Fixture f("");
+  auto missed = f.table.resident(sampleKernel(), f.device, /*may_make=*/false);
+  REQUIRE(!missed);
+  CHECK(missed.status().code() == StatusCode::NotResident);
+  CHECK(missed.status().message().find("captured") != std::string::npos);
+  CHECK(f.compiles == 0);
+  REQUIRE(f.table.resident(sampleKernel(), f.device, true).isOk());
+  CHECK(f.table.resident(sampleKernel(), f.device, false).isOk());
+}
+
+TEST_CASE("a kernel that cannot be published still runs, with one warning") {
+  TemporaryFolder folder;
+  Fixture f(folder.path("cache"));
+  // A file where the entry's folder has to be.
+  test::writeText(shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash()), "in the way");
+  auto kernel = f.table.resident(sampleKernel(), f.device, true);
+  REQUIRE_MESSAGE(kernel.isOk(), kernel.status().message());
+  CHECK(f.table.counters.publish_failures == 1);
+  CHECK(f.table.resident(sampleKernel(), f.device, true).isOk());
+  CHECK(f.compiles == 1);
+  bool told = false;
+  for (const std::string &warning : f.warnings)
+    told |= warning.find("could not be written to the cache") != std::string::npos;
+  CHECK(told);
+}
+
+TEST_CASE("without a disk cache kernels live in memory") {
+  Fixture f("");
+  REQUIRE(f.table.resident(sampleKernel(), f.device, true).isOk());
+  REQUIRE(f.table.resident(sampleKernel(), f.device, true).isOk());
+  CHECK(f.compiles == 1);
+  CHECK(f.table.counters.publish_failures == 0);
+}
+
+TEST_CASE("PTX that the compiler could not assemble is assembled by the device, under a key of its own") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel(kGpu);
+  Fixture f(folder.path("cache"), false, kGpu);
+  f.kind = CodeKind::Ptx;
+  f.device.assembler = "cuda-driver 12040";
+  auto made = f.table.resident(kernel, f.device, true);
+  REQUIRE_MESSAGE(made.isOk(), made.status().message());
+  CHECK((*made)->code->key.driver == "cuda-driver 12040");
+  CHECK((*made)->code->artifact.kind == CodeKind::Cubin);
+  CHECK(f.device.assembles == 1);
+
+  Fixture same(folder.path("cache"), false, kGpu);
+  same.device.assembler = "cuda-driver 12040";
+  REQUIRE(same.table.resident(kernel, same.device, true).isOk());
+  CHECK(same.compiles == 0);
+  CHECK(same.device.loaded_code.back() == '!');
+
+  // Another driver's work is of no use.
+  Fixture other(folder.path("cache"), false, kGpu);
+  other.kind = CodeKind::Ptx;
+  other.device.assembler = "cuda-driver 13000";
+  REQUIRE(other.table.resident(kernel, other.device, true).isOk());
+  CHECK(other.compiles == 1);
+  CHECK(other.store->usage().entries == 2);
+
+  // Without a device PTX is what there is; a cubin of the compiler's own has no driver in its key.
+  Fixture none(folder.path("cache"), false, kGpu);
+  none.kind = CodeKind::Ptx;
+  auto code = none.table.code(kernel, kGpu);
+  REQUIRE(code.isOk());
+  CHECK((*code)->artifact.kind == CodeKind::Ptx);
+  CHECK((*code)->key.driver.empty());
+  CHECK(none.store->usage().entries == 3);
+
+  // That entry does not satisfy a device.
+  Fixture third(folder.path("cache"), false, kGpu);
+  third.kind = CodeKind::Ptx;
+  third.device.assembler = "cuda-driver 13010";
+  REQUIRE(third.table.resident(kernel, third.device, true).isOk());
+  CHECK(third.device.loaded_code.back() == '!');
+}
