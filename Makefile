@@ -15,7 +15,7 @@ help:
 	@echo "make setup   install missing packages (packages.txt)"
 	@echo "make build   configure and build into $(BUILD) (PRESET=dev|release|asan|tsan)"
 	@echo "make demo    build, then run the main job twice: cold, then from the cache"
-	@echo "make test    build and run every test"
+	@echo "make test    build and run every test, then the unit tests under sanitizers and the fuzz targets"
 	@echo "make clean   remove build/"
 
 setup:
@@ -37,6 +37,10 @@ test: build
 	@scripts/setup.sh --nvjitlink
 	FLASHPLUS_NVJITLINK="$$(scripts/nvjitlink.sh)" \
 	  ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
+ifeq ($(PRESET),release)
+	@$(MAKE) --no-print-directory test PRESET=asan
+	@$(MAKE) --no-print-directory test PRESET=tsan
+endif
 
 clean:
 	rm -rf build

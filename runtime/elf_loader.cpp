@@ -173,6 +173,9 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
   for (const Section &s : sections) {
     if (s.header.sh_type == SHT_REL)
       return bad("it has relocations without addends");
+    const bool table = s.header.sh_type == SHT_RELA || s.header.sh_type == SHT_SYMTAB;
+    if (table && !file.range(s.header.sh_offset, s.header.sh_size)) // also bounds the loops below
+      return bad("a table is cut off");
     if (s.header.sh_type == SHT_RELA) {
       if (s.header.sh_info >= sections.size() || s.header.sh_link >= sections.size())
         return bad("a relocation section names no section");

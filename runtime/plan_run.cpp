@@ -96,7 +96,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
 /// q, k and v for kernels that want tensor maps.
 std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
   const ForwardParams &p = problem.params;
-  const KernelSpec &s = problem.spec;
+  const SpecFields &s = problem.spec;
   const int64_t bytes = dtypeBytes(s.dtype);
   auto layout = [&](void *data, int head_dim, int64_t rows, int64_t length, int64_t heads, bool ragged, int64_t stride_s,
                     int64_t stride_h, int64_t stride_b) {

@@ -3,6 +3,7 @@
 // canonical bytes: writing what was read gives the input back.
 #include "cache/entry.h"
 #include "spec/artifact.h"
+#include "tests/fuzz/seeds.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -54,6 +55,23 @@ void checkFramed(std::span<const uint8_t> bytes) {
 }
 
 } // namespace
+
+std::vector<std::string> seeds() {
+  KernelKey key;
+  key.spec = "forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}";
+  key.schedule = "sm80.flash tile_m=64 tile_n=64 warps=4";
+  key.target = "sm_80@sm_90";
+  key.params = "q:ptr@0 size=8";
+  key.build = "0123456789abcdef0123456789abcdef";
+  key.driver = "a\\b\nc";
+  Artifact artifact;
+  artifact.kind = CodeKind::Ptx;
+  artifact.code = {'c', 'o', 'd', 'e'};
+  artifact.launch = {.entry = "kernel", .threads = 128, .shared_memory = 49152, .params_size = 8};
+  artifact.provenance = "by hand";
+  const std::string text = key.text(), bytes = seedOf(serializeArtifact(artifact));
+  return {seedOf(encodeEntry(key, artifact)), bytes, text, char(text.size()) + text + bytes};
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const std::span<const uint8_t> bytes(data, size);

@@ -2,6 +2,7 @@
 // Any bytes as a .safetensors file, and as the JSON of one: refused, or tensors that lie side by side in the
 // data.
 #include "tools/io/safetensors.h"
+#include "tests/fuzz/seeds.h"
 
 #include <cstdlib>
 
@@ -26,6 +27,14 @@ void check(const flashplus::Result<flashplus::io::SafetensorsHeader> &header, ui
 }
 
 } // namespace
+
+std::vector<std::string> seeds() {
+  const std::string header = R"({"__metadata__":{"a":"b"},"q":{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]},)"
+                             R"("k":{"dtype":"F32","shape":[],"data_offsets":[8,12]}})";
+  std::string file(8, '\0');
+  file[0] = char(header.size());
+  return {file + header + std::string(12, 'x'), header + char(12)};
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   auto file = flashplus::io::parseSafetensors(std::as_bytes(std::span(data, size)), "fuzz");

@@ -2,6 +2,7 @@
 // Any bytes as a score expression: refused with a message, or an expression whose canonical text is the same
 // expression, whose nodes are in evaluation order, and which evaluates.
 #include "spec/score.h"
+#include "tests/fuzz/seeds.h"
 
 #include <cstdlib>
 
@@ -15,6 +16,11 @@ void require(bool condition) {
 }
 
 } // namespace
+
+std::vector<std::string> seeds() {
+  return {"cap * tanh(s / cap)", "s - slopes[h] * abs(q + sk - sq - k)", "s + bias[b, h, q, k]",
+          "where(q - k > 1e3, -1.5e-7, min(s, max(exp(s), sqrt(log(hk)))))"};
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   auto expr = ScoreExpr::parse({reinterpret_cast<const char *>(data), size});

@@ -103,7 +103,9 @@ TEST_CASE("a malformed object is refused with the reason") {
   refused("names no section", [](auto &b) { b.sections[kRela].header.sh_info = 77; });
   refused("names no section", [](auto &b) { b.sections[kRela].header.sh_link = 77; });
   refused("outside its section", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 8; });
-  refused("outside its section", [](auto &b) { b.sections[kRela].header.sh_offset = ~uint64_t(0) - 40; });
+  refused("a table is cut off", [](auto &b) { b.sections[kRela].header.sh_offset = ~uint64_t(0) - 40; });
+  refused("a table is cut off", [](auto &b) { b.sections[kRela].header.sh_size = 24000; });
+  refused("a table is cut off", [](auto &b) { b.sections[kSymbols].header.sh_size = uint64_t(1) << 60; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 4; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MAX; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MIN; });

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Arguments of a forward with any sizes, strides, dtypes and devices: refused with a sentence, or a problem that plans
+// (or is refused there) on a CPU and a GPU without an overflow on the way.
+#include "runtime/forward_args.h"
+#include "tests/fuzz/seeds.h"
+
+#include <cstdlib>
+#include <cstring>
+
+using namespace flashplus;
+
+namespace {
+
+/// Takes values off the input; zeros when it is used up.
+class Input {
+public:
+  Input(const uint8_t *data, size_t size) : data_(data), size_(size) {}
+  template <class T> T take() {
+    T value{};
+    const size_t n = std::min(sizeof value, size_);
+    std::memcpy(&value, data_, n);
+    data_ += n;
+    size_ -= n;
+    return value;
+  }
+  /// Mostly small, sometimes anything.
+  int64_t length() {
+    const auto kind = take<uint8_t>();
+    return kind < 240 ? kind % 64 : kind < 250 ? take<int32_t>() : take<int64_t>();
+  }
+  std::string rest() { return {reinterpret_cast<const char *>(data_), size_}; }
+
+private:
+  const uint8_t *data_;
+  size_t size_;
+};
+
+struct Tensor {
+  DLTensor dl{};
+  int64_t shape[4] = {}, strides[4] = {};
+
+  DLTensor *read(Input &in, int rank, std::initializer_list<int64_t> dims, DLDataType type, DLDevice device) {
+    const auto flags = in.take<uint8_t>();
+    std::copy(dims.begin(), dims.end(), shape);
+    dl = {nullptr, device, rank, type, shape, nullptr, 0};
+    int64_t stride = 1;
+    for (int i = rank; i-- > 0;) {
+      strides[i] = stride;
+      if (__builtin_mul_overflow(stride, shape[i], &stride))
+        stride = 1;
+    }
+    if (flags & 1)
+      dl.strides = strides;
+    if (flags & 2)
+      strides[in.take<uint8_t>() % 4] = in.length();
+    if (flags & 4)
+      shape[in.take<uint8_t>() % 4] = in.length();
+    if (flags & 8)
+      dl.ndim = in.take<int8_t>() % 6;
+    if (flags & 16)
+      dl.dtype = in.take<DLDataType>();
+    if (flags & 32)
+      dl.device = {DLDeviceType(in.take<uint8_t>() % 16), in.take<int8_t>()};
+    return (flags & 192) == 192 ? nullptr : &dl;
+  }
+};
+
+} // namespace
+
+std::vector<std::string> seeds() {
+  std::string dense(64, '\1');
+  std::string ragged = dense;
+  ragged[0] = 3;
+  return {dense, ragged, dense + "s * 2 - abs(q - k)"};
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  Input in(data, size);
+  const auto flags = in.take<uint16_t>();
+  const bool ragged = flags & 2, cuda = flags & 4;
+  const DLDevice device{cuda ? kDLCUDA : kDLCPU, 0};
+  const DLDataType type = flags & 8 ? DLDataType{kDLFloat, 32, 1} : DLDataType{kDLBfloat, 16, 1};
+  const DLDataType f32{kDLFloat, 32, 1}, i32{kDLInt, 32, 1};
+  const int64_t batch = in.length(), sq = in.length(), sk = in.length(), hk = in.length(), group = in.length();
+  const int64_t d = in.length(), dv = in.length();
+  int64_t hq = 0;
+  if (__builtin_mul_overflow(hk, group, &hq))
+    hq = hk;
+  flashplus_forward_args args = FLASHPLUS_FORWARD_ARGS_INIT;
+  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes;
+  args.q = ragged ? q.read(in, 3, {sq, hq, d}, type, device) : q.read(in, 4, {batch, sq, hq, d}, type, device);
+  args.k = ragged ? k.read(in, 3, {sk, hk, d}, type, device) : k.read(in, 4, {batch, sk, hk, d}, type, device);
+  args.v = ragged ? v.read(in, 3, {sk, hk, dv}, type, device) : v.read(in, 4, {batch, sk, hk, dv}, type, device);
+  args.o = ragged ? o.read(in, 3, {sq, hq, dv}, type, device) : o.read(in, 4, {batch, sq, hq, dv}, type, device);
+  if (flags & 16)
+    args.lse = ragged ? lse.read(in, 2, {hq, sq}, f32, device) : lse.read(in, 3, {batch, hq, sq}, f32, device);
+  const int64_t ends = batch < INT64_MAX ? batch + 1 : batch;
+  if (ragged || flags & 32) {
+    args.cu_seqlens_q = cu_q.read(in, 1, {ends}, i32, device);
+    args.cu_seqlens_k = cu_k.read(in, 1, {ends}, i32, device);
+    args.max_seqlen_q = in.length();
+    args.max_seqlen_k = in.length();
+  }
+  if (flags & 64)
+    args.seqused_q = used_q.read(in, 1, {batch}, i32, device);
+  if (flags & 128)
+    args.seqused_k = used_k.read(in, 1, {batch}, i32, device);
+  if (flags & 256)
+    args.alibi_slopes = flags & 512 ? slopes.read(in, 1, {hq}, f32, device) : slopes.read(in, 2, {batch, hq}, f32, device);
+  args.causal = bool(flags & 1024);
+  if (flags & 2048) {
+    args.window_left = in.take<int32_t>();
+    args.window_right = in.take<int32_t>();
+    args.softcap = in.take<float>();
+    args.lse_empty = in.take<float>();
+  }
+  args.num_splits = flags & 4096 ? in.take<int32_t>() : 0;
+  args.batch_invariant = bool(flags & 8192);
+  const std::string score = in.rest();
+  args.score = flags & 16384 ? score.c_str() : nullptr;
+
+  ScoreTable scores;
+  ForwardProblem problem;
+  if (Status status = checkForwardArgs(&args, DataPointers::Optional, scores, problem); !status) {
+    if (status.message().empty())
+      std::abort();
+    return 0;
+  }
+  const KernelSpec spec = problem.spec.spec();
+  if (!spec.validate())
+    std::abort();
+  if (KernelSpec::parse(spec.text())->text() != spec.text())
+    std::abort();
+  PlanOptions options;
+  options.num_splits = problem.num_splits;
+  options.batch_invariant = problem.batch_invariant;
+  for (const Target &target : {Target{Isa::X86_64_v3, 0}, Target{Isa::Sm80, 90}, Target{Isa::Sm80, 86}}) {
+    DeviceProfile profile = offlineProfile(target);
+    profile.multiprocessors = 132;
+    auto plan = planForward(spec, problem.bounds, profile, options);
+    if (plan ? plan->workspace_bytes < 0 || plan->steps.empty() : plan.status().message().empty())
+      std::abort();
+  }
+  return 0;
+}
