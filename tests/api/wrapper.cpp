@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// libflashplus.so as its users have it: through the public headers only, with the real compiler, on the CPU.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <flashplus/flashplus.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+using namespace flashplus;
+
+extern "C" const char *version_from_c(void);
+extern "C" int refused_from_c(void);
+bool refusedWithoutExceptions();
+
+namespace {
+
+struct Folder {
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "flashplus-api-XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+Context context(const std::string &cache = "", const std::string &compiler = "") {
+  ContextOptions options;
+  options.cache_dir = cache;
+  if (!compiler.empty())
+    options.compiler_path = compiler;
+  options.num_threads = 2;
+  return Context::create(options).value();
+}
+
+std::vector<float> randoms(size_t count, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float &v : values)
+    v = normal(engine);
+  return values;
+}
+
+/// Causal attention of (batch, s, heads, d), row by row, in T throughout.
+template <class T>
+std::vector<T> naive(const std::vector<float> &q, const std::vector<float> &k, const std::vector<float> &v, int batch,
+                     int s, int heads, int d) {
+  std::vector<T> o(q.size());
+  auto at = [&](int b, int i, int h) { return size_t((b * s + i) * heads + h) * size_t(d); };
+  for (int b = 0; b < batch; ++b)
+    for (int h = 0; h < heads; ++h)
+      for (int i = 0; i < s; ++i) {
+        std::vector<T> p(size_t(i) + 1);
+        T most = -INFINITY, sum = 0;
+        for (int j = 0; j <= i; ++j) {
+          T dot = 0;
+          for (int e = 0; e < d; ++e)
+            dot += T(q[at(b, i, h) + e]) * T(k[at(b, j, h) + e]);
+          most = std::max(most, p[j] = dot / std::sqrt(T(d)));
+        }
+        for (T &x : p)
+          sum += x = std::exp(x - most);
+        for (int e = 0; e < d; ++e) {
+          T total = 0;
+          for (int j = 0; j <= i; ++j)
+            total += p[j] * T(v[at(b, j, h) + e]);
+          o[at(b, i, h) + e] = total / sum;
+        }
+      }
+  return o;
+}
+
+template <class A> double largestError(const A &values, const std::vector<double> &exact) {
+  double error = 0;
+  for (size_t i = 0; i < exact.size(); ++i)
+    error = std::max(error, std::abs(double(values[i]) - exact[i]));
+  return error;
+}
+
+struct Causal {
+  static constexpr int batch = 2, s = 70, heads = 3, d = 48;
+  std::vector<float> q = randoms(size_t(batch * s * heads * d), 1), k = randoms(q.size(), 2),
+                     v = randoms(q.size(), 3), o = std::vector<float>(q.size(), NAN),
+                     lse = std::vector<float>(size_t(batch * heads * s), NAN);
+  ForwardArgs args;
+  Causal() {
+    args.q = tensor(q);
+    args.k = tensor(k);
+    args.v = tensor(v);
+    args.o = tensor(o);
+    args.lse = Tensor(lse.data(), DType::F32, {batch, heads, s});
+    args.causal = true;
+  }
+  static Tensor tensor(const std::vector<float> &values) { return {values.data(), DType::F32, {batch, s, heads, d}}; }
+};
+
+} // namespace
+
+TEST_CASE("the headers compile as C11 and as C++17 without exceptions") {
+  CHECK(std::string(version_from_c()) == flashplus_version());
+  CHECK(refused_from_c() == 1);
+  CHECK(refusedWithoutExceptions());
+}
+
+TEST_CASE("forward and plan through the wrapper are as exact as fp32 can be") {
+  Causal p;
+  const auto exact = naive<double>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d);
+  const double allowed = 2 * largestError(naive<float>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d), exact);
+  REQUIRE(allowed > 0);
+  const Context c = context();
+  c.forward(p.args).value();
+  CHECK(largestError(p.o, exact) <= allowed);
+
+  p.o.assign(p.o.size(), NAN);
+  const Plan plan = c.plan(p.args).value();
+  const DeviceMemory workspace = plan.allocateWorkspace().value();
+  CHECK(workspace.size() == plan.workspaceBytes());
+  CHECK(std::string(plan.describe()).find("\"steps\"") != std::string::npos);
+  plan.run(p.args, workspace).value();
+  CHECK(largestError(p.o, exact) <= allowed);
+  CHECK(c.counters().compiles == 1);
+
+  // A split over the keys needs a workspace and gives the same.
+  p.o.assign(p.o.size(), NAN);
+  p.args.num_splits = 3;
+  const Plan split = c.plan(p.args).value();
+  CHECK(split.workspaceBytes() > 0);
+  split.run(p.args, split.allocateWorkspace().value()).value();
+  CHECK(largestError(p.o, exact) <= allowed);
+  CHECK(!split.run(p.args, nullptr, 0));
+}
+
+TEST_CASE("a score with tensors and scalars, on part of a batch") {
+  Causal p;
+  std::vector<float> bias(3);
+  std::fill(p.q.begin(), p.q.end(), 0.f); // then every visible key counts alike, whatever is added per head
+  p.args.score = "s * x + bias[h]";
+  p.args.score_scalars = {{"x", 2.f}};
+  p.args.score_tensors = {{"bias", Tensor(bias.data(), DType::F32, {3})}};
+  for (Tensor *t : {&p.args.q, &p.args.k, &p.args.v, &p.args.o, &p.args.lse})
+    *t = t->narrowed(0, 1);
+  const Context c = context();
+  c.forward(p.args).value();
+  for (int h = 0; h < p.heads; ++h)
+    for (int i = 0; i < p.s; ++i)
+      CHECK(p.lse[size_t(h * p.s + i)] == doctest::Approx(std::log(i + 1.0)).epsilon(1e-6));
+  CHECK(std::isnan(p.lse.back())); // the second batch entry was left alone
+  CHECK(std::isnan(p.o.back()));
+  p.args.score_tensors.clear();
+  CHECK(c.forward(p.args).error().message.find("bias") != std::string::npos);
+}
+
+TEST_CASE("errors arrive as values, and as exceptions where asked") {
+  Causal p;
+  const Context c = context();
+  p.args.q = Tensor(p.q.data(), DType::F32, {2, 70, 3, 48}, cpu(), {1, 2});
+  auto failed = c.forward(p.args);
+  REQUIRE(!failed);
+  CHECK(failed.error().code == FLASHPLUS_INVALID_ARGUMENT);
+  CHECK(failed.error().message.find("q has rank -1") != std::string::npos);
+  CHECK_THROWS_AS(failed.value(), Exception);
+  CHECK_THROWS_WITH(c.plan(p.args).value(), doctest::Contains("q has rank -1"));
+  p.args.q = Tensor(p.q.data(), DType::F32, {2, 7, 2, 5, 3, 48});
+  CHECK(c.forward(p.args).error().message.find("q has rank 6") != std::string::npos);
+  ContextOptions bad;
+  bad.num_threads = -4;
+  CHECK(Context::create(bad).error().message.find("num_threads") != std::string::npos);
+}
+
+TEST_CASE("objects go in any order, and threads share a plan") {
+  Causal p;
+  std::optional<Plan> plan;
+  DeviceMemory memory;
+  {
+    const Context c = context();
+    plan.emplace(c.plan(p.args).value());
+    memory = c.allocate(cpu(), 16).value();
+  }
+  std::vector<std::thread> threads;
+  std::atomic<int> good{0};
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      Causal own;
+      for (int repeat = 0; repeat < 5; ++repeat)
+        good += bool(plan->run(own.args, nullptr, 0));
+    });
+  for (std::thread &t : threads)
+    t.join();
+  CHECK(good == 20);
+  char text[16] = "fifteen letters", back[16] = "";
+  memory.upload(text).value();
+  memory.download(back).value();
+  CHECK(std::string(back) == text);
+}
+
+TEST_CASE("one key compiled twice gives identical bytes") {
+  const char *cpu_spec = "forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}";
+  for (const char *target : {"x86-64-v3", "x86-64-v4", "sm_80@sm_90"}) {
+    const Kernel first = context().kernel(cpu_spec, target).value(), second = context().kernel(cpu_spec, target).value();
+    CHECK(std::string(first.info().source) == "compiled");
+    CHECK(std::string(second.info().source) == "compiled");
+    CHECK(std::string(first.info().key) == second.info().key);
+    CHECK(first.code().size() > 1000);
+    CHECK_MESSAGE(first.code() == second.code(), target);
+  }
+}
+
+TEST_CASE("warnings reach the log, and the log outlives the context as long as a plan does") {
+  Folder folder;
+  std::vector<std::string> lines;
+  ContextOptions options;
+  options.cache_dir = folder.path + "/file";
+  std::ofstream(*options.cache_dir) << "no folder";
+  options.log = [&](std::string_view line) { lines.emplace_back(line); };
+  const Context c = Context::create(options).value();
+  REQUIRE(lines.size() == 1);
+  CHECK(lines[0].find("memory only") != std::string::npos);
+}
+
+TEST_CASE("warm child" * doctest::skip()) {
+  Causal p;
+  const Context c = context(std::getenv("FLASHPLUS_TEST_CACHE"));
+  c.forward(p.args).value();
+  std::ifstream file("/proc/self/maps");
+  const std::string maps(std::istreambuf_iterator<char>(file), {});
+  const bool mapped = maps.find("libflashplus-compiler") != std::string::npos || maps.find("LLVM") != std::string::npos;
+  const bool warm = std::getenv("FLASHPLUS_TEST_WARM");
+  CHECK(mapped == !warm);
+  CHECK(c.counters().compiles == (warm ? 0 : 1));
+}
+
+TEST_CASE("a process with a warm cache never maps LLVM") {
+  Folder folder;
+  auto run = [&](bool warm) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      setenv("FLASHPLUS_TEST_CACHE", folder.path.c_str(), 1);
+      warm ? setenv("FLASHPLUS_TEST_WARM", "1", 1) : unsetenv("FLASHPLUS_TEST_WARM");
+      execl("/proc/self/exe", "test_api", "--test-case=warm child", "--no-skip", static_cast<char *>(nullptr));
+      _exit(127);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  CHECK(run(false) == 0);
+  CHECK(run(true) == 0);
+}
+
+int main(int argc, char **argv) {
+  // Built without the compiler library, these tests run where one is pointed to and are skipped elsewhere.
+  // Not in a child that must not open it.
+  const auto description = std::getenv("FLASHPLUS_TEST_CACHE") ? std::string("child") : context().describe().value();
+  if (description.find("\"state\":\"missing") != std::string::npos) {
+    std::puts("skipped: there is no compiler library");
+    return FLASHPLUS_HAS_COMPILER ? 1 : 77;
+  }
+  return doctest::Context(argc, argv).run();
+}
