@@ -159,16 +159,16 @@ std::string describeResources(const Artifact &a) {
 
 /// PTX -> cubin in `artifact`, if there is an assembler that can; else it stays PTX.
 Status assemble(Artifact &artifact, const std::string &ptx, const attn::KernelDescription &kernel,
-                const char *nvjitlink) {
+                const flashplus_assemblers &assemblers) {
   const std::string chip = kernel.target.chipName();
   Result<Cubin> cubin = Cubin();
   std::string assembler;
   // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
-  const NvJitLink *linker = kernel.target.isa == Isa::Sm90a ? nullptr : NvJitLink::open(nvjitlink);
+  const NvJitLink *linker = kernel.target.isa == Isa::Sm90a ? nullptr : NvJitLink::open(assemblers.nvjitlink);
   if (linker) {
     assembler = "nvJitLink " + linker->version();
     cubin = linker->assemble(ptx, chip);
-  } else if (const Ptxas *program = Ptxas::find(nullptr)) {
+  } else if (const Ptxas *program = Ptxas::find(assemblers.ptxas)) {
     assembler = "ptxas " + program->version();
     cubin = program->assemble(ptx, chip);
   } else {
@@ -190,7 +190,7 @@ Status assemble(Artifact &artifact, const std::string &ptx, const attn::KernelDe
 
 std::string compilerDescription() { return "LLVM " LLVM_VERSION_STRING; }
 
-Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const char *nvjitlink,
+Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const flashplus_assemblers &assemblers,
                                flashplus_compile_times &times) {
   FLASHPLUS_RETURN_IF_ERROR(kernel.spec.validate());
   auto launch = launchSchema(kernel.spec, kernel.schedule, kernel.target);
@@ -210,16 +210,17 @@ Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const char
   artifact.code.assign(emitted->begin(), emitted->end());
   if (gpu) {
     Stopwatch watch(c.times.assemble);
-    FLASHPLUS_RETURN_IF_ERROR(assemble(artifact, *emitted, kernel, nvjitlink));
+    FLASHPLUS_RETURN_IF_ERROR(assemble(artifact, *emitted, kernel, assemblers));
   }
   times = c.times;
   return artifact;
 }
 
-Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage, const char *nvjitlink) {
+Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage,
+                               const flashplus_assemblers &assemblers) {
   if (stage == "resources") {
     flashplus_compile_times times{};
-    auto artifact = compileKernel(kernel, nvjitlink, times);
+    auto artifact = compileKernel(kernel, assemblers, times);
     if (!artifact)
       return artifact.status();
     return describeResources(*artifact);

@@ -14,11 +14,12 @@ namespace flashplus {
 /// "LLVM 22.1.8"
 std::string compilerDescription();
 
-/// Compiles to an object (CPU), a cubin, or PTX text when no nvJitLink can be opened (GPU).
-Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const char *nvjitlink,
+/// Compiles to an object (CPU), a cubin, or PTX text without an assembler for the target (GPU).
+Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const flashplus_assemblers &assemblers,
                                flashplus_compile_times &times);
 
 /// One stage as text: attn, loops (expanded kernel), llvm (optimised LLVM IR), ptx or asm, resources.
-Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage, const char *nvjitlink);
+Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage,
+                               const flashplus_assemblers &assemblers);
 
 } // namespace flashplus

@@ -4,6 +4,7 @@
 
 #include "build_id.h"
 #include "compiler/codegen/nvjitlink.h"
+#include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
 
 #include <cstdlib>
@@ -49,7 +50,7 @@ void compile(const flashplus_compile_request *request, flashplus_compile_result 
   auto kernel = parseRequest(*request);
   if (!kernel)
     return setFailure(result, kernel.status());
-  auto artifact = compileKernel(*kernel, request->nvjitlink, result->times);
+  auto artifact = compileKernel(*kernel, request->assemblers, result->times);
   if (!artifact)
     return setFailure(result, artifact.status());
   const std::vector<uint8_t> bytes = serializeArtifact(*artifact);
@@ -61,7 +62,7 @@ void print(const flashplus_compile_request *request, const char *stage, flashplu
   auto kernel = parseRequest(*request);
   if (!kernel)
     return setFailure(result, kernel.status());
-  auto text = printStage(*kernel, stage ? stage : "", request->nvjitlink);
+  auto text = printStage(*kernel, stage ? stage : "", request->assemblers);
   if (!text)
     return setFailure(result, text.status());
   setBytes(result, StatusCode::Ok, text->data(), text->size());
@@ -72,15 +73,25 @@ void release(flashplus_compile_result *result) {
   *result = {};
 }
 
-int nvjitlink(const char *path, char *text, size_t size) {
-  std::string why;
-  const NvJitLink *library = NvJitLink::open(path, &why);
-  const std::string message = library ? library->version() : why;
+void copyText(const std::string &message, char *text, size_t size) {
   if (size) {
     std::strncpy(text, message.c_str(), size - 1);
     text[size - 1] = 0;
   }
+}
+
+int nvjitlink(const char *path, char *text, size_t size) {
+  std::string why;
+  const NvJitLink *library = NvJitLink::open(path, &why);
+  copyText(library ? library->version() : why, text, size);
   return library != nullptr;
+}
+
+int ptxas(const char *path, char *text, size_t size) {
+  std::string why;
+  const Ptxas *program = Ptxas::find(path, &why);
+  copyText(program ? program->version() : why, text, size);
+  return program != nullptr;
 }
 
 } // namespace
@@ -90,6 +101,6 @@ extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table
   static const std::string description = flashplus::compilerDescription();
   static const flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID,  description.c_str(),
                                                  flashplus::compile,     flashplus::print, flashplus::release,
-                                                 flashplus::nvjitlink};
+                                                 flashplus::nvjitlink,   flashplus::ptxas};
   return &table;
 }

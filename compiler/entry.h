@@ -11,14 +11,20 @@ extern "C" {
 #endif
 
 #define FLASHPLUS_COMPILER_ENTRY "flashplus_compiler"
-#define FLASHPLUS_COMPILER_ABI 1
+#define FLASHPLUS_COMPILER_ABI 2
+
+/// Where the assemblers are; null to search the usual places.
+typedef struct flashplus_assemblers {
+  const char *nvjitlink; ///< Path of libnvJitLink.
+  const char *ptxas;     ///< Path of the program ptxas.
+} flashplus_assemblers;
 
 /// What to compile, as canonical text (spec/kernel_spec.h, schedule.h, target.h). All strings are borrowed.
 typedef struct flashplus_compile_request {
   const char *spec;
   const char *schedule;
   const char *target;
-  const char *nvjitlink; ///< Path of libnvJitLink to try first, or null to search the usual places.
+  flashplus_assemblers assemblers;
 } flashplus_compile_request;
 
 /// Milliseconds by stage.
@@ -48,8 +54,9 @@ typedef struct flashplus_compiler_table {
   /// Prints one stage ("attn", "loops", "llvm", "ptx" or "asm", "resources") as text. Thread-safe.
   void (*print)(const flashplus_compile_request *request, const char *stage, flashplus_compile_result *result);
   void (*release)(flashplus_compile_result *result);
-  /// Writes the version of nvJitLink ("13.0") or the reason why it is not there; returns 1 if it is.
+  /// Write the version of an assembler ("13.0") or the reason why it is not there; return 1 if it is.
   int (*nvjitlink)(const char *path, char *text, size_t size);
+  int (*ptxas)(const char *path, char *text, size_t size);
 } flashplus_compiler_table;
 
 typedef const flashplus_compiler_table *(*flashplus_compiler_fn)(void);

@@ -20,8 +20,12 @@ std::string besideUs() {
 
 } // namespace
 
-CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink)
-    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)) {}
+CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas)
+    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)), ptxas_(std::move(ptxas)) {}
+
+flashplus_assemblers CompilerLibrary::assemblers() const {
+  return {nvjitlink_.empty() ? nullptr : nvjitlink_.c_str(), ptxas_.empty() ? nullptr : ptxas_.c_str()};
+}
 
 Result<const flashplus_compiler_table *> CompilerLibrary::table() {
   std::lock_guard lock(mutex_);
@@ -75,7 +79,7 @@ Result<Artifact> CompilerLibrary::compile(const std::string &spec, const std::st
   if (!found)
     return found.status();
   const flashplus_compile_request request{spec.c_str(), schedule.c_str(), target.c_str(),
-                                          nvjitlink_.empty() ? nullptr : nvjitlink_.c_str()};
+                                          assemblers()};
   ScopedResult result{*found};
   (*found)->compile(&request, &result.value);
   FLASHPLUS_RETURN_IF_ERROR(result.status());
@@ -88,7 +92,7 @@ Result<std::string> CompilerLibrary::print(const std::string &spec, const std::s
   if (!found)
     return found.status();
   const flashplus_compile_request request{spec.c_str(), schedule.c_str(), target.c_str(),
-                                          nvjitlink_.empty() ? nullptr : nvjitlink_.c_str()};
+                                          assemblers()};
   ScopedResult result{*found};
   (*found)->print(&request, stage.c_str(), &result.value);
   FLASHPLUS_RETURN_IF_ERROR(result.status());

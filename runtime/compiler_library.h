@@ -14,9 +14,9 @@ namespace flashplus {
 /// Thread-safe. The library stays open for the life of the process.
 class CompilerLibrary {
 public:
-  /// `path`: where the library is; empty = libflashplus-compiler.so beside this library. `nvjitlink`: path of
-  /// libnvJitLink to try first, or empty.
-  CompilerLibrary(std::string path, std::string nvjitlink);
+  /// `path`: where the library is; empty = libflashplus-compiler.so beside this library. `nvjitlink`
+  /// and `ptxas`: paths of the assemblers to try first, or empty.
+  CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas);
 
   Result<Artifact> compile(const std::string &spec, const std::string &schedule, const std::string &target);
   Result<std::string> print(const std::string &spec, const std::string &schedule, const std::string &target,
@@ -26,10 +26,10 @@ public:
   Result<const flashplus_compiler_table *> table();
   bool isOpen() const { return table_.load(std::memory_order_acquire) != nullptr; }
   const std::string &path() const { return path_; }
-  const std::string &nvjitlink() const { return nvjitlink_; }
+  flashplus_assemblers assemblers() const;
 
 private:
-  const std::string path_, nvjitlink_;
+  const std::string path_, nvjitlink_, ptxas_;
   std::mutex mutex_;
   std::atomic<const flashplus_compiler_table *> table_{nullptr};
 };

@@ -49,7 +49,16 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     o = *options;
   }
   const Environment environment = Environment::read();
+  CudaLimits limits;
+  limits.shared_memory_per_block = environment.cuda_shared_memory;
+  if (!environment.cuda_target.empty()) {
+    auto target = Target::parse(environment.cuda_target);
+    if (!target || !isGpu(target->isa))
+      return invalidArgument("$FLASHPLUS_CUDA_TARGET is '" + environment.cuda_target + "'; it must be a GPU target such as sm_80");
+    limits.isa = target->isa;
+  }
   std::shared_ptr<Context> c(new Context);
+  c->cuda_limits_ = limits;
   c->log_ = o.log;
   c->log_context_ = o.log_context;
   int threads = o.num_threads ? o.num_threads : environment.num_threads;
@@ -59,7 +68,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   auto log = [self](const std::string &message) { self->log(message); };
   c->store_ = KernelStore::open(o.cache_dir ? o.cache_dir : environment.cache_dir, log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                                   environment.nvjitlink);
+                                                   environment.nvjitlink, environment.ptxas);
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
@@ -91,7 +100,7 @@ Result<Device *> Context::device(DLDevice id) {
       if (id.device_id < 0 || id.device_id >= *count)
         return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) + " does not exist; there are " +
                                                 std::to_string(*count) + " GPUs, numbered from 0");
-      return createCudaDevice(**driver, id.device_id);
+      return createCudaDevice(**driver, id.device_id, cuda_limits_);
     };
     auto opened = open();
     if (!opened) // not kept: the next call may find the memory or the driver that this one lacked

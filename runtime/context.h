@@ -3,6 +3,7 @@
 #pragma once
 
 #include "runtime/compiler_library.h"
+#include "runtime/cuda_device.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
 #include "runtime/kernel_table.h"
@@ -46,6 +47,7 @@ private:
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<KernelStore> store_;
   std::unique_ptr<CompilerLibrary> compiler_;
+  CudaLimits cuda_limits_;
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   ScoreTable scores_;

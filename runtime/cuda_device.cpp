@@ -17,6 +17,16 @@ int chipFor(int cc) {
   return best;
 }
 
+namespace {
+
+/// The richest instructions of the table that the GPU and its driver have.
+Isa isaFor(int cc, int driver_version, const CudaLimits &limits) {
+  const bool hopper = cc == 90 && driver_version >= isaInfo(Isa::Sm90a).least_driver;
+  return hopper && limits.isa.value_or(Isa::Sm90a) == Isa::Sm90a ? Isa::Sm90a : Isa::Sm80;
+}
+
+} // namespace
+
 Result<int> cudaDeviceCount(const Driver &driver) {
   int count = 0;
   if (const CUresult r = driver.deviceGetCount(&count); r != kSuccess)
@@ -53,7 +63,7 @@ public:
       driver_.primaryCtxRelease(device_);
   }
 
-  Status open(int ordinal) {
+  Status open(int ordinal, const CudaLimits &limits) {
     ordinal_ = ordinal;
     if (const CUresult r = driver_.deviceGet(&device_, ordinal); r != kSuccess)
       return {StatusCode::NoDevice, driver_.failure("cuDeviceGet", r).message()};
@@ -65,8 +75,7 @@ public:
     detail_ = std::string(text) + ", compute capability " + std::to_string(cc / 10) + "." + std::to_string(cc % 10) +
               ", " + std::to_string(memory >> 30) + " GiB, driver for CUDA " + versionText(driver_.version);
     const int chip = chipFor(cc);
-    const bool hopper = cc == 90 && driver_.version >= isaInfo(Isa::Sm90a).least_driver;
-    const IsaInfo &isa = isaInfo(hopper ? Isa::Sm90a : Isa::Sm80);
+    const IsaInfo &isa = isaInfo(isaFor(cc, driver_.version, limits));
     if (!chip)
       return {StatusCode::NoDevice, detail_ + ": the GPU target needs compute capability 8.0 or a known newer one"};
     if (driver_.version < isa.least_driver)
@@ -81,6 +90,8 @@ public:
     // The plan must not exceed what warm-up assumed for the chip, or a warmed spec could compile.
     profile_.shared_memory_per_block =
         std::min(profile_.shared_memory_per_block, profile_.target.sharedMemoryPerBlock());
+    if (limits.shared_memory_per_block)
+      profile_.shared_memory_per_block = std::min(profile_.shared_memory_per_block, limits.shared_memory_per_block);
     if (const CUresult r = driver_.primaryCtxRetain(&context_, device_); r != kSuccess) {
       context_ = nullptr;
       return driver_.failure("cuDevicePrimaryCtxRetain", r);
@@ -92,7 +103,11 @@ public:
   std::string name() const override { return "cuda:" + std::to_string(ordinal_); }
   std::string detail() const override { return detail_; }
   const DeviceProfile &profile() const override { return profile_; }
-  std::string assemblerId() const override { return "cuda-driver " + std::to_string(driver_.version); }
+  std::string assemblerId() const override {
+    // What cuLink* makes is relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md). PTX that is
+    // loaded as it is becomes a whole program; the driver keeps that in a cache of its own.
+    return profile_.target.isa == Isa::Sm90a ? "" : "cuda-driver " + std::to_string(driver_.version);
+  }
 
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {
     if (artifact.kind == CodeKind::X86Object)
@@ -281,9 +296,9 @@ private:
 
 } // namespace
 
-Result<std::unique_ptr<Device>> createCudaDevice(const Driver &driver, int ordinal) {
+Result<std::unique_ptr<Device>> createCudaDevice(const Driver &driver, int ordinal, const CudaLimits &limits) {
   auto device = std::make_unique<CudaDevice>(driver);
-  FLASHPLUS_RETURN_IF_ERROR(device->open(ordinal));
+  FLASHPLUS_RETURN_IF_ERROR(device->open(ordinal, limits));
   return std::unique_ptr<Device>(std::move(device));
 }
 

@@ -41,9 +41,11 @@ json describeCompiler(Context &context) {
   out["state"] = "ok";
   out["version"] = (*table)->describe;
   char text[1024] = "";
-  const std::string &path = context.compiler().nvjitlink();
-  const bool found = (*table)->nvjitlink(path.empty() ? nullptr : path.c_str(), text, sizeof text);
+  const flashplus_assemblers assemblers = context.compiler().assemblers();
+  bool found = (*table)->nvjitlink(assemblers.nvjitlink, text, sizeof text);
   out["nvjitlink"] = found ? std::string("version ") + text : std::string(text);
+  found = (*table)->ptxas(assemblers.ptxas, text, sizeof text);
+  out["ptxas"] = found ? std::string("version ") + text : std::string(text);
   return out;
 }
 

@@ -14,6 +14,14 @@ std::string value(const char *name) {
   return text ? text : "";
 }
 
+/// 0 unless it is a positive number.
+int positive(const char *name) {
+  const std::string text = value(name);
+  int number = 0;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && stop == text.data() + text.size() && number > 0 ? number : 0;
+}
+
 } // namespace
 
 Environment Environment::read() {
@@ -29,11 +37,10 @@ Environment Environment::read() {
   }
   e.compiler = value("FLASHPLUS_COMPILER");
   e.nvjitlink = value("FLASHPLUS_NVJITLINK");
-  const std::string threads = value("FLASHPLUS_NUM_THREADS");
-  int count = 0;
-  const auto [stop, error] = std::from_chars(threads.data(), threads.data() + threads.size(), count);
-  if (error == std::errc() && stop == threads.data() + threads.size() && count > 0)
-    e.num_threads = std::min(count, kMaxThreads);
+  e.ptxas = value("FLASHPLUS_PTXAS");
+  e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
+  e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
+  e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);
   return e;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The only place that reads environment variables. None of them changes the code of a kernel, so none is in a key.
+// The only place that reads environment variables. They choose among targets and schedules, which are in every key, but
+// change no code otherwise, so none is in a key itself.
 #pragma once
 
 #include <string>
@@ -13,6 +14,10 @@ struct Environment {
                          ///< else empty: memory only.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
   std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink; empty if unset.
+  std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas; empty if unset.
+  std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80; empty: all
+                           ///< that the GPU has.
+  int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the GPU has.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to kMaxThreads.
 
   static Environment read();

@@ -62,7 +62,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     if (!read.isHit())
       continue;
     // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a device.
-    if (assembler && read.artifact->kind == CodeKind::Ptx)
+    if (names.size() > 1 && read.artifact->kind == CodeKind::Ptx)
       continue;
     auto code = std::make_shared<KernelCode>();
     code->key = name;
@@ -86,7 +86,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   auto artifact = compile_(key.spec, key.schedule, target.text());
   if (!artifact)
     return artifact.status();
-  if (assembler && artifact->kind == CodeKind::Ptx) {
+  if (assembler && !assembler->assemblerId().empty() && artifact->kind == CodeKind::Ptx) {
     artifact = assembler->assemble(*artifact);
     if (!artifact)
       return artifact.status();

@@ -2,7 +2,6 @@
 #include "compiler/codegen/ptxas.h"
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -50,7 +49,7 @@ std::string readText(const std::string &path) {
   return std::move(text).str();
 }
 
-/// Runs a program with both outputs in `log`; its exit status, or -1 when it did not start.
+/// Runs a program (searched in $PATH when it has no slash) with both outputs in `log`; its exit status, or -1 when it did not start.
 int runProgram(const std::string &path, std::vector<std::string> arguments, const std::string &log) {
   std::vector<char *> argv{const_cast<char *>(path.c_str())};
   for (std::string &a : arguments)
@@ -62,7 +61,7 @@ int runProgram(const std::string &path, std::vector<std::string> arguments, cons
   posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   pid_t child = 0;
-  const int error = posix_spawn(&child, path.c_str(), &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawnp(&child, path.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error)
     return -1;
@@ -71,20 +70,6 @@ int runProgram(const std::string &path, std::vector<std::string> arguments, cons
     if (errno != EINTR)
       return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-std::vector<std::string> candidates(const char *path) {
-  std::vector<std::string> all;
-  if (path && *path)
-    all.push_back(path);
-  if (const char *search = std::getenv("PATH")) {
-    std::istringstream folders(search);
-    for (std::string folder; std::getline(folders, folder, ':');)
-      if (!folder.empty())
-        all.push_back(folder + "/ptxas");
-  }
-  all.push_back("/usr/local/cuda/bin/ptxas");
-  return all;
 }
 
 /// "13.0" out of "Cuda compilation tools, release 13.0, V13.0.88"; empty if that is not what the program prints.
@@ -105,8 +90,8 @@ const Ptxas *Ptxas::find(const char *path, std::string *why) {
   std::lock_guard lock(mutex);
   if (!instance.path_.empty())
     return &instance;
-  for (const std::string &candidate : candidates(path)) {
-    if (access(candidate.c_str(), X_OK) != 0)
+  for (const char *candidate : {path, "ptxas", "/usr/local/cuda/bin/ptxas"}) {
+    if (!candidate || !*candidate)
       continue;
     const std::string version = versionOf(candidate);
     if (version.empty())
@@ -116,7 +101,7 @@ const Ptxas *Ptxas::find(const char *path, std::string *why) {
     return &instance;
   }
   if (why)
-    *why = "no ptxas in $PATH or /usr/local/cuda/bin";
+    *why = "no ptxas: tried " + std::string(path ? path : "") + (path ? ", " : "") + "$PATH, /usr/local/cuda/bin";
   return nullptr;
 }
 

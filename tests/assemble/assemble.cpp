@@ -47,7 +47,7 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
 /// Empty when the kernel is good.
 std::string check(const PlannedKernel &kernel, const Target &target) {
   flashplus_compile_times times{};
-  auto artifact = compileKernel({kernel.spec, kernel.schedule, target}, std::getenv("FLASHPLUS_NVJITLINK"), times);
+  auto artifact = compileKernel({kernel.spec, kernel.schedule, target}, {std::getenv("FLASHPLUS_NVJITLINK"), std::getenv("FLASHPLUS_PTXAS")}, times);
   if (!artifact)
     return artifact.status().message();
   if (artifact->kind != CodeKind::Cubin)

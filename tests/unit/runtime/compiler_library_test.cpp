@@ -12,7 +12,7 @@ using namespace flashplus;
 namespace {
 
 void unusable(const std::string &path, const std::string &why) {
-  CompilerLibrary library(path, "");
+  CompilerLibrary library(path, "", "");
   for (int i = 0; i < 2; ++i) { // a second try says the same
     auto table = library.table();
     REQUIRE(!table);
@@ -38,7 +38,7 @@ TEST_CASE("a compiler library that is missing, of another build or another inter
 }
 
 TEST_CASE("the library is opened on the first compile, once, from many threads") {
-  CompilerLibrary library(test::kFakeCompiler, "");
+  CompilerLibrary library(test::kFakeCompiler, "", "");
   CHECK(!library.isOpen());
   KernelSpec spec;
   spec.head_dim_qk = spec.head_dim_v = 32;
@@ -56,7 +56,7 @@ TEST_CASE("the library is opened on the first compile, once, from many threads")
 }
 
 TEST_CASE("what the compiler refuses comes back with its code and sentence") {
-  CompilerLibrary library(test::kFakeCompiler, "");
+  CompilerLibrary library(test::kFakeCompiler, "", "");
   auto failed = library.compile("forward nonsense", "x", "y");
   REQUIRE(!failed);
   CHECK(failed.status().code() == StatusCode::InvalidArgument);
@@ -64,6 +64,6 @@ TEST_CASE("what the compiler refuses comes back with its code and sentence") {
 }
 
 TEST_CASE("without a path it is the one beside us") {
-  const std::string path = CompilerLibrary("", "").path();
+  const std::string path = CompilerLibrary("", "", "").path();
   CHECK(path.ends_with("/libflashplus-compiler.so"));
 }

@@ -147,10 +147,21 @@ TEST_CASE("a GPU is described by what the driver says") {
     auto device = open(driver);
     CHECK(device->name() == "cuda:0");
     CHECK(device->detail() == "Fake GPU, compute capability 9.0, 80 GiB, driver for CUDA 13.0");
-    CHECK(device->profile().target.text() == "sm_80@sm_90");
+    CHECK(device->profile().target.text() == "sm_90a@sm_90a");
+    CHECK(device->assemblerId() == ""); // setmaxnreg is lost in what cuLink makes
     CHECK(device->profile().multiprocessors == 132);
     CHECK(device->profile().shared_memory_per_block == 227 * 1024);
-    CHECK(device->assemblerId() == "cuda-driver 13000");
+  }
+  {
+    auto device = createCudaDevice(driver, 0, {.isa = Isa::Sm80, .shared_memory_per_block = 99 * 1024});
+    REQUIRE(device.isOk());
+    CHECK((*device)->profile().target.text() == "sm_80@sm_90");
+    CHECK((*device)->profile().shared_memory_per_block == 99 * 1024);
+    CHECK((*device)->assemblerId() == "cuda-driver 13000");
+  }
+  {
+    const Driver old = fakeDriver(12040); // does not take the PTX of sm_90a kernels
+    CHECK(open(old)->profile().target.text() == "sm_80@sm_90");
   }
   CHECK(called("cuDevicePrimaryCtxRelease"));
 }
@@ -210,13 +221,13 @@ TEST_CASE("a kernel is loaded, launched with its schema, and unloaded in our con
     ForwardParams params;
     params.q = reinterpret_cast<void *>(0x1234);
     int stream;
-    CHECK(device->launch(**kernel, &params, 77, &stream).isOk());
+    CHECK(device->launch(**kernel, &params, 77, {}, &stream).isOk());
     CHECK(fake.grid == 77);
     CHECK(fake.block == 128);
     CHECK(fake.shared == 70000);
     CHECK(fake.first_param == 0x1234);
     fake.grid = 0;
-    CHECK(device->launch(**kernel, &params, 0, &stream).isOk()); // an empty grid is not the driver's business
+    CHECK(device->launch(**kernel, &params, 0, {}, &stream).isOk()); // an empty grid is not the driver's business
     CHECK(fake.grid == 0);
     kernel->reset();
     CHECK(called("cuModuleUnload"));
@@ -231,12 +242,12 @@ TEST_CASE("a failed launch says so in the driver's words, and the context comes 
   REQUIRE(kernel.isOk());
   ForwardParams params;
   fake.answers["cuLaunchKernel"] = 719;
-  Status status = device->launch(**kernel, &params, 1, nullptr);
+  Status status = device->launch(**kernel, &params, 1, {}, nullptr);
   CHECK(status.code() == StatusCode::DeviceError);
   CHECK(status.message() == "cuLaunchKernel failed: CUDA_ERROR_LAUNCH_FAILED (the text)");
   CHECK(fake.depth == 0);
   fake.answers = {{"cuCtxPushCurrent", 201}};
-  status = device->launch(**kernel, &params, 1, nullptr);
+  status = device->launch(**kernel, &params, 1, {}, nullptr);
   CHECK(has(status, "cuCtxPushCurrent failed"));
   CHECK(fake.depth == 0);
 }

@@ -70,11 +70,11 @@ int nvjitlink(const char *, char *text, size_t size) {
 }
 
 #if FAKE == 1
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink};
+constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink, nvjitlink};
 #elif FAKE == 2
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI + 1, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink};
+constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI + 1, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
 #else
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink};
+constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
 #endif
 
 } // namespace
