@@ -37,7 +37,10 @@ struct FakeDevice final : Device {
     }
     return std::make_unique<LoadedKernel>();
   }
-  Status launch(LoadedKernel &, const void *, int64_t, void *) override { return Status::ok(); }
+  Status launch(LoadedKernel &, const void *, int64_t, std::span<const TensorLayout>, void *) override {
+    return Status::ok();
+  }
+  Status clearAsync(void *, size_t, void *) override { return Status::ok(); }
   std::string assemblerId() const override { return assembler; }
   Result<Artifact> assemble(const Artifact &ptx) override {
     ++assembles;
