@@ -387,7 +387,7 @@ private:
     bool aligned = dqk_ * element % 16 == 0 && dv_ * element % 16 == 0;
     for (const TensorView *t : {&q_, &k_, &v_, &o_}) {
       aligned = aligned && reinterpret_cast<uintptr_t>(t->data) % 16 == 0;
-      for (int d = 0; d + 1 < t->rank; ++d)
+      for (int d = 0; d + 1 < t->rank && !t->isEmpty(); ++d)
         aligned = aligned && (t->shape[d] <= 1 || alignedStride(t->strides[d] * element));
     }
     out_.spec.alignment = aligned ? 16 : element;

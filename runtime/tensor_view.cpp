@@ -122,8 +122,15 @@ Status TensorView::wantUnitStride() const {
                          " in its last dimension; it must be 1");
 }
 
-Status TensorView::wantDistinct() const {
+bool TensorView::isEmpty() const {
   for (int i = 0; i < rank; ++i)
+    if (shape[i] == 0)
+      return true;
+  return false;
+}
+
+Status TensorView::wantDistinct() const {
+  for (int i = 0; i < rank && !isEmpty(); ++i)
     if (shape[i] > 1 && strides[i] == 0)
       return invalidArgument(std::string(name) + " has stride 0 in dimension " + number(i) +
                              "; an output's must be at least 1");

@@ -38,6 +38,8 @@ struct TensorView {
   /// For outputs: no two elements share memory through a stride of 0.
   Status wantDistinct() const;
 
+  bool isEmpty() const; ///< It has no element; then its strides mean nothing.
+
   std::string shapeText() const;
   std::string dtypeText() const;
 };

@@ -12,6 +12,7 @@ struct TileLoad {
   Val base;   ///< Global pointer to row 0 of the sequence.
   Val stride; ///< Bytes between rows, i64.
   int dim, dim_pad, rows, pitch, shared;
+  bool zeros; ///< Rows past the last valid one are zeros, else they repeat it.
 };
 
 /// One thread's view. Fragment element e of a 16 x 8 accumulator lies at row lane / 4 + 8 (e / 2) and column
@@ -64,13 +65,13 @@ private:
 
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
-    auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared) {
+    auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared, bool zeros) {
       return TileLoad{seq_.rows(name, head, 2), c_.params.get(std::string(name) + "_stride_s") * 2.0,
-                      dim, dim_pad, rows, pitch, shared};
+                      dim, dim_pad, rows, pitch, shared, zeros};
     };
-    q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q());
-    k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k());
-    v_ = tile("v", item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v());
+    q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
+    k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k(), false);
+    v_ = tile("v", item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v(), true);
     // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand:
     // matrices 0 and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15.
     Val row16 = lane_ % 16, half16 = lane_ / 16.0;
@@ -83,28 +84,31 @@ private:
   Val shared(int64_t base, Val bytes) { return ir_.offset(ir_.offset(c_.scratch, bytes), base); }
 
   // --- global -> shared ----------------------------------------------------------------------------------------
-  /// Starts loading rows [row, row + rows). Rows past `last` repeat it, so that nothing outside the sequence is read and
-  /// every value in shared memory is one of the sequence's: what the mask hides is finite whenever the input is.
+  /// Starts loading rows [row, row + rows). Nothing past `last` is read. Keys past it may be anything finite, since the mask
+  /// hides their scores; values must be zeros, since their probabilities of 0 do not hide an infinity.
   void load(const TileLoad &t, Val row, Val last) {
     const int chunks = t.dim_pad / 8, threads = l_.threads(), total = t.rows * chunks;
     // A loop, not unrolled: its instructions are few beside the products', and it keeps kernels small and quick to
     // assemble.
     ir_.forLoop(thread_, ir_.i32(total), ir_.i32(threads), [&](Val index) {
       Val r = index / double(chunks);
-      loadChunk(t, ir_.min(row + r, last), r, index % chunks);
+      Val valid = t.zeros ? row + r <= last : Val{};
+      loadChunk(t, ir_.min(row + r, last), r, index % chunks, valid);
     });
   }
 
-  /// Eight elements of one row.
-  void loadChunk(const TileLoad &t, Val source_row, Val r, Val column) {
+  /// Eight elements of one row; zeros where `valid` is false.
+  void loadChunk(const TileLoad &t, Val source_row, Val r, Val column, Val valid) {
     Val to = shared(t.shared, r * double(t.pitch) + column * 16.0);
     Val from_row = ir_.offset(t.base, ir_.toI64(source_row) * t.stride);
     if (c_.spec.alignment == 16) {
-      if (t.dim == t.dim_pad)
+      if (t.dim == t.dim_pad && !valid)
         return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(column) * 16.0));
       // Head dims are multiples of 8 here, so a chunk is all data or all padding.
       Val inside = column < ir_.i32(t.dim / 8);
-      Val safe = ir_.select(inside, column, ir_.i32(0));
+      if (valid)
+        inside = inside & valid;
+      Val safe = t.dim == t.dim_pad ? column : ir_.select(inside, column, ir_.i32(0));
       return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(safe) * 16.0),
                               ir_.select(inside, ir_.i32(16), ir_.i32(0)));
     }
@@ -113,9 +117,9 @@ private:
     for (int e = 0; e < 8; ++e) {
       Val at = column * 8.0 + double(e);
       auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(from_row, ir_.toI64(at) * 2.0), 2)}; };
-      Val element = t.dim == t.dim_pad
-                        ? read()[0]
-                        : ir_.ifElse(at < ir_.i32(t.dim), read, [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; })[0];
+      auto zero = [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; };
+      Val inside = t.dim == t.dim_pad ? valid : valid ? (at < ir_.i32(t.dim)) & valid : at < ir_.i32(t.dim);
+      Val element = inside ? ir_.ifElse(inside, read, zero)[0] : read()[0];
       packed = ir_.wrap(mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
     }
     ir_.store(packed, to, 16);

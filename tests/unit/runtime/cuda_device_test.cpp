@@ -309,7 +309,7 @@ TEST_CASE("the driver assembles PTX, and its log comes with a failure") {
 
 TEST_CASE("PTX on a machine without an assembler is keyed on the driver that assembles it") {
   const Driver driver = fakeDriver();
-  auto device = open(driver);
+  auto device = std::move(*createCudaDevice(driver, 0, {.isa = Isa::Sm80}));
   auto store = KernelStore::open("", nullptr);
   KernelSpec spec;
   spec.head_dim_qk = spec.head_dim_v = 64;
