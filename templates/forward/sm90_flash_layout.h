@@ -18,6 +18,7 @@ struct Sm90FlashLayout {
   int q_stages;       ///< Of Q: with 2 the next work item's Q is copied under the present one.
   bool pingpong;
   int dqk, dv;
+  bool plain_score;
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
@@ -44,8 +45,9 @@ struct Sm90FlashLayout {
 
   /// fp32-sized registers of a thread that are alive at once: S, P (half as many, packed) and O.
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }
-  /// The rest holds descriptors, addresses, masks and row statistics; with less the assembler spills.
-  int mostAccumulators() const { return mathRegisters() - 32; }
+  /// The rest holds descriptors, addresses, masks and row statistics, and what a score expression needs; with less the
+  /// assembler spills.
+  int mostAccumulators() const { return mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48); }
 
   static Sm90FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

@@ -14,6 +14,7 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.pingpong = schedule.get("pingpong") != 0;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
+  l.plain_score = spec.score.isIdentity();
   return l;
 }
 

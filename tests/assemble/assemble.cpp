@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// assemble <chip>: assembles every release variant for a chip on all cores and fails on a spill, a stack frame, an
+// assemble <target>: assembles every release variant for a target on all cores and fails on a spill, a stack frame, an
 // assembler warning about serialised instructions, or a launch that cannot fit.
 #include "compiler/codegen/nvjitlink.h"
+#include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
 #include "templates/plan.h"
 #include "tools/flashplus/release_variants.h"
@@ -67,16 +68,18 @@ std::string check(const PlannedKernel &kernel, const Target &target) {
 
 int main(int argc, char **argv) {
   if (argc != 2) {
-    std::fprintf(stderr, "usage: %s sm_NN\n", argv[0]);
+    std::fprintf(stderr, "usage: %s TARGET\n", argv[0]);
     return 2;
   }
-  auto target = Target::parse("sm_80@" + std::string(argv[1]));
+  auto target = Target::parse(argv[1]);
   if (!target) {
     std::fprintf(stderr, "%s\n", target.status().message().c_str());
     return 2;
   }
   std::string why;
-  if (!NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK"), &why)) {
+  const bool found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS"), &why) != nullptr
+                                               : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK"), &why) != nullptr;
+  if (!found) {
     std::printf("%s\n", why.c_str());
     return std::getenv("CI") ? 1 : 77;
   }
