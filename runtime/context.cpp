@@ -79,7 +79,19 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   return c;
 }
 
+std::atomic<Device *> *Context::openSlot(DLDevice id) {
+  if (id.device_type == kDLCPU && id.device_id == 0)
+    return &open_cpu_;
+  if (id.device_type == kDLCUDA && id.device_id >= 0 && id.device_id < kFastDevices)
+    return &open_cuda_[id.device_id];
+  return nullptr;
+}
+
 Result<Device *> Context::device(DLDevice id) {
+  std::atomic<Device *> *slot = openSlot(id);
+  if (slot)
+    if (Device *open = slot->load(std::memory_order_acquire))
+      return open;
   std::lock_guard lock(devices_mutex_);
   const std::pair key(int(id.device_type), int(id.device_id));
   auto it = devices_.find(key);
@@ -107,6 +119,8 @@ Result<Device *> Context::device(DLDevice id) {
       return opened.status();
     it = devices_.emplace(key, std::move(*opened)).first;
   }
+  if (slot)
+    slot->store(it->second.get(), std::memory_order_release);
   return it->second.get();
 }
 

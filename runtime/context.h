@@ -7,6 +7,7 @@
 #include "runtime/device.h"
 #include "runtime/environment.h"
 #include "runtime/kernel_table.h"
+#include "runtime/plan_memo.h"
 #include "runtime/score_table.h"
 #include "runtime/thread_pool.h"
 
@@ -22,13 +23,14 @@ public:
   static Result<std::shared_ptr<Context>> create(const flashplus_context_options *options);
   ~Context();
 
-  /// The device, opened on first use; NoDevice (with the reason) if it is not there.
+  /// The device, opened on first use; NoDevice (with the reason) if it is not there. Without a lock once it is open.
   Result<Device *> device(DLDevice id);
 
   KernelTable &kernels() { return *kernels_; }
   CompilerLibrary &compiler() { return *compiler_; }
   KernelStore &store() { return *store_; }
   ScoreTable &scores() { return scores_; }
+  PlanMemo &plans() { return plans_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
   std::vector<Schedule> rejected(const std::string &id);
   /// False if the schedule was there already.
@@ -41,6 +43,8 @@ public:
 
 private:
   Context() = default;
+  /// Where an open device of this id is noted; null for ids that are only in devices_.
+  std::atomic<Device *> *openSlot(DLDevice id);
 
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;
@@ -50,7 +54,10 @@ private:
   CudaLimits cuda_limits_;
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
+  static constexpr int kFastDevices = 16;
+  std::atomic<Device *> open_cpu_{nullptr}, open_cuda_[kFastDevices] = {}; ///< Those in devices_ with small numbers.
   ScoreTable scores_;
+  PlanMemo plans_;
   std::mutex rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_; ///< Last: its kernels go before the devices that they are loaded on.

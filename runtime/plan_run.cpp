@@ -1,97 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_plan_* and flashplus_forward.
-#include "runtime/context.h"
 #include "runtime/error.h"
-#include "runtime/forward_args.h"
+#include "runtime/plan.h"
 #include "templates/algorithm.h"
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
+#include <tuple>
 
 using namespace flashplus;
 
-struct flashplus_plan {
-  std::shared_ptr<Context> context; ///< Keeps the device, the workers and the score forms, whatever is destroyed first.
-  Device *device = nullptr;
-  SpecFields spec;
-  ForwardBounds bounds;
-  ForwardPlan plan;
-  std::vector<std::shared_ptr<ResidentKernel>> kernels; ///< One a step.
-  std::string description;
-};
-
 namespace {
-
-std::string describe(const flashplus_plan &p) {
-  nlohmann::json steps = nlohmann::json::array();
-  for (size_t i = 0; i < p.plan.steps.size(); ++i) {
-    const PlanStep &step = p.plan.steps[i];
-    steps.push_back({{"spec", step.spec.text()},
-                     {"schedule", step.schedule.text()},
-                     {"target", p.device->profile().target.text()},
-                     {"key", p.kernels[i]->code->key.hex()},
-                     {"grid", step.work_items},
-                     {"threads", step.launch.threads},
-                     {"shared_memory", step.launch.shared_memory}});
-  }
-  return nlohmann::json{{"device", p.device->name()},
-                        {"num_splits", p.plan.num_splits},
-                        {"workspace_bytes", p.plan.workspace_bytes},
-                        {"steps", std::move(steps)}}
-      .dump();
-}
-
-/// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning and the
-/// next one is planned.
-Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
-                                                 const ForwardProblem &problem, bool may_make) {
-  Context &context = *owner;
-  auto out = std::make_unique<flashplus_plan>();
-  out->context = owner;
-  out->device = &device;
-  out->spec = problem.spec;
-  out->bounds = problem.bounds;
-  const KernelSpec spec = problem.spec.spec();
-  FLASHPLUS_RETURN_IF_ERROR(spec.validate());
-  PlanOptions options;
-  options.num_splits = problem.num_splits;
-  options.batch_invariant = problem.batch_invariant;
-  if (problem.schedule) {
-    auto schedule = Schedule::parse(problem.schedule);
-    if (!schedule)
-      return schedule.status();
-    options.schedule = std::move(*schedule);
-  }
-  const std::string id = device.name() + " " + spec.text();
-  options.rejected = context.rejected(id);
-  for (Status failure;;) {
-    auto plan = planForward(spec, problem.bounds, device.profile(), options);
-    if (!plan)
-      return failure ? plan.status() : failure;
-    out->kernels.clear();
-    const PlanStep *failed = nullptr;
-    for (const PlanStep &step : plan->steps) {
-      auto kernel = context.kernels().resident({step.spec, step.schedule}, device, may_make);
-      if (!kernel) {
-        failure = kernel.status();
-        failed = &step;
-        break;
-      }
-      out->kernels.push_back(std::move(*kernel));
-    }
-    if (!failed) {
-      out->plan = std::move(*plan);
-      return out;
-    }
-    const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
-    if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
-      return failure;
-    if (context.reject(id, failed->schedule))
-      context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
-    options.rejected.push_back(failed->schedule);
-  }
-}
 
 /// q, k and v for kernels that want tensor maps.
 std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
@@ -112,23 +31,23 @@ std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
 }
 
 /// Enqueues the steps. No allocation, lock or synchronisation.
-Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *workspace, void *stream) {
+Status launch(const PlanRecord &plan, Device &device, const ForwardProblem &problem, void *workspace, void *stream) {
   ForwardParams params = problem.params;
   const ForwardBounds &b = problem.bounds;
-  const int64_t m_tiles = ceilDiv(b.max_seqlen_q, p.plan.tile_m);
+  const int64_t m_tiles = ceilDiv(b.max_seqlen_q, plan.tile_m);
   params.num_m_tiles = int32_t(m_tiles);
-  params.num_splits = p.plan.num_splits;
-  const int64_t items = b.batch * b.heads_q * m_tiles * p.plan.num_splits;
+  params.num_splits = plan.num_splits;
+  const int64_t items = b.batch * b.heads_q * m_tiles * plan.num_splits;
   params.num_work_items = int32_t(items);
-  params.heads_per_section = p.plan.heads_per_section;
+  params.heads_per_section = plan.heads_per_section;
+  params.work_counter = plan.work_counter_bytes ? workspace : nullptr;
   const auto tensors = tensorLayouts(problem);
-  params.work_counter = p.plan.work_counter_bytes ? workspace : nullptr;
-  if (p.plan.num_splits == 1)
-    return p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream);
+  if (plan.num_splits == 1)
+    return device.launch(*plan.forward->loaded, &params, items, tensors, stream);
 
-  params.partial_o = static_cast<char *>(workspace) + p.plan.partial_o_offset;
-  params.partial_lse = static_cast<char *>(workspace) + p.plan.partial_lse_offset;
-  FLASHPLUS_RETURN_IF_ERROR(p.device->launch(*p.kernels[0]->loaded, &params, items, tensors, stream));
+  params.partial_o = static_cast<char *>(workspace) + plan.partial_o_offset;
+  params.partial_lse = static_cast<char *>(workspace) + plan.partial_lse_offset;
+  FLASHPLUS_RETURN_IF_ERROR(device.launch(*plan.forward->loaded, &params, items, tensors, stream));
   CombineParams merge;
   merge.partial_o = params.partial_o;
   merge.partial_lse = params.partial_lse;
@@ -145,11 +64,11 @@ Status launch(const flashplus_plan &p, const ForwardProblem &problem, void *work
   merge.batch = params.batch;
   merge.seqlen_q = params.seqlen_q;
   merge.heads_q = params.heads_q;
-  const int64_t blocks = ceilDiv(b.max_seqlen_q, p.plan.steps[1].schedule.get("rows"));
+  const int64_t blocks = ceilDiv(b.max_seqlen_q, plan.combine_rows);
   merge.num_row_blocks = int32_t(blocks);
-  merge.num_splits = p.plan.num_splits;
+  merge.num_splits = plan.num_splits;
   merge.lse_empty = params.lse_empty;
-  return p.device->launch(*p.kernels[1]->loaded, &merge, b.batch * b.heads_q * blocks, {}, stream);
+  return device.launch(*plan.combine->loaded, &merge, b.batch * b.heads_q * blocks, {}, stream);
 }
 
 /// Frees a workspace in stream order.
@@ -191,7 +110,7 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
     auto plan = makePlan(context->impl, **device, problem, /*may_make=*/true);
     if (!plan)
       return plan.status();
-    (*plan)->description = describe(**plan);
+    (*plan)->description = describePlan(**plan);
     *out = plan->release();
     return Status::ok();
   });
@@ -199,7 +118,7 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
 
 void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
 
-size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->plan.workspace_bytes) : 0; }
+size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->record.workspace_bytes) : 0; }
 
 const char *flashplus_plan_describe(const flashplus_plan *plan) { return plan ? plan->description.c_str() : ""; }
 
@@ -221,13 +140,13 @@ flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forwar
     FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
     if (problem.empty)
       return Status::ok();
-    const int64_t needed = plan->plan.workspace_bytes;
+    const int64_t needed = plan->record.workspace_bytes;
     if (needed && (!workspace || workspace_bytes < size_t(needed)))
       return invalidArgument("workspace has " + std::to_string(workspace ? workspace_bytes : 0) +
                              " bytes; the plan needs " + std::to_string(needed));
     if (needed && reinterpret_cast<uintptr_t>(workspace) % 256)
       return invalidArgument("workspace is not 256-byte aligned");
-    return launch(*plan, problem, workspace, stream);
+    return launch(plan->record, *plan->device, problem, workspace, stream);
   });
 }
 
@@ -242,22 +161,29 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
       return device.status();
     if (problem.empty)
       return Status::ok();
-    auto capturing = (*device)->capturing(stream);
-    if (!capturing)
-      return capturing.status();
-    auto plan = makePlan(context->impl, **device, problem, /*may_make=*/!*capturing);
-    if (!plan)
-      return plan.status();
+    const PlanKey key(problem);
+    PlanRecord plan;
+    if (context->impl->plans().find(key, plan)) {
+      context->impl->kernels().counters.memory_hits += plan.combine ? 2 : 1;
+    } else {
+      auto capturing = (*device)->capturing(stream);
+      if (!capturing)
+        return capturing.status();
+      auto made = makePlan(context->impl, **device, problem, /*may_make=*/!*capturing);
+      if (!made)
+        return made.status();
+      plan = (*made)->record;
+      context->impl->plans().put(key, plan);
+    }
     Workspace workspace{**device, stream};
-    if ((*plan)->plan.workspace_bytes) {
-      auto memory = (*device)->allocateAsync(size_t((*plan)->plan.workspace_bytes), stream);
+    if (plan.workspace_bytes) {
+      auto memory = (*device)->allocateAsync(size_t(plan.workspace_bytes), stream);
       if (!memory)
         return memory.status();
       workspace.memory = *memory;
-      if ((*plan)->plan.work_counter_bytes)
-        FLASHPLUS_RETURN_IF_ERROR(
-            (*device)->clearAsync(*memory, size_t((*plan)->plan.work_counter_bytes), stream));
+      if (plan.work_counter_bytes)
+        FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.work_counter_bytes), stream));
     }
-    return launch(**plan, problem, workspace.memory, stream);
+    return launch(plan, **device, problem, workspace.memory, stream);
   });
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <unistd.h>
@@ -25,7 +26,7 @@ struct ThreadPool::Workers {
       t.join();
   }
 
-  void run(int64_t loop_items, const std::function<void(int, int64_t)> &loop) {
+  void run(int64_t loop_items, const LoopBody &loop) {
     std::lock_guard turn(one_loop);
     start();
     {
@@ -85,7 +86,7 @@ struct ThreadPool::Workers {
   bool started = false;
   std::mutex mutex; ///< Guards what follows.
   std::condition_variable wake, done;
-  const std::function<void(int, int64_t)> *body = nullptr;
+  const LoopBody *body = nullptr;
   int64_t items = 0;
   std::atomic<int64_t> next{0};
   int busy = 0;
@@ -121,13 +122,13 @@ ThreadPool::Workers &ThreadPool::workers() {
   return *current;
 }
 
-void ThreadPool::run(int64_t items, const std::function<void(int, int64_t)> &body) {
+void ThreadPool::run(int64_t items, LoopBody body) {
   if (items <= 0)
     return;
   if (parallel_for_) {
     // One strand a worker number, so that scratch is never shared, whatever threads the embedder runs them on.
     struct Shared {
-      const std::function<void(int, int64_t)> &body;
+      const LoopBody &body;
       int64_t items;
       std::atomic<int64_t> next{0};
     } shared{body, items};

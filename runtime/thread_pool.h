@@ -5,10 +5,27 @@
 #include "flashplus/flashplus.h"
 
 #include <atomic>
-#include <functional>
-#include <memory>
+#include <type_traits>
 
 namespace flashplus {
+
+/// A borrowed callable (int worker, int64_t item): unlike std::function it never allocates. It must not throw: its loop may
+/// be on several threads.
+class LoopBody {
+public:
+  template <class Body>
+    requires(!std::is_same_v<std::remove_cvref_t<Body>, LoopBody>)
+  LoopBody(Body &&body)
+      : context_(const_cast<void *>(static_cast<const void *>(&body))),
+        call_([](void *context, int worker, int64_t item) {
+          (*static_cast<std::remove_reference_t<Body> *>(context))(worker, item);
+        }) {}
+  void operator()(int worker, int64_t item) const { call_(context_, worker, item); }
+
+private:
+  void *context_;
+  void (*call_)(void *context, int worker, int64_t item);
+};
 
 /// Runs loops over work items. Thread-safe: loops from several threads take turns on our own workers. A loop inside a
 /// loop runs on the thread that asks for it.
@@ -24,7 +41,7 @@ public:
 
   /// Calls body(worker, item) for every item of [0, items); worker is in [0, threads()) and no two calls of one
   /// loop with one worker number overlap. Returns when all are done.
-  void run(int64_t items, const std::function<void(int worker, int64_t item)> &body);
+  void run(int64_t items, LoopBody body);
 
 private:
   struct Workers;

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plan.h"
+
+#include "templates/algorithm.h"
+
+namespace flashplus {
+namespace {
+
+PlanRecord recordOf(const flashplus_plan &p) {
+  PlanRecord record;
+  record.forward = p.kernels[0].get();
+  record.num_splits = p.plan.num_splits;
+  record.tile_m = p.plan.tile_m;
+  record.workspace_bytes = p.plan.workspace_bytes;
+  record.heads_per_section = p.plan.heads_per_section;
+  record.work_counter_bytes = p.plan.work_counter_bytes;
+  record.partial_o_offset = p.plan.partial_o_offset;
+  record.partial_lse_offset = p.plan.partial_lse_offset;
+  if (p.plan.steps.size() > 1) {
+    record.combine = p.kernels[1].get();
+    record.combine_rows = rowsPerWorkItem(p.plan.steps[1].schedule);
+  }
+  return record;
+}
+
+} // namespace
+
+Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
+                                                 const ForwardProblem &problem, bool may_make) {
+  Context &context = *owner;
+  auto out = std::make_unique<flashplus_plan>();
+  out->context = owner;
+  out->device = &device;
+  out->spec = problem.spec;
+  out->bounds = problem.bounds;
+  const KernelSpec spec = problem.spec.spec();
+  FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+  PlanOptions options;
+  options.num_splits = problem.num_splits;
+  options.batch_invariant = problem.batch_invariant;
+  if (problem.schedule) {
+    auto schedule = Schedule::parse(problem.schedule);
+    if (!schedule)
+      return schedule.status();
+    options.schedule = std::move(*schedule);
+  }
+  const std::string id = device.name() + " " + spec.text();
+  options.rejected = context.rejected(id);
+  for (Status failure;;) {
+    auto plan = planForward(spec, problem.bounds, device.profile(), options);
+    if (!plan)
+      return failure ? plan.status() : failure;
+    out->kernels.clear();
+    const PlanStep *failed = nullptr;
+    for (const PlanStep &step : plan->steps) {
+      auto kernel = context.kernels().resident({step.spec, step.schedule}, device, may_make);
+      if (!kernel) {
+        failure = kernel.status();
+        failed = &step;
+        break;
+      }
+      out->kernels.push_back(std::move(*kernel));
+    }
+    if (!failed) {
+      out->plan = std::move(*plan);
+      out->record = recordOf(*out);
+      return out;
+    }
+    const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
+    if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
+      return failure;
+    if (context.reject(id, failed->schedule))
+      context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
+    options.rejected.push_back(failed->schedule);
+  }
+}
+
+} // namespace flashplus

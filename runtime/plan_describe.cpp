@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plan.h"
+
+#include <nlohmann/json.hpp>
+
+namespace flashplus {
+
+std::string describePlan(const flashplus_plan &p) {
+  nlohmann::json steps = nlohmann::json::array();
+  for (size_t i = 0; i < p.plan.steps.size(); ++i) {
+    const PlanStep &step = p.plan.steps[i];
+    steps.push_back({{"spec", step.spec.text()},
+                     {"schedule", step.schedule.text()},
+                     {"target", p.device->profile().target.text()},
+                     {"key", p.kernels[i]->code->key.hex()},
+                     {"grid", step.work_items},
+                     {"threads", step.launch.threads},
+                     {"shared_memory", step.launch.shared_memory}});
+  }
+  return nlohmann::json{{"device", p.device->name()},
+                        {"num_splits", p.plan.num_splits},
+                        {"workspace_bytes", p.plan.workspace_bytes},
+                        {"steps", std::move(steps)}}
+      .dump();
+}
+
+} // namespace flashplus

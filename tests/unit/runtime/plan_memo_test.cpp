@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plan_memo.h"
+#include "tests/unit/runtime/problem.h"
+
+#include <cstring>
+#include <doctest/doctest.h>
+#include <functional>
+#include <thread>
+#include <vector>
+
+using namespace flashplus;
+
+namespace {
+
+ForwardProblem problemOf(test::Problem &p, ScoreTable &scores) {
+  ForwardProblem problem;
+  const Status status = checkForwardArgs(&p.args, DataPointers::Required, scores, problem);
+  REQUIRE_MESSAGE(status.isOk(), status.message());
+  return problem;
+}
+
+/// A key of number `n`, and a record whose every field follows from it.
+PlanKey keyOf(int64_t n) {
+  ForwardProblem problem;
+  problem.bounds.batch = n;
+  return PlanKey(problem);
+}
+PlanRecord recordOf(int64_t n) {
+  return {reinterpret_cast<const ResidentKernel *>(n), reinterpret_cast<const ResidentKernel *>(n + 1), int32_t(n),
+          int32_t(n + 2), int32_t(n + 3), 0, n + 4, n + 5};
+}
+bool isRecordOf(const PlanRecord &r, int64_t n) {
+  const PlanRecord wanted = recordOf(n);
+  return std::memcmp(&r, &wanted, sizeof r) == 0;
+}
+
+} // namespace
+
+TEST_CASE("whatever a plan depends on is in its key, and data pointers are not") {
+  ScoreTable scores;
+  test::Problem base;
+  const PlanKey key(problemOf(base, scores));
+  {
+    test::Problem same;
+    CHECK(PlanKey(problemOf(same, scores)) == key);
+  }
+  const std::vector<std::function<void(test::Problem &)>> changes = {
+      [](auto &p) { p.q.shape[0] = p.k.shape[0] = p.v.shape[0] = p.o.shape[0] = p.lse.shape[0] = 1; },
+      [](auto &p) { p.q.shape[1] = p.o.shape[1] = p.lse.shape[2] = 4; },
+      [](auto &p) { p.k.shape[1] = p.v.shape[1] = 6; },
+      [](auto &p) { p.q.shape[2] = p.o.shape[2] = p.lse.shape[1] = 2; },
+      [](auto &p) { p.k.shape[2] = p.v.shape[2] = 1; },
+      [](auto &p) { p.q.shape[3] = p.k.shape[3] = 8; },
+      [](auto &p) { p.v.shape[3] = p.o.shape[3] = 20; },
+      [](auto &p) {
+        for (auto *t : {&p.q, &p.k, &p.v, &p.o})
+          t->tensor.dtype = {kDLFloat, 16, 1};
+      },
+      [](auto &p) {
+        for (auto *t : {&p.q, &p.k, &p.v, &p.o})
+          t->tensor.dtype = {kDLBfloat, 16, 1};
+      },
+      [](auto &p) { p.k.tensor.byte_offset = 4; },
+      [](auto &p) { p.args.causal = 1; },
+      [](auto &p) { p.args.window_left = 3; },
+      [](auto &p) { p.args.window_left = 4; },
+      [](auto &p) { p.args.window_right = 3; },
+      [](auto &p) { p.args.softcap = 3; },
+      [](auto &p) { p.args.score = "s * 2"; },
+      [](auto &p) { p.args.num_splits = 1; },
+      [](auto &p) { p.args.num_splits = 2; },
+      [](auto &p) { p.args.batch_invariant = 1; }};
+  std::vector<PlanKey> keys{key};
+  for (const auto &change : changes) {
+    test::Problem p;
+    change(p);
+    const PlanKey changed(problemOf(p, scores));
+    for (const PlanKey &other : keys)
+      CHECK(!(changed == other));
+    keys.push_back(changed);
+  }
+}
+
+TEST_CASE("what was put is found, and the newest stays when the table is full") {
+  PlanMemo memo;
+  PlanRecord found;
+  CHECK(!memo.find(keyOf(1), found));
+  memo.put(keyOf(1), recordOf(1));
+  REQUIRE(memo.find(keyOf(1), found));
+  CHECK(isRecordOf(found, 1));
+  CHECK(!memo.find(keyOf(2), found));
+  memo.put(keyOf(1), recordOf(9)); // replaced, not added
+  REQUIRE(memo.find(keyOf(1), found));
+  CHECK(isRecordOf(found, 9));
+  int kept = 0;
+  for (int64_t n = 0; n < 10000; ++n) {
+    memo.put(keyOf(n), recordOf(n));
+    REQUIRE(memo.find(keyOf(n), found));
+    CHECK(isRecordOf(found, n));
+  }
+  for (int64_t n = 0; n < 10000; ++n)
+    if (memo.find(keyOf(n), found)) {
+      ++kept;
+      CHECK(isRecordOf(found, n));
+    }
+  CHECK(kept == 1024); // every slot holds one
+  int spread = 0; // the hash spreads neighbouring sizes
+  PlanMemo fresh;
+  for (int64_t n = 0; n < 512; ++n)
+    fresh.put(keyOf(n), recordOf(n));
+  for (int64_t n = 0; n < 512; ++n)
+    spread += fresh.find(keyOf(n), found);
+  CHECK(spread > 460);
+}
+
+TEST_CASE("readers among writers see whole records or none") {
+  PlanMemo memo;
+  std::atomic<bool> stop{false};
+  std::atomic<int64_t> wrong{0}, hits{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 2; ++t)
+    threads.emplace_back([&, t] {
+      for (int64_t n = t; !stop; n += 2)
+        memo.put(keyOf(n % 5000), recordOf(n % 5000));
+    });
+  for (int t = 0; t < 2; ++t)
+    threads.emplace_back([&] {
+      for (int64_t n = 0; n < 200000; ++n) {
+        PlanRecord found;
+        if (memo.find(keyOf(n % 5000), found)) {
+          ++hits;
+          wrong += !isRecordOf(found, n % 5000);
+        }
+      }
+    });
+  threads[2].join();
+  threads[3].join();
+  stop = true;
+  threads[0].join();
+  threads[1].join();
+  CHECK(wrong == 0);
+  CHECK(hits > 0);
+}
