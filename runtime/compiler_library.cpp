@@ -73,7 +73,7 @@ struct ScopedResult {
 
 } // namespace
 
-Result<Artifact> CompilerLibrary::compile(const std::string &spec, const std::string &schedule,
+Result<Compiled> CompilerLibrary::compile(const std::string &spec, const std::string &schedule,
                                           const std::string &target) {
   auto found = table();
   if (!found)
@@ -83,7 +83,10 @@ Result<Artifact> CompilerLibrary::compile(const std::string &spec, const std::st
   ScopedResult result{*found};
   (*found)->compile(&request, &result.value);
   FLASHPLUS_RETURN_IF_ERROR(result.status());
-  return parseArtifact({result.value.data, result.value.size});
+  auto artifact = parseArtifact({result.value.data, result.value.size});
+  if (!artifact)
+    return artifact.status();
+  return Compiled{std::move(*artifact), result.value.times};
 }
 
 Result<std::string> CompilerLibrary::print(const std::string &spec, const std::string &schedule,

@@ -11,6 +11,12 @@
 
 namespace flashplus {
 
+/// What a compilation gave, and milliseconds by stage.
+struct Compiled {
+  Artifact artifact;
+  flashplus_compile_times times{};
+};
+
 /// Thread-safe. The library stays open for the life of the process.
 class CompilerLibrary {
 public:
@@ -18,7 +24,7 @@ public:
   /// and `ptxas`: paths of the assemblers to try first, or empty.
   CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas);
 
-  Result<Artifact> compile(const std::string &spec, const std::string &schedule, const std::string &target);
+  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target);
   Result<std::string> print(const std::string &spec, const std::string &schedule, const std::string &target,
                             const std::string &stage);
 

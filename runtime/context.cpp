@@ -6,6 +6,7 @@
 #include "runtime/error.h"
 
 #include <algorithm>
+#include <cstring>
 #include <sched.h>
 #include <thread>
 
@@ -46,7 +47,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   flashplus_context_options o{};
   if (options) {
     FLASHPLUS_RETURN_IF_ERROR(checkOptions(*options));
-    o = *options;
+    std::memcpy(&o, options, std::min(options->struct_size, sizeof o));
   }
   const Environment environment = Environment::read();
   CudaLimits limits;
@@ -75,7 +76,11 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       [compiler](const std::string &spec, const std::string &schedule, const std::string &target) {
         return compiler->compile(spec, schedule, target);
       },
-      o.offline != 0, log);
+      o.offline != 0, log,
+      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
+        listener(self, &event);
+      })
+                 : nullptr);
   return c;
 }
 
@@ -162,17 +167,34 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
   return guarded([&]() -> Status {
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
-    if (out->struct_size < sizeof(flashplus_counters))
+    constexpr size_t kLeast = offsetof(flashplus_counters, load_ms) + sizeof(out->load_ms);
+    if (out->struct_size < kLeast || out->struct_size > 16 * sizeof *out)
       return invalidArgument("out.struct_size is " + std::to_string(out->struct_size) +
                              "; it must be sizeof(flashplus_counters), " + std::to_string(sizeof *out));
     const KernelCounters &c = context->impl->kernels().counters;
-    out->memory_hits = c.memory_hits;
-    out->disk_hits = c.disk_hits;
-    out->compiles = c.compiles;
-    out->corrupt = c.corrupt;
-    out->publish_failures = c.publish_failures;
-    out->compile_ms = double(c.compile_us) / 1000;
-    out->load_ms = double(c.load_us) / 1000;
+    auto ms = [](int64_t us) { return double(us) / 1000; };
+    const flashplus_counters all{.struct_size = out->struct_size,
+                                 .memory_hits = c.memory_hits,
+                                 .disk_hits = c.disk_hits,
+                                 .compiles = c.compiles,
+                                 .corrupt = c.corrupt,
+                                 .publish_failures = c.publish_failures,
+                                 .compile_ms = ms(c.compile_us),
+                                 .load_ms = ms(c.load_us),
+                                 .miss_absent = c.miss_absent,
+                                 .miss_damaged = c.miss_damaged,
+                                 .miss_unreadable = c.miss_unreadable,
+                                 .miss_refused = c.miss_refused,
+                                 .compile_failures = c.compile_failures,
+                                 .fallbacks = c.fallbacks,
+                                 .build_ms = ms(c.build_us),
+                                 .passes_ms = ms(c.passes_us),
+                                 .optimize_ms = ms(c.optimize_us),
+                                 .emit_ms = ms(c.emit_us),
+                                 .assemble_ms = ms(c.assemble_us),
+                                 .resident_kernels = c.resident_kernels,
+                                 .resident_bytes = c.resident_bytes};
+    std::memcpy(out, &all, std::min(out->struct_size, sizeof all));
     return Status::ok();
   });
 }

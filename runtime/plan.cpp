@@ -69,8 +69,10 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
     if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
       return failure;
-    if (context.reject(id, failed->schedule))
+    if (context.reject(id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
+      context.kernels().fellBack({failed->spec, failed->schedule}, device.profile().target, failure.message());
+    }
     options.rejected.push_back(failed->schedule);
   }
 }

@@ -163,7 +163,8 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
       return Status::ok();
     const PlanKey key(problem);
     PlanRecord plan;
-    if (context->impl->plans().find(key, plan)) {
+    const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key
+    if (remembered && context->impl->plans().find(key, plan)) {
       context->impl->kernels().counters.memory_hits += plan.combine ? 2 : 1;
     } else {
       auto capturing = (*device)->capturing(stream);
@@ -173,7 +174,8 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
       if (!made)
         return made.status();
       plan = (*made)->record;
-      context->impl->plans().put(key, plan);
+      if (remembered)
+        context->impl->plans().put(key, plan);
     }
     Workspace workspace{**device, stream};
     if (plan.workspace_bytes) {

@@ -214,7 +214,27 @@ TEST_CASE("one key compiled twice gives identical bytes") {
   }
 }
 
-TEST_CASE("warnings reach the log, and the log outlives the context as long as a plan does") {
+TEST_CASE("a listener hears of a compilation, stage by stage") {
+  Causal p;
+  ContextOptions options;
+  options.cache_dir = "";
+  double wall = 0, stages = 0;
+  std::string spec;
+  options.listener = [&](const flashplus_event &event) {
+    REQUIRE(event.kind == FLASHPLUS_EVENT_COMPILED);
+    wall = event.ms;
+    stages = event.build_ms + event.passes_ms + event.optimize_ms + event.emit_ms + event.assemble_ms;
+    spec = event.spec;
+  };
+  const Context c = Context::create(options).value();
+  c.forward(p.args).value();
+  CHECK(spec == specOf(p.args).value());
+  CHECK(stages > 0);
+  CHECK(stages <= wall);
+  CHECK(c.counters().compile_ms == doctest::Approx(wall).epsilon(0.01));
+}
+
+TEST_CASE("warnings reach the log") {
   Folder folder;
   std::vector<std::string> lines;
   ContextOptions options;

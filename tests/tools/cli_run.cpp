@@ -54,6 +54,15 @@ TEST_CASE("the main job: cold, then warm in a new process without a compile") {
   auto warm = runGood({"--in", input}, cache);
   CHECK(warm["from"] == "disk");
   CHECK(warm["counters"]["compiles"] == 0);
+  CHECK(warm["counters"]["miss_absent"] == 0);
+  CHECK(cold["counters"]["miss_absent"] == 1);
+  CHECK(cold["counters"]["resident_kernels"] == 1);
+  double stages = 0;
+  for (const char *stage : {"build_ms", "passes_ms", "optimize_ms", "emit_ms"}) {
+    CHECK(cold["counters"][stage] > 0);
+    stages += cold["counters"][stage].get<double>();
+  }
+  CHECK(stages <= cold["counters"]["compile_ms"].get<double>());
   CHECK(warm["cold_compile_ms"].is_null());
   CHECK(warm["warm_load_ms"] > 0);
   CHECK(warm["plan"]["steps"][0]["key"] == cold["plan"]["steps"][0]["key"]);
@@ -67,7 +76,10 @@ TEST_CASE("the main job: cold, then warm in a new process without a compile") {
   REQUIRE(list["entries"].size() == 1);
   CHECK(list["entries"][0]["spec"] == cold["plan"]["steps"][0]["spec"]);
   CHECK(runCli({"cache", "ls"}, cache).out.find("1 kernels") != std::string::npos);
-  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["kernels"] == 1);
+  auto stats = runCli({"cache", "stats", "--json"}, cache).json();
+  CHECK(stats["kernels"] == 1);
+  CHECK(stats["kinds"]["x86-object"] == 1);
+  CHECK(stats["newest"] == list["entries"][0]["modified"]);
   CHECK(runCli({"cache", "verify"}, cache).code == 0);
 
   // One flipped byte: verify says so, and a run warns, rebuilds and is right.
@@ -78,6 +90,9 @@ TEST_CASE("the main job: cold, then warm in a new process without a compile") {
   auto verify = runCli({"cache", "verify", "--json"}, cache);
   CHECK(verify.code == 1);
   CHECK(verify.json()["bad"].size() == 1);
+  stats = runCli({"cache", "stats", "--json"}, cache).json();
+  CHECK(stats["bad"] == 1);
+  CHECK(stats["bad_by_reason"].size() == 1);
   auto rebuilt = runGood({"--in", input}, cache);
   CHECK(rebuilt["from"] == "compiled");
   CHECK(runCli({"cache", "verify"}, cache).code == 0);

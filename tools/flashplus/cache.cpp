@@ -4,6 +4,7 @@
 #include "tools/flashplus/disk_cache.h"
 #include "tools/flashplus/table.h"
 
+#include <algorithm>
 #include <ctime>
 #include <map>
 
@@ -80,8 +81,14 @@ Result<int> showStats(const CommonFlags &flags) {
     int64_t kernels = 0, bytes = 0;
   };
   std::map<std::string, Sum> by_target;
+  std::map<std::string, int64_t> by_kind, bad_by_reason;
   Sum all, bad;
+  int64_t oldest = 0, newest = 0;
   for (const EntryInfo &entry : (*store)->list()) {
+    oldest = all.kernels ? std::min(oldest, entry.modified) : entry.modified;
+    newest = std::max(newest, entry.modified);
+    ++(entry.isGood() ? by_kind[kindText(entry.kind)]
+                      : bad_by_reason[entry.error == EntryError::None ? "unreadable" : entryErrorName(entry.error)]);
     for (Sum *sum : {&all, entry.isGood() ? &by_target[entry.key.target] : &bad}) {
       ++sum->kernels;
       sum->bytes += entry.bytes;
@@ -95,7 +102,11 @@ Result<int> showStats(const CommonFlags &flags) {
                {"kernels", all.kernels},
                {"bytes", all.bytes},
                {"bad", bad.kernels},
-               {"targets", targets}});
+               {"bad_by_reason", bad_by_reason},
+               {"targets", targets},
+               {"kinds", by_kind},
+               {"oldest", oldest},
+               {"newest", newest}});
     return kExitGood;
   }
   Table table({"target", "kernels", "size"});
@@ -156,7 +167,8 @@ void addCache(CLI::App &app, Action *selected) {
   };
   static constexpr Row kRows[] = {
       {"ls", "List the kernels", "Example:\n  flashplus cache ls --json", listEntries},
-      {"stats", "Count kernels and bytes by target", "Example:\n  flashplus cache stats", showStats},
+      {"stats", "Count kernels and bytes by target", "What a process did with the cache is counted in that process: flashplus_get_counters(), and `run --json`.\n\n"
+       "Example:\n  flashplus cache stats --json", showStats},
       {"verify", "Read and verify every kernel; exit status 1 when one is bad",
        "Bad kernels are rebuilt when they are next needed.\n\nExample:\n  flashplus cache verify",
        verifyEntries},

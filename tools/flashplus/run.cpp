@@ -2,6 +2,7 @@
 // flashplus run: one forward on real or random input, measured, and compared with the reference on request.
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
+#include "tools/flashplus/counters.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/tensors.h"
 #include "tools/io/npy.h"
@@ -298,7 +299,6 @@ void printText(const RunFlags &flags, const Problem &problem, const Measured &me
 
 void printAsJson(const RunFlags &flags, const Problem &problem, const Measured &measured) {
   auto orNull = [](double value) { return value < 0 || !std::isfinite(value) ? Json(nullptr) : Json(value); };
-  const flashplus_counters &c = measured.counters;
   Json json = {{"device", measured.plan.value("device", "")},
                {"input",
                 {{"source", problem.source},
@@ -313,14 +313,7 @@ void printAsJson(const RunFlags &flags, const Problem &problem, const Measured &
                {"run_ms", orNull(measured.run_ms)},
                {"runs", measured.runs},
                {"gflops", orNull(measured.gflops)},
-               {"counters",
-                {{"memory_hits", c.memory_hits},
-                 {"disk_hits", c.disk_hits},
-                 {"compiles", c.compiles},
-                 {"corrupt", c.corrupt},
-                 {"publish_failures", c.publish_failures},
-                 {"compile_ms", c.compile_ms},
-                 {"load_ms", c.load_ms}}}};
+               {"counters", countersJson(measured.counters)}};
   if (const auto &check = measured.check)
     json["check"] = {{"good", check->good()},
                      {"absolute_error", orNull(check->absolute_error)},

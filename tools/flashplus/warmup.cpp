@@ -2,6 +2,7 @@
 // flashplus warmup: fills the disk cache ahead of time. Needs no device. Kernels that are there already are
 // left alone, so a warm-up that was interrupted goes on where it was.
 #include "tools/flashplus/command.h"
+#include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/release_variants.h"
@@ -284,6 +285,7 @@ Result<int> warmup(const WarmupFlags &flags) {
                {"missing", missing},
                {"failed", failed},
                {"not_kept", counters.publish_failures},
+               {"counters", countersJson(counters)},
                {"dry_run", flags.dry_run}});
     return code;
   }

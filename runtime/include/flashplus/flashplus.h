@@ -60,6 +60,37 @@ typedef void (*flashplus_parallel_for)(void *pool, int64_t count, void (*body)(v
  *  must not call back into the library. */
 typedef void (*flashplus_log)(void *log_context, const char *message);
 
+/** What happened to a kernel. Finding it in memory, the hot path, is counted but is no event. */
+typedef enum flashplus_event_kind {
+  FLASHPLUS_EVENT_DISK_HIT = 1,       /**< Read from the disk cache; ms: reading and verifying. */
+  FLASHPLUS_EVENT_COMPILED = 2,       /**< ms: wall time; *_ms: its stages. */
+  FLASHPLUS_EVENT_COMPILE_FAILED = 3, /**< detail: why. */
+  FLASHPLUS_EVENT_DAMAGED = 4,        /**< A disk entry failed verification; a compilation follows. */
+  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device refused a disk entry (detail: why); a compilation follows. */
+  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Could not be written to the disk cache (detail: why); it runs all the same. */
+  FLASHPLUS_EVENT_FALLBACK = 7,       /**< The schedule is left out from now on (detail: why); the next one is used. */
+} flashplus_event_kind;
+
+/** All text is borrowed for the length of the call; never null. */
+typedef struct flashplus_event {
+  size_t struct_size;
+  flashplus_event_kind kind;
+  const char *key; /**< Hexadecimal cache key; "" for a fallback. */
+  const char *spec;
+  const char *schedule;
+  const char *target;
+  const char *detail; /**< One sentence where the kind says so, else "". */
+  double ms;
+  double build_ms; /**< Stages of a compilation: spec to IR, */
+  double passes_ms;   /**< MLIR passes and translation to LLVM IR, */
+  double optimize_ms; /**< LLVM's optimiser, */
+  double emit_ms;     /**< PTX or object code, */
+  double assemble_ms; /**< PTX to cubin, by nvJitLink or the driver. */
+  int64_t code_bytes; /**< Size of the code, where there is some. */
+} flashplus_event;
+/** As flashplus_log: from any thread, in the middle of a call; it must not call back into the library. */
+typedef void (*flashplus_listener)(void *listener_context, const flashplus_event *event);
+
 typedef struct flashplus_context_options {
   size_t struct_size;
   const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus.
@@ -72,6 +103,8 @@ typedef struct flashplus_context_options {
   int32_t pool_threads;                /**< How many threads `parallel_for` uses; required with it. */
   flashplus_log log;                   /**< Null: warnings are dropped. */
   void *log_context;
+  flashplus_listener listener; /**< Null, or told what happens to kernels; for monitoring. */
+  void *listener_context;
 } flashplus_context_options;
 
 /** `options` may be null. On success *out is owned by the caller. */
@@ -81,17 +114,33 @@ FLASHPLUS_API flashplus_status flashplus_context_create(const flashplus_context_
  *  need of it (the log and the embedder's pool too) until they are destroyed, in any order. */
 FLASHPLUS_API void flashplus_context_destroy(flashplus_context *context);
 
-/** Counters since the context was made. */
+/** Counters since the context was made. A kernel counts once for each place that it was looked for in. */
 typedef struct flashplus_counters {
   size_t struct_size;
-  int64_t memory_hits;  /**< Kernel found in the in-process table. */
-  int64_t disk_hits;    /**< Read from the disk cache. */
-  int64_t compiles;     /**< Compiled. */
-  int64_t corrupt;      /**< Disk entries that failed verification and were rebuilt. */
+  int64_t memory_hits;      /**< Kernel found in the in-process table. */
+  int64_t disk_hits;        /**< Read from the disk cache. */
+  int64_t compiles;         /**< Compiled. */
+  int64_t corrupt;          /**< Disk entries that were damaged or refused by the device, and were rebuilt. */
   int64_t publish_failures; /**< Kernels that could not be written to the disk cache (they still ran). */
-  double compile_ms;    /**< Total wall time of compilations. */
-  double load_ms;       /**< Total wall time of reading and loading entries found on disk. */
+  double compile_ms;        /**< Total wall time of compilations. */
+  double load_ms;           /**< Total wall time of reading and verifying entries found on disk. */
+  /* Misses of the disk cache by reason: */
+  int64_t miss_absent;     /**< No such entry, or no disk cache. */
+  int64_t miss_damaged;    /**< The entry failed verification. */
+  int64_t miss_unreadable; /**< The system would not read it. */
+  int64_t miss_refused;    /**< The device refused it. */
+  int64_t compile_failures;
+  int64_t fallbacks;       /**< Schedules left out because they did not compile. */
+  /* compile_ms by stage, as in flashplus_event; what is left is opening the compiler and handing code over. */
+  double build_ms;
+  double passes_ms;
+  double optimize_ms;
+  double emit_ms;
+  double assemble_ms;
+  int64_t resident_kernels; /**< Loaded on a device now. */
+  int64_t resident_bytes;   /**< Their code. */
 } flashplus_counters;
+/** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
 
 /** What devices there are and why others are not, as JSON text:

@@ -281,6 +281,7 @@ private:
 /// A context and the callbacks that it calls; shared by all that was made from it.
 struct ContextState {
   std::function<void(std::string_view)> log;
+  std::function<void(const flashplus_event &)> listener;
   flashplus_context *handle = nullptr;
   ~ContextState() { flashplus_context_destroy(handle); }
 };
@@ -396,6 +397,7 @@ struct ContextOptions {
   void *pool = nullptr;
   int pool_threads = 0;
   std::function<void(std::string_view)> log; ///< Warnings, from any thread; must not call back into the library.
+  std::function<void(const flashplus_event &)> listener; ///< Likewise: what happens to kernels.
 };
 
 /// Devices, the kernel table and the cache. A value that may be copied: copies are the same context.
@@ -404,6 +406,7 @@ public:
   static Expected<Context> create(const ContextOptions &options = {}) {
     auto state = std::make_shared<detail::ContextState>();
     state->log = options.log;
+    state->listener = options.listener;
     flashplus_context_options o{};
     o.struct_size = sizeof o;
     o.cache_dir = options.cache_dir ? options.cache_dir->c_str() : nullptr;
@@ -416,6 +419,12 @@ public:
     if (state->log) {
       o.log = [](void *self, const char *message) { static_cast<detail::ContextState *>(self)->log(message); };
       o.log_context = state.get();
+    }
+    if (state->listener) {
+      o.listener = [](void *self, const flashplus_event *event) {
+        static_cast<detail::ContextState *>(self)->listener(*event);
+      };
+      o.listener_context = state.get();
     }
     if (auto code = flashplus_context_create(&o, &state->handle); code != FLASHPLUS_OK)
       return detail::lastError(code);

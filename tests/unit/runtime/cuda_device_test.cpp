@@ -316,11 +316,11 @@ TEST_CASE("PTX on a machine without an assembler is keyed on the driver that ass
   const PlannedKernel kernel{spec, feasibleSchedules(spec, device->profile()).front()};
   KernelTable table(
       *store,
-      [&](const std::string &, const std::string &, const std::string &) -> Result<Artifact> {
+      [&](const std::string &, const std::string &, const std::string &) -> Result<Compiled> {
         Artifact a = cubin();
         a.kind = CodeKind::Ptx;
         a.launch = *launchSchema(kernel.spec, kernel.schedule, device->profile().target);
-        return a;
+        return Compiled{a};
       },
       false, [](const std::string &) {});
   auto resident = table.resident(kernel, *device, true);

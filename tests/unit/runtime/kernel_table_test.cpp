@@ -72,7 +72,14 @@ struct Fixture {
               [this](const std::string &spec, const std::string &schedule, const std::string &target_text) {
                 return compile(spec, schedule, target_text);
               },
-              offline, log()) {}
+              offline, log(), [this](const flashplus_event &event) {
+                std::lock_guard lock(mutex);
+                CHECK(event.struct_size == sizeof event);
+                events.push_back(event.kind);
+                last_detail = event.detail;
+                last_key = event.key;
+                last = event;
+              }) {}
 
   KernelStore::Log log() {
     return [this](const std::string &message) {
@@ -81,7 +88,7 @@ struct Fixture {
     };
   }
 
-  Result<Artifact> compile(const std::string &spec, const std::string &schedule, const std::string &target) {
+  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target) {
     ++compiles;
     std::this_thread::sleep_for(std::chrono::milliseconds(compile_ms));
     if (!failure)
@@ -96,11 +103,14 @@ struct Fixture {
     artifact.launch = *launchSchema(*s, *h, *t);
     artifact.launch.threads += wrong_threads;
     artifact.provenance = "fake";
-    return artifact;
+    return Compiled{std::move(artifact), {1, 2, 3, 4, 0}};
   }
 
   std::mutex mutex;
   std::vector<std::string> warnings;
+  std::vector<flashplus_event_kind> events;
+  std::string last_detail, last_key;
+  flashplus_event last{}; ///< Its text is gone.
   std::unique_ptr<KernelStore> store;
   FakeDevice device;
   std::atomic<int> compiles{0};
@@ -138,6 +148,18 @@ TEST_CASE("a miss compiles and publishes, then memory, then another process's di
   CHECK((*third)->code->artifact == (*first)->code->artifact);
   CHECK(later.compiles == 0);
   CHECK(later.table.counters.disk_hits == 1);
+  using Events = std::vector<flashplus_event_kind>;
+  CHECK(f.events == Events{FLASHPLUS_EVENT_COMPILED});
+  CHECK(later.events == Events{FLASHPLUS_EVENT_DISK_HIT});
+  CHECK(f.last_key == KernelTable::keyOf(kernel, kTarget).hex());
+  CHECK(f.last_key == later.last_key);
+  CHECK(f.last.build_ms + f.last.passes_ms + f.last.optimize_ms + f.last.emit_ms == 10);
+  CHECK(f.last.code_bytes == int64_t((*first)->code->artifact.code.size()));
+  CHECK(f.table.counters.miss_absent == 1);
+  CHECK(f.table.counters.optimize_us == 3000);
+  CHECK(f.table.counters.resident_kernels == 1);
+  CHECK(f.table.counters.resident_bytes == f.last.code_bytes);
+  CHECK(later.table.counters.miss_absent == 0);
   CHECK(f.warnings.empty());
   CHECK(later.warnings.empty());
 }
@@ -170,6 +192,9 @@ TEST_CASE("a failed compile is the caller's error, keeps nothing, and the next c
   auto failed = f.table.resident(sampleKernel(), f.device, true);
   REQUIRE(!failed);
   CHECK(failed.status().message() == "no register left");
+  CHECK(f.events.back() == FLASHPLUS_EVENT_COMPILE_FAILED);
+  CHECK(f.last_detail == "no register left");
+  CHECK(f.table.counters.compile_failures == 1);
   CHECK(f.store->usage().entries == 0);
   f.failure = Status::ok();
   CHECK(f.table.resident(sampleKernel(), f.device, true).isOk());
@@ -204,6 +229,8 @@ TEST_CASE("a damaged entry is one warning and a rebuild") {
   CHECK((*rebuilt)->code->source == KernelCode::Source::Compiled);
   CHECK(f.compiles == 1);
   CHECK(f.table.counters.corrupt == 1);
+  CHECK(f.table.counters.miss_damaged == 1);
+  CHECK(f.events == std::vector{FLASHPLUS_EVENT_DAMAGED, FLASHPLUS_EVENT_COMPILED});
   REQUIRE(f.warnings.size() == 1);
   CHECK(f.warnings[0].find("damaged") != std::string::npos);
   CHECK(f.store->verify().empty()); // the rebuilt entry took its place
@@ -225,6 +252,9 @@ TEST_CASE("a cached entry that the device refuses is rebuilt once; a second refu
     CHECK(f.compiles == 1);
     CHECK(f.device.loads == 2);
     CHECK(f.table.counters.corrupt == 1);
+    CHECK(f.table.counters.miss_refused == 1);
+    CHECK(f.events ==
+          std::vector{FLASHPLUS_EVENT_DISK_HIT, FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILED});
     REQUIRE(f.warnings.size() == 1);
     CHECK(f.warnings[0].find("the device refuses this code") != std::string::npos);
   }
@@ -285,6 +315,8 @@ TEST_CASE("a kernel that cannot be published still runs, with one warning") {
   auto kernel = f.table.resident(sampleKernel(), f.device, true);
   REQUIRE_MESSAGE(kernel.isOk(), kernel.status().message());
   CHECK(f.table.counters.publish_failures == 1);
+  CHECK(f.events.back() == FLASHPLUS_EVENT_PUBLISH_FAILED);
+  CHECK(f.last_detail.find("cannot be written") != std::string::npos);
   CHECK(f.table.resident(sampleKernel(), f.device, true).isOk());
   CHECK(f.compiles == 1);
   bool told = false;

@@ -282,6 +282,11 @@ TEST_CASE("a schedule that does not compile is left out once, for the next one")
   flashplus_context_options o = options();
   o.log = Log::add;
   o.log_context = &log;
+  Log events;
+  o.listener = [](void *self, const flashplus_event *event) {
+    Log::add(self, (std::to_string(event->kind) + " " + event->schedule + ": " + event->detail).c_str());
+  };
+  o.listener_context = &events;
   Context context(o);
   Problem p(1, 200, 64, 2, 2, 18); // fake_compiler.cpp refuses its tall tile
   for (int repeat = 0; repeat < 3; ++repeat) {
@@ -292,6 +297,14 @@ TEST_CASE("a schedule that does not compile is left out once, for the next one")
   }
   REQUIRE(log.lines.size() == 1);
   CHECK(log.lines[0].find("is left out: the schedule spills") != std::string::npos);
+  REQUIRE(events.lines.size() == 3);
+  CHECK(events.lines[0].find("3 cpu.flash") == 0); // failed, fallback, compiled
+  CHECK(events.lines[1].find("7 cpu.flash") == 0);
+  CHECK(events.lines[1].find(": the schedule spills") != std::string::npos);
+  CHECK(events.lines[2].find("2 cpu.flash") == 0);
+  CHECK(context.counters().fallbacks == 1);
+  CHECK(context.counters().compile_failures == 1);
+  CHECK(context.counters().resident_kernels == 1);
   Problem none(1, 200, 64, 2, 2, 17); // and every tile of this one
   CHECK(flashplus_forward(context, &none.args, nullptr) != FLASHPLUS_OK);
 }
@@ -439,6 +452,27 @@ TEST_CASE("a cache folder whose name is not UTF-8 is described all the same") {
   const char *text = nullptr;
   REQUIRE_MESSAGE(flashplus_describe(context, &text) == FLASHPLUS_OK, flashplus_last_error());
   CHECK(json::parse(text)["cache"]["state"] == "ok");
+}
+
+TEST_CASE("structs of an older header are taken as they are") {
+  flashplus_context_options o = options();
+  o.struct_size = offsetof(flashplus_context_options, listener); // as before there was one
+  o.listener = [](void *, const flashplus_event *) { std::abort(); }; // beyond the end
+  Context context(o);
+  Problem p(1, 8, 8, 2, 2, 32);
+  REQUIRE(flashplus_forward(context, &p.args, nullptr) == FLASHPLUS_OK);
+  flashplus_counters c = {};
+  c.struct_size = offsetof(flashplus_counters, miss_absent);
+  c.miss_absent = -7;
+  REQUIRE(flashplus_get_counters(context, &c) == FLASHPLUS_OK);
+  CHECK(c.compiles == 1);
+  CHECK(c.miss_absent == -7);
+  c.struct_size = sizeof c;
+  REQUIRE(flashplus_get_counters(context, &c) == FLASHPLUS_OK);
+  CHECK(c.miss_absent == 1);
+  CHECK(c.build_ms == 1);
+  CHECK(c.assemble_ms == 5);
+  CHECK(c.resident_bytes > 0);
 }
 
 TEST_CASE("counters want the size of their struct") {
