@@ -6,6 +6,8 @@
 #include "runtime/forward_args.h"
 #include "runtime/plan_memo.h"
 
+#include <mutex>
+
 struct flashplus_plan {
   std::shared_ptr<flashplus::Context> context; ///< Keeps the device, the workers and the score forms, whatever is
                                                ///< destroyed first.
@@ -15,7 +17,8 @@ struct flashplus_plan {
   flashplus::ForwardPlan plan;
   flashplus::PlanRecord record;
   std::vector<std::shared_ptr<flashplus::ResidentKernel>> kernels; ///< One a step.
-  std::string description;
+  mutable std::once_flag described; ///< Most plans are never described, and the text costs more than the plan.
+  mutable std::string description;
 };
 
 namespace flashplus {
@@ -25,7 +28,7 @@ namespace flashplus {
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &context, Device &device,
                                                  const ForwardProblem &problem, bool may_make);
 
-/// JSON text.
-std::string describePlan(const flashplus_plan &plan);
+/// JSON text; thread-safe.
+const std::string &describePlan(const flashplus_plan &plan);
 
 } // namespace flashplus

@@ -4,8 +4,9 @@
 #include <nlohmann/json.hpp>
 
 namespace flashplus {
+namespace {
 
-std::string describePlan(const flashplus_plan &p) {
+std::string textOf(const flashplus_plan &p) {
   nlohmann::json steps = nlohmann::json::array();
   for (size_t i = 0; i < p.plan.steps.size(); ++i) {
     const PlanStep &step = p.plan.steps[i];
@@ -22,6 +23,13 @@ std::string describePlan(const flashplus_plan &p) {
                         {"workspace_bytes", p.plan.workspace_bytes},
                         {"steps", std::move(steps)}}
       .dump();
+}
+
+} // namespace
+
+const std::string &describePlan(const flashplus_plan &plan) {
+  std::call_once(plan.described, [&] { plan.description = textOf(plan); });
+  return plan.description;
 }
 
 } // namespace flashplus

@@ -110,7 +110,6 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
     auto plan = makePlan(context->impl, **device, problem, /*may_make=*/true);
     if (!plan)
       return plan.status();
-    (*plan)->description = describePlan(**plan);
     *out = plan->release();
     return Status::ok();
   });
@@ -120,7 +119,15 @@ void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
 
 size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->record.workspace_bytes) : 0; }
 
-const char *flashplus_plan_describe(const flashplus_plan *plan) { return plan ? plan->description.c_str() : ""; }
+const char *flashplus_plan_describe(const flashplus_plan *plan) {
+  const char *text = "";
+  if (plan)
+    (void)guarded([&] { // fails only for lack of memory
+      text = describePlan(*plan).c_str();
+      return Status::ok();
+    });
+  return text;
+}
 
 flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args, void *workspace,
                                     size_t workspace_bytes, void *stream) {

@@ -10,6 +10,8 @@
 #include <doctest/doctest.h>
 #include <functional>
 #include <string>
+#include <thread>
+#include <vector>
 
 using namespace flashplus::test;
 
@@ -326,6 +328,34 @@ TEST_CASE("names of scalars and tensors do not make another spec") {
   CHECK(a.sameSpec(b));
   CHECK(a.spec().text() == b.spec().text());
   CHECK(!a.sameSpec(d));
+}
+
+TEST_CASE("threads that ask for one score get one form, and parse it about once") {
+  flashplus::ScoreTable scores;
+  std::vector<std::vector<const flashplus::ScoreForm *>> found(4);
+  std::vector<std::thread> threads;
+  for (auto &mine : found)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 300; ++i) {
+        const std::string text = "s * " + std::to_string(i % 150 + 2);
+        for (int rank : {0, 2}) {
+          auto form = scores.find({text, i % 2 == 0, rank});
+          mine.push_back(form ? *form : nullptr);
+        }
+      }
+    });
+  for (std::thread &t : threads)
+    t.join();
+  for (size_t i = 0; i < found[0].size(); ++i) {
+    CHECK(found[0][i] != nullptr);
+    for (const auto &other : found)
+      CHECK(found[0][i] == other[i]);
+    if (i >= 300)
+      CHECK(found[0][i] == found[0][i - 300]);
+  }
+  CHECK(found[0][0] != found[0][1]);
+  CHECK(found[0][0] != found[0][2]);
+  CHECK(!scores.find({"s +", false, 0}));
 }
 
 TEST_CASE("null data is for plans and specs only") {
