@@ -4,22 +4,13 @@
 #include "runtime/cpu_device.h"
 #include "runtime/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/processors.h"
 
 #include <algorithm>
 #include <cstring>
-#include <sched.h>
-#include <thread>
 
 namespace flashplus {
 namespace {
-
-/// Processors that this process may run on.
-int usableProcessors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0)
-    return std::max(1, CPU_COUNT(&set));
-  return std::max(1, int(std::thread::hardware_concurrency()));
-}
 
 Status checkOptions(const flashplus_context_options &o) {
   if (o.struct_size < offsetof(flashplus_context_options, log_context) + sizeof(o.log_context) ||

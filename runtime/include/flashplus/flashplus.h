@@ -96,7 +96,8 @@ typedef struct flashplus_context_options {
   const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus.
                               "": no disk cache. */
   const char *compiler_path; /**< Path of libflashplus-compiler.so; null: $FLASHPLUS_COMPILER, else beside this one. */
-  int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use. */
+  int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use (its
+                                  affinity mask, its container's CPU quota). */
   int32_t offline;           /**< Non-zero: never compile; a miss is FLASHPLUS_NOT_RESIDENT. */
   flashplus_parallel_for parallel_for; /**< Null: workers of our own, started on first use and safe across fork. */
   void *pool;                          /**< First argument of parallel_for. */
