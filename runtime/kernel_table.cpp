@@ -215,8 +215,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
   ++counters.resident_kernels;
   counters.resident_bytes += int64_t(entry->code->artifact.code.size());
   std::unique_lock lock(table_mutex_);
-  table_[id] = entry;
-  return entry;
+  return table_.emplace(id, std::move(entry)).first->second; // never replaced: plan records point to it
 }
 
 } // namespace flashplus
