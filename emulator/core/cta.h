@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A CTA while it runs, and its warps. Handlers (isa/) work on these.
+#pragma once
+
+#include "emulator/core/machine.h"
+
+#include <bit>
+#include <cstring>
+
+namespace flashplus::emu {
+
+inline constexpr uint32_t kAllLanes = ~0u;
+inline constexpr uint32_t kLanes = 32;
+
+/// How a value of type T lies in a lane.
+template <class T> using LaneOf = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+template <class T> T fromLane(LaneOf<T> v) {
+  if constexpr (std::is_floating_point_v<T>)
+    return std::bit_cast<T>(v);
+  else
+    return T(v);
+}
+template <class T> LaneOf<T> toLane(T v) {
+  if constexpr (std::is_floating_point_v<T>)
+    return std::bit_cast<LaneOf<T>>(v);
+  else
+    return LaneOf<T>(std::make_unsigned_t<T>(v));
+}
+
+class Cta;
+
+/// An asynchronous 4-, 8- or 16-byte copy that nothing has waited for.
+struct PendingCopy {
+  uint32_t to = 0; ///< Offset in shared memory.
+  uint8_t bytes = 0, from_bytes = 0;
+  uint8_t lane = 0;
+  bool landed = false;
+  uint32_t pc = 0, group = 0;
+  uint64_t from = 0;
+};
+
+/// Lanes of a warp that share a program counter. When lanes part at a branch, the group becomes a join that waits at the
+/// branch's immediate post-dominator, and its two sides become groups of their own.
+struct LaneGroup {
+  uint32_t mask = 0;
+  uint32_t pc = 0;
+  uint32_t reconvergence = kNoTarget; ///< Here its lanes wait for the rest of `join`.
+  int join = -1;                      ///< The group that it merges into.
+  int parts = 0;                      ///< Join: groups still under way. 0: it runs (or is free if mask is 0).
+};
+
+class Warp {
+public:
+  enum class State : uint8_t { Ready, AtBarrier, Done };
+
+  Warp(Cta &cta, const Program &program, int index, uint32_t lanes);
+  void start();
+  /// Runs until it blocks, exits, faults, or `steps` instructions are done.
+  void run(uint64_t steps);
+
+  // --- for handlers ------------------------------------------------------------------------------------------------
+  template <class T> const LaneOf<T> *lanes(const Operand &o) const {
+    return reinterpret_cast<const LaneOf<T> *>(file_.get() + o.offset);
+  }
+  uint32_t predicate(const Operand &o) const {
+    uint32_t bits;
+    std::memcpy(&bits, file_.get() + o.offset, 4);
+    return bits;
+  }
+  void setPredicate(const Operand &o, uint32_t mask, uint32_t bits) {
+    bits = (predicate(o) & ~mask) | (bits & mask);
+    std::memcpy(file_.get() + o.offset, &bits, 4);
+  }
+  template <class T> void store(const Operand &o, uint32_t mask, const LaneOf<T> *values) {
+    auto *to = reinterpret_cast<LaneOf<T> *>(file_.get() + o.offset);
+    if (mask == kAllLanes) {
+      std::memcpy(to, values, sizeof(LaneOf<T>) * kLanes);
+      return;
+    }
+    for (uint32_t lane = 0; lane < kLanes; ++lane)
+      if (mask >> lane & 1)
+        to[lane] = values[lane];
+  }
+  bool isWide(const Operand &o) const { return program_.registers[o.reg].bytes == 8; }
+  /// Any integer register as 64 bits, zero-extended.
+  void widen(const Operand &o, uint64_t (&out)[kLanes]) const {
+    if (isWide(o)) {
+      std::memcpy(out, lanes<uint64_t>(o), sizeof out);
+      return;
+    }
+    const uint32_t *v = lanes<uint32_t>(o);
+    for (uint32_t lane = 0; lane < kLanes; ++lane)
+      out[lane] = v[lane];
+  }
+  /// Stores as many low bits as the register has.
+  void storeNarrow(const Operand &o, uint32_t mask, const uint64_t *values) {
+    if (isWide(o))
+      return store<uint64_t>(o, mask, values);
+    const uint32_t bits = program_.registers[o.reg].bits == 16 ? 0xffffu : ~0u;
+    uint32_t low[kLanes];
+    for (uint32_t lane = 0; lane < kLanes; ++lane)
+      low[lane] = uint32_t(values[lane]) & bits;
+    store<uint32_t>(o, mask, low);
+  }
+
+  Cta &cta() { return cta_; }
+  const Program &program() const { return program_; }
+  int index() const { return index_; }
+  int thread(uint32_t lane) const { return index_ * int(kLanes) + int(lane); }
+  uint32_t live() const { return live_; } ///< Lanes that have not exited.
+  uint32_t groupMask() const { return groups_[size_t(current_)].mask; }
+  uint32_t pc() const { return pc_; }
+  State state() const { return state_; }
+  void setState(State state) { state_ = state; }
+  int barrier() const { return barrier_; }
+  void waitAt(int barrier) { state_ = State::AtBarrier, barrier_ = barrier; }
+  std::string describe() const; ///< For deadlock and step-limit messages.
+
+  /// Records the fault (the CTA's first wins) and stops the CTA.
+  void fault(FaultKind kind, std::string message, int lane, std::optional<uint64_t> address = {},
+             Space space = Space::Generic, std::string other = {});
+  void fault(const SharedProblem &problem, int lane);
+
+  /// The current branch: lanes of `taken` go to `target`, the others on.
+  void branch(const Instruction &in, uint32_t taken);
+  void exitLanes(uint32_t mask);
+
+  uint8_t *localMemory(uint32_t lane) { return local_.get() + size_t(lane) * program_.local_bytes; }
+  uint8_t *localWritten(uint32_t lane) {
+    return local_.get() + (size_t(lane) + kLanes) * program_.local_bytes;
+  }
+
+  // cp.async of this warp's lanes
+  std::vector<PendingCopy> copies;
+  std::array<uint32_t, kLanes> committed{};
+  // The allocation that the last global access was in: the next one mostly is too.
+  const GlobalMemory::Allocation *last_allocation = nullptr;
+
+private:
+  void fillConstants();
+  bool checkSources(const Instruction &in, uint32_t mask);
+  /// Moves the group on to `pc`, parking it where it is to meet the others.
+  void moveTo(int group, uint32_t pc);
+  void finishPart(int join, uint32_t mask);
+  int newGroup();
+  void pickGroup();
+
+  Cta &cta_;
+  const Program &program_;
+  int index_;
+  uint32_t lanes_, live_ = 0;
+  std::unique_ptr<uint8_t[]> file_, local_;
+  std::vector<uint32_t> written_; ///< Per register: lanes that have a value.
+  std::vector<LaneGroup> groups_;
+  int current_ = 0;
+  uint32_t pc_ = 0, next_ = 0;
+  bool moved_ = false;
+  State state_ = State::Ready;
+  int barrier_ = -1;
+};
+
+class Cta {
+public:
+  Cta(const Program &program, GlobalMemory &memory, const LaunchConfig &config, const Options &options,
+      Statistics &statistics);
+  /// Runs CTA `index` (x fastest) to its end; the fault if there was one.
+  std::optional<Fault> run(uint64_t index);
+
+  const Program &program() const { return program_; }
+  const LaunchConfig &config() const { return config_; }
+  const Options &options() const { return options_; }
+  GlobalMemory &memory() { return memory_; }
+  SharedMemory &shared() { return shared_; }
+  Clocks &clocks() { return clocks_; }
+  Statistics &statistics() { return statistics_; }
+  uint32_t ctaid(int axis) const { return ctaid_[size_t(axis)]; }
+  int warpCount() const { return int(warps_.size()); }
+  std::vector<Warp> &warps() { return warps_; }
+
+  bool faulted() const { return fault_.has_value(); }
+  void setFault(Fault fault) {
+    if (!fault_)
+      fault_ = std::move(fault);
+  }
+  Fault makeFault(FaultKind kind, std::string message, uint32_t pc, int warp, int lane) const;
+  /// "written by warp 1, lane 3 at line 92 'st.shared...'"
+  std::string party(const char *verb, int thread, uint32_t pc) const;
+  uint64_t random();
+  bool step() { return ++steps_ <= options_.step_limit; }
+  uint64_t stepsLeft() const { return options_.step_limit - steps_; }
+
+  /// A warp arrives at a named barrier, and waits there if `wait`. `threads` 0: all that have not exited.
+  void arrive(Warp &warp, uint32_t id, uint32_t threads, bool wait);
+  void warpExited();
+
+private:
+  struct NamedBarrier {
+    uint32_t threads = 0; ///< Expected; 0: all.
+    uint32_t arrived = 0, waiting = 0; ///< Warps, a bit each.
+    Released released;
+  };
+  void completeIfFull(uint32_t id);
+  std::string stuck() const;
+
+  const Program &program_;
+  GlobalMemory &memory_;
+  const LaunchConfig &config_;
+  const Options &options_;
+  Statistics &statistics_;
+  SharedMemory shared_;
+  Clocks clocks_;
+  std::vector<Warp> warps_;
+  std::array<NamedBarrier, 16> barriers_;
+  std::array<uint32_t, 3> ctaid_{};
+  std::optional<Fault> fault_;
+  uint64_t steps_ = 0, random_ = 1;
+};
+
+} // namespace flashplus::emu

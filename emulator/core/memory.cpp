@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "emulator/core/memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace flashplus::emu {
+
+GlobalMemory::~GlobalMemory() = default;
+
+void *GlobalMemory::allocate(size_t bytes) {
+  constexpr size_t kAlign = 256;
+  Allocation a;
+  a.size = std::max<size_t>(bytes, 1);
+  if (bytes > SIZE_MAX / 2)
+    return nullptr;
+  a.memory.reset(new (std::nothrow) uint8_t[a.size + 2 * kAlign]);
+  a.written.reset(new (std::nothrow) uint8_t[a.size]());
+  if (!a.memory || !a.written)
+    return nullptr;
+  a.base = (reinterpret_cast<uint64_t>(a.memory.get()) + kAlign) / kAlign * kAlign;
+  // Not zero: a kernel that reads it unchecked should not get a harmless value. 0xff.. is a NaN in every format.
+  std::memset(a.data(a.base), 0xff, a.size);
+  void *pointer = a.data(a.base);
+  std::unique_lock lock(mutex_);
+  allocations_.emplace(a.base, std::move(a));
+  return pointer;
+}
+
+bool GlobalMemory::release(void *memory) {
+  std::unique_lock lock(mutex_);
+  return allocations_.erase(reinterpret_cast<uint64_t>(memory)) != 0;
+}
+
+const GlobalMemory::Allocation *GlobalMemory::find(uint64_t address, uint64_t bytes) const {
+  std::shared_lock lock(mutex_);
+  auto it = allocations_.upper_bound(address);
+  if (it == allocations_.begin())
+    return nullptr;
+  const Allocation &a = std::prev(it)->second;
+  const uint64_t offset = address - a.base;
+  return offset <= a.size && bytes <= a.size - offset ? &a : nullptr;
+}
+
+std::string GlobalMemory::describe(uint64_t address) const {
+  std::shared_lock lock(mutex_);
+  auto it = allocations_.upper_bound(address);
+  if (it == allocations_.begin())
+    return allocations_.empty() ? "there is no device memory" : "it is below all device memory";
+  const Allocation &a = std::prev(it)->second;
+  if (address - a.base < a.size)
+    return "it is " + std::to_string(a.size - (address - a.base)) + " bytes before the end of an allocation of " +
+           std::to_string(a.size) + " bytes";
+  const uint64_t past = address - a.base - a.size;
+  if (past > (uint64_t(1) << 32))
+    return "it is near no device memory";
+  return "it is " + std::to_string(past) + " bytes past the end of an allocation of " + std::to_string(a.size) + " bytes";
+}
+
+bool GlobalMemory::write(uint64_t address, const void *from, size_t bytes) {
+  const Allocation *a = find(address, bytes);
+  if (!a)
+    return false;
+  std::memcpy(a->data(address), from, bytes);
+  std::memset(a->shadow(address), 1, bytes);
+  return true;
+}
+
+bool GlobalMemory::read(uint64_t address, void *to, size_t bytes) const {
+  const Allocation *a = find(address, bytes);
+  if (!a)
+    return false;
+  std::memcpy(to, a->data(address), bytes);
+  return true;
+}
+
+// --- shared memory -----------------------------------------------------------------------------------------------
+
+void SharedMemory::reset(uint32_t bytes, int warps, const Clocks &clocks) {
+  warps_ = warps;
+  clocks_ = &clocks;
+  data_.assign(bytes, 0xff);
+  const size_t words = (bytes + 3) / 4;
+  writes_.assign(words, {});
+  reads_.assign(words * size_t(warps) * 2, {});
+}
+
+uint8_t SharedMemory::byteMask(uint32_t offset, uint32_t word, uint32_t bytes) {
+  const uint32_t begin = std::max(offset, word * 4), end = std::min(offset + bytes, word * 4 + 4);
+  return uint8_t(((1u << (end - word * 4)) - 1) & ~((1u << (begin - word * 4)) - 1));
+}
+
+SharedProblem SharedMemory::other(const Write &w, uint32_t word, FaultKind kind, const char *message,
+                                  const char *verb) const {
+  return {kind, message, verb, w.clock ? int(w.thread) : -1, w.pc, word * 4};
+}
+
+bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    Write &w = writes_[word];
+    const uint8_t mask = byteMask(offset, word, bytes);
+    if (w.pending) {
+      problem = other(w, word, FaultKind::AsyncPending, "reads what an asynchronous copy has not been waited for",
+                      "copied");
+      return false;
+    }
+    if ((w.written & mask) != mask) {
+      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+      problem.thread = -1;
+      return false;
+    }
+    if ((w.bytes & mask) && !clocks_->seen(who.thread, w.thread, w.clock)) {
+      problem = other(w, word, FaultKind::Race, "reads what another thread wrote, with nothing to order the two",
+                      "written");
+      return false;
+    }
+    w.read = 1;
+    Read *reads = &reads_[(size_t(word) * size_t(warps_) + size_t(who.thread / 32)) * 2];
+    const uint32_t lane = uint32_t(who.thread % 32);
+    if (reads[0].clock && reads[0].lane != lane)
+      reads[1] = reads[0];
+    reads[0].clock = clocks_->own(who.thread);
+    reads[0].pc = who.pc;
+    reads[0].lane = lane;
+  }
+  return true;
+}
+
+bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem) {
+  Write &w = writes_[word];
+  if (w.pending) {
+    problem = other(w, word, FaultKind::AsyncPending, "overwrites the destination of an asynchronous copy that has not "
+                                                      "been waited for", "copied");
+    return false;
+  }
+  if ((w.bytes & mask) && !(atomic && w.atomic) && !clocks_->seen(who.thread, w.thread, w.clock)) {
+    problem = other(w, word, FaultKind::Race, "overwrites what another thread wrote, with nothing to order the two",
+                    "written");
+    return false;
+  }
+  if (!w.read)
+    return true;
+  Read *reads = &reads_[size_t(word) * size_t(warps_) * 2];
+  for (int i = 0; i < warps_ * 2; ++i) {
+    const int thread = i / 2 * 32 + int(reads[i].lane);
+    if (reads[i].clock && !clocks_->seen(who.thread, thread, reads[i].clock)) {
+      problem = {FaultKind::Race, "overwrites what another thread reads, with nothing to order the two", "read", thread,
+                 reads[i].pc, word * 4};
+      return false;
+    }
+  }
+  std::fill(reads, reads + warps_ * 2, Read{}); // all before this write: whoever sees it has seen them
+  w.read = 0;
+  return true;
+}
+
+bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool atomic, SharedProblem &problem) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    const uint8_t mask = byteMask(offset, word, bytes);
+    if (!checkWrite(word, mask, who, atomic, problem))
+      return false;
+    Write &w = writes_[word];
+    const bool same = w.thread == who.thread && w.clock == clocks_->own(who.thread);
+    w.bytes = same ? w.bytes | mask : mask;
+    w.written |= mask;
+    w.thread = uint16_t(who.thread);
+    w.clock = clocks_->own(who.thread);
+    w.pc = who.pc;
+    w.atomic = atomic;
+  }
+  return true;
+}
+
+bool SharedMemory::onAsyncBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem) {
+  if (!onWrite(offset, bytes, who, false, problem))
+    return false;
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word)
+    writes_[word].pending = 1;
+  return true;
+}
+
+void SharedMemory::onAsyncEnd(uint32_t offset, uint32_t bytes, Accessor who) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    Write &w = writes_[word];
+    w.pending = 0;
+    w.clock = clocks_->own(who.thread);
+    w.thread = uint16_t(who.thread);
+    w.pc = who.pc;
+  }
+}
+
+} // namespace flashplus::emu

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Memories with their shadow state.
+#pragma once
+
+#include "emulator/core/clocks.h"
+#include "emulator/core/fault.h"
+
+#include <map>
+#include <mutex>
+#include <shared_mutex>
+
+namespace flashplus::emu {
+
+/// Device memory: allocations in host memory, whose addresses are the device addresses, with one "written" byte beside
+/// each byte. Thread-safe as far as the host's calls go; kernels must not run while memory is released.
+class GlobalMemory {
+public:
+  struct Allocation {
+    uint64_t base = 0, size = 0;
+    std::unique_ptr<uint8_t[]> memory; ///< `base` points into it, aligned to 256.
+    std::unique_ptr<uint8_t[]> written;
+    uint8_t *data(uint64_t address) const { return reinterpret_cast<uint8_t *>(address); }
+    uint8_t *shadow(uint64_t address) const { return written.get() + (address - base); }
+  };
+
+  ~GlobalMemory();
+  /// Null when there is not enough memory.
+  void *allocate(size_t bytes);
+  /// False if `memory` is no allocation.
+  bool release(void *memory);
+  /// The allocation that holds [address, address + bytes) wholly; null if none does.
+  const Allocation *find(uint64_t address, uint64_t bytes) const;
+  /// For messages: the allocation before or around `address`.
+  std::string describe(uint64_t address) const;
+  /// Host copies. False if the range is in no allocation.
+  bool write(uint64_t address, const void *from, size_t bytes);
+  bool read(uint64_t address, void *to, size_t bytes) const;
+
+private:
+  mutable std::shared_mutex mutex_;
+  std::map<uint64_t, Allocation> allocations_; ///< By base.
+};
+
+/// A thread and the instruction it executes, for shared-memory bookkeeping.
+struct Accessor {
+  int thread = 0; ///< In the CTA.
+  uint32_t pc = 0;
+};
+
+/// What a check found; the caller adds where.
+struct SharedProblem {
+  FaultKind kind = FaultKind::Race;
+  const char *message = nullptr; ///< Null: no problem.
+  const char *verb = "written";  ///< What the other party did.
+  int thread = -1;               ///< The other party.
+  uint32_t pc = 0;
+  uint32_t address = 0; ///< Word.
+};
+
+/// Shared memory of a CTA with, per 4 bytes: which bytes were written, the last write, the last reads of each warp, and
+/// whether an asynchronous copy is under way. Bounds and alignment are the caller's.
+class SharedMemory {
+public:
+  void reset(uint32_t bytes, int warps, const Clocks &clocks);
+  uint32_t bytes() const { return uint32_t(data_.size()); }
+  uint8_t *data(uint32_t offset) { return data_.data() + offset; }
+
+  // `offset` counts from the start of the block. All return false and fill `problem` when something is wrong.
+  bool onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem);
+  bool onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool atomic, SharedProblem &problem);
+  /// An asynchronous copy into the range begins: nobody may touch it before onAsyncEnd.
+  bool onAsyncBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem);
+  /// The copy has landed and `who` has waited for it: as if `who` wrote now.
+  void onAsyncEnd(uint32_t offset, uint32_t bytes, Accessor who);
+
+private:
+  struct Write {
+    uint32_t clock = 0, pc = 0;
+    uint16_t thread = 0;
+    uint8_t bytes = 0; ///< Of the last write: a bit a byte.
+    uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, read : 1 = 0;
+  };
+  struct Read {
+    uint32_t clock = 0; ///< 0: none.
+    uint32_t pc : 27 = 0, lane : 5 = 0;
+  };
+  static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
+  bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
+  SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message, const char *verb) const;
+
+  std::vector<uint8_t> data_;
+  std::vector<Write> writes_;
+  std::vector<Read> reads_; ///< [word][warp][2]: the last, and the last of another lane.
+  int warps_ = 0;
+  const Clocks *clocks_ = nullptr;
+};
+
+} // namespace flashplus::emu

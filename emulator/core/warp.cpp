@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "emulator/core/cta.h"
+
+namespace flashplus::emu {
+
+Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
+    : cta_(cta), program_(program), index_(index), lanes_(lanes),
+      file_(new uint8_t[program.register_file_bytes]()),
+      local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
+      written_(program.registers.size()) {}
+
+void Warp::start() {
+  std::fill(written_.begin(), written_.end(), 0);
+  if (local_)
+    std::memset(local_.get(), 0, program_.local_bytes * kLanes * 2);
+  fillConstants();
+  live_ = lanes_;
+  groups_.assign(1, LaneGroup{.mask = lanes_});
+  current_ = 0;
+  pc_ = next_ = 0;
+  state_ = State::Ready;
+  barrier_ = -1;
+  copies.clear();
+  committed.fill(0);
+}
+
+void Warp::fillConstants() {
+  const LaunchConfig &c = cta_.config();
+  for (size_t r = 0; r < program_.registers.size(); ++r) {
+    const RegisterInfo &reg = program_.registers[r];
+    if (!reg.constant)
+      continue;
+    written_[r] = kAllLanes;
+    auto each = [&](auto value) {
+      if (reg.bytes == 8) {
+        auto *to = reinterpret_cast<uint64_t *>(file_.get() + reg.offset);
+        for (uint32_t lane = 0; lane < kLanes; ++lane)
+          to[lane] = uint64_t(value(lane));
+      } else {
+        auto *to = reinterpret_cast<uint32_t *>(file_.get() + reg.offset);
+        for (uint32_t lane = 0; lane < kLanes; ++lane)
+          to[lane] = uint32_t(value(lane));
+      }
+    };
+    auto same = [&](uint64_t v) { each([v](uint32_t) { return v; }); };
+    using S = SpecialRegister;
+    auto tid = [&](uint32_t lane, int axis) {
+      const uint32_t t = uint32_t(thread(lane));
+      return axis == 0   ? t % c.block[0]
+             : axis == 1 ? t / c.block[0] % c.block[1]
+                         : t / (c.block[0] * c.block[1]);
+    };
+    switch (reg.special) {
+    case S::None:
+      if (reg.bytes == 0) {
+        const uint32_t bits = reg.value ? kAllLanes : 0;
+        std::memcpy(file_.get() + reg.offset, &bits, 4);
+      } else {
+        same(reg.value);
+      }
+      break;
+    case S::TidX:
+    case S::TidY:
+    case S::TidZ:
+      each([&](uint32_t lane) { return tid(lane, int(reg.special) - int(S::TidX)); });
+      break;
+    case S::NtidX:
+    case S::NtidY:
+    case S::NtidZ:
+      same(c.block[size_t(reg.special) - size_t(S::NtidX)]);
+      break;
+    case S::CtaidX:
+    case S::CtaidY:
+    case S::CtaidZ:
+      same(cta_.ctaid(int(reg.special) - int(S::CtaidX)));
+      break;
+    case S::NctaidX:
+    case S::NctaidY:
+    case S::NctaidZ:
+      same(c.grid[size_t(reg.special) - size_t(S::NctaidX)]);
+      break;
+    case S::LaneId:
+      each([](uint32_t lane) { return lane; });
+      break;
+    case S::WarpId:
+      same(uint64_t(index_));
+      break;
+    case S::NwarpId:
+      same(uint64_t(cta_.warpCount()));
+      break;
+    case S::LanemaskEq:
+      each([](uint32_t lane) { return 1u << lane; });
+      break;
+    case S::LanemaskLt:
+      each([](uint32_t lane) { return (1u << lane) - 1; });
+      break;
+    case S::LanemaskLe:
+      each([](uint32_t lane) { return (2u << lane) - 1; });
+      break;
+    case S::LanemaskGe:
+      each([](uint32_t lane) { return ~((1u << lane) - 1); });
+      break;
+    case S::LanemaskGt:
+      each([](uint32_t lane) { return ~((2u << lane) - 1); });
+      break;
+    case S::DynamicSmemSize:
+      same(c.dynamic_shared);
+      break;
+    case S::TotalSmemSize:
+      same(cta_.shared().bytes());
+      break;
+    case S::NsmId:
+    case S::ClusterNctaRank:
+    case S::ClusterNctaidX:
+    case S::ClusterNctaidY:
+    case S::ClusterNctaidZ:
+      same(1);
+      break;
+    case S::SmId:
+    case S::GridId:
+    case S::ClusterCtaRank:
+    case S::ClusterCtaidX:
+    case S::ClusterCtaidY:
+    case S::ClusterCtaidZ:
+    case S::IsExplicitCluster:
+      same(0);
+      break;
+    case S::ClusteridX:
+    case S::ClusteridY:
+    case S::ClusteridZ:
+      same(cta_.ctaid(int(reg.special) - int(S::ClusteridX)));
+      break;
+    case S::NclusteridX:
+    case S::NclusteridY:
+    case S::NclusteridZ:
+      same(c.grid[size_t(reg.special) - size_t(S::NclusteridX)]);
+      break;
+    }
+  }
+}
+
+// --- divergence ----------------------------------------------------------------------------------------------------
+
+int Warp::newGroup() {
+  for (size_t i = 0; i < groups_.size(); ++i)
+    if (groups_[i].mask == 0 && groups_[i].parts == 0)
+      return int(i);
+  groups_.emplace_back();
+  return int(groups_.size()) - 1;
+}
+
+/// `mask` lanes reached the join (none: they exited); when all parts are in, it runs on.
+void Warp::finishPart(int join, uint32_t mask) {
+  while (join >= 0) {
+    LaneGroup &j = groups_[size_t(join)];
+    j.mask |= mask;
+    if (--j.parts > 0)
+      return;
+    if (j.mask && j.pc != j.reconvergence)
+      return; // runs on from here
+    // The join itself is where its own join waits, or all its lanes have exited.
+    mask = j.mask;
+    const int outer = j.join;
+    if (outer < 0)
+      return;
+    j = {};
+    join = outer;
+  }
+}
+
+void Warp::moveTo(int group, uint32_t pc) {
+  LaneGroup &g = groups_[size_t(group)];
+  if (g.join >= 0 && pc == g.reconvergence) {
+    const uint32_t mask = g.mask;
+    const int join = g.join;
+    g = {};
+    finishPart(join, mask);
+    return;
+  }
+  g.pc = pc;
+}
+
+void Warp::branch(const Instruction &in, uint32_t taken) {
+  const uint32_t mask = groupMask(), fall = mask & ~taken, after = pc_ + 1;
+  if (taken == 0)
+    return;
+  if (fall == 0) {
+    next_ = in.target;
+    return;
+  }
+  moved_ = true;
+  const int self = current_;
+  if (groups_[size_t(self)].join >= 0 && in.reconvergence == groups_[size_t(self)].reconvergence) {
+    // Both sides meet where this group is to meet others anyway: they become parts of the same join.
+    const int other = newGroup(), join = groups_[size_t(self)].join;
+    groups_[size_t(other)] = {taken, pc_, in.reconvergence, join, 0};
+    groups_[size_t(self)].mask = fall;
+    ++groups_[size_t(join)].parts;
+    moveTo(other, in.target);
+    moveTo(self, after);
+    return;
+  }
+  const int a = newGroup();
+  groups_[size_t(a)].mask = taken; // taken, so that the next newGroup() doesn't return it
+  const int b = newGroup();
+  groups_[size_t(a)] = {taken, pc_, in.reconvergence, self, 0};
+  groups_[size_t(b)] = {fall, pc_, in.reconvergence, self, 0};
+  LaneGroup &join = groups_[size_t(self)];
+  join.mask = 0;
+  join.pc = in.reconvergence;
+  join.parts = 2;
+  moveTo(a, in.target);
+  moveTo(b, after);
+}
+
+void Warp::exitLanes(uint32_t mask) {
+  live_ &= ~mask;
+  LaneGroup &g = groups_[size_t(current_)];
+  g.mask &= ~mask;
+  if (g.mask) // a guarded exit: the others go on
+    return;
+  moved_ = true;
+  const int join = g.join;
+  g = {};
+  if (join >= 0)
+    finishPart(join, 0);
+  if (live_ == 0) {
+    state_ = State::Done;
+    cta_.warpExited();
+  }
+}
+
+void Warp::pickGroup() {
+  // The lowest program counter first: it is the one furthest from the join.
+  int best = -1;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const LaneGroup &g = groups_[i];
+    if (g.mask && g.parts == 0 && (best < 0 || g.pc < groups_[size_t(best)].pc))
+      best = int(i);
+  }
+  current_ = best < 0 ? 0 : best;
+}
+
+// --- execution -----------------------------------------------------------------------------------------------------
+
+bool Warp::checkSources(const Instruction &in, uint32_t mask) {
+  for (int i = 0; i < in.sources; ++i)
+    if (const uint32_t missing = mask & ~written_[in.src(i).reg]) {
+      fault(FaultKind::UninitialisedRegister, "reads register " + program_.registers[in.src(i).reg].name +
+                                                  ", which nothing has written", std::countr_zero(missing));
+      return false;
+    }
+  return true;
+}
+
+void Warp::run(uint64_t steps) {
+  pickGroup();
+  pc_ = groups_[size_t(current_)].pc;
+  while (steps-- && state_ == State::Ready) {
+    const Instruction &in = program_.code[pc_];
+    const uint32_t group = groupMask();
+    uint32_t mask = group;
+    if (!cta_.step()) {
+      fault(FaultKind::StepLimit, "the CTA has executed " + std::to_string(cta_.options().step_limit) +
+                                      " instructions without an end", -1);
+      return;
+    }
+    next_ = pc_ + 1;
+    moved_ = false;
+    if (in.guarded) {
+      if (const uint32_t missing = group & ~written_[in.guard.reg]) {
+        fault(FaultKind::UninitialisedRegister, "reads predicate " + program_.registers[in.guard.reg].name +
+                                                    ", which nothing has written", std::countr_zero(missing));
+        return;
+      }
+      const uint32_t p = predicate(in.guard);
+      mask &= in.guard_negated ? ~p : p;
+    }
+    if (mask) {
+      InstructionCount &count = cta_.statistics().by_pc[pc_];
+      ++count.warps;
+      count.lanes += uint64_t(std::popcount(mask));
+      if (in.aligned && mask != live_) {
+        fault(FaultKind::Divergence, "all lanes of a warp must execute it together, but lanes " +
+                                         std::to_string(std::popcount(live_ & ~mask)) + " of " +
+                                         std::to_string(std::popcount(live_)) + " do not",
+              std::countr_zero(live_ & ~mask));
+        return;
+      }
+      if (!checkSources(in, mask))
+        return;
+      in.run(*this, in, mask);
+      if (cta_.faulted())
+        return;
+      for (int i = 0; i < in.destinations; ++i)
+        written_[in.dst(i).reg] |= mask;
+    }
+    if (!moved_)
+      moveTo(current_, next_);
+    if (state_ == State::Done)
+      return;
+    const LaneGroup &g = groups_[size_t(current_)];
+    if (moved_ || g.mask == 0 || g.parts)
+      pickGroup();
+    pc_ = groups_[size_t(current_)].pc;
+  }
+}
+
+std::string Warp::describe() const {
+  std::string out = "warp " + std::to_string(index_);
+  if (state_ == State::Done)
+    return out + " has exited";
+  if (state_ == State::AtBarrier)
+    out += " waits at barrier " + std::to_string(barrier_);
+  for (const LaneGroup &g : groups_) {
+    if (!g.mask || g.parts)
+      continue;
+    const Instruction &in = program_.code[state_ == State::AtBarrier && g.pc ? g.pc - 1 : g.pc];
+    out += (g.mask == live_ ? " at line " : ", " + std::to_string(std::popcount(g.mask)) + " lanes at line ") +
+           std::to_string(in.at.line);
+  }
+  return out;
+}
+
+void Warp::fault(FaultKind kind, std::string message, int lane, std::optional<uint64_t> address, Space space,
+                 std::string other) {
+  Fault f = cta_.makeFault(kind, std::move(message), pc_, index_, lane);
+  f.address = address;
+  f.space = space;
+  f.other = std::move(other);
+  cta_.setFault(std::move(f));
+}
+
+void Warp::fault(const SharedProblem &problem, int lane) {
+  fault(problem.kind, problem.message, lane, problem.address + kSharedBase, Space::Shared,
+        problem.thread >= 0 ? cta_.party(problem.verb, problem.thread, problem.pc) : "");
+}
+
+} // namespace flashplus::emu
