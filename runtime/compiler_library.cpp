@@ -2,6 +2,7 @@
 #include "runtime/compiler_library.h"
 
 #include "build_id.h"
+#include "templates/plan.h"
 
 #include <dlfcn.h>
 
@@ -87,6 +88,27 @@ Result<Compiled> CompilerLibrary::compile(const std::string &spec, const std::st
   if (!artifact)
     return artifact.status();
   return Compiled{std::move(*artifact), result.value.times};
+}
+
+Result<Compiled> CompilerLibrary::compilePtx(const std::string &spec, const std::string &schedule,
+                                             const std::string &target) {
+  auto parsed_spec = KernelSpec::parse(spec);
+  auto parsed_schedule = Schedule::parse(schedule);
+  auto parsed_target = Target::parse(target);
+  for (const Status *s : {&parsed_spec.status(), &parsed_schedule.status(), &parsed_target.status()})
+    FLASHPLUS_RETURN_IF_ERROR(*s);
+  auto launch = launchSchema(*parsed_spec, *parsed_schedule, *parsed_target);
+  if (!launch)
+    return launch.status();
+  auto text = print(spec, schedule, target, "ptx");
+  if (!text)
+    return text.status();
+  Artifact artifact;
+  artifact.kind = CodeKind::Ptx;
+  artifact.code.assign(text->begin(), text->end());
+  artifact.launch = std::move(*launch);
+  artifact.provenance = std::string(table_->describe) + ", left as PTX";
+  return Compiled{std::move(artifact), {}};
 }
 
 Result<std::string> CompilerLibrary::print(const std::string &spec, const std::string &schedule,

@@ -25,6 +25,8 @@ public:
   CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas);
 
   Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target);
+  /// As above, but the code is left as PTX.
+  Result<Compiled> compilePtx(const std::string &spec, const std::string &schedule, const std::string &target);
   Result<std::string> print(const std::string &spec, const std::string &schedule, const std::string &target,
                             const std::string &stage);
 

@@ -3,6 +3,7 @@
 
 #include "runtime/cpu_device.h"
 #include "runtime/cuda_device.h"
+#include "runtime/emulator_library.h"
 #include "runtime/error.h"
 #include "runtime/processors.h"
 
@@ -64,8 +65,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
-      [compiler](const std::string &spec, const std::string &schedule, const std::string &target) {
-        return compiler->compile(spec, schedule, target);
+      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
+        return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
       },
       o.offline != 0, log,
       o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
@@ -95,10 +96,13 @@ Result<Device *> Context::device(DLDevice id) {
     auto open = [&]() -> Result<std::unique_ptr<Device>> {
       if (id.device_type == kDLCPU && id.device_id == 0)
         return createCpuDevice(*pool_);
+      if (id.device_type == kDLExtDev)
+        return createEmulatorDevice(id.device_id, pool_->threads());
       if (id.device_type != kDLCUDA)
         return Status(StatusCode::NoDevice, "device type " + std::to_string(key.first) + " number " +
                                                 std::to_string(key.second) +
-                                                " does not exist; there is kDLCPU (1) number 0 and kDLCUDA (2)");
+                                                " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
+                                                "kDLExtDev (12), the emulator");
       auto driver = cuda::openDriver();
       if (!driver)
         return driver.status();

@@ -64,6 +64,7 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
       missing.push_back({{"name", "cuda"}, {"reason", count.status().message()}});
     for (int i = 0; count && i < *count; ++i)
       addDevice(c, {kDLCUDA, i}, "cuda:" + std::to_string(i), devices, missing);
+    addDevice(c, {kDLExtDev, 0}, "emulator", devices, missing);
     json cache{{"dir", c.store().dir()}};
     cache["state"] = c.store().onDisk() ? std::string("ok") : "memory only: " + c.store().reason();
     std::lock_guard lock(c.description_mutex);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The table that every device implements: the CPU, CUDA, later the emulator. The rest of the runtime knows only this.
+// The table that every device implements: the CPU, CUDA, the emulator. The rest of the runtime knows only this.
 #pragma once
 
 #include "spec/artifact.h"
@@ -49,6 +49,9 @@ public:
   /// What turns PTX into code when the compiler could not, as a key field; empty if nothing does.
   virtual std::string assemblerId() const { return {}; }
   virtual Result<Artifact> assemble(const Artifact &ptx);
+
+  /// Whether the device runs PTX text itself: its kernels are then not assembled, and kept under keys of their own.
+  virtual bool takesPtx() const { return false; }
 
   /// Whether `stream` is being captured into a graph: then nothing may be loaded or allocated.
   virtual Result<bool> capturing(void *stream);

@@ -45,9 +45,10 @@ private:
 
   Status tensors() {
     FLASHPLUS_RETURN_IF_ERROR(get("q", a_.q, q_));
-    if (out_.device.device_type != kDLCPU && out_.device.device_type != kDLCUDA)
+    if (out_.device.device_type != kDLCPU && out_.device.device_type != kDLCUDA &&
+        out_.device.device_type != kDLExtDev)
       return invalidArgument("q is on DLPack device type " + number(out_.device.device_type) +
-                             "; it must be kDLCPU (1) or kDLCUDA (2)");
+                             "; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator");
     FLASHPLUS_RETURN_IF_ERROR(get("k", a_.k, k_));
     FLASHPLUS_RETURN_IF_ERROR(get("v", a_.v, v_));
     FLASHPLUS_RETURN_IF_ERROR(get("o", a_.o, o_));
@@ -64,7 +65,7 @@ private:
       if (!t->hasType(DLDataTypeCode(dtype.code), dtype.bits))
         return invalidArgument(std::string(t->name) + " has dtype " + t->dtypeText() + "; it must be q's, " +
                                q_.dtypeText());
-    if (out_.spec.dtype == DType::F32 && out_.device.device_type == kDLCUDA)
+    if (out_.spec.dtype == DType::F32 && out_.device.device_type != kDLCPU)
       return {StatusCode::Unsupported, "q has dtype float32; on a GPU it must be float16 or bfloat16"};
     if (!a_.cu_seqlens_q != !a_.cu_seqlens_k)
       return invalidArgument(std::string(a_.cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q") +

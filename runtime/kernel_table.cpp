@@ -11,6 +11,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// The driver field of keys whose code was left as PTX on purpose.
+constexpr const char *kPtxDriver = "ptx";
+
 double millisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
@@ -76,7 +79,10 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
                                                             Device *assembler) {
   KernelKey key = keyOf(kernel, target);
   std::vector<KernelKey> names{key};
-  if (assembler && !assembler->assemblerId().empty()) {
+  const bool ptx = assembler && assembler->takesPtx();
+  if (ptx) {
+    names.front().driver = key.driver = kPtxDriver;
+  } else if (assembler && !assembler->assemblerId().empty()) {
     names.push_back(key);
     names.back().driver = assembler->assemblerId();
   }
@@ -103,7 +109,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     if (!read.isHit())
       continue;
     // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a device.
-    if (names.size() > 1 && read.artifact->kind == CodeKind::Ptx)
+    if (names.size() > 1 && !ptx && read.artifact->kind == CodeKind::Ptx)
       continue;
     auto code = std::make_shared<KernelCode>();
     code->key = name;
@@ -130,12 +136,15 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
     tell(FLASHPLUS_EVENT_COMPILE_FAILED, key, status.message(), millisecondsSince(start));
     return status;
   };
-  auto compiled = compile_(key.spec, key.schedule, target.text());
+  const bool ptx = assembler && assembler->takesPtx();
+  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
   if (!compiled)
     return failed(compiled.status());
   Artifact *artifact = &compiled->artifact;
   flashplus_compile_times &times = compiled->times;
-  if (assembler && !assembler->assemblerId().empty() && artifact->kind == CodeKind::Ptx) {
+  if (ptx)
+    key.driver = kPtxDriver;
+  else if (assembler && !assembler->assemblerId().empty() && artifact->kind == CodeKind::Ptx) {
     const auto assembling = Clock::now();
     auto assembled = assembler->assemble(*artifact);
     if (!assembled)

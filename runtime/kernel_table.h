@@ -49,8 +49,9 @@ struct KernelCounters {
 /// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.
 class KernelTable {
 public:
+  /// With `ptx` the result is left as PTX text even where it could be assembled.
   using Compile = std::function<Result<Compiled>(const std::string &spec, const std::string &schedule,
-                                                 const std::string &target)>;
+                                                 const std::string &target, bool ptx)>;
   using Listen = std::function<void(const flashplus_event &)>;
   using Log = std::function<void(const std::string &)>;
 

@@ -148,6 +148,8 @@ Status wake(flashplus_context *context, DLDevice device) {
 Result<DLDevice> chooseDevice(const std::string &flag, flashplus_context *context, const Problem &problem) {
   if (flag == "cpu")
     return DLDevice{kDLCPU, 0};
+  if (flag == "emulator")
+    return DLDevice{kDLExtDev, 0};
   if (flag == "auto") {
     DLDevice gpu = {kDLCUDA, 0};
     return problem.q.type != io::ElementType::F32 && wake(context, gpu).isOk() ? gpu : DLDevice{kDLCPU, 0};
@@ -156,7 +158,7 @@ Result<DLDevice> chooseDevice(const std::string &flag, flashplus_context *contex
   int value = 0;
   auto [end, error] = std::from_chars(ordinal.data(), ordinal.data() + ordinal.size(), value);
   if (ordinal.empty() || error != std::errc() || end != ordinal.data() + ordinal.size() || value < 0)
-    return invalidArgument("--device '" + flag + "': allowed are auto, cpu, cuda and cuda:N");
+    return invalidArgument("--device '" + flag + "': allowed are auto, cpu, cuda, cuda:N and emulator");
   return DLDevice{kDLCUDA, value};
 }
 
@@ -442,7 +444,7 @@ void addRun(CLI::App &app, Action *selected) {
       ->check(CLI::IsMember({"inf", "-inf"}))
       ->type_name("VALUE")
       ->capture_default_str();
-  text("--device", f.device, "DEVICE", "auto, cpu, cuda or cuda:N")->capture_default_str();
+  text("--device", f.device, "DEVICE", "auto, cpu, cuda, cuda:N or emulator")->capture_default_str();
   verb->add_option("--num-splits", f.num_splits, "Shares of the keys: 0 chosen, 1 never split, at most 128")
       ->check(CLI::Range(0, 128))
       ->type_name("N");
