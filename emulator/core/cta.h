@@ -4,6 +4,7 @@
 
 #include "emulator/core/machine.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -103,6 +104,13 @@ public:
     store<uint32_t>(o, mask, low);
   }
 
+  // Which 16-bit halves of a register have a value. Code generators build a word from two halves of which one has
+  // none, so a copy is no use of it; every other instruction is.
+  using Halves = std::array<uint32_t, 4>; ///< Lanes, for each half from the low end.
+  Halves halves(const Operand &o) const;
+  void setHalves(const Operand &o, uint32_t mask, const Halves &halves);
+  int halfCount(const Operand &o) const { return std::max(1, program_.registers[o.reg].bits / 16); }
+
   Cta &cta() { return cta_; }
   const Program &program() const { return program_; }
   int index() const { return index_; }
@@ -150,7 +158,8 @@ private:
   int index_;
   uint32_t lanes_, live_ = 0;
   std::unique_ptr<uint8_t[]> file_, local_;
-  std::vector<uint32_t> written_; ///< Per register: lanes that have a value.
+  std::vector<uint32_t> written_; ///< Per register: lanes that have a whole value.
+  std::vector<Halves> partly_;    ///< Per register, for lanes that have not.
   std::vector<LaneGroup> groups_;
   int current_ = 0;
   uint32_t pc_ = 0, next_ = 0;

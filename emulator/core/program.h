@@ -57,6 +57,7 @@ struct Instruction {
   uint16_t destinations = 0, sources = 0;
   Operand guard;
   bool guarded = false, guard_negated = false;
+  bool moves = false;   ///< Copies registers, values or not: it passes on which halves are written, and checks nothing.
   bool aligned = false; ///< All lanes of the warp that have not exited must execute it together.
   OpClass op_class = OpClass::Other;
   Space space = Space::Generic;

@@ -7,10 +7,11 @@ Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
     : cta_(cta), program_(program), index_(index), lanes_(lanes),
       file_(new uint8_t[program.register_file_bytes]()),
       local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
-      written_(program.registers.size()) {}
+      written_(program.registers.size()), partly_(program.registers.size()) {}
 
 void Warp::start() {
   std::fill(written_.begin(), written_.end(), 0);
+  std::fill(partly_.begin(), partly_.end(), Halves{});
   if (local_)
     std::memset(local_.get(), 0, program_.local_bytes * kLanes * 2);
   fillConstants();
@@ -243,6 +244,22 @@ void Warp::pickGroup() {
 
 // --- execution -----------------------------------------------------------------------------------------------------
 
+Warp::Halves Warp::halves(const Operand &o) const {
+  Halves out = partly_[o.reg];
+  for (uint32_t &half : out)
+    half |= written_[o.reg];
+  return out;
+}
+
+void Warp::setHalves(const Operand &o, uint32_t mask, const Halves &halves) {
+  uint32_t whole = kAllLanes;
+  for (int i = 0; i < halfCount(o); ++i) {
+    whole &= halves[size_t(i)];
+    partly_[o.reg][size_t(i)] = (partly_[o.reg][size_t(i)] & ~mask) | (halves[size_t(i)] & mask);
+  }
+  written_[o.reg] = (written_[o.reg] & ~mask) | (whole & mask);
+}
+
 bool Warp::checkSources(const Instruction &in, uint32_t mask) {
   for (int i = 0; i < in.sources; ++i)
     if (const uint32_t missing = mask & ~written_[in.src(i).reg]) {
@@ -287,13 +304,14 @@ void Warp::run(uint64_t steps) {
               std::countr_zero(live_ & ~mask));
         return;
       }
-      if (!checkSources(in, mask))
+      if (!in.moves && !checkSources(in, mask))
         return;
       in.run(*this, in, mask);
       if (cta_.faulted())
         return;
-      for (int i = 0; i < in.destinations; ++i)
-        written_[in.dst(i).reg] |= mask;
+      if (!in.moves)
+        for (int i = 0; i < in.destinations; ++i)
+          written_[in.dst(i).reg] |= mask;
     }
     if (!moved_)
       moveTo(current_, next_);

@@ -9,21 +9,28 @@ namespace {
 
 template <class U> void runMove(Warp &w, const Instruction &in, uint32_t mask) {
   w.store<U>(in.dst(), mask, w.lanes<U>(in.src(0)));
+  w.setHalves(in.dst(), mask, w.halves(in.src(0)));
 }
 
 void runMovePredicate(Warp &w, const Instruction &in, uint32_t mask) {
   w.setPredicate(in.dst(), mask, w.predicate(in.src(0)));
+  w.setHalves(in.dst(), mask, w.halves(in.src(0)));
 }
 
 /// {a, b, ...} -> one wider register; `lane_bytes` is that of an element.
 void runPack(Warp &w, const Instruction &in, uint32_t mask) {
   uint64_t out[kLanes] = {}, v[kLanes];
+  Warp::Halves written{};
+  int half = 0;
   for (int i = 0; i < in.sources; ++i) {
     w.widen(in.src(i), v);
+    for (int h = 0; h < w.halfCount(in.src(i)); ++h)
+      written[size_t(half++)] = w.halves(in.src(i))[size_t(h)];
     for (uint32_t lane = 0; lane < kLanes; ++lane)
       out[lane] |= v[lane] << (8 * in.lane_bytes * i);
   }
   w.storeNarrow(in.dst(), mask, out);
+  w.setHalves(in.dst(), mask, written);
 }
 
 void runUnpack(Warp &w, const Instruction &in, uint32_t mask) {
@@ -34,6 +41,10 @@ void runUnpack(Warp &w, const Instruction &in, uint32_t mask) {
     for (uint32_t lane = 0; lane < kLanes; ++lane)
       part[lane] = v[lane] >> (8 * in.lane_bytes * i) & bits;
     w.storeNarrow(in.dst(i), mask, part);
+    Warp::Halves written{};
+    for (int h = 0; h < in.lane_bytes / 2; ++h)
+      written[size_t(h)] = w.halves(in.src(0))[size_t(i * in.lane_bytes / 2 + h)];
+    w.setHalves(in.dst(i), mask, written);
   }
 }
 
@@ -41,6 +52,7 @@ void decodeMov(Builder &b) {
   const Type type = b.type();
   b.wantOperands(2);
   b.out.op_class = OpClass::Move;
+  b.out.moves = true;
   if (type == Type::Pred) {
     b.predDst(0);
     b.predSrc(1);
