@@ -64,7 +64,7 @@ std::optional<Fault> Cta::run(uint64_t index) {
       for (const Warp &w : warps_)
         if (w.state() == Warp::State::AtBarrier && !waiting)
           waiting = &w;
-      setFault(makeFault(FaultKind::Deadlock, "no warp can go on", waiting ? waiting->pc() : 0,
+      setFault(makeFault(FaultKind::Deadlock, "no warp can go on", waiting ? waiting->blockedPc() : 0,
                          waiting ? waiting->index() : -1, -1));
       fault_->other = stuck();
       return fault_;

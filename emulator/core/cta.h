@@ -121,7 +121,8 @@ public:
   State state() const { return state_; }
   void setState(State state) { state_ = state; }
   int barrier() const { return barrier_; }
-  void waitAt(int barrier) { state_ = State::AtBarrier, barrier_ = barrier; }
+  void waitAt(int barrier) { state_ = State::AtBarrier, barrier_ = barrier, blocked_pc_ = pc_; }
+  uint32_t blockedPc() const { return blocked_pc_; } ///< The instruction that it waits in.
   std::string describe() const; ///< For deadlock and step-limit messages.
 
   /// Records the fault (the CTA's first wins) and stops the CTA.
@@ -162,7 +163,7 @@ private:
   std::vector<Halves> partly_;    ///< Per register, for lanes that have not.
   std::vector<LaneGroup> groups_;
   int current_ = 0;
-  uint32_t pc_ = 0, next_ = 0;
+  uint32_t pc_ = 0, next_ = 0, blocked_pc_ = 0;
   bool moved_ = false;
   State state_ = State::Ready;
   int barrier_ = -1;

@@ -134,6 +134,11 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                                                       "been waited for", "copied");
     return false;
   }
+  if (atomic && (w.written & mask) != mask) {
+    problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+    problem.thread = -1;
+    return false;
+  }
   if ((w.bytes & mask) && !(atomic && w.atomic) && !clocks_->seen(who.thread, w.thread, w.clock)) {
     problem = other(w, word, FaultKind::Race, "overwrites what another thread wrote, with nothing to order the two",
                     "written");
@@ -162,12 +167,13 @@ bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool a
       return false;
     Write &w = writes_[word];
     const bool same = w.thread == who.thread && w.clock == clocks_->own(who.thread);
+    const bool was_written = w.bytes != 0;
     w.bytes = same ? w.bytes | mask : mask;
     w.written |= mask;
     w.thread = uint16_t(who.thread);
     w.clock = clocks_->own(who.thread);
     w.pc = who.pc;
-    w.atomic = atomic;
+    w.atomic = atomic && (!same || w.atomic || !was_written); // a plain store of its own still counts as one
   }
   return true;
 }

@@ -333,7 +333,7 @@ std::string Warp::describe() const {
   for (const LaneGroup &g : groups_) {
     if (!g.mask || g.parts)
       continue;
-    const Instruction &in = program_.code[state_ == State::AtBarrier && g.pc ? g.pc - 1 : g.pc];
+    const Instruction &in = program_.code[state_ == State::AtBarrier ? blocked_pc_ : g.pc];
     out += (g.mask == live_ ? " at line " : ", " + std::to_string(std::popcount(g.mask)) + " lanes at line ") +
            std::to_string(in.at.line);
   }
