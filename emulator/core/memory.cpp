@@ -172,8 +172,11 @@ bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool a
     w.written |= mask;
     w.thread = uint16_t(who.thread);
     w.clock = clocks_->own(who.thread);
+    // After a plain store of its own, a thread's atomic still counts as that store: others race with it.
+    if (atomic && same && was_written && !w.atomic)
+      continue;
     w.pc = who.pc;
-    w.atomic = atomic && (!same || w.atomic || !was_written); // a plain store of its own still counts as one
+    w.atomic = atomic;
   }
   return true;
 }
