@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tests/emulator/attention.h"
+
+#include "reference/numeric.h"
+#include "runtime/compiler_library.h"
+#include "runtime/environment.h"
+#include "tests/emulator/cases.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+namespace flashplus::emu::test {
+namespace {
+
+const Target kTarget{Isa::Sm80, 80};
+
+ScoreExpr scoreOf(const Shape &s) { return *ScoreExpr::parse(s.score); }
+
+KernelSpec specOf(const Shape &s) {
+  KernelSpec spec;
+  spec.dtype = s.dtype;
+  spec.head_dim_qk = s.dqk;
+  spec.head_dim_v = s.dv;
+  spec.bounded_left = s.window_left >= 0;
+  spec.bounded_right = s.window_right >= 0;
+  spec.alignment = s.unaligned || s.dqk % 8 || s.dv % 8 ? 2 : 16;
+  spec.score = scoreOf(s);
+  return spec;
+}
+
+int64_t sum(const std::vector<int32_t> &v) {
+  int64_t n = 0;
+  for (int32_t x : v)
+    n += x;
+  return n;
+}
+int64_t most(const std::vector<int32_t> &v) {
+  int64_t n = 0;
+  for (int32_t x : v)
+    n = std::max<int64_t>(n, x);
+  return n;
+}
+std::vector<int32_t> cumulative(const std::vector<int32_t> &v) {
+  std::vector<int32_t> cu{0};
+  for (int32_t x : v)
+    cu.push_back(cu.back() + x);
+  return cu;
+}
+
+ForwardBounds boundsOf(const Shape &s) {
+  ForwardBounds b;
+  const bool ragged = !s.lengths_q.empty();
+  b.batch = ragged ? int64_t(s.lengths_q.size()) : s.batch;
+  b.max_seqlen_q = ragged ? most(s.lengths_q) : s.seqlen_q;
+  b.max_seqlen_k = ragged ? most(s.lengths_k) : s.seqlen_k;
+  b.total_q = ragged ? sum(s.lengths_q) : s.batch * s.seqlen_q;
+  b.heads_q = s.heads_q;
+  b.heads_k = s.heads_k;
+  b.window_left = s.window_left;
+  b.window_right = s.window_right;
+  return b;
+}
+
+/// Device memory of one tensor.
+struct Buffer {
+  uint8_t *data = nullptr;
+  size_t bytes = 0;
+};
+
+} // namespace
+
+std::string Outcome::text() const {
+  if (!error.empty())
+    return error;
+  if (!stray.empty())
+    return stray;
+  return "error " + std::to_string(comparison.error) + " (allowed " + std::to_string(comparison.bound) + "), of lse " +
+         std::to_string(comparison.lse_error) + " (allowed " + std::to_string(comparison.lse_bound) + "), row " +
+         std::to_string(comparison.worst_row) + " head " + std::to_string(comparison.worst_head);
+}
+
+Compiled compile(const Shape &shape) {
+  static CompilerLibrary compiler(Environment::read().compiler, "");
+  Compiled out;
+  DeviceProfile profile = offlineProfile(kTarget);
+  PlanOptions options;
+  options.num_splits = shape.num_splits;
+  auto plan = planForward(specOf(shape), boundsOf(shape), profile, options);
+  if (!plan) {
+    out.error = plan.status().message();
+    return out;
+  }
+  out.plan = std::move(*plan);
+  if (!shape.schedule.empty()) {
+    PlanStep &step = out.plan.steps[0];
+    step.schedule = *Schedule::parse(shape.schedule);
+    auto launch = launchSchema(step.spec, step.schedule, kTarget);
+    if (!launch) {
+      out.error = launch.status().message();
+      return out;
+    }
+    step.launch = *launch;
+    out.plan.tile_m = step.schedule.get("tile_m");
+  }
+  for (const PlanStep &step : out.plan.steps) {
+    auto artifact = compiler.compilePtx(step.spec.text(), step.schedule.text(), kTarget.text());
+    if (!artifact) {
+      out.error = artifact.status().message();
+      return out;
+    }
+    out.ptx.emplace_back(artifact->code.begin(), artifact->code.end());
+  }
+  return out;
+}
+
+Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &options) {
+  Outcome out;
+  out.error = compiled.error;
+  if (!out.error.empty())
+    return out;
+  const ForwardPlan &plan = compiled.plan;
+  std::vector<std::shared_ptr<const Program>> programs;
+  for (size_t i = 0; i < compiled.ptx.size(); ++i) {
+    auto program = loadProgram(compiled.ptx[i], plan.steps[i].launch.entry);
+    if (!program) {
+      out.error = program.status().message();
+      return out;
+    }
+    programs.push_back(*program);
+  }
+
+  // --- memory ---
+  GlobalMemory memory;
+  const ForwardBounds b = boundsOf(s);
+  const bool ragged = !s.lengths_q.empty();
+  const int64_t rows_q = b.total_q, rows_k = ragged ? sum(s.lengths_k) : s.batch * s.seqlen_k;
+  const size_t shift = s.unaligned ? 2 : 0;
+  auto allocate = [&](size_t bytes) -> Buffer {
+    return {static_cast<uint8_t *>(memory.allocate(bytes)), bytes};
+  };
+  auto address = [](const void *p) { return reinterpret_cast<uint64_t>(p); };
+  // Host copies hold everything (the reference never looks at rows out of use); the device has only rows in use.
+  Random random(7);
+  auto fill = [&](int64_t rows, int64_t heads, int dim) {
+    std::vector<uint16_t> v(size_t(rows * heads * dim));
+    for (uint16_t &x : v) {
+      float f = 0; // about normal
+      for (int i = 0; i < 4; ++i)
+        f += float(random.below(65536)) / 32768.0f - 1.0f;
+      x = s.dtype == DType::F16 ? reference::floatToFp16(f) : reference::floatToBf16(f);
+    }
+    return v;
+  };
+  const auto host_q = fill(rows_q, s.heads_q, s.dqk), host_k = fill(rows_k, s.heads_k, s.dqk),
+             host_v = fill(rows_k, s.heads_k, s.dv);
+  const auto cu_q = cumulative(s.lengths_q), cu_k = cumulative(s.lengths_k);
+  auto inUse = [&](bool query, int64_t row) {
+    const auto &cu = query ? cu_q : cu_k;
+    const auto &used = query ? s.used_q : s.used_k;
+    int64_t batch = 0, first = 0;
+    if (ragged) {
+      while (row >= cu[size_t(batch) + 1])
+        ++batch;
+      first = cu[size_t(batch)];
+    } else {
+      batch = row / (query ? s.seqlen_q : s.seqlen_k);
+      first = batch * (query ? s.seqlen_q : s.seqlen_k);
+    }
+    return used.empty() || row - first < used[size_t(batch)];
+  };
+  auto upload = [&](const std::vector<uint16_t> &host, bool query, int64_t rows, size_t row_bytes) {
+    Buffer buffer = allocate(host.size() * 2 + shift);
+    for (int64_t row = 0; row < rows; ++row)
+      if (inUse(query, row))
+        (void)memory.write(address(buffer.data) + shift + size_t(row) * row_bytes,
+                           reinterpret_cast<const uint8_t *>(host.data()) + size_t(row) * row_bytes, row_bytes);
+    return buffer;
+  };
+  const Buffer q = upload(host_q, true, rows_q, size_t(s.heads_q * s.dqk) * 2);
+  const Buffer k = upload(host_k, false, rows_k, size_t(s.heads_k * s.dqk) * 2);
+  const Buffer v = upload(host_v, false, rows_k, size_t(s.heads_k * s.dv) * 2);
+  const Buffer o = allocate(size_t(rows_q * s.heads_q * s.dv) * 2 + shift), lse = allocate(size_t(rows_q * s.heads_q) * 4);
+  const Buffer counter = allocate(8);
+  const uint64_t zero = 0;
+  (void)memory.write(address(counter.data), &zero, 8);
+  auto integers = [&](const std::vector<int32_t> &values) -> void * {
+    if (values.empty())
+      return nullptr;
+    void *p = memory.allocate(values.size() * 4);
+    (void)memory.write(address(p), values.data(), values.size() * 4);
+    return p;
+  };
+
+  // --- parameters ---
+  ForwardParams p;
+  p.q = q.data + shift, p.k = k.data + shift, p.v = v.data + shift, p.o = o.data + shift;
+  p.lse = lse.data;
+  if (ragged)
+    p.cu_seqlens_q = integers(cu_q), p.cu_seqlens_k = integers(cu_k);
+  p.seqused_q = integers(s.used_q);
+  p.seqused_k = integers(s.used_k);
+  p.tile_counter = counter.data;
+  p.q_stride_s = s.heads_q * s.dqk, p.q_stride_h = s.dqk, p.q_stride_b = ragged ? 0 : s.seqlen_q * p.q_stride_s;
+  p.k_stride_s = s.heads_k * s.dqk, p.k_stride_h = s.dqk, p.k_stride_b = ragged ? 0 : s.seqlen_k * p.k_stride_s;
+  p.v_stride_s = s.heads_k * s.dv, p.v_stride_h = s.dv, p.v_stride_b = ragged ? 0 : s.seqlen_k * p.v_stride_s;
+  p.o_stride_s = s.heads_q * s.dv, p.o_stride_h = s.dv, p.o_stride_b = ragged ? 0 : s.seqlen_q * p.o_stride_s;
+  p.lse_stride_h = ragged ? rows_q : s.seqlen_q;
+  p.lse_stride_b = ragged ? 0 : s.heads_q * s.seqlen_q;
+  p.rows_q = rows_q;
+  p.batch = int32_t(b.batch);
+  p.seqlen_q = int32_t(b.max_seqlen_q), p.seqlen_k = int32_t(b.max_seqlen_k);
+  p.heads_q = int32_t(s.heads_q), p.heads_k = int32_t(s.heads_k);
+  p.window_left = s.window_left, p.window_right = s.window_right;
+  p.softmax_scale = 1.0f / std::sqrt(float(s.dqk));
+  p.lse_empty = INFINITY;
+  const int64_t m_tiles = (b.max_seqlen_q + plan.tile_m - 1) / plan.tile_m;
+  p.num_m_tiles = int32_t(m_tiles);
+  p.num_splits = plan.num_splits;
+  if (plan.workspace_bytes) {
+    // The workspace is the plan's, so its parts are not separate allocations.
+    uint8_t *workspace = allocate(size_t(plan.workspace_bytes)).data;
+    p.partial_o = workspace;
+    p.partial_lse = workspace + plan.partial_lse_offset;
+  }
+  CombineParams c;
+  c.partial_o = p.partial_o, c.partial_lse = p.partial_lse, c.o = p.o, c.lse = p.lse;
+  c.cu_seqlens_q = p.cu_seqlens_q, c.seqused_q = p.seqused_q;
+  c.o_stride_b = p.o_stride_b, c.o_stride_s = p.o_stride_s, c.o_stride_h = p.o_stride_h;
+  c.lse_stride_b = p.lse_stride_b, c.lse_stride_h = p.lse_stride_h;
+  c.rows_q = p.rows_q, c.batch = p.batch, c.seqlen_q = p.seqlen_q, c.heads_q = p.heads_q;
+  c.num_splits = p.num_splits, c.lse_empty = p.lse_empty;
+
+  // --- run ---
+  const auto start = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < programs.size(); ++i) {
+    const PlanStep &step = plan.steps[i];
+    LaunchConfig config;
+    int64_t items = b.batch * s.heads_q * m_tiles * plan.num_splits;
+    config.params = {reinterpret_cast<const uint8_t *>(&p), sizeof p};
+    if (step.spec.op == Operation::Combine) {
+      const int64_t blocks = (b.max_seqlen_q + step.schedule.get("rows") - 1) / step.schedule.get("rows");
+      c.num_row_blocks = int32_t(blocks);
+      items = b.batch * s.heads_q * blocks;
+      config.params = {reinterpret_cast<const uint8_t *>(&c), sizeof c};
+    }
+    if (items == 0)
+      continue;
+    config.grid = {uint32_t(items), 1, 1};
+    config.block = {uint32_t(step.launch.threads), 1, 1};
+    config.dynamic_shared = uint32_t(step.launch.shared_memory);
+    Options with = options;
+    with.shared_limit = uint32_t(kTarget.sharedMemoryPerBlock());
+    LaunchResult result = launch(*programs[i], memory, config, with);
+    if (result.fault) {
+      out.error = result.fault->text();
+      out.fault = std::move(result.fault);
+      return out;
+    }
+  }
+  out.emulated_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+
+  // --- judge ---
+  reference::Problem r;
+  r.dtype = s.dtype;
+  r.batch = b.batch;
+  r.seqlen_q = s.seqlen_q, r.seqlen_k = s.seqlen_k, r.total_q = rows_q;
+  r.heads_q = s.heads_q, r.heads_k = s.heads_k, r.head_dim_qk = s.dqk, r.head_dim_v = s.dv;
+  r.q = host_q.data(), r.k = host_k.data(), r.v = host_v.data();
+  r.q_strides = {p.q_stride_b, p.q_stride_s, p.q_stride_h};
+  r.k_strides = {p.k_stride_b, p.k_stride_s, p.k_stride_h};
+  r.v_strides = {p.v_stride_b, p.v_stride_s, p.v_stride_h};
+  if (ragged)
+    r.cu_seqlens_q = cu_q.data(), r.cu_seqlens_k = cu_k.data();
+  r.seqused_q = s.used_q.empty() ? nullptr : s.used_q.data();
+  r.seqused_k = s.used_k.empty() ? nullptr : s.used_k.data();
+  r.window_left = s.window_left, r.window_right = s.window_right;
+  r.softmax_scale = p.softmax_scale;
+  r.lse_empty = p.lse_empty;
+  r.score = scoreOf(s);
+  reference::Actual actual;
+  const GlobalMemory::Allocation *written_o = memory.find(address(o.data), 1), *written_lse = memory.find(address(lse.data), 1);
+  for (int64_t row = 0; row < rows_q; ++row)
+    for (int64_t h = 0; h < s.heads_q; ++h) {
+      const bool valid = inUse(true, row);
+      for (int d = 0; d < s.dv; ++d) {
+        const uint64_t at = address(o.data) + shift + size_t((row * s.heads_q + h) * s.dv + d) * 2;
+        if (bool(*written_o->shadow(at)) != valid && out.stray.empty())
+          out.stray = "o of row " + std::to_string(row) + ", head " + std::to_string(h) + ", column " + std::to_string(d) +
+                      (valid ? " was not written" : " was written though the row is not in use");
+        uint16_t bits;
+        std::memcpy(&bits, o.data + (at - address(o.data)), 2);
+        actual.o.push_back(s.dtype == DType::F16 ? reference::fp16ToFloat(bits) : reference::bf16ToFloat(bits));
+      }
+      const int64_t batch_row = ragged ? row : row % s.seqlen_q, batch = ragged ? 0 : row / s.seqlen_q;
+      const size_t at = size_t(batch * p.lse_stride_b + h * p.lse_stride_h + batch_row) * 4;
+      if (bool(*written_lse->shadow(address(lse.data) + at)) != valid && out.stray.empty())
+        out.stray = "lse of row " + std::to_string(row) + ", head " + std::to_string(h) +
+                    (valid ? " was not written" : " was written though the row is not in use");
+      float value;
+      std::memcpy(&value, lse.data + at, 4);
+      actual.lse.push_back(value);
+    }
+  if (rows_q)
+    out.comparison = reference::compare(r, actual, 1);
+  return out;
+}
+
+} // namespace flashplus::emu::test

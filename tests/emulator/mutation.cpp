@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report the loss,
+// or the instruction is redundant; which ones are is listed here, so that a new one shows.
+#include "tests/emulator/attention.h"
+
+#include <doctest/doctest.h>
+#include <map>
+#include <set>
+
+using namespace flashplus;
+using namespace flashplus::emu;
+using namespace flashplus::emu::test;
+
+namespace {
+
+struct Line {
+  size_t begin, end; ///< In the text, the newline included.
+  std::string opcode;
+};
+
+std::vector<Line> synchronisations(const std::string &ptx) {
+  std::vector<Line> lines;
+  for (size_t at = 0; at < ptx.size();) {
+    const size_t end = std::min(ptx.find('\n', at), ptx.size() - 1) + 1;
+    const size_t first = ptx.find_first_not_of(" \t", at);
+    for (const char *opcode : {"bar.sync", "bar.warp.sync", "cp.async.commit_group", "cp.async.wait_group"})
+      if (ptx.compare(first, std::string(opcode).size(), opcode) == 0)
+        lines.push_back({at, end, opcode});
+    at = end;
+  }
+  return lines;
+}
+
+const Shape kShapes[] = {
+    {.name = "d64", .seqlen_q = 150, .seqlen_k = 200, .window_right = 0},
+    {.name = "d128", .seqlen_q = 150, .seqlen_k = 200, .dqk = 128, .dv = 128},
+    {.name = "d80 window", .seqlen_q = 150, .seqlen_k = 200, .dqk = 80, .dv = 80, .window_left = 90, .window_right = 3},
+    {.name = "d40 tails", .seqlen_q = 77, .seqlen_k = 130, .dqk = 40, .dv = 40},
+    {.name = "d33 element by element", .seqlen_q = 77, .seqlen_k = 130, .dqk = 33, .dv = 33},
+    {.name = "split", .seqlen_q = 20, .seqlen_k = 300, .num_splits = 2},
+};
+
+/// {shape, opcode, which of its kind} of the forward kernel that may be taken out without a difference.
+const std::set<std::string> kRedundant = {};
+
+} // namespace
+
+TEST_CASE("no synchronisation of the sm_80 kernels can be left out unseen") {
+  std::set<std::string> unseen;
+  size_t mutants = 0;
+  for (const Shape &shape : kShapes) {
+    const Compiled original = compile(shape);
+    REQUIRE(original.error == "");
+    std::map<std::string, int> numbers;
+    for (const Line &line : synchronisations(original.ptx[0])) {
+      const std::string name = shape.name + ": " + line.opcode + " " + std::to_string(numbers[line.opcode]++);
+      Compiled mutant = original;
+      mutant.ptx[0].erase(line.begin, line.end - line.begin);
+      ++mutants;
+      bool seen = false;
+      std::string how;
+      for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Random}) {
+        if (seen)
+          break;
+        Options options;
+        options.async = mode;
+        const Outcome outcome = runAttention(shape, mutant, options);
+        seen = !outcome.good();
+        how = outcome.text();
+      }
+      if (!seen)
+        unseen.insert(name);
+      INFO(name << ": " << how);
+      CHECK(seen == !kRedundant.contains(name));
+    }
+  }
+  CHECK(mutants > 30);
+  std::string list;
+  for (const std::string &name : unseen)
+    list += "\n  " + name;
+  MESSAGE(mutants << " mutants, unseen:" << list);
+}
