@@ -16,8 +16,10 @@ Recorded readRecorded(const std::string &path) {
     std::istringstream words(line);
     std::string name, hex;
     Recorded::Result r;
-    words >> name >> std::hex >> r.input_hash >> hex;
-    if (!words || hex.size() % 2) {
+    words >> name >> std::hex >> r.input_hash >> r.output_hash;
+    const bool whole = bool(words);
+    words >> hex;
+    if (!whole || hex.size() % 2 || hex.find_first_not_of("0123456789abcdef") != std::string::npos) {
       out.error = "the line of '" + name + "' is damaged";
       return out;
     }
@@ -33,7 +35,7 @@ bool writeRecorded(const std::string &path, const Recorded &recorded, const std:
   file << "# " << comment << "\n" << std::hex;
   constexpr char kDigits[] = "0123456789abcdef";
   for (const auto &[name, r] : recorded.results) {
-    file << name << " " << r.input_hash << " ";
+    file << name << " " << r.input_hash << " " << r.output_hash << (r.output.empty() ? "" : " ");
     for (uint8_t b : r.output)
       file << kDigits[b >> 4] << kDigits[b & 15];
     file << "\n";
@@ -42,17 +44,28 @@ bool writeRecorded(const std::string &path, const Recorded &recorded, const std:
   return bool(file);
 }
 
-uint64_t hashOf(const Case &c) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  auto add = [&](const void *p, size_t n) {
-    for (size_t i = 0; i < n; ++i)
-      hash = (hash ^ static_cast<const uint8_t *>(p)[i]) * 0x100000001b3ull;
-  };
-  add(c.ptx.data(), c.ptx.size());
-  add(c.input.data(), c.input.size());
-  const uint32_t shape[4] = {c.blocks, c.threads, c.dynamic_shared, uint32_t(c.output_bytes)};
-  add(shape, sizeof shape);
+namespace {
+
+uint64_t add(uint64_t hash, const void *p, size_t n) {
+  for (size_t i = 0; i < n; ++i)
+    hash = (hash ^ static_cast<const uint8_t *>(p)[i]) * 0x100000001b3ull;
   return hash;
+}
+constexpr uint64_t kStart = 0xcbf29ce484222325ull;
+
+} // namespace
+
+uint64_t hashOf(const Case &c) {
+  const uint32_t shape[4] = {c.blocks, c.threads, c.dynamic_shared, uint32_t(c.output_bytes)};
+  return add(add(add(kStart, c.ptx.data(), c.ptx.size()), c.input.data(), c.input.size()), shape, sizeof shape);
+}
+
+uint64_t hashOf(std::span<const uint8_t> bytes) { return add(kStart, bytes.data(), bytes.size()); }
+
+std::string compare(const Case &c, std::span<const uint8_t> output, const Recorded::Result &recorded) {
+  if (c.tolerance.kind != Tolerance::Kind::Exact)
+    return compare(c, output, std::span<const uint8_t>(recorded.output));
+  return hashOf(output) == recorded.output_hash ? "" : "is not what was recorded, bit for bit";
 }
 
 } // namespace flashplus::emu::test

@@ -30,6 +30,7 @@ void addWarmup(CLI::App &app, Action *selected);
 void addInspect(CLI::App &app, Action *selected);
 void addCache(CLI::App &app, Action *selected);
 void addDevices(CLI::App &app, Action *selected);
+void addEmulate(CLI::App &app, Action *selected);
 
 /// Flags that most verbs have.
 struct CommonFlags {

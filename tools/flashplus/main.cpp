@@ -63,6 +63,7 @@ int run(int argc, char **argv) {
   addRun(app, &selected);
   addWarmup(app, &selected);
   addInspect(app, &selected);
+  addEmulate(app, &selected);
   addCache(app, &selected);
   addDevices(app, &selected);
 

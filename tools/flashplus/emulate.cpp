@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus emulate: one forward on the PTX emulator, with what it executed.
+#include "emulator/flashplus_emulator.h"
+#include "tools/flashplus/check.h"
+#include "tools/flashplus/command.h"
+#include "tools/flashplus/problem_flags.h"
+#include "tools/flashplus/table.h"
+
+#include <map>
+
+namespace flashplus::tool {
+
+namespace {
+
+struct EmulateFlags {
+  ProblemFlags problem;
+  std::string async = "late";
+  uint64_t seed = 1, step_limit = 0;
+};
+
+const std::map<std::string, int> kModes = {{"late", FLASHPLUS_EMULATOR_LATE},
+                                           {"eager", FLASHPLUS_EMULATOR_EAGER},
+                                           {"random", FLASHPLUS_EMULATOR_RANDOM}};
+
+std::string countText(double n) { return n < 1e15 ? std::to_string(static_cast<int64_t>(n)) : numberText(n); }
+
+void printLaunch(const Json &launch) {
+  Table table;
+  auto number = [](const Json &j, const char *name) { return countText(j.value(name, 0.0)); };
+  table.add({"kernel", launch.value("entry", "")});
+  table.add({"  blocks x threads", countText(launch["grid"][0].get<double>()) + " x " + countText(launch["block"][0].get<double>())});
+  table.add({"  shared memory", number(launch, "shared_memory") + " bytes"});
+  table.add({"  warp instructions", number(launch, "warp_instructions") + ", " + numberText(launch.value("active_lanes", 0.0), 3) + " lanes each"});
+  for (const auto &[name, count] : launch["mix"].items())
+    table.add({"    " + name, countText(count.get<double>())});
+  const Json &bytes = launch["bytes"];
+  table.add({"  global memory", number(bytes, "global_read") + " bytes read, " + number(bytes, "global_written") + " written"});
+  table.add({"  L2 (32-byte sectors)", number(bytes, "l2_read") + " bytes read, " + number(bytes, "l2_written") + " written"});
+  table.add({"  shared memory", number(bytes, "shared_read") + " bytes read, " + number(bytes, "shared_written") + " written"});
+  table.add({"  bank conflicts", number(launch, "bank_conflict_passes") + " of " + number(launch, "shared_passes") + " passes"});
+  int shown = 0;
+  for (const Json &line : launch["bank_conflicts"])
+    if (shown++ < 5)
+      table.add({"    line " + number(line, "line"), number(line, "extra_passes") + " in " + number(line, "executed") + ": " + line.value("text", "")});
+  table.add({"  SM cycles, if alone"});
+  for (const auto &[name, cycles] : launch["cycles"].items())
+    table.add({"    " + name, countText(cycles.get<double>()) + (name == launch.value("limiter", "") ? "  <- limit" : "")});
+  table.print();
+}
+
+Result<int> emulate(const EmulateFlags &flags) {
+  Result<Problem> loaded = makeProblem(flags.problem);
+  if (!loaded)
+    return loaded.status();
+  const Problem &problem = *loaded;
+  Result<Context> context = makeContext(flags.problem.common);
+  if (!context)
+    return context.status();
+  const DLDevice device{kDLExtDev, 0};
+  flashplus_emulator_options options = {};
+  options.struct_size = sizeof options;
+  options.async = kModes.at(flags.async);
+  options.seed = flags.seed;
+  options.step_limit = flags.step_limit;
+  options.record = 1;
+  if (flashplus_emulator_configure(&options) != 0)
+    return Status(StatusCode::Internal, "the emulator refused its options");
+  DeviceProblem on_device;
+  FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), device, problem));
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &on_device.args(), nullptr)));
+  Json launches = Json::parse(flashplus_emulator_report(), nullptr, /*allow_exceptions=*/false);
+  std::optional<reference::Comparison> check;
+  if (flags.problem.check) {
+    Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
+    if (!output || !lse)
+      return output ? lse.status() : output.status();
+    Result<reference::Comparison> compared = checkOutputs(problem, *output, *lse, flags.problem.common.threads);
+    if (!compared)
+      return compared.status();
+    check = *compared;
+  }
+  const bool good = !check || check->good();
+  if (flags.problem.common.json) {
+    Json json = {{"launches", launches}};
+    if (check)
+      json["check"] = {{"good", good}, {"error", check->error}, {"bound", check->bound}};
+    printJson(json);
+  } else {
+    for (const Json &launch : launches)
+      printLaunch(launch);
+    if (check) {
+      Table table;
+      table.add({"check", good ? "good" : "FAILED"});
+      table.print();
+    }
+  }
+  return good ? kExitGood : kExitFailed;
+}
+
+} // namespace
+
+void addEmulate(CLI::App &app, Action *selected) {
+  CLI::App *verb = app.add_subcommand("emulate", "Run the GPU kernels on the PTX emulator: errors, counts, a roofline");
+  verb->footer("No GPU is needed. A kernel that does something PTX does not allow fails with the PTX line and thread.\n"
+               "Cycles are those of a Hopper SM's units, each for itself (docs/emulator.md).\n\n"
+               "Examples:\n"
+               "  flashplus emulate --random 1,256,256,2,2,64 --causal --check\n"
+               "  flashplus emulate --random 1,64,64,1,1,128 --async random --order-seed 7 --json");
+  auto flags = std::make_shared<EmulateFlags>();
+  addProblemFlags(*verb, flags->problem);
+  verb->add_option("--async", flags->async, "When asynchronous copies land: late, eager or random")
+      ->check(CLI::IsMember({"late", "eager", "random"}))
+      ->type_name("WHEN")
+      ->capture_default_str();
+  verb->add_option("--order-seed", flags->seed, "Seed of --async random")->type_name("N")->capture_default_str();
+  verb->add_option("--step-limit", flags->step_limit, "Instructions of a block's warps before it is stopped [2^34]")
+      ->type_name("N");
+  verb->callback([flags, selected] { *selected = [flags] { return emulate(*flags); }; });
+}
+
+} // namespace flashplus::tool

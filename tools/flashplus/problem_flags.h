@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The flags that describe one attention problem: what `run` and `emulate` share.
+#pragma once
+
+#include "tools/flashplus/command.h"
+#include "tools/flashplus/tensors.h"
+
+namespace flashplus::tool {
+
+struct ProblemFlags {
+  CommonFlags common;
+  InputFlags input;
+  std::string window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k;
+  std::string lse_empty = "inf";
+  std::vector<std::string> tensors, scalars;
+  std::optional<double> scale;
+  double softcap = 0;
+  int64_t max_seqlen_q = -1, max_seqlen_k = -1;
+  int num_splits = 0;
+  bool causal = false, check = false, batch_invariant = false;
+};
+
+/// Adds them, --check and the common flags included.
+void addProblemFlags(CLI::App &verb, ProblemFlags &flags);
+/// Loads or makes the tensors. Failures name the flag.
+Result<Problem> makeProblem(const ProblemFlags &flags);
+
+} // namespace flashplus::tool
