@@ -107,7 +107,7 @@ Result<Compiled> CompilerLibrary::compilePtx(const std::string &spec, const std:
   artifact.kind = CodeKind::Ptx;
   artifact.code.assign(text->begin(), text->end());
   artifact.launch = std::move(*launch);
-  artifact.provenance = std::string(table_->describe) + ", left as PTX";
+  artifact.provenance = std::string(table_.load()->describe) + ", left as PTX";
   return Compiled{std::move(artifact), {}};
 }
 

@@ -42,6 +42,36 @@ nlohmann::json runGood(std::vector<std::string> arguments, const std::string &ca
 
 } // namespace
 
+TEST_CASE("the emulator: a device like the others, and what it executed") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  const std::vector<std::string> problem = {"--random", "1,70,90,2,1,64", "--causal", "--check", "--json"};
+  std::vector<std::string> run = {"run", "--device", "emulator", "--repeat", "0"}, emulate = {"emulate"};
+  run.insert(run.end(), problem.begin(), problem.end());
+  emulate.insert(emulate.end(), problem.begin(), problem.end());
+  auto ran = runCli(run, cache);
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  CHECK(ran.json()["device"] == "emulator");
+  CHECK(ran.json()["from"] == "compiled");
+  CHECK(runCli(run, cache).json()["from"] == "disk"); // as PTX
+  auto emulated = runCli(emulate, cache);
+  INFO(emulated.err);
+  REQUIRE(emulated.code == 0);
+  auto json = emulated.json();
+  CHECK(json["check"]["good"] == true);
+  REQUIRE(json["launches"].size() >= 1);
+  CHECK(json["launches"][0]["mix"]["matrix"] > 0);
+  CHECK(json["launches"][0]["cycles"]["mma"] > 0);
+  CHECK(json["launches"][0]["bytes"]["global_read"] > 0);
+  // Stopped before the end: the failure names the line.
+  emulate.insert(emulate.end(), {"--step-limit", "100"});
+  auto stopped = runCli(emulate, cache);
+  CHECK(stopped.code == 1);
+  CHECK(stopped.err.find("step limit") != std::string::npos);
+  CHECK(stopped.err.find("line ") != std::string::npos);
+}
+
 TEST_CASE("the main job: cold, then warm in a new process without a compile") {
   test::TemporaryFolder folder;
   std::string cache = folder.path("cache"), input = test::dataFile("minilm_layer0_qkv.safetensors");

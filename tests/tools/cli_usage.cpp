@@ -31,6 +31,7 @@ TEST_CASE("every verb has help with an example") {
                                         {"run"},
                                         {"warmup"},
                                         {"inspect"},
+                                        {"emulate"},
                                         {"devices"},
                                         {"cache"},
                                         {"cache", "ls"},
@@ -55,6 +56,7 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({"run", "--frobnicate"}, "--frobnicate");
   checkUsage({"warmup", "--frobnicate"}, "--frobnicate");
   checkUsage({"inspect", "--stage", "spec", "--frobnicate"}, "--frobnicate");
+  checkUsage({"emulate", "--async", "soon"}, "--async");
   checkUsage({"devices", "surplus"}, "surplus");
   checkUsage({"cache"}, "subcommand");
   checkUsage({"cache", "ls", "--frobnicate"}, "--frobnicate");
