@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Happens-before between the threads of a CTA, as vector clocks (Flanagan and Freund, FastTrack, PLDI 2009).
+// Happens-before inside a CTA, as vector clocks (Flanagan and Freund, FastTrack, PLDI 2009).
 //
-// A thread's own clock counts its releases; an access is labelled {thread, clock}. Thread t has seen an access of thread
-// s with label c when c <= view(t)[s]. Views are immutable and shared: after a barrier all its threads have one.
+// A view has a component for each thing that can be seen to have happened:
+//   thread t     its accesses, labelled with its own clock, which counts its releases
+//   group w      wgmma groups of warp w that are complete, numbered from 1: what they read and wrote
+//   fence t      accesses of thread t that its fence.proxy.async has made visible to the asynchronous proxy
+//   barrier b    phases of mbarrier b that are complete, numbered from 1: what copies wrote that it counted
+// Views are immutable and shared: after a barrier all its threads have the same one.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +17,13 @@ namespace flashplus::emu {
 
 using View = std::shared_ptr<const std::vector<uint32_t>>;
 
-/// What has been released into a synchronisation object (a barrier) and not yet acquired.
+/// What has been released into a synchronisation object and not yet acquired.
 class Released {
 public:
-  bool empty() const { return clocks_.empty(); }
   void clear() { clocks_.clear(), last_.reset(); }
   void join(const View &view);
-  void set(int threads, int thread, uint32_t clock);
+  void set(size_t component, uint32_t clock);
   View take() const { return std::make_shared<const std::vector<uint32_t>>(clocks_); }
-  const std::vector<uint32_t> &clocks() const { return clocks_; }
 
 private:
   std::vector<uint32_t> clocks_;
@@ -30,27 +32,36 @@ private:
 
 class Clocks {
 public:
-  void reset(int threads) {
-    threads_ = threads;
-    own_.assign(size_t(threads), 1);
-    views_.assign(size_t(threads), std::make_shared<const std::vector<uint32_t>>(size_t(threads), 0));
-  }
+  static constexpr int kMaxBarriers = 64; ///< mbarrier objects of a CTA.
+
+  void reset(int warps);
+  int threads() const { return threads_; }
+  size_t group(int warp) const { return size_t(threads_ + warp); }
+  size_t fence(int thread) const { return size_t(threads_ + threads_ / 32 + thread); }
+  size_t barrier(int index) const { return size_t(2 * threads_ + threads_ / 32 + index); }
+  size_t size() const { return barrier(kMaxBarriers); }
+
   uint32_t own(int thread) const { return own_[size_t(thread)]; }
-  bool seen(int thread, int other, uint32_t clock) const {
-    return thread == other || clock <= (*views_[size_t(thread)])[size_t(other)];
+  bool seen(int thread, size_t component, uint32_t clock) const {
+    return size_t(thread) == component || clock <= (*views_[size_t(thread)])[component];
   }
+  /// Whether an access of thread `writer` is visible to asynchronous operations of `thread`: a fence.proxy.async of the
+  /// writer after it, that `thread` has seen, or one of `thread` itself after it saw the access.
+  bool seenByProxy(int thread, int writer, uint32_t clock) const;
+
   /// Everything that `thread` did or saw becomes visible to whoever acquires `to`.
-  void release(int thread, Released &to) {
-    to.join(views_[size_t(thread)]);
-    to.set(threads_, thread, own_[size_t(thread)]++);
-  }
-  /// `view` must be a superset of the thread's own (it released into the same object), or pass `merge`.
-  void acquire(int thread, const View &view, bool merge);
+  void release(int thread, Released &to);
+  /// For the lanes of `mask` from `first` on. `view` must be a superset of the threads' own (they released into the same
+  /// object), or pass `merge`.
+  void acquire(int first, uint32_t mask, const View &view, bool merge);
+  /// The lanes of `mask` from `first` on see `component` up to `clock`.
+  void observe(int first, uint32_t mask, size_t component, uint32_t clock);
+  void proxyFence(int thread);
 
 private:
   int threads_ = 0;
-  std::vector<uint32_t> own_;
-  std::vector<View> views_;
+  std::vector<uint32_t> own_, fenced_;
+  std::vector<View> views_, views_at_fence_;
 };
 
 } // namespace flashplus::emu

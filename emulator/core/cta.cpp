@@ -7,6 +7,7 @@ namespace flashplus::emu {
 namespace {
 
 constexpr uint64_t kTurn = 1 << 16; ///< Instructions before another warp gets its turn.
+constexpr int kStalls = 3; ///< Times that waits may time out with nothing else happening.
 
 } // namespace
 
@@ -25,7 +26,10 @@ Cta::Cta(const Program &program, GlobalMemory &memory, const LaunchConfig &confi
 std::optional<Fault> Cta::run(uint64_t index) {
   ctaid_ = {uint32_t(index % config_.grid[0]), uint32_t(index / config_.grid[0] % config_.grid[1]),
             uint32_t(index / (uint64_t(config_.grid[0]) * config_.grid[1]))};
-  clocks_.reset(warpCount() * int(kLanes));
+  clocks_.reset(warpCount());
+  mbarriers.clear();
+  bulk_.clear();
+  stalls_ = 0;
   shared_.reset(uint32_t(program_.dynamic_shared_offset) + config_.dynamic_shared, warpCount(), clocks_);
   barriers_ = {};
   fault_.reset();
@@ -33,6 +37,11 @@ std::optional<Fault> Cta::run(uint64_t index) {
   random_ = options_.seed * 0x9e3779b97f4a7c15ull + index + 1;
   for (Warp &w : warps_)
     w.start();
+  // What ptxas gives each thread at the start, when it must leave room for all: hopper setmaxnreg moves shares about.
+  const int threads = warpCount() * int(kLanes);
+  const int entry = program_.max_registers ? program_.max_registers : std::min(255, 65536 / std::max(threads, 1) / 8 * 8);
+  for (Warp &w : warps_)
+    w.registers = entry;
   ++statistics_.ctas;
   // The order of turns changes with the seed; what is checked must not depend on it.
   std::vector<size_t> order(warps_.size());
@@ -43,6 +52,8 @@ std::optional<Fault> Cta::run(uint64_t index) {
     if (options_.async == AsyncMode::Random)
       for (size_t i = order.size(); i > 1; --i)
         std::swap(order[i - 1], order[random() % i]);
+    if (options_.async == AsyncMode::Random && !bulk_.empty() && random() % 4 == 0 && !land(random() % bulk_.size()))
+      return fault_;
     for (size_t w : order) {
       alive |= warps_[w].state() != Warp::State::Done;
       if (warps_[w].state() != Warp::State::Ready)
@@ -59,10 +70,28 @@ std::optional<Fault> Cta::run(uint64_t index) {
     }
     if (!alive)
       return std::nullopt;
-    if (!progress) {
+    if (progress)
+      continue;
+    // Nothing can go on: now, at the latest, copies land; then waits may time out, as the hardware's do.
+    if (!bulk_.empty()) {
+      if (!land(options_.async == AsyncMode::Random ? random() % bulk_.size() : 0))
+        return fault_;
+      continue;
+    }
+    if (stalls_ < kStalls) {
+      const int before = ++stalls_;
+      wakeAll(0, /*timeout=*/true);
+      stalls_ = before;
+      bool woke = false;
+      for (const Warp &w : warps_)
+        woke |= w.state() == Warp::State::Ready;
+      if (woke)
+        continue;
+    }
+    {
       const Warp *waiting = nullptr;
       for (const Warp &w : warps_)
-        if (w.state() == Warp::State::AtBarrier && !waiting)
+        if (w.state() != Warp::State::Done && !waiting)
           waiting = &w;
       setFault(makeFault(FaultKind::Deadlock, "no warp can go on", waiting ? waiting->blockedPc() : 0,
                          waiting ? waiting->index() : -1, -1));
@@ -103,6 +132,9 @@ Fault Cta::makeFault(FaultKind kind, std::string message, uint32_t pc, int warp,
 
 std::string Cta::party(const char *verb, int thread, uint32_t pc) const {
   const Instruction &in = program_.code[pc];
+  if (thread >= clocks_.threads())
+    return std::string(verb) + " by the asynchronous copy at line " + std::to_string(in.at.line) + " '" +
+           std::string(in.text) + "'";
   return std::string(verb) + " by warp " + std::to_string(thread / int(kLanes)) + ", lane " +
          std::to_string(thread % int(kLanes)) + " at line " + std::to_string(in.at.line) + " '" +
          std::string(in.text) + "'";
@@ -133,6 +165,7 @@ void Cta::arrive(Warp &warp, uint32_t id, uint32_t threads, bool wait) {
   if (b.arrived & bit)
     return warp.fault(FaultKind::Barrier, "the warp arrives at barrier " + std::to_string(id) +
                                               " a second time before it is complete", -1);
+  event();
   b.threads = threads;
   b.arrived |= bit;
   for (uint32_t lane = 0; lane < kLanes; ++lane)
@@ -162,15 +195,91 @@ void Cta::completeIfFull(uint32_t id) {
   const View view = b.released.take();
   for (Warp &w : warps_)
     if (b.waiting >> w.index() & 1) {
-      for (uint32_t lane = 0; lane < kLanes; ++lane)
-        if (w.live() >> lane & 1)
-          clocks_.acquire(w.thread(lane), view, /*merge=*/false);
+      clocks_.acquire(w.thread(0), w.live(), view, /*merge=*/false);
       w.setState(Warp::State::Ready);
     }
   b = {};
 }
 
+// --- mbarriers and bulk copies ---------------------------------------------------------------------------------------
+
+int Cta::mbarrierAt(uint32_t offset) const {
+  for (size_t i = 0; i < mbarriers.size(); ++i)
+    if (mbarriers[i].valid && mbarriers[i].offset == offset)
+      return int(i);
+  return -1;
+}
+
+void Cta::settle(int index) {
+  event();
+  Mbarrier &b = mbarriers[size_t(index)];
+  if (b.pending || b.transactions)
+    return;
+  ++b.phases;
+  b.pending = b.expected;
+  b.released.set(clocks_.size() - 1, 0);
+  b.released.set(clocks_.barrier(index), b.phases);
+  b.completed = b.released.take();
+  b.released.clear();
+  wakeAll(index);
+}
+
+void Cta::wakeAll(int on, bool timeout) {
+  for (Warp &w : warps_)
+    w.wake(on, timeout);
+}
+
+void Cta::issue(BulkCopy copy) {
+  bulk_.push_back(std::move(copy));
+  event();
+  if (options_.async == AsyncMode::Eager)
+    (void)land(bulk_.size() - 1);
+}
+
+/// False after a fault.
+bool Cta::land(size_t which) {
+  const BulkCopy copy = std::move(bulk_[which]);
+  bulk_.erase(bulk_.begin() + long(which));
+  const int thread = copy.thread;
+  auto refuse = [&](FaultKind kind, std::string message, uint64_t address, Space space) {
+    Fault f = makeFault(kind, std::move(message), copy.pc, thread / int(kLanes), thread % int(kLanes));
+    f.address = address;
+    f.space = space;
+    setFault(std::move(f));
+    return false;
+  };
+  for (const BulkPiece &p : copy.pieces) {
+    if (!p.from) {
+      std::memset(shared_.data(p.to), 0, p.bytes);
+      continue;
+    }
+    const GlobalMemory::Allocation *a = memory_.find(p.from, p.bytes);
+    if (!a)
+      return refuse(FaultKind::OutOfBounds, "copies " + std::to_string(p.bytes) + " bytes from outside memory; " +
+                                                memory_.describe(p.from), p.from, Space::Global);
+    // What nothing has written arrives as it lies there (NaN): a kernel may load rows that it masks.
+    std::memcpy(shared_.data(p.to), a->data(p.from), p.bytes);
+  }
+  Mbarrier &b = mbarriers[size_t(copy.barrier)];
+  if (!b.valid)
+    return refuse(FaultKind::Barrier, "the mbarrier of the copy is gone when it lands", b.offset + kSharedBase, Space::Shared);
+  for (const BulkPiece &p : copy.pieces)
+    shared_.onBulkEnd(p.to, p.bytes, clocks_.barrier(copy.barrier), b.phases + 1, copy.pc);
+  b.transactions -= copy.total;
+  settle(copy.barrier);
+  return true;
+}
+
+int Cta::registersInUse() const {
+  int total = 0;
+  for (const Warp &w : warps_)
+    total += w.state() == Warp::State::Done ? 0 : w.registers * int(kLanes);
+  return total;
+}
+
 void Cta::warpExited() {
+  event();
+  wakeAll(LaneGroup::kWantsRegisters);
   for (uint32_t id = 0; id < barriers_.size(); ++id)
     if (barriers_[id].arrived && !barriers_[id].threads)
       completeIfFull(id);

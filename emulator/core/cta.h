@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 namespace flashplus::emu {
 
@@ -48,11 +49,39 @@ struct LaneGroup {
   uint32_t reconvergence = kNoTarget; ///< Here its lanes wait for the rest of `join`.
   int join = -1;                      ///< The group that it merges into.
   int parts = 0;                      ///< Join: groups still under way. 0: it runs (or is free if mask is 0).
+  int blocked = kRuns;                ///< mbarrier that it waits for, or one of these.
+  bool timed_out = false;             ///< Its wait may come back without success.
+
+  static constexpr int kRuns = -1, kWantsRegisters = -2;
+};
+
+/// An mbarrier object in shared memory.
+struct Mbarrier {
+  uint32_t offset = 0;
+  uint32_t expected = 0, pending = 0; ///< Arrivals: of a phase, and still to come in this one.
+  int64_t transactions = 0;           ///< Bytes announced and not yet copied.
+  uint32_t phases = 0;                ///< Complete.
+  bool valid = false, fenced = false; ///< Fenced: the asynchronous proxy may use it.
+  int init_thread = 0;
+  uint32_t init_clock = 0, init_pc = 0;
+  Released released;
+  View completed; ///< Of the last phase.
+};
+
+/// One row of a box of a cp.async.bulk.tensor, or padding, on its way.
+struct BulkPiece {
+  uint32_t to = 0, bytes = 0;
+  uint64_t from = 0; ///< 0: zeros
+};
+struct BulkCopy {
+  std::vector<BulkPiece> pieces;
+  uint32_t total = 0, pc = 0;
+  int barrier = -1, thread = 0;
 };
 
 class Warp {
 public:
-  enum class State : uint8_t { Ready, AtBarrier, Done };
+  enum class State : uint8_t { Ready, AtBarrier, Blocked, Done };
 
   Warp(Cta &cta, const Program &program, int index, uint32_t lanes);
   void start();
@@ -134,6 +163,28 @@ public:
   void branch(const Instruction &in, uint32_t taken);
   void exitLanes(uint32_t mask);
 
+  // Waits that the group repeats until they succeed.
+  void block(int on) { groups_[size_t(current_)].blocked = on, repeats_ = true; }
+  bool takeTimeout() { return std::exchange(groups_[size_t(current_)].timed_out, false); }
+  /// Lets groups that wait for `on` try again; with `timeout`, all, and they may fail.
+  void wake(int on, bool timeout);
+  void yield() { yields_ = true; }
+
+  // wgmma: registers in flight. `busy` is the group that a register belongs to, 0 if none.
+  struct Flight {
+    uint32_t accumulator = 0, operand = 0;
+  };
+  Flight &flight(const Operand &o) { return flights_[o.reg]; }
+  uint64_t lastWrite(const Operand &o) const { return last_write_[o.reg]; }
+  bool isWritten(const Operand &o, uint32_t mask) const { return (mask & ~written_[o.reg]) == 0; }
+  std::string registerName(const Operand &o) const { return program_.registers[o.reg].name; }
+  uint32_t wgmma_committed = 0, wgmma_waited = 0;
+  bool wgmma_open = false; ///< Something was issued since the last commit.
+  uint64_t fence_step = 0; ///< When the last wgmma.fence ran; 0: never.
+  uint64_t stepNumber() const { return step_; }
+  void landGroups(uint32_t up_to);
+  int registers = 0; ///< A thread's, as setmaxnreg has it.
+
   uint8_t *localMemory(uint32_t lane) { return local_.get() + size_t(lane) * program_.local_bytes; }
   uint8_t *localWritten(uint32_t lane) {
     return local_.get() + (size_t(lane) + kLanes) * program_.local_bytes;
@@ -164,7 +215,11 @@ private:
   std::vector<LaneGroup> groups_;
   int current_ = 0;
   uint32_t pc_ = 0, next_ = 0, blocked_pc_ = 0;
-  bool moved_ = false;
+  bool moved_ = false, repeats_ = false, yields_ = false;
+  std::vector<Flight> flights_;
+  std::vector<uint64_t> last_write_; ///< Step of the last write by anything but a wgmma.
+  uint64_t step_ = 1;
+  bool checkFlights(const Instruction &in);
   State state_ = State::Ready;
   int barrier_ = -1;
 };
@@ -203,7 +258,19 @@ public:
   void arrive(Warp &warp, uint32_t id, uint32_t threads, bool wait);
   void warpExited();
 
+  // mbarriers and what completes on them
+  std::vector<Mbarrier> mbarriers;
+  /// The object at `offset` in shared memory; -1 if there is none.
+  int mbarrierAt(uint32_t offset) const;
+  /// After a change of its counts: completes the phase if they are all zero.
+  void settle(int barrier);
+  void issue(BulkCopy copy);
+  void event() { stalls_ = 0; }
+  void wakeAll(int on, bool timeout = false);
+  int registersInUse() const;
+
 private:
+  bool land(size_t which);
   struct NamedBarrier {
     uint32_t threads = 0; ///< Expected; 0: all.
     uint32_t arrived = 0, waiting = 0; ///< Warps, a bit each.
@@ -224,6 +291,8 @@ private:
   std::array<uint32_t, 3> ctaid_{};
   std::optional<Fault> fault_;
   uint64_t steps_ = 0, random_ = 1;
+  std::vector<BulkCopy> bulk_;
+  int stalls_ = 0; ///< Rounds in which nothing could go on.
 };
 
 } // namespace flashplus::emu

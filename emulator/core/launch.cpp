@@ -11,7 +11,7 @@ const char *opClassName(OpClass c) {
   constexpr const char *kNames[kOpClasses] = {
       "control",     "integer",       "float",        "special function", "convert",     "move",   "global load",
       "global store", "shared load",  "shared store", "parameter load",   "local memory", "async copy", "matrix",
-      "barrier",     "lane exchange", "atomic",       "other"};
+      "wgmma",       "barrier",     "lane exchange", "atomic",       "other"};
   return kNames[size_t(c)];
 }
 

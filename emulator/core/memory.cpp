@@ -83,7 +83,7 @@ void SharedMemory::reset(uint32_t bytes, int warps, const Clocks &clocks) {
   data_.assign(bytes, 0xff);
   const size_t words = (bytes + 3) / 4;
   writes_.assign(words, {});
-  reads_.assign(words * size_t(warps) * 2, {});
+  reads_.assign(words * size_t(warps) * kReads, {});
 }
 
 uint8_t SharedMemory::byteMask(uint32_t offset, uint32_t word, uint32_t bytes) {
@@ -116,7 +116,7 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
       return false;
     }
     w.read = 1;
-    Read *reads = &reads_[(size_t(word) * size_t(warps_) + size_t(who.thread / 32)) * 2];
+    Read *reads = readsOf(word) + who.thread / 32 * kReads;
     const uint32_t lane = uint32_t(who.thread % 32);
     if (reads[0].clock && reads[0].lane != lane)
       reads[1] = reads[0];
@@ -146,16 +146,20 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
   }
   if (!w.read)
     return true;
-  Read *reads = &reads_[size_t(word) * size_t(warps_) * 2];
-  for (int i = 0; i < warps_ * 2; ++i) {
-    const int thread = i / 2 * 32 + int(reads[i].lane);
-    if (reads[i].clock && !clocks_->seen(who.thread, thread, reads[i].clock)) {
-      problem = {FaultKind::Race, "overwrites what another thread reads, with nothing to order the two", "read", thread,
-                 reads[i].pc, word * 4};
+  Read *reads = readsOf(word);
+  for (int i = 0; i < warps_ * kReads; ++i) {
+    const int warp = i / kReads;
+    const bool group = i % kReads == 2;
+    const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
+    if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
+      problem = {FaultKind::Race,
+                 group ? "overwrites what a wgmma reads that has not been waited for"
+                       : "overwrites what another thread reads, with nothing to order the two",
+                 "read", group ? warp * 32 : int(component), reads[i].pc, word * 4};
       return false;
     }
   }
-  std::fill(reads, reads + warps_ * 2, Read{}); // all before this write: whoever sees it has seen them
+  std::fill(reads, reads + warps_ * kReads, Read{}); // all before this write: whoever sees it has seen them
   w.read = 0;
   return true;
 }
@@ -172,6 +176,7 @@ bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool a
     w.written |= mask;
     w.thread = uint16_t(who.thread);
     w.clock = clocks_->own(who.thread);
+    w.bulk = 0;
     // After a plain store of its own, a thread's atomic still counts as that store: others race with it.
     if (atomic && same && was_written && !w.atomic)
       continue;
@@ -197,6 +202,62 @@ void SharedMemory::onAsyncEnd(uint32_t offset, uint32_t bytes, Accessor who) {
     w.thread = uint16_t(who.thread);
     w.pc = who.pc;
   }
+}
+
+bool SharedMemory::onBulkBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    const Write &w = writes_[word];
+    if (w.clock && !w.bulk && !w.pending && int(w.thread) < clocks_->threads() &&
+        !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
+      problem = other(w, word, FaultKind::Race, "copies over what was stored without a fence.proxy.async", "written");
+      return false;
+    }
+  }
+  return onAsyncBegin(offset, bytes, who, problem);
+}
+
+void SharedMemory::onBulkEnd(uint32_t offset, uint32_t bytes, size_t component, uint32_t clock, uint32_t pc) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    Write &w = writes_[word];
+    w.pending = 0;
+    w.bulk = 1;
+    w.thread = uint16_t(component);
+    w.clock = clock;
+    w.pc = pc;
+  }
+}
+
+bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group, SharedProblem &problem) {
+  const int warp = who.thread / 32;
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
+    Write &w = writes_[word];
+    const uint8_t mask = byteMask(offset, word, bytes);
+    if (w.pending) {
+      problem = other(w, word, FaultKind::AsyncPending, "reads what an asynchronous copy has not been waited for",
+                      "copied");
+      return false;
+    }
+    if ((w.written & mask) != mask) {
+      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+      problem.thread = -1;
+      return false;
+    }
+    if (!clocks_->seen(who.thread, w.thread, w.clock)) {
+      problem = other(w, word, FaultKind::Race, "reads what another thread wrote, with nothing to order the two",
+                      "written");
+      return false;
+    }
+    if (!w.bulk && int(w.thread) < clocks_->threads() && !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
+      problem = other(w, word, FaultKind::Race, "reads through the asynchronous proxy what was stored without a "
+                                                "fence.proxy.async", "written");
+      return false;
+    }
+    w.read = 1;
+    Read &read = readsOf(word)[warp * kReads + 2];
+    read.clock = group;
+    read.pc = who.pc;
+  }
+  return true;
 }
 
 } // namespace flashplus::emu

@@ -52,7 +52,7 @@ struct SharedProblem {
   FaultKind kind = FaultKind::Race;
   const char *message = nullptr; ///< Null: no problem.
   const char *verb = "written";  ///< What the other party did.
-  int thread = -1;               ///< The other party.
+  int thread = -1;               ///< The other party; past the threads: an asynchronous operation.
   uint32_t pc = 0;
   uint32_t address = 0; ///< Word.
 };
@@ -70,27 +70,35 @@ public:
   bool onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool atomic, SharedProblem &problem);
   /// An asynchronous copy into the range begins: nobody may touch it before onAsyncEnd.
   bool onAsyncBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem);
+  /// As above for the asynchronous proxy (cp.async.bulk): writes of the generic proxy must have been fenced.
+  bool onBulkBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem);
   /// The copy has landed and `who` has waited for it: as if `who` wrote now.
   void onAsyncEnd(uint32_t offset, uint32_t bytes, Accessor who);
+  /// The copy has landed; who sees `component` at `clock` may touch it.
+  void onBulkEnd(uint32_t offset, uint32_t bytes, size_t component, uint32_t clock, uint32_t pc);
+  /// A wgmma of warp `who.thread / 32` reads it through the asynchronous proxy, as part of the group `group`.
+  bool onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group, SharedProblem &problem);
 
 private:
   struct Write {
     uint32_t clock = 0, pc = 0;
-    uint16_t thread = 0;
+    uint16_t thread = 0; ///< A component of Clocks.
     uint8_t bytes = 0; ///< Of the last write: a bit a byte.
-    uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, read : 1 = 0;
+    uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, read : 1 = 0, bulk : 1 = 0;
   };
   struct Read {
     uint32_t clock = 0; ///< 0: none.
     uint32_t pc : 27 = 0, lane : 5 = 0;
   };
   static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
+  static constexpr int kReads = 3;
+  Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
   bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
   SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message, const char *verb) const;
 
   std::vector<uint8_t> data_;
   std::vector<Write> writes_;
-  std::vector<Read> reads_; ///< [word][warp][2]: the last, and the last of another lane.
+  std::vector<Read> reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
   int warps_ = 0;
   const Clocks *clocks_ = nullptr;
 };

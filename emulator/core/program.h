@@ -44,7 +44,7 @@ struct RegisterInfo {
 /// What an instruction is to the statistics.
 enum class OpClass : uint8_t {
   Control, Integer, Float, Special, Convert, Move, GlobalLoad, GlobalStore, SharedLoad, SharedStore, ParamLoad,
-  LocalMemory, AsyncCopy, Matrix, Barrier, Exchange, Atomic, Other,
+  LocalMemory, AsyncCopy, Matrix, Wgmma, Barrier, Exchange, Atomic, Other,
 };
 inline constexpr int kOpClasses = int(OpClass::Other) + 1;
 const char *opClassName(OpClass c);

@@ -7,7 +7,8 @@ Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
     : cta_(cta), program_(program), index_(index), lanes_(lanes),
       file_(new uint8_t[program.register_file_bytes]()),
       local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
-      written_(program.registers.size()), partly_(program.registers.size()) {}
+      written_(program.registers.size()), partly_(program.registers.size()), flights_(program.registers.size()),
+      last_write_(program.registers.size()) {}
 
 void Warp::start() {
   std::fill(written_.begin(), written_.end(), 0);
@@ -23,6 +24,12 @@ void Warp::start() {
   barrier_ = -1;
   copies.clear();
   committed.fill(0);
+  std::fill(flights_.begin(), flights_.end(), Flight{});
+  std::fill(last_write_.begin(), last_write_.end(), 0);
+  wgmma_committed = wgmma_waited = 0;
+  wgmma_open = false;
+  fence_step = 0;
+  step_ = 1;
 }
 
 void Warp::fillConstants() {
@@ -236,10 +243,46 @@ void Warp::pickGroup() {
   int best = -1;
   for (size_t i = 0; i < groups_.size(); ++i) {
     const LaneGroup &g = groups_[i];
-    if (g.mask && g.parts == 0 && (best < 0 || g.pc < groups_[size_t(best)].pc))
+    if (g.mask && g.parts == 0 && g.blocked == LaneGroup::kRuns &&
+        (best < 0 || g.pc < groups_[size_t(best)].pc))
       best = int(i);
   }
   current_ = best < 0 ? 0 : best;
+  if (best < 0 && state_ == State::Ready)
+    state_ = State::Blocked;
+}
+
+void Warp::wake(int on, bool timeout) {
+  for (LaneGroup &g : groups_)
+    if (g.mask && g.parts == 0 && g.blocked != LaneGroup::kRuns && (timeout || g.blocked == on)) {
+      g.timed_out = timeout && g.blocked != LaneGroup::kWantsRegisters;
+      g.blocked = LaneGroup::kRuns;
+      if (state_ == State::Blocked)
+        state_ = State::Ready;
+    }
+}
+
+// --- wgmma ---------------------------------------------------------------------------------------------------------
+
+/// Nothing but another wgmma may touch what one in flight writes, and nothing may write what it reads. A copy of an
+/// accumulator is no use of it (ptxas makes no instruction of it): the copy is in flight too.
+bool Warp::checkFlights(const Instruction &in) {
+  for (int i = 0; i < in.sources; ++i)
+    if (flights_[in.src(i).reg].accumulator > wgmma_waited && !in.moves) {
+      fault(FaultKind::AsyncPending, "reads register " + program_.registers[in.src(i).reg].name +
+                                         ", the accumulator of a wgmma that has not been waited for", -1);
+      return false;
+    }
+  for (int i = 0; i < in.destinations; ++i) {
+    const Flight &f = flights_[in.dst(i).reg];
+    if (std::max(f.accumulator, f.operand) > wgmma_waited) {
+      fault(FaultKind::AsyncPending, "writes register " + program_.registers[in.dst(i).reg].name +
+                                         ", which a wgmma that has not been waited for " +
+                                         (f.accumulator > wgmma_waited ? "accumulates in" : "reads"), -1);
+      return false;
+    }
+  }
+  return true;
 }
 
 // --- execution -----------------------------------------------------------------------------------------------------
@@ -306,9 +349,25 @@ void Warp::run(uint64_t steps) {
       }
       if (!in.moves && !checkSources(in, mask))
         return;
+      const bool flying = wgmma_open || wgmma_committed > wgmma_waited;
+      if (flying && in.op_class != OpClass::Wgmma && !checkFlights(in))
+        return;
+      ++step_;
       in.run(*this, in, mask);
       if (cta_.faulted())
         return;
+      if (repeats_) { // a wait without success: the same instruction again, later
+        repeats_ = false;
+        pickGroup();
+        pc_ = groups_[size_t(current_)].pc;
+        continue;
+      }
+      if (in.op_class != OpClass::Wgmma)
+        for (int i = 0; i < in.destinations; ++i) {
+          last_write_[in.dst(i).reg] = step_;
+          if (in.moves && flying)
+            flights_[in.dst(i).reg] = {flights_[in.src(0).reg].accumulator, 0};
+        }
       if (!in.moves)
         for (int i = 0; i < in.destinations; ++i)
           written_[in.dst(i).reg] |= mask;
@@ -316,6 +375,8 @@ void Warp::run(uint64_t steps) {
     if (!moved_)
       moveTo(current_, next_);
     if (state_ == State::Done)
+      return;
+    if (std::exchange(yields_, false))
       return;
     const LaneGroup &g = groups_[size_t(current_)];
     if (moved_ || g.mask == 0 || g.parts)
@@ -333,6 +394,14 @@ std::string Warp::describe() const {
   for (const LaneGroup &g : groups_) {
     if (!g.mask || g.parts)
       continue;
+    if (g.blocked >= 0) {
+      const Mbarrier &b = cta_.mbarriers[size_t(g.blocked)];
+      out += " waits for phase " + std::to_string(b.phases + 1) + " of the mbarrier at " +
+             std::to_string(b.offset + kSharedBase) + " (" + std::to_string(b.pending) + " of " +
+             std::to_string(b.expected) + " arrivals and " + std::to_string(b.transactions) + " bytes to come)";
+    } else if (g.blocked == LaneGroup::kWantsRegisters) {
+      out += " waits for registers";
+    }
     const Instruction &in = program_.code[state_ == State::AtBarrier ? blocked_pc_ : g.pc];
     out += (g.mask == live_ ? " at line " : ", " + std::to_string(std::popcount(g.mask)) + " lanes at line ") +
            std::to_string(in.at.line);

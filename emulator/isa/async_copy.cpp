@@ -2,6 +2,7 @@
 // cp.async and its groups. What lands when is chosen by AsyncMode; whatever the mode, until its thread has waited for a
 // copy nobody may touch its destination, and until something orders the wait before them, other threads neither.
 #include "emulator/isa/access.h"
+#include "emulator/isa/bulk_copy.h"
 #include "emulator/isa/builder.h"
 #include "emulator/core/windows.h"
 
@@ -108,6 +109,8 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
 
 void decodeCpAsync(Builder &b) {
   b.require("async");
+  if (b.take("bulk"))
+    return decodeBulk(b);
   if (b.take("commit_group")) {
     b.wantOperands(0);
     b.out.run = runCommit;

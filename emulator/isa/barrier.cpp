@@ -48,10 +48,7 @@ void runWarpSync(Warp &w, const Instruction &in, uint32_t mask) {
                      int(lane));
     w.cta().clocks().release(w.thread(lane), released);
   }
-  const View view = released.take();
-  for (uint32_t lane = 0; lane < kLanes; ++lane)
-    if (mask >> lane & 1)
-      w.cta().clocks().acquire(w.thread(lane), view, /*merge=*/false);
+  w.cta().clocks().acquire(w.thread(0), mask, released.take(), /*merge=*/false);
 }
 
 void decodeBar(Builder &b) {

@@ -101,5 +101,7 @@ void addAsyncCopy(OpcodeTable &table);
 void addMatrix(OpcodeTable &table);
 void addExchange(OpcodeTable &table);
 void addBarrier(OpcodeTable &table);
+void addMbarrier(OpcodeTable &table);
+void addWgmma(OpcodeTable &table);
 
 } // namespace flashplus::emu

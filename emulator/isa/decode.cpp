@@ -59,6 +59,8 @@ const OpcodeTable &opcodes() {
     addMatrix(t);
     addExchange(t);
     addBarrier(t);
+    addMbarrier(t);
+    addWgmma(t);
     return t;
   }();
   return table;

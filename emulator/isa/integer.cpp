@@ -32,6 +32,10 @@ template <class T> Handler binaryHandler(IntegerOp op) {
     return lanewise<[](T a, T b) { return a < b ? a : b; }, T, T, T>;
   case IntegerOp::Max:
     return lanewise<[](T a, T b) { return a > b ? a : b; }, T, T, T>;
+  case IntegerOp::MinRelu: // not below 0
+    return lanewise<[](T a, T b) { return std::max(a < b ? a : b, T(0)); }, T, T, T>;
+  case IntegerOp::MaxRelu:
+    return lanewise<[](T a, T b) { return std::max(a > b ? a : b, T(0)); }, T, T, T>;
   case IntegerOp::And:
     return lanewise<[](T a, T b) { return T(a & b); }, T, T, T>;
   case IntegerOp::Or:
@@ -274,6 +278,12 @@ template <IntegerOp Op> void decodeShift(Builder &b) {
 } // namespace
 
 void decodeInteger(Builder &b, IntegerOp op, size_t sources) {
+  const bool relu = (op == IntegerOp::Min || op == IntegerOp::Max) && b.take("relu");
+  if (relu) {
+    op = op == IntegerOp::Min ? IntegerOp::MinRelu : IntegerOp::MaxRelu;
+    if (b.lastType() != Type::S32)
+      b.fail(std::string(b.ast().opcode) + ".relu exists for .s32");
+  }
   const Type type = b.type();
   b.wantOperands(sources + 1);
   const bool signed_only = op == IntegerOp::Neg || op == IntegerOp::Abs;

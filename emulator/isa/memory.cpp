@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // ld and st of all spaces, prefetches, fences.
 #include "emulator/isa/access.h"
+#include "emulator/isa/bulk_copy.h"
 #include "emulator/isa/builder.h"
 
 namespace flashplus::emu {
@@ -113,6 +114,8 @@ template <bool Load> void decodeAccess(Builder &b) {
 void runNothing(Warp &, const Instruction &, uint32_t) {}
 
 void decodePrefetch(Builder &b) {
+  if (b.take("tensormap"))
+    return decodePrefetchMap(b);
   const Space space = b.space();
   b.takeOneOf({"L1", "L2", "L2::evict_last", "L2::evict_normal"});
   b.wantOperands(1);
@@ -130,6 +133,21 @@ void decodeMembar(Builder &b) {
 }
 
 void decodeFence(Builder &b) {
+  b.out.op_class = OpClass::Barrier;
+  if (b.take("proxy")) {
+    b.require("async");
+    (void)b.takeAny({"shared::cta", "global", "shared::cluster"});
+    b.wantOperands(0);
+    b.out.run = runProxyFence;
+    return;
+  }
+  if (b.take("mbarrier_init")) {
+    b.require("release");
+    b.require("cluster");
+    b.wantOperands(0);
+    b.out.run = runBarrierInitFence;
+    return;
+  }
   (void)b.takeAny({"sc", "acq_rel", "acquire", "release"});
   b.takeOneOf({"cta", "cluster", "gpu", "sys"});
   b.wantOperands(0);

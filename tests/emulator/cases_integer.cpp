@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/emulator/cases.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace flashplus::emu::test {
@@ -43,6 +44,11 @@ void addBinary(std::vector<Case> &cases, const Binary &b, int result_bits = 0) {
     return uint64_t(f(x, y));
   };
   cases.push_back(elementwise(e));
+  Case &c = cases.back();
+  if (c.name.find("relu") != std::string::npos) { // of sm_90 on
+    c.least_chip = 90;
+    c.ptx.replace(c.ptx.find(".target sm_80"), 13, ".target sm_90");
+  }
 }
 
 
@@ -70,6 +76,8 @@ void addIntegerCases(std::vector<Case> &cases) {
            {"mul.hi.u64", false, 64, high64}, {"mul.hi.s64", true, 64, high64},
            {"min.s32", true, 32, min}, {"min.u32", false, 32, min}, {"min.s64", true, 64, min}, {"min.u16", false, 16, min},
            {"max.s32", true, 32, max}, {"max.u32", false, 32, max}, {"max.u64", false, 64, max}, {"max.s16", true, 16, max},
+           {"min.relu.s32", true, 32, [](i128 a, i128 b) { return std::max<i128>(std::min(a, b), 0); }},
+           {"max.relu.s32", true, 32, [](i128 a, i128 b) { return std::max({a, b, i128(0)}); }},
            {"and.b16", false, 16, [](i128 a, i128 b) { return a & b; }},
            {"and.b32", false, 32, [](i128 a, i128 b) { return a & b; }},
            {"or.b32", false, 32, [](i128 a, i128 b) { return a | b; }},

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// cp.async.bulk.tensor from global to shared memory (TMA), tiled mode.
+#include "emulator/core/tensor_map.h"
+#include "emulator/core/windows.h"
+#include "emulator/isa/access.h"
+#include "emulator/isa/builder.h"
+#include "emulator/isa/bulk_copy.h"
+
+#include <algorithm>
+
+namespace flashplus::emu {
+namespace {
+
+/// The map at a generic address; false after a fault.
+bool readMap(Warp &w, uint64_t address, uint32_t lane, TensorMapContents &map) {
+  const uint8_t *at = access(w, Space::Generic, address, 128, 64, lane, AccessKind::Read);
+  if (!at)
+    return false;
+  std::memcpy(&map, at, sizeof map);
+  if (map.magic != TensorMapContents::kMagic || map.rank < 1 || map.rank > 5) {
+    w.fault(FaultKind::Launch, "there is no tensor map", int(lane), address);
+    return false;
+  }
+  return true;
+}
+
+/// The box's pieces: runs of bytes that are contiguous on both sides, 16 bytes when swizzled. `zero` marks padding.
+void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, BulkCopy &copy) {
+  const uint32_t row_bytes = m.box[0] * m.element_bytes;
+  const uint32_t piece = m.swizzle_bytes ? 16 : row_bytes;
+  uint64_t rows = 1;
+  for (int d = 1; d < m.rank; ++d)
+    rows *= m.box[d];
+  for (uint64_t row = 0; row < rows; ++row) {
+    uint64_t rest = row, from = m.address;
+    bool inside = true;
+    for (int d = 1; d < m.rank; ++d) {
+      const int64_t at = start[d] + int64_t(rest % m.box[d]);
+      rest /= m.box[d];
+      inside &= at >= 0 && uint64_t(at) < m.extent[d];
+      from += uint64_t(at) * m.stride[d - 1];
+    }
+    for (uint32_t byte = 0; byte < row_bytes; byte += piece) {
+      const uint32_t end = std::min(byte + piece, row_bytes);
+      // Columns outside are zeros one element at a time.
+      const int64_t first = start[0] * m.element_bytes + byte, last = start[0] * m.element_bytes + int64_t(end);
+      const int64_t limit = int64_t(m.extent[0]) * m.element_bytes;
+      const uint32_t target = swizzled(to + uint32_t(row) * row_bytes + byte, m.swizzle_bytes) - kSharedBase;
+      const int64_t lo = std::clamp<int64_t>(first, 0, limit), hi = std::clamp<int64_t>(last, 0, limit);
+      if (!inside || lo >= hi) {
+        copy.pieces.push_back({target, end - byte, 0});
+        continue;
+      }
+      if (lo > first)
+        copy.pieces.push_back({target, uint32_t(lo - first), 0});
+      copy.pieces.push_back({target + uint32_t(lo - first), uint32_t(hi - lo), from + uint64_t(lo)});
+      if (hi < last)
+        copy.pieces.push_back({target + uint32_t(hi - first), uint32_t(last - hi), 0});
+    }
+  }
+  copy.total = uint32_t(rows) * row_bytes;
+}
+
+void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
+  Cta &cta = w.cta();
+  uint64_t to[kLanes], map_at[kLanes], barrier[kLanes];
+  w.widen(in.src(0), to);
+  w.widen(in.src(1), map_at);
+  w.widen(in.src(2), barrier);
+  const int rank = in.elements;
+  Statistics &s = cta.statistics();
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    if (!(mask >> lane & 1))
+      continue;
+    TensorMapContents map;
+    if (!readMap(w, map_at[lane], lane, map))
+      return;
+    if (map.rank != rank)
+      return w.fault(FaultKind::Launch, "a copy of " + std::to_string(rank) + " dimensions with a map of " +
+                                            std::to_string(map.rank), int(lane));
+    const uint32_t align = map.swizzle_bytes == 128 ? 1024 : map.swizzle_bytes == 64 ? 512 : map.swizzle_bytes == 32 ? 256 : 128;
+    if (to[lane] % align)
+      return w.fault(FaultKind::Misaligned, "a tile with this swizzle lies at a multiple of " + std::to_string(align),
+                     int(lane), to[lane], Space::Shared);
+    int64_t start[5] = {};
+    for (int d = 0; d < rank; ++d)
+      start[d] = int32_t(w.lanes<uint32_t>(in.src(3 + d))[lane]);
+    BulkCopy copy;
+    copy.pc = w.pc();
+    copy.thread = w.thread(lane);
+    cutBox(map, start, uint32_t(to[lane]), copy);
+    const uint64_t offset = to[lane] - kSharedBase;
+    if (to[lane] < kSharedBase || offset + copy.total > cta.shared().bytes())
+      return w.fault(FaultKind::OutOfBounds, "copies " + std::to_string(copy.total) + " bytes outside shared memory; the CTA has " +
+                                                 std::to_string(cta.shared().bytes()) + " bytes from " + std::to_string(kSharedBase),
+                     int(lane), to[lane], Space::Shared);
+    copy.barrier = barrier[lane] < kSharedBase ? -1 : cta.mbarrierAt(uint32_t(barrier[lane] - kSharedBase));
+    if (copy.barrier < 0)
+      return w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), barrier[lane], Space::Shared);
+    const Mbarrier &b = cta.mbarriers[size_t(copy.barrier)];
+    if (!b.fenced)
+      return w.fault(FaultKind::Race, "a copy uses an mbarrier that no fence.mbarrier_init or fence.proxy.async has made visible "
+                                      "to the asynchronous proxy", int(lane), barrier[lane], Space::Shared,
+                     cta.party("initialised", b.init_thread, b.init_pc));
+    SharedProblem problem;
+    if (!cta.shared().onBulkBegin(uint32_t(offset), copy.total, {w.thread(lane), w.pc()}, problem))
+      return w.fault(problem, int(lane));
+    s.global_read += copy.total;
+    s.global_sectors_read += copy.total / 32;
+    s.shared_written += copy.total;
+    s.by_pc[w.pc()].wavefronts += (copy.total + 127) / 128;
+    cta.issue(std::move(copy));
+  }
+}
+
+void runPrefetchMap(Warp &w, const Instruction &in, uint32_t mask) {
+  uint64_t at[kLanes];
+  addresses(w, in, 0, at);
+  TensorMapContents map;
+  for (uint32_t lane = 0; lane < kLanes; ++lane)
+    if ((mask >> lane & 1) && !readMap(w, at[lane], lane, map))
+      return;
+}
+
+} // namespace
+
+/// From behind "cp.async.bulk".
+void decodeBulk(Builder &b) {
+  if (!b.take("tensor"))
+    b.fail("cp.async.bulk is modelled for tensors");
+  const int rank = b.takeOneOf({"1d", "2d", "3d", "4d", "5d"}) + 1;
+  b.takeOneOf({"shared::cluster", "shared::cta"});
+  b.require("global");
+  (void)b.take("tile");
+  b.require("mbarrier::complete_tx::bytes");
+  const bool hint = b.take("L2::cache_hint");
+  b.wantOperands(hint ? 4 : 3);
+  b.address(0, Space::Shared);
+  if (b.out.immediate)
+    b.fail("cp.async.bulk: an offset in the address is not modelled");
+  const OperandAst &map = b.operand(1);
+  if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 || map.elements[1].kind != OperandAst::Kind::Vector ||
+      map.elements[1].elements.size() != size_t(rank) || map.offset)
+    b.fail(map.at, "cp.async.bulk: expected [map, {" + std::to_string(rank) + " coordinates}]");
+  b.src(map.elements[0], Type::B64);
+  b.address(2, Space::Shared);
+  for (const OperandAst &c : map.elements[1].elements)
+    b.src(c, Type::S32);
+  if (hint)
+    b.src(3, Type::B64);
+  b.out.elements = uint8_t(rank);
+  b.out.run = runTensorLoad;
+  b.out.op_class = OpClass::AsyncCopy;
+}
+
+void decodePrefetchMap(Builder &b) {
+  b.wantOperands(1);
+  b.address(0, Space::Generic);
+  b.out.run = runPrefetchMap;
+}
+
+} // namespace flashplus::emu
