@@ -2,9 +2,9 @@
 // Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report the loss,
 // or the instruction is redundant; which ones are is listed here, so that a new one shows.
 #include "tests/emulator/attention.h"
+#include "tests/emulator/mutants.h"
 
 #include <doctest/doctest.h>
-#include <map>
 #include <set>
 
 using namespace flashplus;
@@ -12,24 +12,6 @@ using namespace flashplus::emu;
 using namespace flashplus::emu::test;
 
 namespace {
-
-struct Line {
-  size_t begin, end; ///< In the text, the newline included.
-  std::string opcode;
-};
-
-std::vector<Line> synchronisations(const std::string &ptx) {
-  std::vector<Line> lines;
-  for (size_t at = 0; at < ptx.size();) {
-    const size_t end = std::min(ptx.find('\n', at), ptx.size() - 1) + 1;
-    const size_t first = ptx.find_first_not_of(" \t", at);
-    for (const char *opcode : {"bar.sync", "bar.warp.sync", "cp.async.commit_group", "cp.async.wait_group"})
-      if (ptx.compare(first, std::string(opcode).size(), opcode) == 0)
-        lines.push_back({at, end, opcode});
-    at = end;
-  }
-  return lines;
-}
 
 const Shape kShapes[] = {
     {.name = "d64", .seqlen_q = 150, .seqlen_k = 200, .window_right = 0},
@@ -54,16 +36,15 @@ const std::set<std::string> kRedundant = {
 
 TEST_CASE("no synchronisation of the sm_80 kernels can be left out unseen") {
   std::set<std::string> unseen;
-  size_t mutants = 0;
+  size_t count = 0;
   for (const Shape &shape : kShapes) {
     const Compiled original = compile(shape);
     REQUIRE(original.error == "");
-    std::map<std::string, int> numbers;
-    for (const Line &line : synchronisations(original.ptx[0])) {
-      const std::string name = shape.name + ": " + line.opcode + " " + std::to_string(numbers[line.opcode]++);
+    for (const Mutant &m : mutants(original.ptx[0])) {
+      const std::string name = shape.name + ": " + m.name;
       Compiled mutant = original;
-      mutant.ptx[0].erase(line.begin, line.end - line.begin);
-      ++mutants;
+      mutant.ptx[0] = m.ptx;
+      ++count;
       bool seen = false;
       std::string how;
       for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Random}) {
@@ -81,9 +62,9 @@ TEST_CASE("no synchronisation of the sm_80 kernels can be left out unseen") {
       CHECK(seen == !kRedundant.contains(name));
     }
   }
-  CHECK(mutants > 30);
+  CHECK(count > 30);
   std::string list;
   for (const std::string &name : unseen)
     list += "\n  " + name;
-  MESSAGE(mutants << " mutants, unseen:" << list);
+  MESSAGE(count << " mutants, unseen:" << list);
 }
