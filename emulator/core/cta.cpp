@@ -273,13 +273,12 @@ bool Cta::land(size_t which) {
 int Cta::registersInUse() const {
   int total = 0;
   for (const Warp &w : warps_)
-    total += w.state() == Warp::State::Done ? 0 : w.registers * int(kLanes);
+    total += w.registers * int(kLanes); // what a warp that has exited had is nobody else's
   return total;
 }
 
 void Cta::warpExited() {
   event();
-  wakeAll(LaneGroup::kWantsRegisters);
   for (uint32_t id = 0; id < barriers_.size(); ++id)
     if (barriers_[id].arrived && !barriers_[id].threads)
       completeIfFull(id);

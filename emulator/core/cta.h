@@ -164,7 +164,7 @@ public:
   void exitLanes(uint32_t mask);
 
   // Waits that the group repeats until they succeed.
-  void block(int on) { groups_[size_t(current_)].blocked = on, repeats_ = true; }
+  void block(int on) { groups_[size_t(current_)].blocked = on, repeats_ = true, blocked_pc_ = pc_; }
   bool takeTimeout() { return std::exchange(groups_[size_t(current_)].timed_out, false); }
   /// Lets groups that wait for `on` try again; with `timeout`, all, and they may fail.
   void wake(int on, bool timeout);
@@ -175,7 +175,7 @@ public:
     uint32_t accumulator = 0, operand = 0;
   };
   Flight &flight(const Operand &o) { return flights_[o.reg]; }
-  uint64_t lastWrite(const Operand &o) const { return last_write_[o.reg]; }
+  uint64_t lastAccess(const Operand &o) const { return last_access_[o.reg]; }
   bool isWritten(const Operand &o, uint32_t mask) const { return (mask & ~written_[o.reg]) == 0; }
   std::string registerName(const Operand &o) const { return program_.registers[o.reg].name; }
   uint32_t wgmma_committed = 0, wgmma_waited = 0;
@@ -217,7 +217,7 @@ private:
   uint32_t pc_ = 0, next_ = 0, blocked_pc_ = 0;
   bool moved_ = false, repeats_ = false, yields_ = false;
   std::vector<Flight> flights_;
-  std::vector<uint64_t> last_write_; ///< Step of the last write by anything but a wgmma.
+  std::vector<uint64_t> last_access_; ///< Step of the last access by anything but a wgmma.
   uint64_t step_ = 1;
   bool checkFlights(const Instruction &in);
   State state_ = State::Ready;

@@ -100,6 +100,7 @@ struct Program {
   std::vector<uint8_t> const_data, const_written;
   uint32_t required_threads[3] = {0, 0, 0}, max_threads[3] = {0, 0, 0}, cluster[3] = {1, 1, 1};
   int max_registers = 0, min_ctas = 0;
+  bool has_wgmma = false;
 
   Program() = default;
   Program(const Program &) = delete;

@@ -8,7 +8,7 @@ Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
       file_(new uint8_t[program.register_file_bytes]()),
       local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
       written_(program.registers.size()), partly_(program.registers.size()), flights_(program.registers.size()),
-      last_write_(program.registers.size()) {}
+      last_access_(program.registers.size()) {}
 
 void Warp::start() {
   std::fill(written_.begin(), written_.end(), 0);
@@ -25,7 +25,7 @@ void Warp::start() {
   copies.clear();
   committed.fill(0);
   std::fill(flights_.begin(), flights_.end(), Flight{});
-  std::fill(last_write_.begin(), last_write_.end(), 0);
+  std::fill(last_access_.begin(), last_access_.end(), 0);
   wgmma_committed = wgmma_waited = 0;
   wgmma_open = false;
   fence_step = 0;
@@ -362,12 +362,13 @@ void Warp::run(uint64_t steps) {
         pc_ = groups_[size_t(current_)].pc;
         continue;
       }
-      if (in.op_class != OpClass::Wgmma)
-        for (int i = 0; i < in.destinations; ++i) {
-          last_write_[in.dst(i).reg] = step_;
-          if (in.moves && flying)
+      if (program_.has_wgmma && in.op_class != OpClass::Wgmma) {
+        for (int i = 0; i < in.destinations + in.sources; ++i)
+          last_access_[in.operands[i].reg] = step_;
+        if (in.moves && flying)
+          for (int i = 0; i < in.destinations; ++i)
             flights_[in.dst(i).reg] = {flights_[in.src(0).reg].accumulator, 0};
-        }
+      }
       if (!in.moves)
         for (int i = 0; i < in.destinations; ++i)
           written_[in.dst(i).reg] |= mask;

@@ -553,6 +553,7 @@ void decodeInstruction(const InstructionAst &ast, Names &names, Program &program
   row->second(b);
   b.endModifiers();
   b.finish(program.operand_pool);
+  program.has_wgmma |= in.op_class == OpClass::Wgmma;
   program.code.push_back(in);
 }
 

@@ -59,7 +59,7 @@ enum : uint8_t { kRegisterA = 1, kBf16 = 2, kTransposeA = 4, kTransposeB = 8, kN
 bool checkAccumulators(Warp &w, const Instruction &in, int count, bool reads, int a_first, int a_count) {
   for (int i = 0; i < count + a_count; ++i) {
     const Operand &o = i < count ? in.dst(i) : in.src(a_first + i - count);
-    if (w.fence_step == 0 || w.lastWrite(o) > w.fence_step) {
+    if (w.fence_step == 0 || w.lastAccess(o) > w.fence_step) {
       w.fault(FaultKind::AsyncPending, "no wgmma.fence orders register " + w.registerName(o) + " before it", -1);
       return false;
     }

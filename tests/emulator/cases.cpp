@@ -15,6 +15,7 @@ std::vector<Case> allCases() {
   addWarpCases(cases);
   addMatrixCases(cases);
   addMemoryCases(cases);
+  addHopperCases(cases);
   return cases;
 }
 

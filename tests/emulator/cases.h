@@ -43,6 +43,7 @@ void addConvertCases(std::vector<Case> &cases);
 void addWarpCases(std::vector<Case> &cases);
 void addMatrixCases(std::vector<Case> &cases);
 void addMemoryCases(std::vector<Case> &cases);
+void addHopperCases(std::vector<Case> &cases);
 
 /// Empty if `got` is within the tolerance of `want`, else what differs first.
 std::string compare(const Case &c, std::span<const uint8_t> got, std::span<const uint8_t> want);
