@@ -3,6 +3,7 @@
 #pragma once
 
 #include "emulator/core/machine.h"
+#include "emulator/core/tensor_map.h"
 #include "tests/emulator/cases.h"
 
 namespace flashplus::emu::test {
@@ -17,6 +18,7 @@ struct Ran {
 /// What the memory of an output holds before the kernel writes to it.
 inline constexpr uint8_t kUntouched = 0xcd;
 
-Ran run(const Case &c, const Options &options = {});
+/// With `map`, the entry has a third parameter, `.param .align 64 .b8 map[128]`; its address counts from the input's.
+Ran run(const Case &c, const Options &options = {}, const TensorMapContents *map = nullptr);
 
 } // namespace flashplus::emu::test
