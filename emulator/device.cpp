@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The emulator as a device of the runtime. Device memory is host memory with shadow state; launches run at once and a
-// fault is the launch's error.
+// The emulator as a device of the runtime. Device memory is host memory with shadow state; launches run at
+// once and a fault is the launch's error.
 #include "emulator/flashplus_emulator.h"
 #include "emulator/report.h"
 #include "runtime/emulator_library.h"
@@ -52,9 +52,11 @@ public:
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {
     if (artifact.kind != CodeKind::Ptx)
       return Status(StatusCode::CompileFailed, "the artifact holds no PTX");
-    auto program = emu::loadProgram(std::string(artifact.code.begin(), artifact.code.end()), artifact.launch.entry);
+    auto program =
+        emu::loadProgram(std::string(artifact.code.begin(), artifact.code.end()), artifact.launch.entry);
     if (!program)
-      return Status(StatusCode::CompileFailed, "the emulator does not take the PTX: " + program.status().message());
+      return Status(StatusCode::CompileFailed,
+                    "the emulator does not take the PTX: " + program.status().message());
     if (int64_t((*program)->param_bytes) != artifact.launch.params_size)
       return Status(StatusCode::CompileFailed, "the entry takes " + std::to_string((*program)->param_bytes) +
                                                    " bytes of parameters, its artifact says " +
@@ -96,23 +98,27 @@ public:
   Result<void *> allocate(size_t bytes) override {
     void *memory = memory_.allocate(bytes);
     if (!memory)
-      return Status(StatusCode::OutOfMemory, "no " + std::to_string(bytes) + " bytes of host memory for the emulator");
+      return Status(StatusCode::OutOfMemory,
+                    "no " + std::to_string(bytes) + " bytes of host memory for the emulator");
     return memory;
   }
   Status release(void *memory) override {
-    return memory_.release(memory) ? Status::ok() : invalidArgument("memory is no allocation of the emulator");
+    return memory_.release(memory) ? Status::ok()
+                                   : invalidArgument("memory is no allocation of the emulator");
   }
   Result<void *> allocateAsync(size_t bytes, void *) override { return allocate(bytes); }
   Status releaseAsync(void *memory, void *) override { return release(memory); }
   Status copyToDevice(void *dst, const void *src, size_t bytes) override {
     return !bytes || memory_.write(reinterpret_cast<uint64_t>(dst), src, bytes)
                ? Status::ok()
-               : invalidArgument("dst: " + std::to_string(bytes) + " bytes are not inside an allocation of the emulator");
+               : invalidArgument("dst: " + std::to_string(bytes) +
+                                 " bytes are not inside an allocation of the emulator");
   }
   Status copyToHost(void *dst, const void *src, size_t bytes) override {
     return !bytes || memory_.read(reinterpret_cast<uint64_t>(src), dst, bytes)
                ? Status::ok()
-               : invalidArgument("src: " + std::to_string(bytes) + " bytes are not inside an allocation of the emulator");
+               : invalidArgument("src: " + std::to_string(bytes) +
+                                 " bytes are not inside an allocation of the emulator");
   }
   Status synchronize(void *) override { return Status::ok(); }
 
@@ -129,8 +135,8 @@ using namespace flashplus;
 
 #define FLASHPLUS_EXPORT extern "C" __attribute__((visibility("default")))
 
-FLASHPLUS_EXPORT Device *flashplus_emulator_create_device(const char *build_id, int number, int threads, char *why,
-                                                          size_t why_size) {
+FLASHPLUS_EXPORT Device *flashplus_emulator_create_device(const char *build_id, int number, int threads,
+                                                          char *why, size_t why_size) {
   auto refuse = [&](const std::string &message) -> Device * {
     std::snprintf(why, why_size, "%s", message.c_str());
     return nullptr;
@@ -143,7 +149,8 @@ FLASHPLUS_EXPORT Device *flashplus_emulator_create_device(const char *build_id, 
 }
 
 FLASHPLUS_EXPORT int flashplus_emulator_configure(const flashplus_emulator_options *o) {
-  if (!o || o->struct_size < sizeof *o || o->async < FLASHPLUS_EMULATOR_LATE || o->async > FLASHPLUS_EMULATOR_RANDOM)
+  if (!o || o->struct_size < sizeof *o || o->async < FLASHPLUS_EMULATOR_LATE ||
+      o->async > FLASHPLUS_EMULATOR_RANDOM)
     return -1;
   std::lock_guard lock(shared().mutex);
   shared().options = {};

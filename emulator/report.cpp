@@ -9,7 +9,8 @@ namespace flashplus::emu {
 nlohmann::ordered_json describeLaunch(const Program &program, const LaunchConfig &config, const Statistics &s,
                                       const SmRates &rates) {
   using Json = nlohmann::ordered_json;
-  uint64_t by_class[kOpClasses] = {}, special_lanes = 0, passes = 0, conflicts = 0, instructions = 0, lanes = 0;
+  uint64_t by_class[kOpClasses] = {}, special_lanes = 0, passes = 0, conflicts = 0, instructions = 0,
+           lanes = 0;
   double multiply_adds = 0;
   std::map<std::string_view, uint64_t> opcodes;
   struct Conflict {
@@ -34,8 +35,9 @@ nlohmann::ordered_json describeLaunch(const Program &program, const LaunchConfig
     if (c.conflicts)
       worst.push_back({c.conflicts, pc});
   }
-  std::sort(worst.begin(), worst.end(),
-            [](const Conflict &a, const Conflict &b) { return a.extra != b.extra ? a.extra > b.extra : a.pc < b.pc; });
+  std::sort(worst.begin(), worst.end(), [](const Conflict &a, const Conflict &b) {
+    return a.extra != b.extra ? a.extra > b.extra : a.pc < b.pc;
+  });
 
   Json mix = Json::object(), by_opcode = Json::object(), banks = Json::array();
   for (int i = 0; i < kOpClasses; ++i)
@@ -44,7 +46,8 @@ nlohmann::ordered_json describeLaunch(const Program &program, const LaunchConfig
   std::vector<std::pair<uint64_t, std::string_view>> sorted;
   for (auto [name, n] : opcodes)
     sorted.push_back({n, name});
-  std::sort(sorted.begin(), sorted.end(), [](auto &a, auto &b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](auto &a, auto &b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
   for (auto [n, name] : sorted)
     by_opcode[std::string(name)] = n;
   for (const Conflict &c : worst)

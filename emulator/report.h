@@ -8,8 +8,8 @@
 
 namespace flashplus::emu {
 
-/// Rates of one SM per cycle. The model is the roofline of a Hopper SM: 4096 dense 16-bit FLOP, 16 special functions, 128
-/// bytes of shared memory, 4 warp instructions.
+/// Rates of one SM per cycle. The model is the roofline of a Hopper SM: 4096 dense 16-bit FLOP, 16 special
+/// functions, 128 bytes of shared memory, 4 warp instructions.
 struct SmRates {
   double multiply_adds = 2048;
   double special = 16;
@@ -17,10 +17,11 @@ struct SmRates {
   double issue = 4;
 };
 
-/// {"entry", "grid", "block", "instructions": {class: warp instructions}, "bytes": {...}, "cycles": {...}, "limiter",
+/// {"entry", "grid", "block", "instructions": {class: warp instructions}, "bytes": {...}, "cycles": {...},
+/// "limiter",
 ///  "bank_conflicts": [{"line", "text", "executed", "extra_passes"}]}
 /// `cycles` are those of one SM that ran the whole launch alone, each unit for itself.
-nlohmann::ordered_json describeLaunch(const Program &program, const LaunchConfig &config, const Statistics &statistics,
-                                      const SmRates &rates = {});
+nlohmann::ordered_json describeLaunch(const Program &program, const LaunchConfig &config,
+                                      const Statistics &statistics, const SmRates &rates = {});
 
 } // namespace flashplus::emu

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The emulator is a library of its own, libflashplus-emulator.so beside this one, opened when its device is asked for:
-// what is shipped does not grow by it. It implements the table of device.h, so both are of one build or refuse each
-// other.
+// The emulator is a library of its own, libflashplus-emulator.so beside this one, opened when its device is
+// asked for: what is shipped does not grow by it. It implements the table of device.h, so both are of one
+// build or refuse each other.
 #pragma once
 
 #include "runtime/device.h"
 
 namespace flashplus {
 
-/// Device kDLExtDev `number` (0: sm_80), which runs on `threads` host threads. NoDevice says why there is none.
+/// Device kDLExtDev `number` (0: sm_80), which runs on `threads` host threads. NoDevice says why there is
+/// none.
 Result<std::unique_ptr<Device>> createEmulatorDevice(int number, int threads);
 
 /// The library's only C++ entry: a device, or null with the reason in `why` (NUL-terminated).

@@ -45,14 +45,15 @@ public:
   bool seen(int thread, size_t component, uint32_t clock) const {
     return size_t(thread) == component || clock <= (*views_[size_t(thread)])[component];
   }
-  /// Whether an access of thread `writer` is visible to asynchronous operations of `thread`: a fence.proxy.async of the
-  /// writer after it, that `thread` has seen, or one of `thread` itself after it saw the access.
+  /// Whether an access of thread `writer` is visible to asynchronous operations of `thread`: a
+  /// fence.proxy.async of the writer after it, that `thread` has seen, or one of `thread` itself after it saw
+  /// the access.
   bool seenByProxy(int thread, int writer, uint32_t clock) const;
 
   /// Everything that `thread` did or saw becomes visible to whoever acquires `to`.
   void release(int thread, Released &to);
-  /// For the lanes of `mask` from `first` on. `view` must be a superset of the threads' own (they released into the same
-  /// object), or pass `merge`.
+  /// For the lanes of `mask` from `first` on. `view` must be a superset of the threads' own (they released
+  /// into the same object), or pass `merge`.
   void acquire(int first, uint32_t mask, const View &view, bool merge);
   /// The lanes of `mask` from `first` on see `component` up to `clock`.
   void observe(int first, uint32_t mask, size_t component, uint32_t clock);

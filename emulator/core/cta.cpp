@@ -7,7 +7,7 @@ namespace flashplus::emu {
 namespace {
 
 constexpr uint64_t kTurn = 1 << 16; ///< Instructions before another warp gets its turn.
-constexpr int kStalls = 3; ///< Times that waits may time out with nothing else happening.
+constexpr int kStalls = 3;          ///< Times that waits may time out with nothing else happening.
 
 } // namespace
 
@@ -37,9 +37,11 @@ std::optional<Fault> Cta::run(uint64_t index) {
   random_ = options_.seed * 0x9e3779b97f4a7c15ull + index + 1;
   for (Warp &w : warps_)
     w.start();
-  // What ptxas gives each thread at the start, when it must leave room for all: hopper setmaxnreg moves shares about.
+  // What ptxas gives each thread at the start, when it must leave room for all: hopper setmaxnreg moves
+  // shares about.
   const int threads = warpCount() * int(kLanes);
-  const int entry = program_.max_registers ? program_.max_registers : std::min(255, 65536 / std::max(threads, 1) / 8 * 8);
+  const int entry =
+      program_.max_registers ? program_.max_registers : std::min(255, 65536 / std::max(threads, 1) / 8 * 8);
   for (Warp &w : warps_)
     w.registers = entry;
   ++statistics_.ctas;
@@ -52,7 +54,8 @@ std::optional<Fault> Cta::run(uint64_t index) {
     if (options_.async == AsyncMode::Random)
       for (size_t i = order.size(); i > 1; --i)
         std::swap(order[i - 1], order[random() % i]);
-    if (options_.async == AsyncMode::Random && !bulk_.empty() && random() % 4 == 0 && !land(random() % bulk_.size()))
+    if (options_.async == AsyncMode::Random && !bulk_.empty() && random() % 4 == 0 &&
+        !land(random() % bulk_.size()))
       return fault_;
     for (size_t w : order) {
       alive |= warps_[w].state() != Warp::State::Done;
@@ -149,22 +152,28 @@ uint64_t Cta::random() { // xorshift64*
 
 void Cta::arrive(Warp &warp, uint32_t id, uint32_t threads, bool wait) {
   if (id >= barriers_.size())
-    return warp.fault(FaultKind::Barrier, "barrier " + std::to_string(id) + " does not exist; there are 0 to 15", -1);
+    return warp.fault(FaultKind::Barrier,
+                      "barrier " + std::to_string(id) + " does not exist; there are 0 to 15", -1);
   const uint32_t all = uint32_t(warps_.size()) * kLanes;
   if (threads % kLanes || threads > all)
-    return warp.fault(FaultKind::Barrier, "barrier " + std::to_string(id) + " for " + std::to_string(threads) +
-                                              " threads: the count must be a multiple of 32 up to the CTA's " +
-                                              std::to_string(all), -1);
+    return warp.fault(FaultKind::Barrier,
+                      "barrier " + std::to_string(id) + " for " + std::to_string(threads) +
+                          " threads: the count must be a multiple of 32 up to the CTA's " +
+                          std::to_string(all),
+                      -1);
   NamedBarrier &b = barriers_[id];
   const uint32_t bit = 1u << warp.index();
   if (b.arrived && b.threads != threads)
-    return warp.fault(FaultKind::Barrier, "barrier " + std::to_string(id) + " was begun for " +
-                                              (b.threads ? std::to_string(b.threads) : std::string("all")) +
-                                              " threads, this warp arrives for " +
-                                              (threads ? std::to_string(threads) : std::string("all")), -1);
+    return warp.fault(FaultKind::Barrier,
+                      "barrier " + std::to_string(id) + " was begun for " +
+                          (b.threads ? std::to_string(b.threads) : std::string("all")) +
+                          " threads, this warp arrives for " +
+                          (threads ? std::to_string(threads) : std::string("all")),
+                      -1);
   if (b.arrived & bit)
-    return warp.fault(FaultKind::Barrier, "the warp arrives at barrier " + std::to_string(id) +
-                                              " a second time before it is complete", -1);
+    return warp.fault(
+        FaultKind::Barrier,
+        "the warp arrives at barrier " + std::to_string(id) + " a second time before it is complete", -1);
   event();
   b.threads = threads;
   b.arrived |= bit;
@@ -201,7 +210,8 @@ void Cta::completeIfFull(uint32_t id) {
   b = {};
 }
 
-// --- mbarriers and bulk copies ---------------------------------------------------------------------------------------
+// --- mbarriers and bulk copies
+// ---------------------------------------------------------------------------------------
 
 int Cta::mbarrierAt(uint32_t offset) const {
   for (size_t i = 0; i < mbarriers.size(); ++i)
@@ -255,14 +265,17 @@ bool Cta::land(size_t which) {
     }
     const GlobalMemory::Allocation *a = memory_.find(p.from, p.bytes);
     if (!a)
-      return refuse(FaultKind::OutOfBounds, "copies " + std::to_string(p.bytes) + " bytes from outside memory; " +
-                                                memory_.describe(p.from), p.from, Space::Global);
+      return refuse(FaultKind::OutOfBounds,
+                    "copies " + std::to_string(p.bytes) + " bytes from outside memory; " +
+                        memory_.describe(p.from),
+                    p.from, Space::Global);
     // What nothing has written arrives as it lies there (NaN): a kernel may load rows that it masks.
     std::memcpy(shared_.data(p.to), a->data(p.from), p.bytes);
   }
   Mbarrier &b = mbarriers[size_t(copy.barrier)];
   if (!b.valid)
-    return refuse(FaultKind::Barrier, "the mbarrier of the copy is gone when it lands", b.offset + kSharedBase, Space::Shared);
+    return refuse(FaultKind::Barrier, "the mbarrier of the copy is gone when it lands",
+                  b.offset + kSharedBase, Space::Shared);
   for (const BulkPiece &p : copy.pieces)
     shared_.onBulkEnd(p.to, p.bytes, clocks_.barrier(copy.barrier), b.phases + 1, copy.pc);
   b.transactions -= copy.total;

@@ -41,8 +41,8 @@ struct PendingCopy {
   uint64_t from = 0;
 };
 
-/// Lanes of a warp that share a program counter. When lanes part at a branch, the group becomes a join that waits at the
-/// branch's immediate post-dominator, and its two sides become groups of their own.
+/// Lanes of a warp that share a program counter. When lanes part at a branch, the group becomes a join that
+/// waits at the branch's immediate post-dominator, and its two sides become groups of their own.
 struct LaneGroup {
   uint32_t mask = 0;
   uint32_t pc = 0;
@@ -88,7 +88,8 @@ public:
   /// Runs until it blocks, exits, faults, or `steps` instructions are done.
   void run(uint64_t steps);
 
-  // --- for handlers ------------------------------------------------------------------------------------------------
+  // --- for handlers
+  // ------------------------------------------------------------------------------------------------
   template <class T> const LaneOf<T> *lanes(const Operand &o) const {
     return reinterpret_cast<const LaneOf<T> *>(file_.get() + o.offset);
   }
@@ -133,8 +134,8 @@ public:
     store<uint32_t>(o, mask, low);
   }
 
-  // Which 16-bit halves of a register have a value. Code generators build a word from two halves of which one has
-  // none, so a copy is no use of it; every other instruction is.
+  // Which 16-bit halves of a register have a value. Code generators build a word from two halves of which one
+  // has none, so a copy is no use of it; every other instruction is.
   using Halves = std::array<uint32_t, 4>; ///< Lanes, for each half from the low end.
   Halves halves(const Operand &o) const;
   void setHalves(const Operand &o, uint32_t mask, const Halves &halves);
@@ -152,7 +153,7 @@ public:
   int barrier() const { return barrier_; }
   void waitAt(int barrier) { state_ = State::AtBarrier, barrier_ = barrier, blocked_pc_ = pc_; }
   uint32_t blockedPc() const { return blocked_pc_; } ///< The instruction that it waits in.
-  std::string describe() const; ///< For deadlock and step-limit messages.
+  std::string describe() const;                      ///< For deadlock and step-limit messages.
 
   /// Records the fault (the CTA's first wins) and stops the CTA.
   void fault(FaultKind kind, std::string message, int lane, std::optional<uint64_t> address = {},
@@ -272,7 +273,7 @@ public:
 private:
   bool land(size_t which);
   struct NamedBarrier {
-    uint32_t threads = 0; ///< Expected; 0: all.
+    uint32_t threads = 0;              ///< Expected; 0: all.
     uint32_t arrived = 0, waiting = 0; ///< Warps, a bit each.
     Released released;
   };

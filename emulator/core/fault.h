@@ -13,14 +13,14 @@ enum class FaultKind : uint8_t {
   Misaligned,
   UninitialisedMemory,
   UninitialisedRegister,
-  Race,          ///< Two accesses to shared memory, one a write, that nothing orders.
-  AsyncPending,  ///< Touched the destination of a copy that nothing has waited for.
-  Barrier,       ///< Misuse: counts, ids, a warp that arrives twice.
+  Race,         ///< Two accesses to shared memory, one a write, that nothing orders.
+  AsyncPending, ///< Touched the destination of a copy that nothing has waited for.
+  Barrier,      ///< Misuse: counts, ids, a warp that arrives twice.
   Deadlock,
-  Divergence,    ///< An .aligned or .sync instruction that not all named lanes execute.
-  SharedMemory,  ///< More shared memory than the launch or the device has.
+  Divergence,   ///< An .aligned or .sync instruction that not all named lanes execute.
+  SharedMemory, ///< More shared memory than the launch or the device has.
   StepLimit,
-  Launch,        ///< The launch does not fit the entry: threads, parameters.
+  Launch, ///< The launch does not fit the entry: threads, parameters.
   Trap,
 };
 const char *faultKindName(FaultKind kind);

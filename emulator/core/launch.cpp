@@ -9,9 +9,10 @@ namespace flashplus::emu {
 
 const char *opClassName(OpClass c) {
   constexpr const char *kNames[kOpClasses] = {
-      "control",     "integer",       "float",        "special function", "convert",     "move",   "global load",
-      "global store", "shared load",  "shared store", "parameter load",   "local memory", "async copy", "matrix",
-      "wgmma",       "barrier",     "lane exchange", "atomic",       "other"};
+      "control",     "integer",      "float",       "special function", "convert",        "move",
+      "global load", "global store", "shared load", "shared store",     "parameter load", "local memory",
+      "async copy",  "matrix",       "wgmma",       "barrier",          "lane exchange",  "atomic",
+      "other"};
   return kNames[size_t(c)];
 }
 
@@ -59,18 +60,21 @@ std::optional<Fault> checkLaunch(const Program &p, const LaunchConfig &c, const 
       c.grid[0] > 0x7fffffff)
     return refuse(FaultKind::Launch, "a grid of " + dims(c.grid.data()) + " blocks");
   if (c.params.size() != p.param_bytes)
-    return refuse(FaultKind::Launch, std::to_string(c.params.size()) + " bytes of parameters; the entry takes " +
+    return refuse(FaultKind::Launch, std::to_string(c.params.size()) +
+                                         " bytes of parameters; the entry takes " +
                                          std::to_string(p.param_bytes));
   const uint64_t shared = p.dynamic_shared_offset + c.dynamic_shared;
   if (shared > o.shared_limit)
-    return refuse(FaultKind::SharedMemory, std::to_string(shared) + " bytes of shared memory; a block may use " +
+    return refuse(FaultKind::SharedMemory, std::to_string(shared) +
+                                               " bytes of shared memory; a block may use " +
                                                std::to_string(o.shared_limit));
   return std::nullopt;
 }
 
 } // namespace
 
-LaunchResult launch(const Program &program, GlobalMemory &memory, const LaunchConfig &config, const Options &options) {
+LaunchResult launch(const Program &program, GlobalMemory &memory, const LaunchConfig &config,
+                    const Options &options) {
   LaunchResult result;
   result.fault = checkLaunch(program, config, options);
   result.statistics.by_pc.resize(program.code.size());

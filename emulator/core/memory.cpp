@@ -20,7 +20,8 @@ void *GlobalMemory::allocate(size_t bytes) {
   if (!a.memory || !a.written)
     return nullptr;
   a.base = (reinterpret_cast<uint64_t>(a.memory.get()) + kAlign) / kAlign * kAlign;
-  // Not zero: a kernel that reads it unchecked should not get a harmless value. 0xff.. is a NaN in every format.
+  // Not zero: a kernel that reads it unchecked should not get a harmless value. 0xff.. is a NaN in every
+  // format.
   std::memset(a.data(a.base), 0xff, a.size);
   void *pointer = a.data(a.base);
   std::unique_lock lock(mutex_);
@@ -50,12 +51,13 @@ std::string GlobalMemory::describe(uint64_t address) const {
     return allocations_.empty() ? "there is no device memory" : "it is below all device memory";
   const Allocation &a = std::prev(it)->second;
   if (address - a.base < a.size)
-    return "it is " + std::to_string(a.size - (address - a.base)) + " bytes before the end of an allocation of " +
-           std::to_string(a.size) + " bytes";
+    return "it is " + std::to_string(a.size - (address - a.base)) +
+           " bytes before the end of an allocation of " + std::to_string(a.size) + " bytes";
   const uint64_t past = address - a.base - a.size;
   if (past > (uint64_t(1) << 32))
     return "it is near no device memory";
-  return "it is " + std::to_string(past) + " bytes past the end of an allocation of " + std::to_string(a.size) + " bytes";
+  return "it is " + std::to_string(past) + " bytes past the end of an allocation of " +
+         std::to_string(a.size) + " bytes";
 }
 
 bool GlobalMemory::write(uint64_t address, const void *from, size_t bytes) {
@@ -75,7 +77,8 @@ bool GlobalMemory::read(uint64_t address, void *to, size_t bytes) const {
   return true;
 }
 
-// --- shared memory -----------------------------------------------------------------------------------------------
+// --- shared memory
+// -----------------------------------------------------------------------------------------------
 
 void SharedMemory::reset(uint32_t bytes, int warps, const Clocks &clocks) {
   warps_ = warps;
@@ -101,18 +104,19 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
     Write &w = writes_[word];
     const uint8_t mask = byteMask(offset, word, bytes);
     if (w.pending) {
-      problem = other(w, word, FaultKind::AsyncPending, "reads what an asynchronous copy has not been waited for",
-                      "copied");
+      problem = other(w, word, FaultKind::AsyncPending,
+                      "reads what an asynchronous copy has not been waited for", "copied");
       return false;
     }
     if ((w.written & mask) != mask) {
-      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written",
+                      "written");
       problem.thread = -1;
       return false;
     }
     if ((w.bytes & mask) && !clocks_->seen(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race, "reads what another thread wrote, with nothing to order the two",
-                      "written");
+      problem = other(w, word, FaultKind::Race,
+                      "reads what another thread wrote, with nothing to order the two", "written");
       return false;
     }
     w.read = 1;
@@ -127,21 +131,25 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
   return true;
 }
 
-bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem) {
+bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic,
+                              SharedProblem &problem) {
   Write &w = writes_[word];
   if (w.pending) {
-    problem = other(w, word, FaultKind::AsyncPending, "overwrites the destination of an asynchronous copy that has not "
-                                                      "been waited for", "copied");
+    problem = other(w, word, FaultKind::AsyncPending,
+                    "overwrites the destination of an asynchronous copy that has not "
+                    "been waited for",
+                    "copied");
     return false;
   }
   if (atomic && (w.written & mask) != mask) {
-    problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+    problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written",
+                    "written");
     problem.thread = -1;
     return false;
   }
   if ((w.bytes & mask) && !(atomic && w.atomic) && !clocks_->seen(who.thread, w.thread, w.clock)) {
-    problem = other(w, word, FaultKind::Race, "overwrites what another thread wrote, with nothing to order the two",
-                    "written");
+    problem = other(w, word, FaultKind::Race,
+                    "overwrites what another thread wrote, with nothing to order the two", "written");
     return false;
   }
   if (!w.read)
@@ -155,7 +163,10 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
       problem = {FaultKind::Race,
                  group ? "overwrites what a wgmma reads that has not been waited for"
                        : "overwrites what another thread reads, with nothing to order the two",
-                 "read", group ? warp * 32 : int(component), reads[i].pc, word * 4};
+                 "read",
+                 group ? warp * 32 : int(component),
+                 reads[i].pc,
+                 word * 4};
       return false;
     }
   }
@@ -164,7 +175,8 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
   return true;
 }
 
-bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool atomic, SharedProblem &problem) {
+bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool atomic,
+                           SharedProblem &problem) {
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
     const uint8_t mask = byteMask(offset, word, bytes);
     if (!checkWrite(word, mask, who, atomic, problem))
@@ -209,7 +221,8 @@ bool SharedMemory::onBulkBegin(uint32_t offset, uint32_t bytes, Accessor who, Sh
     const Write &w = writes_[word];
     if (w.clock && !w.bulk && !w.pending && int(w.thread) < clocks_->threads() &&
         !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race, "copies over what was stored without a fence.proxy.async", "written");
+      problem = other(w, word, FaultKind::Race, "copies over what was stored without a fence.proxy.async",
+                      "written");
       return false;
     }
   }
@@ -227,29 +240,34 @@ void SharedMemory::onBulkEnd(uint32_t offset, uint32_t bytes, size_t component, 
   }
 }
 
-bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group, SharedProblem &problem) {
+bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group,
+                               SharedProblem &problem) {
   const int warp = who.thread / 32;
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
     Write &w = writes_[word];
     const uint8_t mask = byteMask(offset, word, bytes);
     if (w.pending) {
-      problem = other(w, word, FaultKind::AsyncPending, "reads what an asynchronous copy has not been waited for",
-                      "copied");
+      problem = other(w, word, FaultKind::AsyncPending,
+                      "reads what an asynchronous copy has not been waited for", "copied");
       return false;
     }
     if ((w.written & mask) != mask) {
-      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written", "written");
+      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written",
+                      "written");
       problem.thread = -1;
       return false;
     }
     if (!clocks_->seen(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race, "reads what another thread wrote, with nothing to order the two",
-                      "written");
+      problem = other(w, word, FaultKind::Race,
+                      "reads what another thread wrote, with nothing to order the two", "written");
       return false;
     }
-    if (!w.bulk && int(w.thread) < clocks_->threads() && !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race, "reads through the asynchronous proxy what was stored without a "
-                                                "fence.proxy.async", "written");
+    if (!w.bulk && int(w.thread) < clocks_->threads() &&
+        !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
+      problem = other(w, word, FaultKind::Race,
+                      "reads through the asynchronous proxy what was stored without a "
+                      "fence.proxy.async",
+                      "written");
       return false;
     }
     w.read = 1;

@@ -11,8 +11,9 @@
 
 namespace flashplus::emu {
 
-/// Device memory: allocations in host memory, whose addresses are the device addresses, with one "written" byte beside
-/// each byte. Thread-safe as far as the host's calls go; kernels must not run while memory is released.
+/// Device memory: allocations in host memory, whose addresses are the device addresses, with one "written"
+/// byte beside each byte. Thread-safe as far as the host's calls go; kernels must not run while memory is
+/// released.
 class GlobalMemory {
 public:
   struct Allocation {
@@ -57,8 +58,8 @@ struct SharedProblem {
   uint32_t address = 0; ///< Word.
 };
 
-/// Shared memory of a CTA with, per 4 bytes: which bytes were written, the last write, the last reads of each warp, and
-/// whether an asynchronous copy is under way. Bounds and alignment are the caller's.
+/// Shared memory of a CTA with, per 4 bytes: which bytes were written, the last write, the last reads of each
+/// warp, and whether an asynchronous copy is under way. Bounds and alignment are the caller's.
 class SharedMemory {
 public:
   void reset(uint32_t bytes, int warps, const Clocks &clocks);
@@ -83,7 +84,7 @@ private:
   struct Write {
     uint32_t clock = 0, pc = 0;
     uint16_t thread = 0; ///< A component of Clocks.
-    uint8_t bytes = 0; ///< Of the last write: a bit a byte.
+    uint8_t bytes = 0;   ///< Of the last write: a bit a byte.
     uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, read : 1 = 0, bulk : 1 = 0;
   };
   struct Read {
@@ -94,11 +95,13 @@ private:
   static constexpr int kReads = 3;
   Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
   bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
-  SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message, const char *verb) const;
+  SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message,
+                      const char *verb) const;
 
   std::vector<uint8_t> data_;
   std::vector<Write> writes_;
-  std::vector<Read> reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
+  std::vector<Read>
+      reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
   int warps_ = 0;
   const Clocks *clocks_ = nullptr;
 };

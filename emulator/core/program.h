@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PTX decoded once: registers are places in a register file, labels are indices, every instruction has its handler.
+// PTX decoded once: registers are places in a register file, labels are indices, every instruction has its
+// handler.
 //
-// A register file is bytes; a register of up to 32 bits is 32 lanes of uint32_t (upper bits zero), a 64-bit one 32 lanes
-// of uint64_t, a predicate one uint32_t with a bit a lane. Immediates and the special registers that do not change are
-// registers too, filled when a warp starts, so that handlers know one kind of operand.
+// A register file is bytes; a register of up to 32 bits is 32 lanes of uint32_t (upper bits zero), a 64-bit
+// one 32 lanes of uint64_t, a predicate one uint32_t with a bit a lane. Immediates and the special registers
+// that do not change are registers too, filled when a warp starts, so that handlers know one kind of operand.
 #pragma once
 
 #include "emulator/ptx/ast.h"
@@ -25,10 +26,47 @@ struct Operand {
 };
 
 enum class SpecialRegister : uint8_t {
-  None, TidX, TidY, TidZ, NtidX, NtidY, NtidZ, CtaidX, CtaidY, CtaidZ, NctaidX, NctaidY, NctaidZ, LaneId, WarpId,
-  NwarpId, SmId, NsmId, LanemaskEq, LanemaskLe, LanemaskLt, LanemaskGe, LanemaskGt, DynamicSmemSize, TotalSmemSize,
-  ClusterCtaRank, ClusterNctaRank, ClusterCtaidX, ClusterCtaidY, ClusterCtaidZ, ClusterNctaidX, ClusterNctaidY,
-  ClusterNctaidZ, ClusteridX, ClusteridY, ClusteridZ, NclusteridX, NclusteridY, NclusteridZ, GridId, IsExplicitCluster,
+  None,
+  TidX,
+  TidY,
+  TidZ,
+  NtidX,
+  NtidY,
+  NtidZ,
+  CtaidX,
+  CtaidY,
+  CtaidZ,
+  NctaidX,
+  NctaidY,
+  NctaidZ,
+  LaneId,
+  WarpId,
+  NwarpId,
+  SmId,
+  NsmId,
+  LanemaskEq,
+  LanemaskLe,
+  LanemaskLt,
+  LanemaskGe,
+  LanemaskGt,
+  DynamicSmemSize,
+  TotalSmemSize,
+  ClusterCtaRank,
+  ClusterNctaRank,
+  ClusterCtaidX,
+  ClusterCtaidY,
+  ClusterCtaidZ,
+  ClusterNctaidX,
+  ClusterNctaidY,
+  ClusterNctaidZ,
+  ClusteridX,
+  ClusteridY,
+  ClusteridZ,
+  NclusteridX,
+  NclusteridY,
+  NclusteridZ,
+  GridId,
+  IsExplicitCluster,
 };
 
 struct RegisterInfo {
@@ -43,8 +81,25 @@ struct RegisterInfo {
 
 /// What an instruction is to the statistics.
 enum class OpClass : uint8_t {
-  Control, Integer, Float, Special, Convert, Move, GlobalLoad, GlobalStore, SharedLoad, SharedStore, ParamLoad,
-  LocalMemory, AsyncCopy, Matrix, Wgmma, Barrier, Exchange, Atomic, Other,
+  Control,
+  Integer,
+  Float,
+  Special,
+  Convert,
+  Move,
+  GlobalLoad,
+  GlobalStore,
+  SharedLoad,
+  SharedStore,
+  ParamLoad,
+  LocalMemory,
+  AsyncCopy,
+  Matrix,
+  Wgmma,
+  Barrier,
+  Exchange,
+  Atomic,
+  Other,
 };
 inline constexpr int kOpClasses = int(OpClass::Other) + 1;
 const char *opClassName(OpClass c);
@@ -57,7 +112,8 @@ struct Instruction {
   uint16_t destinations = 0, sources = 0;
   Operand guard;
   bool guarded = false, guard_negated = false;
-  bool moves = false;   ///< Copies registers, values or not: it passes on which halves are written, and checks nothing.
+  bool moves =
+      false; ///< Copies registers, values or not: it passes on which halves are written, and checks nothing.
   bool aligned = false; ///< All lanes of the warp that have not exited must execute it together.
   OpClass op_class = OpClass::Other;
   Space space = Space::Generic;
@@ -65,10 +121,10 @@ struct Instruction {
   uint8_t elements = 1;   ///< Memory: elements of a vector.
   uint8_t mode = 0;       ///< Meaning is the handler's.
   uint8_t mode2 = 0;
-  int64_t immediate = 0;  ///< Address offset, or whatever the handler wants.
-  uint32_t target = kNoTarget;      ///< Branch.
+  int64_t immediate = 0;              ///< Address offset, or whatever the handler wants.
+  uint32_t target = kNoTarget;        ///< Branch.
   uint32_t reconvergence = kNoTarget; ///< Branch: where its two sides meet; kNoTarget: only at the exit.
-  uint32_t flops = 0;               ///< Matrix: multiply-adds of the warp.
+  uint32_t flops = 0;                 ///< Matrix: multiply-adds of the warp.
   Location at;
   std::string_view text;   ///< As written.
   std::string_view opcode; ///< With modifiers, without operands and guard.
@@ -111,10 +167,11 @@ inline constexpr uint32_t kSharedBase = 1024;
 /// Where parameters start in their own space.
 inline constexpr uint32_t kParamBase = 64;
 
-/// Decodes entry `name` ("" = the only one). InvalidArgument with line and column for what the emulator does not know,
-/// or what PTX does not allow: an unknown instruction or modifier, an operand of the wrong kind or width, an undeclared
-/// name.
-Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const ModuleAst> module, std::string_view name);
+/// Decodes entry `name` ("" = the only one). InvalidArgument with line and column for what the emulator does
+/// not know, or what PTX does not allow: an unknown instruction or modifier, an operand of the wrong kind or
+/// width, an undeclared name.
+Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const ModuleAst> module,
+                                                     std::string_view name);
 
 /// parsePtx() and decodeProgram().
 Result<std::shared_ptr<const Program>> loadProgram(std::string ptx, std::string_view entry);

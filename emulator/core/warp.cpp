@@ -7,8 +7,8 @@ Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
     : cta_(cta), program_(program), index_(index), lanes_(lanes),
       file_(new uint8_t[program.register_file_bytes]()),
       local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
-      written_(program.registers.size()), partly_(program.registers.size()), flights_(program.registers.size()),
-      last_access_(program.registers.size()) {}
+      written_(program.registers.size()), partly_(program.registers.size()),
+      flights_(program.registers.size()), last_access_(program.registers.size()) {}
 
 void Warp::start() {
   std::fill(written_.begin(), written_.end(), 0);
@@ -147,7 +147,8 @@ void Warp::fillConstants() {
   }
 }
 
-// --- divergence ----------------------------------------------------------------------------------------------------
+// --- divergence
+// ----------------------------------------------------------------------------------------------------
 
 int Warp::newGroup() {
   for (size_t i = 0; i < groups_.size(); ++i)
@@ -262,30 +263,36 @@ void Warp::wake(int on, bool timeout) {
     }
 }
 
-// --- wgmma ---------------------------------------------------------------------------------------------------------
+// --- wgmma
+// ---------------------------------------------------------------------------------------------------------
 
-/// Nothing but another wgmma may touch what one in flight writes, and nothing may write what it reads. A copy of an
-/// accumulator is no use of it (ptxas makes no instruction of it): the copy is in flight too.
+/// Nothing but another wgmma may touch what one in flight writes, and nothing may write what it reads. A copy
+/// of an accumulator is no use of it (ptxas makes no instruction of it): the copy is in flight too.
 bool Warp::checkFlights(const Instruction &in) {
   for (int i = 0; i < in.sources; ++i)
     if (flights_[in.src(i).reg].accumulator > wgmma_waited && !in.moves) {
-      fault(FaultKind::AsyncPending, "reads register " + program_.registers[in.src(i).reg].name +
-                                         ", the accumulator of a wgmma that has not been waited for", -1);
+      fault(FaultKind::AsyncPending,
+            "reads register " + program_.registers[in.src(i).reg].name +
+                ", the accumulator of a wgmma that has not been waited for",
+            -1);
       return false;
     }
   for (int i = 0; i < in.destinations; ++i) {
     const Flight &f = flights_[in.dst(i).reg];
     if (std::max(f.accumulator, f.operand) > wgmma_waited) {
-      fault(FaultKind::AsyncPending, "writes register " + program_.registers[in.dst(i).reg].name +
-                                         ", which a wgmma that has not been waited for " +
-                                         (f.accumulator > wgmma_waited ? "accumulates in" : "reads"), -1);
+      fault(FaultKind::AsyncPending,
+            "writes register " + program_.registers[in.dst(i).reg].name +
+                ", which a wgmma that has not been waited for " +
+                (f.accumulator > wgmma_waited ? "accumulates in" : "reads"),
+            -1);
       return false;
     }
   }
   return true;
 }
 
-// --- execution -----------------------------------------------------------------------------------------------------
+// --- execution
+// -----------------------------------------------------------------------------------------------------
 
 Warp::Halves Warp::halves(const Operand &o) const {
   Halves out = partly_[o.reg];
@@ -306,8 +313,9 @@ void Warp::setHalves(const Operand &o, uint32_t mask, const Halves &halves) {
 bool Warp::checkSources(const Instruction &in, uint32_t mask) {
   for (int i = 0; i < in.sources; ++i)
     if (const uint32_t missing = mask & ~written_[in.src(i).reg]) {
-      fault(FaultKind::UninitialisedRegister, "reads register " + program_.registers[in.src(i).reg].name +
-                                                  ", which nothing has written", std::countr_zero(missing));
+      fault(FaultKind::UninitialisedRegister,
+            "reads register " + program_.registers[in.src(i).reg].name + ", which nothing has written",
+            std::countr_zero(missing));
       return false;
     }
   return true;
@@ -321,16 +329,19 @@ void Warp::run(uint64_t steps) {
     const uint32_t group = groupMask();
     uint32_t mask = group;
     if (!cta_.step()) {
-      fault(FaultKind::StepLimit, "the CTA has executed " + std::to_string(cta_.options().step_limit) +
-                                      " instructions without an end", -1);
+      fault(FaultKind::StepLimit,
+            "the CTA has executed " + std::to_string(cta_.options().step_limit) +
+                " instructions without an end",
+            -1);
       return;
     }
     next_ = pc_ + 1;
     moved_ = false;
     if (in.guarded) {
       if (const uint32_t missing = group & ~written_[in.guard.reg]) {
-        fault(FaultKind::UninitialisedRegister, "reads predicate " + program_.registers[in.guard.reg].name +
-                                                    ", which nothing has written", std::countr_zero(missing));
+        fault(FaultKind::UninitialisedRegister,
+              "reads predicate " + program_.registers[in.guard.reg].name + ", which nothing has written",
+              std::countr_zero(missing));
         return;
       }
       const uint32_t p = predicate(in.guard);
@@ -341,9 +352,10 @@ void Warp::run(uint64_t steps) {
       ++count.warps;
       count.lanes += uint64_t(std::popcount(mask));
       if (in.aligned && mask != live_) {
-        fault(FaultKind::Divergence, "all lanes of a warp must execute it together, but lanes " +
-                                         std::to_string(std::popcount(live_ & ~mask)) + " of " +
-                                         std::to_string(std::popcount(live_)) + " do not",
+        fault(FaultKind::Divergence,
+              "all lanes of a warp must execute it together, but lanes " +
+                  std::to_string(std::popcount(live_ & ~mask)) + " of " +
+                  std::to_string(std::popcount(live_)) + " do not",
               std::countr_zero(live_ & ~mask));
         return;
       }
@@ -399,13 +411,15 @@ std::string Warp::describe() const {
       const Mbarrier &b = cta_.mbarriers[size_t(g.blocked)];
       out += " waits for phase " + std::to_string(b.phases + 1) + " of the mbarrier at " +
              std::to_string(b.offset + kSharedBase) + " (" + std::to_string(b.pending) + " of " +
-             std::to_string(b.expected) + " arrivals and " + std::to_string(b.transactions) + " bytes to come)";
+             std::to_string(b.expected) + " arrivals and " + std::to_string(b.transactions) +
+             " bytes to come)";
     } else if (g.blocked == LaneGroup::kWantsRegisters) {
       out += " waits for registers";
     }
     const Instruction &in = program_.code[state_ == State::AtBarrier ? blocked_pc_ : g.pc];
-    out += (g.mask == live_ ? " at line " : ", " + std::to_string(std::popcount(g.mask)) + " lanes at line ") +
-           std::to_string(in.at.line);
+    out +=
+        (g.mask == live_ ? " at line " : ", " + std::to_string(std::popcount(g.mask)) + " lanes at line ") +
+        std::to_string(in.at.line);
   }
   return out;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Where the spaces lie in the generic address space: above every address of a host process, so that a generic address
-// tells its space.
+// Where the spaces lie in the generic address space: above every address of a host process, so that a generic
+// address tells its space.
 #pragma once
 
 #include "emulator/ptx/ast.h"

@@ -10,14 +10,17 @@ namespace {
 
 uint8_t *outOfBounds(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t lane, AccessKind kind,
                      const std::string &why) {
-  w.fault(FaultKind::OutOfBounds, std::string(kind == AccessKind::Read ? "reads " : "writes ") + std::to_string(bytes) +
-                                      " bytes outside memory; " + why, int(lane), address, space);
+  w.fault(FaultKind::OutOfBounds,
+          std::string(kind == AccessKind::Read ? "reads " : "writes ") + std::to_string(bytes) +
+              " bytes outside memory; " + why,
+          int(lane), address, space);
   return nullptr;
 }
 
 uint8_t *unwritten(Warp &w, Space space, uint64_t address, uint32_t lane) {
-  w.fault(FaultKind::UninitialisedMemory, std::string("reads ") + spaceName(space) +
-                                              " memory that nothing has written", int(lane), address, space);
+  w.fault(FaultKind::UninitialisedMemory,
+          std::string("reads ") + spaceName(space) + " memory that nothing has written", int(lane), address,
+          space);
   return nullptr;
 }
 
@@ -39,16 +42,18 @@ uint8_t *globalAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, 
   uint8_t *shadow = a->shadow(address);
   if (kind != AccessKind::Write && !allWritten(shadow, bytes))
     return unwritten(w, Space::Global, address, lane);
-  if (kind != AccessKind::Read)
+  if (kind == AccessKind::Write) // an atomic finds everything written; other CTAs may be at it
     std::memset(shadow, 1, bytes);
   return a->data(address);
 }
 
 uint8_t *sharedAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, AccessKind kind) {
   SharedMemory &shared = w.cta().shared();
-  if (address < kSharedBase || address - kSharedBase > shared.bytes() || bytes > shared.bytes() - (address - kSharedBase))
+  if (address < kSharedBase || address - kSharedBase > shared.bytes() ||
+      bytes > shared.bytes() - (address - kSharedBase))
     return outOfBounds(w, Space::Shared, address, bytes, lane, kind,
-                       "the CTA has " + std::to_string(shared.bytes()) + " bytes from " + std::to_string(kSharedBase));
+                       "the CTA has " + std::to_string(shared.bytes()) + " bytes from " +
+                           std::to_string(kSharedBase));
   const uint32_t offset = uint32_t(address - kSharedBase);
   const Accessor who{w.thread(lane), w.pc()};
   SharedProblem problem;
@@ -63,14 +68,17 @@ uint8_t *sharedAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, 
 
 } // namespace
 
-uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane, AccessKind kind) {
+uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,
+                AccessKind kind) {
   if (space == Space::Generic) {
     space = spaceOfGeneric(address);
     address -= windowOf(space);
   }
   if (address % align) {
-    w.fault(FaultKind::Misaligned, "accesses " + std::to_string(bytes) + " bytes, the address must be a multiple of " +
-                                       std::to_string(align), int(lane), address, space);
+    w.fault(FaultKind::Misaligned,
+            "accesses " + std::to_string(bytes) + " bytes, the address must be a multiple of " +
+                std::to_string(align),
+            int(lane), address, space);
     return nullptr;
   }
   const Program &p = w.program();
@@ -81,8 +89,8 @@ uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t
   case Space::SharedCluster:
     return sharedAccess(w, address, bytes, lane, kind);
   case Space::Param:
-    if (address < kParamBase || address - kParamBase > p.param_bytes || bytes > p.param_bytes - (address - kParamBase) ||
-        kind != AccessKind::Read)
+    if (address < kParamBase || address - kParamBase > p.param_bytes ||
+        bytes > p.param_bytes - (address - kParamBase) || kind != AccessKind::Read)
       return outOfBounds(w, space, address, bytes, lane, kind,
                          "the entry has " + std::to_string(p.param_bytes) + " bytes of parameters from " +
                              std::to_string(kParamBase) + ", to be read only");
@@ -100,7 +108,8 @@ uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t
   case Space::Const:
     if (address > p.const_data.size() || bytes > p.const_data.size() - address || kind != AccessKind::Read)
       return outOfBounds(w, space, address, bytes, lane, kind,
-                         "there are " + std::to_string(p.const_data.size()) + " bytes of constants, to be read only");
+                         "there are " + std::to_string(p.const_data.size()) +
+                             " bytes of constants, to be read only");
     if (!allWritten(p.const_written.data() + address, bytes))
       return unwritten(w, space, address, lane);
     return const_cast<uint8_t *>(p.const_data.data()) + address;

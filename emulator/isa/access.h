@@ -8,15 +8,16 @@ namespace flashplus::emu {
 
 enum class AccessKind : uint8_t { Read, Write, Atomic };
 
-/// Checks space, alignment, bounds, and what the shadow state knows, and returns where the bytes are; null after a
-/// fault. `space` may be Generic. A write counts as done.
-uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane, AccessKind kind);
+/// Checks space, alignment, bounds, and what the shadow state knows, and returns where the bytes are; null
+/// after a fault. `space` may be Generic. A write counts as done.
+uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,
+                AccessKind kind);
 
 /// Effective addresses of an instruction whose base is source `i`.
 void addresses(const Warp &w, const Instruction &in, int i, uint64_t (&out)[kLanes]);
 
-/// Counts one warp access to shared memory of `bytes` a lane: passes through the 32 banks of 4 bytes, and how many more
-/// than without conflicts. 8- and 16-byte accesses go in two and four phases of lanes.
+/// Counts one warp access to shared memory of `bytes` a lane: passes through the 32 banks of 4 bytes, and how
+/// many more than without conflicts. 8- and 16-byte accesses go in two and four phases of lanes.
 void countBanks(Warp &w, const uint64_t (&addresses)[kLanes], uint32_t mask, uint32_t bytes);
 /// Distinct 32-byte sectors that the lanes touch.
 uint32_t countSectors(const uint64_t (&addresses)[kLanes], uint32_t mask, uint32_t bytes);

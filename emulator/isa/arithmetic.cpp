@@ -37,11 +37,32 @@ void decodeDiv(Builder &b) {
     decodeIntegerDivide(b, false);
 }
 
-// --- setp, selp ------------------------------------------------------------------------------------------------------
+// --- setp, selp
+// ------------------------------------------------------------------------------------------------------
 
-enum Compare : uint8_t { kEq, kNe, kLt, kLe, kGt, kGe, kLo, kLs, kHi, kHs, kEqu, kNeu, kLtu, kLeu, kGtu, kGeu, kNum, kNan };
-constexpr std::initializer_list<std::string_view> kCompareNames = {
-    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+enum Compare : uint8_t {
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kLo,
+  kLs,
+  kHi,
+  kHs,
+  kEqu,
+  kNeu,
+  kLtu,
+  kLeu,
+  kGtu,
+  kGeu,
+  kNum,
+  kNan
+};
+constexpr std::initializer_list<std::string_view> kCompareNames = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",
+                                                                   "lo",  "ls",  "hi",  "hs",  "equ", "neu",
+                                                                   "ltu", "leu", "gtu", "geu", "num", "nan"};
 enum Combine : uint8_t { kNone, kAnd, kOr, kXor };
 
 template <class T, class F> uint32_t compareLanes(const LaneOf<T> *a, const LaneOf<T> *b, F f) {
@@ -141,8 +162,8 @@ void decodeSetp(Builder &b) {
     return;
   }
   const bool is_bits = type == Type::B16 || type == Type::B32 || type == Type::B64;
-  if (ftz || b.out.mode >= kEqu || (is_bits && b.out.mode > kNe) ||
-      (isSigned(type) && b.out.mode >= kLo) || !withInteger(type, [&]<class T>() { b.out.run = runSetp<T>; }))
+  if (ftz || b.out.mode >= kEqu || (is_bits && b.out.mode > kNe) || (isSigned(type) && b.out.mode >= kLo) ||
+      !withInteger(type, [&]<class T>() { b.out.run = runSetp<T>; }))
     b.fail(name + " does not exist for ." + typeName(type));
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// cp.async and its groups. What lands when is chosen by AsyncMode; whatever the mode, until its thread has waited for a
-// copy nobody may touch its destination, and until something orders the wait before them, other threads neither.
-#include "emulator/isa/access.h"
-#include "emulator/isa/bulk_copy.h"
-#include "emulator/isa/builder.h"
+// cp.async and its groups. What lands when is chosen by AsyncMode; whatever the mode, until its thread has
+// waited for a copy nobody may touch its destination, and until something orders the wait before them, other
+// threads neither.
 #include "emulator/core/windows.h"
+#include "emulator/isa/access.h"
+#include "emulator/isa/builder.h"
+#include "emulator/isa/bulk_copy.h"
 
 #include <algorithm>
 
@@ -46,8 +47,10 @@ void runCopy(Warp &w, const Instruction &in, uint32_t mask) {
     copy.from_bytes = uint8_t(bytes);
     if (in.sources > 2) {
       if (size[lane] > bytes)
-        return w.fault(FaultKind::OutOfBounds, "copies " + std::to_string(size[lane]) + " of at most " +
-                                                   std::to_string(bytes) + " bytes", int(lane));
+        return w.fault(FaultKind::OutOfBounds,
+                       "copies " + std::to_string(size[lane]) + " of at most " + std::to_string(bytes) +
+                           " bytes",
+                       int(lane));
       copy.from_bytes = uint8_t(size[lane]);
     }
     copy.lane = uint8_t(lane);
@@ -56,15 +59,18 @@ void runCopy(Warp &w, const Instruction &in, uint32_t mask) {
     copy.from = from[lane];
     const SharedMemory &shared = cta.shared();
     if (to[lane] % bytes)
-      return w.fault(FaultKind::Misaligned, "copies to an address that is no multiple of " + std::to_string(bytes),
-                     int(lane), to[lane], Space::Shared);
+      return w.fault(FaultKind::Misaligned,
+                     "copies to an address that is no multiple of " + std::to_string(bytes), int(lane),
+                     to[lane], Space::Shared);
     if (from[lane] % bytes)
-      return w.fault(FaultKind::Misaligned, "copies from an address that is no multiple of " + std::to_string(bytes),
-                     int(lane), from[lane], Space::Global);
+      return w.fault(FaultKind::Misaligned,
+                     "copies from an address that is no multiple of " + std::to_string(bytes), int(lane),
+                     from[lane], Space::Global);
     if (to[lane] < kSharedBase || to[lane] - kSharedBase + bytes > shared.bytes())
-      return w.fault(FaultKind::OutOfBounds, "copies outside shared memory; the CTA has " +
-                                                 std::to_string(shared.bytes()) + " bytes from " +
-                                                 std::to_string(kSharedBase), int(lane), to[lane], Space::Shared);
+      return w.fault(FaultKind::OutOfBounds,
+                     "copies outside shared memory; the CTA has " + std::to_string(shared.bytes()) +
+                         " bytes from " + std::to_string(kSharedBase),
+                     int(lane), to[lane], Space::Shared);
     copy.to = uint32_t(to[lane] - kSharedBase);
     // The source must be there when the copy is issued, whenever it is read.
     if (copy.from_bytes && !access(w, Space::Global, copy.from, copy.from_bytes, 1, lane, AccessKind::Read))

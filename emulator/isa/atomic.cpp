@@ -96,7 +96,8 @@ template <bool Returns> void decodeAtomic(Builder &b) {
   (void)b.takeAny({"relaxed", "acquire", "release", "acq_rel"});
   (void)b.takeAny({"cta", "cluster", "gpu", "sys"});
   const Space space = b.space();
-  const auto op = AtomicOp(b.takeOneOf({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"}));
+  const auto op =
+      AtomicOp(b.takeOneOf({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"}));
   const int vector = b.takeAny({"v2", "v4"});
   const size_t n = vector < 0 ? 1 : size_t(2) << vector;
   const Type type = b.type();
@@ -105,7 +106,8 @@ template <bool Returns> void decodeAtomic(Builder &b) {
   bool exists = bits == 32 || bits == 64;
   switch (op) {
   case AtomicOp::Add:
-    exists &= type == Type::U32 || type == Type::S32 || type == Type::U64 || type == Type::F32 || type == Type::F64;
+    exists &=
+        type == Type::U32 || type == Type::S32 || type == Type::U64 || type == Type::F32 || type == Type::F64;
     break;
   case AtomicOp::Min:
   case AtomicOp::Max:
@@ -123,7 +125,8 @@ template <bool Returns> void decodeAtomic(Builder &b) {
   if (space == Space::Param || space == Space::Const || space == Space::Local)
     exists = false;
   if (!exists)
-    b.fail(std::string(b.ast().opcode) + " does not exist (or is not modelled) in this form for ." + typeName(type));
+    b.fail(std::string(b.ast().opcode) + " does not exist (or is not modelled) in this form for ." +
+           typeName(type));
   const size_t first = Returns ? 1 : 0, sources = op == AtomicOp::CompareSwap ? 2 : 1;
   b.wantOperands(first + 1 + sources);
   if (Returns)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // bar, barrier and bar.warp.sync.
-#include "emulator/isa/builder.h"
 #include "emulator/core/cta.h"
+#include "emulator/isa/builder.h"
 
 namespace flashplus::emu {
 namespace {
@@ -43,8 +43,9 @@ void runWarpSync(Warp &w, const Instruction &in, uint32_t mask) {
     if (!(members[lane] >> lane & 1))
       return w.fault(FaultKind::Divergence, "the lane executes it but is not in its member mask", int(lane));
     if (const uint32_t missing = members[lane] & w.live() & ~mask)
-      return w.fault(FaultKind::Divergence, "lane " + std::to_string(std::countr_zero(missing)) +
-                                                " is in the member mask but does not execute it together with the others",
+      return w.fault(FaultKind::Divergence,
+                     "lane " + std::to_string(std::countr_zero(missing)) +
+                         " is in the member mask but does not execute it together with the others",
                      int(lane));
     w.cta().clocks().release(w.thread(lane), released);
   }

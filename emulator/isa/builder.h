@@ -18,8 +18,8 @@ struct DecodeError {
 /// Looks names up for one entry, and gives out places in the register file.
 class Names;
 
-/// One instruction while it is decoded. Modifiers are taken one by one, from the left; whatever is left at the end is an
-/// error that names it.
+/// One instruction while it is decoded. Modifiers are taken one by one, from the left; whatever is left at
+/// the end is an error that names it.
 class Builder {
 public:
   Builder(const InstructionAst &ast, Names &names, Instruction &out) : ast_(ast), names_(names), out(out) {}
@@ -27,7 +27,8 @@ public:
   [[noreturn]] void fail(const std::string &message) const { throw DecodeError{ast_.at, message}; }
   [[noreturn]] void fail(Location at, const std::string &message) const { throw DecodeError{at, message}; }
 
-  // --- modifiers ---------------------------------------------------------------------------------------------------
+  // --- modifiers
+  // ---------------------------------------------------------------------------------------------------
   bool take(std::string_view modifier);
   /// Takes one of these, else fails and lists them. Returns its index.
   int takeOneOf(std::initializer_list<std::string_view> modifiers);
@@ -43,7 +44,8 @@ public:
   /// Takes the space of a memory instruction, Generic if there is none.
   Space space();
 
-  // --- operands ----------------------------------------------------------------------------------------------------
+  // --- operands
+  // ----------------------------------------------------------------------------------------------------
   size_t count() const { return ast_.operands.size(); }
   void wantOperands(size_t least, size_t most);
   void wantOperands(size_t n) { wantOperands(n, n); }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // cp.async.bulk.tensor from global to shared memory (TMA), tiled mode.
+#include "emulator/isa/bulk_copy.h"
 #include "emulator/core/tensor_map.h"
 #include "emulator/core/windows.h"
 #include "emulator/isa/access.h"
 #include "emulator/isa/builder.h"
-#include "emulator/isa/bulk_copy.h"
 
 #include <algorithm>
 
@@ -24,7 +24,8 @@ bool readMap(Warp &w, uint64_t address, uint32_t lane, TensorMapContents &map) {
   return true;
 }
 
-/// The box's pieces: runs of bytes that are contiguous on both sides, 16 bytes when swizzled. `zero` marks padding.
+/// The box's pieces: runs of bytes that are contiguous on both sides, 16 bytes when swizzled. `zero` marks
+/// padding.
 void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, BulkCopy &copy) {
   const uint32_t row_bytes = m.box[0] * m.element_bytes;
   const uint32_t piece = m.swizzle_bytes ? 16 : row_bytes;
@@ -43,7 +44,8 @@ void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, 
     for (uint32_t byte = 0; byte < row_bytes; byte += piece) {
       const uint32_t end = std::min(byte + piece, row_bytes);
       // Columns outside are zeros one element at a time.
-      const int64_t first = start[0] * m.element_bytes + byte, last = start[0] * m.element_bytes + int64_t(end);
+      const int64_t first = start[0] * m.element_bytes + byte,
+                    last = start[0] * m.element_bytes + int64_t(end);
       const int64_t limit = int64_t(m.extent[0]) * m.element_bytes;
       const uint32_t target = swizzled(to + uint32_t(row) * row_bytes + byte, m.swizzle_bytes) - kSharedBase;
       const int64_t lo = std::clamp<int64_t>(first, 0, limit), hi = std::clamp<int64_t>(last, 0, limit);
@@ -76,12 +78,18 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     if (!readMap(w, map_at[lane], lane, map))
       return;
     if (map.rank != rank)
-      return w.fault(FaultKind::Launch, "a copy of " + std::to_string(rank) + " dimensions with a map of " +
-                                            std::to_string(map.rank), int(lane));
-    const uint32_t align = map.swizzle_bytes == 128 ? 1024 : map.swizzle_bytes == 64 ? 512 : map.swizzle_bytes == 32 ? 256 : 128;
+      return w.fault(FaultKind::Launch,
+                     "a copy of " + std::to_string(rank) + " dimensions with a map of " +
+                         std::to_string(map.rank),
+                     int(lane));
+    const uint32_t align = map.swizzle_bytes == 128  ? 1024
+                           : map.swizzle_bytes == 64 ? 512
+                           : map.swizzle_bytes == 32 ? 256
+                                                     : 128;
     if (to[lane] % align)
-      return w.fault(FaultKind::Misaligned, "a tile with this swizzle lies at a multiple of " + std::to_string(align),
-                     int(lane), to[lane], Space::Shared);
+      return w.fault(FaultKind::Misaligned,
+                     "a tile with this swizzle lies at a multiple of " + std::to_string(align), int(lane),
+                     to[lane], Space::Shared);
     int64_t start[5] = {};
     for (int d = 0; d < rank; ++d)
       start[d] = int32_t(w.lanes<uint32_t>(in.src(3 + d))[lane]);
@@ -91,17 +99,21 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     cutBox(map, start, uint32_t(to[lane]), copy);
     const uint64_t offset = to[lane] - kSharedBase;
     if (to[lane] < kSharedBase || offset + copy.total > cta.shared().bytes())
-      return w.fault(FaultKind::OutOfBounds, "copies " + std::to_string(copy.total) + " bytes outside shared memory; the CTA has " +
-                                                 std::to_string(cta.shared().bytes()) + " bytes from " + std::to_string(kSharedBase),
+      return w.fault(FaultKind::OutOfBounds,
+                     "copies " + std::to_string(copy.total) + " bytes outside shared memory; the CTA has " +
+                         std::to_string(cta.shared().bytes()) + " bytes from " + std::to_string(kSharedBase),
                      int(lane), to[lane], Space::Shared);
     copy.barrier = barrier[lane] < kSharedBase ? -1 : cta.mbarrierAt(uint32_t(barrier[lane] - kSharedBase));
     if (copy.barrier < 0)
-      return w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), barrier[lane], Space::Shared);
+      return w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), barrier[lane],
+                     Space::Shared);
     const Mbarrier &b = cta.mbarriers[size_t(copy.barrier)];
     if (!b.fenced)
-      return w.fault(FaultKind::Race, "a copy uses an mbarrier that no fence.mbarrier_init or fence.proxy.async has made visible "
-                                      "to the asynchronous proxy", int(lane), barrier[lane], Space::Shared,
-                     cta.party("initialised", b.init_thread, b.init_pc));
+      return w.fault(
+          FaultKind::Race,
+          "a copy uses an mbarrier that no fence.mbarrier_init or fence.proxy.async has made visible "
+          "to the asynchronous proxy",
+          int(lane), barrier[lane], Space::Shared, cta.party("initialised", b.init_thread, b.init_pc));
     SharedProblem problem;
     if (!cta.shared().onBulkBegin(uint32_t(offset), copy.total, {w.thread(lane), w.pc()}, problem))
       return w.fault(problem, int(lane));
@@ -139,8 +151,9 @@ void decodeBulk(Builder &b) {
   if (b.out.immediate)
     b.fail("cp.async.bulk: an offset in the address is not modelled");
   const OperandAst &map = b.operand(1);
-  if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 || map.elements[1].kind != OperandAst::Kind::Vector ||
-      map.elements[1].elements.size() != size_t(rank) || map.offset)
+  if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 ||
+      map.elements[1].kind != OperandAst::Kind::Vector || map.elements[1].elements.size() != size_t(rank) ||
+      map.offset)
     b.fail(map.at, "cp.async.bulk: expected [map, {" + std::to_string(rank) + " coordinates}]");
   b.src(map.elements[0], Type::B64);
   b.address(2, Space::Shared);

@@ -60,8 +60,8 @@ uint64_t integerToInteger(uint64_t v, const Cvt &c) {
   v = extend(v, c.from);
   if (c.flags & kSat) {
     const bool negative = isSigned(c.from) && int64_t(v) < 0;
-    const uint64_t most = isSigned(c.to) ? (uint64_t(1) << (typeBits(c.to) - 1)) - 1
-                                         : ~uint64_t(0) >> (64 - typeBits(c.to));
+    const uint64_t most =
+        isSigned(c.to) ? (uint64_t(1) << (typeBits(c.to) - 1)) - 1 : ~uint64_t(0) >> (64 - typeBits(c.to));
     if (negative) {
       const int64_t least = isSigned(c.to) ? -int64_t(most) - 1 : 0;
       v = uint64_t(std::max(int64_t(v), least));
@@ -125,7 +125,10 @@ void runGeneral(Warp &w, const Instruction &in, uint32_t mask) {
     } else if (float_from) {
       double x = fromFloatBits(v[lane], c.from, c.flags & kFtz);
       if (c.to == c.from && in.mode < 4 && in.lane_bytes) // cvt.rni.f32.f32: to an integral value
-        x = c.rounding == 0 ? std::nearbyint(x) : c.rounding == 1 ? std::trunc(x) : c.rounding == 2 ? std::floor(x) : std::ceil(x);
+        x = c.rounding == 0   ? std::nearbyint(x)
+            : c.rounding == 1 ? std::trunc(x)
+            : c.rounding == 2 ? std::floor(x)
+                              : std::ceil(x);
       out[lane] = toFloatBits(x, c);
     } else {
       const uint64_t value = extend(v[lane], c.from);
@@ -137,7 +140,8 @@ void runGeneral(Warp &w, const Instruction &in, uint32_t mask) {
           return std::bit_cast<uint32_t>(isSigned(c.from) ? float(int64_t(bits)) : float(uint64_t(bits)));
         });
         if ((c.flags & kSat) && c.to == Type::F32)
-          out[lane] = std::bit_cast<uint32_t>(std::clamp(std::bit_cast<float>(uint32_t(out[lane])), 0.0f, 1.0f));
+          out[lane] =
+              std::bit_cast<uint32_t>(std::clamp(std::bit_cast<float>(uint32_t(out[lane])), 0.0f, 1.0f));
       } else {
         out[lane] = toFloatBits(isSigned(c.from) ? double(int64_t(value)) : double(value), c);
       }
@@ -220,7 +224,8 @@ void decodeCvt(Builder &b) {
   const bool narrows = float_to && float_from && typeBits(to) < typeBits(from);
   if (float_from && !float_to && !integral)
     b.fail("cvt: a rounding to an integer (.rni, .rzi, .rmi, .rpi) is missing");
-  if (((float_to && !float_from) || narrows || (float_to && float_from && to != from && typeBits(to) == typeBits(from))) &&
+  if (((float_to && !float_from) || narrows ||
+       (float_to && float_from && to != from && typeBits(to) == typeBits(from))) &&
       (integral || rounding < 0))
     b.fail("cvt: a rounding (.rn, .rz, .rm, .rp) is missing");
   if (((!float_to && !float_from) && rounding >= 0) || (integral && !float_from))

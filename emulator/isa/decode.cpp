@@ -21,26 +21,45 @@ struct SpecialName {
 };
 using S = SpecialRegister;
 constexpr SpecialName kSpecials[] = {
-    {"%tid.x", S::TidX, Type::U32},           {"%tid.y", S::TidY, Type::U32},
-    {"%tid.z", S::TidZ, Type::U32},           {"%ntid.x", S::NtidX, Type::U32},
-    {"%ntid.y", S::NtidY, Type::U32},         {"%ntid.z", S::NtidZ, Type::U32},
-    {"%ctaid.x", S::CtaidX, Type::U32},       {"%ctaid.y", S::CtaidY, Type::U32},
-    {"%ctaid.z", S::CtaidZ, Type::U32},       {"%nctaid.x", S::NctaidX, Type::U32},
-    {"%nctaid.y", S::NctaidY, Type::U32},     {"%nctaid.z", S::NctaidZ, Type::U32},
-    {"%laneid", S::LaneId, Type::U32},        {"%warpid", S::WarpId, Type::U32},
-    {"%nwarpid", S::NwarpId, Type::U32},      {"%smid", S::SmId, Type::U32},
-    {"%nsmid", S::NsmId, Type::U32},          {"%gridid", S::GridId, Type::U64},
-    {"%lanemask_eq", S::LanemaskEq, Type::U32}, {"%lanemask_le", S::LanemaskLe, Type::U32},
-    {"%lanemask_lt", S::LanemaskLt, Type::U32}, {"%lanemask_ge", S::LanemaskGe, Type::U32},
-    {"%lanemask_gt", S::LanemaskGt, Type::U32}, {"%dynamic_smem_size", S::DynamicSmemSize, Type::U32},
+    {"%tid.x", S::TidX, Type::U32},
+    {"%tid.y", S::TidY, Type::U32},
+    {"%tid.z", S::TidZ, Type::U32},
+    {"%ntid.x", S::NtidX, Type::U32},
+    {"%ntid.y", S::NtidY, Type::U32},
+    {"%ntid.z", S::NtidZ, Type::U32},
+    {"%ctaid.x", S::CtaidX, Type::U32},
+    {"%ctaid.y", S::CtaidY, Type::U32},
+    {"%ctaid.z", S::CtaidZ, Type::U32},
+    {"%nctaid.x", S::NctaidX, Type::U32},
+    {"%nctaid.y", S::NctaidY, Type::U32},
+    {"%nctaid.z", S::NctaidZ, Type::U32},
+    {"%laneid", S::LaneId, Type::U32},
+    {"%warpid", S::WarpId, Type::U32},
+    {"%nwarpid", S::NwarpId, Type::U32},
+    {"%smid", S::SmId, Type::U32},
+    {"%nsmid", S::NsmId, Type::U32},
+    {"%gridid", S::GridId, Type::U64},
+    {"%lanemask_eq", S::LanemaskEq, Type::U32},
+    {"%lanemask_le", S::LanemaskLe, Type::U32},
+    {"%lanemask_lt", S::LanemaskLt, Type::U32},
+    {"%lanemask_ge", S::LanemaskGe, Type::U32},
+    {"%lanemask_gt", S::LanemaskGt, Type::U32},
+    {"%dynamic_smem_size", S::DynamicSmemSize, Type::U32},
     {"%total_smem_size", S::TotalSmemSize, Type::U32},
-    {"%cluster_ctarank", S::ClusterCtaRank, Type::U32}, {"%cluster_nctarank", S::ClusterNctaRank, Type::U32},
-    {"%cluster_ctaid.x", S::ClusterCtaidX, Type::U32},  {"%cluster_ctaid.y", S::ClusterCtaidY, Type::U32},
-    {"%cluster_ctaid.z", S::ClusterCtaidZ, Type::U32},  {"%cluster_nctaid.x", S::ClusterNctaidX, Type::U32},
-    {"%cluster_nctaid.y", S::ClusterNctaidY, Type::U32}, {"%cluster_nctaid.z", S::ClusterNctaidZ, Type::U32},
-    {"%clusterid.x", S::ClusteridX, Type::U32},         {"%clusterid.y", S::ClusteridY, Type::U32},
-    {"%clusterid.z", S::ClusteridZ, Type::U32},         {"%nclusterid.x", S::NclusteridX, Type::U32},
-    {"%nclusterid.y", S::NclusteridY, Type::U32},       {"%nclusterid.z", S::NclusteridZ, Type::U32},
+    {"%cluster_ctarank", S::ClusterCtaRank, Type::U32},
+    {"%cluster_nctarank", S::ClusterNctaRank, Type::U32},
+    {"%cluster_ctaid.x", S::ClusterCtaidX, Type::U32},
+    {"%cluster_ctaid.y", S::ClusterCtaidY, Type::U32},
+    {"%cluster_ctaid.z", S::ClusterCtaidZ, Type::U32},
+    {"%cluster_nctaid.x", S::ClusterNctaidX, Type::U32},
+    {"%cluster_nctaid.y", S::ClusterNctaidY, Type::U32},
+    {"%cluster_nctaid.z", S::ClusterNctaidZ, Type::U32},
+    {"%clusterid.x", S::ClusteridX, Type::U32},
+    {"%clusterid.y", S::ClusteridY, Type::U32},
+    {"%clusterid.z", S::ClusteridZ, Type::U32},
+    {"%nclusterid.x", S::NclusteridX, Type::U32},
+    {"%nclusterid.y", S::NclusteridY, Type::U32},
+    {"%nclusterid.z", S::NclusteridZ, Type::U32},
     {"%is_explicit_cluster", S::IsExplicitCluster, Type::Pred},
 };
 
@@ -70,8 +89,7 @@ const OpcodeTable &opcodes() {
 
 class Names {
 public:
-  Names(const ModuleAst &module, const EntryAst &entry, Program &program)
-      : entry_(entry), program_(program) {
+  Names(const ModuleAst &module, const EntryAst &entry, Program &program) : entry_(entry), program_(program) {
     (void)addRegister("_", 8, false, S::None, 0); // the sink: wide enough for everything
     layoutParams();
     for (const VariableAst &v : module.variables)
@@ -107,8 +125,8 @@ public:
         for (char c : name.substr(digits))
           index = index * 10 + (c - '0');
         if (index >= it->second.count)
-          throw DecodeError{at, "register " + std::string(name) + " is past the " + std::to_string(it->second.count) +
-                                    " that are declared"};
+          throw DecodeError{at, "register " + std::string(name) + " is past the " +
+                                    std::to_string(it->second.count) + " that are declared"};
         return declared(s, name, it->second.type);
       }
     }
@@ -123,6 +141,9 @@ public:
   }
 
   bool isRegister(std::string_view name, int scope) {
+    // Variables and labels don't begin with '%', and registers mostly do.
+    if (variable(name, scope))
+      return name.starts_with('%');
     try {
       (void)registerNamed(name, scope, {});
       return true;
@@ -172,7 +193,8 @@ private:
       at += p.bytes;
     }
     if (at > 32764) // PTX ISA: the parameter space of sm_70 and newer
-      throw DecodeError{entry_.at, "the parameters take " + std::to_string(at) + " bytes; at most 32764 are allowed"};
+      throw DecodeError{entry_.at,
+                        "the parameters take " + std::to_string(at) + " bytes; at most 32764 are allowed"};
     program_.param_bytes = at;
   }
 
@@ -205,7 +227,8 @@ private:
       break;
     }
     default:
-      throw DecodeError{v.at, std::string(spaceName(v.space)) + " variables are not modelled; memory is the host's"};
+      throw DecodeError{v.at, std::string(spaceName(v.space)) +
+                                  " variables are not modelled; memory is the host's"};
     }
     if (program_.static_shared_bytes + program_.local_bytes + program_.const_data.size() > kMaxRegisterFile)
       throw DecodeError{v.at, "the variables take more than " + std::to_string(kMaxRegisterFile) + " bytes"};
@@ -260,7 +283,8 @@ private:
   uint64_t dynamic_align_ = 16;
 };
 
-// --- Builder -------------------------------------------------------------------------------------------------------
+// --- Builder
+// -------------------------------------------------------------------------------------------------------
 
 std::string_view Builder::peek() const {
   return modifier_ < ast_.modifiers.size() ? ast_.modifiers[modifier_] : std::string_view();
@@ -291,23 +315,28 @@ int Builder::takeOneOf(std::initializer_list<std::string_view> modifiers) {
   for (std::string_view m : modifiers)
     allowed += (allowed.empty() ? "." : ", .") + std::string(m);
   const std::string what = peek().empty() ? "nothing" : "." + std::string(peek());
-  const int column = modifier_ < ast_.modifier_columns.size() ? ast_.modifier_columns[modifier_] : ast_.at.column;
+  const int column =
+      modifier_ < ast_.modifier_columns.size() ? ast_.modifier_columns[modifier_] : ast_.at.column;
   fail({ast_.at.line, column}, std::string(ast_.opcode) + ": expected " + allowed + ", found " + what);
 }
 
 Type Builder::type() {
   const Type t = typeNamed(peek());
   if (t == Type::None) {
-    const int column = modifier_ < ast_.modifier_columns.size() ? ast_.modifier_columns[modifier_] : ast_.at.column;
-    fail({ast_.at.line, column}, std::string(ast_.opcode) + ": " +
-                                     (peek().empty() ? std::string("a type is missing")
-                                                     : "modifier ." + std::string(peek()) + " is not known here"));
+    const int column =
+        modifier_ < ast_.modifier_columns.size() ? ast_.modifier_columns[modifier_] : ast_.at.column;
+    fail({ast_.at.line, column},
+         std::string(ast_.opcode) + ": " +
+             (peek().empty() ? std::string("a type is missing")
+                             : "modifier ." + std::string(peek()) + " is not known here"));
   }
   ++modifier_;
   return t;
 }
 
-Type Builder::lastType() const { return ast_.modifiers.empty() ? Type::None : typeNamed(ast_.modifiers.back()); }
+Type Builder::lastType() const {
+  return ast_.modifiers.empty() ? Type::None : typeNamed(ast_.modifiers.back());
+}
 
 void Builder::endModifiers() {
   if (modifier_ < ast_.modifiers.size())
@@ -333,8 +362,8 @@ Space Builder::space() {
 
 void Builder::wantOperands(size_t least, size_t most) {
   if (count() < least || count() > most)
-    fail(std::string(ast_.opcode) + ": " + std::to_string(count()) + " operands, expected " + std::to_string(least) +
-         (most > least ? " to " + std::to_string(most) : ""));
+    fail(std::string(ast_.opcode) + ": " + std::to_string(count()) + " operands, expected " +
+         std::to_string(least) + (most > least ? " to " + std::to_string(most) : ""));
 }
 
 void Builder::dst(const OperandAst &o, Type type, bool wider) {
@@ -348,8 +377,8 @@ void Builder::dst(const OperandAst &o, Type type, bool wider) {
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
   const int have = typeBits(found.type), want = typeBits(type);
   if (found.type == Type::Pred || !(have == want || (wider && have > want)))
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." + typeName(found.type) +
-                   ", the instruction writes ." + typeName(type));
+    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                   typeName(found.type) + ", the instruction writes ." + typeName(type));
   dsts_.push_back(found.operand);
 }
 
@@ -364,8 +393,8 @@ void Builder::src(const OperandAst &o, Type type, bool wider) {
     const int64_t v = int64_t(o.value);
     if (want < 64 && (v < -(int64_t(1) << (want - 1)) || v > int64_t((uint64_t(1) << want) - 1)))
       fail(o.at, opcode + ": " + std::to_string(v) + " does not fit ." + typeName(type));
-    srcs_.push_back(names_.constant(want < 64 ? o.value & ((uint64_t(1) << want) - 1) : o.value, std::max(want, 2),
-                                    std::to_string(v)));
+    srcs_.push_back(names_.constant(want < 64 ? o.value & ((uint64_t(1) << want) - 1) : o.value,
+                                    std::max(want, 2), std::to_string(v)));
     return;
   }
   case OperandAst::Kind::Float32:
@@ -394,7 +423,8 @@ void Builder::src(const OperandAst &o, Type type, bool wider) {
   }
   if (const auto *v = names_.variable(o.name, ast_.scope); v && !names_.isRegister(o.name, ast_.scope)) {
     if (want != 32 && want != 64)
-      fail(o.at, opcode + ": the address of " + std::string(o.name) + " where a ." + typeName(type) + " is expected");
+      fail(o.at, opcode + ": the address of " + std::string(o.name) + " where a ." + typeName(type) +
+                     " is expected");
     srcs_.push_back(names_.constant(v->address, want, std::string(o.name)));
     return;
   }
@@ -416,8 +446,8 @@ void Builder::predDst(const OperandAst &o) {
     fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
   if (found.type != Type::Pred)
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." + typeName(found.type) +
-                   ", a predicate is expected");
+    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                   typeName(found.type) + ", a predicate is expected");
   dsts_.push_back(found.operand);
 }
 
@@ -431,8 +461,8 @@ void Builder::predSrc(const OperandAst &o) {
     fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
   if (found.type != Type::Pred)
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." + typeName(found.type) +
-                   ", a predicate is expected");
+    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                   typeName(found.type) + ", a predicate is expected");
   srcs_.push_back(found.operand);
 }
 
@@ -443,8 +473,8 @@ void Builder::dstVector(const OperandAst &o, size_t n, Type type, bool wider) {
     return dst(o, type, wider);
   }
   if (o.elements.size() != n)
-    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) + " registers in braces, expected " +
-                   std::to_string(n));
+    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
+                   " registers in braces, expected " + std::to_string(n));
   for (const OperandAst &e : o.elements)
     dst(e, type, wider);
 }
@@ -456,8 +486,8 @@ void Builder::srcVector(const OperandAst &o, size_t n, Type type, bool wider) {
     return src(o, type, wider);
   }
   if (o.elements.size() != n)
-    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) + " registers in braces, expected " +
-                   std::to_string(n));
+    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
+                   " registers in braces, expected " + std::to_string(n));
   for (const OperandAst &e : o.elements)
     src(e, type, wider);
 }
@@ -482,15 +512,17 @@ void Builder::address(size_t i, Space space) {
     if (!v)
       fail(base.at, "'" + std::string(base.name) + "' is not declared");
     if (v->space != space)
-      fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." + spaceName(v->space) +
-                        " space, the instruction addresses ." + spaceName(space));
+      fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." +
+                        spaceName(v->space) + " space, the instruction addresses ." + spaceName(space));
     srcs_.push_back(names_.constant(v->address, 64, std::string(base.name)));
     return;
   }
   const auto found = names_.registerNamed(base.name, ast_.scope, base.at);
   const int bits = typeBits(found.type);
-  if (isFloat(found.type) || (bits != 64 && bits != 32) || (bits == 32 && (space == Space::Global || space == Space::Generic)))
-    fail(base.at, std::string(ast_.opcode) + ": register " + std::string(base.name) + " is ." + typeName(found.type) +
+  if (isFloat(found.type) || (bits != 64 && bits != 32) ||
+      (bits == 32 && (space == Space::Global || space == Space::Generic)))
+    fail(base.at, std::string(ast_.opcode) + ": register " + std::string(base.name) + " is ." +
+                      typeName(found.type) +
                       "; an address is .b64 (in shared, local, param and const also .b32)");
   srcs_.push_back(found.operand);
 }
@@ -531,7 +563,8 @@ void Builder::finish(std::vector<Operand> &pool) {
   pool.insert(pool.end(), srcs_.begin(), srcs_.end());
 }
 
-// --- program -------------------------------------------------------------------------------------------------------
+// --- program
+// -------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -559,7 +592,8 @@ void decodeInstruction(const InstructionAst &ast, Names &names, Program &program
 
 } // namespace
 
-Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const ModuleAst> module, std::string_view name) {
+Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const ModuleAst> module,
+                                                     std::string_view name) {
   const EntryAst *entry = nullptr;
   for (const EntryAst &e : module->entries)
     if (e.name == name || (name.empty() && module->entries.size() == 1))

@@ -8,8 +8,8 @@
 namespace flashplus::emu {
 namespace {
 
-/// The lanes that the instruction names must be the ones that execute it. (The hardware would wait for the missing ones;
-/// they are not coming from anywhere but the same place, or the kernel hangs.)
+/// The lanes that the instruction names must be the ones that execute it. (The hardware would wait for the
+/// missing ones; they are not coming from anywhere but the same place, or the kernel hangs.)
 bool membersTogether(Warp &w, const uint32_t *members, uint32_t mask) {
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1))
@@ -19,8 +19,9 @@ bool membersTogether(Warp &w, const uint32_t *members, uint32_t mask) {
       return false;
     }
     if (const uint32_t missing = members[lane] & w.live() & ~mask) {
-      w.fault(FaultKind::Divergence, "lane " + std::to_string(std::countr_zero(missing)) +
-                                         " is in the member mask but does not execute it together with the others",
+      w.fault(FaultKind::Divergence,
+              "lane " + std::to_string(std::countr_zero(missing)) +
+                  " is in the member mask but does not execute it together with the others",
               int(lane));
       return false;
     }
@@ -31,7 +32,8 @@ bool membersTogether(Warp &w, const uint32_t *members, uint32_t mask) {
 enum class Shuffle : uint8_t { Up, Down, Butterfly, Index };
 
 void runShuffle(Warp &w, const Instruction &in, uint32_t mask) {
-  const uint32_t *a = w.lanes<uint32_t>(in.src(0)), *b = w.lanes<uint32_t>(in.src(1)), *c = w.lanes<uint32_t>(in.src(2));
+  const uint32_t *a = w.lanes<uint32_t>(in.src(0)), *b = w.lanes<uint32_t>(in.src(1)),
+                 *c = w.lanes<uint32_t>(in.src(2));
   if (!membersTogether(w, w.lanes<uint32_t>(in.src(3)), mask))
     return;
   uint32_t out[kLanes], valid = 0;
@@ -63,8 +65,9 @@ void runShuffle(Warp &w, const Instruction &in, uint32_t mask) {
       from = lane;
     valid |= uint32_t(ok) << lane;
     if ((mask >> lane & 1) && !(mask >> from & 1))
-      return w.fault(FaultKind::Divergence, "takes the value of lane " + std::to_string(from) +
-                                                ", which does not execute it", int(lane));
+      return w.fault(FaultKind::Divergence,
+                     "takes the value of lane " + std::to_string(from) + ", which does not execute it",
+                     int(lane));
     out[lane] = a[from];
   }
   w.store<uint32_t>(in.dst(0), mask, out);

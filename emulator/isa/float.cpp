@@ -38,11 +38,20 @@ template <bool Ftz> Handler handler32(FloatOp op, bool nan, bool saturate) {
   if (saturate) { // .sat: [0, 1], NaN becomes 0
     switch (op) {
     case FloatOp::Add:
-      return lanewise<[](F a, F b) { return F(std::fmin(std::fmax(out32<Ftz>(in32<Ftz>(a) + in32<Ftz>(b)), 0.f), 1.f)); }, F, F, F>;
+      return lanewise<[](F a, F b) {
+        return F(std::fmin(std::fmax(out32<Ftz>(in32<Ftz>(a) + in32<Ftz>(b)), 0.f), 1.f));
+      },
+                      F, F, F>;
     case FloatOp::Mul:
-      return lanewise<[](F a, F b) { return F(std::fmin(std::fmax(out32<Ftz>(in32<Ftz>(a) * in32<Ftz>(b)), 0.f), 1.f)); }, F, F, F>;
+      return lanewise<[](F a, F b) {
+        return F(std::fmin(std::fmax(out32<Ftz>(in32<Ftz>(a) * in32<Ftz>(b)), 0.f), 1.f));
+      },
+                      F, F, F>;
     case FloatOp::Fma:
-      return lanewise<[](F a, F b, F c) { return F(std::fmin(std::fmax(out32<Ftz>(fused(in32<Ftz>(a), in32<Ftz>(b), in32<Ftz>(c))), 0.f), 1.f)); }, F, F, F, F>;
+      return lanewise<[](F a, F b, F c) {
+        return F(std::fmin(std::fmax(out32<Ftz>(fused(in32<Ftz>(a), in32<Ftz>(b), in32<Ftz>(c))), 0.f), 1.f));
+      },
+                      F, F, F, F>;
     default:
       return nullptr;
     }
@@ -55,12 +64,19 @@ template <bool Ftz> Handler handler32(FloatOp op, bool nan, bool saturate) {
   case FloatOp::Mul:
     return lanewise<[](F a, F b) { return out32<Ftz>(in32<Ftz>(a) * in32<Ftz>(b)); }, F, F, F>;
   case FloatOp::Fma:
-    return lanewise<[](F a, F b, F c) { return out32<Ftz>(fused(in32<Ftz>(a), in32<Ftz>(b), in32<Ftz>(c))); }, F, F, F, F>;
+    return lanewise<[](F a, F b, F c) { return out32<Ftz>(fused(in32<Ftz>(a), in32<Ftz>(b), in32<Ftz>(c))); },
+                    F, F, F, F>;
   case FloatOp::Min:
-    return nan ? lanewise<[](F a, F b) { return a != a || b != b ? nan32() : out32<Ftz>(least(in32<Ftz>(a), in32<Ftz>(b))); }, F, F, F>
+    return nan ? lanewise<[](F a, F b) {
+      return a != a || b != b ? nan32() : out32<Ftz>(least(in32<Ftz>(a), in32<Ftz>(b)));
+    },
+                          F, F, F>
                : lanewise<[](F a, F b) { return out32<Ftz>(least(in32<Ftz>(a), in32<Ftz>(b))); }, F, F, F>;
   case FloatOp::Max:
-    return nan ? lanewise<[](F a, F b) { return a != a || b != b ? nan32() : out32<Ftz>(most(in32<Ftz>(a), in32<Ftz>(b))); }, F, F, F>
+    return nan ? lanewise<[](F a, F b) {
+      return a != a || b != b ? nan32() : out32<Ftz>(most(in32<Ftz>(a), in32<Ftz>(b)));
+    },
+                          F, F, F>
                : lanewise<[](F a, F b) { return out32<Ftz>(most(in32<Ftz>(a), in32<Ftz>(b))); }, F, F, F>;
   case FloatOp::Neg: // a sign change, also of NaN
     return lanewise<[](F a) { return -in32<Ftz>(a); }, F, F>;
@@ -171,10 +187,12 @@ Handler handler64(FloatOp op) {
   }
 }
 
-// --- halves ----------------------------------------------------------------------------------------------------------
-// f16 and bf16 values, one or two a register. A sum, product or fma is computed in double, where it is exact (fma of
-// bf16: but for the last bits, far below half an ulp unless it cancels), and rounded once through float: 24 bits are
-// more than twice 11 plus 2, so that rounding twice is innocuous for add, sub and mul; fma rounds from double directly.
+// --- halves
+// ----------------------------------------------------------------------------------------------------------
+// f16 and bf16 values, one or two a register. A sum, product or fma is computed in double, where it is exact
+// (fma of bf16: but for the last bits, far below half an ulp unless it cancels), and rounded once through
+// float: 24 bits are more than twice 11 plus 2, so that rounding twice is innocuous for add, sub and mul; fma
+// rounds from double directly.
 
 template <bool Bf> float half(uint16_t x) { return Bf ? bfloatToFloat(x) : halfToFloat(x); }
 /// Rounds a double to odd in float first, so that the second rounding is right.
@@ -229,7 +247,8 @@ template <bool Bf> void runHalf(Warp &w, const Instruction &in, uint32_t mask) {
     const uint32_t a = s[0][lane], b = s[1][lane], c = s[2][lane];
     uint32_t r = halfOp<Bf>(FloatOp(in.mode), uint16_t(a), uint16_t(b), uint16_t(c));
     if (pair)
-      r |= uint32_t(halfOp<Bf>(FloatOp(in.mode), uint16_t(a >> 16), uint16_t(b >> 16), uint16_t(c >> 16))) << 16;
+      r |= uint32_t(halfOp<Bf>(FloatOp(in.mode), uint16_t(a >> 16), uint16_t(b >> 16), uint16_t(c >> 16)))
+           << 16;
     out[lane] = r;
   }
   w.store<uint32_t>(in.dst(), mask, out);

@@ -6,7 +6,23 @@
 namespace flashplus::emu {
 
 enum class FloatOp : uint8_t {
-  Add, Sub, Mul, Fma, Min, Max, Neg, Abs, Div, Rcp, Sqrt, Rsqrt, Exp2, Log2, Tanh, Sin, Cos
+  Add,
+  Sub,
+  Mul,
+  Fma,
+  Min,
+  Max,
+  Neg,
+  Abs,
+  Div,
+  Rcp,
+  Sqrt,
+  Rsqrt,
+  Exp2,
+  Log2,
+  Tanh,
+  Sin,
+  Cos
 };
 
 /// Modifiers, type and `sources` operands of a floating point instruction.

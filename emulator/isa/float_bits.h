@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Number formats and rounding, as the PTX ISA defines them (sections "Floating Point Instructions" and "cvt").
+// Number formats and rounding, as the PTX ISA defines them (sections "Floating Point Instructions" and
+// "cvt").
 #pragma once
 
 #include <bit>
@@ -75,8 +76,8 @@ inline uint16_t floatToBfloat(float x, Rounding rounding = Rounding::Nearest) {
   return uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
-/// Runs `f` with the processor's rounding mode set. The operands must be volatile to it, or the compiler may compute in
-/// its own mode.
+/// Runs `f` with the processor's rounding mode set. The operands must be volatile to it, or the compiler may
+/// compute in its own mode.
 template <class F> auto withRounding(Rounding rounding, F f) {
   static constexpr int kModes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
   std::fesetround(kModes[int(rounding)]);
@@ -85,9 +86,9 @@ template <class F> auto withRounding(Rounding rounding, F f) {
   return result;
 }
 
-// Approximations. The hardware's tables are not public; these are the exact results rounded once, which is inside every
-// documented error bound (PTX ISA: ex2 2 ulp, rcp 1 ulp, lg2 2^-22 absolute or relative, sqrt and rsqrt 3 ulp or better,
-// div 2 ulp, tanh 2^-11 relative).
+// Approximations. The hardware's tables are not public; these are the exact results rounded once, which is
+// inside every documented error bound (PTX ISA: ex2 2 ulp, rcp 1 ulp, lg2 2^-22 absolute or relative, sqrt
+// and rsqrt 3 ulp or better, div 2 ulp, tanh 2^-11 relative).
 inline float exp2Approx(float x) { return canonical(float(std::exp2(double(x)))); }
 inline float log2Approx(float x) { return canonical(float(std::log2(double(x)))); }
 inline float tanhApprox(float x) { return canonical(float(std::tanh(double(x)))); }

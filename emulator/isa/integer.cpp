@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Integer arithmetic, logic, shifts and bit fields.
-#include "emulator/isa/builder.h"
 #include "emulator/isa/integer.h"
+#include "emulator/isa/builder.h"
 #include "emulator/isa/lanes.h"
 
 #include <algorithm>
@@ -10,7 +10,8 @@ namespace flashplus::emu {
 namespace {
 
 template <class T> using Un = std::make_unsigned_t<T>;
-/// A product or sum is computed without sign: signed overflow wraps in PTX. uint16_t would be promoted to int.
+/// A product or sum is computed without sign: signed overflow wraps in PTX. uint16_t would be promoted to
+/// int.
 template <class T> using Wrap = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
 /// Twice as wide.
 template <class T>
@@ -57,9 +58,12 @@ template <class T> Handler binaryHandler(IntegerOp op) {
   case IntegerOp::MadHigh:
     return lanewise<[](T a, T b, T c) { return T(Wrap<T>(high(a, b)) + Wrap<T>(c)); }, T, T, T, T>;
   case IntegerOp::Shl:
-    return lanewise<[](T a, uint32_t n) { return n >= sizeof(T) * 8 ? T(0) : T(Wrap<T>(a) << n); }, T, T, uint32_t>;
+    return lanewise<[](T a, uint32_t n) { return n >= sizeof(T) * 8 ? T(0) : T(Wrap<T>(a) << n); }, T, T,
+                    uint32_t>;
   case IntegerOp::Shr:
-    return lanewise<[](T a, uint32_t n) { return T(a >> std::min<uint32_t>(n, sizeof(T) * 8 - 1) >> (n >= sizeof(T) * 8)); },
+    return lanewise<[](T a, uint32_t n) {
+      return T(a >> std::min<uint32_t>(n, sizeof(T) * 8 - 1) >> (n >= sizeof(T) * 8));
+    },
                     T, T, uint32_t>;
   }
   return nullptr;
@@ -85,7 +89,8 @@ template <class T, bool Remainder> void divide(Warp &w, const Instruction &in, u
   w.store<T>(in.dst(), mask, out);
 }
 
-// --- bits ----------------------------------------------------------------------------------------------------------
+// --- bits
+// ----------------------------------------------------------------------------------------------------------
 
 template <class T> T bitFieldExtract(T a, uint32_t position, uint32_t length) {
   // PTX ISA, bfe: position and length are taken modulo 256; past the top, the sign bit (or 0) is repeated.
@@ -125,7 +130,8 @@ uint32_t permuteBytes(uint32_t a, uint32_t b, uint32_t selector) {
 }
 
 void runLop3(Warp &w, const Instruction &in, uint32_t mask) {
-  const uint32_t *a = w.lanes<uint32_t>(in.src(0)), *b = w.lanes<uint32_t>(in.src(1)), *c = w.lanes<uint32_t>(in.src(2));
+  const uint32_t *a = w.lanes<uint32_t>(in.src(0)), *b = w.lanes<uint32_t>(in.src(1)),
+                 *c = w.lanes<uint32_t>(in.src(2));
   uint32_t out[kLanes];
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     uint32_t r = 0;
@@ -158,14 +164,19 @@ void decodeShf(Builder &b) {
   b.out.op_class = OpClass::Integer;
   using U = uint32_t;
   if (left)
-    b.out.run = wrap ? lanewise<[](U a, U hi, U c) { return U(((uint64_t(hi) << 32 | a) << (c & 31)) >> 32); }, U, U, U, U>
-                     : lanewise<[](U a, U hi, U c) {
-                         c = std::min(c, 32u);
-                         return c == 32 ? a : U(((uint64_t(hi) << 32 | a) << c) >> 32);
-                       }, U, U, U, U>;
+    b.out.run = wrap
+                    ? lanewise<[](U a, U hi, U c) { return U(((uint64_t(hi) << 32 | a) << (c & 31)) >> 32); },
+                               U, U, U, U>
+                    : lanewise<[](U a, U hi, U c) {
+                        c = std::min(c, 32u);
+                        return c == 32 ? a : U(((uint64_t(hi) << 32 | a) << c) >> 32);
+                      },
+                               U, U, U, U>;
   else
-    b.out.run = wrap ? lanewise<[](U a, U hi, U c) { return U((uint64_t(hi) << 32 | a) >> (c & 31)); }, U, U, U, U>
-                     : lanewise<[](U a, U hi, U c) { return U((uint64_t(hi) << 32 | a) >> std::min(c, 32u)); }, U, U, U, U>;
+    b.out.run =
+        wrap ? lanewise<[](U a, U hi, U c) { return U((uint64_t(hi) << 32 | a) >> (c & 31)); }, U, U, U, U>
+             : lanewise<[](U a, U hi, U c) { return U((uint64_t(hi) << 32 | a) >> std::min(c, 32u)); }, U, U,
+                        U, U>;
 }
 
 template <bool Insert> void decodeBitField(Builder &b) {
@@ -182,10 +193,11 @@ template <bool Insert> void decodeBitField(Builder &b) {
   b.out.op_class = OpClass::Integer;
   withInteger(type, [&]<class T>() {
     if constexpr (Insert)
-      b.out.run = lanewise<[](T f, T x, uint32_t p, uint32_t n) { return bitFieldInsert(f, x, p, n); }, T, T, T,
-                           uint32_t, uint32_t>;
+      b.out.run = lanewise<[](T f, T x, uint32_t p, uint32_t n) { return bitFieldInsert(f, x, p, n); }, T, T,
+                           T, uint32_t, uint32_t>;
     else
-      b.out.run = lanewise<[](T a, uint32_t p, uint32_t n) { return bitFieldExtract(a, p, n); }, T, T, uint32_t, uint32_t>;
+      b.out.run = lanewise<[](T a, uint32_t p, uint32_t n) { return bitFieldExtract(a, p, n); }, T, T,
+                           uint32_t, uint32_t>;
   });
 }
 
@@ -195,8 +207,8 @@ void decodePrmt(Builder &b) {
   b.dst(0, Type::B32);
   for (size_t i = 1; i < 4; ++i)
     b.src(i, Type::B32);
-  b.out.run = lanewise<[](uint32_t a, uint32_t c, uint32_t s) { return permuteBytes(a, c, s); }, uint32_t, uint32_t,
-                       uint32_t, uint32_t>;
+  b.out.run = lanewise<[](uint32_t a, uint32_t c, uint32_t s) { return permuteBytes(a, c, s); }, uint32_t,
+                       uint32_t, uint32_t, uint32_t>;
   b.out.op_class = OpClass::Integer;
 }
 
@@ -221,12 +233,14 @@ template <BitCount K> void decodeBitCount(Builder &b) {
           for (size_t i = 0; i < sizeof(T) * 8; ++i)
             r |= (a >> i & 1) << (sizeof(T) * 8 - 1 - i);
           return r;
-        }, T, T>;
+        },
+                             T, T>;
     }
   });
 }
 
-// --- logic, also on predicates -----------------------------------------------------------------------------------
+// --- logic, also on predicates
+// -----------------------------------------------------------------------------------
 
 template <IntegerOp Op> void runPredicate(Warp &w, const Instruction &in, uint32_t mask) {
   uint32_t a = w.predicate(in.src(0));
@@ -312,8 +326,9 @@ void decodeIntegerDivide(Builder &b, bool remainder) {
 void decodeMultiply(Builder &b, bool add) {
   const int part = b.takeOneOf({"lo", "hi", "wide"});
   if (part != 2)
-    return decodeInteger(b, part == 0 ? (add ? IntegerOp::MadLow : IntegerOp::MulLow)
-                                      : (add ? IntegerOp::MadHigh : IntegerOp::MulHigh),
+    return decodeInteger(b,
+                         part == 0 ? (add ? IntegerOp::MadLow : IntegerOp::MulLow)
+                                   : (add ? IntegerOp::MadHigh : IntegerOp::MulHigh),
                          add ? 3 : 2);
   const Type type = b.type();
   const Type wide = type == Type::U16   ? Type::U32
@@ -333,8 +348,9 @@ void decodeMultiply(Builder &b, bool add) {
   withInteger(type, [&]<class T>() {
     if constexpr (sizeof(T) < 8) {
       using W = Wide<T>;
-      b.out.run = add ? lanewise<[](T x, T y, W c) { return W(Wrap<W>(W(x) * W(y)) + Wrap<W>(c)); }, W, T, T, W>
-                      : lanewise<[](T x, T y) { return W(W(x) * W(y)); }, W, T, T>;
+      b.out.run =
+          add ? lanewise<[](T x, T y, W c) { return W(Wrap<W>(W(x) * W(y)) + Wrap<W>(c)); }, W, T, T, W>
+              : lanewise<[](T x, T y) { return W(W(x) * W(y)); }, W, T, T>;
     }
   });
 }

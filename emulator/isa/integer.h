@@ -6,7 +6,24 @@
 namespace flashplus::emu {
 
 enum class IntegerOp : uint8_t {
-  Add, Sub, Min, Max, And, Or, Xor, MulLow, MulHigh, Neg, Not, Abs, MadLow, MadHigh, Shl, Shr, MinRelu, MaxRelu
+  Add,
+  Sub,
+  Min,
+  Max,
+  And,
+  Or,
+  Xor,
+  MulLow,
+  MulHigh,
+  Neg,
+  Not,
+  Abs,
+  MadLow,
+  MadHigh,
+  Shl,
+  Shr,
+  MinRelu,
+  MaxRelu
 };
 
 /// The type and `sources` operands of an arithmetic instruction whose other modifiers are taken.

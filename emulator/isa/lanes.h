@@ -6,8 +6,8 @@
 
 namespace flashplus::emu {
 
-/// R dst = Op(A0 src0, A1 src1, ...). `Op` is a captureless lambda; it is evaluated for inactive lanes too, whose
-/// registers may hold anything, so it must be defined for all values.
+/// R dst = Op(A0 src0, A1 src1, ...). `Op` is a captureless lambda; it is evaluated for inactive lanes too,
+/// whose registers may hold anything, so it must be defined for all values.
 template <auto Op, class R, class... A> void lanewise(Warp &w, const Instruction &in, uint32_t mask) {
   [&]<size_t... I>(std::index_sequence<I...>) {
     const auto sources = std::make_tuple(w.lanes<A>(in.src(int(I)))...);
@@ -15,11 +15,12 @@ template <auto Op, class R, class... A> void lanewise(Warp &w, const Instruction
     for (uint32_t lane = 0; lane < kLanes; ++lane)
       out[lane] = toLane<R>(Op(fromLane<A>(std::get<I>(sources)[lane])...));
     w.store<R>(in.dst(), mask, out);
-  }(std::index_sequence_for<A...>{});
+  }
+  (std::index_sequence_for<A...>{});
 }
 
-/// Calls `f.template operator()<T>()` with the C++ type of an integer (or bits) type; false if it is none of 16 to 64
-/// bits.
+/// Calls `f.template operator()<T>()` with the C++ type of an integer (or bits) type; false if it is none of
+/// 16 to 64 bits.
 template <class F> bool withInteger(Type type, F f) {
   switch (type) {
   case Type::B16:

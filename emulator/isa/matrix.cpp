@@ -7,14 +7,17 @@
 namespace flashplus::emu {
 namespace {
 
-// --- ldmatrix, stmatrix --------------------------------------------------------------------------------------------
-// 8 x 8 matrices of 16 bits. Lane 8 i + r holds the address of row r of matrix i. In a register, lane l has elements 2 (l
-// % 4) and the next of row l / 4; with .trans of column l / 4.
+// --- ldmatrix, stmatrix
+// -------------------------------------------------------------------------------------------- 8 x 8 matrices
+// of 16 bits. Lane 8 i + r holds the address of row r of matrix i. In a register, lane l has elements 2 (l %
+// 4) and the next of row l / 4; with .trans of column l / 4.
 
 /// Row addresses of the matrices: lanes that need not have one are left out of `mask`.
 uint32_t rowLanes(int matrices) { return matrices == 4 ? kAllLanes : (1u << (8 * matrices)) - 1; }
 
-void countMatrixBanks(Warp &w, const uint64_t (&at)[kLanes], int matrices) { countBanks(w, at, rowLanes(matrices), 16); }
+void countMatrixBanks(Warp &w, const uint64_t (&at)[kLanes], int matrices) {
+  countBanks(w, at, rowLanes(matrices), 16);
+}
 
 void runLoadMatrix(Warp &w, const Instruction &in, uint32_t mask) {
   uint64_t at[kLanes];
@@ -90,15 +93,16 @@ template <bool Load> void decodeMatrixAccess(Builder &b) {
   b.out.aligned = true;
 }
 
-// --- mma.sync --------------------------------------------------------------------------------------------------------
+// --- mma.sync
+// --------------------------------------------------------------------------------------------------------
 
 template <bool Bf> float element(uint32_t pair, int half) {
   const auto bits = uint16_t(half ? pair >> 16 : pair);
   return Bf ? bfloatToFloat(bits) : halfToFloat(bits);
 }
 
-/// D = A B + C for m16n8k(K), fp32 accumulators. Products are exact; the sum of a dot product and C is formed in double
-/// and rounded once (docs/emulator.md: the hardware's order and width are its own).
+/// D = A B + C for m16n8k(K), fp32 accumulators. Products are exact; the sum of a dot product and C is formed
+/// in double and rounded once (docs/emulator.md: the hardware's order and width are its own).
 template <bool Bf, int K> void runMma(Warp &w, const Instruction &in, uint32_t mask) {
   constexpr int kA = K / 4, kB = K / 8; // registers
   double a[16][K], bt[8][K];

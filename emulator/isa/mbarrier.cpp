@@ -20,8 +20,8 @@ int objectOf(Warp &w, uint64_t address, uint32_t lane) {
   }
   const Mbarrier &b = cta.mbarriers[size_t(index)];
   if (!cta.clocks().seen(w.thread(lane), size_t(b.init_thread), b.init_clock)) {
-    w.fault(FaultKind::Race, "uses an mbarrier whose initialisation nothing orders before", int(lane), address,
-            Space::Shared, cta.party("initialised", b.init_thread, b.init_pc));
+    w.fault(FaultKind::Race, "uses an mbarrier whose initialisation nothing orders before", int(lane),
+            address, Space::Shared, cta.party("initialised", b.init_thread, b.init_pc));
     return -1;
   }
   return index;
@@ -39,12 +39,16 @@ void runInit(Warp &w, const Instruction &in, uint32_t mask) {
       return;
     const uint32_t offset = uint32_t(at[lane] - kSharedBase);
     if (count[lane] == 0 || count[lane] >= 1u << 20)
-      return w.fault(FaultKind::Barrier, "an mbarrier for " + std::to_string(count[lane]) + " arrivals; 1 to 1048575 are allowed",
+      return w.fault(FaultKind::Barrier,
+                     "an mbarrier for " + std::to_string(count[lane]) + " arrivals; 1 to 1048575 are allowed",
                      int(lane), at[lane], Space::Shared);
     if (cta.mbarrierAt(offset) >= 0)
-      return w.fault(FaultKind::Barrier, "the mbarrier is initialised a second time", int(lane), at[lane], Space::Shared);
+      return w.fault(FaultKind::Barrier, "the mbarrier is initialised a second time", int(lane), at[lane],
+                     Space::Shared);
     if (cta.mbarriers.size() >= Clocks::kMaxBarriers)
-      return w.fault(FaultKind::Barrier, "more than " + std::to_string(Clocks::kMaxBarriers) + " mbarriers are not modelled", int(lane));
+      return w.fault(FaultKind::Barrier,
+                     "more than " + std::to_string(Clocks::kMaxBarriers) + " mbarriers are not modelled",
+                     int(lane));
     Mbarrier b;
     b.offset = offset;
     b.expected = b.pending = count[lane];
@@ -86,15 +90,19 @@ void runArrive(Warp &w, const Instruction &in, uint32_t mask) {
     if (bytes) {
       b.transactions += bytes[lane];
       if (b.transactions >= 1 << 20)
-        return w.fault(FaultKind::Barrier, "the mbarrier expects " + std::to_string(b.transactions) +
-                                               " bytes; at most 1048575 are allowed", int(lane), at[lane], Space::Shared);
+        return w.fault(FaultKind::Barrier,
+                       "the mbarrier expects " + std::to_string(b.transactions) +
+                           " bytes; at most 1048575 are allowed",
+                       int(lane), at[lane], Space::Shared);
     }
     state[lane] = b.phases;
     if (in.mode & kArrives) {
       const uint32_t n = count ? count[lane] : 1;
       if (n == 0 || n > b.pending)
-        return w.fault(FaultKind::Barrier, std::to_string(n) + " arrivals at an mbarrier that waits for " +
-                                               std::to_string(b.pending) + " more in this phase", int(lane), at[lane], Space::Shared);
+        return w.fault(FaultKind::Barrier,
+                       std::to_string(n) + " arrivals at an mbarrier that waits for " +
+                           std::to_string(b.pending) + " more in this phase",
+                       int(lane), at[lane], Space::Shared);
       b.pending -= n;
       cta.clocks().release(w.thread(lane), b.released);
     }
@@ -121,7 +129,8 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
       return;
     const Mbarrier &b = cta.mbarriers[size_t(index)];
     if (parity && which[lane] > 1)
-      return w.fault(FaultKind::Barrier, "a phase parity of " + std::to_string(which[lane]) + "; it must be 0 or 1", int(lane));
+      return w.fault(FaultKind::Barrier,
+                     "a phase parity of " + std::to_string(which[lane]) + "; it must be 0 or 1", int(lane));
     const bool complete = parity ? (b.phases & 1) != which[lane] : b.phases > which[lane];
     if (complete) {
       done |= 1u << lane;
@@ -194,19 +203,24 @@ void decodeMbarrier(Builder &b) {
   }
 }
 
-// --- setmaxnreg ----------------------------------------------------------------------------------------------------
+// --- setmaxnreg
+// ----------------------------------------------------------------------------------------------------
 
 void runSetMaxRegisters(Warp &w, const Instruction &in, uint32_t) {
   Cta &cta = w.cta();
   const Program &p = w.program();
   // ptxas ignores it unless it can tell the register count at the entry.
   if (!p.max_registers && !(p.min_ctas && (p.max_threads[0] || p.required_threads[0])))
-    return w.fault(FaultKind::Launch, "setmaxnreg has no effect without .maxnreg, or .minnctapersm with .maxntid or .reqntid", -1);
+    return w.fault(FaultKind::Launch,
+                   "setmaxnreg has no effect without .maxnreg, or .minnctapersm with .maxntid or .reqntid",
+                   -1);
   const int wanted = int(in.immediate);
   const bool increase = in.mode;
   if (increase ? wanted < w.registers : wanted > w.registers)
-    return w.fault(FaultKind::Launch, std::string(increase ? "an increase" : "a decrease") + " to " + std::to_string(wanted) +
-                                          " registers from " + std::to_string(w.registers), -1);
+    return w.fault(FaultKind::Launch,
+                   std::string(increase ? "an increase" : "a decrease") + " to " + std::to_string(wanted) +
+                       " registers from " + std::to_string(w.registers),
+                   -1);
   if (increase && cta.registersInUse() + (wanted - w.registers) * int(kLanes) > 65536)
     return w.block(LaneGroup::kWantsRegisters);
   w.registers = wanted;

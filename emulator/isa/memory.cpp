@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // ld and st of all spaces, prefetches, fences.
 #include "emulator/isa/access.h"
-#include "emulator/isa/bulk_copy.h"
 #include "emulator/isa/builder.h"
+#include "emulator/isa/bulk_copy.h"
 
 namespace flashplus::emu {
 namespace {
@@ -74,8 +74,8 @@ void takeHints(Builder &b, bool load) {
 void takeCacheHints(Builder &b) {
   (void)b.takeAny({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
   (void)b.take("nc");
-  for (std::string_view hint : {"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
-                                "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B"})
+  for (std::string_view hint : {"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
+                                "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B"})
     (void)b.take(hint);
 }
 
@@ -88,7 +88,8 @@ template <bool Load> void decodeAccess(Builder &b) {
   const Type type = b.type();
   const uint32_t bytes = uint32_t(typeBits(type)) / 8;
   if (bytes == 0 || bytes > 8 || n * bytes > 32 || type == Type::F16x2 || type == Type::BF16x2)
-    b.fail(std::string(b.ast().opcode) + " of " + std::to_string(n) + " ." + typeName(type) + " does not exist");
+    b.fail(std::string(b.ast().opcode) + " of " + std::to_string(n) + " ." + typeName(type) +
+           " does not exist");
   if (!Load && (space == Space::Param || space == Space::Const))
     b.fail(std::string("st: .") + spaceName(space) + " cannot be written");
   b.wantOperands(2);
@@ -123,8 +124,8 @@ void decodePrefetch(Builder &b) {
   b.out.run = runNothing;
 }
 
-// Fences order accesses to memory between threads of a CTA only together with something that both execute, and that is
-// ordered here already; across CTAs nothing is checked.
+// Fences order accesses to memory between threads of a CTA only together with something that both execute,
+// and that is ordered here already; across CTAs nothing is checked.
 void decodeMembar(Builder &b) {
   b.takeOneOf({"cta", "gl", "sys"});
   b.wantOperands(0);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // mov, with packing and unpacking, and conversions between address spaces.
+#include "emulator/core/windows.h"
 #include "emulator/isa/builder.h"
 #include "emulator/isa/lanes.h"
-#include "emulator/core/windows.h"
 
 namespace flashplus::emu {
 namespace {
@@ -62,7 +62,8 @@ void decodeMov(Builder &b) {
   const int bits = typeBits(type);
   if (bits < 16 || bits > 64)
     b.fail(std::string("mov does not exist for .") + typeName(type));
-  const bool pack = b.operand(1).kind == OperandAst::Kind::Vector, unpack = b.operand(0).kind == OperandAst::Kind::Vector;
+  const bool pack = b.operand(1).kind == OperandAst::Kind::Vector,
+             unpack = b.operand(0).kind == OperandAst::Kind::Vector;
   if (pack || unpack) {
     if (pack && unpack)
       b.fail("mov: only one side may be a vector");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // wgmma.mma_async of f16 and bf16 with f32 accumulators, its fence, groups and waits.
 //
-// A warp of the four computes its 16 rows when it issues; nothing is late but the permission to look: until its group is
-// waited for, the accumulators may not be touched, operands in registers not be written (Warp::checkFlights), and operands
-// in shared memory not be overwritten (SharedMemory::onGroupRead).
+// A warp of the four computes its 16 rows when it issues; nothing is late but the permission to look: until
+// its group is waited for, the accumulators may not be touched, operands in registers not be written
+// (Warp::checkFlights), and operands in shared memory not be overwritten (SharedMemory::onGroupRead).
 #include "emulator/core/tensor_map.h"
 #include "emulator/isa/access.h"
 #include "emulator/isa/builder.h"
@@ -23,16 +23,19 @@ struct Descriptor {
     swizzle = kBytes[bits >> 62];
   }
 
-  /// Address of 16-byte chunk `chunk` (8 elements of 2 bytes) of row `row`, for the layout whose rows run along K.
+  /// Address of 16-byte chunk `chunk` (8 elements of 2 bytes) of row `row`, for the layout whose rows run
+  /// along K.
   uint32_t alongK(uint32_t row, uint32_t chunk) const {
     if (!swizzle) // 8 x 16-byte core matrices
       return start + row / 8 * stride + chunk * leading + row % 8 * 16;
     return swizzled(start + row / 8 * stride + row % 8 * swizzle + chunk * 16, swizzle);
   }
-  /// Address of the chunk of 8 elements from `element` on, at depth k, for the layout whose rows run along M or N.
+  /// Address of the chunk of 8 elements from `element` on, at depth k, for the layout whose rows run along M
+  /// or N.
   uint32_t acrossK(uint32_t element, uint32_t k) const {
     const uint32_t span = swizzle / 2; // elements of a row of an atom
-    return swizzled(start + element / span * leading + k / 8 * stride + k % 8 * swizzle + element % span * 2, swizzle);
+    return swizzled(start + element / span * leading + k / 8 * stride + k % 8 * swizzle + element % span * 2,
+                    swizzle);
   }
 };
 
@@ -40,8 +43,10 @@ struct Descriptor {
 bool readChunk(Warp &w, uint32_t address, uint16_t (&out)[8]) {
   SharedMemory &shared = w.cta().shared();
   if (address < kSharedBase || address - kSharedBase + 16 > shared.bytes()) {
-    w.fault(FaultKind::OutOfBounds, "a matrix lies outside shared memory; the CTA has " + std::to_string(shared.bytes()) +
-                                        " bytes from " + std::to_string(kSharedBase), -1, address, Space::Shared);
+    w.fault(FaultKind::OutOfBounds,
+            "a matrix lies outside shared memory; the CTA has " + std::to_string(shared.bytes()) +
+                " bytes from " + std::to_string(kSharedBase),
+            -1, address, Space::Shared);
     return false;
   }
   SharedProblem problem;
@@ -53,25 +58,37 @@ bool readChunk(Warp &w, uint32_t address, uint16_t (&out)[8]) {
   return true;
 }
 
-enum : uint8_t { kRegisterA = 1, kBf16 = 2, kTransposeA = 4, kTransposeB = 8, kNegateA = 16, kNegateB = 32, kScaleImmediate = 64, kScaleOn = 128 };
+enum : uint8_t {
+  kRegisterA = 1,
+  kBf16 = 2,
+  kTransposeA = 4,
+  kTransposeB = 8,
+  kNegateA = 16,
+  kNegateB = 32,
+  kScaleImmediate = 64,
+  kScaleOn = 128
+};
 
 /// D must be fenced from what others did to it, and in flight only for wgmmas of the same shape.
 bool checkAccumulators(Warp &w, const Instruction &in, int count, bool reads, int a_first, int a_count) {
   for (int i = 0; i < count + a_count; ++i) {
     const Operand &o = i < count ? in.dst(i) : in.src(a_first + i - count);
     if (w.fence_step == 0 || w.lastAccess(o) > w.fence_step) {
-      w.fault(FaultKind::AsyncPending, "no wgmma.fence orders register " + w.registerName(o) + " before it", -1);
+      w.fault(FaultKind::AsyncPending, "no wgmma.fence orders register " + w.registerName(o) + " before it",
+              -1);
       return false;
     }
     if (i < count && reads && !w.isWritten(o, kAllLanes)) {
-      w.fault(FaultKind::UninitialisedRegister, "accumulates on register " + w.registerName(o) +
-                                                    ", which nothing has written", -1);
+      w.fault(FaultKind::UninitialisedRegister,
+              "accumulates on register " + w.registerName(o) + ", which nothing has written", -1);
       return false;
     }
     const Warp::Flight &f = w.flight(o);
     if (i < count ? f.operand > w.wgmma_waited : f.accumulator > w.wgmma_waited) {
-      w.fault(FaultKind::AsyncPending, "register " + w.registerName(o) + " is " + (i < count ? "read" : "written") +
-                                           " by a wgmma that has not been waited for", -1);
+      w.fault(FaultKind::AsyncPending,
+              "register " + w.registerName(o) + " is " + (i < count ? "read" : "written") +
+                  " by a wgmma that has not been waited for",
+              -1);
       return false;
     }
   }

@@ -22,7 +22,27 @@ const char *spaceName(Space space);
 
 /// A register's or variable's class. Bits are what matters; F and B of the same width are one class.
 enum class Type : uint8_t {
-  None, Pred, B8, B16, B32, B64, B128, U8, U16, U32, U64, S8, S16, S32, S64, F16, BF16, F16x2, BF16x2, F32, F64
+  None,
+  Pred,
+  B8,
+  B16,
+  B32,
+  B64,
+  B128,
+  U8,
+  U16,
+  U32,
+  U64,
+  S8,
+  S16,
+  S32,
+  S64,
+  F16,
+  BF16,
+  F16x2,
+  BF16x2,
+  F32,
+  F64
 };
 /// Bits of one value; Pred is 1.
 int typeBits(Type type);
@@ -40,7 +60,8 @@ struct OperandAst {
     Float64, ///< `value` holds the 64 bits
     Sink,    ///< "_"
     Vector,  ///< {a, b, ...}
-    Address, ///< [base + offset]; elements[0] is the base, elements[1...] what follows a comma (tensor coordinates)
+    Address, ///< [base + offset]; elements[0] is the base, elements[1...] what follows a comma (tensor
+             ///< coordinates)
   };
   Kind kind = Kind::Name;
   Location at;
@@ -85,7 +106,7 @@ struct VariableAst {
 struct ScopeAst {
   int parent = -1;
   std::map<std::string_view, RegisterAst> registers;
-  std::map<std::string_view, uint32_t> labels; ///< Index of the next instruction.
+  std::map<std::string_view, uint32_t> labels;  ///< Index of the next instruction.
   std::map<std::string_view, size_t> variables; ///< Index into Entry::variables.
 };
 
@@ -95,8 +116,8 @@ struct EntryAst {
   std::vector<VariableAst> params;
   std::vector<VariableAst> variables;
   std::vector<InstructionAst> code;
-  std::vector<ScopeAst> scopes; ///< [0] is the body.
-  Location end;                 ///< The closing brace.
+  std::vector<ScopeAst> scopes;             ///< [0] is the body.
+  Location end;                             ///< The closing brace.
   uint32_t required_threads[3] = {0, 0, 0}; ///< .reqntid; 0 = absent
   uint32_t max_threads[3] = {0, 0, 0};      ///< .maxntid
   int min_ctas = 0;                         ///< .minnctapersm

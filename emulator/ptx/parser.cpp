@@ -32,7 +32,8 @@ public:
   }
 
 private:
-  // --- characters ------------------------------------------------------------------------------------------------
+  // --- characters
+  // ------------------------------------------------------------------------------------------------
   bool atEnd() const { return pos_ >= text_.size(); }
   char peek(size_t ahead = 0) const { return pos_ + ahead < text_.size() ? text_[pos_ + ahead] : '\0'; }
   void advance() {
@@ -42,7 +43,9 @@ private:
     }
   }
   Location here() const { return {line_, int(pos_ - line_start_) + 1}; }
-  [[noreturn]] static void fail(Location at, std::string message) { throw ParseError{at, std::move(message)}; }
+  [[noreturn]] static void fail(Location at, std::string message) {
+    throw ParseError{at, std::move(message)};
+  }
 
   void skipSpace() {
     while (!atEnd()) {
@@ -116,7 +119,8 @@ private:
     return text_.substr(start, pos_ - start);
   }
 
-  // --- numbers -----------------------------------------------------------------------------------------------------
+  // --- numbers
+  // -----------------------------------------------------------------------------------------------------
   uint64_t digits(int base, int max_digits) {
     uint64_t value = 0;
     int count = 0;
@@ -208,7 +212,8 @@ private:
     return n.value;
   }
 
-  // --- declarations ------------------------------------------------------------------------------------------------
+  // --- declarations
+  // ------------------------------------------------------------------------------------------------
   void parseTopLevel() {
     const Location at = here();
     std::string_view name = dotted();
@@ -334,8 +339,8 @@ private:
       bytes *= unsignedNumber("array length", kMaxVariableBytes);
       expect(']');
       if (bytes > kMaxVariableBytes)
-        fail(v.at, "variable " + std::string(v.name) + " is larger than " + std::to_string(kMaxVariableBytes) +
-                       " bytes");
+        fail(v.at, "variable " + std::string(v.name) + " is larger than " +
+                       std::to_string(kMaxVariableBytes) + " bytes");
     }
     v.bytes = bytes;
     if (array && bytes == 0 && !v.external)
@@ -380,7 +385,8 @@ private:
     expect('}');
   }
 
-  // --- entries -------------------------------------------------------------------------------------------------------
+  // --- entries
+  // -------------------------------------------------------------------------------------------------------
   void parseEntry(Location at) {
     EntryAst entry;
     entry.at = at;
@@ -402,7 +408,7 @@ private:
     for (skipSpace(); peek() == '.'; skipSpace()) {
       const Location where = here();
       const std::string_view name = dotted();
-      auto dims = [&](uint32_t (&out)[3]) {
+      auto dims = [&](uint32_t(&out)[3]) {
         out[0] = uint32_t(unsignedNumber("thread count", 1u << 20));
         out[1] = out[2] = 1;
         for (int i = 1; i < 3 && accept(','); ++i)

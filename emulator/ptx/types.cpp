@@ -10,11 +10,13 @@ struct TypeRow {
   int bits;
 };
 constexpr TypeRow kTypes[] = {
-    {Type::Pred, "pred", 1}, {Type::B8, "b8", 8},     {Type::B16, "b16", 16},   {Type::B32, "b32", 32},
-    {Type::B64, "b64", 64},  {Type::B128, "b128", 128}, {Type::U8, "u8", 8},    {Type::U16, "u16", 16},
-    {Type::U32, "u32", 32},  {Type::U64, "u64", 64},  {Type::S8, "s8", 8},      {Type::S16, "s16", 16},
-    {Type::S32, "s32", 32},  {Type::S64, "s64", 64},  {Type::F16, "f16", 16},   {Type::BF16, "bf16", 16},
-    {Type::F16x2, "f16x2", 32}, {Type::BF16x2, "bf16x2", 32}, {Type::F32, "f32", 32}, {Type::F64, "f64", 64},
+    {Type::Pred, "pred", 1},  {Type::B8, "b8", 8},        {Type::B16, "b16", 16},
+    {Type::B32, "b32", 32},   {Type::B64, "b64", 64},     {Type::B128, "b128", 128},
+    {Type::U8, "u8", 8},      {Type::U16, "u16", 16},     {Type::U32, "u32", 32},
+    {Type::U64, "u64", 64},   {Type::S8, "s8", 8},        {Type::S16, "s16", 16},
+    {Type::S32, "s32", 32},   {Type::S64, "s64", 64},     {Type::F16, "f16", 16},
+    {Type::BF16, "bf16", 16}, {Type::F16x2, "f16x2", 32}, {Type::BF16x2, "bf16x2", 32},
+    {Type::F32, "f32", 32},   {Type::F64, "f64", 64},
 };
 
 } // namespace
@@ -41,8 +43,8 @@ const char *typeName(Type type) {
 }
 
 bool isFloat(Type type) {
-  return type == Type::F16 || type == Type::BF16 || type == Type::F16x2 || type == Type::BF16x2 || type == Type::F32 ||
-         type == Type::F64;
+  return type == Type::F16 || type == Type::BF16 || type == Type::F16x2 || type == Type::BF16x2 ||
+         type == Type::F32 || type == Type::F64;
 }
 
 bool isSigned(Type type) {

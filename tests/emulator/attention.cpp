@@ -75,9 +75,10 @@ std::string Outcome::text() const {
     return error;
   if (!stray.empty())
     return stray;
-  return "error " + std::to_string(comparison.error) + " (allowed " + std::to_string(comparison.bound) + "), of lse " +
-         std::to_string(comparison.lse_error) + " (allowed " + std::to_string(comparison.lse_bound) + "), row " +
-         std::to_string(comparison.worst_row) + " head " + std::to_string(comparison.worst_head);
+  return "error " + std::to_string(comparison.error) + " (allowed " + std::to_string(comparison.bound) +
+         "), of lse " + std::to_string(comparison.lse_error) + " (allowed " +
+         std::to_string(comparison.lse_bound) + "), row " + std::to_string(comparison.worst_row) + " head " +
+         std::to_string(comparison.worst_head);
 }
 
 Compiled compile(const Shape &shape) {
@@ -140,7 +141,8 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
     return {static_cast<uint8_t *>(memory.allocate(bytes)), bytes};
   };
   auto address = [](const void *p) { return reinterpret_cast<uint64_t>(p); };
-  // Host copies hold everything (the reference never looks at rows out of use); the device has only rows in use.
+  // Host copies hold everything (the reference never looks at rows out of use); the device has only rows in
+  // use.
   Random random(7);
   auto fill = [&](int64_t rows, int64_t heads, int dim) {
     std::vector<uint16_t> v(size_t(rows * heads * dim));
@@ -174,13 +176,15 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
     for (int64_t row = 0; row < rows; ++row)
       if (inUse(query, row))
         (void)memory.write(address(buffer.data) + shift + size_t(row) * row_bytes,
-                           reinterpret_cast<const uint8_t *>(host.data()) + size_t(row) * row_bytes, row_bytes);
+                           reinterpret_cast<const uint8_t *>(host.data()) + size_t(row) * row_bytes,
+                           row_bytes);
     return buffer;
   };
   const Buffer q = upload(host_q, true, rows_q, size_t(s.heads_q * s.dqk) * 2);
   const Buffer k = upload(host_k, false, rows_k, size_t(s.heads_k * s.dqk) * 2);
   const Buffer v = upload(host_v, false, rows_k, size_t(s.heads_k * s.dv) * 2);
-  const Buffer o = allocate(size_t(rows_q * s.heads_q * s.dv) * 2 + shift), lse = allocate(size_t(rows_q * s.heads_q) * 4);
+  const Buffer o = allocate(size_t(rows_q * s.heads_q * s.dv) * 2 + shift),
+               lse = allocate(size_t(rows_q * s.heads_q) * 4);
   const Buffer counter = allocate(8);
   const uint64_t zero = 0;
   (void)memory.write(address(counter.data), &zero, 8);
@@ -201,8 +205,10 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   p.seqused_q = integers(s.used_q);
   p.seqused_k = integers(s.used_k);
   p.tile_counter = counter.data;
-  p.q_stride_s = s.heads_q * s.dqk, p.q_stride_h = s.dqk, p.q_stride_b = ragged ? 0 : s.seqlen_q * p.q_stride_s;
-  p.k_stride_s = s.heads_k * s.dqk, p.k_stride_h = s.dqk, p.k_stride_b = ragged ? 0 : s.seqlen_k * p.k_stride_s;
+  p.q_stride_s = s.heads_q * s.dqk, p.q_stride_h = s.dqk,
+  p.q_stride_b = ragged ? 0 : s.seqlen_q * p.q_stride_s;
+  p.k_stride_s = s.heads_k * s.dqk, p.k_stride_h = s.dqk,
+  p.k_stride_b = ragged ? 0 : s.seqlen_k * p.k_stride_s;
   p.v_stride_s = s.heads_k * s.dv, p.v_stride_h = s.dv, p.v_stride_b = ragged ? 0 : s.seqlen_k * p.v_stride_s;
   p.o_stride_s = s.heads_q * s.dv, p.o_stride_h = s.dv, p.o_stride_b = ragged ? 0 : s.seqlen_q * p.o_stride_s;
   p.lse_stride_h = ragged ? rows_q : s.seqlen_q;
@@ -258,7 +264,8 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
       return out;
     }
   }
-  out.emulated_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  out.emulated_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 
   // --- judge ---
   reference::Problem r;
@@ -279,18 +286,21 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   r.lse_empty = p.lse_empty;
   r.score = scoreOf(s);
   reference::Actual actual;
-  const GlobalMemory::Allocation *written_o = memory.find(address(o.data), 1), *written_lse = memory.find(address(lse.data), 1);
+  const GlobalMemory::Allocation *written_o = memory.find(address(o.data), 1),
+                                 *written_lse = memory.find(address(lse.data), 1);
   for (int64_t row = 0; row < rows_q; ++row)
     for (int64_t h = 0; h < s.heads_q; ++h) {
       const bool valid = inUse(true, row);
       for (int d = 0; d < s.dv; ++d) {
         const uint64_t at = address(o.data) + shift + size_t((row * s.heads_q + h) * s.dv + d) * 2;
         if (bool(*written_o->shadow(at)) != valid && out.stray.empty())
-          out.stray = "o of row " + std::to_string(row) + ", head " + std::to_string(h) + ", column " + std::to_string(d) +
+          out.stray = "o of row " + std::to_string(row) + ", head " + std::to_string(h) + ", column " +
+                      std::to_string(d) +
                       (valid ? " was not written" : " was written though the row is not in use");
         uint16_t bits;
         std::memcpy(&bits, o.data + (at - address(o.data)), 2);
-        actual.o.push_back(s.dtype == DType::F16 ? reference::fp16ToFloat(bits) : reference::bf16ToFloat(bits));
+        actual.o.push_back(s.dtype == DType::F16 ? reference::fp16ToFloat(bits)
+                                                 : reference::bf16ToFloat(bits));
       }
       const int64_t batch_row = ragged ? row : row % s.seqlen_q, batch = ragged ? 0 : row / s.seqlen_q;
       const size_t at = size_t(batch * p.lse_stride_b + h * p.lse_stride_h + batch_row) * 4;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One attention problem, run as the runtime would run it (plan, kernels, parameters), but straight on the emulator, so
-// that a test can change the PTX and see the memory.
+// One attention problem, run as the runtime would run it (plan, kernels, parameters), but straight on the
+// emulator, so that a test can change the PTX and see the memory.
 #pragma once
 
 #include "emulator/core/machine.h"
@@ -36,17 +36,17 @@ struct Compiled {
 Compiled compile(const Shape &shape);
 
 struct Outcome {
-  std::string error;           ///< A failure to decode, or a fault.
+  std::string error; ///< A failure to decode, or a fault.
   std::optional<Fault> fault;
   reference::Comparison comparison; ///< If there was no error.
-  std::string stray;           ///< Something outside the results was written, or a result was not.
+  std::string stray;                ///< Something outside the results was written, or a result was not.
   double emulated_ms = 0;
   bool good() const { return error.empty() && stray.empty() && comparison.good(); }
   std::string text() const;
 };
 
-/// Runs it with the given texts. Rows that are in no sequence, or past its used length, are left unwritten, so that a
-/// read of one is a fault; each tensor is an allocation of exactly its size.
+/// Runs it with the given texts. Rows that are in no sequence, or past its used length, are left unwritten,
+/// so that a read of one is a fault; each tensor is an allocation of exactly its size.
 Outcome runAttention(const Shape &shape, const Compiled &compiled, const Options &options);
 
 } // namespace flashplus::emu::test

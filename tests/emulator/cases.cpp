@@ -57,8 +57,9 @@ Case elementwise(const Elementwise &e) {
     for (size_t at; (at = text.find(from)) != std::string::npos;)
       text.replace(at, 2, a == 0 ? reg(e.result_bits, 0) : reg(e.argument_bits[a - 1], a));
   }
-  body += "\t" + text + "\n\tmad.lo.s64 %rd1, %rd0, " + std::to_string(e.result_bits / 8) + ", %out;\n\tst.global.b" +
-          std::to_string(e.result_bits) + " [%rd1], " + reg(e.result_bits, 0) + ";\n";
+  body += "\t" + text + "\n\tmad.lo.s64 %rd1, %rd0, " + std::to_string(e.result_bits / 8) +
+          ", %out;\n\tst.global.b" + std::to_string(e.result_bits) + " [%rd1], " + reg(e.result_bits, 0) +
+          ";\n";
 
   Case c;
   c.name = e.name;
@@ -73,8 +74,8 @@ Case elementwise(const Elementwise &e) {
       c.input.insert(c.input.end(), bytes, bytes + e.argument_bits[a] / 8);
     }
   if (padded != count) // threads past the end must be told to do nothing
-    c.ptx.insert(c.ptx.find("\tcvt.u64.u32 %rd0"), "\tsetp.ge.u32 %p31, %tid, " + std::to_string(count) +
-                                                       ";\n\t@%p31 ret;\n");
+    c.ptx.insert(c.ptx.find("\tcvt.u64.u32 %rd0"),
+                 "\tsetp.ge.u32 %p31, %tid, " + std::to_string(count) + ";\n\t@%p31 ret;\n");
   c.output_bytes = count * result_bytes;
   c.tolerance = e.tolerance;
   c.expect = [e, count, result_bytes](std::span<const uint8_t>, std::span<uint8_t> out) {
@@ -118,8 +119,8 @@ std::string compare(const Case &c, std::span<const uint8_t> got, std::span<const
         std::memcpy(&a, got.data() + at, std::min<size_t>(8, got.size() - at));
         std::memcpy(&b, want.data() + at, std::min<size_t>(8, got.size() - at));
         char text[96];
-        std::snprintf(text, sizeof text, "bytes from %zu: %016llx, expected %016llx", at, (unsigned long long)a,
-                      (unsigned long long)b);
+        std::snprintf(text, sizeof text, "bytes from %zu: %016llx, expected %016llx", at,
+                      (unsigned long long)a, (unsigned long long)b);
         return text;
       }
     return {};
@@ -131,8 +132,9 @@ std::string compare(const Case &c, std::span<const uint8_t> got, std::span<const
     if ((std::isnan(a) && std::isnan(b)) || a == b)
       continue;
     const double error = std::fabs(double(a) - double(b));
-    const double allowed = c.tolerance.kind == Tolerance::Kind::Relative ? c.tolerance.value * std::fabs(double(b))
-                                                                         : c.tolerance.value;
+    const double allowed = c.tolerance.kind == Tolerance::Kind::Relative
+                               ? c.tolerance.value * std::fabs(double(b))
+                               : c.tolerance.value;
     if (!(error <= allowed)) {
       char text[96];
       std::snprintf(text, sizeof text, "value %zu: %.9g, expected %.9g", i / 4, double(a), double(b));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Small PTX kernels, one behaviour each, with the results that the PTX ISA defines for them. The same table is run on
-// the emulator by the tests and on a GPU by the recorder (record.cpp).
+// Small PTX kernels, one behaviour each, with the results that the PTX ISA defines for them. The same table
+// is run on the emulator by the tests and on a GPU by the recorder (record.cpp).
 #pragma once
 
 #include <cstdint>
@@ -48,10 +48,12 @@ void addHopperCases(std::vector<Case> &cases);
 /// Empty if `got` is within the tolerance of `want`, else what differs first.
 std::string compare(const Case &c, std::span<const uint8_t> got, std::span<const uint8_t> want);
 
-/// A module with the entry `test`, whose body starts with %in, %out and %tid (thread number in the grid) loaded.
+/// A module with the entry `test`, whose body starts with %in, %out and %tid (thread number in the grid)
+/// loaded.
 std::string module(const std::string &body, const std::string &declarations = "");
 
-/// `instruction` applied to every element: operands are $0 (result), $1, $2, ... Values are register-sized bits.
+/// `instruction` applied to every element: operands are $0 (result), $1, $2, ... Values are register-sized
+/// bits.
 struct Elementwise {
   std::string name, instruction;
   std::vector<int> argument_bits;

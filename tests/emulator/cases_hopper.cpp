@@ -20,11 +20,16 @@ uint32_t swizzle(uint32_t at, int bytes) {
 struct Operand {
   int rows = 64, swizzle_bytes = 128;
   bool across = false; ///< Contiguous along M or N instead of K.
-  int first_k = 0;     ///< K-contiguous and swizzled: the 16 columns start here inside the row of the swizzle's width.
+  int first_k =
+      0; ///< K-contiguous and swizzled: the 16 columns start here inside the row of the swizzle's width.
 
   int columns() const { return swizzle_bytes / 2; } ///< Elements of a row of an atom.
-  uint32_t leading() const { return across ? uint32_t(2 * 8 * swizzle_bytes) : swizzle_bytes ? 16 : uint32_t(rows * 16); }
-  uint32_t stride() const { return across ? uint32_t(8 * swizzle_bytes) : swizzle_bytes ? uint32_t(8 * swizzle_bytes) : 128; }
+  uint32_t leading() const {
+    return across ? uint32_t(2 * 8 * swizzle_bytes) : swizzle_bytes ? 16 : uint32_t(rows * 16);
+  }
+  uint32_t stride() const {
+    return across ? uint32_t(8 * swizzle_bytes) : swizzle_bytes ? uint32_t(8 * swizzle_bytes) : 128;
+  }
   uint32_t bytes() const {
     if (across)
       return uint32_t((rows + columns() - 1) / columns()) * leading();
@@ -33,7 +38,8 @@ struct Operand {
   uint32_t at(int row, int k) const {
     uint32_t a;
     if (across)
-      a = uint32_t(row / columns()) * leading() + uint32_t(k / 8) * stride() + uint32_t(k % 8 * swizzle_bytes + row % columns() * 2);
+      a = uint32_t(row / columns()) * leading() + uint32_t(k / 8) * stride() +
+          uint32_t(k % 8 * swizzle_bytes + row % columns() * 2);
     else if (swizzle_bytes)
       a = uint32_t(row / 8) * stride() + uint32_t(row % 8 * swizzle_bytes + (first_k + k) * 2);
     else
@@ -56,31 +62,45 @@ struct Wgmma {
 void addWgmmaCase(std::vector<Case> &cases, Wgmma w) {
   w.b.rows = w.n;
   const int registers = w.n / 2;
-  const uint32_t a_bytes = w.register_a ? 0 : (w.a.bytes() + 1023) / 1024 * 1024, image = (a_bytes + w.b.bytes() + 511) / 512 * 512;
+  const uint32_t a_bytes = w.register_a ? 0 : (w.a.bytes() + 1023) / 1024 * 1024,
+                 image = (a_bytes + w.b.bytes() + 511) / 512 * 512;
   const uint32_t fragments_at = image, c_at = fragments_at + 128 * 16;
   std::string regs = "{", body;
   for (int i = 0; i < registers; ++i)
     regs += (i ? ", %d" : "%d") + text(i);
   regs += "}";
   body = ".reg .b32 %d<" + text(registers) + ">;\nmov.u32 %r1, dynamic;\n";
-  body += "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; shl.b32 %r2, %tid, 2; add.u32 %r2, %r2, %r1;\n";
+  body +=
+      "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; shl.b32 %r2, %tid, 2; add.u32 %r2, %r2, %r1;\n";
   for (uint32_t at = 0; at < image; at += 512)
     body += "ld.global.b32 %r3, [%rd2+" + text(at) + "]; st.shared.b32 [%r2+" + text(at) + "], %r3;\n";
   body += "fence.proxy.async.shared::cta; bar.sync 0;\n";
   if (w.register_a)
-    body += "mul.wide.u32 %rd3, %tid, 16; add.s64 %rd3, %rd3, %in; ld.global.v4.b32 {%r10, %r11, %r12, %r13}, [%rd3+" + text(fragments_at) + "];\n";
-  body += "mul.wide.u32 %rd4, %tid, " + text(registers * 4) + "; add.s64 %rd5, %rd4, %in; add.s64 %rd6, %rd4, %out;\n";
+    body += "mul.wide.u32 %rd3, %tid, 16; add.s64 %rd3, %rd3, %in; ld.global.v4.b32 {%r10, %r11, %r12, "
+            "%r13}, [%rd3+" +
+            text(fragments_at) + "];\n";
+  body += "mul.wide.u32 %rd4, %tid, " + text(registers * 4) +
+          "; add.s64 %rd5, %rd4, %in; add.s64 %rd6, %rd4, %out;\n";
   for (int i = 0; i < registers; ++i)
     body += "ld.global.b32 %d" + text(i) + ", [%rd5+" + text(int64_t(c_at) + i * 4) + "];\n";
   auto descriptor = [&](const std::string &to, uint32_t offset, const Operand &o) {
-    body += "add.u32 %r4, %r1, " + text(int64_t(offset) + o.first_k * 2) + "; shr.u32 %r4, %r4, 4; cvt.u64.u32 " + to + ", %r4; or.b64 " + to + ", " + to + ", " + text(int64_t(o.descriptor())) + ";\n";
+    body += "add.u32 %r4, %r1, " + text(int64_t(offset) + o.first_k * 2) +
+            "; shr.u32 %r4, %r4, 4; cvt.u64.u32 " + to + ", %r4; or.b64 " + to + ", " + to + ", " +
+            text(int64_t(o.descriptor())) + ";\n";
   };
   descriptor("%rd10", 0, w.a);
   descriptor("%rd11", a_bytes, w.b);
-  body += "setp.ne.u32 %p1, %n, " + std::string(w.accumulate ? "0" : "128") + ";\nwgmma.fence.sync.aligned;\n"
-          "wgmma.mma_async.sync.aligned.m64n" + text(w.n) + "k16.f32." + (w.bf ? "bf16.bf16 " : "f16.f16 ") + regs + ", " +
-          (w.register_a ? "{%r10, %r11, %r12, %r13}" : "%rd10") + ", %rd11, %p1, " + (w.negate_a ? "-1" : "1") + ", " +
-          (w.negate_b ? "-1" : "1") + (w.register_a ? "" : w.a.across ? ", 1" : ", 0") + (w.b.across ? ", 1" : ", 0") + ";\n"
+  body += "setp.ne.u32 %p1, %n, " + std::string(w.accumulate ? "0" : "128") +
+          ";\nwgmma.fence.sync.aligned;\n"
+          "wgmma.mma_async.sync.aligned.m64n" +
+          text(w.n) + "k16.f32." + (w.bf ? "bf16.bf16 " : "f16.f16 ") + regs + ", " +
+          (w.register_a ? "{%r10, %r11, %r12, %r13}" : "%rd10") + ", %rd11, %p1, " +
+          (w.negate_a ? "-1" : "1") + ", " + (w.negate_b ? "-1" : "1") +
+          (w.register_a ? ""
+           : w.a.across ? ", 1"
+                        : ", 0") +
+          (w.b.across ? ", 1" : ", 0") +
+          ";\n"
           "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n";
   for (int i = 0; i < registers; ++i)
     body += "st.global.b32 [%rd6+" + text(i * 4) + "], %d" + text(i) + ";\n";
@@ -147,10 +167,13 @@ void addWgmmaCase(std::vector<Case> &cases, Wgmma w) {
 }
 
 /// A kernel for sm_90 whose threads store %r0.
-void addScalar(std::vector<Case> &cases, std::string name, const std::string &body, uint32_t threads, std::function<uint32_t(uint32_t)> f) {
+void addScalar(std::vector<Case> &cases, std::string name, const std::string &body, uint32_t threads,
+               std::function<uint32_t(uint32_t)> f) {
   Case c;
   c.name = std::move(name);
-  c.ptx = module(body + "\ncvt.u64.u32 %rd0, %tid; shl.b64 %rd0, %rd0, 2; add.s64 %rd0, %rd0, %out; st.global.b32 [%rd0], %r0;", ".shared .align 128 .b8 buffer[1024];");
+  c.ptx = module(body + "\ncvt.u64.u32 %rd0, %tid; shl.b64 %rd0, %rd0, 2; add.s64 %rd0, %rd0, %out; "
+                        "st.global.b32 [%rd0], %r0;",
+                 ".shared .align 128 .b8 buffer[1024];");
   c.ptx.replace(c.ptx.find(".target sm_80"), 13, ".target sm_90");
   c.threads = threads;
   c.least_chip = 90;
@@ -175,7 +198,9 @@ void addHopperCases(std::vector<Case> &cases) {
     addWgmmaCase(cases, {.name = "ss.a_across" + text(span), .a = mn, .b = k});
     addWgmmaCase(cases, {.name = "ss.b_across" + text(span), .n = 128, .a = k, .b = mn});
     if (span > 32) // the second 16 columns of the row
-      addWgmmaCase(cases, {.name = "ss.step" + text(span), .a = {.swizzle_bytes = span, .first_k = 16}, .b = {.swizzle_bytes = span, .first_k = span / 2 - 16}});
+      addWgmmaCase(cases, {.name = "ss.step" + text(span),
+                           .a = {.swizzle_bytes = span, .first_k = 16},
+                           .b = {.swizzle_bytes = span, .first_k = span / 2 - 16}});
   }
   addWgmmaCase(cases, {.name = "ss.no_swizzle", .a = none, .b = none});
   for (int n : {8, 24, 256})
@@ -186,22 +211,31 @@ void addHopperCases(std::vector<Case> &cases) {
   addWgmmaCase(cases, {.name = "ss.negate_a", .negate_a = true});
   addWgmmaCase(cases, {.name = "rs.negate_b", .register_a = true, .negate_b = true});
 
-  addScalar(cases, "elect.sync", "elect.sync %r1|%p1, -1; selp.b32 %r0, 100, 0, %p1; add.u32 %r0, %r0, %r1;", 32, [](uint32_t t) { return t == 0 ? 100u : 0u; });
+  addScalar(cases, "elect.sync", "elect.sync %r1|%p1, -1; selp.b32 %r0, 100, 0, %p1; add.u32 %r0, %r0, %r1;",
+            32, [](uint32_t t) { return t == 0 ? 100u : 0u; });
   // Warp 0 hands a value over in each of four phases; warp 1 gives the slot back.
-  addScalar(cases, "mbarrier.ring",
-            "mov.u32 %r1, buffer; mov.u32 %r0, 0; setp.eq.u32 %p1, %tid, 0; @%p1 mbarrier.init.shared::cta.b64 [%r1], 32; @%p1 mbarrier.init.shared::cta.b64 [%r1+8], 1; bar.sync 0;"
-            "and.b32 %r2, %tid, 31; shl.b32 %r3, %r2, 2; add.u32 %r3, %r3, %r1; mov.u32 %r4, 0; setp.ge.u32 %p2, %tid, 32; @%p2 bra CONSUMER;"
-            "PRODUCER: and.b32 %r5, %r4, 1; xor.b32 %r5, %r5, 1; W1: mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r1+8], %r5; @!%p3 bra W1;"
-            "mad.lo.u32 %r6, %r2, 3, %r4; st.shared.b32 [%r3+64], %r6; mbarrier.arrive.shared::cta.b64 %rd1, [%r1]; add.u32 %r4, %r4, 1; setp.lt.u32 %p4, %r4, 4; @%p4 bra PRODUCER; bra DONE;"
-            "CONSUMER: and.b32 %r5, %r4, 1; W2: mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r1], %r5; @!%p3 bra W2;"
-            "xor.b32 %r7, %r2, 5; shl.b32 %r7, %r7, 2; add.u32 %r7, %r7, %r1; ld.shared.b32 %r6, [%r7+64]; mad.lo.u32 %r0, %r0, 10, %r6; bar.warp.sync -1;"
-            "setp.eq.u32 %p5, %r2, 0; @%p5 mbarrier.arrive.shared::cta.b64 _, [%r1+8]; add.u32 %r4, %r4, 1; setp.lt.u32 %p4, %r4, 4; @%p4 bra CONSUMER; DONE:",
-            64, [](uint32_t t) {
-              uint32_t sum = 0;
-              for (uint32_t i = 0; i < 4 && t >= 32; ++i)
-                sum = sum * 10 + ((t - 32) ^ 5) * 3 + i;
-              return sum;
-            });
+  addScalar(
+      cases, "mbarrier.ring",
+      "mov.u32 %r1, buffer; mov.u32 %r0, 0; setp.eq.u32 %p1, %tid, 0; @%p1 mbarrier.init.shared::cta.b64 "
+      "[%r1], 32; @%p1 mbarrier.init.shared::cta.b64 [%r1+8], 1; bar.sync 0;"
+      "and.b32 %r2, %tid, 31; shl.b32 %r3, %r2, 2; add.u32 %r3, %r3, %r1; mov.u32 %r4, 0; setp.ge.u32 %p2, "
+      "%tid, 32; @%p2 bra CONSUMER;"
+      "PRODUCER: and.b32 %r5, %r4, 1; xor.b32 %r5, %r5, 1; W1: mbarrier.try_wait.parity.shared::cta.b64 %p3, "
+      "[%r1+8], %r5; @!%p3 bra W1;"
+      "mad.lo.u32 %r6, %r2, 3, %r4; st.shared.b32 [%r3+64], %r6; mbarrier.arrive.shared::cta.b64 %rd1, "
+      "[%r1]; add.u32 %r4, %r4, 1; setp.lt.u32 %p4, %r4, 4; @%p4 bra PRODUCER; bra DONE;"
+      "CONSUMER: and.b32 %r5, %r4, 1; W2: mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r1], %r5; @!%p3 "
+      "bra W2;"
+      "xor.b32 %r7, %r2, 5; shl.b32 %r7, %r7, 2; add.u32 %r7, %r7, %r1; ld.shared.b32 %r6, [%r7+64]; "
+      "mad.lo.u32 %r0, %r0, 10, %r6; bar.warp.sync -1;"
+      "setp.eq.u32 %p5, %r2, 0; @%p5 mbarrier.arrive.shared::cta.b64 _, [%r1+8]; add.u32 %r4, %r4, 1; "
+      "setp.lt.u32 %p4, %r4, 4; @%p4 bra CONSUMER; DONE:",
+      64, [](uint32_t t) {
+        uint32_t sum = 0;
+        for (uint32_t i = 0; i < 4 && t >= 32; ++i)
+          sum = sum * 10 + ((t - 32) ^ 5) * 3 + i;
+        return sum;
+      });
 }
 
 } // namespace flashplus::emu::test

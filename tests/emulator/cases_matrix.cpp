@@ -27,18 +27,24 @@ uint16_t narrow(float x, bool bf) {
   return uint16_t((x < 0 ? 0x8000 : 0) | (e + 14) << 10 | (int(f * 2048) & 1023));
 }
 
-/// mma: input is A (16 x K), B (K x 8), C (16 x 8, fp32), all row major; output D. Loads follow the tables of the PTX ISA.
+/// mma: input is A (16 x K), B (K x 8), C (16 x 8, fp32), all row major; output D. Loads follow the tables of
+/// the PTX ISA.
 void addMma(std::vector<Case> &cases, bool bf, int k, bool integers, uint64_t seed) {
   const std::string type = bf ? "bf16" : "f16";
   Case c;
   c.name = "mma.m16n8k" + std::to_string(k) + "." + type + (integers ? ".exact" : ".random");
-  std::string body = "shr.u32 %r30, %tid, 2; and.b32 %r31, %tid, 3; shl.b32 %r31, %r31, 1;\n"; // group, 2 * (lane % 4)
-  auto half = [&](const std::string &to, const std::string &matrix_offset, const std::string &row, const std::string &column, int pitch) {
-    body += "mad.lo.u32 %r32, " + row + ", " + std::to_string(pitch) + ", " + column + "; mul.wide.u32 %rd1, %r32, 2; add.s64 %rd1, %rd1, %in; ld.global.b16 " + to + ", [%rd1+" + matrix_offset + "];\n";
+  std::string body =
+      "shr.u32 %r30, %tid, 2; and.b32 %r31, %tid, 3; shl.b32 %r31, %r31, 1;\n"; // group, 2 * (lane % 4)
+  auto half = [&](const std::string &to, const std::string &matrix_offset, const std::string &row,
+                  const std::string &column, int pitch) {
+    body += "mad.lo.u32 %r32, " + row + ", " + std::to_string(pitch) + ", " + column +
+            "; mul.wide.u32 %rd1, %r32, 2; add.s64 %rd1, %rd1, %in; ld.global.b16 " + to + ", [%rd1+" +
+            matrix_offset + "];\n";
   };
   const int a_registers = k / 4, b_registers = k / 8;
   for (int r = 0; r < a_registers; ++r) {
-    body += "add.u32 %r33, %r30, " + std::to_string(r % 2 * 8) + "; add.u32 %r34, %r31, " + std::to_string(r / 2 * 8) + "; add.u32 %r35, %r34, 1;\n";
+    body += "add.u32 %r33, %r30, " + std::to_string(r % 2 * 8) + "; add.u32 %r34, %r31, " +
+            std::to_string(r / 2 * 8) + "; add.u32 %r35, %r34, 1;\n";
     half("%rs1", "0", "%r33", "%r34", k);
     half("%rs2", "0", "%r33", "%r35", k);
     body += "mov.b32 %r" + std::to_string(r) + ", {%rs1, %rs2};\n";
@@ -51,25 +57,30 @@ void addMma(std::vector<Case> &cases, bool bf, int k, bool integers, uint64_t se
     body += "mov.b32 %r" + std::to_string(4 + r) + ", {%rs1, %rs2};\n";
   }
   for (int r = 0; r < 4; ++r)
-    body += "add.u32 %r33, %r30, " + std::to_string(r / 2 * 8) + "; mad.lo.u32 %r32, %r33, 8, %r31; add.u32 %r32, %r32, " +
-            std::to_string(r % 2) + "; mul.wide.u32 %rd" + std::to_string(10 + r) + ", %r32, 4; add.s64 %rd1, %rd" +
-            std::to_string(10 + r) + ", %in; ld.global.b32 %r" + std::to_string(8 + r) + ", [%rd1+" + std::to_string(c_offset) + "];\n";
+    body += "add.u32 %r33, %r30, " + std::to_string(r / 2 * 8) +
+            "; mad.lo.u32 %r32, %r33, 8, %r31; add.u32 %r32, %r32, " + std::to_string(r % 2) +
+            "; mul.wide.u32 %rd" + std::to_string(10 + r) + ", %r32, 4; add.s64 %rd1, %rd" +
+            std::to_string(10 + r) + ", %in; ld.global.b32 %r" + std::to_string(8 + r) + ", [%rd1+" +
+            std::to_string(c_offset) + "];\n";
   auto list = [](int first, int n) {
     std::string s = "{";
     for (int i = 0; i < n; ++i)
       s += (i ? ", %r" : "%r") + std::to_string(first + i);
     return s + "}";
   };
-  body += "mma.sync.aligned.m16n8k" + std::to_string(k) + ".row.col.f32." + type + "." + type + ".f32 " + list(12, 4) + ", " +
-          list(0, a_registers) + ", " + list(4, b_registers) + ", " + list(8, 4) + ";\n";
+  body += "mma.sync.aligned.m16n8k" + std::to_string(k) + ".row.col.f32." + type + "." + type + ".f32 " +
+          list(12, 4) + ", " + list(0, a_registers) + ", " + list(4, b_registers) + ", " + list(8, 4) + ";\n";
   for (int r = 0; r < 4; ++r)
-    body += "add.s64 %rd1, %rd" + std::to_string(10 + r) + ", %out; st.global.b32 [%rd1], %r" + std::to_string(12 + r) + ";\n";
+    body += "add.s64 %rd1, %rd" + std::to_string(10 + r) + ", %out; st.global.b32 [%rd1], %r" +
+            std::to_string(12 + r) + ";\n";
   c.ptx = module(body);
   Random random(seed);
   auto value = [&] {
     return integers ? float(int(random.below(17)) - 8) : float(int(random.below(255)) - 127) / 64.0f;
   };
-  auto push = [&](const void *p, size_t n) { c.input.insert(c.input.end(), static_cast<const uint8_t *>(p), static_cast<const uint8_t *>(p) + n); };
+  auto push = [&](const void *p, size_t n) {
+    c.input.insert(c.input.end(), static_cast<const uint8_t *>(p), static_cast<const uint8_t *>(p) + n);
+  };
   for (int i = 0; i < 16 * k + k * 8; ++i) {
     const uint16_t v = narrow(value(), bf);
     push(&v, 2);
@@ -108,7 +119,8 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
   Case c;
   c.name = (store ? "stmatrix." : "ldmatrix.") + suffix;
   // Row of lane l: (5 l + 3) % 32, a permutation; each row is 16 bytes at a pitch of 16.
-  std::string body = "mad.lo.u32 %r20, %tid, 5, 3; and.b32 %r20, %r20, 31; shl.b32 %r20, %r20, 4; mov.u32 %r21, buffer; add.u32 %r20, %r20, %r21;"
+  std::string body = "mad.lo.u32 %r20, %tid, 5, 3; and.b32 %r20, %r20, 31; shl.b32 %r20, %r20, 4; mov.u32 "
+                     "%r21, buffer; add.u32 %r20, %r20, %r21;"
                      "shl.b32 %r22, %tid, 4; add.u32 %r23, %r22, %r21;";
   std::string regs = "{";
   for (int i = 0; i < n; ++i)
@@ -118,20 +130,29 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
   if (!store) {
     // word w of row tid: 2 * (8 tid + 2 w) ... as two halves
     for (int w = 0; w < 4; ++w)
-      body += "mad.lo.u32 %r10, %tid, 8, " + std::to_string(2 * w) + "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r10, %r10, %r11; st.shared.b32 [%r23+" + std::to_string(4 * w) + "], %r10;";
+      body +=
+          "mad.lo.u32 %r10, %tid, 8, " + std::to_string(2 * w) +
+          "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r10, %r10, %r11; st.shared.b32 [%r23+" +
+          std::to_string(4 * w) + "], %r10;";
     body += "bar.warp.sync -1; ldmatrix" + kind + regs + ", [%r20];";
     for (int i = 0; i < n; ++i)
-      body += "mad.lo.u32 %r12, %tid, " + std::to_string(n) + ", " + std::to_string(i) + "; mul.wide.u32 %rd1, %r12, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r" + std::to_string(i) + ";";
+      body += "mad.lo.u32 %r12, %tid, " + std::to_string(n) + ", " + std::to_string(i) +
+              "; mul.wide.u32 %rd1, %r12, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r" +
+              std::to_string(i) + ";";
     c.output_bytes = size_t(n) * 128;
   } else {
     c.least_chip = 90;
     for (int w = 0; w < 4; ++w)
       body += "st.shared.b32 [%r23+" + std::to_string(4 * w) + "], -1;";
     for (int i = 0; i < n; ++i)
-      body += "mad.lo.u32 %r10, %tid, " + std::to_string(2 * n) + ", " + std::to_string(2 * i) + "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r" + std::to_string(i) + ", %r10, %r11;";
+      body += "mad.lo.u32 %r10, %tid, " + std::to_string(2 * n) + ", " + std::to_string(2 * i) +
+              "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r" + std::to_string(i) +
+              ", %r10, %r11;";
     body += "bar.warp.sync -1; stmatrix" + kind + "[%r20], " + regs + "; bar.warp.sync -1;";
     for (int w = 0; w < 4; ++w)
-      body += "ld.shared.b32 %r10, [%r23+" + std::to_string(4 * w) + "]; mul.wide.u32 %rd1, %tid, 16; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1+" + std::to_string(4 * w) + "], %r10;";
+      body += "ld.shared.b32 %r10, [%r23+" + std::to_string(4 * w) +
+              "]; mul.wide.u32 %rd1, %tid, 16; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1+" +
+              std::to_string(4 * w) + "], %r10;";
     c.output_bytes = 512;
   }
   c.ptx = module(body, ".shared .align 128 .b8 buffer[512];");

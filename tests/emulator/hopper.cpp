@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Tensor copies against their definition, and the bugs that Hopper's asynchronous instructions invite, planted.
+// Tensor copies against their definition, and the bugs that Hopper's asynchronous instructions invite,
+// planted.
 #include "tests/emulator/run.h"
 
 #include <algorithm>
@@ -11,10 +12,12 @@ using namespace flashplus::emu::test;
 
 namespace {
 
-std::string hopperModule(const std::string &body, const std::string &directives = ".reqntid 128 .minnctapersm 1") {
+std::string hopperModule(const std::string &body,
+                         const std::string &directives = ".reqntid 128 .minnctapersm 1") {
   std::string ptx = module(body, ".extern .shared .align 1024 .b8 tile[];\n.shared .align 8 .b8 bars[64];");
   ptx.replace(ptx.find(".target sm_80"), 13, ".target sm_90a");
-  ptx.replace(ptx.find(".param .u64 output)"), 19, ".param .u64 output, .param .align 64 .b8 map[128]) " + directives);
+  ptx.replace(ptx.find(".param .u64 output)"), 19,
+              ".param .u64 output, .param .align 64 .b8 map[128]) " + directives);
   return ptx;
 }
 
@@ -36,9 +39,10 @@ Case hopperCase(const std::string &ptx, size_t input, size_t output, uint32_t dy
   return c;
 }
 
-constexpr const char *kSetUp = "mov.u32 %r1, tile;\nmov.u32 %r2, bars;\nmov.b64 %rd1, map;\ncvta.param.u64 %rd1, %rd1;\n"
-                               "mul.wide.u32 %rd2, %tid, 4;\nadd.s64 %rd3, %rd2, %out;\nadd.s64 %rd4, %rd2, %in;\n"
-                               "shl.b32 %r3, %tid, 2;\nadd.u32 %r3, %r3, %r1;\nsetp.eq.u32 %p1, %tid, 0;\n";
+constexpr const char *kSetUp =
+    "mov.u32 %r1, tile;\nmov.u32 %r2, bars;\nmov.b64 %rd1, map;\ncvta.param.u64 %rd1, %rd1;\n"
+    "mul.wide.u32 %rd2, %tid, 4;\nadd.s64 %rd3, %rd2, %out;\nadd.s64 %rd4, %rd2, %in;\n"
+    "shl.b32 %r3, %tid, 2;\nadd.u32 %r3, %r3, %r1;\nsetp.eq.u32 %p1, %tid, 0;\n";
 
 } // namespace
 
@@ -49,12 +53,14 @@ TEST_CASE("a tensor copy brings the box, zeros outside the tensor, and the swizz
     std::vector<int> start;
     int swizzle;
   };
-  for (const Box &b : {Box{{200}, {64}, {0}, 0}, Box{{200}, {64}, {170}, 0}, Box{{200}, {64}, {-10}, 0},
-                       Box{{64, 20}, {64, 8}, {0, 3}, 128}, Box{{64, 20}, {64, 8}, {0, 16}, 128},
-                       Box{{64, 20}, {64, 8}, {0, -4}, 128}, Box{{100, 20}, {64, 8}, {64, 2}, 128},
-                       Box{{96, 9}, {32, 16}, {32, 0}, 64}, Box{{96, 9}, {16, 16}, {80, 1}, 32},
-                       Box{{64, 5, 3}, {64, 4, 2}, {0, 2, 2}, 128}, Box{{64, 7, 2, 3}, {64, 8, 1, 1}, {0, 1, 1, 2}, 128},
-                       Box{{32, 3, 2, 2, 2}, {32, 2, 2, 1, 2}, {0, 1, 1, 1, 0}, 64}, Box{{64, 20}, {64, 8}, {0, 100}, 128}}) {
+  for (const Box &b :
+       {Box{{200}, {64}, {0}, 0}, Box{{200}, {64}, {170}, 0}, Box{{200}, {64}, {-10}, 0},
+        Box{{64, 20}, {64, 8}, {0, 3}, 128}, Box{{64, 20}, {64, 8}, {0, 16}, 128},
+        Box{{64, 20}, {64, 8}, {0, -4}, 128}, Box{{100, 20}, {64, 8}, {64, 2}, 128},
+        Box{{96, 9}, {32, 16}, {32, 0}, 64}, Box{{96, 9}, {16, 16}, {80, 1}, 32},
+        Box{{64, 5, 3}, {64, 4, 2}, {0, 2, 2}, 128}, Box{{64, 7, 2, 3}, {64, 8, 1, 1}, {0, 1, 1, 2}, 128},
+        Box{{32, 3, 2, 2, 2}, {32, 2, 2, 1, 2}, {0, 1, 1, 1, 0}, 64},
+        Box{{64, 20}, {64, 8}, {0, 100}, 128}}) {
     const size_t rank = b.extent.size();
     TensorMapContents map;
     map.rank = uint8_t(rank);
@@ -73,16 +79,18 @@ TEST_CASE("a tensor copy brings the box, zeros outside the tensor, and the swizz
     std::string coordinates;
     for (size_t d = 0; d < rank; ++d)
       coordinates += (d ? ", " : "") + std::to_string(b.start[d]);
-    std::string body = std::string(kSetUp) +
-                       "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n@%p1 fence.mbarrier_init.release.cluster;\nbar.sync 0;\n"
-                       "@!%p1 bra WAIT;\nprefetch.tensormap [%rd1];\nmbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], " +
-                       std::to_string(box_bytes) + ";\ncp.async.bulk.tensor." + std::to_string(rank) +
-                       "d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {" + coordinates +
-                       "}], [%r2];\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0;\n@!%p2 bra WAIT;\n";
+    std::string body =
+        std::string(kSetUp) +
+        "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n@%p1 fence.mbarrier_init.release.cluster;\nbar.sync "
+        "0;\n"
+        "@!%p1 bra WAIT;\nprefetch.tensormap [%rd1];\nmbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], " +
+        std::to_string(box_bytes) + ";\ncp.async.bulk.tensor." + std::to_string(rank) +
+        "d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {" + coordinates +
+        "}], [%r2];\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0;\n@!%p2 bra WAIT;\n";
     for (uint64_t at = 0; at < box_bytes; at += 512)
-      body += "add.u32 %r9, %tid, " + std::to_string(at / 4) + ";\nsetp.lt.u32 %p3, %r9, " + std::to_string(box_bytes / 4) +
-              ";\n@%p3 ld.shared.b32 %r10, [%r3+" + std::to_string(at) + "];\n@%p3 st.global.b32 [%rd3+" + std::to_string(at) +
-              "], %r10;\n";
+      body += "add.u32 %r9, %tid, " + std::to_string(at / 4) + ";\nsetp.lt.u32 %p3, %r9, " +
+              std::to_string(box_bytes / 4) + ";\n@%p3 ld.shared.b32 %r10, [%r3+" + std::to_string(at) +
+              "];\n@%p3 st.global.b32 [%rd3+" + std::to_string(at) + "], %r10;\n";
     const Case c = hopperCase(hopperModule(body), 256 + total, box_bytes, uint32_t(box_bytes));
     std::vector<uint8_t> want(box_bytes, 0);
     for (uint64_t i = 0; i < box_bytes / 2; ++i) {
@@ -122,17 +130,23 @@ struct Planted {
 };
 
 // A ring of one slot: thread 0 copies 64 x 8 elements, everybody waits and reads.
-const std::string kInit = "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n@%p1 mbarrier.init.shared::cta.b64 [%r2+8], 128;\n"
-                          "@%p1 fence.mbarrier_init.release.cluster;\nbar.sync 0;\n";
-const std::string kCopy = "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 1024;\n"
-                          "@%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {0, 0}], [%r2];\n";
+const std::string kInit =
+    "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n@%p1 mbarrier.init.shared::cta.b64 [%r2+8], 128;\n"
+    "@%p1 fence.mbarrier_init.release.cluster;\nbar.sync 0;\n";
+const std::string kCopy =
+    "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 1024;\n"
+    "@%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {0, "
+    "0}], [%r2];\n";
 const std::string kWait = "W: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0;\n@!%p2 bra W;\n";
 const std::string kRead = "ld.shared.b32 %r10, [%r3];\n";
 // Thread 0 copies again into the slot, once it is empty.
-const std::string kAgain = "E: mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r2+8], 0;\n@!%p3 bra E;\n" + kCopy;
+const std::string kAgain =
+    "E: mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r2+8], 0;\n@!%p3 bra E;\n" + kCopy;
 // A and B as zeros, stored by the threads, and their descriptors (128-byte swizzle).
-const std::string kZeros = "mov.u32 %r8, 0;\nZ: st.shared.b32 [%r3], 0;\nadd.u32 %r3, %r3, 512;\nadd.u32 %r8, %r8, 1;\nsetp.lt.u32 %p3, %r8, 32;\n@%p3 bra Z;\n";
-const std::string kDescriptors = "shr.u32 %r9, %r1, 4;\ncvt.u64.u32 %rd10, %r9;\nor.b64 %rd10, %rd10, 0x4000004000010000;\nadd.s64 %rd11, %rd10, 512;\n";
+const std::string kZeros = "mov.u32 %r8, 0;\nZ: st.shared.b32 [%r3], 0;\nadd.u32 %r3, %r3, 512;\nadd.u32 "
+                           "%r8, %r8, 1;\nsetp.lt.u32 %p3, %r8, 32;\n@%p3 bra Z;\n";
+const std::string kDescriptors = "shr.u32 %r9, %r1, 4;\ncvt.u64.u32 %rd10, %r9;\nor.b64 %rd10, %rd10, "
+                                 "0x4000004000010000;\nadd.s64 %rd11, %rd10, 512;\n";
 const std::string kVisible = "fence.proxy.async.shared::cta;\nbar.sync 0;\n";
 const std::string kOperands = "{%r20, %r21, %r22, %r23}";
 std::string wgmma(const char *a = "%rd10", const char *tail = ", 0, 1, 1, 0, 0;\n") {
@@ -145,41 +159,102 @@ const std::string kProduct = kZeros + kDescriptors + kVisible;
 
 const std::vector<Planted> &planted() {
   static const std::vector<Planted> all = {
-      {"no wait", FaultKind::AsyncPending, kInit + kCopy + "bar.sync 0;\n$" + kRead, "copied by warp 0, lane 0", "", kWait.c_str()},
-      {"wrong parity", FaultKind::AsyncPending, kInit + kCopy + "bar.sync 0;\nW: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], $;\n@!%p2 bra W;\n" + kRead,
+      {"no wait", FaultKind::AsyncPending, kInit + kCopy + "bar.sync 0;\n$" + kRead,
+       "copied by warp 0, lane 0", "", kWait.c_str()},
+      {"wrong parity", FaultKind::AsyncPending,
+       kInit + kCopy +
+           "bar.sync 0;\nW: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], $;\n@!%p2 bra W;\n" + kRead,
        "copied by", "1", "0"},
-      {"one thread waits for all", FaultKind::AsyncPending, kInit + kCopy + "bar.sync 0;\n@!%p1 bra R;\n" + kWait + "R: $" + kRead, "", "", "bar.sync 0;\n"},
-      {"too many bytes expected", FaultKind::Deadlock, kInit + "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], $;\n" + kCopy.substr(kCopy.find('\n') + 1) + kWait + kRead,
+      {"one thread waits for all", FaultKind::AsyncPending,
+       kInit + kCopy + "bar.sync 0;\n@!%p1 bra R;\n" + kWait + "R: $" + kRead, "", "", "bar.sync 0;\n"},
+      {"too many bytes expected", FaultKind::Deadlock,
+       kInit + "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], $;\n" +
+           kCopy.substr(kCopy.find('\n') + 1) + kWait + kRead,
        "and 16 bytes to come", "1040", "1024"},
-      {"nobody arrives", FaultKind::Deadlock, kInit + "$" + kWait, "1 of 1 arrivals", "", "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2];\n"},
-      {"one arrival too many", FaultKind::Barrier, kInit + "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2]$;\n", "2 arrivals at an mbarrier that waits for 1", ", 2", ", 1"},
-      {"initialised twice", FaultKind::Barrier, kInit + "$", "a second time", "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n", ""},
-      {"not initialised", FaultKind::Barrier, kInit + "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+$];\n", "no initialised mbarrier", "16", "8"},
-      {"no barrier after the initialisation", FaultKind::Race, "@%p1 mbarrier.init.shared::cta.b64 [%r2], 128;\n$mbarrier.arrive.shared::cta.b64 _, [%r2];\n", "initialised by warp 0, lane 0", "", "bar.sync 0;\n"},
-      {"no fence after the initialisation", FaultKind::Race, "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n$bar.sync 0;\n" + kCopy + kWait, "fence.mbarrier_init", "", "@%p1 fence.mbarrier_init.release.cluster;\n"},
-      {"copies over what is read", FaultKind::Race, kInit + kCopy + kWait + kRead + "$@!%p1 bra OUT;\n" + kAgain + "OUT:\n", "", "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+8], 128;\n", "mbarrier.arrive.shared::cta.b64 _, [%r2+8];\n"},
-      {"copies over what was stored, unfenced", FaultKind::Race, kInit + "st.shared.b32 [%r3], %tid;\n$bar.sync 0;\n" + kCopy + kWait, "without a fence.proxy.async", "", "fence.proxy.async.shared::cta;\n"},
-      {"copies twice into one place", FaultKind::AsyncPending, kInit + kCopy + "$" + "@%p1 mbarrier.init.shared::cta.b64 [%r2+16], 1;\n@%p1 fence.mbarrier_init.release.cluster;\n@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2+16], 1024;\n@%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {0, 0}], [%r2+16];\n", "", "", kWait.c_str()},
-      {"copy to a crooked place", FaultKind::Misaligned, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "a multiple of 1024", "512", "1024"},
-      {"copy past the end of shared memory", FaultKind::OutOfBounds, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside shared memory", "16384", "15360"},
-      {"matrix stored without a fence", FaultKind::Race, kZeros + kDescriptors + "$bar.sync 0;\n" + kFence + wgmma() + kCommit + kWaitGroup, "without a fence.proxy.async", "", "fence.proxy.async.shared::cta;\n"},
-      {"matrix stored without a barrier", FaultKind::Race, kZeros + kDescriptors + "bar.sync 0;\nst.shared.b32 [%r3+-16384], 0;\nfence.proxy.async.shared::cta;\n$" + kFence + wgmma() + kCommit + kWaitGroup, "with nothing to order", "bar.warp.sync -1;\n", "bar.sync 0;\n"},
-      {"matrix of the copy not waited for", FaultKind::AsyncPending, kInit + kZeros + kDescriptors + kVisible + kCopy + "$" + kFence + wgmma() + kCommit + kWaitGroup, "", "", kWait.c_str()},
-      {"accumulator read in flight", FaultKind::AsyncPending, kProduct + kFence + wgmma() + kCommit + "$" + kUse, "%r20, the accumulator", "", kWaitGroup.c_str()},
-      {"accumulator read with its group pending", FaultKind::AsyncPending, kProduct + kFence + wgmma() + kCommit + "wgmma.wait_group.sync.aligned $;\n" + kUse, "%r20", "1", "0"},
-      {"group not committed", FaultKind::AsyncPending, kProduct + kFence + wgmma() + "$" + kWaitGroup + kUse, "%r20", "", kCommit.c_str()},
-      {"copy of an accumulator in flight used", FaultKind::AsyncPending, kProduct + kFence + wgmma() + kCommit + "mov.b32 %r31, %r20;\n$add.f32 %r30, %r31, %r31;\n", "%r31", "", kWaitGroup.c_str()},
-      {"accumulator written in flight", FaultKind::AsyncPending, kProduct + kFence + wgmma() + kCommit + "$mov.b32 %r20, 0;\n", "which a wgmma that has not been waited for accumulates in", "", kWaitGroup.c_str()},
-      {"operand written in flight", FaultKind::AsyncPending, kProduct + kA + kFence + wgmma("{%r40, %r41, %r42, %r43}", ", 0, 1, 1, 0;\n") + kCommit + "$mov.b32 %r42, 1;\n", "reads", "", kWaitGroup.c_str()},
-      {"no wgmma.fence", FaultKind::AsyncPending, kProduct + "$" + wgmma() + kCommit + kWaitGroup, "no wgmma.fence orders register %r20", "", kFence.c_str()},
-      {"operand written after the fence", FaultKind::AsyncPending, kProduct + kA + kFence + "$" + wgmma("{%r40, %r41, %r42, %r43}", ", 0, 1, 1, 0;\n") + kCommit + kWaitGroup, "no wgmma.fence orders register %r41", "mov.b32 %r41, 1;\n", ""},
-      {"accumulates on nothing", FaultKind::UninitialisedRegister, kProduct + kFence + wgmma("%rd10", ", $, 1, 1, 0, 0;\n") + kCommit + kWaitGroup, "%r20", "1", "0"},
-      {"matrix overwritten in flight", FaultKind::Race, kInit + kProduct + kFence + wgmma() + kCommit + "$bar.sync 0;\n" + kCopy + kWaitGroup + kWait, "a wgmma reads that has not been waited for", "", kWaitGroup.c_str()},
-      {"matrix outside shared memory", FaultKind::OutOfBounds, kProduct + "add.s64 %rd11, %rd11, $;\n" + kFence + wgmma() + kCommit + kWaitGroup, "a matrix lies outside", "512", "0"},
-      {"wgmma by part of a warp", FaultKind::Divergence, kProduct + kFence + "setp.lt.u32 %p4, %tid, $;\n@%p4 " + wgmma() + kCommit + kWaitGroup, "", "100", "128"},
-      {"setmaxnreg without bounds", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "no effect", "40", "40", nullptr},
-      {"setmaxnreg the wrong way", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "a decrease to 64 registers from 40", "40;\nsetmaxnreg.dec.sync.aligned.u32 64", "64"},
-      {"more registers than there are", FaultKind::Deadlock, "setp.lt.u32 %p4, %tid, 32;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 $;\nS:\n", "waits for registers", "240", "168", ".reqntid 384 .minnctapersm 1"},
+      {"nobody arrives", FaultKind::Deadlock, kInit + "$" + kWait, "1 of 1 arrivals", "",
+       "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2];\n"},
+      {"one arrival too many", FaultKind::Barrier,
+       kInit + "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2]$;\n",
+       "2 arrivals at an mbarrier that waits for 1", ", 2", ", 1"},
+      {"initialised twice", FaultKind::Barrier, kInit + "$", "a second time",
+       "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n", ""},
+      {"not initialised", FaultKind::Barrier, kInit + "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+$];\n",
+       "no initialised mbarrier", "16", "8"},
+      {"no barrier after the initialisation", FaultKind::Race,
+       "@%p1 mbarrier.init.shared::cta.b64 [%r2], 128;\n$mbarrier.arrive.shared::cta.b64 _, [%r2];\n",
+       "initialised by warp 0, lane 0", "", "bar.sync 0;\n"},
+      {"no fence after the initialisation", FaultKind::Race,
+       "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n$bar.sync 0;\n" + kCopy + kWait, "fence.mbarrier_init",
+       "", "@%p1 fence.mbarrier_init.release.cluster;\n"},
+      {"copies over what is read", FaultKind::Race,
+       kInit + kCopy + kWait + kRead + "$@!%p1 bra OUT;\n" + kAgain + "OUT:\n", "",
+       "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+8], 128;\n",
+       "mbarrier.arrive.shared::cta.b64 _, [%r2+8];\n"},
+      {"copies over what was stored, unfenced", FaultKind::Race,
+       kInit + "st.shared.b32 [%r3], %tid;\n$bar.sync 0;\n" + kCopy + kWait, "without a fence.proxy.async",
+       "", "fence.proxy.async.shared::cta;\n"},
+      {"copies twice into one place", FaultKind::AsyncPending,
+       kInit + kCopy + "$" +
+           "@%p1 mbarrier.init.shared::cta.b64 [%r2+16], 1;\n@%p1 fence.mbarrier_init.release.cluster;\n@%p1 "
+           "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2+16], 1024;\n@%p1 "
+           "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, "
+           "{0, 0}], [%r2+16];\n",
+       "", "", kWait.c_str()},
+      {"copy to a crooked place", FaultKind::Misaligned, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait,
+       "a multiple of 1024", "512", "1024"},
+      {"copy past the end of shared memory", FaultKind::OutOfBounds,
+       kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside shared memory", "16384", "15360"},
+      {"matrix stored without a fence", FaultKind::Race,
+       kZeros + kDescriptors + "$bar.sync 0;\n" + kFence + wgmma() + kCommit + kWaitGroup,
+       "without a fence.proxy.async", "", "fence.proxy.async.shared::cta;\n"},
+      {"matrix stored without a barrier", FaultKind::Race,
+       kZeros + kDescriptors +
+           "bar.sync 0;\nst.shared.b32 [%r3+-16384], 0;\nfence.proxy.async.shared::cta;\n$" + kFence +
+           wgmma() + kCommit + kWaitGroup,
+       "with nothing to order", "bar.warp.sync -1;\n", "bar.sync 0;\n"},
+      {"matrix of the copy not waited for", FaultKind::AsyncPending,
+       kInit + kZeros + kDescriptors + kVisible + kCopy + "$" + kFence + wgmma() + kCommit + kWaitGroup, "",
+       "", kWait.c_str()},
+      {"accumulator read in flight", FaultKind::AsyncPending,
+       kProduct + kFence + wgmma() + kCommit + "$" + kUse, "%r20, the accumulator", "", kWaitGroup.c_str()},
+      {"accumulator read with its group pending", FaultKind::AsyncPending,
+       kProduct + kFence + wgmma() + kCommit + "wgmma.wait_group.sync.aligned $;\n" + kUse, "%r20", "1", "0"},
+      {"group not committed", FaultKind::AsyncPending, kProduct + kFence + wgmma() + "$" + kWaitGroup + kUse,
+       "%r20", "", kCommit.c_str()},
+      {"copy of an accumulator in flight used", FaultKind::AsyncPending,
+       kProduct + kFence + wgmma() + kCommit + "mov.b32 %r31, %r20;\n$add.f32 %r30, %r31, %r31;\n", "%r31",
+       "", kWaitGroup.c_str()},
+      {"accumulator written in flight", FaultKind::AsyncPending,
+       kProduct + kFence + wgmma() + kCommit + "$mov.b32 %r20, 0;\n",
+       "which a wgmma that has not been waited for accumulates in", "", kWaitGroup.c_str()},
+      {"operand written in flight", FaultKind::AsyncPending,
+       kProduct + kA + kFence + wgmma("{%r40, %r41, %r42, %r43}", ", 0, 1, 1, 0;\n") + kCommit +
+           "$mov.b32 %r42, 1;\n",
+       "reads", "", kWaitGroup.c_str()},
+      {"no wgmma.fence", FaultKind::AsyncPending, kProduct + "$" + wgmma() + kCommit + kWaitGroup,
+       "no wgmma.fence orders register %r20", "", kFence.c_str()},
+      {"operand written after the fence", FaultKind::AsyncPending,
+       kProduct + kA + kFence + "$" + wgmma("{%r40, %r41, %r42, %r43}", ", 0, 1, 1, 0;\n") + kCommit +
+           kWaitGroup,
+       "no wgmma.fence orders register %r41", "mov.b32 %r41, 1;\n", ""},
+      {"accumulates on nothing", FaultKind::UninitialisedRegister,
+       kProduct + kFence + wgmma("%rd10", ", $, 1, 1, 0, 0;\n") + kCommit + kWaitGroup, "%r20", "1", "0"},
+      {"matrix overwritten in flight", FaultKind::Race,
+       kInit + kProduct + kFence + wgmma() + kCommit + "$bar.sync 0;\n" + kCopy + kWaitGroup + kWait,
+       "a wgmma reads that has not been waited for", "", kWaitGroup.c_str()},
+      {"matrix outside shared memory", FaultKind::OutOfBounds,
+       kProduct + "add.s64 %rd11, %rd11, $;\n" + kFence + wgmma() + kCommit + kWaitGroup,
+       "a matrix lies outside", "512", "0"},
+      {"wgmma by part of a warp", FaultKind::Divergence,
+       kProduct + kFence + "setp.lt.u32 %p4, %tid, $;\n@%p4 " + wgmma() + kCommit + kWaitGroup, "", "100",
+       "128"},
+      {"setmaxnreg without bounds", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "no effect",
+       "40", "40", nullptr},
+      {"setmaxnreg the wrong way", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n",
+       "a decrease to 64 registers from 40", "40;\nsetmaxnreg.dec.sync.aligned.u32 64", "64"},
+      {"more registers than there are", FaultKind::Deadlock,
+       "setp.lt.u32 %p4, %tid, 32;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 $;\nS:\n",
+       "waits for registers", "240", "168", ".reqntid 384 .minnctapersm 1"},
   };
   return all;
 }
@@ -205,7 +280,9 @@ TEST_CASE("every planted bug of Hopper's instructions is reported, and its twin 
     auto with = [&](const char *what, bool bug) {
       std::string body = p.body;
       body.replace(body.find('$'), 1, what);
-      Case c = hopperCase(hopperModule(std::string(kSetUp) + body, bare ? (bug ? "" : ".maxnreg 128") : p.directives), 1024, 512, 16384);
+      Case c = hopperCase(
+          hopperModule(std::string(kSetUp) + body, bare ? (bug ? "" : ".maxnreg 128") : p.directives), 1024,
+          512, 16384);
       if (name == "more registers than there are") {
         c.threads = 384; // 168 registers each at the entry
       }

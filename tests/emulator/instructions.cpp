@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Every case of the table, by the definition and, where there is one, by what a GPU gave (data/, made by record.cpp).
+// Every case of the table, by the definition and, where there is one, by what a GPU gave (data/, made by
+// record.cpp).
 #include "tests/emulator/recorded.h"
 #include "tests/emulator/run.h"
 

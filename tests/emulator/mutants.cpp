@@ -8,10 +8,20 @@
 namespace flashplus::emu::test {
 namespace {
 
-constexpr const char *kKinds[] = {"bar.sync",          "bar.arrive",        "bar.warp.sync",     "cp.async.commit_group",
-                                  "cp.async.wait_group", "mbarrier.init",   "mbarrier.arrive",   "mbarrier.try_wait",
-                                  "fence.proxy.async", "fence.mbarrier_init", "wgmma.fence",     "wgmma.commit_group",
-                                  "wgmma.wait_group",  "setmaxnreg"};
+constexpr const char *kKinds[] = {"bar.sync",
+                                  "bar.arrive",
+                                  "bar.warp.sync",
+                                  "cp.async.commit_group",
+                                  "cp.async.wait_group",
+                                  "mbarrier.init",
+                                  "mbarrier.arrive",
+                                  "mbarrier.try_wait",
+                                  "fence.proxy.async",
+                                  "fence.mbarrier_init",
+                                  "wgmma.fence",
+                                  "wgmma.commit_group",
+                                  "wgmma.wait_group",
+                                  "setmaxnreg"};
 
 } // namespace
 
@@ -22,7 +32,8 @@ std::vector<Mutant> mutants(const std::string &ptx) {
     const std::string opcode = kind;
     for (size_t at = 0; (at = ptx.find(opcode, at)) != std::string::npos; at += opcode.size()) {
       const char next = ptx[at + opcode.size()], before = at ? ptx[at - 1] : ' ';
-      if ((next != '.' && next != ' ' && next != '\t' && next != ';') || !std::isspace(static_cast<unsigned char>(before)))
+      if ((next != '.' && next != ' ' && next != '\t' && next != ';') ||
+          !std::isspace(static_cast<unsigned char>(before)))
         continue;
       // From behind the last statement, label or brace: the guard goes too.
       const size_t begin = ptx.find_last_of(";{}:\n", at) + 1, end = ptx.find(';', at) + 1;

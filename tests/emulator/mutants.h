@@ -13,8 +13,8 @@ struct Mutant {
   std::string ptx;
 };
 
-/// One for every barrier, arrival, wait, fence and commit in `ptx`. A wait loop on an mbarrier becomes one that succeeds at
-/// once.
+/// One for every barrier, arrival, wait, fence and commit in `ptx`. A wait loop on an mbarrier becomes one
+/// that succeeds at once.
 std::vector<Mutant> mutants(const std::string &ptx);
 
 } // namespace flashplus::emu::test

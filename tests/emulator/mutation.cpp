@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report the loss,
-// or the instruction is redundant; which ones are is listed here, so that a new one shows.
+// Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report
+// the loss, or the instruction is redundant; which ones are is listed here, so that a new one shows.
 #include "tests/emulator/attention.h"
 #include "tests/emulator/mutants.h"
 
@@ -16,7 +16,13 @@ namespace {
 const Shape kShapes[] = {
     {.name = "d64", .seqlen_q = 150, .seqlen_k = 200, .window_right = 0},
     {.name = "d128", .seqlen_q = 150, .seqlen_k = 200, .dqk = 128, .dv = 128},
-    {.name = "d80 window", .seqlen_q = 150, .seqlen_k = 200, .dqk = 80, .dv = 80, .window_left = 90, .window_right = 3},
+    {.name = "d80 window",
+     .seqlen_q = 150,
+     .seqlen_k = 200,
+     .dqk = 80,
+     .dv = 80,
+     .window_left = 90,
+     .window_right = 3},
     {.name = "d40 tails", .seqlen_q = 77, .seqlen_k = 130, .dqk = 40, .dv = 40},
     {.name = "d33 element by element", .seqlen_q = 77, .seqlen_k = 130, .dqk = 33, .dv = 33},
     {.name = "split", .seqlen_q = 20, .seqlen_k = 300, .num_splits = 2},
@@ -24,10 +30,12 @@ const Shape kShapes[] = {
 
 /// What may be taken out of the forward kernel without a difference, and why.
 const std::set<std::string> kRedundant = {
-    // Before O goes through Q's memory: the loop's own barriers already come after the warp's last reads of Q.
-    "d64: bar.warp.sync 0", "d128: bar.warp.sync 0", "d80 window: bar.warp.sync 0", "d40 tails: bar.warp.sync 0",
-    "d33 element by element: bar.warp.sync 0",
-    // Rows that are aligned to an element only are not copied asynchronously: there is nothing to commit or wait for.
+    // Before O goes through Q's memory: the loop's own barriers already come after the warp's last reads of
+    // Q.
+    "d64: bar.warp.sync 0", "d128: bar.warp.sync 0", "d80 window: bar.warp.sync 0",
+    "d40 tails: bar.warp.sync 0", "d33 element by element: bar.warp.sync 0",
+    // Rows that are aligned to an element only are not copied asynchronously: there is nothing to commit or
+    // wait for.
     "d33 element by element: cp.async.commit_group 0", "d33 element by element: cp.async.commit_group 1",
     "d33 element by element: cp.async.commit_group 2", "d33 element by element: cp.async.wait_group 0",
     "d33 element by element: cp.async.wait_group 1"};

@@ -76,25 +76,37 @@ TEST_CASE("text that is no PTX") {
   CHECK(says(load(".version 8.0\n.frob 3"), "line 2, column 1: directive .frob is not known"));
   CHECK(says(load(".version 8.0\n.func foo() {}"), "device functions (.func) are not modelled"));
   CHECK(says(load(".version 8.0\n/* no end"), "line 2, column 1: comment without an end"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() {\n ret"), "line 3, column 5: expected an operand, found the end of the text"));
+  CHECK(says(load(".version 8.0\n.visible .entry test() {\n ret"),
+             "line 3, column 5: expected an operand, found the end of the text"));
   CHECK(says(load(".version 8.0\n.visible .entry test() {\n"), "the body of test has no end"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() {\n\t.reg .b32 %r<4>, %r<4>;\n}"), "line 3, column 19: register %r is declared twice"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() {\nA: A: ret; }"), "line 3, column 4: label A is declared twice"));
+  CHECK(says(load(".version 8.0\n.visible .entry test() {\n\t.reg .b32 %r<4>, %r<4>;\n}"),
+             "line 3, column 19: register %r is declared twice"));
+  CHECK(says(load(".version 8.0\n.visible .entry test() {\nA: A: ret; }"),
+             "line 3, column 4: label A is declared twice"));
   CHECK(says(load(".version 8.0\n.shared .align 3 .b8 x[4];"), "alignment 3 is no power of two"));
-  CHECK(says(load(".version 8.0\n.shared .b8 x[999999999999];"), "array length must be an integer from 0 to"));
+  CHECK(
+      says(load(".version 8.0\n.shared .b8 x[999999999999];"), "array length must be an integer from 0 to"));
   CHECK(says(load(".version 8.0\n.shared .b8 x[];"), "only .extern variables may leave their length open"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 0f12; }"), "0f needs 8 hexadecimal digits"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 99999999999999999999; }"), "number is too large"));
-  CHECK(says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 12ab; }"), "a number ends in 'a'"));
-  CHECK(says(load(std::string(".version 8.0\n.visible .entry test() { mov.b32 ") + std::string(100, '{')), "nested too deeply"));
+  CHECK(says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 0f12; }"),
+             "0f needs 8 hexadecimal digits"));
+  CHECK(
+      says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 99999999999999999999; }"),
+           "number is too large"));
+  CHECK(says(load(".version 8.0\n.visible .entry test() { .reg .b32 %r1; mov.b32 %r1, 12ab; }"),
+             "a number ends in 'a'"));
+  CHECK(says(load(std::string(".version 8.0\n.visible .entry test() { mov.b32 ") + std::string(100, '{')),
+             "nested too deeply"));
   CHECK(says(load(".version 8.0\n.visible .entry test() {" + std::string(100, '{')), "nested too deeply"));
-  CHECK(says(load(".version 8.0\n.global .b8 x[4];\n.visible .entry test() { ret; }"), "global variables are not modelled"));
+  CHECK(says(load(".version 8.0\n.global .b8 x[4];\n.visible .entry test() { ret; }"),
+             "global variables are not modelled"));
   CHECK(says(load(".version 8.0\n.visible .entry a() { ret; }\n.visible .entry b() { ret; }"), "2 entries"));
 }
 
 TEST_CASE("what is accepted") {
-  CHECK(load(".version 8.0 .target sm_90a, debug .address_size 64 .visible .entry test() .maxntid 128, 1, 1 .minnctapersm 2 { ret; }") == "");
-  CHECK(body(".loc 1 2 3\n// comment\n/* and\nanother */ mov.u32 %r1, 0b101; mov.b32 %r2, 017; mov.b32 %r3, -5;") == "accepted");
+  CHECK(load(".version 8.0 .target sm_90a, debug .address_size 64 .visible .entry test() .maxntid 128, 1, 1 "
+             ".minnctapersm 2 { ret; }") == "");
+  CHECK(body(".loc 1 2 3\n// comment\n/* and\nanother */ mov.u32 %r1, 0b101; mov.b32 %r2, 017; mov.b32 %r3, "
+             "-5;") == "accepted");
   CHECK(body("L1: { L1: bra L1; }") == "accepted");
   CHECK(load(module("") + std::string(1, '\0')) == "");
 }

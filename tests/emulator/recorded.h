@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The file of results that a GPU gave: made by `emulator_record`, kept in data/.
 //
-// Text, a line each:  # comment | <case name> <hash of its PTX and input> <hash of the output> [<output>], all in hex.
-// The output itself is kept for cases that are compared with a tolerance; for the others its hash is enough.
+// Text, a line each:  # comment | <case name> <hash of its PTX and input> <hash of the output> [<output>],
+// all in hex. The output itself is kept for cases that are compared with a tolerance; for the others its hash
+// is enough.
 #pragma once
 
 #include "tests/emulator/cases.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The kernels that the compiler emits, whole, against the reference: masks, tails, empty sequences, GQA, windows, splits.
+// The kernels that the compiler emits, whole, against the reference: masks, tails, empty sequences, GQA,
+// windows, splits.
 #include "tests/emulator/attention.h"
 
 #include <doctest/doctest.h>
@@ -16,37 +17,119 @@ std::vector<Shape> shapes() {
     const std::string name = t == DType::BF16 ? "bf16 " : "fp16 ";
     s.push_back({.name = name + "one tile", .dtype = t});
     s.push_back({.name = name + "one row, one key", .dtype = t, .seqlen_q = 1, .seqlen_k = 1});
-    s.push_back({.name = name + "tails", .dtype = t, .batch = 2, .seqlen_q = 131, .seqlen_k = 77, .heads_q = 2, .heads_k = 1});
-    s.push_back({.name = name + "causal", .dtype = t, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 2, .heads_k = 2, .window_right = 0});
-    s.push_back({.name = name + "causal, more queries", .dtype = t, .seqlen_q = 190, .seqlen_k = 50, .window_right = 0});
-    s.push_back({.name = name + "window", .dtype = t, .seqlen_q = 100, .seqlen_k = 300, .window_left = 30, .window_right = 9});
-    s.push_back({.name = name + "split", .dtype = t, .batch = 2, .seqlen_q = 9, .seqlen_k = 400, .heads_q = 4, .heads_k = 2, .num_splits = 3});
+    s.push_back({.name = name + "tails",
+                 .dtype = t,
+                 .batch = 2,
+                 .seqlen_q = 131,
+                 .seqlen_k = 77,
+                 .heads_q = 2,
+                 .heads_k = 1});
+    s.push_back({.name = name + "causal",
+                 .dtype = t,
+                 .seqlen_q = 150,
+                 .seqlen_k = 150,
+                 .heads_q = 2,
+                 .heads_k = 2,
+                 .window_right = 0});
+    s.push_back({.name = name + "causal, more queries",
+                 .dtype = t,
+                 .seqlen_q = 190,
+                 .seqlen_k = 50,
+                 .window_right = 0});
+    s.push_back({.name = name + "window",
+                 .dtype = t,
+                 .seqlen_q = 100,
+                 .seqlen_k = 300,
+                 .window_left = 30,
+                 .window_right = 9});
+    s.push_back({.name = name + "split",
+                 .dtype = t,
+                 .batch = 2,
+                 .seqlen_q = 9,
+                 .seqlen_k = 400,
+                 .heads_q = 4,
+                 .heads_k = 2,
+                 .num_splits = 3});
   }
   s.push_back({.name = "window on the left only", .seqlen_q = 80, .seqlen_k = 200, .window_left = 40});
-  s.push_back({.name = "window that leaves rows empty", .seqlen_q = 200, .seqlen_k = 40, .window_left = 5, .window_right = 5});
-  s.push_back({.name = "GQA 8:2", .seqlen_q = 40, .seqlen_k = 70, .heads_q = 8, .heads_k = 2, .window_right = 0});
-  s.push_back({.name = "ragged with empty sequences", .heads_q = 2, .heads_k = 1, .window_right = 0,
-               .lengths_q = {0, 5, 130, 1, 0, 64}, .lengths_k = {10, 0, 140, 70, 0, 64}});
-  s.push_back({.name = "ragged, split", .heads_q = 2, .heads_k = 2, .num_splits = 4,
-               .lengths_q = {3, 0, 20}, .lengths_k = {300, 5, 0}});
-  s.push_back({.name = "used lengths", .batch = 3, .seqlen_q = 140, .seqlen_k = 140, .window_right = 0,
-               .used_q = {140, 0, 77}, .used_k = {3, 50, 140}});
-  s.push_back({.name = "used lengths, split", .batch = 3, .seqlen_q = 30, .seqlen_k = 140, .num_splits = 2,
-               .used_q = {30, 0, 17}, .used_k = {3, 50, 0}});
-  s.push_back({.name = "causal, split with empty shares", .seqlen_q = 70, .seqlen_k = 70, .window_right = 0, .num_splits = 5});
+  s.push_back({.name = "window that leaves rows empty",
+               .seqlen_q = 200,
+               .seqlen_k = 40,
+               .window_left = 5,
+               .window_right = 5});
+  s.push_back(
+      {.name = "GQA 8:2", .seqlen_q = 40, .seqlen_k = 70, .heads_q = 8, .heads_k = 2, .window_right = 0});
+  s.push_back({.name = "ragged with empty sequences",
+               .heads_q = 2,
+               .heads_k = 1,
+               .window_right = 0,
+               .lengths_q = {0, 5, 130, 1, 0, 64},
+               .lengths_k = {10, 0, 140, 70, 0, 64}});
+  s.push_back({.name = "ragged, split",
+               .heads_q = 2,
+               .heads_k = 2,
+               .num_splits = 4,
+               .lengths_q = {3, 0, 20},
+               .lengths_k = {300, 5, 0}});
+  s.push_back({.name = "used lengths",
+               .batch = 3,
+               .seqlen_q = 140,
+               .seqlen_k = 140,
+               .window_right = 0,
+               .used_q = {140, 0, 77},
+               .used_k = {3, 50, 140}});
+  s.push_back({.name = "used lengths, split",
+               .batch = 3,
+               .seqlen_q = 30,
+               .seqlen_k = 140,
+               .num_splits = 2,
+               .used_q = {30, 0, 17},
+               .used_k = {3, 50, 0}});
+  s.push_back({.name = "causal, split with empty shares",
+               .seqlen_q = 70,
+               .seqlen_k = 70,
+               .window_right = 0,
+               .num_splits = 5});
   for (int d : {8, 16, 32, 72, 80, 96, 112, 128, 192, 256})
-    s.push_back({.name = "head dim " + std::to_string(d), .seqlen_q = 70, .seqlen_k = 90, .dqk = d, .dv = d, .window_right = 0});
+    s.push_back({.name = "head dim " + std::to_string(d),
+                 .seqlen_q = 70,
+                 .seqlen_k = 90,
+                 .dqk = d,
+                 .dv = d,
+                 .window_right = 0});
   s.push_back({.name = "head dims 192 and 128", .seqlen_q = 70, .seqlen_k = 90, .dqk = 192, .dv = 128});
   for (int d : {1, 7, 33, 100})
-    s.push_back({.name = "odd head dim " + std::to_string(d), .seqlen_q = 40, .seqlen_k = 50, .dqk = d, .dv = d + 2, .window_left = 20, .window_right = 3});
-  s.push_back({.name = "unaligned rows", .seqlen_q = 40, .seqlen_k = 70, .window_right = 0, .unaligned = true});
-  s.push_back({.name = "unaligned rows, split", .seqlen_q = 40, .seqlen_k = 70, .dqk = 80, .dv = 80, .num_splits = 2, .unaligned = true});
-  for (const char *score : {"20 * tanh(s / 20)", "s - 0.1 * abs(q + sk - sq - k)", "where(k < q, s, exp(s) - log(1 + abs(s)))",
-                            "min(max(s, -1), sqrt(abs(s)) + h * b - hk)"})
-    s.push_back({.name = std::string("score ") + score, .seqlen_q = 40, .seqlen_k = 70, .heads_q = 2, .heads_k = 1, .window_right = 0, .score = score});
-  for (const char *schedule : {"sm80.flash tile_m=64 tile_n=64 warps=4", "sm80.flash tile_m=64 tile_n=32 warps=4",
-                               "sm80.flash tile_m=128 tile_n=64 warps=8", "sm80.flash tile_m=16 tile_n=16 warps=1"})
-    s.push_back({.name = schedule, .seqlen_q = 140, .seqlen_k = 150, .window_right = 0, .schedule = schedule});
+    s.push_back({.name = "odd head dim " + std::to_string(d),
+                 .seqlen_q = 40,
+                 .seqlen_k = 50,
+                 .dqk = d,
+                 .dv = d + 2,
+                 .window_left = 20,
+                 .window_right = 3});
+  s.push_back(
+      {.name = "unaligned rows", .seqlen_q = 40, .seqlen_k = 70, .window_right = 0, .unaligned = true});
+  s.push_back({.name = "unaligned rows, split",
+               .seqlen_q = 40,
+               .seqlen_k = 70,
+               .dqk = 80,
+               .dv = 80,
+               .num_splits = 2,
+               .unaligned = true});
+  for (const char *score :
+       {"20 * tanh(s / 20)", "s - 0.1 * abs(q + sk - sq - k)", "where(k < q, s, exp(s) - log(1 + abs(s)))",
+        "min(max(s, -1), sqrt(abs(s)) + h * b - hk)"})
+    s.push_back({.name = std::string("score ") + score,
+                 .seqlen_q = 40,
+                 .seqlen_k = 70,
+                 .heads_q = 2,
+                 .heads_k = 1,
+                 .window_right = 0,
+                 .score = score});
+  for (const char *schedule :
+       {"sm80.flash tile_m=64 tile_n=64 warps=4", "sm80.flash tile_m=64 tile_n=32 warps=4",
+        "sm80.flash tile_m=128 tile_n=64 warps=8", "sm80.flash tile_m=16 tile_n=16 warps=1"})
+    s.push_back(
+        {.name = schedule, .seqlen_q = 140, .seqlen_k = 150, .window_right = 0, .schedule = schedule});
   return s;
 }
 
@@ -68,7 +151,8 @@ TEST_CASE("the sm_80 kernels, whole") {
 }
 
 TEST_CASE("results do not depend on threads, modes or seeds") {
-  const Shape shape{.batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 2, .heads_k = 2, .window_right = 0};
+  const Shape shape{
+      .batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 2, .heads_k = 2, .window_right = 0};
   const Compiled compiled = compile(shape);
   Options options;
   const Outcome first = runAttention(shape, compiled, options);

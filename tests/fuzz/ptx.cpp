@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Any bytes as PTX: refused with line and column, or a program whose branches and operands are inside it, and which runs
-// to an end or a fault within its step limit.
+// Any bytes as PTX: refused with line and column, or a program whose branches and operands are inside it, and
+// which runs to an end or a fault within its step limit.
 #include "emulator/core/machine.h"
 
 #include <cstdlib>
@@ -21,8 +21,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   std::string text(reinterpret_cast<const char *>(data), size);
   auto program = loadProgram(text, "");
   if (!program) // half of the inputs that mutation makes have no header: try them as a body too
-    program = loadProgram(".version 8.0\n.visible .entry f(.param .u64 p) {\n.reg .pred %p<9>; .reg .b16 %rs<9>; .reg .b32 "
-                          "%r<9>; .reg .b64 %rd<9>; .shared .b8 m[256];\n" + text + "\n}", "");
+    program = loadProgram(
+        ".version 8.0\n.visible .entry f(.param .u64 p) {\n.reg .pred %p<9>; .reg .b16 %rs<9>; .reg .b32 "
+        "%r<9>; .reg .b64 %rd<9>; .shared .b8 m[256];\n" +
+            text + "\n}",
+        "");
   if (!program) {
     require(!program.status().message().empty());
     return 0;

@@ -28,23 +28,32 @@ void printLaunch(const Json &launch) {
   Table table;
   auto number = [](const Json &j, const char *name) { return countText(j.value(name, 0.0)); };
   table.add({"kernel", launch.value("entry", "")});
-  table.add({"  blocks x threads", countText(launch["grid"][0].get<double>()) + " x " + countText(launch["block"][0].get<double>())});
+  table.add({"  blocks x threads", countText(launch["grid"][0].get<double>()) + " x " +
+                                       countText(launch["block"][0].get<double>())});
   table.add({"  shared memory", number(launch, "shared_memory") + " bytes"});
-  table.add({"  warp instructions", number(launch, "warp_instructions") + ", " + numberText(launch.value("active_lanes", 0.0), 3) + " lanes each"});
+  table.add({"  warp instructions", number(launch, "warp_instructions") + ", " +
+                                        numberText(launch.value("active_lanes", 0.0), 3) + " lanes each"});
   for (const auto &[name, count] : launch["mix"].items())
     table.add({"    " + name, countText(count.get<double>())});
   const Json &bytes = launch["bytes"];
-  table.add({"  global memory", number(bytes, "global_read") + " bytes read, " + number(bytes, "global_written") + " written"});
-  table.add({"  L2 (32-byte sectors)", number(bytes, "l2_read") + " bytes read, " + number(bytes, "l2_written") + " written"});
-  table.add({"  shared memory", number(bytes, "shared_read") + " bytes read, " + number(bytes, "shared_written") + " written"});
-  table.add({"  bank conflicts", number(launch, "bank_conflict_passes") + " of " + number(launch, "shared_passes") + " passes"});
+  table.add({"  global memory",
+             number(bytes, "global_read") + " bytes read, " + number(bytes, "global_written") + " written"});
+  table.add({"  L2 (32-byte sectors)",
+             number(bytes, "l2_read") + " bytes read, " + number(bytes, "l2_written") + " written"});
+  table.add({"  shared memory",
+             number(bytes, "shared_read") + " bytes read, " + number(bytes, "shared_written") + " written"});
+  table.add({"  bank conflicts",
+             number(launch, "bank_conflict_passes") + " of " + number(launch, "shared_passes") + " passes"});
   int shown = 0;
   for (const Json &line : launch["bank_conflicts"])
     if (shown++ < 5)
-      table.add({"    line " + number(line, "line"), number(line, "extra_passes") + " in " + number(line, "executed") + ": " + line.value("text", "")});
+      table.add(
+          {"    line " + number(line, "line"),
+           number(line, "extra_passes") + " in " + number(line, "executed") + ": " + line.value("text", "")});
   table.add({"  SM cycles, if alone"});
   for (const auto &[name, cycles] : launch["cycles"].items())
-    table.add({"    " + name, countText(cycles.get<double>()) + (name == launch.value("limiter", "") ? "  <- limit" : "")});
+    table.add({"    " + name,
+               countText(cycles.get<double>()) + (name == launch.value("limiter", "") ? "  <- limit" : "")});
   table.print();
 }
 
@@ -74,7 +83,8 @@ Result<int> emulate(const EmulateFlags &flags) {
     Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
     if (!output || !lse)
       return output ? lse.status() : output.status();
-    Result<reference::Comparison> compared = checkOutputs(problem, *output, *lse, flags.problem.common.threads);
+    Result<reference::Comparison> compared =
+        checkOutputs(problem, *output, *lse, flags.problem.common.threads);
     if (!compared)
       return compared.status();
     check = *compared;
@@ -100,8 +110,10 @@ Result<int> emulate(const EmulateFlags &flags) {
 } // namespace
 
 void addEmulate(CLI::App &app, Action *selected) {
-  CLI::App *verb = app.add_subcommand("emulate", "Run the GPU kernels on the PTX emulator: errors, counts, a roofline");
-  verb->footer("No GPU is needed. A kernel that does something PTX does not allow fails with the PTX line and thread.\n"
+  CLI::App *verb =
+      app.add_subcommand("emulate", "Run the GPU kernels on the PTX emulator: errors, counts, a roofline");
+  verb->footer("No GPU is needed. A kernel that does something PTX does not allow fails with the PTX line "
+               "and thread.\n"
                "Cycles are those of a Hopper SM's units, each for itself (docs/emulator.md).\n\n"
                "Examples:\n"
                "  flashplus emulate --random 1,256,256,2,2,64 --causal --check\n"
@@ -112,8 +124,11 @@ void addEmulate(CLI::App &app, Action *selected) {
       ->check(CLI::IsMember({"late", "eager", "random"}))
       ->type_name("WHEN")
       ->capture_default_str();
-  verb->add_option("--order-seed", flags->seed, "Seed of --async random")->type_name("N")->capture_default_str();
-  verb->add_option("--step-limit", flags->step_limit, "Instructions of a block's warps before it is stopped [2^34]")
+  verb->add_option("--order-seed", flags->seed, "Seed of --async random")
+      ->type_name("N")
+      ->capture_default_str();
+  verb->add_option("--step-limit", flags->step_limit,
+                   "Instructions of a block's warps before it is stopped [2^34]")
       ->type_name("N");
   verb->callback([flags, selected] { *selected = [flags] { return emulate(*flags); }; });
 }

@@ -155,7 +155,7 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->check(CLI::Range(0, 128))
       ->type_name("N");
   verb.add_flag("--batch-invariant", f.batch_invariant,
-                 "A row's result may not depend on the rest of the batch");
+                "A row's result may not depend on the rest of the batch");
   verb.add_option("--threads", f.common.threads, "CPU threads [all]")
       ->check(CLI::Range(0, 4096))
       ->type_name("N");

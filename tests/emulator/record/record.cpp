@@ -30,14 +30,15 @@ std::vector<uint8_t> runOnGpu(const cuda::Driver &d, const Case &c, std::string 
   cuda::CUfunction function = nullptr;
   if (step("cuModuleLoadData", d.moduleLoadData(&module, c.ptx.c_str())) &&
       step("cuModuleGetFunction", d.moduleGetFunction(&function, module, "test")) &&
-      step("cuFuncSetAttribute", d.funcSetAttribute(function, cuda::kFuncMaxDynamicSharedMemory, int(c.dynamic_shared))) &&
+      step("cuFuncSetAttribute",
+           d.funcSetAttribute(function, cuda::kFuncMaxDynamicSharedMemory, int(c.dynamic_shared))) &&
       step("cuMemAlloc", d.memAlloc(&in, std::max<size_t>(c.input.size(), 1))) &&
       step("cuMemAlloc", d.memAlloc(&out, c.output_bytes)) &&
       step("cuMemcpyHtoD", d.memcpyHtoD(in, c.input.data(), c.input.size())) &&
       step("cuMemcpyHtoD", d.memcpyHtoD(out, output.data(), output.size()))) {
     void *arguments[] = {&in, &out};
-    if (step("cuLaunchKernel", d.launchKernel(function, c.blocks, 1, 1, c.threads, 1, 1, c.dynamic_shared, nullptr,
-                                              arguments, nullptr)) &&
+    if (step("cuLaunchKernel", d.launchKernel(function, c.blocks, 1, 1, c.threads, 1, 1, c.dynamic_shared,
+                                              nullptr, arguments, nullptr)) &&
         step("cuStreamSynchronize", d.streamSynchronize(nullptr)))
       step("cuMemcpyDtoH", d.memcpyDtoH(output.data(), out, output.size()));
   }
@@ -61,7 +62,8 @@ int main(int argc, char **argv) {
   auto driver = cuda::openDriver();
   int count = 0;
   if (!driver || (*driver)->deviceGetCount(&count) != cuda::kSuccess || count == 0) {
-    std::printf("skipped: %s\n", driver ? "the CUDA driver reports no GPU" : driver.status().message().c_str());
+    std::printf("skipped: %s\n",
+                driver ? "the CUDA driver reports no GPU" : driver.status().message().c_str());
     return 77;
   }
   const cuda::Driver &d = **driver;
@@ -99,7 +101,8 @@ int main(int argc, char **argv) {
     }
     std::vector<uint8_t> want(c.output_bytes, kUntouched);
     c.expect(c.input, want);
-    if (const std::string difference = compare(c, output, std::span<const uint8_t>(want)); !difference.empty()) {
+    if (const std::string difference = compare(c, output, std::span<const uint8_t>(want));
+        !difference.empty()) {
       ++unlike_definition;
       std::printf("DIFFERS %s from the definition: %s\n", c.name.c_str(), difference.c_str());
     }
@@ -111,7 +114,8 @@ int main(int argc, char **argv) {
         r.output = output;
       recorded.results.emplace(c.name, std::move(r));
     } else if (const auto it = recorded.results.find(c.name); it != recorded.results.end()) {
-      const std::string difference = it->second.input_hash != hashOf(c) ? "the case has changed since" : compare(c, output, it->second);
+      const std::string difference =
+          it->second.input_hash != hashOf(c) ? "the case has changed since" : compare(c, output, it->second);
       if (!difference.empty()) {
         ++unlike_record;
         std::printf("DIFFERS %s from the record: %s\n", c.name.c_str(), difference.c_str());
@@ -120,8 +124,9 @@ int main(int argc, char **argv) {
   }
   const std::string comment = std::string(name) + ", compute capability " + std::to_string(major) + "." +
                               std::to_string(minor) + ", driver for CUDA " + cuda::versionText(d.version);
-  std::printf("%s: %d cases ran, %d need a newer GPU, %d failed, %d differ from the definition, %d from the record\n",
-              comment.c_str(), ran, skipped, failed, unlike_definition, unlike_record);
+  std::printf(
+      "%s: %d cases ran, %d need a newer GPU, %d failed, %d differ from the definition, %d from the record\n",
+      comment.c_str(), ran, skipped, failed, unlike_definition, unlike_record);
   d.primaryCtxRelease(device);
   if (write && !writeRecorded(argv[1], recorded, comment)) {
     std::printf("%s cannot be written\n", argv[1]);
