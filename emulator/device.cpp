@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The emulator as a device of the runtime. Device memory is host memory with shadow state; launches run at
 // once and a fault is the launch's error.
+#include "emulator/core/tensor_map.h"
 #include "emulator/flashplus_emulator.h"
 #include "emulator/report.h"
 #include "runtime/emulator_library.h"
@@ -34,15 +35,16 @@ struct EmulatorKernel final : LoadedKernel {
 class EmulatorDevice final : public Device {
 public:
   EmulatorDevice(int number, int threads) : number_(number), threads_(threads) {
-    // An A100's figures, so that plans are those of a GPU.
-    profile_.target = {Isa::Sm80, 80};
-    profile_.multiprocessors = 108;
+    // An A100's and an H100's figures, so that plans are those of a GPU.
+    const bool hopper = number == 1;
+    profile_.target = hopper ? Target{Isa::Sm90a, 90} : Target{Isa::Sm80, 80};
+    profile_.multiprocessors = hopper ? 132 : 108;
     profile_.shared_memory_per_block = profile_.target.sharedMemoryPerBlock();
-    profile_.shared_memory_per_sm = 164 * 1024;
+    profile_.shared_memory_per_sm = profile_.shared_memory_per_block + 1024;
   }
 
   DLDevice id() const override { return {kDLExtDev, number_}; }
-  std::string name() const override { return "emulator"; }
+  std::string name() const override { return number_ ? "emulator:" + std::to_string(number_) : "emulator"; }
   std::string detail() const override {
     return "PTX emulator on " + std::to_string(threads_) + (threads_ == 1 ? " thread" : " threads");
   }
@@ -57,7 +59,8 @@ public:
     if (!program)
       return Status(StatusCode::CompileFailed,
                     "the emulator does not take the PTX: " + program.status().message());
-    if (int64_t((*program)->param_bytes) != artifact.launch.params_size)
+    const std::vector<emu::Variable> &entry = (*program)->params;
+    if (entry.empty() || int64_t(entry[0].bytes) != artifact.launch.params_size)
       return Status(StatusCode::CompileFailed, "the entry takes " + std::to_string((*program)->param_bytes) +
                                                    " bytes of parameters, its artifact says " +
                                                    std::to_string(artifact.launch.params_size));
@@ -67,15 +70,34 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &loaded, const void *params, int64_t work_items, void *) override {
+  Status launch(LoadedKernel &loaded, const void *params, int64_t work_items,
+                std::span<const TensorLayout> tensors, void *) override {
     const auto &kernel = static_cast<EmulatorKernel &>(loaded);
+    const LaunchSchema &schema = kernel.schema;
     if (work_items <= 0)
       return Status::ok();
+    const int64_t blocks =
+        schema.blocks_per_sm ? std::min(work_items, int64_t(schema.blocks_per_sm) * profile_.multiprocessors)
+                             : work_items;
+    // The parameter block: the struct, and the tensor maps behind it.
+    const size_t maps_at = (size_t(schema.params_size) + 63) / 64 * 64;
+    std::vector<uint8_t> block(schema.tensor_maps.empty()
+                                   ? size_t(schema.params_size)
+                                   : maps_at + schema.tensor_maps.size() * kTensorMapBytes);
+    std::memcpy(block.data(), params, size_t(schema.params_size));
+    for (size_t i = 0; i < schema.tensor_maps.size(); ++i) {
+      const TensorMap &map = schema.tensor_maps[i];
+      if (size_t(map.tensor) >= tensors.size())
+        return {StatusCode::Internal,
+                "the kernel wants a tensor map of operand " + std::to_string(size_t(map.tensor))};
+      const emu::TensorMapContents contents = contentsOf(map, tensors[size_t(map.tensor)]);
+      std::memcpy(block.data() + maps_at + i * kTensorMapBytes, &contents, sizeof contents);
+    }
     emu::LaunchConfig config;
-    config.grid = {uint32_t(std::min<int64_t>(work_items, UINT32_MAX)), 1, 1};
-    config.block = {uint32_t(kernel.schema.threads), 1, 1};
-    config.dynamic_shared = uint32_t(kernel.schema.shared_memory);
-    config.params = {static_cast<const uint8_t *>(params), size_t(kernel.schema.params_size)};
+    config.grid = {uint32_t(std::min<int64_t>(blocks, UINT32_MAX)), 1, 1};
+    config.block = {uint32_t(schema.threads), 1, 1};
+    config.dynamic_shared = uint32_t(schema.shared_memory);
+    config.params = block;
     emu::Options options;
     bool record;
     {
@@ -108,6 +130,10 @@ public:
   }
   Result<void *> allocateAsync(size_t bytes, void *) override { return allocate(bytes); }
   Status releaseAsync(void *memory, void *) override { return release(memory); }
+  Status clearAsync(void *memory, size_t bytes, void *) override {
+    const std::vector<uint8_t> zeros(bytes);
+    return copyToDevice(memory, zeros.data(), bytes);
+  }
   Status copyToDevice(void *dst, const void *src, size_t bytes) override {
     return !bytes || memory_.write(reinterpret_cast<uint64_t>(dst), src, bytes)
                ? Status::ok()
@@ -123,6 +149,22 @@ public:
   Status synchronize(void *) override { return Status::ok(); }
 
 private:
+  static emu::TensorMapContents contentsOf(const TensorMap &map, const TensorLayout &t) {
+    emu::TensorMapContents c;
+    c.rank = 4;
+    c.element_bytes = uint8_t(dtypeBytes(t.dtype));
+    c.swizzle_bytes = 128;
+    c.address = reinterpret_cast<uint64_t>(t.data);
+    for (int d = 0; d < 4; ++d)
+      c.extent[d] = uint64_t(std::max<int64_t>(t.extent[d], 0));
+    for (int d = 0; d < 3; ++d)
+      c.stride[d] = uint64_t(t.stride[d]);
+    c.box[0] = uint32_t(map.box_columns);
+    c.box[1] = uint32_t(map.box_rows);
+    c.box[2] = c.box[3] = 1;
+    return c;
+  }
+
   const int number_, threads_;
   DeviceProfile profile_;
   emu::GlobalMemory memory_;
@@ -143,8 +185,9 @@ FLASHPLUS_EXPORT Device *flashplus_emulator_create_device(const char *build_id, 
   };
   if (std::string(build_id) != FLASHPLUS_BUILD_ID)
     return refuse(std::string("it is build " FLASHPLUS_BUILD_ID " and the runtime is build ") + build_id);
-  if (number != 0)
-    return refuse("emulator number " + std::to_string(number) + " does not exist; there is number 0");
+  if (number < 0 || number > 1)
+    return refuse("emulator number " + std::to_string(number) +
+                  " does not exist; there are 0 (sm_80) and 1 (sm_90a)");
   return new EmulatorDevice(number, std::max(threads, 1));
 }
 

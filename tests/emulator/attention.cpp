@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/emulator/attention.h"
 
+#include "emulator/core/tensor_map.h"
 #include "reference/numeric.h"
 #include "runtime/compiler_library.h"
 #include "runtime/environment.h"
@@ -13,7 +14,9 @@
 namespace flashplus::emu::test {
 namespace {
 
-const Target kTarget{Isa::Sm80, 80};
+Target targetOf(const Shape &s) {
+  return s.isa == Isa::Sm90a ? Target{Isa::Sm90a, 90} : Target{Isa::Sm80, 80};
+}
 
 ScoreExpr scoreOf(const Shape &s) { return *ScoreExpr::parse(s.score); }
 
@@ -82,9 +85,10 @@ std::string Outcome::text() const {
 }
 
 Compiled compile(const Shape &shape) {
-  static CompilerLibrary compiler(Environment::read().compiler, "");
+  static CompilerLibrary compiler(Environment::read().compiler, "", "");
   Compiled out;
-  DeviceProfile profile = offlineProfile(kTarget);
+  const Target target = targetOf(shape);
+  DeviceProfile profile = offlineProfile(target);
   PlanOptions options;
   options.num_splits = shape.num_splits;
   auto plan = planForward(specOf(shape), boundsOf(shape), profile, options);
@@ -96,7 +100,7 @@ Compiled compile(const Shape &shape) {
   if (!shape.schedule.empty()) {
     PlanStep &step = out.plan.steps[0];
     step.schedule = *Schedule::parse(shape.schedule);
-    auto launch = launchSchema(step.spec, step.schedule, kTarget);
+    auto launch = launchSchema(step.spec, step.schedule, target);
     if (!launch) {
       out.error = launch.status().message();
       return out;
@@ -105,7 +109,7 @@ Compiled compile(const Shape &shape) {
     out.plan.tile_m = step.schedule.get("tile_m");
   }
   for (const PlanStep &step : out.plan.steps) {
-    auto artifact = compiler.compilePtx(step.spec.text(), step.schedule.text(), kTarget.text());
+    auto artifact = compiler.compilePtx(step.spec.text(), step.schedule.text(), target.text());
     if (!artifact) {
       out.error = artifact.status().message();
       return out;
@@ -214,6 +218,7 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   p.lse_stride_h = ragged ? rows_q : s.seqlen_q;
   p.lse_stride_b = ragged ? 0 : s.heads_q * s.seqlen_q;
   p.rows_q = rows_q;
+  p.rows_k = rows_k;
   p.batch = int32_t(b.batch);
   p.seqlen_q = int32_t(b.max_seqlen_q), p.seqlen_k = int32_t(b.max_seqlen_k);
   p.heads_q = int32_t(s.heads_q), p.heads_k = int32_t(s.heads_k);
@@ -223,10 +228,16 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   const int64_t m_tiles = (b.max_seqlen_q + plan.tile_m - 1) / plan.tile_m;
   p.num_m_tiles = int32_t(m_tiles);
   p.num_splits = plan.num_splits;
-  if (plan.workspace_bytes) {
-    // The workspace is the plan's, so its parts are not separate allocations.
+  p.num_work_items = int32_t(b.batch * s.heads_q * m_tiles * plan.num_splits);
+  p.heads_per_section = plan.heads_per_section;
+  if (plan.workspace_bytes) { // one allocation, as the caller's: its parts are not apart
     uint8_t *workspace = allocate(size_t(plan.workspace_bytes)).data;
-    p.partial_o = workspace;
+    if (plan.work_counter_bytes) {
+      const std::vector<uint8_t> zeros(size_t(plan.work_counter_bytes));
+      (void)memory.write(address(workspace), zeros.data(), zeros.size());
+      p.work_counter = workspace;
+    }
+    p.partial_o = workspace + plan.partial_o_offset;
     p.partial_lse = workspace + plan.partial_lse_offset;
   }
   CombineParams c;
@@ -252,11 +263,36 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
     }
     if (items == 0)
       continue;
+    std::vector<uint8_t> block(config.params.begin(), config.params.end());
+    for (const TensorMap &map : step.launch.tensor_maps) {
+      const bool is_q = map.tensor == TensorMap::Tensor::Q, is_v = map.tensor == TensorMap::Tensor::V;
+      TensorMapContents m;
+      m.rank = 4;
+      m.swizzle_bytes = 128;
+      m.address = address(is_q ? p.q : is_v ? p.v : p.k);
+      const int64_t length = is_q ? s.seqlen_q : s.seqlen_k, rows = is_q ? rows_q : rows_k;
+      m.extent[0] = uint64_t(is_v ? s.dv : s.dqk);
+      m.extent[1] = uint64_t(ragged ? rows : length);
+      m.extent[2] = uint64_t(is_q ? s.heads_q : s.heads_k);
+      m.extent[3] = uint64_t(ragged ? 1 : b.batch);
+      m.stride[0] = uint64_t(2 * (is_q ? p.q_stride_s : is_v ? p.v_stride_s : p.k_stride_s));
+      m.stride[1] = uint64_t(2 * (is_q ? p.q_stride_h : is_v ? p.v_stride_h : p.k_stride_h));
+      m.stride[2] = uint64_t(2 * (is_q ? p.q_stride_b : is_v ? p.v_stride_b : p.k_stride_b));
+      m.box[0] = uint32_t(map.box_columns);
+      m.box[1] = uint32_t(map.box_rows);
+      m.box[2] = m.box[3] = 1;
+      const size_t at = (block.size() + 63) / 64 * 64;
+      block.resize(at + kTensorMapBytes);
+      std::memcpy(block.data() + at, &m, sizeof m);
+    }
+    config.params = block;
+    if (step.launch.blocks_per_sm) // few blocks, so that each has several items
+      items = std::min<int64_t>(items, 3);
     config.grid = {uint32_t(items), 1, 1};
     config.block = {uint32_t(step.launch.threads), 1, 1};
     config.dynamic_shared = uint32_t(step.launch.shared_memory);
     Options with = options;
-    with.shared_limit = uint32_t(kTarget.sharedMemoryPerBlock());
+    with.shared_limit = uint32_t(targetOf(s).sharedMemoryPerBlock());
     LaunchResult result = launch(*programs[i], memory, config, with);
     if (result.fault) {
       out.error = result.fault->text();

@@ -24,6 +24,7 @@ struct Shape {
   std::vector<int32_t> used_q, used_k;       ///< seqused, if not empty.
   bool unaligned = false;                    ///< Tensors start off a 16-byte boundary.
   const char *score = "s";
+  Isa isa = Isa::Sm80;  ///< Or Sm90a.
   std::string schedule; ///< Of the forward kernel; empty: the plan's.
 };
 

@@ -150,6 +150,24 @@ TEST_CASE("the sm_80 kernels, whole") {
   }
 }
 
+TEST_CASE("the sm_90a kernels, whole") {
+  for (Shape shape : shapes()) {
+    if (!shape.schedule.empty() || shape.unaligned)
+      continue;
+    shape.isa = Isa::Sm90a;
+    INFO(shape.name);
+    const Compiled compiled = compile(shape);
+    REQUIRE(compiled.error == "");
+    for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Eager, AsyncMode::Random}) {
+      Options options;
+      options.async = mode;
+      options.seed = 5;
+      const Outcome outcome = runAttention(shape, compiled, options);
+      CHECK_MESSAGE(outcome.good(), outcome.text());
+    }
+  }
+}
+
 TEST_CASE("results do not depend on threads, modes or seeds") {
   const Shape shape{
       .batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 2, .heads_k = 2, .window_right = 0};

@@ -69,7 +69,7 @@ struct Fixture {
   explicit Fixture(const std::string &dir, bool offline = false, Target target = kTarget)
       : store(KernelStore::open(dir, log())), device(target),
         table(*store,
-              [this](const std::string &spec, const std::string &schedule, const std::string &target_text) {
+              [this](const std::string &spec, const std::string &schedule, const std::string &target_text, bool) {
                 return compile(spec, schedule, target_text);
               },
               offline, log(), [this](const flashplus_event &event) {
