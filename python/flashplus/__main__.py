@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""python -m flashplus VERB ...: the command `flashplus` with the same arguments."""
+
+from flashplus.command import main
+
+main()

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The structs of flashplus.h and dlpack.h as ctypes. tests/python/test_c_api.py compares them with the headers."""
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint64, c_void_p
+
+OK = 0
+INVALID_ARGUMENT = 1
+UNSUPPORTED = 2
+NO_DEVICE = 3
+OUT_OF_MEMORY = 4
+COMPILE_FAILED = 5
+NOT_RESIDENT = 6
+DEVICE_ERROR = 7
+IO_ERROR = 8
+INTERNAL = 9
+
+DL_CPU = 1
+DL_CUDA = 2
+DL_INT = 0
+DL_FLOAT = 2
+DL_BFLOAT = 4
+
+LOG = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)
+
+
+class DLTensor(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("device_type", c_int32), ("device_id", c_int32), ("ndim", c_int32),
+                ("code", c_uint8), ("bits", c_uint8), ("lanes", c_uint16), ("shape", c_void_p), ("strides", c_void_p),
+                ("byte_offset", c_uint64)]
+
+
+class ContextOptions(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("cache_dir", c_char_p), ("compiler_path", c_char_p),
+                ("num_threads", c_int32), ("offline", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p),
+                ("pool_threads", c_int32), ("log", LOG), ("log_context", c_void_p)]
+
+
+class Counters(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("memory_hits", c_int64), ("disk_hits", c_int64), ("compiles", c_int64),
+                ("corrupt", c_int64), ("publish_failures", c_int64), ("compile_ms", c_double), ("load_ms", c_double)]
+
+
+class ForwardArgs(ctypes.Structure):
+    # A library that is newer than this takes the fields it has more as their defaults (struct_size).
+    _fields_ = [("struct_size", c_size_t), ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("o", c_void_p),
+                ("lse", c_void_p), ("cu_seqlens_q", c_void_p), ("cu_seqlens_k", c_void_p), ("seqused_q", c_void_p),
+                ("seqused_k", c_void_p), ("max_seqlen_q", c_int64), ("max_seqlen_k", c_int64),
+                ("softmax_scale", c_void_p), ("causal", c_int32), ("window_left", c_int32), ("window_right", c_int32),
+                ("lse_empty", c_float), ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p),
+                ("score_tensors", c_void_p), ("num_score_tensors", c_int32), ("score_scalars", c_void_p),
+                ("num_score_scalars", c_int32), ("num_splits", c_int32), ("batch_invariant", c_int32),
+                ("tile_counter", c_void_p)]
+
+
+def declare(library):
+    """Sets the types of the functions used."""
+    for name, result, arguments in [
+        ("flashplus_version", c_char_p, []),
+        ("flashplus_last_error", c_char_p, []),
+        ("flashplus_status_name", c_char_p, [c_int32]),
+        ("flashplus_context_create", c_int32, [POINTER(ContextOptions), POINTER(c_void_p)]),
+        ("flashplus_get_counters", c_int32, [c_void_p, POINTER(Counters)]),
+        ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
+        ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
+    ]:
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments

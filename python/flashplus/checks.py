@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is wrong with a call, in the original's words where it has some (csrc/flash_attn/flash_api.cpp).
+
+Called when something is already known to be wrong, or once for each kind of call: nothing here is on the hot path.
+"""
+
+import torch
+
+HALF = (torch.float16, torch.bfloat16)
+MAX_HEAD_DIM = 256
+
+
+def _shape(t):
+    return "(" + ", ".join(str(int(n)) for n in t.shape) + ")"
+
+
+def tensor(name, value):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}; it must be a torch.Tensor")
+
+
+def tensors(q, k, v, ragged):
+    """Types, devices, dtypes and ranks of q, k and v."""
+    for name, t in (("q", q), ("k", k), ("v", v)):
+        tensor(name, t)
+        if not (t.is_cuda or t.is_cpu):
+            raise RuntimeError(f"{name} must be on CUDA or on the CPU; it is on {t.device}")
+    for name, t in (("k", k), ("v", v)):
+        if t.device != q.device:
+            raise RuntimeError(f"{name} must be on CUDA, on the device of q; it is on {t.device} and q on {q.device}"
+                               if q.is_cuda else f"{name} must be on the device of q, {q.device}; it is on {t.device}")
+    if q.dtype not in HALF and not (q.is_cpu and q.dtype == torch.float32):
+        raise RuntimeError(f"FlashAttention only support fp16 and bf16 data type (and fp32 on the CPU); q is {q.dtype}")
+    if k.dtype != q.dtype:
+        raise RuntimeError(f"query and key must have the same dtype; they are {q.dtype} and {k.dtype}")
+    if v.dtype != q.dtype:
+        raise RuntimeError(f"query and value must have the same dtype; they are {q.dtype} and {v.dtype}")
+    rank, layout = (3, "(total, num_heads, head_size)") if ragged else (4, "(batch_size, seqlen, num_heads, head_size)")
+    for name, t in (("q", q), ("k", k), ("v", v)):
+        if t.dim() != rank:
+            raise RuntimeError(f"{name} must have shape {layout}; it has {_shape(t)}")
+
+
+def other(name, t, index):
+    """alibi_slopes, cu_seqlens_*, seqused_*: device and dtype, which the DLTensor takes for granted."""
+    tensor(name, t)
+    wanted = "cpu" if index < 0 else f"cuda:{index}"
+    if str(t.device) != wanted:
+        raise RuntimeError(f"{name} must be on CUDA, on the device of q; it is on {t.device} and q on {wanted}"
+                           if index >= 0 else f"{name} must be on the device of q, {wanted}; it is on {t.device}")
+    if name == "alibi_slopes":
+        if t.dtype != torch.float32:
+            raise RuntimeError(f"ALiBi slopes must have dtype fp32; alibi_slopes is {t.dtype}")
+        if t.dim() not in (1, 2):
+            raise RuntimeError(f"alibi_slopes must have shape (num_heads) or (batch_size, num_heads); it has {_shape(t)}")
+        if t.stride(-1) != 1 and t.shape[-1] > 1:
+            raise RuntimeError("ALiBi slopes tensor must have contiguous last dimension")
+    else:
+        if t.dtype != torch.int32:
+            raise RuntimeError(f"{name} must have dtype int32; it is {t.dtype}")
+        if t.dim() != 1:
+            raise RuntimeError(f"{name} must have shape (batch_size{' + 1' if name.startswith('cu') else ''}); "
+                               f"it has {_shape(t)}")
+        if not t.is_contiguous():
+            raise RuntimeError(f"{name} must be contiguous")
+
+
+def explain(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+    """Raises the original's error for what it also refuses; returns if the C API has the only words."""
+    ragged = cu_seqlens_q is not None
+    tensors(q, k, v, ragged)
+    if q.is_cuda and torch.cuda.get_device_capability(q.device)[0] < 8:
+        name = torch.cuda.get_device_name(q.device)
+        raise RuntimeError(f"FlashAttention only supports Ampere GPUs or newer. {q.device} is {name}")
+    for t in (q, k, v):
+        if t.stride(-1) != 1 and t.shape[-1] > 1:
+            raise RuntimeError("Input tensor must have contiguous last dimension")
+    heads, head_dim = q.shape[-2:]
+    heads_k = k.shape[-2]
+    if head_dim > MAX_HEAD_DIM:
+        raise RuntimeError(f"FlashAttention forward only supports head dimension at most {MAX_HEAD_DIM}; "
+                           f"q has {head_dim}")
+    if heads_k == 0 or heads % heads_k:
+        raise RuntimeError(f"Number of heads in key/value must divide number of heads in query; "
+                           f"they are {heads_k} and {heads}")
+    if ragged:
+        batch = cu_seqlens_q.numel() - 1
+        names, rows = "total_k, num_heads_k, head_size", k.shape[:1]
+    else:
+        batch = q.shape[0]
+        names, rows = "batch_size, seqlen_k, num_heads_k, head_size", (batch, k.shape[1])
+    for name, t in (("k", k), ("v", v)):
+        wanted = (*rows, heads_k, head_dim if name == "k" else t.shape[-1])
+        if tuple(t.shape) != wanted:
+            raise RuntimeError(f"{name} must have shape ({names}); it has {_shape(t)}, and it must be "
+                               f"({', '.join(map(str, wanted))})")
+    if ragged and cu_seqlens_k is not None and cu_seqlens_k.numel() != batch + 1:
+        raise RuntimeError(f"cu_seqlens_k must have shape (batch_size + 1); it has {_shape(cu_seqlens_k)}, and it must "
+                           f"be ({batch + 1})")
+    if alibi_slopes is not None and tuple(alibi_slopes.shape) not in ((heads,), (batch, heads)):
+        raise RuntimeError(f"alibi_slopes must have shape (num_heads) or (batch_size, num_heads); it has "
+                           f"{_shape(alibi_slopes)}, and it must be ({heads}) or ({batch}, {heads})")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one place where the Python packages read the environment. docs/migration.md lists the same for users.
+
+| variable | meaning | read |
+|---|---|---|
+| FLASH_ATTENTION_USE_FLAGGEMS | TRUE (default): our kernels; FALSE: the original extension `flash_attn_2_cuda` | on `import flash_attn`; later `flash_attn.set_backend` |
+| FLASHPLUS_FACE | OFF: `flash_attn` is not ours in this process; the import finds what else is installed. Default ON | at interpreter start |
+| FLASHPLUS_LIBRARY | path of libflashplus.so, instead of the one inside the package | on the first call |
+| FLASHPLUS_COMMAND | path of the command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
+
+libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK and FLASHPLUS_NUM_THREADS
+(runtime/environment.h) when its context is made, which is on the first call.
+"""
+
+import os
+
+_TRUE = ("1", "TRUE", "ON", "YES")
+_FALSE = ("0", "FALSE", "OFF", "NO")
+
+
+def _switch(name, default):
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if text.upper() in _TRUE:
+        return True
+    if text.upper() in _FALSE:
+        return False
+    raise ValueError(f"{name} is {text!r} in the environment; it must be TRUE or FALSE")
+
+
+def use_our_kernels():
+    return _switch("FLASH_ATTENTION_USE_FLAGGEMS", True)
+
+
+def face():
+    # Asked at the start of every interpreter, where an error would be in everybody's way: what is not clear means yes.
+    try:
+        return _switch("FLASHPLUS_FACE", True)
+    except ValueError:
+        return True
+
+
+def library():
+    """Path, or "" for the one in the package."""
+    return os.environ.get("FLASHPLUS_LIBRARY", "")
+
+
+def command():
+    return os.environ.get("FLASHPLUS_COMMAND", "")
+
+
+def has_num_threads():
+    return bool(os.environ.get("FLASHPLUS_NUM_THREADS"))

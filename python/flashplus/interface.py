@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The functions of `flash_attn`: signatures, defaults and results are the original's (2.8.3).
+
+A call without gradients on plain tensors with our kernels goes straight to kernels.py. Everything else (a tracer, a
+dispatch mode or a tensor subclass looks on; the original's extension serves; a gradient is wanted) goes through the
+autograd functions and, where something looks on, the torch operators of ops.py.
+"""
+
+import torch
+from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
+
+from flashplus import backend, checks, kernels, later, ops
+
+USE_TRITON_ROCM = False
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_jit_trace = torch._C._get_tracing_state
+
+
+def _watched(q, k, v):
+    """Whether somebody needs to see an operator rather than its effect."""
+    return (is_compiling() or type(q) is not Tensor or type(k) is not Tensor or type(v) is not Tensor
+            or _dispatch_modes() > 0 or _jit_trace() is not None)
+
+
+def maybe_contiguous(x):
+    return x.contiguous() if x is not None and x.stride(-1) != 1 else x
+
+
+def round_multiple(x, m):
+    return (x + m - 1) // m * m
+
+
+def _get_block_size_n(device, head_dim, is_dropout, is_causal):
+    """The width of the key blocks that S_dmask was written in; only read together with dropout, which is not there yet.
+    A width of all keys means one maximum for a whole row."""
+    return 1 << 30
+
+
+# ------------------------------------------------------------------------------------------ low level, by position --
+
+
+def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                        alibi_slopes, return_softmax):
+    """(out, softmax_lse, S_dmask, rng_state)"""
+    function = ops.forward if _watched(q, k, v) else ops._forward
+    return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
+                    return_softmax)
+
+
+def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
+                               causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
+                               return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
+                               num_splits=0):
+    """(out, softmax_lse, S_dmask, rng_state)"""
+    function = ops.varlen_forward if _watched(q, k, v) else ops._varlen_forward
+    return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                    window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
+                    seqused_k, zero_tensors, num_splits)
+
+
+def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
+                         window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
+    """softmax_d; writes dq, dk and dv"""
+    function = ops.backward if _watched(q, k, v) else ops._backward
+    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
+                    window_size_right, softcap, alibi_slopes, deterministic, rng_state)
+
+
+def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                                max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right,
+                                softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
+    """softmax_d; writes dq, dk and dv"""
+    function = ops.varlen_backward if _watched(q, k, v) else ops._varlen_backward
+    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+                    dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
+                    deterministic, rng_state, zero_tensors)
+
+
+_wrapped_flash_attn_forward = ops.forward
+_wrapped_flash_attn_varlen_forward = ops.varlen_forward
+_wrapped_flash_attn_backward = ops.backward
+_wrapped_flash_attn_varlen_backward = ops.varlen_backward
+
+# ------------------------------------------------------------------------------------------------------- autograd --
+
+
+class _Options:
+    """What forward and backward both need."""
+
+    __slots__ = ("dropout_p", "softmax_scale", "causal", "window_size", "softcap", "alibi_slopes", "deterministic",
+                 "return_softmax")
+
+    def __init__(self, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                 return_softmax, head_dim):
+        self.dropout_p = dropout_p
+        self.softmax_scale = head_dim ** -0.5 if softmax_scale is None else softmax_scale
+        self.causal = causal
+        self.window_size = (int(window_size[0]), int(window_size[1]))
+        self.softcap = softcap
+        self.alibi_slopes = alibi_slopes
+        self.deterministic = deterministic
+        self.return_softmax = return_softmax
+
+
+def _pad_head_dim(t):
+    """The original's kernels need a multiple of 8; ours take any."""
+    over = t.shape[-1] % 8
+    return torch.nn.functional.pad(t, [0, 8 - over]) if over and not backend.ours else t
+
+
+def _run_forward(ctx, is_grad, q, k, v, o, lengths):
+    """`lengths`: () or the four of a varlen call, block_table."""
+    if is_grad and backend.ours:
+        raise later.backward()
+    head_dim = q.shape[-1]
+    q, k, v = (_pad_head_dim(t) for t in (q, k, v))
+    probs = o.return_softmax and o.dropout_p > 0
+    if lengths:
+        *cu, block_table = lengths
+        out, lse, dmask, rng_state = _flash_attn_varlen_forward(
+            q, k, v, *cu, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs,
+            block_table)
+    else:
+        out, lse, dmask, rng_state = _flash_attn_forward(
+            q, k, v, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs)
+    if is_grad:
+        ctx.save_for_backward(q, k, v, out, lse, rng_state, *(lengths[:2] if lengths else ()))
+        ctx.max_lengths = lengths[2:4]
+        ctx.options = o
+        ctx.head_dim = head_dim
+    if out.shape[-1] != v.shape[-1] or v.shape[-1] != head_dim and not backend.ours:
+        out = out[..., :head_dim]
+    return (out, lse, dmask) if o.return_softmax else out
+
+
+def _run_backward(ctx, dout, dq, dk, dv):
+    q, k, v, out, lse, rng_state, *cu = ctx.saved_tensors
+    o = ctx.options
+    if dout.shape[-1] != q.shape[-1]:
+        dout = torch.nn.functional.pad(dout, [0, q.shape[-1] - dout.shape[-1]])
+    rest = (o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, o.deterministic, rng_state)
+    if cu:
+        _flash_attn_varlen_backward(dout, q, k, v, out, lse, dq, dk, dv, *cu, *ctx.max_lengths, *rest)
+    else:
+        _flash_attn_backward(dout, q, k, v, out, lse, dq, dk, dv, *rest)
+
+
+def _grads(ctx, dout):
+    q, k, v = ctx.saved_tensors[:3]
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    _run_backward(ctx, dout, dq, dk, dv)
+    return tuple(t[..., :ctx.head_dim] for t in (dq, dk, dv))
+
+
+def _packed_grads(ctx, dout, count):
+    """One tensor for q, k, v (3) or k, v (2) that the caller had packed; and dq in the second case."""
+    q, k, v = ctx.saved_tensors[:3]
+    packed = k.new_empty((*k.shape[:-2], count, *k.shape[-2:]))
+    parts = packed.unbind(-3)
+    dq = parts[0] if count == 3 else torch.empty_like(q)
+    _run_backward(ctx, dout, dq, parts[-2], parts[-1])
+    return dq[..., :ctx.head_dim], packed[..., :ctx.head_dim]
+
+
+class FlashAttnFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                return_softmax, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     q.shape[-1])
+        return _run_forward(ctx, is_grad_enabled and any(t.requires_grad for t in (q, k, v)), q, k, v, o, ())
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (*_grads(ctx, dout), *[None] * 9)
+
+
+class FlashAttnQKVPackedFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                return_softmax, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     qkv.shape[-1])
+        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(2)), o, ())
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (_packed_grads(ctx, dout, 3)[1], *[None] * 9)
+
+
+class FlashAttnKVPackedFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                return_softmax, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     q.shape[-1])
+        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
+        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(2)), o, ())
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (*_packed_grads(ctx, dout, 2), *[None] * 9)
+
+
+class FlashAttnVarlenFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                window_size, softcap, alibi_slopes, deterministic, return_softmax, block_table, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     q.shape[-1])
+        is_grad = is_grad_enabled and any(t.requires_grad for t in (q, k, v))
+        return _run_forward(ctx, is_grad, q, k, v, o,
+                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, block_table))
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (*_grads(ctx, dout), *[None] * 14)
+
+
+class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                deterministic, return_softmax, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     qkv.shape[-1])
+        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(1)), o,
+                            (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, None))
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (_packed_grads(ctx, dout, 3)[1], *[None] * 11)
+
+
+class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                window_size, softcap, alibi_slopes, deterministic, return_softmax, is_grad_enabled):
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
+                     q.shape[-1])
+        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
+        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(1)), o,
+                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None))
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        return (*_packed_grads(ctx, dout, 2), *[None] * 13)
+
+
+# --------------------------------------------------------------------------------------------------------- public --
+
+
+def _need(**tensors):
+    for name, value in tensors.items():
+        checks.tensor(name, value)
+
+
+def _length(name, value):
+    """Sequence lengths come as int, NumPy integer or tensor of one element (which, on a GPU, is waited for)."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
+
+
+def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
+    """Straight to our kernels."""
+    if dropout_p:
+        kernels.check_dropout(dropout_p, softcap)
+    if softmax_scale is None:
+        softmax_scale = q.shape[-1] ** -0.5
+    left, right = window_size
+    out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, int(left), int(right), softcap,
+                             return_attn_probs)
+    return (out, lse, q.new_empty(0)) if return_attn_probs else out
+
+
+def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+            window_size, softcap, alibi_slopes, return_attn_probs):
+    _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    if dropout_p:
+        kernels.check_dropout(dropout_p, softcap)
+    if softmax_scale is None:
+        softmax_scale = q.shape[-1] ** -0.5
+    left, right = window_size
+    same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
+    max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
+    out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q, max_seqlen_k,
+                              softmax_scale, False, causal, int(left), int(right), softcap, return_attn_probs)
+    return (out, lse, q.new_empty(0)) if return_attn_probs else out
+
+
+def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """softmax(scale * q k^T) v, of q (batch, seqlen_q, heads, head_dim) and k, v (batch, seqlen_k, heads_k, head_dim).
+
+    heads_k divides heads. fp16 or bf16, on the CPU also fp32; any strides whose last is 1 (else a copy is made).
+    causal and window_size=(left, right) are aligned at the bottom right: query i sees key j iff
+    i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k - seqlen_q + right; -1 is unbounded; causal is right = 0.
+    softmax_scale: 1 / sqrt(head_dim) by default. softcap > 0: s -> softcap * tanh(s / softcap).
+    alibi_slopes: fp32 (heads) or (batch, heads); the bias is -slope * |i + seqlen_k - seqlen_q - j|.
+
+    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), an empty tensor).
+    A row that sees no key is 0 and its LSE is +inf.
+    """
+    if type(q) is Tensor and backend.ours and not _watched(q, k, v) and not (
+            is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)):
+        return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+    _need(q=q, k=k, v=v)
+    return FlashAttnFunc.apply(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                               deterministic, return_attn_probs, is_grad_enabled())
+
+
+def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_func of qkv (batch, seqlen, 3, heads, head_dim), without a copy."""
+    if type(qkv) is Tensor and backend.ours and not _watched(qkv, qkv, qkv) and not (
+            is_grad_enabled() and qkv.requires_grad):
+        _packed("qkv", qkv, 5, 2, 3)
+        return _dense(*qkv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                      return_attn_probs)
+    _need(qkv=qkv)
+    return FlashAttnQKVPackedFunc.apply(qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                                        deterministic, return_attn_probs, is_grad_enabled())
+
+
+def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                             alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_func of q and kv (batch, seqlen_k, 2, heads_k, head_dim), without a copy."""
+    if type(q) is Tensor and backend.ours and not _watched(q, kv, kv) and not (
+            is_grad_enabled() and (q.requires_grad or kv.requires_grad)):
+        _packed("kv", kv, 5, 2, 2)
+        return _dense(q, *kv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                      return_attn_probs)
+    _need(q=q, kv=kv)
+    return FlashAttnKVPackedFunc.apply(q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                                       deterministic, return_attn_probs, is_grad_enabled())
+
+
+def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+                           softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
+                           deterministic=False, return_attn_probs=False, block_table=None):
+    """flash_attn_func of sequences laid end to end: q (total_q, heads, head_dim), k and v (total_k, heads_k, head_dim).
+
+    Sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q, and so for k. cu_seqlens_*: int32 (batch + 1).
+    max_seqlen_*: upper bounds; any value that is large enough gives the same result.
+
+    Returns out (total_q, heads, head_dim), or with return_attn_probs (out, softmax_lse (heads, total_q), an empty
+    tensor). Rows of q that belong to no sequence are 0.
+    """
+    if type(q) is Tensor and backend.ours and not _watched(q, k, v) and not (
+            is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)):
+        if block_table is not None:
+            raise later.paged()
+        return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                       window_size, softcap, alibi_slopes, return_attn_probs)
+    _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
+                                     softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                     return_attn_probs, block_table, is_grad_enabled())
+
+
+def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
+                                     window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+                                     return_attn_probs=False):
+    """flash_attn_varlen_func of qkv (total, 3, heads, head_dim), without a copy."""
+    if type(qkv) is Tensor and backend.ours and not _watched(qkv, qkv, qkv) and not (
+            is_grad_enabled() and qkv.requires_grad):
+        _packed("qkv", qkv, 4, 1, 3)
+        return _ragged(*qkv.unbind(1), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p, softmax_scale, causal,
+                       window_size, softcap, alibi_slopes, return_attn_probs)
+    _need(qkv=qkv, cu_seqlens=cu_seqlens)
+    return FlashAttnVarlenQKVPackedFunc.apply(qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size,
+                                              softcap, alibi_slopes, deterministic, return_attn_probs, is_grad_enabled())
+
+
+def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+                                    softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_varlen_func of q and kv (total_k, 2, heads_k, head_dim), without a copy."""
+    if type(q) is Tensor and backend.ours and not _watched(q, kv, kv) and not (
+            is_grad_enabled() and (q.requires_grad or kv.requires_grad)):
+        _packed("kv", kv, 4, 1, 2)
+        return _ragged(q, *kv.unbind(1), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
+                       softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+    _need(q=q, kv=kv, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    return FlashAttnVarlenKVPackedFunc.apply(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
+                                             softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                             return_attn_probs, is_grad_enabled())
+
+
+def _packed(name, t, rank, dim, count):
+    if t.dim() != rank or t.shape[dim] != count:
+        layout = f"({'batch_size, seqlen' if rank == 5 else 'total'}, {count}, num_heads, head_size)"
+        raise RuntimeError(f"{name} must have shape {layout}; it has {tuple(t.shape)}")
+
+
+def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
+                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None, causal=False,
+                            window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None, num_splits=0,
+                            return_softmax_lse=False):
+    """Attention on a KV cache that is appended to in place. With our kernels: NotImplementedError for now."""
+    if backend.ours:
+        raise later.kvcache()
+    _need(q=q, k_cache=k_cache, v_cache=v_cache)
+    for name, t in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if t.stride(-1) != 1:
+            raise AssertionError(f"{name} must have contiguous last dimension")
+    q, k, v = (maybe_contiguous(t) for t in (q, k, v))
+    if softmax_scale is None:
+        softmax_scale = q.shape[-1] ** -0.5
+    if isinstance(cache_seqlens, int):
+        cache_seqlens = torch.full((q.shape[0],), cache_seqlens, dtype=torch.int32, device=q.device)
+    out, lse = kernels.fwd_kvcache(
+        q, k_cache, v_cache, k, v, maybe_contiguous(cache_seqlens), rotary_cos, rotary_sin,
+        maybe_contiguous(cache_batch_idx), cache_leftpad, maybe_contiguous(block_table), alibi_slopes, None,
+        softmax_scale, causal, int(window_size[0]), int(window_size[1]), softcap, rotary_interleaved, num_splits)
+    return (out, lse) if return_softmax_lse else out

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The five positional functions of the original's extension `flash_attn_2_cuda`, over our kernels and by the switch.
+
+xformers, MSLK and TransformerEngine call them by position (`flash_attn_interface.flash_attn_gpu`), so the order of the
+arguments is an ABI. The `ours_*` functions are our half; `fwd` and the others follow the switch at every call.
+"""
+
+import inspect
+
+import torch
+
+from flashplus import backend, checks, later
+from flashplus.forward import forward
+
+_INF = float("inf")
+# dropout_p so small that the keep probability rounds to 1 in fp32 means none; diffusers passes 1e-30.
+_NO_DROPOUT = 2.0 ** -25
+
+
+def check_dropout(p, softcap=0.0):
+    if 0.0 <= p <= _NO_DROPOUT:
+        return
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout_p is {p}; it must be at least 0 and less than 1")
+    if softcap > 0.0:
+        raise RuntimeError("Softcapping does not support dropout for now")
+    raise later.dropout(p)
+
+
+def output_like(q, v):
+    """An uninitialised output: q's shape with v's head dim, and q's order of dimensions."""
+    if q.shape[-1] == v.shape[-1]:
+        return torch.empty_like(q)
+    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+
+def contiguous_rows(t):
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
+def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
+          lse_empty=_INF, num_splits=0):
+    """(out, lse or None); q (b, sq, h, d), k and v (b, sk, hk, d), as flash_attn_func has them."""
+    if q.stride(-1) != 1:
+        q = q.contiguous()
+    if k.stride(-1) != 1:
+        k = k.contiguous()
+    if v.stride(-1) != 1:
+        v = v.contiguous()
+    if q.shape[0] == 0:
+        raise RuntimeError("batch size must be positive")
+    if window_left >= 0 or window_right >= 0:
+        seqlen_k = k.shape[1]
+        if window_left >= seqlen_k:
+            window_left = -1
+        if window_right >= seqlen_k:
+            window_right = -1
+    if out is None:
+        out = output_like(q, v)
+    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32) if want_lse else None
+    forward(q, k, v, out, lse, softmax_scale, causal, window_left, window_right, softcap if softcap > 0.0 else 0.0,
+            alibi_slopes, lse_empty=lse_empty, num_splits=num_splits)
+    return out, lse
+
+
+def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
+           zero_tensors, causal, window_left, window_right, softcap, want_lse, seqused_q=None, lse_empty=_INF,
+           num_splits=0):
+    """(out, lse or None); q (total_q, h, d), k and v (total_k, hk, d), as flash_attn_varlen_func has them.
+
+    Rows of q that belong to no sequence get 0, and +inf (-inf with zero_tensors) as their LSE."""
+    q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
+    if cu_seqlens_q.numel() < 2:
+        raise RuntimeError("batch size must be positive")
+    if window_left >= max_seqlen_k:
+        window_left = -1
+    if window_right >= max_seqlen_k:
+        window_right = -1
+    if out is None:
+        out = output_like(q, v)
+    out.zero_()
+    lse = None
+    if want_lse:
+        lse = q.new_full((q.shape[1], q.shape[0]), -_INF if zero_tensors else lse_empty, dtype=torch.float32)
+    forward(q, k, v, out, lse, softmax_scale, causal, window_left, window_right, softcap if softcap > 0.0 else 0.0,
+            alibi_slopes, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, lse_empty,
+            num_splits)
+    return out, lse
+
+
+def _check_positional(q, k, v, generator, dropout_p, softcap, return_softmax):
+    if generator is not None:
+        raise RuntimeError("The `generator` argument is no longer supported and must be None: dropout draws from the "
+                           "default generator")
+    for name, t in (("q", q), ("k", k), ("v", v)):
+        checks.tensor(name, t)
+    if return_softmax and not dropout_p > 0.0:
+        raise RuntimeError("return_softmax is only supported when p_dropout > 0.0")
+    check_dropout(dropout_p, softcap)
+
+
+def _rng_state(q):
+    return torch.zeros(2, dtype=torch.int64, device=q.device)
+
+
+def ours_fwd(q, k, v, out, alibi_slopes, p_dropout, softmax_scale, is_causal, window_size_left, window_size_right,
+             softcap, return_softmax, gen):
+    _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
+    out, lse = dense(q, k, v, out, alibi_slopes, softmax_scale, is_causal, int(window_size_left), int(window_size_right),
+                     softcap, True)
+    return [out, lse, q.new_empty(0), _rng_state(q)]
+
+
+def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, alibi_slopes,
+                    max_seqlen_q, max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
+                    window_size_right, softcap, return_softmax, gen, num_splits=0):
+    _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
+    if block_table is not None:
+        if num_splits > 1:
+            raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
+        raise later.paged()
+    if leftpad_k is not None:
+        raise later.leftpad()
+    out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, int(max_seqlen_q),
+                      int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, int(window_size_left),
+                      int(window_size_right), softcap, True, num_splits=num_splits)
+    return [out, lse, q.new_empty(0), _rng_state(q)]
+
+
+def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropout, softmax_scale, is_causal,
+             window_size_left, window_size_right, softcap, deterministic, gen, rng_state):
+    _check_positional(q, k, v, gen, 0.0, 0.0, False)
+    raise later.backward()
+
+
+def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, max_seqlen_q,
+                    max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
+                    window_size_right, softcap, deterministic, gen, rng_state):
+    _check_positional(q, k, v, gen, 0.0, 0.0, False)
+    raise later.backward()
+
+
+def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k, block_table,
+                     alibi_slopes, out, softmax_scale, is_causal, window_size_left, window_size_right, softcap,
+                     is_rotary_interleaved, num_splits):
+    raise later.kvcache()
+
+
+def _takes_num_splits(varlen_fwd):
+    """From 2.8.4 on the original's varlen_fwd has a 22nd argument and, being an extension, no default for it."""
+    try:
+        return len(inspect.signature(varlen_fwd).parameters) > 21
+    except (TypeError, ValueError):
+        return "arg21" in (varlen_fwd.__doc__ or "")
+
+
+def fwd(*args):
+    return ours_fwd(*args) if backend.ours else backend.original().fwd(*args)
+
+
+def varlen_fwd(*args):
+    if backend.ours:
+        return ours_varlen_fwd(*args)
+    function = backend.original().varlen_fwd
+    if len(args) == 21 and _takes_num_splits(function):
+        args = (*args, 0)
+    elif len(args) == 22 and args[21] == 0 and not _takes_num_splits(function):
+        args = args[:21]
+    return function(*args)
+
+
+def bwd(*args):
+    return ours_bwd(*args) if backend.ours else backend.original().bwd(*args)
+
+
+def varlen_bwd(*args):
+    return ours_varlen_bwd(*args) if backend.ours else backend.original().varlen_bwd(*args)
+
+
+def fwd_kvcache(*args):
+    return ours_fwd_kvcache(*args) if backend.ours else backend.original().fwd_kvcache(*args)

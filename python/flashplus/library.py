@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""libflashplus.so in this process: found and opened on first use, with one context.
+
+Safe to call from many threads. Nothing here imports torch.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import sys
+import threading
+
+from flashplus import c_api, environment
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Error(RuntimeError):
+    """What the library said of a call that is well-formed and yet failed. `status` is a flashplus_status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def failure(status, message):
+    """The exception for a status of the C API: ValueError for a value of the caller's, else a flashplus.Error."""
+    if status == c_api.INVALID_ARGUMENT:
+        return ValueError(message)
+    if status == c_api.OUT_OF_MEMORY:
+        return MemoryError(message)
+    return Error(status, message)
+
+
+class Library:
+    """An opened library and a context in it."""
+
+    def __init__(self, path):
+        try:
+            self.dll = ctypes.CDLL(path)
+        except OSError as error:
+            raise ImportError(f"libflashplus.so can't be opened: {error}. It belongs inside the package "
+                              f"({os.path.join(HERE, 'lib')}); FLASHPLUS_LIBRARY names another one") from None
+        c_api.declare(self.dll)
+        self.path = path
+        options = c_api.ContextOptions(struct_size=ctypes.sizeof(c_api.ContextOptions))
+        torch = sys.modules.get("torch")
+        if torch is not None and not environment.has_num_threads():
+            options.num_threads = torch.get_num_threads()
+        self._log = options.log = c_api.LOG(_log)  # kept: the library calls it as long as the context lives
+        context = ctypes.c_void_p()
+        self.check(self.dll.flashplus_context_create(ctypes.byref(options), ctypes.byref(context)))
+        self.context = context.value
+        self.forward = self.dll.flashplus_forward
+
+    def last_error(self):
+        return self.dll.flashplus_last_error().decode("utf-8", "replace")
+
+    def check(self, status):
+        if status != c_api.OK:
+            raise failure(status, self.last_error())
+
+    def counters(self):
+        """Counters since the context was made: {'memory_hits': .., 'disk_hits': .., 'compiles': .., ...}."""
+        counters = c_api.Counters(struct_size=ctypes.sizeof(c_api.Counters))
+        self.check(self.dll.flashplus_get_counters(self.context, ctypes.byref(counters)))
+        return {name: getattr(counters, name) for name, _ in counters._fields_ if name != "struct_size"}
+
+    def describe(self):
+        text = ctypes.c_char_p()
+        self.check(self.dll.flashplus_describe(self.context, ctypes.byref(text)))
+        return json.loads(text.value)
+
+
+def _log(_, message):
+    logging.getLogger("flashplus").warning("%s", message.decode("utf-8", "replace"))
+
+
+_lock = threading.Lock()
+_library = None
+
+
+def get():
+    """The library of this process."""
+    global _library
+    if _library is None:
+        with _lock:
+            if _library is None:
+                _library = Library(environment.library() or os.path.join(HERE, "lib", "libflashplus.so"))
+    return _library
+
+
+def counters():
+    return get().counters()
+
+
+def describe():
+    """What devices, compiler and cache the library has, and why others are not there."""
+    return get().describe()

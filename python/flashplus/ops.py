@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The torch operators `flash_attn::_flash_attn_forward`, ... : what torch.compile, torch.export and dispatch modes see.
+
+They have the original's names and schemas, and a fake each that gives shapes without computing. They follow the switch
+(backend.py). Eager calls of the public functions go past them (interface.py)."""
+
+import torch
+
+from flashplus import kernels
+
+_library = torch.library.Library("flash_attn", "FRAGMENT")
+
+
+def _define(name, schema, function, fake):
+    tags = (torch.Tag.pt2_compliant_tag,)
+    if hasattr(torch.Tag, "needs_exact_strides"):  # a transposed q stays what it was in the eager call
+        tags += (torch.Tag.needs_exact_strides,)
+    elif hasattr(torch.Tag, "needs_fixed_stride_order"):
+        tags += (torch.Tag.needs_fixed_stride_order,)
+    _library.define(name + schema, tags=tags)
+    for key in ("CPU", "CUDA"):
+        _library.impl(name, function, key)
+    torch.library.register_fake("flash_attn::" + name, fake, lib=_library)
+
+
+def _round_up(n, m):
+    return (n + m - 1) // m * m
+
+
+def _outputs(q, v, lse_shape, probs_shape):
+    out = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
+    return (out, q.new_empty(lse_shape, dtype=torch.float32), q.new_empty(probs_shape),
+            q.new_empty((2,), dtype=torch.int64))
+
+
+def _forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
+             return_softmax):
+    q, k, v = (kernels.contiguous_rows(t) for t in (q, k, v))
+    return tuple(kernels.fwd(q, k, v, None, alibi_slopes, dropout_p, softmax_scale, causal, window_size_left,
+                             window_size_right, softcap, return_softmax, None))
+
+
+def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
+                  return_softmax):
+    batch, seqlen_q, heads = q.shape[:3]
+    probs = (batch, heads, _round_up(seqlen_q, 128), _round_up(k.shape[1], 128)) if return_softmax else (0,)
+    return _outputs(q, v, (batch, heads, seqlen_q), probs)
+
+
+def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                    window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None, return_softmax=False,
+                    block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, num_splits=0):
+    q, k, v = (kernels.contiguous_rows(t) for t in (q, k, v))
+    return tuple(kernels.varlen_fwd(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table,
+                                    alibi_slopes, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, zero_tensors,
+                                    causal, window_size_left, window_size_right, softcap, return_softmax, None,
+                                    num_splits))
+
+
+def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
+                         causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
+                         return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
+                         num_splits=0):
+    total, heads = q.shape[:2]
+    batch = cu_seqlens_q.shape[0] - 1
+    probs = (batch, heads, _round_up(max_seqlen_q, 128), _round_up(max_seqlen_k, 128)) if return_softmax else (0,)
+    return _outputs(q, v, (heads, total), probs)
+
+
+def _copy_grads(buffers, grads):
+    for buffer, grad in zip(buffers, grads):
+        if buffer is not None and buffer.data_ptr() != grad.data_ptr():
+            buffer.copy_(grad)
+
+
+def _backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
+              window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
+    dout, q, k, v, out = (kernels.contiguous_rows(t) for t in (dout, q, k, v, out))
+    *grads, softmax_d = kernels.bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, dropout_p, softmax_scale,
+                                    causal, window_size_left, window_size_right, softcap, deterministic, None, rng_state)
+    _copy_grads((dq, dk, dv), grads)
+    return softmax_d
+
+
+def _backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
+                   window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
+    batch, seqlen_q, heads = q.shape[:3]
+    return q.new_empty((batch, heads, _round_up(seqlen_q, 128)), dtype=torch.float32)
+
+
+def _varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                     max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                     alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
+    dout, q, k, v, out = (kernels.contiguous_rows(t) for t in (dout, q, k, v, out))
+    *grads, softmax_d = kernels.varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k,
+                                           alibi_slopes, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
+                                           zero_tensors, causal, window_size_left, window_size_right, softcap,
+                                           deterministic, None, rng_state)
+    _copy_grads((dq, dk, dv), grads)
+    return softmax_d
+
+
+def _varlen_backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                          max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                          alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
+    total, heads = q.shape[:2]
+    return q.new_empty((heads, total + 128 * (cu_seqlens_q.shape[0] - 1)), dtype=torch.float32)
+
+
+_OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
+_define("_flash_attn_forward",
+        "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
+        "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax)" + _OUTPUTS,
+        _forward, _forward_fake)
+_define("_flash_attn_varlen_forward",
+        "(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
+        "SymInt max_seqlen_k, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left=-1, "
+        "SymInt window_size_right=-1, float softcap=0., Tensor? alibi_slopes=None, bool return_softmax=False, "
+        "Tensor? block_table=None, Tensor? leftpad_k=None, Tensor? seqused_k=None, bool zero_tensors=False, "
+        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake)
+_GRADS = "Tensor(a6!)? dq, Tensor(a7!)? dk, Tensor(a8!)? dv, "
+_define("_flash_attn_backward",
+        "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
+        "float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
+        "float softcap, Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None) -> Tensor",
+        _backward, _backward_fake)
+_define("_flash_attn_varlen_backward",
+        "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
+        "Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, float dropout_p, "
+        "float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, float softcap, "
+        "Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None, bool zero_tensors=False) -> Tensor",
+        _varlen_backward, _varlen_backward_fake)
+
+forward = torch.ops.flash_attn._flash_attn_forward
+varlen_forward = torch.ops.flash_attn._flash_attn_varlen_forward
+backward = torch.ops.flash_attn._flash_attn_backward
+varlen_backward = torch.ops.flash_attn._flash_attn_varlen_backward
