@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our functions as an attention implementation of Hugging Face transformers, for devices where it refuses the string
+"flash_attention_2" (the CPU). On a GPU that string works as it is and nothing of this is needed.
+
+    import flash_attn
+    model = AutoModel.from_pretrained(..., attn_implementation=flash_attn.register_transformers())
+"""
+
+import torch
+
+from flashplus import bert_padding
+from flashplus.interface import flash_attn_func, flash_attn_varlen_func
+
+
+def register_transformers(name="attention_plus"):
+    """Registers attention_forward under `name` and returns it.
+
+    The name must not contain "flash": transformers takes such names for kernels that it has to load itself."""
+    if "flash" in name:
+        raise ValueError(f"register_transformers: name is {name!r}; it must not contain 'flash', which transformers takes "
+                         "for kernels that it loads itself")
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import flash_attention_mask
+
+    AttentionInterface.register(name, attention_forward)
+    AttentionMaskInterface.register(name, flash_attention_mask)
+    return name
+
+
+def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None,
+                      softcap=None, is_causal=None, position_ids=None, cu_seq_lens_q=None, cu_seq_lens_k=None,
+                      max_length_q=None, max_length_k=None, s_aux=None, **kwargs):
+    """transformers' attention interface: query (batch, heads, seqlen_q, d), key and value (batch, heads_k, seqlen_k, d);
+    attention_mask is None or (batch, seqlen_k), zero for padding. Returns ((batch, seqlen_q, heads, d), None)."""
+    if s_aux is not None:
+        from flashplus.later import not_yet
+
+        raise not_yet("attention sinks (s_aux)", "use attn_implementation='eager' for this model")
+    q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+    head_dim_v = v.shape[-1]
+    if head_dim_v != q.shape[-1]:  # as for the original, whose head dims are one
+        v = torch.nn.functional.pad(v, [0, q.shape[-1] - head_dim_v])
+    options = {"dropout_p": dropout, "softmax_scale": scaling, "softcap": softcap or 0.0,
+               "causal": module.is_causal if is_causal is None else is_causal}
+    if sliding_window is not None and k.shape[1] > sliding_window:
+        options["window_size"] = (sliding_window - 1, sliding_window - 1)
+    batch, seqlen_q = q.shape[:2]
+    flat = lambda t: t.reshape(-1, *t.shape[2:])
+    if attention_mask is not None:
+        out = _padded(q, k, v, attention_mask, options)
+    elif cu_seq_lens_q is not None and cu_seq_lens_k is not None and max_length_q is not None:
+        out = flash_attn_varlen_func(flat(q), flat(k), flat(v), cu_seq_lens_q.int(), cu_seq_lens_k.int(), max_length_q,
+                                     max_length_q if max_length_k is None else max_length_k, **options)
+    elif _is_packed(position_ids, batch, seqlen_q, k.shape[1]):
+        positions = position_ids.reshape(-1)
+        starts = (positions == positions.min()).nonzero().view(-1).int()
+        cu = torch.cat((starts, starts.new_tensor([positions.numel()])))
+        longest = int(cu.diff().max())
+        out = flash_attn_varlen_func(flat(q), flat(k), flat(v), cu, cu, longest, longest, **options)
+    else:
+        out = flash_attn_func(q, k, v, **options)
+    return out.reshape(batch, seqlen_q, *out.shape[-2:])[..., :head_dim_v], None
+
+
+def _is_packed(position_ids, batch, seqlen_q, seqlen_k):
+    """Several sequences in one row: positions that start again."""
+    if position_ids is None or batch != 1 or position_ids.dim() != 2 or seqlen_q == 1 or seqlen_q != seqlen_k:
+        return False
+    return bool((position_ids.diff(dim=-1) != 1).any())
+
+
+def _padded(q, k, v, mask, options):
+    batch, seqlen_q = q.shape[:2]
+    k, v = k[:, :mask.shape[1]], v[:, :mask.shape[1]]  # a static cache is longer than what is in it
+    keys, _, cu_k, max_k, _ = bert_padding.unpad_input(k, mask)
+    values = bert_padding.unpad_input(v, mask)[0]
+    # The queries are the last tokens; a batch that is being continued is padded on the left.
+    queries, indices, cu_q, max_q, _ = bert_padding.unpad_input(q, mask[:, -seqlen_q:])
+    out = flash_attn_varlen_func(queries, keys, values, cu_q, cu_k, max_q, max_k, **options)
+    return bert_padding.pad_input(out, indices, batch, seqlen_q)
