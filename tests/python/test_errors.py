@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bad input: the original's words where it has some, and what is not there yet."""
+
+import pytest
+import torch
+from reference import random
+
+import flash_attn
+from flash_attn import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
+from flash_attn.flash_attn_interface import _flash_attn_forward, _flash_attn_varlen_forward
+
+
+def tensors(device, **changes):
+    shapes = {"q": (2, 20, 4, 64), "k": (2, 30, 2, 64), "v": (2, 30, 2, 64), **changes}
+    return [random(*shapes[name], device=device) for name in "qkv"]
+
+
+def refused(kind, text, call, *args, **options):
+    with pytest.raises(kind) as caught:
+        call(*args, **options)
+    assert text in str(caught.value), str(caught.value)
+
+
+def test_dtypes(device):
+    q, k, v = tensors(device)
+    refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.double(), k, v)
+    refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.int(), k.int(), v.int())
+    refused(RuntimeError, "query and key must have the same dtype", flash_attn_func, q, k.bfloat16(), v)
+    refused(RuntimeError, "query and value must have the same dtype", flash_attn_func, q, k, v.bfloat16())
+    if device == "cuda":
+        refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.float(), k.float(),
+                v.float())
+
+
+def test_shapes(device):
+    q, k, v = tensors(device)
+    refused(RuntimeError, "k must have shape (batch_size, seqlen_k, num_heads_k, head_size)", flash_attn_func,
+            q, k[:1], v)
+    refused(RuntimeError, "v must have shape (batch_size, seqlen_k, num_heads_k, head_size)", flash_attn_func,
+            q, k, v[:, :3])
+    refused(RuntimeError, "k must have shape (batch_size, seqlen_k, num_heads_k, head_size)", flash_attn_func,
+            q, k[..., :32], v)
+    refused(RuntimeError, "q must have shape (batch_size, seqlen, num_heads, head_size)", flash_attn_func, q[0], k, v)
+    refused(RuntimeError, "Number of heads in key/value must divide number of heads in query", flash_attn_func,
+            *tensors(device, q=(2, 20, 3, 64)))
+    wide = {name: (1, 4, 1, 264) for name in "qkv"}
+    refused(RuntimeError, "FlashAttention forward only supports head dimension at most 256", flash_attn_func,
+            *tensors(device, **wide))
+    refused(RuntimeError, "batch size must be positive", flash_attn_func, q[:0], k[:0], v[:0])
+    refused(RuntimeError, "qkv must have shape", flash_attn_qkvpacked_func, q)
+
+
+def test_devices(device):
+    q, k, v = tensors(device)
+    refused(RuntimeError, "k must be on", flash_attn_func, q, k.to("meta"), v)
+    if device == "cuda":
+        refused(RuntimeError, "k must be on CUDA", flash_attn_func, q, k.cpu(), v)
+        refused(RuntimeError, "v must be on the device of q, cpu", flash_attn_func, q.cpu(), k.cpu(), v)
+
+
+def test_alibi(device):
+    q, k, v = tensors(device)
+    slopes = torch.ones(4, device=device)
+    refused(RuntimeError, "ALiBi slopes must have dtype fp32", flash_attn_func, q, k, v, alibi_slopes=slopes.half())
+    refused(RuntimeError, "ALiBi slopes tensor must have contiguous last dimension", flash_attn_func, q, k, v,
+            alibi_slopes=torch.ones(2, 8, device=device)[:, ::2])
+    refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v, alibi_slopes=slopes[:3])
+    refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v, alibi_slopes=torch.ones(3, 4, device=device))
+
+
+def test_types():
+    q = torch.zeros(1, 1, 1, 8).half()
+    refused(TypeError, "k is list; it must be a torch.Tensor", flash_attn_func, q, [1], q)
+    refused(TypeError, "q is NoneType; it must be a torch.Tensor", flash_attn_func, None, q, q)
+    cu = torch.tensor([0, 1], dtype=torch.int32)
+    refused(TypeError, "max_seqlen_q is 'x'", flash_attn_varlen_func, q[0], q[0], q[0], cu, cu, "x", 1)
+    refused(TypeError, "cu_seqlens_k is list", flash_attn_varlen_func, q[0], q[0], q[0], cu, [0, 1], 1, 1)
+
+
+def test_varlen(device):
+    q, k, v = (random(30, 2, 64, device=device) for _ in range(3))
+    cu = torch.tensor([0, 10, 30], dtype=torch.int32, device=device)
+    call = flash_attn_varlen_func
+    refused(RuntimeError, "cu_seqlens_q must have dtype int32", call, q, k, v, cu.long(), cu, 20, 20)
+    refused(RuntimeError, "cu_seqlens_k must have dtype int32", call, q, k, v, cu, cu.float(), 20, 20)
+    refused(RuntimeError, "cu_seqlens_k must be contiguous", call, q, k, v, cu,
+            torch.zeros(6, dtype=torch.int32, device=device)[::2], 20, 20)
+    refused(RuntimeError, "cu_seqlens_k must have shape (batch_size + 1)", call, q, k, v, cu, cu[:2], 20, 20)
+    refused(RuntimeError, "q must have shape (total, num_heads, head_size)", call, q[None], k, v, cu, cu, 20, 20)
+    refused(RuntimeError, "seqused_k must have dtype int32", _flash_attn_varlen_forward, q, k, v, cu, cu, 20, 20, 0.0, 1.0,
+            False, seqused_k=torch.ones(2, device=device))
+    if device == "cpu":  # values are only looked at where that does not wait for the device
+        refused(ValueError, "cu_seqlens_q[0] is 3; it must be 0", call, q, k, v, cu + 3, cu, 20, 20)
+        refused(ValueError, "max_seqlen_k is 5", call, q, k, v, cu, cu, 20, 5)
+        refused(ValueError, "cu_seqlens_k ends at 40", call, q, k, v, cu, torch.tensor([0, 20, 40], dtype=torch.int32), 20, 20)
+
+
+def test_values(device):
+    q, k, v = tensors(device)
+    refused(ValueError, "window_left is -2; it must be -1 (unbounded) or more", flash_attn_func, q, k, v,
+            window_size=(-2, 0))
+    refused(ValueError, "softmax_scale", flash_attn_func, q, k, v, softmax_scale=float("nan"))
+    refused(ValueError, "dropout_p is 1.5", flash_attn_func, q, k, v, dropout_p=1.5)
+    refused(RuntimeError, "Softcapping does not support dropout for now", flash_attn_func, q, k, v, dropout_p=0.1, softcap=3.0)
+    refused(RuntimeError, "return_softmax is only supported when p_dropout > 0.0", _flash_attn_forward, q, k, v, 0.0, 1.0,
+            False, -1, -1, 0.0, None, True)
+
+
+def test_what_is_not_there_yet(device):
+    q, k, v = tensors(device)
+    refused(NotImplementedError, "dropout", flash_attn_func, q, k, v, dropout_p=0.1)
+    for i in range(3):
+        inputs = [t.clone().requires_grad_(i == j) for j, t in enumerate((q, k, v))]
+        refused(NotImplementedError, "no backward pass yet", flash_attn_func, *inputs)
+    refused(NotImplementedError, "no backward pass yet", flash_attn_qkvpacked_func,
+            random(1, 8, 3, 2, 64, device=device).requires_grad_())
+    refused(NotImplementedError, "flash_attn_with_kvcache", flash_attn.flash_attn_with_kvcache, q, k, v)
+    cu = torch.tensor([0, 20, 40], dtype=torch.int32, device=device)
+    flat = [t.flatten(0, 1) for t in (q, k, v)]
+    refused(NotImplementedError, "paged KV", flash_attn_varlen_func, *flat, cu, cu, 20, 20,
+            block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
+    refused(NotImplementedError, "leftpad_k", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0, 1.0, False,
+            leftpad_k=cu[1:])
+    refused(RuntimeError, "num_splits > 1 is not supported", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0, 1.0,
+            False, block_table=cu[None], num_splits=2)
+
+
+def test_a_refused_call_leaves_nothing_behind(device):
+    """The memory of a call that failed is not used again with what it held."""
+    q, k, v = tensors(device)
+    expected = flash_attn_func(q, k, v)
+    for _ in range(3):
+        refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v,
+                alibi_slopes=torch.ones(3, device=device))
+        assert torch.equal(flash_attn_func(q, k, v), expected)
+    biased = flash_attn_func(q, k, v, alibi_slopes=torch.ones(4, device=device))
+    assert not torch.equal(biased, expected) and torch.equal(flash_attn_func(q, k, v), expected)
+
+
+def test_the_current_device_stays(device):
+    if device != "cuda":
+        pytest.skip("the CPU is one device")
+    before = torch.cuda.current_device(), torch.cuda.current_stream()
+    q, k, v = tensors(device)
+    flash_attn_func(q, k, v)
+    refused(RuntimeError, "k must be on CUDA", flash_attn_func, q, k.cpu(), v)
+    assert (torch.cuda.current_device(), torch.cuda.current_stream()) == before
