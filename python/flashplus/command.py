@@ -14,7 +14,7 @@ def path():
     """The executable: $FLASHPLUS_COMMAND, that beside $FLASHPLUS_LIBRARY, or that in the package."""
     library = environment.library()
     candidates = [environment.command(), library and os.path.join(os.path.dirname(library), "flashplus"),
-                  os.path.join(HERE, "bin", "flashplus")]
+                  os.path.join(HERE, "lib", "flashplus")]
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
             return candidate

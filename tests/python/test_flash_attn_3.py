@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The functions of FlashAttention 3, `import flash_attn_interface`."""
+
+import pytest
+import torch
+from reference import attention, check, random
+
+import flash_attn_interface as fa3
+
+
+def test_func(device):
+    q = random(2, 60, 4, 64, device=device)
+    k, v = (random(2, 90, 2, 64, device=device) for _ in range(2))
+    out, lse = fa3.flash_attn_func(q, k, v, causal=True, window_size=(20, 0), softcap=10.0, return_attn_probs=True)
+    check(out, q, k, v, lse, causal=True, window_size=(20, 0), softcap=10.0)
+    assert torch.equal(fa3.flash_attn_func(q, k, v, causal=True, window_size=(20, 0), softcap=10.0), out)
+
+
+def test_rows_that_see_nothing_have_lse_minus_infinity(device):
+    q = random(1, 9, 2, 64, device=device)
+    out, lse = fa3.flash_attn_func(q, q[:, :4], q[:, :4], causal=True, return_attn_probs=True)
+    assert (lse[:, :, :5] == -float("inf")).all() and (out[:, :5] == 0).all() and lse[:, :, 5:].isfinite().all()
+
+
+def test_packed(device):
+    qkv = random(1, 30, 3, 4, 64, device=device)
+    expected = fa3.flash_attn_func(*qkv.unbind(2))
+    assert torch.equal(fa3.flash_attn_qkvpacked_func(qkv), expected)
+    assert torch.equal(fa3.flash_attn_qkvpacked_func(qkv.flatten(2, 3), num_heads_q=4), expected)
+
+
+def test_varlen_with_seqused(device):
+    q, k, v = (random(50, 2, 64, device=device) for _ in range(3))
+    cu = torch.tensor([0, 20, 50], dtype=torch.int32, device=device)
+    used = torch.tensor([20, 11], dtype=torch.int32, device=device)
+    out = fa3.flash_attn_varlen_func(q, k, v, cu, cu, 30, 30, seqused_k=used, seqused_q=used, causal=True)
+    check(out[None, :20], q[None, :20], k[None, :20], v[None, :20], causal=True)
+    check(out[None, 20:31], q[None, 20:31], k[None, 20:31], v[None, 20:31], causal=True)
+    assert (out[31:] == 0).all()
+
+
+def test_combine(device):
+    """Attention over two halves of the keys is put together to that over all."""
+    q, k, v = (random(2, 24, 3, 32, device=device) for _ in range(3))
+    parts = [attention(q, k[:, a:b], v[:, a:b], torch.float32) for a, b in ((0, 10), (10, 24))]
+    out_partial = torch.stack([out for out, _ in parts])
+    lse_partial = torch.stack([lse.transpose(1, 2) for _, lse in parts])
+    out, lse = fa3.flash_attn_combine(out_partial, lse_partial, out_dtype=torch.float16)
+    exact, exact_lse = attention(q, k, v)
+    assert out.dtype == torch.float16 and (out.double() - exact).abs().max() < 1e-3
+    assert (lse.transpose(1, 2).double() - exact_lse).abs().max() < 1e-5
+    nothing = torch.full_like(lse_partial, -float("inf"))
+    assert (fa3.flash_attn_combine(torch.zeros_like(out_partial), nothing)[0] == 0).all()
+
+
+def test_what_is_not_there_yet(device):
+    q = random(1, 9, 2, 64, device=device)
+    with pytest.raises(NotImplementedError, match="attention_chunk"):
+        fa3.flash_attn_func(q, q, q, attention_chunk=4)
+    with pytest.raises(NotImplementedError, match="q_descale"):
+        fa3.flash_attn_func(q, q, q, q_descale=torch.zeros(1, 2, device=device))
+    with pytest.raises(NotImplementedError, match="backward"):
+        fa3.flash_attn_func(q.clone().requires_grad_(), q, q)
+    with pytest.raises(NotImplementedError):
+        fa3.flash_attn_with_kvcache(q, q, q)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What can be imported, and how clients find us."""
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import flashplus
+from flashplus import absent, finder
+
+PACKAGE = pathlib.Path(flashplus.__file__).parent
+
+# Reference: who imports what (transformers, vLLM, diffusers, TransformerEngine, MSLK, Megatron-LM, axolotl, unsloth, verl).
+CLIENTS = [
+    "from flash_attn import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache, __version__",
+    "from flash_attn import flash_attn_kvpacked_func, flash_attn_qkvpacked_func",
+    "from flash_attn import flash_attn_varlen_kvpacked_func, flash_attn_varlen_qkvpacked_func",
+    "from flash_attn.bert_padding import index_first_axis, pad_input, unpad_input, rearrange",
+    "from flash_attn.flash_attn_interface import flash_attn_gpu",
+    "from flash_attn.flash_attn_interface import flash_attn_cuda",
+    "from flash_attn.flash_attn_interface import _wrapped_flash_attn_forward, _wrapped_flash_attn_backward",
+    "from flash_attn.flash_attn_interface import _flash_attn_forward, _flash_attn_backward",
+    "from flash_attn.flash_attn_interface import _flash_attn_varlen_forward, _flash_attn_varlen_backward",
+    "from flash_attn.flash_attn_interface import _get_block_size_n, USE_TRITON_ROCM, flash_attn_varlen_qkvpacked_func",
+    "from flash_attn.flash_attn_interface import FlashAttnFunc, FlashAttnVarlenFunc, FlashAttnQKVPackedFunc",
+    "from flash_attn.layers.rotary import RotaryEmbedding, apply_rotary_emb, apply_rotary_emb_func",
+    "from flash_attn.layers.rotary import apply_rotary_emb_qkv_, apply_rotary_emb_kv_, apply_rotary_emb_torch",
+    "from flash_attn.ops.triton.rotary import apply_rotary",
+    "from flash_attn.ops.triton.cross_entropy import cross_entropy_loss",
+    "from flash_attn.losses.cross_entropy import CrossEntropyLoss",
+    "from flash_attn.ops.triton.layer_norm import layer_norm_fn, rms_norm_fn, RMSNorm",
+    "from flash_attn.ops.rms_norm import RMSNorm, rms_norm",
+    "from flash_attn.ops.fused_dense import FusedDense",
+    "from flash_attn.ops.activations import swiglu",
+    "from flash_attn.modules.mha import MHA, FlashSelfAttention, FlashCrossAttention, get_alibi_slopes",
+    "from flash_attn.modules.mlp import Mlp, GatedMlp",
+    "from flash_attn.utils.testing import attention_ref",
+    "from flash_attn_interface import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache",
+]
+
+
+@pytest.mark.parametrize("statement", CLIENTS)
+def test_clients_can_import(statement):
+    exec(statement, {})
+
+
+@pytest.mark.parametrize("module", sorted(absent.TABLE))
+def test_absent_modules_refuse_when_called(module):
+    loaded = importlib.import_module("flash_attn." + module)
+    for name in absent.TABLE[module]:
+        with pytest.raises(NotImplementedError, match=f"flash_attn.{module}.{name}"):
+            getattr(loaded, name)(1, x=2)
+
+
+def test_what_is_nowhere_is_a_module_not_found():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("flash_attn.nothing")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("flash_attn_2_cuda")
+    assert importlib.util.find_spec("flash_attn_2_cuda") is None and importlib.util.find_spec("flash_attn_3") is None
+
+
+def test_version_and_distribution():
+    import flash_attn
+
+    assert flash_attn.__version__ == "2.8.3" and [int(part) for part in flash_attn.__version__.split(".")]
+    for name in ("flash-attn", "flash_attn"):
+        assert importlib.metadata.version(name) == "2.8.3"
+    assert importlib.metadata.distribution("flash-attn").metadata["Name"] == "flash-attn"
+    if sys.version_info >= (3, 10):
+        assert importlib.metadata.packages_distributions()["flash_attn"] == ["flash-attn"]
+    assert importlib.util.find_spec("flash_attn") is not None
+
+
+def test_pip_is_not_told_of_a_distribution_that_no_folder_holds():
+    paths = [p for p in sys.path if p]
+    names = {d.metadata["Name"] for p in paths for d in importlib.metadata.distributions(path=[p])}
+    assert "flash-attn" not in names
+
+
+def test_other_names_are_left_alone():
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("flash-attn-4")
+    assert finder.Face.find_spec("flash_attn_2_cuda") is None and finder.Rest.find_spec("flash_attention") is None
+
+
+def test_the_face_can_be_off():
+    code = "import flashplus.startup, sys; from flashplus import finder; assert finder.Face not in sys.meta_path"
+    import os
+
+    subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); " + code], check=True,
+                   env={**os.environ, "FLASHPLUS_FACE": "OFF"})
+
+
+def test_interpreter_start_imports_next_to_nothing():
+    code = (f"import os, sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); before = set(sys.modules); import flashplus.startup; "
+            "print(*sorted(set(sys.modules) - before))")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["flashplus", "flashplus.environment", "flashplus.finder", "flashplus.startup"]
+
+
+def test_sources_are_python_3_9():
+    for path in PACKAGE.rglob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+def test_the_environment_is_read_in_one_place():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "environment.py":
+            text = path.read_text()
+            assert "environ[" not in text and "getenv" not in text and "environ.get" not in text, path

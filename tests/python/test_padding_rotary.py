@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""flash_attn.bert_padding and flash_attn.layers.rotary."""
+
+import pytest
+import torch
+
+from flash_attn.bert_padding import (
+    index_first_axis,
+    index_first_axis_residual,
+    pad_input,
+    unpad_input,
+    unpad_input_for_concatenated_sequences,
+)
+from flash_attn.layers.rotary import (
+    RotaryEmbedding,
+    apply_rotary_emb,
+    apply_rotary_emb_kv_,
+    apply_rotary_emb_qkv_,
+    apply_rotary_emb_torch,
+)
+from flash_attn.ops.triton.rotary import apply_rotary
+
+
+def test_unpad_and_pad(device):
+    mask = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], device=device)
+    x = torch.randn(3, 4, 2, 5, device=device, requires_grad=True)
+    tokens, indices, cu, longest, used = unpad_input(x, mask)
+    assert torch.equal(tokens, x.reshape(12, 2, 5)[mask.flatten().bool()]) and longest == 4 and type(longest) is int
+    assert cu.tolist() == [0, 3, 3, 7] and cu.dtype == used.dtype == torch.int32 and used.tolist() == [3, 0, 4]
+    back = pad_input(tokens, indices, 3, 4)
+    assert torch.equal(back, x * mask[:, :, None, None])
+    weight = torch.randn_like(back)
+    (grad,) = torch.autograd.grad((back * weight).sum(), x)
+    assert torch.equal(grad, weight * mask[:, :, None, None])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_unused_tokens_are_kept_but_not_counted(device, dtype):
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]], device=device).to(dtype)
+    unused = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 0]], device=device).to(dtype)
+    tokens, indices, cu, longest, used = unpad_input(torch.arange(8, device=device).reshape(2, 4, 1), mask, unused)
+    assert tokens.flatten().tolist() == [0, 1, 2, 4] and cu.tolist() == [0, 3, 4] and used.tolist() == [2, 1] and longest == 3
+
+
+def test_unpad_of_concatenated_sequences(device):
+    lengths = torch.tensor([[2, 1, 0, 0], [4, 0, 0, 0]], device=device)
+    tokens, indices, cu, longest = unpad_input_for_concatenated_sequences(torch.arange(8, device=device).reshape(2, 4, 1), lengths)
+    assert tokens.flatten().tolist() == [0, 1, 2, 4, 5, 6, 7] and cu.tolist() == [0, 2, 3, 7] and longest == 4
+
+
+def test_index_gradients(device):
+    x = torch.randn(6, 3, device=device, dtype=torch.float64, requires_grad=True)
+    indices = torch.tensor([4, 0, 3], device=device)
+    assert torch.autograd.gradcheck(lambda x: index_first_axis(x, indices), x)
+    assert torch.autograd.gradcheck(lambda x: index_first_axis_residual(x, indices), x)
+
+
+def table(rows, half, device, dtype=torch.float32):
+    angle = torch.rand(rows, half, device=device) * 6
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("rotary_dim", [64, 32])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_rotary(device, dtype, interleaved, rotary_dim, inplace):
+    x = torch.randn(2, 20, 3, 64, device=device).to(dtype)
+    cos, sin = table(40, rotary_dim // 2, device, dtype)
+    expected = apply_rotary_emb_torch(x.double(), cos[3:23].double(), sin[3:23].double(), interleaved)
+    given = x.clone()
+    out = apply_rotary_emb(given, cos, sin, interleaved=interleaved, inplace=inplace, seqlen_offsets=3)
+    assert (out is given) == inplace or out.data_ptr() == given.data_ptr() and inplace
+    assert inplace or torch.equal(given, x)
+    assert (out.double() - expected).abs().max() <= torch.finfo(dtype).eps * expected.abs().max()
+    assert torch.equal(out[..., rotary_dim:], x[..., rotary_dim:])
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary_gradient(device, interleaved):
+    x = torch.randn(1, 5, 2, 16, device=device, requires_grad=True)
+    cos, sin = table(5, 6, device)
+    out = apply_rotary_emb(x, cos, sin, interleaved)
+    weight = torch.randn_like(out)
+    (grad,) = torch.autograd.grad(out, x, weight)
+    (expected,) = torch.autograd.grad(apply_rotary_emb_torch(x, cos, sin, interleaved), x, weight)
+    assert torch.allclose(grad, expected, atol=1e-6)
+
+
+def test_rotary_of_packed_sequences_and_offsets(device):
+    cos, sin = table(30, 8, device)
+    lengths, offsets = [4, 0, 9], torch.tensor([2, 0, 15], device=device)
+    cu = torch.tensor([0, 4, 4, 13], dtype=torch.int32, device=device)
+    x = torch.randn(15, 2, 16, device=device)
+    out = apply_rotary(x, cos, sin, seqlen_offsets=offsets, cu_seqlens=cu, max_seqlen=9)
+    at = 0
+    for n, offset in zip(lengths, offsets.tolist()):
+        expected = apply_rotary_emb_torch(x[None, at:at + n], cos[offset:offset + n], sin[offset:offset + n])
+        assert torch.allclose(out[at:at + n], expected[0], atol=1e-6)
+        at += n
+    assert torch.equal(out[at:], x[at:])
+    batched = torch.randn(3, 4, 2, 16, device=device)
+    out = apply_rotary(batched, cos, sin, seqlen_offsets=torch.tensor([0, 5, 28], device=device))
+    for b, offset in enumerate([0, 5]):
+        assert torch.allclose(out[b], apply_rotary_emb_torch(batched[b:b + 1], cos[offset:offset + 4], sin[offset:offset + 4])[0],
+                              atol=1e-6)
+    # Beyond the table nothing is rotated.
+    assert torch.equal(out[2, 2:], batched[2, 2:]) and not torch.equal(out[2, :2], batched[2, :2])
+
+
+def test_conjugate_is_the_inverse(device):
+    x = torch.randn(1, 9, 2, 32, device=device)
+    cos, sin = table(9, 16, device)
+    assert torch.allclose(apply_rotary(apply_rotary(x, cos, sin), cos, sin, conjugate=True), x, atol=1e-5)
+
+
+def test_rotary_of_packed_tensors(device):
+    cos, sin = table(8, 16, device)
+    qkv = torch.randn(2, 8, 3, 2, 32, device=device)
+    rotate = lambda t: apply_rotary_emb_torch(t, cos, sin)
+    expected = torch.stack((rotate(qkv[:, :, 0]), rotate(qkv[:, :, 1]), qkv[:, :, 2]), 2)
+    given = qkv.clone()
+    assert apply_rotary_emb_qkv_(given, cos, sin) is given and torch.allclose(given, expected, atol=1e-6)
+    flat = torch.cat((qkv[:, :, 0], qkv[:, :, 1, :1], qkv[:, :, 2, :1]), 2)
+    out = apply_rotary_emb_qkv_(flat.clone(), cos, sin, num_heads_q=2)
+    assert torch.allclose(out[:, :, :2], expected[:, :, 0], atol=1e-6) and torch.equal(out[:, :, 3], flat[:, :, 3])
+    kv = qkv[:, :, 1:].clone()
+    assert torch.allclose(apply_rotary_emb_kv_(kv, cos, sin), expected[:, :, 1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale_base", [None, 512])
+def test_rotary_embedding(device, scale_base):
+    layer = RotaryEmbedding(32, scale_base=scale_base, device=device, pos_idx_in_fp32=True)
+    qkv = torch.randn(1, 10, 3, 2, 32, device=device)
+    out = layer(qkv.clone(), seqlen_offset=4)
+    q, kv = layer(qkv[:, :, 0].clone(), qkv[:, :, 1:].clone(), seqlen_offset=4)
+    assert torch.equal(out[:, :, 0], q) and torch.equal(out[:, :, 1:], kv) and torch.equal(kv[:, :, 1], qkv[:, :, 2])
+    # The scores of queries and keys depend on their distance alone.
+    same = qkv[:, :1].expand(1, 10, 3, 2, 32).clone()
+    rotated = layer(same)
+    scores = torch.einsum("bqhd,bkhd->bhqk", rotated[:, :, 0], rotated[:, :, 1])
+    assert torch.allclose(scores[..., 5, 3], scores[..., 8, 6], atol=1e-3)
+
+
+def test_rotary_refuses(device):
+    cos, sin = table(4, 8, device)
+    x = torch.randn(1, 5, 2, 16, device=device)
+    for match, call in [("seqlen_offsets is 0 and the longest sequence 5", lambda: apply_rotary(x, cos, sin)),
+                        ("must be equal", lambda: apply_rotary(x, cos, sin[:3])),
+                        ("head_dim, 8", lambda: apply_rotary(x[..., :8], cos, sin)),
+                        ("max_seqlen is None", lambda: apply_rotary(x[0], cos, sin, cu_seqlens=torch.zeros(2).int()))]:
+        with pytest.raises(ValueError, match=match):
+            call()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Warm-up: after it a first call compiles nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from reference import random
+
+import flash_attn
+import flashplus
+
+START = "import flashplus.finder; flashplus.finder.install()\n"
+CALLS = START + """
+import torch, flash_attn, flashplus
+for n in (1, 3, 40, 200, 600):
+    q, k, v = (torch.randn(2, n, 4, 32).half() for _ in range(3))
+    flash_attn.flash_attn_func(q, k, v)
+    flash_attn.flash_attn_func(q, k, v, causal=True)
+    flash_attn.flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=True)
+    cu = torch.tensor([0, n, 2 * n], dtype=torch.int32)
+    flash_attn.flash_attn_varlen_func(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), cu, cu, n, n, causal=True)
+print("compiles", flashplus.counters()["compiles"])
+"""
+
+
+def run(*command, **environment):
+    done = subprocess.run(command, capture_output=True, text=True,
+                          env={**os.environ, **{k: str(v) for k, v in environment.items()}})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("how", ["function", "command"])
+def test_a_first_call_compiles_nothing(how, tmp_path):
+    if how == "function":
+        code, out, err = run(sys.executable, "-c", START + "import flash_attn\n"
+                             "flash_attn.warmup(head_dim=32, dtype=['fp16'], target='cpu', jobs=2)",
+                             FLASHPLUS_CACHE_DIR=tmp_path)
+    else:
+        code, out, err = run(sys.executable, "-c", START + "import runpy, sys; sys.argv[1:] = ['warmup', '--head-dim', '32', "
+                             "'--dtype', 'fp16', '--target', 'cpu', '--jobs', '2']; runpy.run_module('flash_attn', run_name='__main__')",
+                             FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0 and "compiled" in out, out + err
+    code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path)
+    assert out.split() == ["compiles", "0"], out + err
+    # And without the warm-up they do compile.
+    code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path / "cold")
+    assert int(out.split()[1]) > 0, out + err
+
+
+def test_the_loop_of_the_migration_guide(device):
+    """Calls with q[:1] are enough for the full batch."""
+    q, k, v = (random(4, 50, 4, 96, device=device) for _ in range(3))
+    for _ in range(3):
+        flash_attn.flash_attn_func(q[:1], k[:1], v[:1], causal=True)
+    before = flashplus.counters()
+    flash_attn.flash_attn_func(q, k, v, causal=True)
+    after = flashplus.counters()
+    assert after["compiles"] == before["compiles"] and after["disk_hits"] == before["disk_hits"]
+
+
+def test_torch_dtypes_and_refusals(monkeypatch, tmp_path):
+    seen = tmp_path / "arguments"
+    command = tmp_path / "flashplus"
+    command.write_text(f'#!/bin/sh\necho "$@" > {seen}\n[ "$3" != 13 ] || {{ echo broken >&2; exit 1; }}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("FLASHPLUS_COMMAND", str(command))
+    flash_attn.warmup(head_dim=[64, 128], dtype=[torch.bfloat16, "fp16"], causal="yes", target="sm_80", arch="sm_90", jobs=3,
+                      quiet=True)
+    assert seen.read_text().split() == ("warmup --head-dim 64,128 --dtype bf16,fp16 --causal yes --window no --softcap no "
+                                        "--alibi none --target sm_80 --arch sm_90 --jobs 3").split()
+    flash_attn.warmup(quiet=True)
+    assert seen.read_text().split() == ["warmup"]
+    with pytest.raises(ValueError, match="causal is 'maybe'"):
+        flash_attn.warmup(head_dim=64, causal="maybe")
+    with pytest.raises(ValueError, match="dtype is"):
+        flash_attn.warmup(head_dim=64, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="broken"):
+        flash_attn.warmup(head_dim=13, quiet=True)
+    monkeypatch.setenv("FLASHPLUS_COMMAND", "/nowhere/flashplus")
+    monkeypatch.setenv("FLASHPLUS_LIBRARY", "/nowhere/libflashplus.so")
+    if not os.path.exists(os.path.join(os.path.dirname(flashplus.__file__), "lib", "flashplus")):
+        with pytest.raises(FileNotFoundError, match="FLASHPLUS_COMMAND"):
+            flash_attn.warmup(head_dim=64)
