@@ -1,9 +1,11 @@
 # What the Python wheel holds beside the sources in python/flashplus (pyproject.toml). Relative to site-packages.
 set(binaries flashplus/lib)
+add_custom_target(wheel)
 if(FLASHPLUS_PREBUILT)
   install(PROGRAMS ${FLASHPLUS_PREBUILT}/libflashplus.so ${FLASHPLUS_PREBUILT}/libflashplus-compiler.so
           ${FLASHPLUS_PREBUILT}/flashplus DESTINATION ${binaries})
 else()
+  add_dependencies(wheel flashplus flashplus-compiler flashplus-cli)
   install(TARGETS flashplus flashplus-compiler LIBRARY DESTINATION ${binaries})
   install(TARGETS flashplus-cli RUNTIME DESTINATION ${binaries})
 endif()

@@ -108,11 +108,13 @@ def make_stand_ins(site_packages):
                                       for i, v in enumerate(sorted(versions) or [soname])))
             run(tool("clang"), "-shared", "-nostdlib", "-fuse-ld=lld", "-o", folder / soname, f"-Wl,-soname,{soname}",
                 f"-Wl,--version-script={script}", source)
-    # What is not installed is not required either, so that `pip check` can be asked.
-    for metadata in site_packages.glob("torch-*.dist-info/METADATA"):
+
+
+def forget_requirements(site_packages, distribution, pattern):
+    """What is left out on purpose is not required either, so that `pip check` can be asked."""
+    for metadata in site_packages.glob(f"{distribution.replace('-', '_')}-*.dist-info/METADATA"):
         lines = metadata.read_text().splitlines(keepends=True)
-        metadata.write_text("".join(line for line in lines
-                                    if not re.match(r"Requires-Dist: (nvidia|cuda|triton)", line)))
+        metadata.write_text("".join(line for line in lines if not re.match("Requires-Dist: " + pattern, line)))
 
 
 def make(name):
@@ -128,6 +130,7 @@ def make(name):
     shutil.rmtree(scratch, ignore_errors=True)
     run(sys.executable, "-m", "venv", scratch)
     python = scratch / "bin" / "python"
+    site_packages = next((scratch / "lib").glob("python3*")) / "site-packages"
     pip = [python, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     run(*pip, *row["requires"])
     if has_driver():
@@ -136,9 +139,11 @@ def make(name):
         # Not kept in pip's cache: the wheel is larger than what it saves, since the environment itself is cached.
         run(*pip, "--no-cache-dir", "--no-deps", f"torch=={row['torch']}")
         run(*pip, "--no-deps", *row["cuda"])
-        make_stand_ins(next((scratch / "lib").glob("python3*")) / "site-packages")
-    if row["no_deps"]:
-        run(*pip, "--no-deps", *row["no_deps"])
+        make_stand_ins(site_packages)
+        forget_requirements(site_packages, "torch", "(nvidia|cuda|triton)")
+    for requirement in row["no_deps"]:
+        run(*pip, "--no-deps", requirement)
+        forget_requirements(site_packages, requirement.partition("==")[0], "")
     run(python, "-c", "import torch; (torch.ones(8, 8) @ torch.ones(8, 8)).sum().item()")
     # Environments are only ever called through their interpreter, so that they can be moved.
     scratch.rename(path)

