@@ -9,13 +9,15 @@ FLASHPLUS := $(BUILD)/bin/flashplus
 DEMO := $(FLASHPLUS) run --in tests/data/minilm_layer0_qkv.safetensors --check --device auto \
         --cache-dir build/demo-cache
 
-.PHONY: help setup build size test demo clean
+.PHONY: help setup build size test demo wheel clean
 
 help:
 	@echo "make setup   install missing packages (packages.txt)"
 	@echo "make build   configure and build into $(BUILD) (PRESET=dev|release|asan|tsan)"
 	@echo "make demo    build, then run the main job twice: cold, then from the cache"
 	@echo "make test    build and run every test, then the unit tests under sanitizers and the fuzz targets"
+	@echo "make test    build and run every test"
+	@echo "make wheel   pack the Python wheel from $(BUILD) into build/"
 	@echo "make clean   remove build/"
 
 setup:
@@ -35,12 +37,19 @@ demo: build
 
 test: build
 	@scripts/setup.sh --nvjitlink
+	@scripts/python_env.py --install newest oldest >/dev/null || echo "make: no PyTorch to test with; the Python tests are skipped"
 	FLASHPLUS_NVJITLINK="$$(scripts/nvjitlink.sh)" \
 	  ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
 ifeq ($(PRESET),release)
 	@$(MAKE) --no-print-directory test PRESET=asan
 	@$(MAKE) --no-print-directory test PRESET=tsan
 endif
+
+wheel: build
+	@scripts/python_env.py --install newest >/dev/null
+	"$$(scripts/python_env.py newest)" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build . \
+	  -C cmake.define.FLASHPLUS_PREBUILT="$$PWD/$(BUILD)/bin" -C build-dir=build/wheel-pack
+	@ls -l build/*.whl
 
 clean:
 	rm -rf build
