@@ -268,8 +268,6 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
     """Straight to our kernels."""
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
     left, right = window_size
     out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, int(left), int(right), softcap,
                              return_attn_probs)
@@ -281,8 +279,6 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
     left, right = window_size
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)

@@ -10,9 +10,8 @@ import inspect
 import torch
 
 from flashplus import backend, checks, later
-from flashplus.forward import forward
+from flashplus.forward import contiguous_rows, dense, ragged
 
-_INF = float("inf")
 # dropout_p so small that the keep probability rounds to 1 in fp32 means none; diffusers passes 1e-30.
 _NO_DROPOUT = 2.0 ** -25
 
@@ -25,67 +24,6 @@ def check_dropout(p, softcap=0.0):
     if softcap > 0.0:
         raise RuntimeError("Softcapping does not support dropout for now")
     raise later.dropout(p)
-
-
-def output_like(q, v):
-    """An uninitialised output: q's shape with v's head dim, and q's order of dimensions."""
-    if q.shape[-1] == v.shape[-1]:
-        return torch.empty_like(q)
-    return q.new_empty((*q.shape[:-1], v.shape[-1]))
-
-
-def contiguous_rows(t):
-    return t if t.stride(-1) == 1 else t.contiguous()
-
-
-def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-          lse_empty=_INF, num_splits=0):
-    """(out, lse or None); q (b, sq, h, d), k and v (b, sk, hk, d), as flash_attn_func has them."""
-    if q.stride(-1) != 1:
-        q = q.contiguous()
-    if k.stride(-1) != 1:
-        k = k.contiguous()
-    if v.stride(-1) != 1:
-        v = v.contiguous()
-    if q.shape[0] == 0:
-        raise RuntimeError("batch size must be positive")
-    if window_left >= 0 or window_right >= 0:
-        seqlen_k = k.shape[1]
-        if window_left >= seqlen_k:
-            window_left = -1
-        if window_right >= seqlen_k:
-            window_right = -1
-    if out is None:
-        out = output_like(q, v)
-    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32) if want_lse else None
-    forward(q, k, v, out, lse, softmax_scale, causal, window_left, window_right, softcap if softcap > 0.0 else 0.0,
-            alibi_slopes, lse_empty=lse_empty, num_splits=num_splits)
-    return out, lse
-
-
-def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
-           zero_tensors, causal, window_left, window_right, softcap, want_lse, seqused_q=None, lse_empty=_INF,
-           num_splits=0):
-    """(out, lse or None); q (total_q, h, d), k and v (total_k, hk, d), as flash_attn_varlen_func has them.
-
-    Rows of q that belong to no sequence get 0, and +inf (-inf with zero_tensors) as their LSE."""
-    q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
-    if cu_seqlens_q.numel() < 2:
-        raise RuntimeError("batch size must be positive")
-    if window_left >= max_seqlen_k:
-        window_left = -1
-    if window_right >= max_seqlen_k:
-        window_right = -1
-    if out is None:
-        out = output_like(q, v)
-    out.zero_()
-    lse = None
-    if want_lse:
-        lse = q.new_full((q.shape[1], q.shape[0]), -_INF if zero_tensors else lse_empty, dtype=torch.float32)
-    forward(q, k, v, out, lse, softmax_scale, causal, window_left, window_right, softcap if softcap > 0.0 else 0.0,
-            alibi_slopes, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, lse_empty,
-            num_splits)
-    return out, lse
 
 
 def _check_positional(q, k, v, generator, dropout_p, softcap, return_softmax):
