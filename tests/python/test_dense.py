@@ -199,6 +199,28 @@ def test_threads(device):
         assert max(pool.map(work, range(16))) < 2e-3
 
 
+def test_a_call_within_a_call_has_memory_of_its_own(device, monkeypatch):
+    """As a finaliser or a signal handler may make one, between the arguments and the kernel."""
+    from flashplus import library
+
+    lib, addresses = library.get(), []
+    real = lib.forward
+
+    def interrupted(context, address, stream):
+        addresses.append(address)
+        if len(addresses) == 1:
+            inner = flash_attn_func(k, k, k)
+            check(inner, k, k, k)
+        return real(context, address, stream)
+
+    q = random(1, 30, 2, 64, device=device)
+    k = random(1, 50, 2, 64, device=device)
+    flash_attn_func(q, q, q)
+    monkeypatch.setattr(lib, "forward", interrupted)
+    check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)
+    assert len(set(addresses)) == 2
+
+
 def test_after_fork(device):
     """Data loaders fork; the CPU's workers are started again in the child."""
     if device == "cuda":

@@ -31,10 +31,11 @@ def used(call):
 
 
 def tiny(name, attention, device, dtype, **changes):
-    """A small model with random weights, the same for every attention implementation."""
+    """A small model with random weights, the same for every attention implementation, and large enough that the
+    attention is not uniform."""
     config = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1,
-              "eos_token_id": None, "head_dim": 16, **changes}
+              "eos_token_id": None, "head_dim": 16, "initializer_range": 0.2, **changes}
     config = getattr(transformers, name + "Config")(**config)
     torch.manual_seed(7)
     model = getattr(transformers, name + "ForCausalLM")._from_config(config, attn_implementation=attention, dtype=dtype)
