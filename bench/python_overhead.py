@@ -8,9 +8,11 @@ On the CPU a call returns when it is done, so both sides hold the kernel, and th
 On CUDA it is host time: calls are enqueued, and the device is waited for outside the timed part."""
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import flashplus.startup  # noqa: F401
@@ -56,12 +58,26 @@ def import_ms(rounds=11):
     return tuple(statistics.median(column) for column in zip(*rows))
 
 
+def first_call_ms(device, cache, rounds):
+    """From before `import flash_attn` to the end of the first call, in a new process where torch has started."""
+    code = ("import time, torch; q = torch.ones(1, 128, 4, 64).half().to(DEVICE); wait = torch.cuda.synchronize if q.is_cuda "
+            "else (lambda: 0); (q @ q.mT).sum(); wait(); a = time.perf_counter(); import flashplus.startup, flash_attn; "
+            "flash_attn.flash_attn_func(q, q, q); wait(); print((time.perf_counter() - a) * 1000)").replace("DEVICE", repr(device))
+    run = lambda: float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                                       env={**os.environ, "FLASHPLUS_CACHE_DIR": cache}).stdout)
+    return statistics.median(run() for _ in range(rounds))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     device = parser.parse_args().device
     torch_ms, ours_ms = import_ms()
     print(f"import torch {torch_ms:.0f} ms, then import flash_attn {ours_ms:.1f} ms")
+    with tempfile.TemporaryDirectory() as cache:
+        cold = first_call_ms(device, cache, 1)
+        print(f"first call in a process, import included: {cold:.0f} ms with nothing in the cache, "
+              f"{first_call_ms(device, cache, 7):.1f} ms from the cache")
     with torch.no_grad():
         for shape, count in (((1, 1, 1, 64), 5000), ((1, 128, 4, 64), 500), ((1, 1024, 1, 64), 60)):
             face, direct = compare(shape, device, count)

