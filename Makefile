@@ -16,7 +16,6 @@ help:
 	@echo "make build   configure and build into $(BUILD) (PRESET=dev|release|asan|tsan)"
 	@echo "make demo    build, then run the main job twice: cold, then from the cache"
 	@echo "make test    build and run every test, then the unit tests under sanitizers and the fuzz targets"
-	@echo "make test    build and run every test"
 	@echo "make wheel   pack the Python wheel from $(BUILD) into build/"
 	@echo "make clean   remove build/"
 
@@ -36,9 +35,9 @@ demo: build
 	@$(DEMO)
 
 test: build
-	@scripts/setup.sh --nvjitlink
-	@scripts/python_env.py --install newest oldest >/dev/null || echo "make: no PyTorch to test with; the Python tests are skipped"
-	FLASHPLUS_NVJITLINK="$$(scripts/nvjitlink.sh)" \
+	@scripts/setup.sh --assemblers
+	@[ $(PRESET) != release ] || scripts/python_env.py --install newest oldest >/dev/null || echo "make: no PyTorch to test with; the Python tests are skipped"
+	FLASHPLUS_NVJITLINK="$$(scripts/nvjitlink.sh)" FLASHPLUS_PTXAS="$$(scripts/ptxas.sh)" \
 	  ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
 ifeq ($(PRESET),release)
 	@$(MAKE) --no-print-directory test PRESET=asan

@@ -1,4 +1,4 @@
-# `cmake --install`: the command, both libraries (side by side, where libflashplus.so looks for the compiler), the public
+# `cmake --install`: the command, the libraries (side by side, where libflashplus.so looks for the others), the public
 # headers, a CMake package and a pkg-config file. Nothing installed holds an absolute path, so the prefix may be moved.
 include(CMakePackageConfigHelpers)
 
@@ -7,6 +7,9 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/runtime/include/flashplus DESTINATION ${CM
         COMPONENT development)
 if(TARGET flashplus-compiler)
   install(TARGETS flashplus-compiler LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT compiler)
+endif()
+if(TARGET flashplus-emulator)
+  install(TARGETS flashplus-emulator LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
 endif()
 if(TARGET flashplus-cli)
   install(TARGETS flashplus-cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Installs what packages.txt names and this machine lacks. Exit 2, with the one command to run, when it may not.
-# With --nvjitlink also makes sure that libnvJitLink is there (scripts/nvjitlink.sh), which the tests assemble with.
+# With --assemblers also makes sure that libnvJitLink and ptxas are there (scripts/nvjitlink.sh, scripts/ptxas.sh), which
+# the tests assemble with.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-if [ "${1:-}" = --nvjitlink ]; then
+if [ "${1:-}" = --assemblers ]; then
   scripts/nvjitlink.sh --install >/dev/null
+  scripts/ptxas.sh --install >/dev/null
 fi

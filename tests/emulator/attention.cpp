@@ -114,7 +114,7 @@ Compiled compile(const Shape &shape) {
       out.error = artifact.status().message();
       return out;
     }
-    out.ptx.emplace_back(artifact->code.begin(), artifact->code.end());
+    out.ptx.emplace_back(artifact->artifact.code.begin(), artifact->artifact.code.end());
   }
   return out;
 }

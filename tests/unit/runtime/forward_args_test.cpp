@@ -174,7 +174,7 @@ TEST_CASE("dtypes") {
 }
 
 TEST_CASE("devices") {
-  refused("q is on DLPack device type 8; it must be kDLCPU (1) or kDLCUDA (2)",
+  refused("q is on DLPack device type 8; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator",
           [](Problem &p) { p.q.tensor.device.device_type = kDLMetal; });
   refused("v is on device type 2 number 1; it must be on the device of q (type 1 number 0)",
           [](Problem &p) { p.v.tensor.device = {kDLCUDA, 1}; });
