@@ -3,10 +3,10 @@ set(binaries flashplus/lib)
 add_custom_target(wheel)
 if(FLASHPLUS_PREBUILT)
   install(PROGRAMS ${FLASHPLUS_PREBUILT}/libflashplus.so ${FLASHPLUS_PREBUILT}/libflashplus-compiler.so
-          ${FLASHPLUS_PREBUILT}/flashplus DESTINATION ${binaries})
+          ${FLASHPLUS_PREBUILT}/libflashplus-emulator.so ${FLASHPLUS_PREBUILT}/flashplus DESTINATION ${binaries})
 else()
-  add_dependencies(wheel flashplus flashplus-compiler flashplus-cli)
-  install(TARGETS flashplus flashplus-compiler LIBRARY DESTINATION ${binaries})
+  add_dependencies(wheel flashplus flashplus-compiler flashplus-emulator flashplus-cli)
+  install(TARGETS flashplus flashplus-compiler flashplus-emulator LIBRARY DESTINATION ${binaries})
   install(TARGETS flashplus-cli RUNTIME DESTINATION ${binaries})
 endif()
 # Read at interpreter start, so that `flash_attn` is found (docs/rationale/python-face.md).
