@@ -38,7 +38,7 @@ def wheel(tmp_path_factory):
         return pathlib.Path(given)
     library = os.environ.get("FLASHPLUS_LIBRARY")
     folder = library and pathlib.Path(library).parent
-    if not folder or not all((folder / name).exists() for name in ("libflashplus-compiler.so", "flashplus")):
+    if not folder or not all((folder / name).exists() for name in ("libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus")):
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("no built libraries to pack: set FLASHPLUS_LIBRARY or FLASHPLUS_TEST_WHEEL")
     out = tmp_path_factory.mktemp("wheel")
@@ -137,7 +137,7 @@ def test_the_wheel(wheel):
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops - {n for n in tops if n.endswith(".dist-info")} == {"flashplus", "flash_attn_plus.pth"}
-    for name in ("libflashplus.so", "libflashplus-compiler.so", "flashplus"):
+    for name in ("libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
     assert any(name.endswith("LICENSE") and ".dist-info/" in name for name in names)
