@@ -30,10 +30,10 @@ std::string module(const std::string &body, const std::string &declarations) {
   return ".version 8.0\n.target sm_80\n.address_size 64\n" + declarations +
          "\n.visible .entry test(.param .u64 input, .param .u64 output)\n{\n"
          "\t.reg .pred %p<32>;\n\t.reg .b16 %rs<64>;\n\t.reg .b32 %r<64>;\n\t.reg .b64 %rd<64>;\n"
-         "\t.reg .b32 %tid, %cta, %n;\n\t.reg .b64 %in, %out;\n"
+         "\t.reg .b32 %gid, %cta, %n;\n\t.reg .b64 %in, %out;\n"
          "\tld.param.u64 %in, [input];\n\tld.param.u64 %out, [output];\n"
-         "\tmov.u32 %tid, %tid.x;\n\tmov.u32 %cta, %ctaid.x;\n\tmov.u32 %n, %ntid.x;\n"
-         "\tmad.lo.s32 %tid, %cta, %n, %tid;\n" +
+         "\tmov.u32 %gid, %tid.x;\n\tmov.u32 %cta, %ctaid.x;\n\tmov.u32 %n, %ntid.x;\n"
+         "\tmad.lo.s32 %gid, %cta, %n, %gid;\n" +
          body + "\n\tret;\n}\n";
 }
 
@@ -42,7 +42,7 @@ Case elementwise(const Elementwise &e) {
   auto reg = [](int bits, size_t i) {
     return (bits == 64 ? "%rd" : bits == 16 ? "%rs" : "%r") + std::to_string(40 + i);
   };
-  std::string body = "\tcvt.u64.u32 %rd0, %tid;\n";
+  std::string body = "\tcvt.u64.u32 %rd0, %gid;\n";
   uint64_t offset = 0;
   for (size_t a = 0; a < e.arguments.size(); ++a) {
     const int bytes = e.argument_bits[a] / 8;
@@ -75,7 +75,7 @@ Case elementwise(const Elementwise &e) {
     }
   if (padded != count) // threads past the end must be told to do nothing
     c.ptx.insert(c.ptx.find("\tcvt.u64.u32 %rd0"),
-                 "\tsetp.ge.u32 %p31, %tid, " + std::to_string(count) + ";\n\t@%p31 ret;\n");
+                 "\tsetp.ge.u32 %p31, %gid, " + std::to_string(count) + ";\n\t@%p31 ret;\n");
   c.output_bytes = count * result_bytes;
   c.tolerance = e.tolerance;
   c.expect = [e, count, result_bytes](std::span<const uint8_t>, std::span<uint8_t> out) {

@@ -71,15 +71,15 @@ void addWgmmaCase(std::vector<Case> &cases, Wgmma w) {
   regs += "}";
   body = ".reg .b32 %d<" + text(registers) + ">;\nmov.u32 %r1, dynamic;\n";
   body +=
-      "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; shl.b32 %r2, %tid, 2; add.u32 %r2, %r2, %r1;\n";
+      "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; shl.b32 %r2, %gid, 2; add.u32 %r2, %r2, %r1;\n";
   for (uint32_t at = 0; at < image; at += 512)
     body += "ld.global.b32 %r3, [%rd2+" + text(at) + "]; st.shared.b32 [%r2+" + text(at) + "], %r3;\n";
   body += "fence.proxy.async.shared::cta; bar.sync 0;\n";
   if (w.register_a)
-    body += "mul.wide.u32 %rd3, %tid, 16; add.s64 %rd3, %rd3, %in; ld.global.v4.b32 {%r10, %r11, %r12, "
+    body += "mul.wide.u32 %rd3, %gid, 16; add.s64 %rd3, %rd3, %in; ld.global.v4.b32 {%r10, %r11, %r12, "
             "%r13}, [%rd3+" +
             text(fragments_at) + "];\n";
-  body += "mul.wide.u32 %rd4, %tid, " + text(registers * 4) +
+  body += "mul.wide.u32 %rd4, %gid, " + text(registers * 4) +
           "; add.s64 %rd5, %rd4, %in; add.s64 %rd6, %rd4, %out;\n";
   for (int i = 0; i < registers; ++i)
     body += "ld.global.b32 %d" + text(i) + ", [%rd5+" + text(int64_t(c_at) + i * 4) + "];\n";
@@ -171,7 +171,7 @@ void addScalar(std::vector<Case> &cases, std::string name, const std::string &bo
                std::function<uint32_t(uint32_t)> f) {
   Case c;
   c.name = std::move(name);
-  c.ptx = module(body + "\ncvt.u64.u32 %rd0, %tid; shl.b64 %rd0, %rd0, 2; add.s64 %rd0, %rd0, %out; "
+  c.ptx = module(body + "\ncvt.u64.u32 %rd0, %gid; shl.b64 %rd0, %rd0, 2; add.s64 %rd0, %rd0, %out; "
                         "st.global.b32 [%rd0], %r0;",
                  ".shared .align 128 .b8 buffer[1024];");
   c.ptx.replace(c.ptx.find(".target sm_80"), 13, ".target sm_90");
@@ -216,10 +216,10 @@ void addHopperCases(std::vector<Case> &cases) {
   // Warp 0 hands a value over in each of four phases; warp 1 gives the slot back.
   addScalar(
       cases, "mbarrier.ring",
-      "mov.u32 %r1, buffer; mov.u32 %r0, 0; setp.eq.u32 %p1, %tid, 0; @%p1 mbarrier.init.shared::cta.b64 "
+      "mov.u32 %r1, buffer; mov.u32 %r0, 0; setp.eq.u32 %p1, %gid, 0; @%p1 mbarrier.init.shared::cta.b64 "
       "[%r1], 32; @%p1 mbarrier.init.shared::cta.b64 [%r1+8], 1; bar.sync 0;"
-      "and.b32 %r2, %tid, 31; shl.b32 %r3, %r2, 2; add.u32 %r3, %r3, %r1; mov.u32 %r4, 0; setp.ge.u32 %p2, "
-      "%tid, 32; @%p2 bra CONSUMER;"
+      "and.b32 %r2, %gid, 31; shl.b32 %r3, %r2, 2; add.u32 %r3, %r3, %r1; mov.u32 %r4, 0; setp.ge.u32 %p2, "
+      "%gid, 32; @%p2 bra CONSUMER;"
       "PRODUCER: and.b32 %r5, %r4, 1; xor.b32 %r5, %r5, 1; W1: mbarrier.try_wait.parity.shared::cta.b64 %p3, "
       "[%r1+8], %r5; @!%p3 bra W1;"
       "mad.lo.u32 %r6, %r2, 3, %r4; st.shared.b32 [%r3+64], %r6; mbarrier.arrive.shared::cta.b64 %rd1, "

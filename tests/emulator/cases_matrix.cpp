@@ -34,7 +34,7 @@ void addMma(std::vector<Case> &cases, bool bf, int k, bool integers, uint64_t se
   Case c;
   c.name = "mma.m16n8k" + std::to_string(k) + "." + type + (integers ? ".exact" : ".random");
   std::string body =
-      "shr.u32 %r30, %tid, 2; and.b32 %r31, %tid, 3; shl.b32 %r31, %r31, 1;\n"; // group, 2 * (lane % 4)
+      "shr.u32 %r30, %gid, 2; and.b32 %r31, %gid, 3; shl.b32 %r31, %r31, 1;\n"; // group, 2 * (lane % 4)
   auto half = [&](const std::string &to, const std::string &matrix_offset, const std::string &row,
                   const std::string &column, int pitch) {
     body += "mad.lo.u32 %r32, " + row + ", " + std::to_string(pitch) + ", " + column +
@@ -119,9 +119,9 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
   Case c;
   c.name = (store ? "stmatrix." : "ldmatrix.") + suffix;
   // Row of lane l: (5 l + 3) % 32, a permutation; each row is 16 bytes at a pitch of 16.
-  std::string body = "mad.lo.u32 %r20, %tid, 5, 3; and.b32 %r20, %r20, 31; shl.b32 %r20, %r20, 4; mov.u32 "
+  std::string body = "mad.lo.u32 %r20, %gid, 5, 3; and.b32 %r20, %r20, 31; shl.b32 %r20, %r20, 4; mov.u32 "
                      "%r21, buffer; add.u32 %r20, %r20, %r21;"
-                     "shl.b32 %r22, %tid, 4; add.u32 %r23, %r22, %r21;";
+                     "shl.b32 %r22, %gid, 4; add.u32 %r23, %r22, %r21;";
   std::string regs = "{";
   for (int i = 0; i < n; ++i)
     regs += (i ? ", %r" : "%r") + std::to_string(i);
@@ -131,12 +131,12 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
     // word w of row tid: 2 * (8 tid + 2 w) ... as two halves
     for (int w = 0; w < 4; ++w)
       body +=
-          "mad.lo.u32 %r10, %tid, 8, " + std::to_string(2 * w) +
+          "mad.lo.u32 %r10, %gid, 8, " + std::to_string(2 * w) +
           "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r10, %r10, %r11; st.shared.b32 [%r23+" +
           std::to_string(4 * w) + "], %r10;";
     body += "bar.warp.sync -1; ldmatrix" + kind + regs + ", [%r20];";
     for (int i = 0; i < n; ++i)
-      body += "mad.lo.u32 %r12, %tid, " + std::to_string(n) + ", " + std::to_string(i) +
+      body += "mad.lo.u32 %r12, %gid, " + std::to_string(n) + ", " + std::to_string(i) +
               "; mul.wide.u32 %rd1, %r12, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r" +
               std::to_string(i) + ";";
     c.output_bytes = size_t(n) * 128;
@@ -145,13 +145,13 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
     for (int w = 0; w < 4; ++w)
       body += "st.shared.b32 [%r23+" + std::to_string(4 * w) + "], -1;";
     for (int i = 0; i < n; ++i)
-      body += "mad.lo.u32 %r10, %tid, " + std::to_string(2 * n) + ", " + std::to_string(2 * i) +
+      body += "mad.lo.u32 %r10, %gid, " + std::to_string(2 * n) + ", " + std::to_string(2 * i) +
               "; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r" + std::to_string(i) +
               ", %r10, %r11;";
     body += "bar.warp.sync -1; stmatrix" + kind + "[%r20], " + regs + "; bar.warp.sync -1;";
     for (int w = 0; w < 4; ++w)
       body += "ld.shared.b32 %r10, [%r23+" + std::to_string(4 * w) +
-              "]; mul.wide.u32 %rd1, %tid, 16; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1+" +
+              "]; mul.wide.u32 %rd1, %gid, 16; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1+" +
               std::to_string(4 * w) + "], %r10;";
     c.output_bytes = 512;
   }

@@ -44,7 +44,7 @@ void addMemoryCases(std::vector<Case> &cases) {
                                        : "%r") +
               std::to_string(20 + i);
     regs += vector > 1 ? "}" : "";
-    const std::string at = "mul.wide.u32 %rd1, %tid, " + std::to_string(bytes) +
+    const std::string at = "mul.wide.u32 %rd1, %gid, " + std::to_string(bytes) +
                            "; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out;";
     cases.push_back(make("global" + v + type,
                          at + "ld.global" + v + type + " " + regs + ", [%rd2]; st.global" + v + type +
@@ -61,7 +61,7 @@ void addMemoryCases(std::vector<Case> &cases) {
   }
   // Narrow loads extend by their type.
   cases.push_back(make("ld.extend",
-                       "cvt.u64.u32 %rd1, %tid; add.s64 %rd2, %rd1, %in; mul.wide.u32 %rd3, %tid, 8; add.s64 "
+                       "cvt.u64.u32 %rd1, %gid; add.s64 %rd2, %rd1, %in; mul.wide.u32 %rd3, %gid, 8; add.s64 "
                        "%rd3, %rd3, %out; ld.global.s8 %r1, [%rd2]; ld.global.u8 %r2, [%rd2]; st.global.b32 "
                        "[%rd3], %r1; st.global.b32 [%rd3+4], %r2;",
                        32, 256));
@@ -76,21 +76,21 @@ void addMemoryCases(std::vector<Case> &cases) {
   // Generic addresses reach shared memory.
   cases.push_back(
       make("generic",
-           "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
+           "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
            "buffer; cvta.shared.u64 %rd4, %rd4; add.s64 %rd4, %rd4, %rd1; ld.b32 %r1, [%rd2]; st.b32 [%rd4], "
            "%r1; cvta.to.shared.u64 %rd5, %rd4; ld.shared.b32 %r2, [%rd5]; st.b32 [%rd3], %r2;",
            128, 128, kShared));
   copyOf(cases.back());
   cases.push_back(
       make("local",
-           "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; ld.global.b32 "
+           "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; ld.global.b32 "
            "%r1, [%rd2]; { .local .align 8 .b8 frame[16]; mov.u64 %rd4, frame; st.local.b32 [%rd4+8], %r1; "
            "ld.local.b32 %r2, [frame+8]; } st.global.b32 [%rd3], %r2;",
            128, 128));
   copyOf(cases.back());
   cases.push_back(make("const",
-                       "and.b32 %r1, %tid, 3; mul.wide.u32 %rd1, %r1, 4; mov.u64 %rd2, table; add.s64 %rd2, "
-                       "%rd2, %rd1; ld.const.b32 %r2, [%rd2]; mul.wide.u32 %rd1, %tid, 4; add.s64 %rd3, "
+                       "and.b32 %r1, %gid, 3; mul.wide.u32 %rd1, %r1, 4; mov.u64 %rd2, table; add.s64 %rd2, "
+                       "%rd2, %rd1; ld.const.b32 %r2, [%rd2]; mul.wide.u32 %rd1, %gid, 4; add.s64 %rd3, "
                        "%rd1, %out; st.global.b32 [%rd3], %r2;",
                        16, 128, ".const .align 4 .u32 table[4] = {10, 20, 0x30, 40};"));
   cases.back().expect = [](std::span<const uint8_t>, std::span<uint8_t> out) {
@@ -112,11 +112,11 @@ void addMemoryCases(std::vector<Case> &cases) {
         {"or.b32", 0, [](uint32_t x, uint32_t v) { return x | v; }},
         {"xor.b32", 1, [](uint32_t x, uint32_t v) { return x ^ v; }}}) {
     cases.push_back(make(std::string("atom.") + a.op,
-                         "mov.u32 %r9, buffer; setp.eq.u32 %p1, %tid, 0; @%p1 st.shared.b32 [%r9], " +
+                         "mov.u32 %r9, buffer; setp.eq.u32 %p1, %gid, 0; @%p1 st.shared.b32 [%r9], " +
                              std::to_string(a.start) +
-                             "; bar.warp.sync -1; mad.lo.u32 %r1, %tid, 3, 7; atom.shared." + a.op +
+                             "; bar.warp.sync -1; mad.lo.u32 %r1, %gid, 3, 7; atom.shared." + a.op +
                              " %r2, [%r9], %r1; bar.warp.sync -1; ld.shared.b32 %r3, [%r9]; mul.wide.u32 "
-                             "%rd1, %tid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r3;",
+                             "%rd1, %gid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r3;",
                          16, 128, kShared));
     cases.back().expect = [a](std::span<const uint8_t>, std::span<uint8_t> out) {
       uint32_t x = a.start;
@@ -128,8 +128,8 @@ void addMemoryCases(std::vector<Case> &cases) {
   }
   cases.push_back(
       make("atom.cas_exch_inc",
-           "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %tid; "
-           "atom.global.cas.b32 %r1, [%rd1], %tid, 77; atom.global.inc.u32 %r2, [%rd1], 77; "
+           "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %gid; "
+           "atom.global.cas.b32 %r1, [%rd1], %gid, 77; atom.global.inc.u32 %r2, [%rd1], 77; "
            "atom.global.exch.b32 %r3, [%rd1], %r1; add.u32 %r4, %r2, %r3; red.global.add.u32 [%rd1], %r4;",
            16, 128));
   cases.back().expect = [](std::span<const uint8_t>, std::span<uint8_t> out) {
@@ -140,7 +140,7 @@ void addMemoryCases(std::vector<Case> &cases) {
   };
   cases.push_back(
       make("red.add.f32_u64",
-           "mul.wide.u32 %rd1, %tid, 16; add.s64 %rd1, %rd1, %out; mov.b64 %rd5, 0xffffffff; st.global.b32 "
+           "mul.wide.u32 %rd1, %gid, 16; add.s64 %rd1, %rd1, %out; mov.b64 %rd5, 0xffffffff; st.global.b32 "
            "[%rd1], 0f3F800000; st.global.b32 [%rd1+4], 0; st.global.b64 [%rd1+8], %rd5; red.global.add.f32 "
            "[%rd1], 0f3FC00000; mov.b64 %rd6, 3; red.global.add.u64 [%rd1+8], %rd6;",
            16, 512));
@@ -158,7 +158,7 @@ void addMemoryCases(std::vector<Case> &cases) {
   for (auto [kind, bytes] : {std::pair{"ca", 4}, {"ca", 8}, {"ca", 16}, {"cg", 16}}) {
     const std::string size = std::to_string(bytes);
     cases.push_back(make(std::string("cp.async.") + kind + "." + size,
-                         "mul.wide.u32 %rd1, %tid, " + size +
+                         "mul.wide.u32 %rd1, %gid, " + size +
                              "; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, buffer; "
                              "add.s64 %rd4, %rd4, %rd1; cp.async." +
                              kind + ".shared.global [%rd4], [%rd2], " + size +
@@ -179,8 +179,8 @@ void addMemoryCases(std::vector<Case> &cases) {
   }
   cases.push_back(
       make("cp.async.short",
-           "mul.wide.u32 %rd1, %tid, 16; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
-           "buffer; add.s64 %rd4, %rd4, %rd1; and.b32 %r5, %tid, 15; cp.async.cg.shared.global [%rd4], "
+           "mul.wide.u32 %rd1, %gid, 16; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
+           "buffer; add.s64 %rd4, %rd4, %rd1; and.b32 %r5, %gid, 15; cp.async.cg.shared.global [%rd4], "
            "[%rd2], 16, %r5; cp.async.wait_all; ld.shared.v4.b32 {%r1, %r2, %r3, %r4}, [%rd4]; "
            "st.global.v4.b32 [%rd3], {%r1, %r2, %r3, %r4};",
            512, 512, kShared));
@@ -192,7 +192,7 @@ void addMemoryCases(std::vector<Case> &cases) {
   // Two groups, waited for one after the other.
   cases.push_back(
       make("cp.async.groups",
-           "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
+           "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; mov.u64 %rd4, "
            "buffer; add.s64 %rd4, %rd4, %rd1; cp.async.ca.shared.global [%rd4], [%rd2], 4; "
            "cp.async.commit_group; cp.async.ca.shared.global [%rd4+128], [%rd2+128], 4; "
            "cp.async.commit_group; cp.async.wait_group 1; ld.shared.b32 %r1, [%rd4]; st.global.b32 [%rd3], "
@@ -201,10 +201,10 @@ void addMemoryCases(std::vector<Case> &cases) {
   copyOf(cases.back());
   // Dynamic shared memory starts behind the static.
   cases.push_back(make("dynamic_shared",
-                       "mul.wide.u32 %rd1, %tid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; "
+                       "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; add.s64 %rd3, %rd1, %out; "
                        "mov.u64 %rd4, dynamic; add.s64 %rd4, %rd4, %rd1; ld.global.b32 %r1, [%rd2]; "
                        "st.shared.b32 [%rd4], %r1; mov.u64 %rd5, buffer; add.s64 %rd5, %rd5, %rd1; "
-                       "st.shared.b32 [%rd5], %tid; ld.shared.b32 %r2, [%rd4]; st.global.b32 [%rd3], %r2;",
+                       "st.shared.b32 [%rd5], %gid; ld.shared.b32 %r2, [%rd4]; st.global.b32 [%rd3], %r2;",
                        128, 128,
                        ".extern .shared .align 128 .b8 dynamic[];\n.shared .align 128 .b8 buffer[4096];"));
   cases.back().dynamic_shared = 256;

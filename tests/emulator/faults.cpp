@@ -41,16 +41,16 @@ int lineOf(const std::string &text, const std::string &mark) {
 }
 
 constexpr const char *kAddresses =
-    "shl.b32 %r1, %tid, 2;\nmov.u32 %r2, buffer;\nadd.u32 %r1, %r1, %r2;\n"
-    "mul.wide.u32 %rd1, %tid, 4;\nadd.s64 %rd2, %rd1, %in;\nadd.s64 %rd3, %rd1, %out;\n";
+    "shl.b32 %r1, %gid, 2;\nmov.u32 %r2, buffer;\nadd.u32 %r1, %r1, %r2;\n"
+    "mul.wide.u32 %rd1, %gid, 4;\nadd.s64 %rd2, %rd1, %in;\nadd.s64 %rd3, %rd1, %out;\n";
 
 const Planted kPlanted[] = {
     {"global read past the end", FaultKind::OutOfBounds, "ld.global.b32 %r5, [%rd2+4]; //BUG",
      "ld.global.b32 %r5, [%rd2];", "0 bytes past the end of an allocation of 128", 0, 31},
-    {"global write before the start", FaultKind::OutOfBounds, "st.global.b32 [%rd3+-4], %tid; //BUG",
-     "st.global.b32 [%rd3], %tid;", "", 0, 0},
+    {"global write before the start", FaultKind::OutOfBounds, "st.global.b32 [%rd3+-4], %gid; //BUG",
+     "st.global.b32 [%rd3], %gid;", "", 0, 0},
     {"straddles the end", FaultKind::OutOfBounds,
-     "mul.wide.u32 %rd4, %tid, 4;\nadd.s64 %rd4, %rd4, %in;\nsub.s64 %rd4, %rd4, 4;\nand.b64 %rd5, %rd4, "
+     "mul.wide.u32 %rd4, %gid, 4;\nadd.s64 %rd4, %rd4, %in;\nsub.s64 %rd4, %rd4, 4;\nand.b64 %rd5, %rd4, "
      "-8;\nld.global.b64 %rd6, [%rd5+120]; //BUG",
      "ld.global.b64 %rd6, [%in+120];", "", 0},
     {"null pointer", FaultKind::OutOfBounds, "mov.b64 %rd4, 0;\nld.global.b32 %r5, [%rd4]; //BUG",
@@ -59,67 +59,67 @@ const Planted kPlanted[] = {
      "ld.global.b32 %r5, [%in+4];", "multiple of 4", 0, 0},
     {"vector misaligned", FaultKind::Misaligned, "ld.global.v4.b32 {%r5, %r6, %r7, %r8}, [%in+8]; //BUG",
      "ld.global.v4.b32 {%r5, %r6, %r7, %r8}, [%in+16];", "multiple of 16"},
-    {"shared out of bounds", FaultKind::OutOfBounds, "st.shared.b32 [%r1+1000], %tid; //BUG",
-     "st.shared.b32 [%r1+800], %tid;", "the CTA has 1024 bytes", 0, 6},
-    {"shared below", FaultKind::OutOfBounds, "mov.u32 %r5, 0;\nst.shared.b32 [%r5], %tid; //BUG",
-     "st.shared.b32 [%r1], %tid;"},
+    {"shared out of bounds", FaultKind::OutOfBounds, "st.shared.b32 [%r1+1000], %gid; //BUG",
+     "st.shared.b32 [%r1+800], %gid;", "the CTA has 1024 bytes", 0, 6},
+    {"shared below", FaultKind::OutOfBounds, "mov.u32 %r5, 0;\nst.shared.b32 [%r5], %gid; //BUG",
+     "st.shared.b32 [%r1], %gid;"},
     {"shared misaligned", FaultKind::Misaligned, "st.shared.b64 [%r2+4], %rd1; //BUG",
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 st.shared.b64 [%r2+8], %rd1;"},
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 st.shared.b64 [%r2+8], %rd1;"},
     {"past the parameters", FaultKind::OutOfBounds, "ld.param.b64 %rd6, [output+8]; //BUG",
      "ld.param.b64 %rd6, [output];", "16 bytes of parameters"},
     {"unwritten global", FaultKind::UninitialisedMemory, "ld.global.b32 %r5, [%rd3]; //BUG",
-     "st.global.b32 [%rd3], %tid;\nld.global.b32 %r5, [%rd3];"},
+     "st.global.b32 [%rd3], %gid;\nld.global.b32 %r5, [%rd3];"},
     {"unwritten shared", FaultKind::UninitialisedMemory, "ld.shared.b32 %r5, [%r1+512]; //BUG",
-     "st.shared.b32 [%r1+512], %tid;\nld.shared.b32 %r5, [%r1+512];"},
+     "st.shared.b32 [%r1+512], %gid;\nld.shared.b32 %r5, [%r1+512];"},
     {"atomic on unwritten shared", FaultKind::UninitialisedMemory,
-     "atom.shared.add.u32 %r5, [%r2], %tid; //BUG",
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 st.shared.b32 [%r2], %tid;\nbar.warp.sync -1;\natom.shared.add.u32 "
-     "%r5, [%r2], %tid;"},
+     "atom.shared.add.u32 %r5, [%r2], %gid; //BUG",
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 st.shared.b32 [%r2], %gid;\nbar.warp.sync -1;\natom.shared.add.u32 "
+     "%r5, [%r2], %gid;"},
     {"half written shared", FaultKind::UninitialisedMemory,
      "mov.b16 %rs1, 3;\nst.shared.b16 [%r1], %rs1;\nld.shared.b32 %r5, [%r1]; //BUG",
      "mov.b16 %rs1, 3;\nst.shared.b16 [%r1], %rs1;\nst.shared.b16 [%r1+2], %rs1;\nld.shared.b32 %r5, [%r1];"},
     {"unwritten local", FaultKind::UninitialisedMemory,
      "{ .local .align 4 .b8 frame[8];\nld.local.b32 %r5, [frame+4]; //BUG\n}",
-     "{ .local .align 4 .b8 frame[8];\nst.local.b32 [frame+4], %tid;\nld.local.b32 %r5, [frame+4];\n}"},
+     "{ .local .align 4 .b8 frame[8];\nst.local.b32 [frame+4], %gid;\nld.local.b32 %r5, [frame+4];\n}"},
     {"unwritten register", FaultKind::UninitialisedRegister, "add.u32 %r5, %r6, 1; //BUG",
      "mov.u32 %r6, 1;\nadd.u32 %r5, %r6, 1;", "%r6"},
     {"register written on one path", FaultKind::UninitialisedRegister,
-     "setp.lt.u32 %p1, %tid, 9;\n@%p1 mov.u32 %r6, 1;\nadd.u32 %r5, %r6, 1; //BUG",
-     "setp.lt.u32 %p1, %tid, 9;\n@%p1 mov.u32 %r6, 1;\n@!%p1 mov.u32 %r6, 2;\nadd.u32 %r5, %r6, 1;", "%r6", 0,
+     "setp.lt.u32 %p1, %gid, 9;\n@%p1 mov.u32 %r6, 1;\nadd.u32 %r5, %r6, 1; //BUG",
+     "setp.lt.u32 %p1, %gid, 9;\n@%p1 mov.u32 %r6, 1;\n@!%p1 mov.u32 %r6, 2;\nadd.u32 %r5, %r6, 1;", "%r6", 0,
      9},
-    {"unwritten predicate", FaultKind::UninitialisedRegister, "@%p5 add.u32 %r5, %tid, 1; //BUG",
-     "setp.eq.u32 %p5, %tid, 0;\n@%p5 add.u32 %r5, %tid, 1;", "%p5"},
+    {"unwritten predicate", FaultKind::UninitialisedRegister, "@%p5 add.u32 %r5, %gid, 1; //BUG",
+     "setp.eq.u32 %p5, %gid, 0;\n@%p5 add.u32 %r5, %gid, 1;", "%p5"},
     {"unwritten half", FaultKind::UninitialisedRegister,
      "mov.b16 %rs1, 1;\nmov.b32 %r5, {%rs1, %rs2};\nadd.u32 %r6, %r5, 1; //BUG",
      "mov.b16 %rs1, 1;\nmov.b32 %r5, {%rs1, %rs2};\nmov.b32 {%rs3, _}, %r5;\nadd.u16 %rs4, %rs3, 1;", "%r5"},
     {"read after write in another warp", FaultKind::Race,
-     "st.shared.b32 [%r1], %tid; //PARTY\nxor.b32 %r5, %r1, 128;\nsetp.ge.u32 %p1, %tid, 32;\n@%p1 "
+     "st.shared.b32 [%r1], %gid; //PARTY\nxor.b32 %r5, %r1, 128;\nsetp.ge.u32 %p1, %gid, 32;\n@%p1 "
      "ld.shared.b32 %r6, [%r5]; //BUG",
-     "st.shared.b32 [%r1], %tid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];",
+     "st.shared.b32 [%r1], %gid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];",
      "written by warp 0, lane 0", 1, 0, 64},
     {"read after write in another lane", FaultKind::Race,
-     "st.shared.b32 [%r1], %tid; //PARTY\nxor.b32 %r5, %r1, 4;\nld.shared.b32 %r6, [%r5]; //BUG",
-     "st.shared.b32 [%r1], %tid;\nbar.warp.sync -1;\nxor.b32 %r5, %r1, 4;\nld.shared.b32 %r6, [%r5];",
+     "st.shared.b32 [%r1], %gid; //PARTY\nxor.b32 %r5, %r1, 4;\nld.shared.b32 %r6, [%r5]; //BUG",
+     "st.shared.b32 [%r1], %gid;\nbar.warp.sync -1;\nxor.b32 %r5, %r1, 4;\nld.shared.b32 %r6, [%r5];",
      "written by warp 0, lane 1", 0, 0},
     {"write after read", FaultKind::Race,
-     "st.shared.b32 [%r1], %tid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5]; "
-     "//PARTY\nsetp.lt.u32 %p1, %tid, 32;\n@%p1 st.shared.b32 [%r1], %r6; //BUG",
-     "st.shared.b32 [%r1], %tid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];\nbar.sync "
+     "st.shared.b32 [%r1], %gid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5]; "
+     "//PARTY\nsetp.lt.u32 %p1, %gid, 32;\n@%p1 st.shared.b32 [%r1], %r6; //BUG",
+     "st.shared.b32 [%r1], %gid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];\nbar.sync "
      "0;\nst.shared.b32 [%r1], %r6;",
      "read by warp", -2, -2, 64},
-    {"write after write", FaultKind::Race, "st.shared.b32 [%r2], %tid; //PARTY",
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 st.shared.b32 [%r2], %tid;", "written by warp 0, lane 0", 0, 1},
+    {"write after write", FaultKind::Race, "st.shared.b32 [%r2], %gid; //PARTY",
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 st.shared.b32 [%r2], %gid;", "written by warp 0, lane 0", 0, 1},
     {"named barrier orders only its own", FaultKind::Race,
-     "setp.ge.u32 %p1, %tid, 64;\n@%p1 bra THIRD;\nst.shared.b32 [%r1], %tid; //PARTY\nbar.sync 1, "
+     "setp.ge.u32 %p1, %gid, 64;\n@%p1 bra THIRD;\nst.shared.b32 [%r1], %gid; //PARTY\nbar.sync 1, "
      "64;\nbra.uni END;\nTHIRD:\nld.shared.b32 %r5, [%r2]; //BUG\nEND:",
-     "setp.ge.u32 %p1, %tid, 64;\n@%p1 bra THIRD;\nst.shared.b32 [%r1], %tid;\nbar.sync 1, 96;\nbra.uni "
+     "setp.ge.u32 %p1, %gid, 64;\n@%p1 bra THIRD;\nst.shared.b32 [%r1], %gid;\nbar.sync 1, 96;\nbra.uni "
      "END;\nTHIRD:\nbar.sync 1, 96;\nld.shared.b32 %r5, [%r2];\nEND:",
      "written by warp 0, lane 0", 2, 0, 96},
     {"atomics race with stores", FaultKind::Race,
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 st.shared.b32 [%r2], %tid; //PARTY\natom.shared.exch.b32 %r5, [%r2], "
-     "%tid; //BUG",
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 st.shared.b32 [%r2], %tid;\nbar.warp.sync -1;\natom.shared.exch.b32 "
-     "%r5, [%r2], %tid;"},
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 st.shared.b32 [%r2], %gid; //PARTY\natom.shared.exch.b32 %r5, [%r2], "
+     "%gid; //BUG",
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 st.shared.b32 [%r2], %gid;\nbar.warp.sync -1;\natom.shared.exch.b32 "
+     "%r5, [%r2], %gid;"},
     {"cp.async read before the wait", FaultKind::AsyncPending,
      "cp.async.ca.shared.global [%r1], [%rd2], 4; //PARTY\ncp.async.commit_group;\nld.shared.b32 %r5, [%r1]; "
      "//BUG",
@@ -141,57 +141,57 @@ const Planted kPlanted[] = {
      "cp.async.ca.shared.global [%r1], [%rd2], 4;\ncp.async.wait_all;\ncp.async.ca.shared.global [%r1], "
      "[%rd2], 4;\ncp.async.wait_all;"},
     {"cp.async stored over", FaultKind::AsyncPending,
-     "cp.async.ca.shared.global [%r1], [%rd2], 4; //PARTY\nst.shared.b32 [%r1], %tid; //BUG",
-     "cp.async.ca.shared.global [%r1], [%rd2], 4;\ncp.async.wait_all;\nst.shared.b32 [%r1], %tid;"},
+     "cp.async.ca.shared.global [%r1], [%rd2], 4; //PARTY\nst.shared.b32 [%r1], %gid; //BUG",
+     "cp.async.ca.shared.global [%r1], [%rd2], 4;\ncp.async.wait_all;\nst.shared.b32 [%r1], %gid;"},
     {"cp.async waited for by another thread only", FaultKind::Race,
      "cp.async.ca.shared.global [%r1], [%rd2], 4; //PARTY\ncp.async.wait_all;\nxor.b32 %r5, %r1, "
      "4;\nld.shared.b32 %r6, [%r5]; //BUG",
      "cp.async.ca.shared.global [%r1], [%rd2], 4;\ncp.async.wait_all;\nbar.warp.sync -1;\nxor.b32 %r5, %r1, "
      "4;\nld.shared.b32 %r6, [%r5];"},
     {"cp.async over what is read", FaultKind::Race,
-     "st.shared.b32 [%r1], %tid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5]; "
-     "//PARTY\nsetp.lt.u32 %p1, %tid, 32;\n@%p1 cp.async.ca.shared.global [%r1], [%in], 4; //BUG",
-     "st.shared.b32 [%r1], %tid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];\nbar.sync "
+     "st.shared.b32 [%r1], %gid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5]; "
+     "//PARTY\nsetp.lt.u32 %p1, %gid, 32;\n@%p1 cp.async.ca.shared.global [%r1], [%in], 4; //BUG",
+     "st.shared.b32 [%r1], %gid;\nbar.sync 0;\nxor.b32 %r5, %r1, 128;\nld.shared.b32 %r6, [%r5];\nbar.sync "
      "0;\ncp.async.ca.shared.global [%r1], [%in], 4;\ncp.async.wait_all;",
      "read by warp", -2, -2, 64},
     {"cp.async past the end", FaultKind::OutOfBounds, "cp.async.ca.shared.global [%r1], [%rd2+4], 4; //BUG",
      "cp.async.ca.shared.global [%r1], [%rd2], 4;", "", 0, 31},
     {"cp.async misaligned", FaultKind::Misaligned, "cp.async.cg.shared.global [%r2], [%in+8], 16; //BUG",
-     "setp.eq.u32 %p1, %tid, 0;\n@%p1 cp.async.cg.shared.global [%r2], [%in+16], 16;"},
+     "setp.eq.u32 %p1, %gid, 0;\n@%p1 cp.async.cg.shared.global [%r2], [%in+16], 16;"},
     {"barrier count", FaultKind::Barrier, "bar.sync 1, 48; //BUG", "bar.sync 1, 64;", "multiple of 32", -2,
      -2, 64},
     {"barrier id", FaultKind::Barrier, "bar.sync 16; //BUG", "bar.sync 15;", "0 to 15"},
     {"barrier with two counts", FaultKind::Barrier,
-     "setp.ge.u32 %p1, %tid, 32;\n@%p1 bra B;\nbar.sync 1, 96;\nbra.uni END;\nB:\nbar.sync 1, 64; "
+     "setp.ge.u32 %p1, %gid, 32;\n@%p1 bra B;\nbar.sync 1, 96;\nbra.uni END;\nB:\nbar.sync 1, 64; "
      "//BUG\nEND:",
-     "setp.ge.u32 %p1, %tid, 32;\n@%p1 bra B;\nbar.sync 1, 96;\nbra.uni END;\nB:\nbar.sync 1, 96;\nEND:",
+     "setp.ge.u32 %p1, %gid, 32;\n@%p1 bra B;\nbar.sync 1, 96;\nbra.uni END;\nB:\nbar.sync 1, 96;\nEND:",
      "begun for 96", 1, -2, 96},
     {"barrier twice", FaultKind::Barrier, "bar.arrive 1, 64;\nbar.arrive 1, 64; //BUG",
      "bar.arrive 1, 32;\nbar.arrive 1, 32;", "second time", 0, -2, 64},
     {"barrier nobody else comes to", FaultKind::Deadlock,
-     "setp.ge.u32 %p1, %tid, 32;\n@%p1 bra END;\nbar.sync 1, 64; //BUG\nEND:",
-     "setp.ge.u32 %p1, %tid, 32;\n@%p1 bra B;\nbar.sync 1, 64;\nbra.uni END;\nB:\nbar.arrive 1, 64;\nEND:",
+     "setp.ge.u32 %p1, %gid, 32;\n@%p1 bra END;\nbar.sync 1, 64; //BUG\nEND:",
+     "setp.ge.u32 %p1, %gid, 32;\n@%p1 bra B;\nbar.sync 1, 64;\nbra.uni END;\nB:\nbar.arrive 1, 64;\nEND:",
      "32 threads have arrived, it wants 64", 0, -2, 64},
-    {"divergent barrier", FaultKind::Divergence, "setp.lt.u32 %p1, %tid, 9;\n@%p1 bar.sync 0; //BUG",
+    {"divergent barrier", FaultKind::Divergence, "setp.lt.u32 %p1, %gid, 9;\n@%p1 bar.sync 0; //BUG",
      "bar.sync 0;", "", 0, 9},
     {"divergent ldmatrix", FaultKind::Divergence,
-     "shl.b32 %r5, %tid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], 1;\nst.shared.b32 [%r5+4], "
-     "1;\nst.shared.b32 [%r5+8], 1;\nst.shared.b32 [%r5+12], 1;\nbar.warp.sync -1;\nsetp.lt.u32 %p1, %tid, "
+     "shl.b32 %r5, %gid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], 1;\nst.shared.b32 [%r5+4], "
+     "1;\nst.shared.b32 [%r5+8], 1;\nst.shared.b32 [%r5+12], 1;\nbar.warp.sync -1;\nsetp.lt.u32 %p1, %gid, "
      "31;\n@%p1 ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r6}, [%r5]; //BUG",
-     "shl.b32 %r5, %tid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], 1;\nst.shared.b32 [%r5+4], "
+     "shl.b32 %r5, %gid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], 1;\nst.shared.b32 [%r5+4], "
      "1;\nst.shared.b32 [%r5+8], 1;\nst.shared.b32 [%r5+12], 1;\nbar.warp.sync "
      "-1;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r6}, [%r5];",
      "", 0, 31},
     {"divergent shuffle", FaultKind::Divergence,
-     "setp.lt.u32 %p1, %tid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %tid, 1, 31, -1; //BUG",
-     "setp.lt.u32 %p1, %tid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %tid, 1, 31, 0xffff;", "lane 16"},
+     "setp.lt.u32 %p1, %gid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %gid, 1, 31, -1; //BUG",
+     "setp.lt.u32 %p1, %gid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %gid, 1, 31, 0xffff;", "lane 16"},
     {"shuffle from outside", FaultKind::Divergence,
-     "setp.lt.u32 %p1, %tid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %tid, 16, 31, 0xffff; //BUG",
-     "setp.lt.u32 %p1, %tid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %tid, 8, 31, 0xffff;"},
+     "setp.lt.u32 %p1, %gid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %gid, 16, 31, 0xffff; //BUG",
+     "setp.lt.u32 %p1, %gid, 16;\n@%p1 shfl.sync.bfly.b32 %r5, %gid, 8, 31, 0xffff;"},
     {"divergent warp barrier", FaultKind::Divergence,
-     "setp.lt.u32 %p1, %tid, 9;\n@%p1 bra B;\nbar.warp.sync -1; //BUG\nB:", "bar.warp.sync -1;"},
-    {"division by zero", FaultKind::Trap, "mov.u32 %r5, 0;\ndiv.u32 %r6, %tid, %r5; //BUG",
-     "mov.u32 %r5, 2;\ndiv.u32 %r6, %tid, %r5;"},
+     "setp.lt.u32 %p1, %gid, 9;\n@%p1 bra B;\nbar.warp.sync -1; //BUG\nB:", "bar.warp.sync -1;"},
+    {"division by zero", FaultKind::Trap, "mov.u32 %r5, 0;\ndiv.u32 %r6, %gid, %r5; //BUG",
+     "mov.u32 %r5, 2;\ndiv.u32 %r6, %gid, %r5;"},
     {"trap", FaultKind::Trap, "trap; //BUG", ""},
 };
 
@@ -238,7 +238,7 @@ TEST_CASE("every planted bug is reported where it is, and its twin is clean") {
 TEST_CASE("a fault names the address and the block") {
   Case c = makeCase(
       kPlanted[0],
-      (std::string(kAddresses) + "setp.eq.u32 %p1, %cta, 2;\n@%p1 st.shared.b32 [%r2+2048], %tid;").c_str());
+      (std::string(kAddresses) + "setp.eq.u32 %p1, %cta, 2;\n@%p1 st.shared.b32 [%r2+2048], %gid;").c_str());
   c.blocks = 4;
   c.input.assign(4 * 128, 1);
   const Ran ran = run(c);
@@ -246,14 +246,14 @@ TEST_CASE("a fault names the address and the block") {
   CHECK(ran.fault->where.cta[0] == 2);
   CHECK(ran.fault->address == kSharedBase + 2048);
   CHECK(ran.fault->space == Space::Shared);
-  CHECK(ran.fault->instruction == "@%p1 st.shared.b32 [%r2+2048], %tid");
+  CHECK(ran.fault->instruction == "@%p1 st.shared.b32 [%r2+2048], %gid");
   CHECK(ran.error.find("CTA (2, 0, 0), warp 0, lane 0") != std::string::npos);
 }
 
 TEST_CASE("a kernel that never ends stops, with the state of every warp") {
   Case c =
       makeCase(kPlanted[0],
-               "setp.ge.u32 %p1, %tid, 32;\n@%p1 bra WAIT;\nLOOP:\nbra.uni LOOP;\nWAIT:\nbar.sync 2, 64;");
+               "setp.ge.u32 %p1, %gid, 32;\n@%p1 bra WAIT;\nLOOP:\nbra.uni LOOP;\nWAIT:\nbar.sync 2, 64;");
   c.threads = 64;
   Options options;
   options.step_limit = 200000;
@@ -308,23 +308,23 @@ TEST_CASE("bank conflicts are counted, not errors") {
     return extra;
   };
   uint64_t passes = 0;
-  CHECK(conflicts("st.shared.b32 [%r1], %tid;", passes) == 0);
+  CHECK(conflicts("st.shared.b32 [%r1], %gid;", passes) == 0);
   CHECK(passes == 1);
-  CHECK(conflicts("mul.lo.u32 %r5, %tid, 8;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], %tid;", passes) ==
+  CHECK(conflicts("mul.lo.u32 %r5, %gid, 8;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], %gid;", passes) ==
         1); // stride 2 words
-  CHECK(conflicts("mul.lo.u32 %r5, %tid, 32;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], %tid;", passes) ==
+  CHECK(conflicts("mul.lo.u32 %r5, %gid, 32;\nadd.u32 %r5, %r5, %r2;\nst.shared.b32 [%r5], %gid;", passes) ==
         7); // stride 8 words
-  CHECK(conflicts("st.shared.b32 [%r1], %tid;\nbar.warp.sync -1;\nld.shared.b32 %r5, [%r2];", passes) ==
+  CHECK(conflicts("st.shared.b32 [%r1], %gid;\nbar.warp.sync -1;\nld.shared.b32 %r5, [%r2];", passes) ==
         0); // one word for all
   CHECK(passes == 2);
   // 16 bytes a lane go in four phases of eight lanes; stride 16 bytes is free, 32 bytes doubles each.
   CHECK(
       conflicts(
-          "shl.b32 %r5, %tid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.v4.b32 [%r5], {%tid, %tid, %tid, %tid};",
+          "shl.b32 %r5, %gid, 4;\nadd.u32 %r5, %r5, %r2;\nst.shared.v4.b32 [%r5], {%gid, %gid, %gid, %gid};",
           passes) == 0);
   CHECK(passes == 4);
   CHECK(
       conflicts(
-          "shl.b32 %r5, %tid, 5;\nadd.u32 %r5, %r5, %r2;\nst.shared.v4.b32 [%r5], {%tid, %tid, %tid, %tid};",
+          "shl.b32 %r5, %gid, 5;\nadd.u32 %r5, %r5, %r2;\nst.shared.v4.b32 [%r5], {%gid, %gid, %gid, %gid};",
           passes) == 4);
 }

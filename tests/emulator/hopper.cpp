@@ -41,8 +41,8 @@ Case hopperCase(const std::string &ptx, size_t input, size_t output, uint32_t dy
 
 constexpr const char *kSetUp =
     "mov.u32 %r1, tile;\nmov.u32 %r2, bars;\nmov.b64 %rd1, map;\ncvta.param.u64 %rd1, %rd1;\n"
-    "mul.wide.u32 %rd2, %tid, 4;\nadd.s64 %rd3, %rd2, %out;\nadd.s64 %rd4, %rd2, %in;\n"
-    "shl.b32 %r3, %tid, 2;\nadd.u32 %r3, %r3, %r1;\nsetp.eq.u32 %p1, %tid, 0;\n";
+    "mul.wide.u32 %rd2, %gid, 4;\nadd.s64 %rd3, %rd2, %out;\nadd.s64 %rd4, %rd2, %in;\n"
+    "shl.b32 %r3, %gid, 2;\nadd.u32 %r3, %r3, %r1;\nsetp.eq.u32 %p1, %gid, 0;\n";
 
 } // namespace
 
@@ -88,7 +88,7 @@ TEST_CASE("a tensor copy brings the box, zeros outside the tensor, and the swizz
         "d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {" + coordinates +
         "}], [%r2];\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0;\n@!%p2 bra WAIT;\n";
     for (uint64_t at = 0; at < box_bytes; at += 512)
-      body += "add.u32 %r9, %tid, " + std::to_string(at / 4) + ";\nsetp.lt.u32 %p3, %r9, " +
+      body += "add.u32 %r9, %gid, " + std::to_string(at / 4) + ";\nsetp.lt.u32 %p3, %r9, " +
               std::to_string(box_bytes / 4) + ";\n@%p3 ld.shared.b32 %r10, [%r3+" + std::to_string(at) +
               "];\n@%p3 st.global.b32 [%rd3+" + std::to_string(at) + "], %r10;\n";
     const Case c = hopperCase(hopperModule(body), 256 + total, box_bytes, uint32_t(box_bytes));
@@ -191,7 +191,7 @@ const std::vector<Planted> &planted() {
        "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+8], 128;\n",
        "mbarrier.arrive.shared::cta.b64 _, [%r2+8];\n"},
       {"copies over what was stored, unfenced", FaultKind::Race,
-       kInit + "st.shared.b32 [%r3], %tid;\n$bar.sync 0;\n" + kCopy + kWait, "without a fence.proxy.async",
+       kInit + "st.shared.b32 [%r3], %gid;\n$bar.sync 0;\n" + kCopy + kWait, "without a fence.proxy.async",
        "", "fence.proxy.async.shared::cta;\n"},
       {"copies twice into one place", FaultKind::AsyncPending,
        kInit + kCopy + "$" +
@@ -246,14 +246,14 @@ const std::vector<Planted> &planted() {
        kProduct + "add.s64 %rd11, %rd11, $;\n" + kFence + wgmma() + kCommit + kWaitGroup,
        "a matrix lies outside", "512", "0"},
       {"wgmma by part of a warp", FaultKind::Divergence,
-       kProduct + kFence + "setp.lt.u32 %p4, %tid, $;\n@%p4 " + wgmma() + kCommit + kWaitGroup, "", "100",
+       kProduct + kFence + "setp.lt.u32 %p4, %gid, $;\n@%p4 " + wgmma() + kCommit + kWaitGroup, "", "100",
        "128"},
       {"setmaxnreg without bounds", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "no effect",
        "40", "40", nullptr},
       {"setmaxnreg the wrong way", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n",
        "a decrease to 64 registers from 40", "40;\nsetmaxnreg.dec.sync.aligned.u32 64", "64"},
       {"more registers than there are", FaultKind::Deadlock,
-       "setp.lt.u32 %p4, %tid, 32;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 $;\nS:\n",
+       "setp.lt.u32 %p4, %gid, 32;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 $;\nS:\n",
        "waits for registers", "240", "168", ".reqntid 384 .minnctapersm 1"},
   };
   return all;
@@ -300,7 +300,7 @@ TEST_CASE("every planted bug of Hopper's instructions is reported, and its twin 
       if (!ran.fault)
         continue;
       INFO(ran.fault->text());
-      CHECK(ran.fault->where.line > lineOf(bug.ptx, "setp.eq.u32 %p1, %tid, 0;"));
+      CHECK(ran.fault->where.line > lineOf(bug.ptx, "setp.eq.u32 %p1, %gid, 0;"));
       if (mode != AsyncMode::Late)
         continue; // once a copy has landed, or in another order of turns, the bug shows from another side
       CHECK(ran.fault->kind == p.kind);

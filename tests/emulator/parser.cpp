@@ -34,34 +34,34 @@ bool says(const std::string &error, const std::string &part) { return error.find
 
 TEST_CASE("unknown things in a body are errors at their place") {
   CHECK(body("frobnicate.b32 %r1, %r2;") == "1: instruction 'frobnicate' is not known");
-  CHECK(body("add.s32.fast %r1, %tid, 1;") == "8: add: modifier .fast is not known here");
-  CHECK(body("  add.fast.s32 %r1, %tid, 1;") == "6: add: modifier .fast is not known here");
+  CHECK(body("add.s32.fast %r1, %gid, 1;") == "8: add: modifier .fast is not known here");
+  CHECK(body("  add.fast.s32 %r1, %gid, 1;") == "6: add: modifier .fast is not known here");
   CHECK(body("mma.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%r1}, {%r1}, {%r1}, {%r1};") ==
         "17: mma: expected .m16n8k16, .m16n8k8, found .m16n8k32");
   CHECK(says(body("ld.global.b33 %r1, [%in];"), "modifier .b33 is not known here"));
   CHECK(says(body("ld.global %r1, [%in];"), "a type is missing"));
   CHECK(says(body("ld.texture.b32 %r1, [%in];"), ".texture is not known here"));
   CHECK(says(body("cp.async.cg.shared.global [%in], [%in], 8;"), "the size must be 4, 8 or 16, with .cg 16"));
-  CHECK(says(body("setp.hi.s32 %p1, %tid, 1;"), "setp.hi does not exist for .s32"));
-  CHECK(says(body("min.b32 %r1, %tid, 1;"), "min does not exist for .b32"));
-  CHECK(says(body("fma.f32 %r1, %tid, %tid, %tid;"), "a rounding (.rn, .rz, .rm, .rp) is missing"));
-  CHECK(says(body("cvt.f16.f32 %rs1, %tid;"), "a rounding (.rn, .rz, .rm, .rp) is missing"));
+  CHECK(says(body("setp.hi.s32 %p1, %gid, 1;"), "setp.hi does not exist for .s32"));
+  CHECK(says(body("min.b32 %r1, %gid, 1;"), "min does not exist for .b32"));
+  CHECK(says(body("fma.f32 %r1, %gid, %gid, %gid;"), "a rounding (.rn, .rz, .rm, .rp) is missing"));
+  CHECK(says(body("cvt.f16.f32 %rs1, %gid;"), "a rounding (.rn, .rz, .rm, .rp) is missing"));
   CHECK(says(body("shfl.sync.bfly.b64 %rd1, %rd2, 1, 31, -1;"), "expected .b32"));
   CHECK(says(body("call foo;"), "instruction 'call' is not known"));
 }
 
 TEST_CASE("operands are checked") {
-  CHECK(says(body("add.s32 %r1, %tid;"), "2 operands, expected 3"));
-  CHECK(body("add.s32 %rd1, %tid, 1;") == "9: add: register %rd1 is .b64, the instruction writes .s32");
+  CHECK(says(body("add.s32 %r1, %gid;"), "2 operands, expected 3"));
+  CHECK(body("add.s32 %rd1, %gid, 1;") == "9: add: register %rd1 is .b64, the instruction writes .s32");
   CHECK(body("add.s32 %r1, %rs1, 1;") == "14: add: register %rs1 is .b16, the instruction reads .s32");
   CHECK(body("add.s32 %r1, %nosuch, 1;") == "14: '%nosuch' is not declared");
-  CHECK(body("add.s32 %r64, %tid, 1;") == "9: register %r64 is past the 64 that are declared");
-  CHECK(says(body("add.s32 5, %tid, 1;"), "a destination must be a register"));
-  CHECK(says(body("add.s32 %r1, %tid, 0x100000000;"), "does not fit .s32"));
-  CHECK(says(body("add.f32 %r1, %tid, 1;"), "an integer where a .f32 is expected"));
+  CHECK(body("add.s32 %r64, %gid, 1;") == "9: register %r64 is past the 64 that are declared");
+  CHECK(says(body("add.s32 5, %gid, 1;"), "a destination must be a register"));
+  CHECK(says(body("add.s32 %r1, %gid, 0x100000000;"), "does not fit .s32"));
+  CHECK(says(body("add.f32 %r1, %gid, 1;"), "an integer where a .f32 is expected"));
   CHECK(says(body("add.s32 %r1, %p1, 1;"), "register %p1 is .pred"));
-  CHECK(says(body("@%r1 add.s32 %r1, %tid, 1;"), "is no predicate"));
-  CHECK(says(body("selp.b32 %r1, %tid, 1, %r2;"), "a predicate is expected"));
+  CHECK(says(body("@%r1 add.s32 %r1, %gid, 1;"), "is no predicate"));
+  CHECK(says(body("selp.b32 %r1, %gid, 1, %r2;"), "a predicate is expected"));
   CHECK(says(body("bra NOWHERE;"), "label 'NOWHERE' is not declared"));
   CHECK(says(body("ld.global.v4.b32 {%r1, %r2}, [%in];"), "2 registers in braces, expected 4"));
   CHECK(says(body("ld.global.b32 %r1, %in;"), "expected an address in brackets"));
