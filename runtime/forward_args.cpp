@@ -357,7 +357,9 @@ private:
     out_.num_splits = a_.num_splits;
     out_.batch_invariant = a_.batch_invariant != 0;
     p.tile_counter = a_.tile_counter;
-    if (a_.schedule && *a_.schedule)
+    // Fields after tile_counter are there only if the caller's struct is long enough.
+    constexpr size_t kWithSchedule = offsetof(flashplus_forward_args, schedule) + sizeof(a_.schedule);
+    if (a_.struct_size >= kWithSchedule && a_.schedule && *a_.schedule)
       out_.schedule = a_.schedule;
     if (reinterpret_cast<uintptr_t>(a_.tile_counter) % sizeof(int64_t))
       return invalidArgument("tile_counter is not a multiple of 8 bytes");
