@@ -119,7 +119,7 @@ def main():
                         run()
                         torch.cuda.synchronize()
                         wrong = check(o, q, k, v, causal)
-                        if wrong > 1:
+                        if wrong > 1.25:  # the margin of the conformance suite
                             problems.append(f"{name}: error {wrong:.2f} of the naive one's")
                         entries[name] = run
                     except RuntimeError as e:
