@@ -1,0 +1,43 @@
+// RUN: flashplus-opt %s -attn-expand | FileCheck %s
+
+// Two parameters: the struct and three tensor maps. The warpgroup that copies gives registers away and the others take
+// them; S of the next tile is issued before O += P V of the last one, and ptxas is kept from waiting for the latter above
+// the softmax; the score's arithmetic is inlined between the two waits.
+// CHECK-LABEL: llvm.func @overlap(
+// CHECK-SAME: llvm.byval = !llvm.array<{{[0-9]+}} x i8>
+// CHECK-SAME: llvm.align = 64 : i64
+// CHECK-SAME: llvm.byval = !llvm.array<384 x i8>
+// CHECK-SAME: nvvm.minctasm = 1 : i32
+// CHECK-SAME: nvvm.reqntid = array<i32: 384, 1, 1>
+// CHECK: prefetch.tensormap
+// CHECK: mbarrier.init.shared::cta.b64
+// CHECK: setmaxnreg.dec.sync.aligned.u32 24
+// CHECK: cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
+// CHECK: setmaxnreg.inc.sync.aligned.u32 240
+// The first tile: S alone.
+// CHECK: wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16
+// CHECK: wgmma.wait_group.sync.aligned 0
+// The loop.
+// CHECK: scf.for
+// CHECK: bar.sync $0, 256
+// CHECK: wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16
+// CHECK: wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
+// CHECK: bar.arrive $0, 256
+// CHECK: wgmma.wait_group.sync.aligned 1
+// CHECK: math.tanh
+// CHECK: llvm.nvvm.ex2.approx.ftz.f
+// CHECK: nanosleep
+// CHECK: wgmma.wait_group.sync.aligned 0
+// CHECK: llvm.nvvm.ff2bf16x2.rn
+// CHECK: scf.yield
+// The last product, and O out of registers.
+// CHECK: wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
+// CHECK: wgmma.wait_group.sync.aligned 0
+// CHECK-NOT: attn.
+attn.forward @overlap dtype(bf16) head_dim(128, 64)
+    schedule("sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %y = math.tanh %s : f32
+  attn.yield %y
+}
