@@ -62,12 +62,11 @@ const std::set<std::string> kRedundant = {
     // More registers for the math warps: the register file's size is not modelled.
     "sm_90a causal d128: setmaxnreg 1", "sm_90a used lengths d64: setmaxnreg 1",
     // No row has keys behind its end here, so that no tail is cleared.
-    "sm_90a causal d128: bar.sync 2", "sm_90a causal d128: fence.proxy.async 0",
+    "sm_90a causal d128: bar.sync 1", "sm_90a causal d128: fence.proxy.async 0",
     // Ordered by other barriers with this schedule (the other shape needs them): two stages of K, whose slots are given
     // back after Q's and the item's.
     "sm_90a causal d128: mbarrier.try_wait 0", "sm_90a causal d128: mbarrier.try_wait 2",
-    "sm_90a causal d128: mbarrier.try_wait 13", "sm_90a causal d128: bar.warp.sync 0",
-    "sm_90a causal d128: bar.warp.sync 1"};
+    "sm_90a causal d128: mbarrier.try_wait 13", "sm_90a causal d128: bar.warp.sync 0"};
 
 } // namespace
 
