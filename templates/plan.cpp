@@ -115,7 +115,8 @@ Result<PlanStep> makeStep(const KernelSpec &spec, const Schedule &schedule, cons
   auto schema = launchSchema(spec, schedule, target);
   if (!schema)
     return schema.status();
-  constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();
+  // Blocks that loop step past the end by at most one grid, which must not overflow an i32 either.
+  constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max() - (1 << 20);
   if (work_items > kMaxGrid)
     return invalidArgument("the problem needs " + std::to_string(work_items) +
                            " work items (query tiles * heads * batch * splits); at most " +
