@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Forward attention on one GPU: ours, PyTorch SDPA's cuDNN and FlashAttention-2 backends and a bf16 GEMM, interleaved
-round by round in one process, so that clocks and power are the same for all. Prints a table; --json keeps every figure.
+"""Forward attention on one GPU: ours, PyTorch SDPA's cuDNN and FlashAttention-2 backends, FlashAttention-3 where it is
+installed, and a bf16 GEMM, interleaved round by round in one process, so that clocks and power are the same for all.
+Prints a table; --json keeps every figure. The best peer is the faster of FlashAttention-3 and cuDNN, measured here; without
+FlashAttention-3, its ratio to cuDNN is taken from earlier runs on an H200.
 
     python bench/forward_gpu.py --library build/release/bin/libflashplus.so --json bench/results/h200.json
 
@@ -9,6 +11,7 @@ Figures are TFLOP/s of 4 B H Sq Sk D visible operations (half for causal), media
 against fp32 attention of a few heads before it is timed.
 """
 import argparse
+import importlib
 import json
 import math
 import statistics
@@ -29,7 +32,18 @@ BEST_PEER = {
     (64, False): (1.00, 1.00, 1.08, 1.14, 1.23, 1.22), (64, True): (1.00, 1.00, 1.08, 1.13, 1.22, 1.23),
     (128, False): (1.00, 1.06, 1.10, 1.10, 1.14, 1.13), (128, True): (1.00, 1.11, 1.31, 1.32, 1.34, 1.37),
     (256, False): (1.00, 1.09, 1.11, 1.17, 1.17, 1.15), (256, True): (1.00, 1.09, 1.24, 1.33, 1.35, 1.40)}
+FA3_MODULES = ("flash_attn_interface", "fa3_fwd_interface")
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+
+
+def flash_attention_3():
+    """Its forward function, or None."""
+    for name in FA3_MODULES:
+        try:
+            return importlib.import_module(name).flash_attn_func
+        except ImportError:
+            pass
+    return None
 
 
 def check(o, q, k, v, causal):
@@ -93,12 +107,13 @@ def main():
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp16"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--milliseconds", type=float, default=15)
-    parser.add_argument("--peers", default="cudnn,fa2,gemm")
+    parser.add_argument("--peers", default="cudnn,fa2,fa3,gemm")
     parser.add_argument("--schedule", action="append", default=[], help="compare these schedules too (repeatable)")
     options = parser.parse_args()
     library = flashplus_ctypes.Library(options.library, options.cache_dir)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[options.dtype]
     peers = options.peers.split(",")
+    fa3 = flash_attention_3() if "fa3" in peers else None
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
     c = torch.empty_like(a)
     result = {"gpu": gpu_facts(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
@@ -135,6 +150,8 @@ def main():
                     entries["cudnn"] = sdpa(SDPBackend.CUDNN_ATTENTION)
                 if "fa2" in peers:
                     entries["fa2"] = sdpa(SDPBackend.FLASH_ATTENTION)
+                if fa3:
+                    entries["fa3"] = lambda: fa3(q, k, v, causal=causal)
                 if "gemm" in peers:
                     entries["gemm"] = lambda: torch.mm(a, b, out=c)
                 times = rounds(entries, options.rounds, options.milliseconds)
@@ -145,8 +162,12 @@ def main():
                 t = cell["tflops"]
                 line = f"D {d:3} {'causal' if causal else 'full  '} S {s:5} "
                 line += " ".join(f"{name} {value:6.1f}" for name, value in t.items())
-                if "cudnn" in t and "ours" in t and s in LENGTHS and (d, causal) in BEST_PEER:
-                    best = BEST_PEER[d, causal][LENGTHS.index(s)]
+                best = None
+                if "cudnn" in t and "fa3" in t:
+                    best = max(t["fa3"] / t["cudnn"], 1)
+                elif "cudnn" in t and s in LENGTHS:
+                    best = dict(zip(LENGTHS, BEST_PEER.get((d, causal), ()))).get(s)
+                if best and "ours" in t:
                     cell["over_cudnn"] = t["ours"] / t["cudnn"]
                     cell["over_best_peer"] = cell["over_cudnn"] / best
                     ratios.append(cell["over_best_peer"])
