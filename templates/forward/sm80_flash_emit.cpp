@@ -4,15 +4,20 @@
 #include "templates/emit.h"
 #include "templates/forward/sm80_flash_layout.h"
 
+#include <numeric>
+
 namespace flashplus {
 namespace {
 
 /// A tile on its way from global to shared memory: rows of `dim` elements, padded to `dim_pad` with zeros.
 struct TileLoad {
-  Val base;   ///< Global pointer to row 0 of the sequence.
   Val stride; ///< Bytes between rows, i64.
-  int dim, dim_pad, rows, pitch, shared;
+  int dim, dim_pad, rows, pitch;
   bool zeros; ///< Rows past the last valid one are zeros, else they repeat it.
+  // A whole tile in passes: the block covers `rows_a_pass` rows, neighbouring lanes `columns` chunks of 16 bytes of one.
+  int columns, rows_a_pass;
+  Val row, column; ///< Where the thread stands in a pass.
+  Val from, to;    ///< Its chunk in row 0 of the sequence, and in the tile.
 };
 
 /// One thread's view. Fragment element e of a 16 x 8 accumulator lies at row lane / 4 + 8 (e / 2) and column
@@ -32,19 +37,14 @@ public:
       thread_ = gpu::threadId(ir_);
       lane_ = thread_ % 32;
       warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
-      scale_ = c_.params.get("softmax_scale");
-      if (score_.isIdentity())
-        scale_ = scale_ * softmax::kLog2E;
+      prepareScale();
       prepareAddresses();
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      ir_.ifThen(tiles.begin < tiles.end, [&] {
-        load(q_, first_, last_);
-        load(k_, tiles.begin * double(l_.tile_n), seq_.k_len - 1.0);
-        gpu::commitGroup(ir_);
-      });
-      Vals state = loop(tiles);
+      Vals state = ir_.ifElse(
+          tiles.begin < tiles.end, [&] { return l_.ahead ? loopAhead(tiles) : loop(tiles); },
+          [&] { return initialState(); });
       countTiles(tiles);
       store(state);
     });
@@ -63,11 +63,29 @@ private:
     return state;
   }
 
+  /// The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element. A
+  /// negative scale would turn the order round: its sign goes into the scores, where masks go. A scale of 0 must not meet
+  /// a masked score's infinity. A score region gives scores that are scaled already.
+  void prepareScale() {
+    softmax_scale_ = c_.params.get("softmax_scale");
+    scale_ = ir_.f32(1);
+    if (score_.isIdentity()) {
+      sign_ = ir_.select(softmax_scale_ < ir_.f32(0), ir_.f32(-1), ir_.f32(1));
+      scale_ = ir_.fmax(softmax_scale_ * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
+    }
+  }
+
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
     auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared, bool zeros) {
-      return TileLoad{seq_.rows(name, head, 2), c_.params.get(std::string(name) + "_stride_s") * 2.0,
-                      dim, dim_pad, rows, pitch, shared, zeros};
+      TileLoad t{c_.params.get(std::string(name) + "_stride_s") * 2.0, dim, dim_pad, rows, pitch, zeros};
+      t.columns = std::gcd(dim_pad / 8, 32);
+      t.rows_a_pass = l_.threads() / t.columns;
+      t.row = thread_ / double(t.columns);
+      t.column = thread_ % t.columns;
+      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, 2), ir_.toI64(t.row) * t.stride), ir_.toI64(t.column) * 16.0);
+      t.to = this->shared(shared, t.row * double(pitch) + t.column * 16.0);
+      return t;
     };
     q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
     k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k(), false);
@@ -84,79 +102,197 @@ private:
   Val shared(int64_t base, Val bytes) { return ir_.offset(ir_.offset(c_.scratch, bytes), base); }
 
   // --- global -> shared ----------------------------------------------------------------------------------------
-  /// Starts loading rows [row, row + rows). Nothing past `last` is read. Keys past it may be anything finite, since the mask
-  /// hides their scores; values must be zeros, since their probabilities of 0 do not hide an infinity.
-  void load(const TileLoad &t, Val row, Val last) {
-    const int chunks = t.dim_pad / 8, threads = l_.threads(), total = t.rows * chunks;
-    // A loop, not unrolled: its instructions are few beside the products', and it keeps kernels small and quick to
-    // assemble.
-    ir_.forLoop(thread_, ir_.i32(total), ir_.i32(threads), [&](Val index) {
-      Val r = index / double(chunks);
-      Val valid = t.zeros ? row + r <= last : Val{};
-      loadChunk(t, ir_.min(row + r, last), r, index % chunks, valid);
+  /// Starts loading rows [row, row + rows) into the buffer `stage` bytes (none: 0) after the first. Nothing past `last` is
+  /// read. Keys past it may be anything finite, since the mask hides their scores; values must be zeros, since their
+  /// probabilities of 0 do not hide an infinity.
+  void load(const TileLoad &t, Val row, Val last, Val stage = {}) {
+    Val to = stage ? ir_.offset(t.to, stage) : t.to;
+    if (c_.spec.alignment != 16)
+      return loadElements(t, row, last, to);
+    ir_.ifElse(
+        row + double(t.rows - 1) <= last, [&] { return loadWhole(t, row, to), Vals(); },
+        [&] { return loadEdge(t, row, last, to), Vals(); });
+  }
+
+  /// A tile that ends inside the sequence: no limits, and an addition a pass.
+  void loadWhole(const TileLoad &t, Val row, Val to) {
+    Val from = ir_.offset(t.from, ir_.toI64(row) * t.stride), pass = t.stride * double(t.rows_a_pass);
+    for (int r = 0; r < t.rows; r += t.rows_a_pass) {
+      auto copy = [&] { loadRow(t, from, ir_.offset(to, r * t.pitch), {}); };
+      if (r + t.rows_a_pass <= t.rows)
+        copy();
+      else
+        ir_.ifThen(t.row + double(r) < ir_.i32(t.rows), copy);
+      if (r + t.rows_a_pass < t.rows)
+        from = ir_.offset(from, pass);
+    }
+  }
+
+  /// The sequence's last tile: a loop, not unrolled, since few tiles come here.
+  void loadEdge(const TileLoad &t, Val row, Val last, Val to) {
+    ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
+      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * t.stride);
+      loadRow(t, from, ir_.offset(to, (r - t.row) * double(t.pitch)), t.zeros ? row + r <= last : Val{});
     });
   }
 
-  /// Eight elements of one row; zeros where `valid` is false.
-  void loadChunk(const TileLoad &t, Val source_row, Val r, Val column, Val valid) {
-    Val to = shared(t.shared, r * double(t.pitch) + column * 16.0);
-    Val from_row = ir_.offset(t.base, ir_.toI64(source_row) * t.stride);
-    if (c_.spec.alignment == 16) {
-      if (t.dim == t.dim_pad && !valid)
-        return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(column) * 16.0));
-      // Head dims are multiples of 8 here, so a chunk is all data or all padding.
-      Val inside = column < ir_.i32(t.dim / 8);
-      if (valid)
-        inside = inside & valid;
-      Val safe = t.dim == t.dim_pad ? column : ir_.select(inside, column, ir_.i32(0));
-      return gpu::copyAsync16(ir_, to, ir_.offset(from_row, ir_.toI64(safe) * 16.0),
-                              ir_.select(inside, ir_.i32(16), ir_.i32(0)));
+  /// This thread's chunks of one row; zeros where `valid` (none: everywhere) is false, and in the padding.
+  void loadRow(const TileLoad &t, Val from, Val to, Val valid) {
+    for (int c = 0; c < t.dim_pad / 8; c += t.columns) {
+      Val source = ir_.offset(from, c * 16), dest = ir_.offset(to, c * 16), inside = valid;
+      if ((c + t.columns) * 8 > t.dim) {
+        // Head dims are multiples of 8 here, so a chunk is all data or all padding.
+        Val data = t.column + double(c) < ir_.i32(t.dim / 8);
+        inside = valid ? valid & data : data;
+        source = ir_.select(data, source, ir_.offset(from, t.column * -16.0));
+      }
+      if (inside)
+        gpu::copyAsync16(ir_, dest, source, ir_.select(inside, ir_.i32(16), ir_.i32(0)));
+      else
+        gpu::copyAsync16(ir_, dest, source);
     }
-    // Element by element: rows that are only aligned to an element.
-    Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0);
-    for (int e = 0; e < 8; ++e) {
-      Val at = column * 8.0 + double(e);
-      auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(from_row, ir_.toI64(at) * 2.0), 2)}; };
-      auto zero = [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; };
-      Val inside = t.dim == t.dim_pad ? valid : valid ? (at < ir_.i32(t.dim)) & valid : at < ir_.i32(t.dim);
-      Val element = inside ? ir_.ifElse(inside, read, zero)[0] : read()[0];
-      packed = ir_.wrap(mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
-    }
-    ir_.store(packed, to, 16);
+  }
+
+  /// Element by element: rows that are only aligned to an element.
+  void loadElements(const TileLoad &t, Val row, Val last, Val to) {
+    ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
+      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * t.stride);
+      Val dest = ir_.offset(to, (r - t.row) * double(t.pitch));
+      ir_.forLoop(t.column, ir_.i32(t.dim_pad / 8), ir_.i32(t.columns), [&](Val column) {
+        Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16.0;
+        Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0), source = ir_.offset(from, ir_.toI64(chunk));
+        for (int e = 0; e < 8; ++e) {
+          Val at = column * 8.0 + double(e);
+          auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(source, 2 * e), 2)}; };
+          auto zero = [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; };
+          Val inside = t.dim == t.dim_pad ? valid : valid ? (at < ir_.i32(t.dim)) & valid : at < ir_.i32(t.dim);
+          Val element = inside ? ir_.ifElse(inside, read, zero)[0] : read()[0];
+          packed = ir_.wrap(
+              mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
+        }
+        ir_.store(packed, ir_.offset(dest, chunk), 16);
+      });
+    });
   }
 
   // --- the loop over key tiles -----------------------------------------------------------------------------------
+  Val keyOf(Val tile) { return tile * double(l_.tile_n); }
+  Val lastKey() { return seq_.k_len - 1.0; }
+  void loadKeys(Val tile, Val stage) { load(k_, keyOf(tile), lastKey(), stage); }
+  void loadValues(Val tile, Val stage) { load(v_, keyOf(tile), lastKey(), stage); }
+
+  /// All copies of this thread so far are done; then those of the block, and every warp is done with what it read.
+  void arrive() {
+    gpu::waitGroup(ir_, 0);
+    gpu::barrier(ir_);
+  }
+
+  /// One tile after the other. At least one tile.
   Vals loop(const Mask::Tiles &tiles) {
-    return ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), initialState(), [&](Val tile, const Vals &state) {
-      Val key = tile * double(l_.tile_n), last_key = seq_.k_len - 1.0;
-      // K is here; every warp is done with the previous V.
-      gpu::waitGroup(ir_, 0);
-      gpu::barrier(ir_);
-      load(v_, key, last_key);
-      gpu::commitGroup(ir_);
-      Vals s = multiplyQK();
-      // V is here; every warp is done with K.
-      gpu::waitGroup(ir_, 0);
-      gpu::barrier(ir_);
-      ir_.ifThen(tile + 1.0 < tiles.end, [&] { load(k_, key + double(l_.tile_n), last_key); });
-      gpu::commitGroup(ir_);
-      s = scores(s, key);
-      Vals next = softmaxTile(s, state);
-      multiplyPV(s, next);
+    const bool twice = l_.stages == 2;
+    load(q_, first_, last_);
+    loadKeys(tiles.begin, {});
+    if (twice)
+      loadValues(tiles.begin, {});
+    gpu::commitGroup(ir_);
+    Vals inits = initialState();
+    if (twice)
+      inits.push_back(ir_.i32(0));
+    Vals state = ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), inits, [&](Val tile, const Vals &carried) {
+      Vals now = carried;
+      Val k_stage, v_stage, other;
+      if (twice) {
+        Val odd = now.back();
+        now.pop_back();
+        k_stage = odd * double(l_.kStage());
+        v_stage = odd * double(l_.vStage());
+        other = odd ^ 1;
+      }
+      arrive();
+      if (twice) {
+        ir_.ifThen(tile + 1.0 < tiles.end, [&] {
+          loadKeys(tile + 1.0, other * double(l_.kStage()));
+          loadValues(tile + 1.0, other * double(l_.vStage()));
+        });
+        gpu::commitGroup(ir_);
+      } else {
+        loadValues(tile, {});
+        gpu::commitGroup(ir_);
+      }
+      Vals s = multiplyQK(k_stage);
+      if (!twice) {
+        arrive();
+        ir_.ifThen(tile + 1.0 < tiles.end, [&] { loadKeys(tile + 1.0, {}); });
+        gpu::commitGroup(ir_);
+      }
+      s = scores(s, keyOf(tile));
+      Vals next = softmaxTile(s, now);
+      multiplyPV(s, next, v_stage);
+      if (twice)
+        next.push_back(other);
       return next;
     });
+    if (twice)
+      state.pop_back();
+    return state;
+  }
+
+  /// The scores of the next tile beside the softmax and the second product of this one. At least one tile.
+  Vals loopAhead(const Mask::Tiles &tiles) {
+    Val last = tiles.end - 1.0;
+    load(q_, first_, last_);
+    loadKeys(tiles.begin, {});
+    gpu::commitGroup(ir_);
+    ir_.ifThen(tiles.begin < last, [&] { loadKeys(tiles.begin + 1.0, ir_.i32(l_.kStage())); });
+    loadValues(tiles.begin, {});
+    gpu::commitGroup(ir_);
+    gpu::waitGroup(ir_, 1);
+    gpu::barrier(ir_);
+
+    Vals inits = initialState(), s = multiplyQK({});
+    const size_t state_size = inits.size();
+    inits.insert(inits.end(), s.begin(), s.end());
+    inits.push_back(ir_.i32(0)); // the buffer of this tile's values, and of the keys that were its own
+    auto split = [&](const Vals &all, Vals &state, Vals &scores) {
+      state.assign(all.begin(), all.begin() + state_size);
+      scores.assign(all.begin() + state_size, all.end() - 1);
+      return all.back();
+    };
+    Vals carried = ir_.forLoop(tiles.begin, last, ir_.i32(1), inits, [&](Val tile, const Vals &all) {
+      Vals state, raw;
+      Val odd = split(all, state, raw), other = odd ^ 1;
+      arrive();
+      ir_.ifThen(tile + 2.0 < tiles.end, [&] { loadKeys(tile + 2.0, odd * double(l_.kStage())); });
+      loadValues(tile + 1.0, other * double(l_.vStage()));
+      gpu::commitGroup(ir_);
+      Vals p = scores(raw, keyOf(tile));
+      Vals ahead = multiplyQK(other * double(l_.kStage()));
+      Vals next = softmaxTile(p, state);
+      multiplyPV(p, next, odd * double(l_.vStage()));
+      next.insert(next.end(), ahead.begin(), ahead.end());
+      next.push_back(other);
+      return next;
+    });
+    Vals state, raw;
+    Val odd = split(carried, state, raw);
+    arrive();
+    Vals p = scores(raw, keyOf(last));
+    Vals result = softmaxTile(p, state);
+    multiplyPV(p, result, odd * double(l_.vStage()));
+    return result;
   }
 
   int sIndex(int mf, int block, int e) const { return (mf * s_blocks_ + block) * 4 + e; }
 
-  Vals multiplyQK() {
+  Vals multiplyQK(Val stage) {
+    Val keys = stage ? ir_.offset(k_address_, stage) : k_address_;
     Vals s(m_blocks_ * s_blocks_ * 4, ir_.f32(0));
     for (int step = 0; step < l_.dqk_pad / 16; ++step) {
       std::vector<Vals> a;
       for (int mf = 0; mf < m_blocks_; ++mf)
         a.push_back(gpu::loadMatrix4(ir_, ir_.offset(q_address_, mf * 16 * l_.qPitch() + step * 32), false));
       for (int pair = 0; pair < s_blocks_ / 2; ++pair) {
-        Vals b = gpu::loadMatrix4(ir_, ir_.offset(k_address_, pair * 16 * l_.kPitch() + step * 32), false);
+        Vals b = gpu::loadMatrix4(ir_, ir_.offset(keys, pair * 16 * l_.kPitch() + step * 32), false);
         for (int mf = 0; mf < m_blocks_; ++mf)
           for (int n = 0; n < 2; ++n)
             accumulate(s, sIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
@@ -175,20 +311,23 @@ private:
     return ir_.min(first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8), last_);
   }
 
-  /// Raw products -> base-2 scores, masked.
+  /// Products -> values whose order is that of the scores: -inf where masked.
   Vals scores(const Vals &raw, Val key) {
     Vals s = raw;
     Val column = key + (lane_ % 4) * 2.0;
-    for (int mf = 0; mf < m_blocks_; ++mf)
-      for (int block = 0; block < s_blocks_; ++block)
-        for (int e = 0; e < 4; ++e) {
-          Val &x = s[sIndex(mf, block, e)];
-          x = x * scale_;
-          if (!score_.isIdentity())
-            x = score_.apply(x, queryRow(2 * mf + e / 2), column + double(block * 8 + e % 2)) * softmax::kLog2E;
-        }
+    if (!score_.isIdentity())
+      for (int mf = 0; mf < m_blocks_; ++mf)
+        for (int block = 0; block < s_blocks_; ++block)
+          for (int e = 0; e < 4; ++e) {
+            Val &x = s[sIndex(mf, block, e)];
+            x = score_.apply(x * softmax_scale_, queryRow(2 * mf + e / 2), column + double(block * 8 + e % 2)) *
+                softmax::kLog2E;
+          }
+    Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);
+    if (sign_)
+      wanted = wanted | (sign_ < ir_.f32(0));
     return ir_.ifElse(
-        mask_.needsMask(first_, last_, key, l_.tile_n),
+        wanted,
         [&] {
           Vals masked = s;
           for (int row = 0; row < 2 * m_blocks_; ++row) {
@@ -197,7 +336,7 @@ private:
               for (int e = 0; e < 2; ++e) {
                 Val at = ir_.i32(block * 8 + e);
                 Val &x = masked[sIndex(row / 2, block, row % 2 * 2 + e)];
-                x = ir_.select((at >= lo) & (at < hi), x, ir_.negativeInfinity(ir_.f32()));
+                x = ir_.select((at >= lo) & (at < hi), sign_ ? x * sign_ : x, ir_.negativeInfinity(ir_.f32()));
               }
           }
           return masked;
@@ -217,23 +356,26 @@ private:
     auto fmax = [&](Val a, Val b) { return ir_.fmax(a, b); };
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       const int mf = row / 2, half = row % 2 * 2;
-      Val top = s[sIndex(mf, 0, half)];
+      Val top[2]; // two chains: one would be bound by latency
       for (int block = 0; block < s_blocks_; ++block)
-        for (int e = 0; e < 2; ++e)
-          top = fmax(top, s[sIndex(mf, block, half + e)]);
+        for (int e = 0; e < 2; ++e) {
+          Val x = s[sIndex(mf, block, half + e)];
+          top[e] = top[e] ? fmax(top[e], x) : x;
+        }
       Val old_max = state[maxIndex(row)];
-      Val new_max = fmax(old_max, reduceRow(top, fmax));
-      Val base = softmax::reference(ir_, new_max);
-      Val alpha = ir_.exp2(old_max - base);
-      Val sum = state[sumIndex(row)] * alpha;
+      Val new_max = fmax(old_max, reduceRow(fmax(top[0], top[1]), fmax));
+      Val base = softmax::reference(ir_, new_max) * scale_;
+      Val alpha = ir_.exp2(old_max * scale_ - base);
+      Val minus = ir_.f32(0) - base;
+      Val sum[2] = {state[sumIndex(row)] * alpha, {}};
       for (int block = 0; block < s_blocks_; ++block)
         for (int e = 0; e < 2; ++e) {
           Val &x = s[sIndex(mf, block, half + e)];
-          x = ir_.exp2(x - base);
-          sum = sum + x;
+          x = ir_.exp2(ir_.fma(x, scale_, minus));
+          sum[e] = sum[e] ? sum[e] + x : x;
         }
       next[maxIndex(row)] = new_max;
-      next[sumIndex(row)] = sum;
+      next[sumIndex(row)] = sum[0] + sum[1];
       for (int block = 0; block < o_blocks_; ++block)
         for (int e = 0; e < 2; ++e)
           next[oIndex(mf, block, half + e)] = state[oIndex(mf, block, half + e)] * alpha;
@@ -242,7 +384,8 @@ private:
   }
 
   /// O += P V. Two neighbouring accumulator blocks of S are, packed, one A operand of 16 keys.
-  void multiplyPV(const Vals &p, Vals &state) {
+  void multiplyPV(const Vals &p, Vals &state, Val stage) {
+    Val values = stage ? ir_.offset(v_address_, stage) : v_address_;
     for (int step = 0; step < l_.tile_n / 16; ++step) {
       std::vector<Vals> a;
       for (int mf = 0; mf < m_blocks_; ++mf) {
@@ -251,7 +394,7 @@ private:
                      gpu::pack(ir_, dtype_, at(1, 0), at(1, 1)), gpu::pack(ir_, dtype_, at(1, 2), at(1, 3))});
       }
       for (int pair = 0; pair < o_blocks_ / 2; ++pair) {
-        Vals b = gpu::loadMatrix4(ir_, ir_.offset(v_address_, step * 16 * l_.vPitch() + pair * 32), true);
+        Vals b = gpu::loadMatrix4(ir_, ir_.offset(values, step * 16 * l_.vPitch() + pair * 32), true);
         for (int mf = 0; mf < m_blocks_; ++mf)
           for (int n = 0; n < 2; ++n)
             accumulate(state, oIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
@@ -276,7 +419,7 @@ private:
     std::vector<softmax::Finish> rows;
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val sum = reduceRow(state[sumIndex(row)], [](Val a, Val b) { return a + b; });
-      rows.push_back(softmax::finish(ir_, state[maxIndex(row)], sum, empty));
+      rows.push_back(softmax::finish(ir_, state[maxIndex(row)] * scale_, sum, empty));
       for (int block = 0; block < o_blocks_; ++block)
         for (int e = 0; e < 2; ++e) {
           Val &x = out[oIndex(row / 2, block, row % 2 * 2 + e)];
@@ -382,7 +525,8 @@ private:
   Mask mask_;
   Score score_;
   const int m_blocks_, s_blocks_, o_blocks_;
-  Val first_, last_, thread_, lane_, warp_row_, scale_;
+  Val first_, last_, thread_, lane_, warp_row_;
+  Val softmax_scale_, scale_, sign_; ///< sign_ is null for a score region.
   TileLoad q_, k_, v_;
   Val q_address_, k_address_, v_address_;
 };

@@ -8,6 +8,8 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.tile_m = schedule.get("tile_m");
   l.tile_n = schedule.get("tile_n");
   l.warps = schedule.get("warps");
+  l.stages = schedule.get("stages") ? schedule.get("stages") : 1;
+  l.ahead = schedule.get("ahead") != 0;
   l.m_frags = l.warps > 0 ? l.tile_m / (16 * l.warps) : 0;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
@@ -30,6 +32,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "16 or 32 times warps");
   if (l.tile_n < 16 || l.tile_n > 128 || l.tile_n % 16)
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
+  if (l.stages < 1 || l.stages > 2)
+    return badKnob(schedule, "stages", "1 or 2");
+  if (l.ahead && (l.stages != 2 || schedule.get("ahead") != 1))
+    return badKnob(schedule, "ahead", "0, or 1 with two stages");
   if (l.accumulators() > kMaxAccumulators)
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
                                                std::to_string(l.accumulators()) +
@@ -49,14 +55,23 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   std::vector<Candidate> result;
-  // Best first; the last row serves short queries. Two fragments a warp halve the shared-memory reads per MMA; where O
-  // is so wide that they would leave the assembler no register to spare (and cost it a second), eight warps share the
-  // tile instead.
+  // Best first; the last row serves short queries. Two fragments a warp halve the shared-memory reads per MMA. Where O is
+  // too wide for them, two blocks of four warps on a multiprocessor overlap each other's softmax; where it holds only one
+  // such block, eight warps share a taller tile. (A multiprocessor has 1 KB more than a block may take, and each block
+  // costs 1 KB.)
   struct Row {
     int tile_m, tile_n, warps;
   };
-  const bool narrow = roundUp(spec.head_dim_v, 16) <= 64;
-  for (Row row : {Row{128, 64, narrow ? 4 : 8}, Row{64, 64, 4}, Row{64, 32, 4}}) {
+  const int dv = roundUp(spec.head_dim_v, 16);
+  const Schedule low{"sm80.flash", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}}};
+  const bool two_blocks = 2 * (Sm80FlashLayout::of(spec, low).bytes() + 1024) <= shared_memory + 1024;
+  std::vector<Row> rows;
+  if (dv <= 128)
+    rows.push_back({128, 64, 4});
+  else if (!two_blocks)
+    rows.push_back({128, 64, 8});
+  rows.insert(rows.end(), {{64, 64, 4}, {64, 32, 4}});
+  for (Row row : rows) {
     Schedule s{"sm80.flash", {{"tile_m", row.tile_m}, {"tile_n", row.tile_n}, {"warps", row.warps}}};
     const auto l = Sm80FlashLayout::of(spec, s);
     if (l.bytes() > shared_memory || !launch(spec, s, target))
