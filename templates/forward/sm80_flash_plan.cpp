@@ -66,9 +66,9 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   const Schedule low{"sm80.flash", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}}};
   const bool two_blocks = 2 * (Sm80FlashLayout::of(spec, low).bytes() + 1024) <= shared_memory + 1024;
   std::vector<Row> rows;
-  if (dv <= 128)
+  if (dv <= 64)
     rows.push_back({128, 64, 4});
-  else if (!two_blocks)
+  else if (dv <= 128 || !two_blocks)
     rows.push_back({128, 64, 8});
   rows.insert(rows.end(), {{64, 64, 4}, {64, 32, 4}});
   for (Row row : rows) {
