@@ -532,9 +532,10 @@ void Sm90Math::softmax(Vals &s, State &state, Val alpha[2]) {
     Val highest = ir_.fmax(ir_.fmax(top[0], top[1]), ir_.fmax(top[2], top[3]));
     Val old_max = state.max[row];
     Val new_max = ir_.fmax(old_max, reduceRow(highest, [&](Val a, Val b) { return ir_.fmax(a, b); }));
-    Val base = softmax::reference(ir_, new_max) * scale_;
-    alpha[row] = ir_.exp2(old_max * scale_ - base);
-    Val minus = ir_.f32(0) - base;
+    Val top_score = softmax::reference(ir_, new_max);
+    // Subtracted before it is scaled: a maximum that has not moved then gives exactly 1, which spares the scaling of O.
+    alpha[row] = ir_.exp2((old_max - top_score) * scale_);
+    Val minus = ir_.f32(0) - top_score * scale_;
     Val sum[2] = {state.sum[row] * alpha[row], {}};
     next = 0;
     for (int x = 0; x < s_count_; ++x)
