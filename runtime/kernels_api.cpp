@@ -35,7 +35,7 @@ Result<KernelName> parseName(const char *spec, const char *schedule, const char 
     auto parsed = Schedule::parse(schedule);
     if (!parsed)
       return parsed.status();
-    name.kernel.schedule = std::move(*parsed);
+    name.kernel.schedule = completeSchedule(std::move(*parsed));
   } else {
     auto feasible = feasibleSchedules(name.kernel.spec, offlineProfile(*parsed_target));
     if (feasible.empty())

@@ -42,7 +42,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     auto schedule = Schedule::parse(problem.schedule);
     if (!schedule)
       return schedule.status();
-    options.schedule = std::move(*schedule);
+    options.schedule = completeSchedule(std::move(*schedule));
   }
   const std::string id = device.name() + " " + spec.text();
   options.rejected = context.rejected(id);

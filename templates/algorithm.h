@@ -7,6 +7,7 @@
 #include "templates/plan.h"
 
 #include <limits>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -16,6 +17,13 @@ namespace flashplus {
 struct Candidate {
   Schedule schedule;
   int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+};
+
+/// A knob of an algorithm's schedules.
+struct Knob {
+  std::string_view name;
+  int standard;                ///< What a schedule that does not name it means: records and tables outlive new knobs.
+  std::span<const int> values; ///< What tuning tries; `launch` may allow more, and sorts out combinations.
 };
 
 struct Algorithm {
@@ -29,6 +37,12 @@ struct Algorithm {
 
   /// Checks every knob and returns how to launch. The failure names the knob, its value and what is allowed.
   Result<LaunchSchema> (*launch)(const KernelSpec &spec, const Schedule &schedule, const Target &target);
+
+  /// Every knob there is.
+  std::span<const Knob> knobs;
+
+  /// Whether tuning should spend time on a feasible schedule; null = on every one.
+  bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
 };
 
 /// Rows of one sequence that a work item of `schedule` covers: tile_m (forward) or rows (combine).

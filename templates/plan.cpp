@@ -160,6 +160,38 @@ std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProf
   return schedules;
 }
 
+std::vector<Schedule> scheduleSpace(const KernelSpec &spec, const DeviceProfile &device) {
+  std::vector<Schedule> result;
+  for (const Algorithm *a : kAlgorithms) {
+    if (a->op != spec.op || !a->runs_on(device.target.isa))
+      continue;
+    std::vector<Schedule> made{{std::string(a->name), {}}};
+    for (const Knob &knob : a->knobs) {
+      std::vector<Schedule> longer;
+      for (const Schedule &s : made)
+        for (int value : knob.values) {
+          longer.push_back(s);
+          longer.back().knobs.emplace(knob.name, value);
+        }
+      made = std::move(longer);
+    }
+    for (Schedule &s : made) {
+      const auto launch = launchSchema(spec, s, device.target);
+      const bool fits = launch && (!isGpu(device.target.isa) || launch->shared_memory <= device.shared_memory_per_block);
+      if (fits && (!a->worth_trying || a->worth_trying(spec, s, device.target)))
+        result.push_back(std::move(s));
+    }
+  }
+  return result;
+}
+
+Schedule completeSchedule(Schedule schedule) {
+  if (const Algorithm *a = findAlgorithm(schedule))
+    for (const Knob &knob : a->knobs)
+      schedule.knobs.emplace(knob.name, knob.standard);
+  return schedule;
+}
+
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const Algorithm *a = findAlgorithm(schedule);
   if (!a || a->op != spec.op || !a->runs_on(target.isa)) {
@@ -173,6 +205,14 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
   }
   if (isGpu(target.isa) && spec.dtype == DType::F32)
     return Status(StatusCode::Unsupported, "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16");
+  for (const auto &[name, value] : schedule.knobs)
+    if (std::ranges::find(a->knobs, name, &Knob::name) == a->knobs.end()) {
+      std::string known;
+      for (const Knob &knob : a->knobs)
+        known += (known.empty() ? "" : ", ") + std::string(knob.name);
+      return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + name + "' is not a knob of " +
+                                                 schedule.algorithm + "; there is " + known);
+    }
   return a->launch(spec, schedule, target);
 }
 

@@ -70,8 +70,15 @@ struct ForwardPlan {
 /// and stand in for one that does not compile. Warm-up compiles all of them, so that no shape of a warmed spec compiles. Empty when nothing fits.
 std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device);
 
-/// The launch schema of a spec under a schedule. Fails with Unsupported when the schedule is not known, or a
-/// knob is outside what its algorithm allows, naming it.
+/// Every feasible schedule worth timing for a spec on a device, of all algorithms, in a fixed order: the product of the
+/// knobs' values.
+std::vector<Schedule> scheduleSpace(const KernelSpec &spec, const DeviceProfile &device);
+
+/// The schedule with the standard value of every knob that it does not name. Unknown names stay, for launchSchema to refuse.
+Schedule completeSchedule(Schedule schedule);
+
+/// The launch schema of a spec under a complete schedule. Fails with Unsupported when the algorithm or a knob is not known,
+/// or a knob is outside what its algorithm allows, naming it.
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 
 /// Makes the plan of a forward whose (unsplit) spec is `spec`.

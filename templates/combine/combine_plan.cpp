@@ -23,9 +23,14 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+constexpr int kCpuRows[] = {kCpuCombineRows}, kGpuRows[] = {kGpuCombineRows};
+constexpr Knob kCpuKnobs[] = {{"rows", kCpuCombineRows, kCpuRows}};
+constexpr Knob kGpuKnobs[] = {{"rows", kGpuCombineRows, kGpuRows}};
+
 } // namespace
 
-const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuCandidates, launch};
-const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuCandidates, launch};
+const Algorithm kCpuCombine = {
+    "cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuCandidates, launch, kCpuKnobs};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuCandidates, launch, kGpuKnobs};
 
 } // namespace flashplus

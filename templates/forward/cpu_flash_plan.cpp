@@ -47,8 +47,20 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 128, 256}, kMr[] = {1, 4, 6, 8, 12, 14},
+              kNr[] = {1, 2, 3};
+constexpr Knob kKnobs[] = {{"tile_m", 96, kTileM}, {"tile_n", 64, kTileN}, {"mr", 6, kMr}, {"nr", 2, kNr}};
+
+/// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve one row.
+bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &target) {
+  const int mr = schedule.get("mr"), nr = schedule.get("nr");
+  return mr * nr + nr + 1 <= isaInfo(target.isa).vector_registers && (mr == 1) == (schedule.get("tile_m") == 1);
+}
+
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); }, candidates, launch};
+const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
+                             candidates,  launch,             kKnobs,
+                             worthTrying};
 
 } // namespace flashplus

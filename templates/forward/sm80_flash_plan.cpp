@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/sm80_flash_layout.h"
+#include "templates/schedule_table.h"
+
+#include <algorithm>
 
 namespace flashplus {
 
@@ -8,7 +11,7 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.tile_m = schedule.get("tile_m");
   l.tile_n = schedule.get("tile_n");
   l.warps = schedule.get("warps");
-  l.stages = schedule.get("stages") ? schedule.get("stages") : 1;
+  l.stages = schedule.get("stages");
   l.ahead = schedule.get("ahead") != 0;
   l.m_frags = l.warps > 0 ? l.tile_m / (16 * l.warps) : 0;
   l.dqk = spec.head_dim_qk;
@@ -53,39 +56,44 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+constexpr TableRow kTable[] = {
+#include "templates/forward/sm80_flash_table.inc"
+};
+
+/// The table's, and after them what serves short queries and parts with little shared memory.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  std::vector<Candidate> result;
-  // Best first; the last row serves short queries. Two fragments a warp halve the shared-memory reads per MMA. Where O is
-  // too wide for them, two blocks of four warps on a multiprocessor overlap each other's softmax; where it holds only one
-  // such block, eight warps share a taller tile. (A multiprocessor has 1 KB more than a block may take, and each block
-  // costs 1 KB.)
-  struct Row {
-    int tile_m, tile_n, warps;
-  };
-  const int dv = roundUp(spec.head_dim_v, 16);
-  const Schedule low{"sm80.flash", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}}};
-  const bool two_blocks = 2 * (Sm80FlashLayout::of(spec, low).bytes() + 1024) <= shared_memory + 1024;
-  std::vector<Row> rows;
-  if (dv <= 64)
-    rows.push_back({128, 64, 4});
-  else if (dv <= 128 || !two_blocks)
-    rows.push_back({128, 64, 8});
-  rows.insert(rows.end(), {{64, 64, 4}, {64, 32, 4}});
-  for (Row row : rows) {
-    Schedule s{"sm80.flash", {{"tile_m", row.tile_m}, {"tile_n", row.tile_n}, {"warps", row.warps}}};
-    const auto l = Sm80FlashLayout::of(spec, s);
-    if (l.bytes() > shared_memory || !launch(spec, s, target))
+  static const ScheduleTable table(kSm80Flash, kTable);
+  std::vector<Candidate> result = table.candidates(spec, target, shared_memory);
+  // Where O is too wide for two fragments a warp, two blocks of four warps on a multiprocessor overlap each other's softmax;
+  // where it holds only one such block, the table's eight warps share a taller tile. (A multiprocessor has 1 KB more than a
+  // block may take, and each block costs 1 KB.)
+  const Schedule low = completeSchedule({"sm80.flash", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}}});
+  if (roundUp(spec.head_dim_v, 16) > 128 && launch(spec, low, target) &&
+      2 * (Sm80FlashLayout::of(spec, low).bytes() + 1024) <= shared_memory + 1024)
+    result.insert(result.begin(), Candidate{low});
+  for (int tile_n : {64, 32}) {
+    Schedule s = completeSchedule({"sm80.flash", {{"tile_m", 64}, {"tile_n", tile_n}, {"warps", 4}}});
+    const auto schema = launch(spec, s, target);
+    if (!schema || schema->shared_memory > shared_memory)
       continue;
-    // One row a tile height: the widest tile that fits.
-    if (!result.empty() && result.back().schedule.get("tile_m") == row.tile_m)
-      continue;
-    result.push_back({std::move(s)});
+    const auto same = [&](const Candidate &c) { return c.schedule == s; };
+    if (std::ranges::none_of(result, same))
+      result.push_back({std::move(s)});
+    break; // the widest tile that fits
   }
   return result;
 }
 
+constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8}, kStages[] = {1, 2},
+              kAhead[] = {0};
+constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
+                           {"tile_n", 64, kTileN},
+                           {"warps", 4, kWarps},
+                           {"stages", 1, kStages},
+                           {"ahead", 0, kAhead}};
+
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, candidates, launch};
+const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, candidates, launch, kKnobs};
 
 } // namespace flashplus

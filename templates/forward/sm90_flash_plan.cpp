@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/sm90_flash_layout.h"
-
-#include <span>
+#include "templates/schedule_table.h"
 
 namespace flashplus {
 
@@ -57,54 +56,28 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
-// Measured on an H200 (docs/performance.md). Few keys: 128 divides them more often than a larger tile does, and what a tile
-// computes past the sequence or above the diagonal is lost. Many: larger tiles read shared memory less often.
-struct Row {
-  int tile_m, tile_n, stages, q_stages, pingpong;
-  int64_t most_keys;
+constexpr TableRow kTable[] = {
+#include "templates/forward/sm90_flash_table.inc"
 };
-constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
-constexpr Row kSmall64[] = {{192, 128, 3, 2, 1, kAny}};
-constexpr Row kSmall64Bounded[] = {{128, 128, 3, 2, 0, 1536}, {192, 128, 3, 2, 1, kAny}};
-constexpr Row k96[] = {{128, 128, 2, 2, 1, kAny}};
-constexpr Row k128[] = {{128, 128, 2, 2, 0, 6144}, {128, 176, 2, 1, 1, kAny}};
-constexpr Row k128Bounded[] = {{128, 128, 2, 2, 0, 12288}, {128, 176, 2, 1, 1, kAny}};
-constexpr Row k192Narrow[] = {{128, 128, 2, 1, 1, kAny}}; // head_dim_v to 128
-constexpr Row k192[] = {{128, 96, 2, 1, 1, kAny}};
-constexpr Row k256[] = {{128, 80, 2, 1, 0, kAny}};
-
-std::span<const Row> rowsOf(const KernelSpec &spec) {
-  const int d = std::max(spec.head_dim_qk, spec.head_dim_v);
-  const bool bounded = spec.bounded_left || spec.bounded_right;
-  if (d <= 64)
-    return bounded ? std::span<const Row>(kSmall64Bounded) : kSmall64;
-  if (d <= 96)
-    return k96;
-  if (d <= 128)
-    return bounded ? k128Bounded : k128;
-  if (d <= 192)
-    return spec.head_dim_v <= 128 ? std::span<const Row>(k192Narrow) : k192;
-  return k256;
-}
 
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  std::vector<Candidate> result;
-  for (const Row &row : rowsOf(spec)) {
-    Schedule s{"sm90.flash",
-               {{"tile_m", row.tile_m},
-                {"tile_n", row.tile_n},
-                {"stages", row.stages},
-                {"q_stages", row.q_stages},
-                {"pingpong", row.pingpong}}};
-    if (Sm90FlashLayout::of(spec, s).bytes() <= shared_memory && launch(spec, s, target))
-      result.push_back({std::move(s), row.most_keys});
-  }
-  return result;
+  static const ScheduleTable table(kSm90Flash, kTable);
+  return table.candidates(spec, target, shared_memory);
 }
+
+// A new knob is a row here (its standard value is what older records and tables mean), a field of the layout and a check in
+// launch().
+constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224}, kStages[] = {2, 3, 4},
+              kQStages[] = {1, 2}, kPingpong[] = {0, 1};
+constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
+                           {"tile_n", 128, kTileN},
+                           {"stages", 2, kStages},
+                           {"q_stages", 1, kQStages},
+                           {"pingpong", 0, kPingpong}};
 
 } // namespace
 
 const Algorithm kSm90Flash = {"sm90.flash", Operation::Forward, [](Isa isa) { return isa == Isa::Sm90a; }, candidates,
-                              launch};
+                              launch,       kKnobs};
 
 } // namespace flashplus

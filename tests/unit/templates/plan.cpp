@@ -5,6 +5,7 @@
 #include "templates/algorithm.h"
 #include "templates/forward/sm80_flash_layout.h"
 #include "templates/plan.h"
+#include "templates/schedule_table.h"
 
 #include <algorithm>
 #include <set>
@@ -123,6 +124,65 @@ TEST_CASE("row pitches keep ldmatrix free of bank conflicts") {
   }
 }
 
+TEST_CASE("the space holds feasible schedules only, each once, and every schedule of the tables") {
+  for (const char *target : kTargets)
+    for (auto [dqk, dv] : {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}}) {
+      const KernelSpec spec = forwardSpec(dqk, dv);
+      const DeviceProfile profile = device(target, 132);
+      std::set<std::string> space;
+      for (const Schedule &s : scheduleSpace(spec, profile)) {
+        auto launch = launchSchema(spec, s, profile.target);
+        REQUIRE_MESSAGE(launch, launch.status().message());
+        CHECK(launch->shared_memory <= profile.shared_memory_per_block);
+        CHECK(completeSchedule(s) == s);
+        CHECK(space.insert(s.text()).second);
+      }
+      for (const Schedule &s : feasibleSchedules(spec, profile))
+        CHECK_MESSAGE(space.count(s.text()), s.text() << " on " << target);
+    }
+}
+
+TEST_CASE("a schedule that names some knobs has the others' standard values") {
+  const Schedule given = *Schedule::parse("sm90.flash tile_n=176");
+  const Schedule complete = completeSchedule(given);
+  CHECK(complete.get("tile_n") == 176);
+  CHECK(complete.knobs.size() == kSm90Flash.knobs.size());
+  for (const Knob &knob : kSm90Flash.knobs)
+    if (knob.name != "tile_n")
+      CHECK(complete.get(knob.name) == knob.standard);
+  CHECK(completeSchedule(*Schedule::parse("nonsense x=1")).text() == "nonsense x=1");
+}
+
+TEST_CASE("a table gives the rows of the smallest class that covers a spec and has a feasible row") {
+  const TableRow rows[] = {
+      {64, 64, true, 1000, "sm90.flash tile_m=128 tile_n=128"},
+      {64, 64, true, kAnyKeys, "sm90.flash tile_m=192 tile_n=128 stages=3"},
+      {128, 128, false, kAnyKeys, "sm90.flash tile_m=128 tile_n=80"},
+      {128, 128, true, kAnyKeys, "sm90.flash tile_m=128 tile_n=176"},
+      {256, 256, true, kAnyKeys, "sm90.flash tile_m=128 tile_n=64"},
+  };
+  const ScheduleTable table(kSm90Flash, rows);
+  const Target target = *Target::parse("sm_90a");
+  auto tiles = [&](int dqk, int dv, bool bounded, const char *score = "s", int shared_memory = 227 * 1024) {
+    KernelSpec spec = forwardSpec(dqk, dv);
+    spec.bounded_right = bounded;
+    spec.score = *ScoreExpr::parse(score);
+    std::vector<std::pair<int, int64_t>> found;
+    for (const Candidate &c : table.candidates(spec, target, shared_memory))
+      found.emplace_back(c.schedule.get("tile_n"), c.most_keys);
+    return found;
+  };
+  using Rows = std::vector<std::pair<int, int64_t>>;
+  CHECK(tiles(64, 40, true) == Rows{{128, 1000}, {128, kAnyKeys}});
+  CHECK(tiles(64, 72, true) == Rows{{176, kAnyKeys}});
+  CHECK(tiles(128, 128, false) == Rows{{80, kAnyKeys}});
+  CHECK(tiles(192, 192, true) == Rows{{64, kAnyKeys}});
+  CHECK(tiles(192, 192, false).empty());
+  // 176 keys leave too few registers for a score expression, and too little shared memory of 100 KB: the next class.
+  CHECK(tiles(128, 128, true, "tanh(s)") == Rows{{64, kAnyKeys}});
+  CHECK(tiles(128, 128, true, "s", 100 * 1024) == Rows{{64, kAnyKeys}});
+}
+
 TEST_CASE("bad requests name what is wrong") {
   const KernelSpec spec = forwardSpec(64, 64);
   const DeviceProfile gpu = device("sm_80@sm_80", 108);
@@ -134,6 +194,8 @@ TEST_CASE("bad requests name what is wrong") {
         "tile_m is 100; it must be 16 or 32 times warps");
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target), "tile_n is 24");
   fails(launchSchema(spec, *Schedule::parse("nonsense"), gpu.target), "there is sm80.flash");
+  fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warp=4"), gpu.target),
+        "'warp' is not a knob of sm80.flash; there is tile_m, tile_n, warps");
   fails(planForward(forwardSpec(64, 64, DType::F32), {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {}), "fp32");
   fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {129, false, {}, {}}), "num_splits is 129");
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
