@@ -110,8 +110,10 @@ TEST_CASE("invariant: many threads, one context") {
   std::vector<std::unique_ptr<Instance>> instances;
   constexpr int kThreads = 4, kRounds = 5;
   for (int t = 0; t < kThreads; ++t)
-    for (const Case &c : cases)
+    for (const Case &c : cases) {
       instances.push_back(std::make_unique<Instance>(c));
+      instances.back()->resetOutputs();
+    }
   std::atomic<int> failed{0}, different{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t)
@@ -145,6 +147,7 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
   std::vector<DeviceBuffer> workspaces;
   for (int t = 0; t < kThreads; ++t) {
     instances.push_back(std::make_unique<Instance>(c));
+    instances.back()->resetOutputs();
     workspaces.push_back(freshWorkspace(*plan));
   }
   std::atomic<int> failed{0}, different{0};

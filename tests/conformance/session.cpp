@@ -10,19 +10,20 @@
 namespace flashplus::conformance {
 namespace {
 
-/// "cpu", "cuda" or "cuda:N"
+/// "cpu", or "cuda" or "emulator" and perhaps ":N".
 bool parseDevice(const std::string &text, DLDevice &out) {
   if (text == "cpu") {
     out = {kDLCPU, 0};
     return true;
   }
-  out = {kDLCUDA, 0};
-  if (text == "cuda")
-    return true;
-  if (!text.starts_with("cuda:"))
+  const std::string kind = text.substr(0, text.find(':'));
+  if (kind != "cuda" && kind != "emulator")
     return false;
+  out = {kind == "cuda" ? kDLCUDA : kDLExtDev, 0};
+  if (kind == text)
+    return true;
   const char *end = text.data() + text.size();
-  auto [at, error] = std::from_chars(text.data() + 5, end, out.device_id);
+  auto [at, error] = std::from_chars(text.data() + kind.size() + 1, end, out.device_id);
   return error == std::errc() && at == end && out.device_id >= 0;
 }
 
@@ -36,7 +37,7 @@ Session &Session::get() {
 flashplus_status Session::start(const Options &options, std::string &error) {
   options_ = options;
   if (!parseDevice(options.device, device_)) {
-    error = "--device is '" + options.device + "'; it must be cpu, cuda or cuda:N";
+    error = "--device is '" + options.device + "'; it must be cpu, cuda[:N], emulator (sm_80) or emulator:1 (sm_90a)";
     return FLASHPLUS_INVALID_ARGUMENT;
   }
   flashplus_context_options context = {.struct_size = sizeof context};

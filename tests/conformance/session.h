@@ -17,7 +17,7 @@ namespace flashplus::conformance {
 
 /// What the command line chose; read in main.cpp alone.
 struct Options {
-  std::string device = "cpu"; ///< cpu or cuda:N
+  std::string device = "cpu"; ///< cpu, cuda:N, emulator (sm_80) or emulator:1 (sm_90a)
   std::string cache_dir;      ///< "": no disk cache, every kernel is compiled by this run.
   bool large =
       false; ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
