@@ -20,12 +20,14 @@ void Released::set(size_t component, uint32_t clock) {
   clocks_[component] = std::max(clocks_[component], clock);
 }
 
-void Clocks::reset(int warps) {
-  threads_ = warps * 32;
-  own_.assign(size_t(threads_), 1);
+void Clocks::reset(int warps, int ctas) {
+  threads_ = warps * ctas * 32;
+  barriers_ = ctas * kMaxBarriers;
+  own_.assign(size_t(threads_), kStart + 1);
   fenced_.assign(size_t(threads_), 0);
   views_.assign(size_t(threads_), std::make_shared<const std::vector<uint32_t>>(size(), 0));
   views_at_fence_.assign(size_t(threads_), nullptr);
+  released_.assign(size_t(threads_), nullptr);
 }
 
 bool Clocks::seenByProxy(int thread, int writer, uint32_t clock) const {
@@ -42,6 +44,19 @@ void Clocks::release(int thread, Released &to) {
   to.set(size() - 1, 0);
   to.set(size_t(thread), own_[size_t(thread)]++);
   to.set(fence(thread), fenced_[size_t(thread)]);
+}
+
+void Clocks::releaseFence(int thread) {
+  Released now;
+  release(thread, now);
+  released_[size_t(thread)] = now.take();
+}
+
+void Clocks::releaseFenced(int thread, Released &to) const {
+  to.set(size() - 1, 0);
+  to.set(size_t(thread), kStart);
+  if (const View &view = released_[size_t(thread)])
+    to.join(view);
 }
 
 void Clocks::acquire(int first, uint32_t mask, const View &view, bool merge) {

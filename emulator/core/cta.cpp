@@ -1,39 +1,35 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "emulator/core/cta.h"
+#include "emulator/core/cluster.h"
+#include "emulator/core/windows.h"
 
 #include <algorithm>
 
 namespace flashplus::emu {
-namespace {
 
-constexpr uint64_t kTurn = 1 << 16; ///< Instructions before another warp gets its turn.
-constexpr int kStalls = 3;          ///< Times that waits may time out with nothing else happening.
-
-} // namespace
-
-Cta::Cta(const Program &program, GlobalMemory &memory, const LaunchConfig &config, const Options &options,
-         Statistics &statistics)
-    : program_(program), memory_(memory), config_(config), options_(options), statistics_(statistics) {
-  const uint32_t threads = config.block[0] * config.block[1] * config.block[2];
+Cta::Cta(Cluster &cluster, int rank)
+    : cluster_(cluster), rank_(rank), program_(cluster.program_), memory_(cluster.memory_),
+      config_(cluster.config_), options_(cluster.options_), statistics_(cluster.statistics_),
+      clocks_(cluster.clocks_), fault_(cluster.fault_) {
+  const uint32_t threads = config_.block[0] * config_.block[1] * config_.block[2];
   const uint32_t count = (threads + kLanes - 1) / kLanes;
   warps_.reserve(count);
   for (uint32_t w = 0; w < count; ++w) {
     const uint32_t lanes = std::min(kLanes, threads - w * kLanes);
-    warps_.emplace_back(*this, program, int(w), lanes == kLanes ? kAllLanes : (1u << lanes) - 1);
+    warps_.emplace_back(*this, program_, rank * int(count) + int(w), int(w),
+                        lanes == kLanes ? kAllLanes : (1u << lanes) - 1);
   }
 }
 
-std::optional<Fault> Cta::run(uint64_t index) {
-  ctaid_ = {uint32_t(index % config_.grid[0]), uint32_t(index / config_.grid[0] % config_.grid[1]),
-            uint32_t(index / (uint64_t(config_.grid[0]) * config_.grid[1]))};
-  clocks_.reset(warpCount());
+void Cta::start(const std::array<uint32_t, 3> &ctaid) {
+  ctaid_ = ctaid;
   mbarriers.clear();
   bulk_.clear();
-  stalls_ = 0;
-  shared_.reset(uint32_t(program_.dynamic_shared_offset) + config_.dynamic_shared, warpCount(), clocks_);
+  visits_.clear();
+  shared_.reset(uint32_t(program_.dynamic_shared_offset) + config_.dynamic_shared, rank_ * warpCount(),
+                warpCount(), clocks_);
   barriers_ = {};
-  fault_.reset();
   steps_ = 0;
+  const uint64_t index = ctaid[0] + config_.grid[0] * (ctaid[1] + uint64_t(config_.grid[1]) * ctaid[2]);
   random_ = options_.seed * 0x9e3779b97f4a7c15ull + index + 1;
   for (Warp &w : warps_)
     w.start();
@@ -45,67 +41,20 @@ std::optional<Fault> Cta::run(uint64_t index) {
   for (Warp &w : warps_)
     w.registers = entry;
   ++statistics_.ctas;
-  // The order of turns changes with the seed; what is checked must not depend on it.
-  std::vector<size_t> order(warps_.size());
-  for (size_t i = 0; i < order.size(); ++i)
-    order[i] = i;
-  for (;;) {
-    bool progress = false, alive = false;
-    if (options_.async == AsyncMode::Random)
-      for (size_t i = order.size(); i > 1; --i)
-        std::swap(order[i - 1], order[random() % i]);
-    if (options_.async == AsyncMode::Random && !bulk_.empty() && random() % 4 == 0 &&
-        !land(random() % bulk_.size()))
-      return fault_;
-    for (size_t w : order) {
-      alive |= warps_[w].state() != Warp::State::Done;
-      if (warps_[w].state() != Warp::State::Ready)
-        continue;
-      warps_[w].run(options_.async == AsyncMode::Random ? 1 + random() % 512 : kTurn);
-      progress = true;
-      if (fault_)
-        break;
-    }
-    if (fault_) {
-      if (fault_->kind == FaultKind::StepLimit)
-        fault_->other = stuck();
-      return fault_;
-    }
-    if (!alive)
-      return std::nullopt;
-    if (progress)
-      continue;
-    // Nothing can go on: now, at the latest, copies land; then waits may time out, as the hardware's do.
-    if (!bulk_.empty()) {
-      if (!land(options_.async == AsyncMode::Random ? random() % bulk_.size() : 0))
-        return fault_;
-      continue;
-    }
-    if (stalls_ < kStalls) {
-      const int before = ++stalls_;
-      wakeAll(0, /*timeout=*/true);
-      stalls_ = before;
-      bool woke = false;
-      for (const Warp &w : warps_)
-        woke |= w.state() == Warp::State::Ready;
-      if (woke)
-        continue;
-    }
-    {
-      const Warp *waiting = nullptr;
-      for (const Warp &w : warps_)
-        if (w.state() != Warp::State::Done && !waiting)
-          waiting = &w;
-      setFault(makeFault(FaultKind::Deadlock, "no warp can go on", waiting ? waiting->blockedPc() : 0,
-                         waiting ? waiting->index() : -1, -1));
-      fault_->other = stuck();
-      return fault_;
-    }
-  }
 }
 
-std::string Cta::stuck() const {
+void Cta::event() { cluster_.event(); }
+
+bool Cta::exited() const {
+  return std::all_of(warps_.begin(), warps_.end(),
+                     [](const Warp &w) { return w.state() == Warp::State::Done; });
+}
+
+std::string Cta::stuck(bool name_cta) const {
   std::string out;
+  if (name_cta)
+    out = "CTA (" + std::to_string(ctaid_[0]) + ", " + std::to_string(ctaid_[1]) + ", " +
+          std::to_string(ctaid_[2]) + ")";
   for (size_t id = 0; id < barriers_.size(); ++id) {
     const NamedBarrier &b = barriers_[id];
     if (!b.arrived)
@@ -138,7 +87,10 @@ std::string Cta::party(const char *verb, int thread, uint32_t pc) const {
   if (thread >= clocks_.threads())
     return std::string(verb) + " by the asynchronous copy at line " + std::to_string(in.at.line) + " '" +
            std::string(in.text) + "'";
-  return std::string(verb) + " by warp " + std::to_string(thread / int(kLanes)) + ", lane " +
+  const int rank = thread / int(kLanes) / warpCount();
+  return std::string(verb) + " by " +
+         (cluster_.size() > 1 ? "CTA " + std::to_string(rank) + " of the cluster, " : "") + "warp " +
+         std::to_string(thread / int(kLanes) % warpCount()) + ", lane " +
          std::to_string(thread % int(kLanes)) + " at line " + std::to_string(in.at.line) + " '" +
          std::string(in.text) + "'";
 }
@@ -220,6 +172,12 @@ int Cta::mbarrierAt(uint32_t offset) const {
   return -1;
 }
 
+bool Cta::seesBarrier(int thread, int index) const {
+  const Mbarrier &b = mbarriers[size_t(index)];
+  return clocks_.seen(thread, size_t(b.init_thread), b.init_clock) ||
+         clocks_.seen(thread, clocks_.init(barrierNumber(index)), 1);
+}
+
 void Cta::settle(int index) {
   event();
   Mbarrier &b = mbarriers[size_t(index)];
@@ -228,7 +186,7 @@ void Cta::settle(int index) {
   ++b.phases;
   b.pending = b.expected;
   b.released.set(clocks_.size() - 1, 0);
-  b.released.set(clocks_.barrier(index), b.phases);
+  b.released.set(clocks_.barrier(barrierNumber(index)), b.phases);
   b.completed = b.released.take();
   b.released.clear();
   wakeAll(index);
@@ -246,13 +204,18 @@ void Cta::issue(BulkCopy copy) {
     (void)land(bulk_.size() - 1);
 }
 
+bool Cta::landOne() {
+  return land(options_.async == AsyncMode::Random ? cluster_.cta(0).random() % bulk_.size() : 0);
+}
+
 /// False after a fault.
 bool Cta::land(size_t which) {
   const BulkCopy copy = std::move(bulk_[which]);
   bulk_.erase(bulk_.begin() + long(which));
   const int thread = copy.thread;
   auto refuse = [&](FaultKind kind, std::string message, uint64_t address, Space space) {
-    Fault f = makeFault(kind, std::move(message), copy.pc, thread / int(kLanes), thread % int(kLanes));
+    Fault f = copy.issuer->makeFault(kind, std::move(message), copy.pc, thread / int(kLanes) % warpCount(),
+                                     thread % int(kLanes));
     f.address = address;
     f.space = space;
     setFault(std::move(f));
@@ -277,7 +240,10 @@ bool Cta::land(size_t which) {
     return refuse(FaultKind::Barrier, "the mbarrier of the copy is gone when it lands",
                   b.offset + kSharedBase, Space::Shared);
   for (const BulkPiece &p : copy.pieces)
-    shared_.onBulkEnd(p.to, p.bytes, clocks_.barrier(copy.barrier), b.phases + 1, copy.pc);
+    shared_.onBulkEnd(p.to, p.bytes, clocks_.barrier(barrierNumber(copy.barrier)), b.phases + 1, copy.pc);
+  b.landed = b.phases + 1;
+  b.landed_pc = copy.pc;
+  b.landed_thread = thread;
   b.transactions -= copy.total;
   settle(copy.barrier);
   return true;
@@ -290,11 +256,70 @@ int Cta::registersInUse() const {
   return total;
 }
 
-void Cta::warpExited() {
+void Cta::warpExited(Warp &warp) {
   event();
   for (uint32_t id = 0; id < barriers_.size(); ++id)
     if (barriers_[id].arrived && !barriers_[id].threads)
       completeIfFull(id);
+  if (exited())
+    checkExit(warp);
+}
+
+// --- clusters
+// ---------------------------------------------------------------------------------------------------------
+
+bool Cta::admit(Warp &w, uint32_t lane, uint64_t address, bool copies) {
+  const int thread = w.thread(lane);
+  const std::string name = "the shared memory of CTA " + std::to_string(rank_) + " of the cluster, ";
+  if (exited()) {
+    w.fault(FaultKind::Race, "touches " + name + "which has exited", int(lane), address,
+            Space::SharedCluster);
+    return false;
+  }
+  bool started = false; // some thread of it has done something that `thread` has seen
+  for (int t = firstThread(); t < firstThread() + warpCount() * int(kLanes) && !started; ++t)
+    started = clocks_.seen(thread, size_t(t), Clocks::kStart);
+  if (!started) {
+    w.fault(FaultKind::Race, "touches " + name + "with nothing to order its start before", int(lane), address,
+            Space::SharedCluster);
+    return false;
+  }
+  if (copies)
+    return true;
+  for (Visit &v : visits_)
+    if (v.thread == thread) {
+      v = {thread, clocks_.own(thread), w.pc()};
+      return true;
+    }
+  visits_.push_back({thread, clocks_.own(thread), w.pc()});
+  return true;
+}
+
+void Cta::checkExit(Warp &last) {
+  if (!bulk_.empty())
+    return last.fault(FaultKind::AsyncPending,
+                      "the CTA exits while an asynchronous copy into its shared memory is under way", -1, {},
+                      Space::Generic, party("issued", bulk_.front().thread, bulk_.front().pc));
+  auto anyoneSaw = [&](size_t component, uint32_t clock) {
+    for (int t = firstThread(); t < firstThread() + warpCount() * int(kLanes); ++t)
+      if (clocks_.seen(t, component, clock))
+        return true;
+    return false;
+  };
+  for (size_t i = 0; i < mbarriers.size(); ++i) {
+    const Mbarrier &b = mbarriers[i];
+    if (b.landed && !anyoneSaw(clocks_.barrier(barrierNumber(int(i))), b.landed))
+      return last.fault(FaultKind::AsyncPending,
+                        "the CTA exits without having waited for an asynchronous copy into its shared memory",
+                        -1, {}, Space::Generic, party("issued", b.landed_thread, b.landed_pc));
+  }
+  for (const Visit &v : visits_) {
+    if (!anyoneSaw(size_t(v.thread), v.clock))
+      return last.fault(
+          FaultKind::Race,
+          "the CTA exits, with nothing to order an access of another CTA to its shared memory before", -1, {},
+          Space::Generic, party("accessed", v.thread, v.pc));
+  }
 }
 
 } // namespace flashplus::emu

@@ -30,6 +30,7 @@ template <class T> LaneOf<T> toLane(T v) {
 }
 
 class Cta;
+class Cluster;
 
 /// An asynchronous 4-, 8- or 16-byte copy that nothing has waited for.
 struct PendingCopy {
@@ -52,7 +53,7 @@ struct LaneGroup {
   int blocked = kRuns;                ///< mbarrier that it waits for, or one of these.
   bool timed_out = false;             ///< Its wait may come back without success.
 
-  static constexpr int kRuns = -1, kWantsRegisters = -2;
+  static constexpr int kRuns = -1, kWantsRegisters = -2, kAtClusterBarrier = -3;
 };
 
 /// An mbarrier object in shared memory.
@@ -61,7 +62,10 @@ struct Mbarrier {
   uint32_t expected = 0, pending = 0; ///< Arrivals: of a phase, and still to come in this one.
   int64_t transactions = 0;           ///< Bytes announced and not yet copied.
   uint32_t phases = 0;                ///< Complete.
+  uint32_t landed = 0, landed_pc = 0; ///< The phase that counted the last copy.
+  int landed_thread = 0;              ///< That issued it.
   bool valid = false, fenced = false; ///< Fenced: the asynchronous proxy may use it.
+  bool init_fenced = false;           ///< By fence.mbarrier_init.
   int init_thread = 0;
   uint32_t init_clock = 0, init_pc = 0;
   Released released;
@@ -73,17 +77,21 @@ struct BulkPiece {
   uint32_t to = 0, bytes = 0;
   uint64_t from = 0; ///< 0: zeros
 };
+/// A copy into the shared memory of the CTA that holds it; of a multicast, that CTA's part.
 struct BulkCopy {
   std::vector<BulkPiece> pieces;
   uint32_t total = 0, pc = 0;
-  int barrier = -1, thread = 0;
+  int barrier = -1; ///< Of the destination.
+  const Cta *issuer = nullptr;
+  int thread = 0; ///< That issued it, in the cluster.
 };
 
 class Warp {
 public:
   enum class State : uint8_t { Ready, AtBarrier, Blocked, Done };
 
-  Warp(Cta &cta, const Program &program, int index, uint32_t lanes);
+  /// `number` in the cluster, `index` in the CTA.
+  Warp(Cta &cta, const Program &program, int number, int index, uint32_t lanes);
   void start();
   /// Runs until it blocks, exits, faults, or `steps` instructions are done.
   void run(uint64_t steps);
@@ -144,8 +152,8 @@ public:
   Cta &cta() { return cta_; }
   const Program &program() const { return program_; }
   int index() const { return index_; }
-  int thread(uint32_t lane) const { return index_ * int(kLanes) + int(lane); }
-  uint32_t live() const { return live_; } ///< Lanes that have not exited.
+  int thread(uint32_t lane) const { return first_thread_ + int(lane); } ///< In the cluster.
+  uint32_t live() const { return live_; }                               ///< Lanes that have not exited.
   uint32_t groupMask() const { return groups_[size_t(current_)].mask; }
   uint32_t pc() const { return pc_; }
   State state() const { return state_; }
@@ -163,6 +171,11 @@ public:
   /// The current branch: lanes of `taken` go to `target`, the others on.
   void branch(const Instruction &in, uint32_t taken);
   void exitLanes(uint32_t mask);
+
+  // barrier.cluster (Cluster): lanes that have arrived in the phase under way; lanes that have arrived and
+  // not waited, and for which phase.
+  uint32_t cluster_arrived = 0, cluster_owes_wait = 0;
+  std::array<uint32_t, kLanes> cluster_phase{};
 
   // Waits that the group repeats until they succeed.
   void block(int on) { groups_[size_t(current_)].blocked = on, repeats_ = true, blocked_pc_ = pc_; }
@@ -208,7 +221,7 @@ private:
 
   Cta &cta_;
   const Program &program_;
-  int index_;
+  int index_, first_thread_;
   uint32_t lanes_, live_ = 0;
   std::unique_ptr<uint8_t[]> file_, local_;
   std::vector<uint32_t> written_; ///< Per register: lanes that have a whole value.
@@ -227,11 +240,14 @@ private:
 
 class Cta {
 public:
-  Cta(const Program &program, GlobalMemory &memory, const LaunchConfig &config, const Options &options,
-      Statistics &statistics);
-  /// Runs CTA `index` (x fastest) to its end; the fault if there was one.
-  std::optional<Fault> run(uint64_t index);
+  /// CTA `rank` of the cluster.
+  Cta(Cluster &cluster, int rank);
+  /// Becomes the CTA at `ctaid` of the grid, with nothing executed. The cluster's clocks start first.
+  void start(const std::array<uint32_t, 3> &ctaid);
 
+  Cluster &cluster() { return cluster_; }
+  int rank() const { return rank_; }
+  int firstThread() const { return rank_ * warpCount() * int(kLanes); } ///< In the cluster.
   const Program &program() const { return program_; }
   const LaunchConfig &config() const { return config_; }
   const Options &options() const { return options_; }
@@ -244,12 +260,12 @@ public:
   std::vector<Warp> &warps() { return warps_; }
 
   bool faulted() const { return fault_.has_value(); }
-  void setFault(Fault fault) {
+  void setFault(Fault fault) { // of the cluster: the first wins
     if (!fault_)
       fault_ = std::move(fault);
   }
   Fault makeFault(FaultKind kind, std::string message, uint32_t pc, int warp, int lane) const;
-  /// "written by warp 1, lane 3 at line 92 'st.shared...'"
+  /// "written by warp 1, lane 3 at line 92 'st.shared...'"; `thread` is the cluster's.
   std::string party(const char *verb, int thread, uint32_t pc) const;
   uint64_t random();
   bool step() { return ++steps_ <= options_.step_limit; }
@@ -257,18 +273,31 @@ public:
 
   /// A warp arrives at a named barrier, and waits there if `wait`. `threads` 0: all that have not exited.
   void arrive(Warp &warp, uint32_t id, uint32_t threads, bool wait);
-  void warpExited();
+  void warpExited(Warp &warp);
+  bool exited() const; ///< All its threads have.
 
   // mbarriers and what completes on them
   std::vector<Mbarrier> mbarriers;
   /// The object at `offset` in shared memory; -1 if there is none.
   int mbarrierAt(uint32_t offset) const;
+  /// The number that the clocks know it by.
+  int barrierNumber(int barrier) const { return rank_ * Clocks::kMaxBarriers + barrier; }
+  /// Whether `thread` has seen the object's initialisation.
+  bool seesBarrier(int thread, int barrier) const;
   /// After a change of its counts: completes the phase if they are all zero.
   void settle(int barrier);
   void issue(BulkCopy copy);
-  void event() { stalls_ = 0; }
+  bool hasCopies() const { return !bulk_.empty(); }
+  /// Any of the copies (the first, unless turns are random) lands. False after a fault.
+  bool landOne();
+  void event();
   void wakeAll(int on, bool timeout = false);
   int registersInUse() const;
+
+  /// A thread of another CTA touches this CTA's shared memory: it must have started, not have exited, and not
+  /// exit before that (`copies`: before the copy is complete). False and a fault in `w` if not.
+  bool admit(Warp &w, uint32_t lane, uint64_t address, bool copies);
+  std::string stuck(bool name_cta) const; ///< Who waits for what.
 
 private:
   bool land(size_t which);
@@ -278,22 +307,29 @@ private:
     Released released;
   };
   void completeIfFull(uint32_t id);
-  std::string stuck() const;
+  void checkExit(Warp &last);
 
+  Cluster &cluster_;
+  const int rank_;
   const Program &program_;
   GlobalMemory &memory_;
   const LaunchConfig &config_;
   const Options &options_;
   Statistics &statistics_;
   SharedMemory shared_;
-  Clocks clocks_;
+  Clocks &clocks_;
   std::vector<Warp> warps_;
   std::array<NamedBarrier, 16> barriers_;
   std::array<uint32_t, 3> ctaid_{};
-  std::optional<Fault> fault_;
+  std::optional<Fault> &fault_;
   uint64_t steps_ = 0, random_ = 1;
   std::vector<BulkCopy> bulk_;
-  int stalls_ = 0; ///< Rounds in which nothing could go on.
+  /// The last access of threads of other CTAs: what must be ordered before this one's exit.
+  struct Visit {
+    int thread = 0;
+    uint32_t clock = 0, pc = 0;
+  };
+  std::vector<Visit> visits_;
 };
 
 } // namespace flashplus::emu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "emulator/core/cta.h"
+#include "emulator/core/cluster.h"
 
 #include <atomic>
 #include <mutex>
@@ -59,6 +59,16 @@ std::optional<Fault> checkLaunch(const Program &p, const LaunchConfig &c, const 
   if (c.grid[0] == 0 || c.grid[1] == 0 || c.grid[2] == 0 || c.grid[1] > 65535 || c.grid[2] > 65535 ||
       c.grid[0] > 0x7fffffff)
     return refuse(FaultKind::Launch, "a grid of " + dims(c.grid.data()) + " blocks");
+  const std::array<uint32_t, 3> cluster = Cluster::shapeOf(p, c);
+  if (p.explicit_cluster && !std::equal(cluster.begin(), cluster.end(), p.cluster))
+    return refuse(FaultKind::Launch,
+                  "clusters of " + dims(cluster.data()) + " CTAs; the entry requires " + dims(p.cluster));
+  if (uint64_t(cluster[0]) * cluster[1] * cluster[2] > 8)
+    return refuse(FaultKind::Launch, "clusters of " + dims(cluster.data()) + " CTAs; at most 8 are portable");
+  for (size_t axis = 0; axis < 3; ++axis)
+    if (cluster[axis] == 0 || c.grid[axis] % cluster[axis])
+      return refuse(FaultKind::Launch, "a grid of " + dims(c.grid.data()) +
+                                           " blocks is no multiple of clusters of " + dims(cluster.data()));
   if (c.params.size() != p.param_bytes)
     return refuse(FaultKind::Launch, std::to_string(c.params.size()) +
                                          " bytes of parameters; the entry takes " +
@@ -80,29 +90,31 @@ LaunchResult launch(const Program &program, GlobalMemory &memory, const LaunchCo
   result.statistics.by_pc.resize(program.code.size());
   if (result.fault)
     return result;
-  const uint64_t ctas = uint64_t(config.grid[0]) * config.grid[1] * config.grid[2];
+  const std::array<uint32_t, 3> shape = Cluster::shapeOf(program, config);
+  const uint64_t clusters =
+      uint64_t(config.grid[0] / shape[0]) * (config.grid[1] / shape[1]) * (config.grid[2] / shape[2]);
   std::atomic<uint64_t> next{0};
   std::mutex mutex;
-  uint64_t faulty = UINT64_MAX; // the fault of the lowest CTA is reported, whatever the order
+  uint64_t faulty = UINT64_MAX; // the fault of the first cluster is reported, whatever the order
   auto work = [&] {
     Statistics statistics;
     statistics.by_pc.resize(program.code.size());
-    Cta cta(program, memory, config, options, statistics);
-    for (uint64_t index; (index = next++) < ctas;) {
-      if (auto fault = cta.run(index)) {
+    Cluster cluster(program, memory, config, options, statistics);
+    for (uint64_t index; (index = next++) < clusters;) {
+      if (auto fault = cluster.run(index)) {
         std::lock_guard lock(mutex);
         if (index < faulty) {
           faulty = index;
           result.fault = std::move(fault);
         }
-        next = ctas;
+        next = clusters;
       }
     }
     std::lock_guard lock(mutex);
     result.statistics.add(statistics);
   };
   std::vector<std::thread> helpers;
-  const uint64_t threads = std::min<uint64_t>(ctas, uint64_t(std::max(options.threads, 1)));
+  const uint64_t threads = std::min<uint64_t>(clusters, uint64_t(std::max(options.threads, 1)));
   for (uint64_t i = 1; i < threads; ++i)
     helpers.emplace_back(work);
   work();

@@ -31,6 +31,7 @@ struct Options {
 
 struct LaunchConfig {
   std::array<uint32_t, 3> grid{1, 1, 1}, block{32, 1, 1};
+  std::array<uint32_t, 3> cluster{0, 0, 0}; ///< CTAs; 0: as the entry requires, else 1.
   uint32_t dynamic_shared = 0;
   std::span<const uint8_t> params; ///< The parameter block, laid out as Program::params says.
 };

@@ -80,8 +80,10 @@ bool GlobalMemory::read(uint64_t address, void *to, size_t bytes) const {
 // --- shared memory
 // -----------------------------------------------------------------------------------------------
 
-void SharedMemory::reset(uint32_t bytes, int warps, const Clocks &clocks) {
+void SharedMemory::reset(uint32_t bytes, int first_warp, int warps, const Clocks &clocks) {
+  first_warp_ = first_warp;
   warps_ = warps;
+  remote_reads_.clear();
   clocks_ = &clocks;
   data_.assign(bytes, 0xff);
   const size_t words = (bytes + 3) / 4;
@@ -119,16 +121,25 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
                       "reads what another thread wrote, with nothing to order the two", "written");
       return false;
     }
-    w.read = 1;
-    Read *reads = readsOf(word) + who.thread / 32 * kReads;
-    const uint32_t lane = uint32_t(who.thread % 32);
-    if (reads[0].clock && reads[0].lane != lane)
-      reads[1] = reads[0];
-    reads[0].clock = clocks_->own(who.thread);
-    reads[0].pc = who.pc;
-    reads[0].lane = lane;
+    noteRead(word, who);
   }
   return true;
+}
+
+void SharedMemory::noteRead(uint32_t word, Accessor who) {
+  writes_[word].read = 1;
+  const int warp = who.thread / 32 - first_warp_;
+  if (warp < 0 || warp >= warps_) {
+    remote_reads_.push_back({word, clocks_->own(who.thread), who.pc, who.thread});
+    return;
+  }
+  Read *reads = readsOf(word) + warp * kReads;
+  const uint32_t lane = uint32_t(who.thread % 32);
+  if (reads[0].clock && reads[0].lane != lane)
+    reads[1] = reads[0];
+  reads[0].clock = clocks_->own(who.thread);
+  reads[0].pc = who.pc;
+  reads[0].lane = lane;
 }
 
 bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic,
@@ -156,7 +167,7 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
     return true;
   Read *reads = readsOf(word);
   for (int i = 0; i < warps_ * kReads; ++i) {
-    const int warp = i / kReads;
+    const int warp = first_warp_ + i / kReads;
     const bool group = i % kReads == 2;
     const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
     if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
@@ -170,6 +181,18 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
       return false;
     }
   }
+  for (const RemoteRead &r : remote_reads_)
+    if (r.word == word && !clocks_->seen(who.thread, size_t(r.thread), r.clock)) {
+      problem = {FaultKind::Race,
+                 "overwrites what another thread reads, with nothing to order the two",
+                 "read",
+                 r.thread,
+                 r.pc,
+                 word * 4};
+      return false;
+    }
+  if (!remote_reads_.empty())
+    std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
   std::fill(reads, reads + warps_ * kReads, Read{}); // all before this write: whoever sees it has seen them
   w.read = 0;
   return true;
@@ -271,7 +294,7 @@ bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, ui
       return false;
     }
     w.read = 1;
-    Read &read = readsOf(word)[warp * kReads + 2];
+    Read &read = readsOf(word)[(warp - first_warp_) * kReads + 2];
     read.clock = group;
     read.pc = who.pc;
   }

@@ -44,7 +44,7 @@ private:
 
 /// A thread and the instruction it executes, for shared-memory bookkeeping.
 struct Accessor {
-  int thread = 0; ///< In the CTA.
+  int thread = 0; ///< In the cluster.
   uint32_t pc = 0;
 };
 
@@ -62,7 +62,8 @@ struct SharedProblem {
 /// warp, and whether an asynchronous copy is under way. Bounds and alignment are the caller's.
 class SharedMemory {
 public:
-  void reset(uint32_t bytes, int warps, const Clocks &clocks);
+  /// Of the CTA whose warps are `warps` from `first_warp` on, in the cluster that `clocks` counts.
+  void reset(uint32_t bytes, int first_warp, int warps, const Clocks &clocks);
   uint32_t bytes() const { return uint32_t(data_.size()); }
   uint8_t *data(uint32_t offset) { return data_.data() + offset; }
 
@@ -91,6 +92,11 @@ private:
     uint32_t clock = 0; ///< 0: none.
     uint32_t pc : 27 = 0, lane : 5 = 0;
   };
+  struct RemoteRead {
+    uint32_t word = 0, clock = 0, pc = 0;
+    int thread = 0;
+  };
+  void noteRead(uint32_t word, Accessor who);
   static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
   static constexpr int kReads = 3;
   Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
@@ -102,7 +108,8 @@ private:
   std::vector<Write> writes_;
   std::vector<Read>
       reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
-  int warps_ = 0;
+  std::vector<RemoteRead> remote_reads_; ///< By threads of other CTAs: rare.
+  int first_warp_ = 0, warps_ = 0;
   const Clocks *clocks_ = nullptr;
 };
 

@@ -155,6 +155,7 @@ struct Program {
   uint64_t local_bytes = 0; ///< Per thread.
   std::vector<uint8_t> const_data, const_written;
   uint32_t required_threads[3] = {0, 0, 0}, max_threads[3] = {0, 0, 0}, cluster[3] = {1, 1, 1};
+  bool explicit_cluster = false;
   int max_registers = 0, min_ctas = 0;
   bool has_wgmma = false;
 

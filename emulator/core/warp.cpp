@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "emulator/core/cta.h"
+#include "emulator/core/cluster.h"
 
 namespace flashplus::emu {
 
-Warp::Warp(Cta &cta, const Program &program, int index, uint32_t lanes)
-    : cta_(cta), program_(program), index_(index), lanes_(lanes),
+Warp::Warp(Cta &cta, const Program &program, int number, int index, uint32_t lanes)
+    : cta_(cta), program_(program), index_(index), first_thread_(number * int(kLanes)), lanes_(lanes),
       file_(new uint8_t[program.register_file_bytes]()),
       local_(program.local_bytes ? new uint8_t[program.local_bytes * kLanes * 2] : nullptr),
       written_(program.registers.size()), partly_(program.registers.size()),
@@ -22,6 +22,7 @@ void Warp::start() {
   pc_ = next_ = 0;
   state_ = State::Ready;
   barrier_ = -1;
+  cluster_arrived = cluster_owes_wait = 0;
   copies.clear();
   committed.fill(0);
   std::fill(flights_.begin(), flights_.end(), Flight{});
@@ -34,6 +35,8 @@ void Warp::start() {
 
 void Warp::fillConstants() {
   const LaunchConfig &c = cta_.config();
+  Cluster &cluster = cta_.cluster();
+  const auto rank = uint32_t(cta_.rank());
   for (size_t r = 0; r < program_.registers.size(); ++r) {
     const RegisterInfo &reg = program_.registers[r];
     if (!reg.constant)
@@ -53,7 +56,7 @@ void Warp::fillConstants() {
     auto same = [&](uint64_t v) { each([v](uint32_t) { return v; }); };
     using S = SpecialRegister;
     auto tid = [&](uint32_t lane, int axis) {
-      const uint32_t t = uint32_t(thread(lane));
+      const uint32_t t = uint32_t(index_) * kLanes + lane;
       return axis == 0   ? t % c.block[0]
              : axis == 1 ? t / c.block[0] % c.block[1]
                          : t / (c.block[0] * c.block[1]);
@@ -118,31 +121,47 @@ void Warp::fillConstants() {
       same(cta_.shared().bytes());
       break;
     case S::NsmId:
-    case S::ClusterNctaRank:
-    case S::ClusterNctaidX:
-    case S::ClusterNctaidY:
-    case S::ClusterNctaidZ:
       same(1);
       break;
     case S::SmId:
     case S::GridId:
-    case S::ClusterCtaRank:
-    case S::ClusterCtaidX:
-    case S::ClusterCtaidY:
-    case S::ClusterCtaidZ:
-    case S::IsExplicitCluster:
       same(0);
       break;
+    case S::ClusterCtaRank:
+      same(rank);
+      break;
+    case S::ClusterNctaRank:
+      same(uint64_t(cluster.size()));
+      break;
+    case S::ClusterCtaidX:
+    case S::ClusterCtaidY:
+    case S::ClusterCtaidZ: {
+      const int axis = int(reg.special) - int(S::ClusterCtaidX);
+      same(cta_.ctaid(axis) % cluster.shape()[size_t(axis)]);
+      break;
+    }
+    case S::ClusterNctaidX:
+    case S::ClusterNctaidY:
+    case S::ClusterNctaidZ:
+      same(cluster.shape()[size_t(reg.special) - size_t(S::ClusterNctaidX)]);
+      break;
+    case S::IsExplicitCluster: {
+      const uint32_t bits = program_.explicit_cluster || c.cluster[0] ? kAllLanes : 0;
+      std::memcpy(file_.get() + reg.offset, &bits, 4);
+      break;
+    }
     case S::ClusteridX:
     case S::ClusteridY:
     case S::ClusteridZ:
-      same(cta_.ctaid(int(reg.special) - int(S::ClusteridX)));
+      same(cluster.id(int(reg.special) - int(S::ClusteridX)));
       break;
     case S::NclusteridX:
     case S::NclusteridY:
-    case S::NclusteridZ:
-      same(c.grid[size_t(reg.special) - size_t(S::NclusteridX)]);
+    case S::NclusteridZ: {
+      const size_t axis = size_t(reg.special) - size_t(S::NclusteridX);
+      same(c.grid[axis] / cluster.shape()[axis]);
       break;
+    }
     }
   }
 }
@@ -224,9 +243,12 @@ void Warp::branch(const Instruction &in, uint32_t taken) {
 
 void Warp::exitLanes(uint32_t mask) {
   live_ &= ~mask;
+  cluster_arrived &= ~mask;
   LaneGroup &g = groups_[size_t(current_)];
   g.mask &= ~mask;
-  if (g.mask) // a guarded exit: the others go on
+  if (live_)
+    cta_.cluster().settleBarrier(); // it counts threads
+  if (g.mask)                       // a guarded exit: the others go on
     return;
   moved_ = true;
   const int join = g.join;
@@ -235,7 +257,8 @@ void Warp::exitLanes(uint32_t mask) {
     finishPart(join, 0);
   if (live_ == 0) {
     state_ = State::Done;
-    cta_.warpExited();
+    cta_.warpExited(*this);
+    cta_.cluster().settleBarrier();
   }
 }
 
@@ -256,7 +279,7 @@ void Warp::pickGroup() {
 void Warp::wake(int on, bool timeout) {
   for (LaneGroup &g : groups_)
     if (g.mask && g.parts == 0 && g.blocked != LaneGroup::kRuns && (timeout || g.blocked == on)) {
-      g.timed_out = timeout && g.blocked != LaneGroup::kWantsRegisters;
+      g.timed_out = timeout && g.blocked >= 0;
       g.blocked = LaneGroup::kRuns;
       if (state_ == State::Blocked)
         state_ = State::Ready;
@@ -415,6 +438,8 @@ std::string Warp::describe() const {
              " bytes to come)";
     } else if (g.blocked == LaneGroup::kWantsRegisters) {
       out += " waits for registers";
+    } else if (g.blocked == LaneGroup::kAtClusterBarrier) {
+      out += " waits at the cluster's barrier";
     }
     const Instruction &in = program_.code[state_ == State::AtBarrier ? blocked_pc_ : g.pc];
     out +=

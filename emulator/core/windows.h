@@ -42,4 +42,12 @@ constexpr Space spaceOfGeneric(uint64_t address) {
   }
 }
 
+// Where the shared memory of a cluster's CTAs lies in .shared::cluster. An address with no rank in it is the
+// executing CTA's own, as in .shared::cta; mapa puts one in.
+inline constexpr int kRankShift = 24;
+
+constexpr uint64_t clusterAddress(uint64_t own, uint64_t rank) {
+  return (own & ((uint64_t(1) << kRankShift) - 1)) | (rank + 1) << kRankShift;
+}
+
 } // namespace flashplus::emu

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "emulator/isa/access.h"
 
+#include "emulator/core/cluster.h"
 #include "emulator/core/windows.h"
 
 #include <algorithm>
@@ -47,32 +48,61 @@ uint8_t *globalAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, 
   return a->data(address);
 }
 
-uint8_t *sharedAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, AccessKind kind) {
-  SharedMemory &shared = w.cta().shared();
-  if (address < kSharedBase || address - kSharedBase > shared.bytes() ||
-      bytes > shared.bytes() - (address - kSharedBase))
-    return outOfBounds(w, Space::Shared, address, bytes, lane, kind,
-                       "the CTA has " + std::to_string(shared.bytes()) + " bytes from " +
-                           std::to_string(kSharedBase));
-  const uint32_t offset = uint32_t(address - kSharedBase);
+uint8_t *sharedAccess(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t lane,
+                      AccessKind kind) {
+  const SharedPlace place =
+      sharedPlace(w, space, address, bytes, lane, kind == AccessKind::Read ? "reads" : "writes");
+  if (!place.cta)
+    return nullptr;
+  SharedMemory &shared = place.cta->shared();
   const Accessor who{w.thread(lane), w.pc()};
   SharedProblem problem;
   const bool atomic = kind == AccessKind::Atomic;
-  if ((kind == AccessKind::Read && !shared.onRead(offset, bytes, who, problem)) ||
-      (kind != AccessKind::Read && !shared.onWrite(offset, bytes, who, atomic, problem))) {
+  if ((kind == AccessKind::Read && !shared.onRead(place.offset, bytes, who, problem)) ||
+      (kind != AccessKind::Read && !shared.onWrite(place.offset, bytes, who, atomic, problem))) {
     w.fault(problem, int(lane));
     return nullptr;
   }
-  return shared.data(offset);
+  return shared.data(place.offset);
 }
 
 } // namespace
+
+SharedPlace sharedPlace(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t lane,
+                        const char *what, bool copies) {
+  Cta *cta = &w.cta();
+  const uint64_t rank = address >> kRankShift; // plus one; 0: the CTA's own
+  auto refuse = [&](const std::string &why) {
+    w.fault(FaultKind::OutOfBounds,
+            std::string(what) + " " + std::to_string(bytes) + " bytes outside memory; " + why, int(lane),
+            address, space);
+    return SharedPlace{};
+  };
+  if (rank) {
+    if (rank > uint64_t(cta->cluster().size()))
+      return refuse("the CTA has " + std::to_string(cta->shared().bytes()) + " bytes from " +
+                    std::to_string(kSharedBase));
+    cta = &cta->cluster().cta(int(rank) - 1);
+    if (cta != &w.cta() && space == Space::Shared)
+      return refuse("it is in the shared memory of CTA " + std::to_string(rank - 1) +
+                    " of the cluster, which .shared::cta does not reach");
+  }
+  const uint64_t own = address & ((uint64_t(1) << kRankShift) - 1);
+  const uint32_t size = cta->shared().bytes();
+  if (own < kSharedBase || own - kSharedBase > size || bytes > size - (own - kSharedBase))
+    return refuse("the CTA has " + std::to_string(size) + " bytes from " + std::to_string(kSharedBase));
+  if (cta != &w.cta() && !cta->admit(w, lane, address, copies))
+    return {};
+  return {cta, uint32_t(own - kSharedBase)};
+}
 
 uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,
                 AccessKind kind) {
   if (space == Space::Generic) {
     space = spaceOfGeneric(address);
     address -= windowOf(space);
+    if (space == Space::Shared)
+      space = Space::SharedCluster;
   }
   if (address % align) {
     w.fault(FaultKind::Misaligned,
@@ -87,7 +117,7 @@ uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t
     return globalAccess(w, address, bytes, lane, kind);
   case Space::Shared:
   case Space::SharedCluster:
-    return sharedAccess(w, address, bytes, lane, kind);
+    return sharedAccess(w, space, address, bytes, lane, kind);
   case Space::Param:
     if (address < kParamBase || address - kParamBase > p.param_bytes ||
         bytes > p.param_bytes - (address - kParamBase) || kind != AccessKind::Read)

@@ -13,6 +13,16 @@ enum class AccessKind : uint8_t { Read, Write, Atomic };
 uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,
                 AccessKind kind);
 
+/// Where `bytes` at a shared address lie. `space`: Shared reaches the executing CTA's own memory,
+/// SharedCluster that of the cluster's other CTAs too, which must have started and not exited. Null `cta`
+/// after a fault, whose message begins with `what`. `copies`: Cta::admit.
+struct SharedPlace {
+  Cta *cta = nullptr;
+  uint32_t offset = 0;
+};
+SharedPlace sharedPlace(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t lane,
+                        const char *what, bool copies = false);
+
 /// Effective addresses of an instruction whose base is source `i`.
 void addresses(const Warp &w, const Instruction &in, int i, uint64_t (&out)[kLanes]);
 

@@ -83,7 +83,7 @@ void runAtomic(Warp &w, const Instruction &in, uint32_t mask) {
     for (int e = 0; e < in.elements; ++e)
       w.storeNarrow(in.dst(e), mask, out[e]);
   Statistics &s = w.cta().statistics();
-  if (in.space == Space::Shared) {
+  if (in.space == Space::Shared || in.space == Space::SharedCluster) {
     s.shared_written += uint64_t(std::popcount(mask)) * total;
     countBanks(w, at, mask, total);
   } else {

@@ -66,6 +66,8 @@ void decodeBar(Builder &b) {
 }
 
 void decodeBarrier(Builder &b) {
+  if (b.take("cluster"))
+    return decodeClusterBarrier(b);
   (void)b.take("cta");
   const bool waits = b.takeOneOf({"sync", "arrive"}) == 0;
   (void)b.take("aligned");

@@ -104,6 +104,8 @@ void addMatrix(OpcodeTable &table);
 void addExchange(OpcodeTable &table);
 void addBarrier(OpcodeTable &table);
 void addMbarrier(OpcodeTable &table);
+void addCluster(OpcodeTable &table);
+void decodeClusterBarrier(Builder &b); ///< From behind "barrier.cluster".
 void addWgmma(OpcodeTable &table);
 
 } // namespace flashplus::emu

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// cp.async.bulk.tensor from global to shared memory (TMA), tiled mode.
+// cp.async.bulk.tensor from global to shared memory (TMA), tiled mode, to one CTA or to several of a cluster.
 #include "emulator/isa/bulk_copy.h"
+#include "emulator/core/cluster.h"
 #include "emulator/core/tensor_map.h"
 #include "emulator/core/windows.h"
 #include "emulator/isa/access.h"
@@ -63,17 +64,52 @@ void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, 
   copy.total = uint32_t(rows) * row_bytes;
 }
 
+/// The copy's part for one CTA of the cluster: `to` and `barrier` count from the start of its shared memory.
+bool issueInto(Warp &w, Cta &target, BulkCopy copy, uint32_t to, uint64_t barrier, uint32_t lane) {
+  const int thread = w.thread(lane);
+  copy.barrier = target.mbarrierAt(uint32_t(barrier));
+  if (copy.barrier < 0) {
+    w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane),
+            clusterAddress(barrier + kSharedBase, uint64_t(target.rank())), Space::SharedCluster);
+    return false;
+  }
+  const Mbarrier &b = target.mbarriers[size_t(copy.barrier)];
+  const std::string initialised = w.cta().party("initialised", b.init_thread, b.init_pc);
+  if (!b.fenced || !target.seesBarrier(thread, copy.barrier)) {
+    w.fault(FaultKind::Race,
+            b.fenced
+                ? "a copy uses an mbarrier whose initialisation nothing orders before"
+                : "a copy uses an mbarrier that no fence.mbarrier_init or fence.proxy.async has made visible "
+                  "to the asynchronous proxy",
+            int(lane), barrier + kSharedBase, Space::Shared, initialised);
+    return false;
+  }
+  SharedProblem problem;
+  if (!target.shared().onBulkBegin(to, copy.total, {thread, w.pc()}, problem)) {
+    w.fault(problem, int(lane));
+    return false;
+  }
+  w.cta().statistics().shared_written += copy.total;
+  w.cta().statistics().by_pc[w.pc()].wavefronts += (copy.total + 127) / 128;
+  target.issue(std::move(copy));
+  return !w.cta().faulted();
+}
+
+enum : uint8_t { kMulticast = 1 };
+
 void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
-  Cta &cta = w.cta();
+  Cluster &cluster = w.cta().cluster();
   uint64_t to[kLanes], map_at[kLanes], barrier[kLanes];
   w.widen(in.src(0), to);
   w.widen(in.src(1), map_at);
   w.widen(in.src(2), barrier);
   const int rank = in.elements;
-  Statistics &s = cta.statistics();
+  const uint32_t *targets = in.mode & kMulticast ? w.lanes<uint32_t>(in.src(3 + rank)) : nullptr;
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1))
       continue;
+    to[lane] += uint64_t(in.immediate >> 32);
+    barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
     TensorMapContents map;
     if (!readMap(w, map_at[lane], lane, map))
       return;
@@ -93,35 +129,49 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     int64_t start[5] = {};
     for (int d = 0; d < rank; ++d)
       start[d] = int32_t(w.lanes<uint32_t>(in.src(3 + d))[lane]);
+    uint64_t total = map.element_bytes;
+    for (int d = 0; d < rank; ++d)
+      total *= map.box[d];
+    const SharedPlace place =
+        sharedPlace(w, in.space, to[lane], uint32_t(total), lane, "copies", /*copies=*/true);
+    if (!place.cta)
+      return;
+    const SharedPlace signal =
+        sharedPlace(w, in.space, barrier[lane], 8, lane, "signals an mbarrier of", /*copies=*/true);
+    if (!signal.cta)
+      return;
     BulkCopy copy;
     copy.pc = w.pc();
+    copy.issuer = &w.cta();
     copy.thread = w.thread(lane);
-    cutBox(map, start, uint32_t(to[lane]), copy);
-    const uint64_t offset = to[lane] - kSharedBase;
-    if (to[lane] < kSharedBase || offset + copy.total > cta.shared().bytes())
-      return w.fault(FaultKind::OutOfBounds,
-                     "copies " + std::to_string(copy.total) + " bytes outside shared memory; the CTA has " +
-                         std::to_string(cta.shared().bytes()) + " bytes from " + std::to_string(kSharedBase),
-                     int(lane), to[lane], Space::Shared);
-    copy.barrier = barrier[lane] < kSharedBase ? -1 : cta.mbarrierAt(uint32_t(barrier[lane] - kSharedBase));
-    if (copy.barrier < 0)
-      return w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), barrier[lane],
-                     Space::Shared);
-    const Mbarrier &b = cta.mbarriers[size_t(copy.barrier)];
-    if (!b.fenced)
-      return w.fault(
-          FaultKind::Race,
-          "a copy uses an mbarrier that no fence.mbarrier_init or fence.proxy.async has made visible "
-          "to the asynchronous proxy",
-          int(lane), barrier[lane], Space::Shared, cta.party("initialised", b.init_thread, b.init_pc));
-    SharedProblem problem;
-    if (!cta.shared().onBulkBegin(uint32_t(offset), copy.total, {w.thread(lane), w.pc()}, problem))
-      return w.fault(problem, int(lane));
-    s.global_read += copy.total;
+    cutBox(map, start, place.offset + kSharedBase, copy);
+    Statistics &s = w.cta().statistics();
+    s.global_read += copy.total; // once, to however many CTAs it goes
     s.global_sectors_read += copy.total / 32;
-    s.shared_written += copy.total;
-    s.by_pc[w.pc()].wavefronts += (copy.total + 127) / 128;
-    cta.issue(std::move(copy));
+    if (!targets) {
+      if (place.cta != signal.cta)
+        return w.fault(FaultKind::Barrier, "the mbarrier of a copy lies in another CTA than its destination",
+                       int(lane), barrier[lane], Space::SharedCluster);
+      if (!issueInto(w, *place.cta, std::move(copy), place.offset, signal.offset, lane))
+        return;
+      continue;
+    }
+    // To the same place in each CTA of the mask, and each one's own mbarrier hears of it.
+    if (targets[lane] == 0 || targets[lane] >> cluster.size())
+      return w.fault(FaultKind::Launch,
+                     "a multicast to the mask " + std::to_string(targets[lane]) + " in a cluster of " +
+                         std::to_string(cluster.size()) + " CTAs",
+                     int(lane));
+    for (int r = 0; r < cluster.size(); ++r) {
+      if (!(targets[lane] >> r & 1))
+        continue;
+      Cta &target = cluster.cta(r);
+      if (&target != &w.cta() &&
+          !target.admit(w, lane, clusterAddress(to[lane], uint64_t(r)), /*copies=*/true))
+        return;
+      if (!issueInto(w, target, copy, place.offset, signal.offset, lane))
+        return;
+    }
   }
 }
 
@@ -141,26 +191,35 @@ void decodeBulk(Builder &b) {
   if (!b.take("tensor"))
     b.fail("cp.async.bulk is modelled for tensors");
   const int rank = b.takeOneOf({"1d", "2d", "3d", "4d", "5d"}) + 1;
-  b.takeOneOf({"shared::cluster", "shared::cta"});
+  const Space space =
+      b.takeOneOf({"shared::cluster", "shared::cta"}) == 0 ? Space::SharedCluster : Space::Shared;
   b.require("global");
   (void)b.take("tile");
   b.require("mbarrier::complete_tx::bytes");
-  const bool hint = b.take("L2::cache_hint");
-  b.wantOperands(hint ? 4 : 3);
-  b.address(0, Space::Shared);
-  if (b.out.immediate)
-    b.fail("cp.async.bulk: an offset in the address is not modelled");
+  const bool multicast = b.take("multicast::cluster"), hint = b.take("L2::cache_hint");
+  if (multicast && space != Space::SharedCluster)
+    b.fail("cp.async.bulk: a multicast goes to .shared::cluster");
+  b.wantOperands(3 + size_t(multicast) + size_t(hint));
+  b.address(0, space);
+  const int64_t to_offset = b.out.immediate;
   const OperandAst &map = b.operand(1);
   if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 ||
       map.elements[1].kind != OperandAst::Kind::Vector || map.elements[1].elements.size() != size_t(rank) ||
       map.offset)
     b.fail(map.at, "cp.async.bulk: expected [map, {" + std::to_string(rank) + " coordinates}]");
   b.src(map.elements[0], Type::B64);
-  b.address(2, Space::Shared);
+  b.address(2, space);
+  const int64_t barrier_offset = b.out.immediate;
+  if (to_offset != int32_t(to_offset) || barrier_offset != int32_t(barrier_offset))
+    b.fail("cp.async.bulk: an address offset does not fit 32 bits");
+  b.out.immediate = int64_t(uint64_t(to_offset) << 32 | uint32_t(barrier_offset));
   for (const OperandAst &c : map.elements[1].elements)
     b.src(c, Type::S32);
+  if (multicast)
+    b.src(3, Type::B16);
   if (hint)
-    b.src(3, Type::B64);
+    b.src(3 + size_t(multicast), Type::B64);
+  b.out.mode = multicast ? kMulticast : 0;
   b.out.elements = uint8_t(rank);
   b.out.run = runTensorLoad;
   b.out.op_class = OpClass::AsyncCopy;

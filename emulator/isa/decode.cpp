@@ -79,6 +79,7 @@ const OpcodeTable &opcodes() {
     addExchange(t);
     addBarrier(t);
     addMbarrier(t);
+    addCluster(t);
     addWgmma(t);
     return t;
   }();
@@ -511,7 +512,7 @@ void Builder::address(size_t i, Space space) {
     const auto *v = names_.variable(base.name, ast_.scope);
     if (!v)
       fail(base.at, "'" + std::string(base.name) + "' is not declared");
-    if (v->space != space)
+    if (v->space != space && !(v->space == Space::Shared && space == Space::SharedCluster))
       fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." +
                         spaceName(v->space) + " space, the instruction addresses ." + spaceName(space));
     srcs_.push_back(names_.constant(v->address, 64, std::string(base.name)));
@@ -607,7 +608,8 @@ Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const Modul
   program->entry = std::string(entry->name);
   std::copy(entry->required_threads, entry->required_threads + 3, program->required_threads);
   std::copy(entry->max_threads, entry->max_threads + 3, program->max_threads);
-  if (entry->cluster[0])
+  program->explicit_cluster = entry->cluster[0] != 0;
+  if (program->explicit_cluster)
     std::copy(entry->cluster, entry->cluster + 3, program->cluster);
   program->max_registers = entry->max_registers;
   program->min_ctas = entry->min_ctas;

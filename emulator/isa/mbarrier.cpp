@@ -6,25 +6,33 @@
 namespace flashplus::emu {
 namespace {
 
-/// The object that source 0 of the instruction names, per lane; -1 after a fault.
-int objectOf(Warp &w, uint64_t address, uint32_t lane) {
-  Cta &cta = w.cta();
+struct Object {
+  Cta *cta = nullptr; ///< That it lies in; null after a fault.
+  int index = -1;
+  Mbarrier &get() const { return cta->mbarriers[size_t(index)]; }
+};
+
+/// The object at an address, for one lane.
+Object objectOf(Warp &w, Space space, uint64_t address, uint32_t lane) {
   if (address % 8) {
     w.fault(FaultKind::Misaligned, "an mbarrier lies at a multiple of 8", int(lane), address, Space::Shared);
-    return -1;
+    return {};
   }
-  const int index = address < kSharedBase ? -1 : cta.mbarrierAt(uint32_t(address - kSharedBase));
+  const SharedPlace place = sharedPlace(w, space, address, 8, lane, "uses an mbarrier of");
+  if (!place.cta)
+    return {};
+  const int index = place.cta->mbarrierAt(place.offset);
   if (index < 0) {
-    w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), address, Space::Shared);
-    return -1;
+    w.fault(FaultKind::Barrier, "there is no initialised mbarrier", int(lane), address, space);
+    return {};
   }
-  const Mbarrier &b = cta.mbarriers[size_t(index)];
-  if (!cta.clocks().seen(w.thread(lane), size_t(b.init_thread), b.init_clock)) {
+  if (!place.cta->seesBarrier(w.thread(lane), index)) {
+    const Mbarrier &b = place.cta->mbarriers[size_t(index)];
     w.fault(FaultKind::Race, "uses an mbarrier whose initialisation nothing orders before", int(lane),
-            address, Space::Shared, cta.party("initialised", b.init_thread, b.init_pc));
-    return -1;
+            address, space, w.cta().party("initialised", b.init_thread, b.init_pc));
+    return {};
   }
-  return index;
+  return {place.cta, index};
 }
 
 void runInit(Warp &w, const Instruction &in, uint32_t mask) {
@@ -65,30 +73,30 @@ void runInvalidate(Warp &w, const Instruction &in, uint32_t mask) {
   addresses(w, in, 0, at);
   for (uint32_t lane = 0; lane < kLanes; ++lane)
     if (mask >> lane & 1) {
-      const int index = objectOf(w, at[lane], lane);
-      if (index < 0)
+      const Object object = objectOf(w, in.space, at[lane], lane);
+      if (!object.cta)
         return;
-      w.cta().mbarriers[size_t(index)].valid = false;
+      object.get().valid = false;
     }
 }
 
-enum : uint8_t { kArrives = 1, kExpects = 2, kHasCount = 4 };
+enum : uint8_t { kArrives = 1, kExpects = 2, kHasCount = 4, kCompletes = 8 };
 
 void runArrive(Warp &w, const Instruction &in, uint32_t mask) {
   Cta &cta = w.cta();
   uint64_t at[kLanes], state[kLanes] = {};
   addresses(w, in, 0, at);
-  const uint32_t *bytes = in.mode & kExpects ? w.lanes<uint32_t>(in.src(1)) : nullptr;
+  const uint32_t *bytes = in.mode & (kExpects | kCompletes) ? w.lanes<uint32_t>(in.src(1)) : nullptr;
   const uint32_t *count = in.mode & kHasCount ? w.lanes<uint32_t>(in.src(1)) : nullptr;
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1))
       continue;
-    const int index = objectOf(w, at[lane], lane);
-    if (index < 0)
+    const Object object = objectOf(w, in.space, at[lane], lane);
+    if (!object.cta)
       return;
-    Mbarrier &b = cta.mbarriers[size_t(index)];
+    Mbarrier &b = object.get();
     if (bytes) {
-      b.transactions += bytes[lane];
+      b.transactions += in.mode & kCompletes ? -int64_t(bytes[lane]) : int64_t(bytes[lane]);
       if (b.transactions >= 1 << 20)
         return w.fault(FaultKind::Barrier,
                        "the mbarrier expects " + std::to_string(b.transactions) +
@@ -106,7 +114,7 @@ void runArrive(Warp &w, const Instruction &in, uint32_t mask) {
       b.pending -= n;
       cta.clocks().release(w.thread(lane), b.released);
     }
-    cta.settle(index);
+    object.cta->settle(object.index);
   }
   if (in.destinations)
     w.store<uint64_t>(in.dst(), mask, state);
@@ -124,10 +132,10 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1))
       continue;
-    const int index = objectOf(w, at[lane], lane);
-    if (index < 0)
+    const Object object = objectOf(w, in.space, at[lane], lane);
+    if (!object.cta)
       return;
-    const Mbarrier &b = cta.mbarriers[size_t(index)];
+    const Mbarrier &b = object.get();
     if (parity && which[lane] > 1)
       return w.fault(FaultKind::Barrier,
                      "a phase parity of " + std::to_string(which[lane]) + "; it must be 0 or 1", int(lane));
@@ -137,7 +145,7 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
       if (b.completed) // none: a wait for the phase before the first
         cta.clocks().acquire(w.thread(0), 1u << lane, b.completed, /*merge=*/true);
     } else {
-      waits_for = index;
+      waits_for = object.index;
     }
   }
   if (done == 0 && !w.takeTimeout()) {
@@ -149,9 +157,10 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
 }
 
 void decodeMbarrier(Builder &b) {
-  const int op = b.takeOneOf({"init", "inval", "arrive", "expect_tx", "try_wait", "test_wait"});
+  const int op =
+      b.takeOneOf({"init", "inval", "arrive", "expect_tx", "try_wait", "test_wait", "complete_tx"});
   b.out.op_class = OpClass::Barrier;
-  const bool waits = op >= 4;
+  const bool waits = op == 4 || op == 5, counts = op == 3 || op == 6;
   bool expects = op == 3;
   if (op == 2)
     expects = b.take("expect_tx");
@@ -161,8 +170,10 @@ void decodeMbarrier(Builder &b) {
     (void)b.takeAny({"release", "acquire", "relaxed"});
     (void)b.takeAny({"cta", "cluster"});
   }
-  if (const Space space = b.space(); space != Space::Shared)
-    b.fail("mbarrier is modelled for .shared::cta");
+  const Space space = b.space();
+  const bool remote = space == Space::SharedCluster;
+  if (space != Space::Shared && !(remote && (op == 2 || counts)))
+    b.fail("mbarrier is modelled for .shared::cta, its arrivals and transactions for .shared::cluster too");
   b.require("b64");
   size_t first = 0;
   switch (op) {
@@ -179,16 +190,20 @@ void decodeMbarrier(Builder &b) {
     return;
   case 2:
   case 3:
+  case 6:
     if (op == 2) {
       b.dst(0, Type::B64);
       first = 1;
+      if (remote && !b.sink)
+        b.fail("mbarrier.arrive: .shared::cluster returns no state; the destination must be _");
     }
-    b.wantOperands(first + 1 + (expects ? 1 : 0), first + 2);
-    b.address(first, Space::Shared);
-    b.out.mode = uint8_t(op == 2 ? kArrives : 0) | uint8_t(expects ? kExpects : 0);
+    b.wantOperands(first + 1 + (expects || counts ? 1 : 0), first + 2);
+    b.address(first, space);
+    b.out.mode =
+        uint8_t(op == 2 ? kArrives : 0) | uint8_t(expects ? kExpects : 0) | uint8_t(op == 6 ? kCompletes : 0);
     if (b.count() == first + 2) {
       b.src(first + 1, Type::U32);
-      b.out.mode |= expects ? 0 : kHasCount;
+      b.out.mode |= expects || counts ? 0 : kHasCount;
     }
     b.out.run = runArrive;
     return;
@@ -257,7 +272,8 @@ void runProxyFence(Warp &w, const Instruction &, uint32_t mask) {
 void runBarrierInitFence(Warp &w, const Instruction &, uint32_t mask) {
   for (Mbarrier &b : w.cta().mbarriers)
     for (uint32_t lane = 0; lane < kLanes; ++lane)
-      b.fenced |= (mask >> lane & 1) && b.init_thread == w.thread(lane);
+      if ((mask >> lane & 1) && b.init_thread == w.thread(lane))
+        b.fenced = b.init_fenced = true;
 }
 
 void addMbarrier(OpcodeTable &t) {

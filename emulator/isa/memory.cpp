@@ -124,6 +124,13 @@ void decodePrefetch(Builder &b) {
   b.out.run = runNothing;
 }
 
+/// For the relaxed arrival at a cluster's barrier that may follow.
+void runReleaseFence(Warp &w, const Instruction &, uint32_t mask) {
+  for (uint32_t lane = 0; lane < kLanes; ++lane)
+    if (mask >> lane & 1)
+      w.cta().clocks().releaseFence(w.thread(lane));
+}
+
 // Fences order accesses to memory between threads of a CTA only together with something that both execute,
 // and that is ordered here already; across CTAs nothing is checked.
 void decodeMembar(Builder &b) {
@@ -149,10 +156,10 @@ void decodeFence(Builder &b) {
     b.out.run = runBarrierInitFence;
     return;
   }
-  (void)b.takeAny({"sc", "acq_rel", "acquire", "release"});
-  b.takeOneOf({"cta", "cluster", "gpu", "sys"});
+  const int order = b.takeAny({"sc", "acq_rel", "acquire", "release"});
+  const bool wide = b.takeOneOf({"cta", "cluster", "gpu", "sys"}) > 0;
   b.wantOperands(0);
-  b.out.run = runNothing;
+  b.out.run = wide && order != 2 ? runReleaseFence : runNothing;
   b.out.op_class = OpClass::Barrier;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Tensor copies against their definition, and the bugs that Hopper's asynchronous instructions invite,
 // planted.
-#include "tests/emulator/run.h"
+#include "tests/emulator/hopper_module.h"
 
 #include <algorithm>
 #include <cstring>
@@ -11,33 +11,6 @@ using namespace flashplus::emu;
 using namespace flashplus::emu::test;
 
 namespace {
-
-std::string hopperModule(const std::string &body,
-                         const std::string &directives = ".reqntid 128 .minnctapersm 1") {
-  std::string ptx = module(body, ".extern .shared .align 1024 .b8 tile[];\n.shared .align 8 .b8 bars[64];");
-  ptx.replace(ptx.find(".target sm_80"), 13, ".target sm_90a");
-  ptx.replace(ptx.find(".param .u64 output)"), 19,
-              ".param .u64 output, .param .align 64 .b8 map[128]) " + directives);
-  return ptx;
-}
-
-int lineOf(const std::string &text, const std::string &mark) {
-  const size_t at = text.find(mark);
-  return at == std::string::npos ? 0 : 1 + int(std::count(text.begin(), text.begin() + long(at), '\n'));
-}
-
-Case hopperCase(const std::string &ptx, size_t input, size_t output, uint32_t dynamic) {
-  Case c;
-  c.name = "hopper";
-  c.ptx = ptx;
-  c.threads = 128;
-  Random random(51);
-  for (size_t i = 0; i < input; ++i)
-    c.input.push_back(uint8_t(random.next()));
-  c.output_bytes = output;
-  c.dynamic_shared = dynamic;
-  return c;
-}
 
 constexpr const char *kSetUp =
     "mov.u32 %r1, tile;\nmov.u32 %r2, bars;\nmov.b64 %rd1, map;\ncvta.param.u64 %rd1, %rd1;\n"
@@ -187,8 +160,9 @@ const std::vector<Planted> &planted() {
        "@%p1 mbarrier.init.shared::cta.b64 [%r2], 1;\n$bar.sync 0;\n" + kCopy + kWait, "fence.mbarrier_init",
        "", "@%p1 fence.mbarrier_init.release.cluster;\n"},
       {"copies over what is read", FaultKind::Race,
-       kInit + kCopy + kWait + kRead + "$@!%p1 bra OUT;\n" + kAgain + "OUT:\n", "",
-       "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+8], 128;\n",
+       kInit + kCopy + kWait + kRead + "$@!%p1 bra OUT;\n" + kAgain +
+           "A: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 1;\n@!%p2 bra A;\nOUT:\n",
+       "", "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r2+8], 128;\n",
        "mbarrier.arrive.shared::cta.b64 _, [%r2+8];\n"},
       {"copies over what was stored, unfenced", FaultKind::Race,
        kInit + "st.shared.b32 [%r3], %gid;\n$bar.sync 0;\n" + kCopy + kWait, "without a fence.proxy.async",
@@ -198,12 +172,13 @@ const std::vector<Planted> &planted() {
            "@%p1 mbarrier.init.shared::cta.b64 [%r2+16], 1;\n@%p1 fence.mbarrier_init.release.cluster;\n@%p1 "
            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2+16], 1024;\n@%p1 "
            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, "
-           "{0, 0}], [%r2+16];\n",
+           "{0, 0}], [%r2+16];\n@!%p1 bra OUT;\nA: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2+16], "
+           "0;\n@!%p2 bra A;\nOUT:\n",
        "", "", kWait.c_str()},
       {"copy to a crooked place", FaultKind::Misaligned, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait,
        "a multiple of 1024", "512", "1024"},
       {"copy past the end of shared memory", FaultKind::OutOfBounds,
-       kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside shared memory", "16384", "15360"},
+       kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside memory", "16384", "15360"},
       {"matrix stored without a fence", FaultKind::Race,
        kZeros + kDescriptors + "$bar.sync 0;\n" + kFence + wgmma() + kCommit + kWaitGroup,
        "without a fence.proxy.async", "", "fence.proxy.async.shared::cta;\n"},
@@ -248,6 +223,8 @@ const std::vector<Planted> &planted() {
       {"wgmma by part of a warp", FaultKind::Divergence,
        kProduct + kFence + "setp.lt.u32 %p4, %gid, $;\n@%p4 " + wgmma() + kCommit + kWaitGroup, "", "100",
        "128"},
+      {"exit with a copy under way", FaultKind::AsyncPending, kInit + kCopy + "$", "the CTA exits while", "",
+       kWait.c_str()},
       {"setmaxnreg without bounds", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "no effect",
        "40", "40", nullptr},
       {"setmaxnreg the wrong way", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n",
