@@ -16,6 +16,8 @@ std::vector<Case> allCases() {
   addMatrixCases(cases);
   addMemoryCases(cases);
   addHopperCases(cases);
+  addTensorCopyCases(cases);
+  addClusterCases(cases);
   return cases;
 }
 

@@ -3,8 +3,11 @@
 // is run on the emulator by the tests and on a GPU by the recorder (record.cpp).
 #pragma once
 
+#include "emulator/core/tensor_map.h"
+
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,7 +24,7 @@ struct Tolerance {
   double value = 0;
 };
 
-/// The entry is `test(.param .u64 input, .param .u64 output)`.
+/// The entry is `test(.param .u64 input, .param .u64 output)`, and with a map `, .param .align 64 .b8 map[128]`.
 struct Case {
   std::string name; ///< A file name: letters, digits, '.', '_'.
   std::string ptx;
@@ -30,6 +33,7 @@ struct Case {
   uint32_t blocks = 1, threads = 32, dynamic_shared = 0;
   Tolerance tolerance;
   int least_chip = 80;
+  std::optional<TensorMapContents> map; ///< Its address counts from the input's.
   /// Computes the output from the input, by the definition.
   std::function<void(std::span<const uint8_t> input, std::span<uint8_t> output)> expect;
 };
@@ -44,6 +48,8 @@ void addWarpCases(std::vector<Case> &cases);
 void addMatrixCases(std::vector<Case> &cases);
 void addMemoryCases(std::vector<Case> &cases);
 void addHopperCases(std::vector<Case> &cases);
+void addTensorCopyCases(std::vector<Case> &cases);
+void addClusterCases(std::vector<Case> &cases);
 
 /// Empty if `got` is within the tolerance of `want`, else what differs first.
 std::string compare(const Case &c, std::span<const uint8_t> got, std::span<const uint8_t> want);

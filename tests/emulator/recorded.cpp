@@ -57,8 +57,9 @@ constexpr uint64_t kStart = 0xcbf29ce484222325ull;
 
 uint64_t hashOf(const Case &c) {
   const uint32_t shape[4] = {c.blocks, c.threads, c.dynamic_shared, uint32_t(c.output_bytes)};
-  return add(add(add(kStart, c.ptx.data(), c.ptx.size()), c.input.data(), c.input.size()), shape,
-             sizeof shape);
+  uint64_t hash = add(add(kStart, c.ptx.data(), c.ptx.size()), c.input.data(), c.input.size());
+  hash = add(hash, shape, sizeof shape);
+  return c.map ? add(hash, &*c.map, sizeof *c.map) : hash;
 }
 
 uint64_t hashOf(std::span<const uint8_t> bytes) { return add(kStart, bytes.data(), bytes.size()); }

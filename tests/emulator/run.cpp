@@ -6,6 +6,8 @@
 namespace flashplus::emu::test {
 
 Ran run(const Case &c, const Options &options, const TensorMapContents *map) {
+  if (!map && c.map)
+    map = &*c.map;
   Ran out;
   auto program = loadProgram(c.ptx, "test");
   if (!program) {

@@ -18,8 +18,7 @@ struct Ran {
 /// What the memory of an output holds before the kernel writes to it.
 inline constexpr uint8_t kUntouched = 0xcd;
 
-/// With `map`, the entry has a third parameter, `.param .align 64 .b8 map[128]`; its address counts from the
-/// input's.
+/// `map` takes the place of the case's own.
 Ran run(const Case &c, const Options &options = {}, const TensorMapContents *map = nullptr);
 
 } // namespace flashplus::emu::test

@@ -3,6 +3,7 @@
 //
 //   emulator_record FILE           compares the GPU with the definitions and with what FILE holds
 //   emulator_record FILE --write   writes what the GPU gave to FILE (tests/emulator/data/recorded.txt)
+//   emulator_record --ptx DIR      writes the cases' PTX to DIR, a file each; needs no GPU
 //
 // Leaves with 77 (a skip for CTest) and the reason when there is no GPU.
 #include "runtime/cuda_driver.h"
@@ -11,11 +12,24 @@
 
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 
 using namespace flashplus;
 using namespace flashplus::emu::test;
 
 namespace {
+
+/// The driver's form of a map, for memory at `input`.
+cuda::CUresult encode(const cuda::Driver &d, const emu::TensorMapContents &m, cuda::CUdeviceptr input,
+                      void *out) {
+  // Numbers of the driver's enumerations, part of its stable ABI (cuda.h, CUtensorMap*).
+  const int type = m.element_bytes / 2; // of 1, 2 or 4 bytes: uint8, uint16, uint32
+  const int swizzle = m.swizzle_bytes == 128 ? 3 : m.swizzle_bytes == 64 ? 2 : m.swizzle_bytes == 32 ? 1 : 0;
+  const uint32_t element_strides[5] = {1, 1, 1, 1, 1};
+  return d.tensorMapEncodeTiled(out, type, m.rank, reinterpret_cast<void *>(input + m.address), m.extent,
+                                m.stride, m.box, element_strides, /*interleave=*/0, swizzle, /*promotion=*/0,
+                                /*fill=*/0);
+}
 
 /// What `c` leaves in its output on the current context; `error` if a call failed.
 std::vector<uint8_t> runOnGpu(const cuda::Driver &d, const Case &c, std::string &error) {
@@ -36,8 +50,10 @@ std::vector<uint8_t> runOnGpu(const cuda::Driver &d, const Case &c, std::string 
       step("cuMemAlloc", d.memAlloc(&out, c.output_bytes)) &&
       step("cuMemcpyHtoD", d.memcpyHtoD(in, c.input.data(), c.input.size())) &&
       step("cuMemcpyHtoD", d.memcpyHtoD(out, output.data(), output.size()))) {
-    void *arguments[] = {&in, &out};
-    if (step("cuLaunchKernel", d.launchKernel(function, c.blocks, 1, 1, c.threads, 1, 1, c.dynamic_shared,
+    alignas(64) uint8_t map[128] = {};
+    void *arguments[] = {&in, &out, map};
+    if ((!c.map || step("cuTensorMapEncodeTiled", encode(d, *c.map, in, map))) &&
+        step("cuLaunchKernel", d.launchKernel(function, c.blocks, 1, 1, c.threads, 1, 1, c.dynamic_shared,
                                               nullptr, arguments, nullptr)) &&
         step("cuStreamSynchronize", d.streamSynchronize(nullptr)))
       step("cuMemcpyDtoH", d.memcpyDtoH(output.data(), out, output.size()));
@@ -54,9 +70,21 @@ std::vector<uint8_t> runOnGpu(const cuda::Driver &d, const Case &c, std::string 
 } // namespace
 
 int main(int argc, char **argv) {
+  if (argc == 3 && std::strcmp(argv[1], "--ptx") == 0) {
+    for (const Case &c : allCases()) {
+      std::ofstream file(std::string(argv[2]) + "/" + c.name + ".ptx");
+      file << c.ptx;
+      file.close();
+      if (!file) {
+        std::printf("%s cannot be written to %s\n", c.name.c_str(), argv[2]);
+        return 1;
+      }
+    }
+    return 0;
+  }
   const bool write = argc == 3 && std::strcmp(argv[2], "--write") == 0;
   if (argc < 2 || argc > 3 || (argc == 3 && !write)) {
-    std::fprintf(stderr, "usage: %s FILE [--write]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s FILE [--write] | --ptx DIR\n", argv[0]);
     return 2;
   }
   auto driver = cuda::openDriver();
@@ -85,7 +113,7 @@ int main(int argc, char **argv) {
     std::printf("%s: %s\n", argv[1], recorded.error.c_str());
     return 1;
   }
-  int ran = 0, skipped = 0, failed = 0, unlike_definition = 0, unlike_record = 0;
+  int ran = 0, skipped = 0, failed = 0, unrecorded = 0, unlike_definition = 0, unlike_record = 0;
   for (const Case &c : allCases()) {
     if (major * 10 + minor < c.least_chip) {
       ++skipped;
@@ -120,13 +148,16 @@ int main(int argc, char **argv) {
         ++unlike_record;
         std::printf("DIFFERS %s from the record: %s\n", c.name.c_str(), difference.c_str());
       }
+    } else {
+      ++unrecorded;
     }
   }
   const std::string comment = std::string(name) + ", compute capability " + std::to_string(major) + "." +
                               std::to_string(minor) + ", driver for CUDA " + cuda::versionText(d.version);
   std::printf(
-      "%s: %d cases ran, %d need a newer GPU, %d failed, %d differ from the definition, %d from the record\n",
-      comment.c_str(), ran, skipped, failed, unlike_definition, unlike_record);
+      "%s: %d cases ran, %d need a newer GPU, %d failed, %d differ from the definition, %d from the record, "
+      "%d are in no record\n",
+      comment.c_str(), ran, skipped, failed, unlike_definition, unlike_record, unrecorded);
   d.primaryCtxRelease(device);
   if (write && !writeRecorded(argv[1], recorded, comment)) {
     std::printf("%s cannot be written\n", argv[1]);
