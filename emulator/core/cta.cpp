@@ -300,6 +300,14 @@ void Cta::checkExit(Warp &last) {
     return last.fault(FaultKind::AsyncPending,
                       "the CTA exits while an asynchronous copy into its shared memory is under way", -1, {},
                       Space::Generic, party("issued", bulk_.front().thread, bulk_.front().pc));
+  for (Warp &w : warps_)
+    landStores(w);
+  for (const Warp &w : warps_)
+    for (const BulkStore &s : w.stores)
+      if (!s.read)
+        return last.fault(FaultKind::AsyncPending,
+                          "the CTA exits while a bulk store still reads its shared memory", -1, {},
+                          Space::Generic, party("issued", w.thread(s.lane), s.pc));
   auto anyoneSaw = [&](size_t component, uint32_t clock) {
     for (int t = firstThread(); t < firstThread() + warpCount() * int(kLanes); ++t)
       if (clocks_.seen(t, component, clock))

@@ -86,6 +86,19 @@ struct BulkCopy {
   int thread = 0; ///< That issued it, in the cluster.
 };
 
+/// A bulk store (or reduction) from shared to global memory that its thread has not waited for.
+struct BulkStore {
+  struct Piece {
+    uint64_t to = 0;
+    std::vector<uint8_t> data;
+  };
+  std::vector<Piece> pieces;
+  uint32_t offset = 0, bytes = 0; ///< What it reads.
+  uint32_t pc = 0, group = 0;
+  uint8_t lane = 0;
+  bool read = false, landed = false;
+};
+
 class Warp {
 public:
   enum class State : uint8_t { Ready, AtBarrier, Blocked, Done };
@@ -207,6 +220,9 @@ public:
   // cp.async of this warp's lanes
   std::vector<PendingCopy> copies;
   std::array<uint32_t, kLanes> committed{};
+  // Bulk stores of this warp's lanes.
+  std::vector<BulkStore> stores;
+  std::array<uint32_t, kLanes> stores_committed{};
   // The allocation that the last global access was in: the next one mostly is too.
   const GlobalMemory::Allocation *last_allocation = nullptr;
 
@@ -237,6 +253,9 @@ private:
   State state_ = State::Ready;
   int barrier_ = -1;
 };
+
+/// What a warp's bulk stores still hold back arrives (isa/bulk_store.cpp).
+void landStores(Warp &warp);
 
 class Cta {
 public:

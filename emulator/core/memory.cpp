@@ -84,6 +84,7 @@ void SharedMemory::reset(uint32_t bytes, int first_warp, int warps, const Clocks
   first_warp_ = first_warp;
   warps_ = warps;
   remote_reads_.clear();
+  stored_.clear();
   clocks_ = &clocks;
   data_.assign(bytes, 0xff);
   const size_t words = (bytes + 3) / 4;
@@ -163,6 +164,16 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                     "overwrites what another thread wrote, with nothing to order the two", "written");
     return false;
   }
+  for (const Stored &r : stored_)
+    if (word * 4 < r.offset + r.bytes && r.offset < word * 4 + 4) {
+      problem = {FaultKind::AsyncPending,
+                 "overwrites what a bulk store reads that has not been waited for",
+                 "issued",
+                 r.thread,
+                 r.pc,
+                 word * 4};
+      return false;
+    }
   if (!w.read)
     return true;
   Read *reads = readsOf(word);
@@ -263,42 +274,65 @@ void SharedMemory::onBulkEnd(uint32_t offset, uint32_t bytes, size_t component, 
   }
 }
 
+/// A word that the asynchronous proxy reads for `thread`.
+bool SharedMemory::checkProxyRead(uint32_t word, uint8_t mask, int thread, SharedProblem &problem) const {
+  const Write &w = writes_[word];
+  if (w.pending) {
+    problem = other(w, word, FaultKind::AsyncPending,
+                    "reads what an asynchronous copy has not been waited for", "copied");
+    return false;
+  }
+  if ((w.written & mask) != mask) {
+    problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written",
+                    "written");
+    problem.thread = -1;
+    return false;
+  }
+  if (!clocks_->seen(thread, w.thread, w.clock)) {
+    problem = other(w, word, FaultKind::Race,
+                    "reads what another thread wrote, with nothing to order the two", "written");
+    return false;
+  }
+  if (!w.bulk && int(w.thread) < clocks_->threads() && !clocks_->seenByProxy(thread, w.thread, w.clock)) {
+    problem = other(w, word, FaultKind::Race,
+                    "reads through the asynchronous proxy what was stored without a "
+                    "fence.proxy.async",
+                    "written");
+    return false;
+  }
+  return true;
+}
+
 bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group,
                                SharedProblem &problem) {
   const int warp = who.thread / 32;
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
-    Write &w = writes_[word];
-    const uint8_t mask = byteMask(offset, word, bytes);
-    if (w.pending) {
-      problem = other(w, word, FaultKind::AsyncPending,
-                      "reads what an asynchronous copy has not been waited for", "copied");
+    if (!checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
       return false;
-    }
-    if ((w.written & mask) != mask) {
-      problem = other(w, word, FaultKind::UninitialisedMemory, "reads shared memory that nothing has written",
-                      "written");
-      problem.thread = -1;
-      return false;
-    }
-    if (!clocks_->seen(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race,
-                      "reads what another thread wrote, with nothing to order the two", "written");
-      return false;
-    }
-    if (!w.bulk && int(w.thread) < clocks_->threads() &&
-        !clocks_->seenByProxy(who.thread, w.thread, w.clock)) {
-      problem = other(w, word, FaultKind::Race,
-                      "reads through the asynchronous proxy what was stored without a "
-                      "fence.proxy.async",
-                      "written");
-      return false;
-    }
-    w.read = 1;
+    writes_[word].read = 1;
     Read &read = readsOf(word)[(warp - first_warp_) * kReads + 2];
     read.clock = group;
     read.pc = who.pc;
   }
   return true;
+}
+
+bool SharedMemory::onStoreBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem) {
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word)
+    if (!checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
+      return false;
+  stored_.push_back({offset, bytes, who.pc, who.thread});
+  return true;
+}
+
+void SharedMemory::onStoreEnd(uint32_t offset, uint32_t bytes, Accessor who) {
+  const auto it = std::find_if(stored_.begin(), stored_.end(), [&](const Stored &s) {
+    return s.offset == offset && s.bytes == bytes && s.pc == who.pc && s.thread == who.thread;
+  });
+  if (it != stored_.end())
+    stored_.erase(it);
+  for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word)
+    noteRead(word, who);
 }
 
 } // namespace flashplus::emu

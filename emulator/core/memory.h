@@ -81,7 +81,17 @@ public:
   /// A wgmma of warp `who.thread / 32` reads it through the asynchronous proxy, as part of the group `group`.
   bool onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group, SharedProblem &problem);
 
+  /// A bulk store of `who` reads it through the asynchronous proxy: nobody may write it before onStoreEnd.
+  bool onStoreBegin(uint32_t offset, uint32_t bytes, Accessor who, SharedProblem &problem);
+  /// `who` has waited for the read: as if it read now.
+  void onStoreEnd(uint32_t offset, uint32_t bytes, Accessor who);
+  bool isStored() const { return !stored_.empty(); } ///< By something that has not been waited for.
+
 private:
+  struct Stored {
+    uint32_t offset = 0, bytes = 0, pc = 0;
+    int thread = 0;
+  };
   struct Write {
     uint32_t clock = 0, pc = 0;
     uint16_t thread = 0; ///< A component of Clocks.
@@ -100,6 +110,7 @@ private:
   static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
   static constexpr int kReads = 3;
   Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
+  bool checkProxyRead(uint32_t word, uint8_t mask, int thread, SharedProblem &problem) const;
   bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
   SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message,
                       const char *verb) const;
@@ -108,6 +119,7 @@ private:
   std::vector<Write> writes_;
   std::vector<Read>
       reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
+  std::vector<Stored> stored_;
   std::vector<RemoteRead> remote_reads_; ///< By threads of other CTAs: rare.
   int first_warp_ = 0, warps_ = 0;
   const Clocks *clocks_ = nullptr;

@@ -25,6 +25,8 @@ void Warp::start() {
   cluster_arrived = cluster_owes_wait = 0;
   copies.clear();
   committed.fill(0);
+  stores.clear();
+  stores_committed.fill(0);
   std::fill(flights_.begin(), flights_.end(), Flight{});
   std::fill(last_access_.begin(), last_access_.end(), 0);
   wgmma_committed = wgmma_waited = 0;

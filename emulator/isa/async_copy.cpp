@@ -114,6 +114,13 @@ void runWait(Warp &w, const Instruction &in, uint32_t mask) {
 }
 
 void decodeCpAsync(Builder &b) {
+  if (b.take("reduce")) {
+    b.require("async");
+    b.require("bulk");
+    const int rank = b.take("tensor") ? b.takeOneOf({"1d", "2d", "3d", "4d", "5d"}) + 1 : 0;
+    b.require("global");
+    return decodeBulkStore(b, rank, /*reduces=*/true);
+  }
   b.require("async");
   if (b.take("bulk"))
     return decodeBulk(b);

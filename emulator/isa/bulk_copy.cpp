@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// cp.async.bulk.tensor from global to shared memory (TMA), tiled mode, to one CTA or to several of a cluster.
+// cp.async.bulk from global to shared memory (TMA), of bytes and of a tensor in tiled mode, to one CTA or to
+// several of a cluster.
 #include "emulator/isa/bulk_copy.h"
 #include "emulator/core/cluster.h"
 #include "emulator/core/tensor_map.h"
 #include "emulator/core/windows.h"
-#include "emulator/isa/access.h"
-#include "emulator/isa/builder.h"
-
 #include <algorithm>
 
 namespace flashplus::emu {
-namespace {
-
-/// The map at a generic address; false after a fault.
-bool readMap(Warp &w, uint64_t address, uint32_t lane, TensorMapContents &map) {
+bool readMap(Warp &w, uint64_t address, uint32_t lane, int rank, TensorMapContents &map) {
   const uint8_t *at = access(w, Space::Generic, address, 128, 64, lane, AccessKind::Read);
   if (!at)
     return false;
@@ -22,11 +17,34 @@ bool readMap(Warp &w, uint64_t address, uint32_t lane, TensorMapContents &map) {
     w.fault(FaultKind::Launch, "there is no tensor map", int(lane), address);
     return false;
   }
+  if (rank && map.rank != rank) {
+    w.fault(FaultKind::Launch,
+            "a copy of " + std::to_string(rank) + " dimensions with a map of " + std::to_string(map.rank),
+            int(lane));
+    return false;
+  }
   return true;
 }
 
-/// The box's pieces: runs of bytes that are contiguous on both sides, 16 bytes when swizzled. `zero` marks
-/// padding.
+uint32_t boxBytes(const TensorMapContents &map) {
+  uint64_t total = map.element_bytes;
+  for (int d = 0; d < map.rank; ++d)
+    total *= map.box[d];
+  return uint32_t(total);
+}
+
+bool checkTileAddress(Warp &w, uint64_t address, uint32_t lane, const TensorMapContents &map) {
+  const uint32_t align = map.swizzle_bytes == 128  ? 1024
+                         : map.swizzle_bytes == 64 ? 512
+                         : map.swizzle_bytes == 32 ? 256
+                                                   : 128;
+  if (address % align == 0)
+    return true;
+  w.fault(FaultKind::Misaligned, "a tile with this swizzle lies at a multiple of " + std::to_string(align),
+          int(lane), address, Space::Shared);
+  return false;
+}
+
 void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, BulkCopy &copy) {
   const uint32_t row_bytes = m.box[0] * m.element_bytes;
   const uint32_t piece = m.swizzle_bytes ? 16 : row_bytes;
@@ -64,6 +82,8 @@ void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, 
   copy.total = uint32_t(rows) * row_bytes;
 }
 
+namespace {
+
 /// The copy's part for one CTA of the cluster: `to` and `barrier` count from the start of its shared memory.
 bool issueInto(Warp &w, Cta &target, BulkCopy copy, uint32_t to, uint64_t barrier, uint32_t lane) {
   const int thread = w.thread(lane);
@@ -97,8 +117,38 @@ bool issueInto(Warp &w, Cta &target, BulkCopy copy, uint32_t to, uint64_t barrie
 
 enum : uint8_t { kMulticast = 1 };
 
-void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
+/// To the destination, or with `mask` to the same place in each CTA of it, whose own mbarrier hears of it.
+/// False after a fault.
+bool deliver(Warp &w, BulkCopy copy, SharedPlace place, SharedPlace signal, uint64_t barrier, uint64_t to,
+             const uint32_t *mask, uint32_t lane) {
   Cluster &cluster = w.cta().cluster();
+  if (!mask) {
+    if (place.cta == signal.cta)
+      return issueInto(w, *place.cta, std::move(copy), place.offset, signal.offset, lane);
+    w.fault(FaultKind::Barrier, "the mbarrier of a copy lies in another CTA than its destination", int(lane),
+            barrier, Space::SharedCluster);
+    return false;
+  }
+  if (*mask == 0 || *mask >> cluster.size()) {
+    w.fault(FaultKind::Launch,
+            "a multicast to the mask " + std::to_string(*mask) + " in a cluster of " +
+                std::to_string(cluster.size()) + " CTAs",
+            int(lane));
+    return false;
+  }
+  for (int r = 0; r < cluster.size(); ++r) {
+    if (!(*mask >> r & 1))
+      continue;
+    Cta &target = cluster.cta(r);
+    if (&target != &w.cta() && !target.admit(w, lane, clusterAddress(to, uint64_t(r)), /*copies=*/true))
+      return false;
+    if (!issueInto(w, target, copy, place.offset, signal.offset, lane))
+      return false;
+  }
+  return true;
+}
+
+void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
   uint64_t to[kLanes], map_at[kLanes], barrier[kLanes];
   w.widen(in.src(0), to);
   w.widen(in.src(1), map_at);
@@ -111,29 +161,13 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     to[lane] += uint64_t(in.immediate >> 32);
     barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
     TensorMapContents map;
-    if (!readMap(w, map_at[lane], lane, map))
+    if (!readMap(w, map_at[lane], lane, rank, map) || !checkTileAddress(w, to[lane], lane, map))
       return;
-    if (map.rank != rank)
-      return w.fault(FaultKind::Launch,
-                     "a copy of " + std::to_string(rank) + " dimensions with a map of " +
-                         std::to_string(map.rank),
-                     int(lane));
-    const uint32_t align = map.swizzle_bytes == 128  ? 1024
-                           : map.swizzle_bytes == 64 ? 512
-                           : map.swizzle_bytes == 32 ? 256
-                                                     : 128;
-    if (to[lane] % align)
-      return w.fault(FaultKind::Misaligned,
-                     "a tile with this swizzle lies at a multiple of " + std::to_string(align), int(lane),
-                     to[lane], Space::Shared);
     int64_t start[5] = {};
     for (int d = 0; d < rank; ++d)
       start[d] = int32_t(w.lanes<uint32_t>(in.src(3 + d))[lane]);
-    uint64_t total = map.element_bytes;
-    for (int d = 0; d < rank; ++d)
-      total *= map.box[d];
     const SharedPlace place =
-        sharedPlace(w, in.space, to[lane], uint32_t(total), lane, "copies", /*copies=*/true);
+        sharedPlace(w, in.space, to[lane], boxBytes(map), lane, "copies", /*copies=*/true);
     if (!place.cta)
       return;
     const SharedPlace signal =
@@ -148,30 +182,50 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     Statistics &s = w.cta().statistics();
     s.global_read += copy.total; // once, to however many CTAs it goes
     s.global_sectors_read += copy.total / 32;
-    if (!targets) {
-      if (place.cta != signal.cta)
-        return w.fault(FaultKind::Barrier, "the mbarrier of a copy lies in another CTA than its destination",
-                       int(lane), barrier[lane], Space::SharedCluster);
-      if (!issueInto(w, *place.cta, std::move(copy), place.offset, signal.offset, lane))
-        return;
+    if (!deliver(w, std::move(copy), place, signal, barrier[lane], to[lane],
+                 targets ? &targets[lane] : nullptr, lane))
+      return;
+  }
+}
+
+/// cp.async.bulk of contiguous bytes.
+void runLinearLoad(Warp &w, const Instruction &in, uint32_t mask) {
+  uint64_t to[kLanes], from[kLanes], barrier[kLanes];
+  w.widen(in.src(0), to);
+  w.widen(in.src(1), from);
+  w.widen(in.src(3), barrier);
+  const uint32_t *bytes = w.lanes<uint32_t>(in.src(2));
+  const uint32_t *targets = in.mode & kMulticast ? w.lanes<uint32_t>(in.src(4)) : nullptr;
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    if (!(mask >> lane & 1))
       continue;
-    }
-    // To the same place in each CTA of the mask, and each one's own mbarrier hears of it.
-    if (targets[lane] == 0 || targets[lane] >> cluster.size())
-      return w.fault(FaultKind::Launch,
-                     "a multicast to the mask " + std::to_string(targets[lane]) + " in a cluster of " +
-                         std::to_string(cluster.size()) + " CTAs",
-                     int(lane));
-    for (int r = 0; r < cluster.size(); ++r) {
-      if (!(targets[lane] >> r & 1))
-        continue;
-      Cta &target = cluster.cta(r);
-      if (&target != &w.cta() &&
-          !target.admit(w, lane, clusterAddress(to[lane], uint64_t(r)), /*copies=*/true))
-        return;
-      if (!issueInto(w, target, copy, place.offset, signal.offset, lane))
-        return;
-    }
+    to[lane] += uint64_t(in.immediate >> 32);
+    barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
+    for (uint64_t v : {to[lane], from[lane], uint64_t(bytes[lane])})
+      if (v % 16)
+        return w.fault(FaultKind::Misaligned, "a bulk copy's addresses and size are multiples of 16",
+                       int(lane), v);
+    const SharedPlace place =
+        sharedPlace(w, in.space, to[lane], bytes[lane], lane, "copies", /*copies=*/true);
+    if (!place.cta)
+      return;
+    const SharedPlace signal =
+        sharedPlace(w, in.space, barrier[lane], 8, lane, "signals an mbarrier of", /*copies=*/true);
+    if (!signal.cta)
+      return;
+    BulkCopy copy;
+    copy.pc = w.pc();
+    copy.issuer = &w.cta();
+    copy.thread = w.thread(lane);
+    copy.total = bytes[lane];
+    if (bytes[lane])
+      copy.pieces.push_back({place.offset, bytes[lane], from[lane]});
+    Statistics &s = w.cta().statistics();
+    s.global_read += copy.total;
+    s.global_sectors_read += copy.total / 32;
+    if (!deliver(w, std::move(copy), place, signal, barrier[lane], to[lane],
+                 targets ? &targets[lane] : nullptr, lane))
+      return;
   }
 }
 
@@ -180,48 +234,73 @@ void runPrefetchMap(Warp &w, const Instruction &in, uint32_t mask) {
   addresses(w, in, 0, at);
   TensorMapContents map;
   for (uint32_t lane = 0; lane < kLanes; ++lane)
-    if ((mask >> lane & 1) && !readMap(w, at[lane], lane, map))
+    if ((mask >> lane & 1) && !readMap(w, at[lane], lane, 0, map))
       return;
 }
 
 } // namespace
 
-/// From behind "cp.async.bulk".
-void decodeBulk(Builder &b) {
-  if (!b.take("tensor"))
-    b.fail("cp.async.bulk is modelled for tensors");
-  const int rank = b.takeOneOf({"1d", "2d", "3d", "4d", "5d"}) + 1;
-  const Space space =
-      b.takeOneOf({"shared::cluster", "shared::cta"}) == 0 ? Space::SharedCluster : Space::Shared;
-  b.require("global");
-  (void)b.take("tile");
-  b.require("mbarrier::complete_tx::bytes");
-  const bool multicast = b.take("multicast::cluster"), hint = b.take("L2::cache_hint");
-  if (multicast && space != Space::SharedCluster)
-    b.fail("cp.async.bulk: a multicast goes to .shared::cluster");
-  b.wantOperands(3 + size_t(multicast) + size_t(hint));
-  b.address(0, space);
-  const int64_t to_offset = b.out.immediate;
-  const OperandAst &map = b.operand(1);
+const OperandAst &mapOperand(Builder &b, size_t i, int rank) {
+  const OperandAst &map = b.operand(i);
   if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 ||
       map.elements[1].kind != OperandAst::Kind::Vector || map.elements[1].elements.size() != size_t(rank) ||
       map.offset)
     b.fail(map.at, "cp.async.bulk: expected [map, {" + std::to_string(rank) + " coordinates}]");
   b.src(map.elements[0], Type::B64);
-  b.address(2, space);
+  return map;
+}
+
+void coordinates(Builder &b, const OperandAst &map) {
+  for (const OperandAst &c : map.elements[1].elements)
+    b.src(c, Type::S32);
+}
+
+void decodeBulk(Builder &b) {
+  if (b.take("commit_group"))
+    return decodeBulkCommit(b);
+  if (b.take("wait_group"))
+    return decodeBulkWait(b);
+  int rank = 0;
+  if (b.take("tensor"))
+    rank = b.takeOneOf({"1d", "2d", "3d", "4d", "5d"}) + 1;
+  if (b.take("global"))
+    return decodeBulkStore(b, rank, /*reduces=*/false);
+  const Space space =
+      b.takeOneOf({"shared::cluster", "shared::cta"}) == 0 ? Space::SharedCluster : Space::Shared;
+  b.require("global");
+  if (rank)
+    (void)b.take("tile");
+  b.require("mbarrier::complete_tx::bytes");
+  const bool multicast = b.take("multicast::cluster"), hint = b.take("L2::cache_hint");
+  if (multicast && space != Space::SharedCluster)
+    b.fail("cp.async.bulk: a multicast goes to .shared::cluster");
+  const size_t barrier = rank ? 2 : 3;
+  b.wantOperands(barrier + 1 + size_t(multicast) + size_t(hint));
+  b.address(0, space);
+  const int64_t to_offset = b.out.immediate;
+  const OperandAst *map = nullptr;
+  if (rank) {
+    map = &mapOperand(b, 1, rank);
+  } else {
+    b.address(1, Space::Global);
+    if (b.out.immediate)
+      b.fail("cp.async.bulk: an offset in the source's address is not modelled");
+    b.src(2, Type::U32);
+  }
+  b.address(barrier, space);
   const int64_t barrier_offset = b.out.immediate;
   if (to_offset != int32_t(to_offset) || barrier_offset != int32_t(barrier_offset))
     b.fail("cp.async.bulk: an address offset does not fit 32 bits");
   b.out.immediate = int64_t(uint64_t(to_offset) << 32 | uint32_t(barrier_offset));
-  for (const OperandAst &c : map.elements[1].elements)
-    b.src(c, Type::S32);
+  if (map)
+    coordinates(b, *map);
   if (multicast)
-    b.src(3, Type::B16);
+    b.src(barrier + 1, Type::B16);
   if (hint)
-    b.src(3 + size_t(multicast), Type::B64);
+    b.src(barrier + 1 + size_t(multicast), Type::B64);
   b.out.mode = multicast ? kMulticast : 0;
   b.out.elements = uint8_t(rank);
-  b.out.run = runTensorLoad;
+  b.out.run = rank ? runTensorLoad : runLinearLoad;
   b.out.op_class = OpClass::AsyncCopy;
 }
 

@@ -17,6 +17,7 @@ std::vector<Case> allCases() {
   addMemoryCases(cases);
   addHopperCases(cases);
   addTensorCopyCases(cases);
+  addBulkCopyCases(cases);
   addClusterCases(cases);
   return cases;
 }

@@ -24,7 +24,8 @@ struct Tolerance {
   double value = 0;
 };
 
-/// The entry is `test(.param .u64 input, .param .u64 output)`, and with a map `, .param .align 64 .b8 map[128]`.
+/// The entry is `test(.param .u64 input, .param .u64 output)`, and with a map `, .param .align 64 .b8
+/// map[128]`.
 struct Case {
   std::string name; ///< A file name: letters, digits, '.', '_'.
   std::string ptx;
@@ -49,6 +50,7 @@ void addMatrixCases(std::vector<Case> &cases);
 void addMemoryCases(std::vector<Case> &cases);
 void addHopperCases(std::vector<Case> &cases);
 void addTensorCopyCases(std::vector<Case> &cases);
+void addBulkCopyCases(std::vector<Case> &cases);
 void addClusterCases(std::vector<Case> &cases);
 
 /// Empty if `got` is within the tolerance of `want`, else what differs first.

@@ -57,6 +57,13 @@ const std::string kFence = "wgmma.fence.sync.aligned;\n", kCommit = "wgmma.commi
 const std::string kA = "mov.b32 %r40, 0;\nmov.b32 %r41, 0;\nmov.b32 %r42, 0;\nmov.b32 %r43, 0;\n";
 const std::string kProduct = kZeros + kDescriptors + kVisible;
 
+// 512 bytes, to and from the tile.
+const std::string kBytes =
+    "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 512;\n"
+    "@%p1 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%in], 512, [%r2];\n";
+const std::string kStore = "@%p1 cp.async.bulk.global.shared::cta.bulk_group [%out], [%r1], 512;\n";
+const std::string kStored = "@%p1 cp.async.bulk.commit_group;\n@%p1 cp.async.bulk.wait_group 0;\n";
+
 const std::vector<Planted> &planted() {
   static const std::vector<Planted> all = {
       {"no wait", FaultKind::AsyncPending, kInit + kCopy + "bar.sync 0;\n$" + kRead,
@@ -152,6 +159,39 @@ const std::vector<Planted> &planted() {
        "128"},
       {"exit with a copy under way", FaultKind::AsyncPending, kInit + kCopy + "$", "the CTA exits while", "",
        kWait.c_str()},
+      {"bytes of a copy not waited for", FaultKind::AsyncPending, kInit + kBytes + "bar.sync 0;\n$" + kRead,
+       "copied by warp 0, lane 0", "", kWait.c_str()},
+      {"a copy of a crooked number of bytes", FaultKind::Misaligned,
+       kInit +
+           "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 512;\n@%p1 "
+           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%in], $, [%r2];\n" +
+           kWait,
+       "multiples of 16", "500", "512"},
+      {"a copy from outside memory", FaultKind::OutOfBounds,
+       kInit + "add.s64 %in, %in, $;\n" + kBytes + kWait, "from outside memory", "1024", "512"},
+      {"a store of what was stored without a fence", FaultKind::Race,
+       "st.shared.b32 [%r3], %gid;\n$bar.sync 0;\n" + kStore + kStored, "without a fence.proxy.async", "",
+       "fence.proxy.async.shared::cta;\n"},
+      {"a store of what nothing wrote", FaultKind::UninitialisedMemory, "$" + kVisible + kStore + kStored, "",
+       "", "st.shared.b32 [%r3], %gid;\n"},
+      {"overwritten under a store", FaultKind::AsyncPending,
+       "st.shared.b32 [%r3], %gid;\n" + kVisible + kStore +
+           "@%p1 cp.async.bulk.commit_group;\n$bar.sync 0;\n"
+           "st.shared.b32 [%r3], 5;\n@%p1 cp.async.bulk.wait_group 0;\n",
+       "a bulk store reads", "", "@%p1 cp.async.bulk.wait_group.read 0;\n"},
+      {"overwritten by a thread that did not hear of the wait", FaultKind::Race,
+       "st.shared.b32 [%r3], %gid;\n" + kVisible + kStore + kStored + "$st.shared.b32 [%r3], 5;\n", "reads",
+       "", "bar.sync 0;\n"},
+      {"the group before the last is waited for", FaultKind::AsyncPending,
+       "st.shared.b32 [%r3], %gid;\n" + kVisible + kStore +
+           "@%p1 cp.async.bulk.commit_group;\n@%p1 cp.async.bulk.wait_group.read $;\n",
+       "a bulk store still reads", "1", "0"},
+      {"a store not committed", FaultKind::AsyncPending,
+       "st.shared.b32 [%r3], %gid;\n" + kVisible + kStore + "$@%p1 cp.async.bulk.wait_group 0;\n",
+       "a bulk store still reads", "", "@%p1 cp.async.bulk.commit_group;\n"},
+      {"a store past the end of memory", FaultKind::OutOfBounds,
+       "st.shared.b32 [%r3], %gid;\n" + kVisible + "add.s64 %out, %out, $;\n" + kStore + kStored,
+       "outside memory", "16", "0"},
       {"setmaxnreg without bounds", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n", "no effect",
        "40", "40", nullptr},
       {"setmaxnreg the wrong way", FaultKind::Launch, "setmaxnreg.dec.sync.aligned.u32 $;\n",

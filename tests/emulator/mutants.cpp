@@ -21,7 +21,11 @@ constexpr const char *kKinds[] = {"bar.sync",
                                   "wgmma.fence",
                                   "wgmma.commit_group",
                                   "wgmma.wait_group",
-                                  "setmaxnreg"};
+                                  "setmaxnreg",
+                                  "barrier.cluster.arrive",
+                                  "barrier.cluster.wait",
+                                  "cp.async.bulk.commit_group",
+                                  "cp.async.bulk.wait_group"};
 
 } // namespace
 
