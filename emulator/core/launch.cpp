@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "emulator/core/cluster.h"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <thread>
@@ -63,7 +64,7 @@ std::optional<Fault> checkLaunch(const Program &p, const LaunchConfig &c, const 
   if (p.explicit_cluster && !std::equal(cluster.begin(), cluster.end(), p.cluster))
     return refuse(FaultKind::Launch,
                   "clusters of " + dims(cluster.data()) + " CTAs; the entry requires " + dims(p.cluster));
-  if (uint64_t(cluster[0]) * cluster[1] * cluster[2] > 8)
+  if (std::max({cluster[0], cluster[1], cluster[2]}) > 8 || cluster[0] * cluster[1] * cluster[2] > 8)
     return refuse(FaultKind::Launch, "clusters of " + dims(cluster.data()) + " CTAs; at most 8 are portable");
   for (size_t axis = 0; axis < 3; ++axis)
     if (cluster[axis] == 0 || c.grid[axis] % cluster[axis])

@@ -138,6 +138,12 @@ void runStore(Warp &w, const Instruction &in, uint32_t mask) {
     }
     for (const BulkPiece &p : box.pieces)
       if (p.from) { // what lies outside the tensor is not written
+        // The destination must be there when the store is issued, whenever it is written.
+        if (!cta.memory().find(p.from, p.bytes))
+          return w.fault(FaultKind::OutOfBounds,
+                         "copies " + std::to_string(p.bytes) + " bytes to outside memory; " +
+                             cta.memory().describe(p.from),
+                         int(lane), p.from, Space::Global);
         const uint8_t *data = cta.shared().data(p.to);
         store.pieces.push_back({p.from, std::vector<uint8_t>(data, data + p.bytes)});
       }

@@ -73,6 +73,8 @@ TEST_CASE("a CTA finds its place in the cluster") {
   const LaunchResult result = launch(**plain, memory, config, {});
   REQUIRE(!result.fault);
   CHECK(*static_cast<uint32_t *>(output) == 4);
+  config.cluster = {1u << 31, 4, 1u << 31};
+  CHECK(launch(**plain, memory, config, {}).fault.has_value());
   config.cluster = {4, 3, 1};
   CHECK(launch(**plain, memory, config, {}).fault->text().find("at most 8") != std::string::npos);
 }
