@@ -33,6 +33,18 @@ inline float halfToFloat(uint16_t h) {
   return sign ? -magnitude : magnitude;
 }
 
+/// 8-bit formats: e4m3 has no infinity and one NaN a sign, e5m2 is the upper half of an f16.
+inline float e4m3ToFloat(uint8_t b) {
+  const int exponent = b >> 3 & 15, mantissa = b & 7;
+  const float sign = b & 0x80 ? -1.0f : 1.0f;
+  if (exponent == 15 && mantissa == 7)
+    return nan32();
+  return sign * (exponent ? std::ldexp(float(8 + mantissa), exponent - 10) : std::ldexp(float(mantissa), -9));
+}
+inline float e5m2ToFloat(uint8_t b) { return halfToFloat(uint16_t(b << 8)); }
+/// tf32 is an f32 whose lower 13 bits do not count.
+inline float tf32ToFloat(uint32_t b) { return std::bit_cast<float>(b & ~0x1fffu); }
+
 inline float bfloatToFloat(uint16_t b) { return std::bit_cast<float>(uint32_t(b) << 16); }
 
 /// Rounds to nearest even, or towards zero.

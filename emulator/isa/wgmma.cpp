@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// wgmma.mma_async of f16 and bf16 with f32 accumulators, its fence, groups and waits.
+// wgmma.mma_async of f16, bf16, tf32, e4m3 and e5m2 with f32 accumulators, its fence, groups and waits.
+// Whatever the type, a row of an operand is 32 bytes along K.
 //
 // A warp of the four computes its 16 rows when it issues; nothing is late but the permission to look: until
 // its group is waited for, the accumulators may not be touched, operands in registers not be written
@@ -39,7 +40,7 @@ struct Descriptor {
   }
 };
 
-/// Reads 8 elements through the asynchronous proxy, checked. False after a fault.
+/// Reads 16 bytes through the asynchronous proxy, checked. False after a fault.
 bool readChunk(Warp &w, uint32_t address, uint16_t (&out)[8]) {
   SharedMemory &shared = w.cta().shared();
   if (address < kSharedBase || address - kSharedBase + 16 > shared.bytes()) {
@@ -58,9 +59,40 @@ bool readChunk(Warp &w, uint32_t address, uint16_t (&out)[8]) {
   return true;
 }
 
+enum class Input : uint8_t { F16, BF16, TF32, E4M3, E5M2 };
+constexpr int inputBytes(Input t) { return t == Input::TF32 ? 4 : t >= Input::E4M3 ? 1 : 2; }
+
+/// `bytes` (4 or 16) of elements, as doubles; returns how many.
+int widen(Input type, const void *from, int bytes, double *out) {
+  const int n = bytes / inputBytes(type);
+  const auto *raw = static_cast<const uint8_t *>(from);
+  for (int i = 0; i < n; ++i) {
+    uint32_t v = 0;
+    std::memcpy(&v, raw + i * inputBytes(type), size_t(inputBytes(type)));
+    switch (type) {
+    case Input::F16:
+      out[i] = double(halfToFloat(uint16_t(v)));
+      break;
+    case Input::BF16:
+      out[i] = double(bfloatToFloat(uint16_t(v)));
+      break;
+    case Input::TF32:
+      out[i] = double(tf32ToFloat(v));
+      break;
+    case Input::E4M3:
+      out[i] = double(e4m3ToFloat(uint8_t(v)));
+      break;
+    case Input::E5M2:
+      out[i] = double(e5m2ToFloat(uint8_t(v)));
+      break;
+    }
+  }
+  return n;
+}
+
+// `mode2` holds the types of A (lower 4 bits) and B.
 enum : uint8_t {
   kRegisterA = 1,
-  kBf16 = 2,
   kTransposeA = 4,
   kTransposeB = 8,
   kNegateA = 16,
@@ -97,7 +129,7 @@ bool checkAccumulators(Warp &w, const Instruction &in, int count, bool reads, in
 
 void runWgmma(Warp &w, const Instruction &in, uint32_t) {
   const int n = in.destinations * 2;
-  const bool bf = in.mode & kBf16, register_a = in.mode & kRegisterA;
+  const bool register_a = in.mode & kRegisterA;
   const int a_count = register_a ? 4 : 1;
   bool scale = in.mode & kScaleOn;
   if (!(in.mode & kScaleImmediate)) {
@@ -108,20 +140,19 @@ void runWgmma(Warp &w, const Instruction &in, uint32_t) {
   }
   if (!checkAccumulators(w, in, in.destinations, scale, 0, register_a ? 4 : 0))
     return;
-  auto widen = [&](uint16_t v) { return double(bf ? bfloatToFloat(v) : halfToFloat(v)); };
+  const auto a_type = Input(in.mode2 & 15), b_type = Input(in.mode2 >> 4);
+  const int depth = 32 / inputBytes(a_type);
 
-  // A: 16 rows of this warp, 16 deep.
-  double a[16][16];
+  // A: 16 rows of this warp, 32 bytes deep.
+  double a[16][32], values[16];
   Statistics &s = w.cta().statistics();
   uint64_t shared_bytes = 0;
   if (register_a) {
     for (int r = 0; r < 4; ++r) {
       const uint32_t *v = w.lanes<uint32_t>(in.src(r));
-      for (int lane = 0; lane < 32; ++lane) {
-        const int row = lane / 4 + 8 * (r % 2), k = 2 * (lane % 4) + 8 * (r / 2);
-        a[row][k] = widen(uint16_t(v[lane]));
-        a[row][k + 1] = widen(uint16_t(v[lane] >> 16));
-      }
+      for (int lane = 0; lane < 32; ++lane)
+        (void)widen(a_type, &v[lane], 4,
+                    &a[lane / 4 + 8 * (r % 2)][(4 * (lane % 4) + 16 * (r / 2)) / inputBytes(a_type)]);
     }
   } else {
     const uint64_t bits = w.lanes<uint64_t>(in.src(0))[0];
@@ -133,23 +164,23 @@ void runWgmma(Warp &w, const Instruction &in, uint32_t) {
         for (uint32_t c = 0; c < 2; ++c) {
           if (!readChunk(w, d.acrossK(first + 8 * c, k), chunk))
             return;
+          (void)widen(a_type, chunk, 16, values);
           for (int e = 0; e < 8; ++e)
-            a[8 * c + uint32_t(e)][k] = widen(chunk[e]);
+            a[8 * c + uint32_t(e)][k] = values[e];
         }
     } else {
       for (uint32_t row = 0; row < 16; ++row)
         for (uint32_t c = 0; c < 2; ++c) {
           if (!readChunk(w, d.alongK(first + row, c), chunk))
             return;
-          for (int e = 0; e < 8; ++e)
-            a[row][8 * c + uint32_t(e)] = widen(chunk[e]);
+          (void)widen(a_type, chunk, 16, &a[row][c * uint32_t(depth) / 2]);
         }
     }
     shared_bytes += 512;
   }
 
-  // B: n columns, 16 deep, as [k][n] so that the sums run over columns.
-  static thread_local double b[16][256];
+  // B: n columns, 32 bytes deep, as [k][n] so that the sums run over columns.
+  static thread_local double b[32][256];
   {
     const Descriptor d(w.lanes<uint64_t>(in.src(a_count))[0]);
     uint16_t chunk[8];
@@ -158,16 +189,16 @@ void runWgmma(Warp &w, const Instruction &in, uint32_t) {
         for (uint32_t c = 0; c < uint32_t(n) / 8; ++c) {
           if (!readChunk(w, d.acrossK(8 * c, k), chunk))
             return;
-          for (int e = 0; e < 8; ++e)
-            b[k][8 * c + uint32_t(e)] = widen(chunk[e]);
+          (void)widen(b_type, chunk, 16, &b[k][8 * c]);
         }
     } else {
       for (uint32_t column = 0; column < uint32_t(n); ++column)
         for (uint32_t c = 0; c < 2; ++c) {
           if (!readChunk(w, d.alongK(column, c), chunk))
             return;
-          for (int e = 0; e < 8; ++e)
-            b[8 * c + uint32_t(e)][column] = widen(chunk[e]);
+          const int count = widen(b_type, chunk, 16, values);
+          for (int e = 0; e < count; ++e)
+            b[int(c) * count + e][column] = values[e];
         }
     }
     shared_bytes += w.index() % 4 == 0 ? uint64_t(n) * 32 : 0; // the four warps share one read
@@ -178,7 +209,7 @@ void runWgmma(Warp &w, const Instruction &in, uint32_t) {
   for (int row = 0; row < 16; ++row) {
     for (int c = 0; c < n; ++c)
       sum[row][c] = 0;
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < depth; ++k) {
       const double x = a[row][k] * sign;
       for (int c = 0; c < n; ++c)
         sum[row][c] += x * b[k][c];
@@ -237,24 +268,33 @@ void decodeWgmma(Builder &b) {
     b.require("sync");
     b.require("aligned");
     const std::string_view shape = b.peek();
+    const size_t k_at = shape.rfind('k');
     int n = 0;
-    if (shape.size() >= 8 && shape.starts_with("m64n") && shape.ends_with("k16"))
-      for (char c : shape.substr(4, shape.size() - 7))
+    if (shape.size() >= 7 && shape.starts_with("m64n") && k_at != std::string_view::npos)
+      for (char c : shape.substr(4, k_at - 4))
         n = c >= '0' && c <= '9' && n < 1000 ? n * 10 + (c - '0') : 1000;
     if (n < 8 || n > 256 || n % 8 || !b.take(shape))
-      b.fail("wgmma: shape ." + std::string(shape) + " is not m64nNk16 with N from 8 to 256 in steps of 8");
+      b.fail("wgmma: shape ." + std::string(shape) + " is not m64nNkK with N from 8 to 256 in steps of 8");
     b.require("f32");
-    const bool bf = b.takeOneOf({"f16", "bf16"}) == 1;
-    b.require(bf ? "bf16" : "f16");
+    const auto a_type = Input(b.takeOneOf({"f16", "bf16", "tf32", "e4m3", "e5m2"}));
+    auto b_type = a_type;
+    if (inputBytes(a_type) == 1)
+      b_type = Input(int(Input::E4M3) + b.takeOneOf({"e4m3", "e5m2"}));
+    else
+      b.require(a_type == Input::F16 ? "f16" : a_type == Input::BF16 ? "bf16" : "tf32");
+    const int depth = 32 / inputBytes(a_type);
+    if (shape.substr(k_at + 1) != std::to_string(depth))
+      b.fail("wgmma: shape ." + std::string(shape) + ": K is " + std::to_string(depth) + " for these types");
+    const bool transposes = inputBytes(a_type) == 2;
     const bool register_a = b.count() > 1 && b.operand(1).kind == OperandAst::Kind::Vector;
-    b.wantOperands(register_a ? 7 : 8);
+    b.wantOperands(transposes ? (register_a ? 7 : 8) : 6);
     b.dstVector(b.operand(0), size_t(n) / 2, Type::F32);
     if (register_a)
       b.srcVector(b.operand(1), 4, Type::B32);
     else
       b.src(1, Type::B64);
     b.src(2, Type::B64);
-    uint8_t mode = uint8_t((bf ? kBf16 : 0) | (register_a ? kRegisterA : 0));
+    uint8_t mode = register_a ? kRegisterA : 0;
     if (b.isConstant(3))
       mode |= uint8_t(kScaleImmediate | (b.constant(3, 0, 1) ? kScaleOn : 0));
     else
@@ -265,12 +305,13 @@ void decodeWgmma(Builder &b) {
         b.fail("wgmma: the scale of an operand must be 1 or -1");
       mode |= v < 0 ? uint8_t(flag) : uint8_t(0);
     }
-    if (!register_a && b.constant(6, 0, 1))
+    if (transposes && !register_a && b.constant(6, 0, 1))
       mode |= kTransposeA;
-    if (b.constant(register_a ? 6 : 7, 0, 1))
+    if (transposes && b.constant(register_a ? 6 : 7, 0, 1))
       mode |= kTransposeB;
     b.out.mode = mode;
-    b.out.flops = uint32_t(16 * n * 16);
+    b.out.mode2 = uint8_t(int(a_type) | int(b_type) << 4);
+    b.out.flops = uint32_t(16 * n * depth);
     b.out.run = runWgmma;
     return;
   }

@@ -166,6 +166,81 @@ void addWgmmaCase(std::vector<Case> &cases, Wgmma w) {
   cases.push_back(std::move(c));
 }
 
+/// Small integers (and for tf32 halves) in a type of 1 or 4 bytes, both operands with columns K and a
+/// 128-byte swizzle.
+void addOtherTypes(std::vector<Case> &cases, const std::string &a_type, const std::string &b_type,
+                   bool register_a) {
+  constexpr int n = 64, registers = n / 2;
+  const int bytes = a_type == "tf32" ? 4 : 1, depth = 32 / bytes;
+  const uint32_t b_at = 8192, fragments_at = 16384;
+  std::string regs, body;
+  for (int i = 0; i < registers; ++i)
+    regs += (i ? ", %d" : "{%d") + text(i);
+  body = ".reg .b32 %d<" + text(registers) +
+         ">;\nmov.u32 %r1, dynamic; mul.wide.u32 %rd1, %gid, 4; add.s64 %rd2, %rd1, %in; shl.b32 %r2, %gid, "
+         "2; add.u32 "
+         "%r2, %r2, %r1;\n";
+  for (uint32_t at = 0; at < fragments_at; at += 512)
+    body += "ld.global.b32 %r3, [%rd2+" + text(at) + "]; st.shared.b32 [%r2+" + text(at) + "], %r3;\n";
+  body += "fence.proxy.async.shared::cta; bar.sync 0;\nmul.wide.u32 %rd3, %gid, 16; add.s64 %rd3, %rd3, %in; "
+          "ld.global.v4.b32 {%r10, %r11, %r12, %r13}, [%rd3+" +
+          text(fragments_at) + "];\nmul.wide.u32 %rd4, %gid, " + text(registers * 4) +
+          "; add.s64 %rd6, %rd4, %out;\nshr.u32 %r4, %r1, 4; cvt.u64.u32 %rd10, %r4; or.b64 %rd10, %rd10, "
+          "0x4000004000010000; add.s64 %rd11, %rd10, 512;\nwgmma.fence.sync.aligned;\n"
+          "wgmma.mma_async.sync.aligned.m64n64k" +
+          text(depth) + ".f32." + a_type + "." + b_type + " " + regs + "}, " +
+          (register_a ? "{%r10, %r11, %r12, %r13}" : "%rd10") +
+          ", %rd11, 0, 1, -1;\nwgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n";
+  for (int i = 0; i < registers; ++i)
+    body += "st.global.b32 [%rd6+" + text(i * 4) + "], %d" + text(i) + ";\n";
+  Case c;
+  c.name = "wgmma." + std::string(register_a ? "rs." : "ss.") + a_type + "." + b_type;
+  c.ptx = module(body, ".extern .shared .align 1024 .b8 dynamic[];");
+  c.ptx.replace(c.ptx.find(".target sm_80"), 13, ".target sm_90a");
+  c.threads = 128;
+  c.dynamic_shared = fragments_at;
+  c.least_chip = 90;
+  c.input.assign(fragments_at + 128 * 16, 0);
+  Random random(47);
+  auto encode = [](const std::string &type, float x) -> uint32_t {
+    const uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 31;
+    if (type == "tf32")
+      return bits | 0x1abc; // the lower 13 bits do not count
+    if (x == 0)
+      return sign << 7;
+    const uint32_t exponent = bits >> 23 & 255;
+    return type == "e4m3" ? sign << 7 | (exponent - 127 + 7) << 3 | (bits >> 20 & 7)
+                          : sign << 7 | (exponent - 127 + 15) << 2 | (bits >> 21 & 3);
+  };
+  auto put = [&](uint32_t at, uint32_t v) { std::memcpy(c.input.data() + at, &v, size_t(bytes)); };
+  std::vector<float> a, b;
+  for (int row = 0; row < 64; ++row)
+    for (int k = 0; k < depth; ++k) {
+      a.push_back(float(int(random.below(9)) - 4));
+      b.push_back(float(int(random.below(9)) - 4));
+      const auto place = swizzle(uint32_t(row * 128 + k * bytes), 128);
+      put(place, encode(a_type, a.back()));
+      put(b_at + place, encode(b_type, b.back()));
+      // A in registers: four bytes a register, wherever the 32 bytes of a row lie with 16-bit elements.
+      const int at = k * bytes, lane = row % 8 * 4 + at % 16 / 4, reg = row % 16 / 8 + 2 * (at / 16);
+      put(fragments_at + uint32_t((row / 16 * 32 + lane) * 16 + reg * 4 + at % 4), encode(a_type, a.back()));
+    }
+  c.output_bytes = 64 * n * 4;
+  c.expect = [=](std::span<const uint8_t>, std::span<uint8_t> out) {
+    for (int row = 0; row < 64; ++row)
+      for (int column = 0; column < n; ++column) {
+        float sum = 0;
+        for (int k = 0; k < depth; ++k)
+          sum -= a[size_t(row * depth + k)] * b[size_t(column * depth + k)];
+        sum += 0.0f; // no negative zero
+        const int lane = row % 8 * 4 + column % 8 / 2, reg = column / 8 * 4 + row % 16 / 8 * 2 + column % 2;
+        std::memcpy(out.data() + ((row / 16 * 32 + lane) * registers + reg) * 4, &sum, 4);
+      }
+  };
+  c.tolerance = {Tolerance::Kind::Absolute, 0}; // exact, but for the sign of zero
+  cases.push_back(std::move(c));
+}
+
 /// A kernel for sm_90 whose threads store %r0.
 void addScalar(std::vector<Case> &cases, std::string name, const std::string &body, uint32_t threads,
                std::function<uint32_t(uint32_t)> f) {
@@ -210,6 +285,13 @@ void addHopperCases(std::vector<Case> &cases) {
   addWgmmaCase(cases, {.name = "ss.from_zero", .accumulate = false});
   addWgmmaCase(cases, {.name = "ss.negate_a", .negate_a = true});
   addWgmmaCase(cases, {.name = "rs.negate_b", .register_a = true, .negate_b = true});
+
+  for (bool register_a : {false, true}) {
+    addOtherTypes(cases, "tf32", "tf32", register_a);
+    for (const char *a : {"e4m3", "e5m2"})
+      for (const char *b : {"e4m3", "e5m2"})
+        addOtherTypes(cases, a, b, register_a);
+  }
 
   addScalar(cases, "elect.sync", "elect.sync %r1|%p1, -1; selp.b32 %r0, 100, 0, %p1; add.u32 %r0, %r0, %r1;",
             32, [](uint32_t t) { return t == 0 ? 100u : 0u; });
