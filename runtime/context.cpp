@@ -60,6 +60,9 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   const Context *self = c.get();
   auto log = [self](const std::string &message) { self->log(message); };
   c->store_ = KernelStore::open(o.cache_dir ? o.cache_dir : environment.cache_dir, log);
+  const std::string cache_dir = o.cache_dir ? o.cache_dir : environment.cache_dir;
+  c->tuning_ = TuningRecords::read(
+      !environment.tuning.empty() ? environment.tuning : cache_dir.empty() ? "" : cache_dir + "/tuning", log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
                                                    environment.nvjitlink, environment.ptxas);
   CompilerLibrary *compiler = c->compiler_.get();

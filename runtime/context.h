@@ -10,6 +10,7 @@
 #include "runtime/plan_memo.h"
 #include "runtime/score_table.h"
 #include "runtime/thread_pool.h"
+#include "runtime/tuning_record.h"
 
 #include <map>
 #include <memory>
@@ -31,6 +32,8 @@ public:
   KernelStore &store() { return *store_; }
   ScoreTable &scores() { return scores_; }
   PlanMemo &plans() { return plans_; }
+  /// Read once, when the context was made: plans that it remembers stay right.
+  const TuningRecords &tuning() const { return tuning_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
   std::vector<Schedule> rejected(const std::string &id);
   /// False if the schedule was there already.
@@ -58,6 +61,7 @@ private:
   std::atomic<Device *> open_cpu_{nullptr}, open_cuda_[kFastDevices] = {}; ///< Those in devices_ with small numbers.
   ScoreTable scores_;
   PlanMemo plans_;
+  TuningRecords tuning_;
   std::mutex rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_; ///< Last: its kernels go before the devices that they are loaded on.

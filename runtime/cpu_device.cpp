@@ -51,6 +51,7 @@ public:
   DLDevice id() const override { return {kDLCPU, 0}; }
   std::string name() const override { return "cpu"; }
   std::string detail() const override { return std::to_string(pool_.threads()) + " threads"; }
+  std::string model() const override { return processorModel(); }
   const DeviceProfile &profile() const override { return profile_; }
 
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {

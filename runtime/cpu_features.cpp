@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/cpu_features.h"
 
+#include <cstring>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace flashplus {
 
 Result<Target> hostTarget() {
@@ -19,6 +24,21 @@ Result<Target> hostTarget() {
 #else
   return Status(StatusCode::NoDevice, "the CPU target needs an x86-64 processor");
 #endif
+}
+
+std::string processorModel() {
+  char text[49] = "";
+#if defined(__x86_64__)
+  unsigned words[12] = {}, highest = __get_cpuid_max(0x80000000, nullptr);
+  if (highest >= 0x80000004)
+    for (unsigned i = 0; i < 3; ++i)
+      __get_cpuid(0x80000002 + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]);
+  std::memcpy(text, words, sizeof words);
+#endif
+  std::string model = text;
+  model.erase(model.find_last_not_of(' ') + 1);
+  model.erase(0, model.find_first_not_of(' '));
+  return model.empty() ? "unknown processor" : model;
 }
 
 } // namespace flashplus

@@ -8,5 +8,7 @@ namespace flashplus {
 
 /// The best CPU target that this processor and its operating system run, or NoDevice that says what is missing.
 Result<Target> hostTarget();
+/// The processor's own name for itself, or "unknown processor".
+std::string processorModel();
 
 } // namespace flashplus

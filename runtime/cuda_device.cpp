@@ -72,7 +72,8 @@ public:
     size_t memory = 0;
     driver_.deviceTotalMem(&memory, device_);
     const int cc = attribute(kComputeCapabilityMajor) * 10 + attribute(kComputeCapabilityMinor);
-    detail_ = std::string(text) + ", compute capability " + std::to_string(cc / 10) + "." + std::to_string(cc % 10) +
+    model_ = text;
+    detail_ = model_ + ", compute capability " + std::to_string(cc / 10) + "." + std::to_string(cc % 10) +
               ", " + std::to_string(memory >> 30) + " GiB, driver for CUDA " + versionText(driver_.version);
     const int chip = chipFor(cc);
     const IsaInfo &isa = isaInfo(isaFor(cc, driver_.version, limits));
@@ -102,6 +103,7 @@ public:
   DLDevice id() const override { return {kDLCUDA, ordinal_}; }
   std::string name() const override { return "cuda:" + std::to_string(ordinal_); }
   std::string detail() const override { return detail_; }
+  std::string model() const override { return model_; }
   const DeviceProfile &profile() const override { return profile_; }
   std::string assemblerId() const override {
     // What cuLink* makes is relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md). PTX that is
@@ -290,7 +292,7 @@ private:
   int ordinal_ = 0;
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
-  std::string detail_;
+  std::string model_, detail_;
   DeviceProfile profile_;
 };
 

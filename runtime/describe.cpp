@@ -21,6 +21,7 @@ void addDevice(Context &context, DLDevice id, const std::string &name, json &dev
   }
   const DeviceProfile &p = (*device)->profile();
   devices.push_back({{"name", name},
+                     {"model", (*device)->model()},
                      {"target", p.target.text()},
                      {"detail", (*device)->detail()},
                      {"multiprocessors", p.multiprocessors},

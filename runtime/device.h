@@ -35,6 +35,7 @@ public:
   virtual DLDevice id() const = 0;
   virtual std::string name() const = 0; ///< "cpu", "cuda:0"
   virtual std::string detail() const = 0; ///< For people: the processor, threads, memory.
+  virtual std::string model() const { return name(); } ///< Of the hardware: "NVIDIA H200". Tuning records are of one model.
   virtual const DeviceProfile &profile() const = 0;
 
   /// Makes an artifact executable and touches it, so that the first launch loads nothing. CompileFailed means that the

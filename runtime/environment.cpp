@@ -40,6 +40,7 @@ Environment Environment::read() {
   e.ptxas = value("FLASHPLUS_PTXAS");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
+  e.tuning = value("FLASHPLUS_TUNING");
   e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);
   return e;
 }

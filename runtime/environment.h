@@ -18,6 +18,7 @@ struct Environment {
   std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80; empty: all
                            ///< that the GPU has.
   int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the GPU has.
+  std::string tuning; ///< $FLASHPLUS_TUNING: a tuning record or a folder of them, or "off"; empty: `tuning` in the cache.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to kMaxThreads.
 
   static Environment read();

@@ -57,6 +57,15 @@ Status copyText(const std::string &from, char **to) {
   return Status::ok();
 }
 
+/// The tuning records that speak for a spec, a line each: which of them a plan takes depends on the device and the sizes.
+std::string tunedLines(const Context &context, const KernelName &name) {
+  std::string text;
+  for (const TunedSchedule &t : context.tuning().find(name.kernel.spec, "", name.target))
+    text += "\nrecord    " + t.record + ": " + std::to_string(t.queries) + " queries, " + std::to_string(t.keys) +
+            " keys: " + t.schedule.text();
+  return text;
+}
+
 const char *kindName(CodeKind kind) {
   return kind == CodeKind::X86Object ? "x86-object" : kind == CodeKind::Ptx ? "ptx" : "cubin";
 }
@@ -129,8 +138,9 @@ flashplus_status flashplus_print_stage(flashplus_context *context, const char *s
       return name.status();
     const std::string spec_text = name->kernel.spec.text(), schedule_text = name->kernel.schedule.text();
     if (std::strcmp(stage, "spec") == 0)
-      return copyText("spec      " + spec_text + "\nschedule  " + schedule_text + "\ntarget    " +
-                          name->target.text() + "\nkey       " +
+      return copyText("spec      " + spec_text + "\nschedule  " + schedule_text + "\nsource    " +
+                          (schedule ? "forced" : "default table") +
+                          tunedLines(*context->impl, *name) + "\ntarget    " + name->target.text() + "\nkey       " +
                           KernelTable::keyOf(name->kernel, name->target).hex() + "\n",
                       text);
     auto printed = context->impl->compiler().print(spec_text, schedule_text, name->target.text(), stage);
@@ -152,6 +162,13 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
       return name.status();
     for (const PlannedKernel &k : reachableKernels(name->kernel.spec, offlineProfile(name->target)))
       visit(visitor_context, k.spec.text().c_str(), k.schedule.text().c_str());
+    // What plans take from tuning records, of whichever model: one more kernel is cheaper than a missing one.
+    KernelSpec spec = name->kernel.spec;
+    if (spec.op == Operation::Forward)
+      for (const TunedSchedule &t : context->impl->tuning().find(spec, "", name->target))
+        for (bool split : {false, true})
+          if (spec.split = split; launchSchema(spec, t.schedule, name->target))
+            visit(visitor_context, spec.text().c_str(), t.schedule.text().c_str());
     return Status::ok();
   });
 }

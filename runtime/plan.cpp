@@ -44,6 +44,8 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
       return schedule.status();
     options.schedule = completeSchedule(std::move(*schedule));
   }
+  if (!context.tuning().empty())
+    options.tuned = context.tuning().find(spec, device.model(), device.profile().target);
   const std::string id = device.name() + " " + spec.text();
   options.rejected = context.rejected(id);
   for (Status failure;;) {

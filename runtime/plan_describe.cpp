@@ -19,10 +19,11 @@ std::string textOf(const flashplus_plan &p) {
                      {"shared_memory", step.launch.shared_memory}});
   }
   return nlohmann::json{{"device", p.device->name()},
+                        {"schedule_source", p.plan.schedule_source},
                         {"num_splits", p.plan.num_splits},
                         {"workspace_bytes", p.plan.workspace_bytes},
                         {"steps", std::move(steps)}}
-      .dump();
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); // a path need not be UTF-8
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "templates/algorithm.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace flashplus {
@@ -55,6 +56,33 @@ const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const K
       best = &c.schedule;
   }
   return best ? *best : candidates.front().schedule;
+}
+
+/// The tuned choice of the size nearest to the problem's that is feasible here; null if there is none. For fewer queries than
+/// were measured, the table's rule for short queries still holds, so such a choice needs a tile that they fill.
+const TunedSchedule *chooseTuned(const KernelSpec &spec, const ForwardBounds &bounds, const DeviceProfile &device,
+                                 const PlanOptions &options) {
+  if (options.schedule || options.batch_invariant)
+    return nullptr;
+  const TunedSchedule *best = nullptr;
+  double nearest = std::numeric_limits<double>::infinity();
+  auto octaves = [](int64_t a, int64_t b) {
+    return std::fabs(std::log2(double(std::max<int64_t>(a, 1))) - std::log2(double(std::max<int64_t>(b, 1))));
+  };
+  for (const TunedSchedule &t : options.tuned) {
+    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < rowsPerWorkItem(t.schedule))
+      continue;
+    const double distance =
+        octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);
+    if (distance >= nearest || std::ranges::count(options.rejected, t.schedule))
+      continue;
+    const auto launch = launchSchema(spec, t.schedule, device.target);
+    if (!launch || (isGpu(device.target.isa) && launch->shared_memory > device.shared_memory_per_block))
+      continue;
+    best = &t;
+    nearest = distance;
+  }
+  return best;
 }
 
 /// Key tiles that one work item may visit.
@@ -231,9 +259,11 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
                   spec.dtype == DType::F32 && isGpu(device.target.isa)
                       ? "dtype fp32 is not supported on " + device.target.text() + "; use fp16 or bf16"
                       : "no schedule of '" + spec.text() + "' fits " + device.target.text());
-  const Schedule &schedule = chooseSchedule(candidates, spec, bounds, options);
+  const TunedSchedule *tuned = chooseTuned(spec, bounds, device, options);
+  const Schedule &schedule = tuned ? tuned->schedule : chooseSchedule(candidates, spec, bounds, options);
 
   ForwardPlan plan;
+  plan.schedule_source = options.schedule ? "forced" : tuned ? tuned->record : "default table";
   plan.tile_m = schedule.get("tile_m");
   const int64_t m_tiles = ceilDiv(bounds.max_seqlen_q, plan.tile_m);
   const int64_t items = bounds.batch * bounds.heads_q * m_tiles;

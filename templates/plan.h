@@ -35,11 +35,21 @@ struct ForwardBounds {
   int window_right = -1;
 };
 
+/// A choice from a tuning record: what was fastest for problems of this size.
+struct TunedSchedule {
+  int64_t queries = 0, keys = 0; ///< As measured: query rows of a sequence, keys that a row sees at most.
+  Schedule schedule;
+  std::string record; ///< Where it is from, for people.
+};
+
 struct PlanOptions {
   int num_splits = 0;           ///< 0 = chosen here, 1 = never split, n = exactly n shares of the keys.
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
   std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
+  std::vector<TunedSchedule> tuned; ///< Preferred to the default table, the one of the nearest size first (distance in
+                                    ///< octaves of keys and of queries), of equally near ones the earlier; not for
+                                    ///< batch_invariant plans, which are the same wherever they run.
   std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
 };
 
@@ -57,6 +67,7 @@ inline constexpr int64_t kWorkspaceZeroed = 256;
 
 struct ForwardPlan {
   std::vector<PlanStep> steps; ///< One, or split forward + combine.
+  std::string schedule_source; ///< "default table", "forced", or the record that it is from.
   int num_splits = 1;
   int tile_m = 0;
   int heads_per_section = 1;

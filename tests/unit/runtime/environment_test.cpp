@@ -64,11 +64,13 @@ TEST_CASE("paths of libraries") {
   CHECK(Environment::read().nvjitlink == "/y.so");
   setenv("FLASHPLUS_PTXAS", "/z", 1);
   setenv("FLASHPLUS_CUDA_TARGET", "sm_80", 1);
+  setenv("FLASHPLUS_TUNING", "/somewhere/records", 1);
   setenv("FLASHPLUS_CUDA_SHARED_MEMORY", "101376", 1);
   CHECK(Environment::read().ptxas == "/z");
   CHECK(Environment::read().cuda_target == "sm_80");
   CHECK(Environment::read().cuda_shared_memory == 101376);
-  for (const char *name : {"FLASHPLUS_PTXAS", "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
+  CHECK(Environment::read().tuning == "/somewhere/records");
+  for (const char *name : {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
     unsetenv(name);
   CHECK(Environment::read().cuda_shared_memory == 0);
 }

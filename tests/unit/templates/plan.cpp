@@ -51,7 +51,7 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
             for (int splits : {0, 1, 5})
               for (bool invariant : {false, true}) {
                 const ForwardBounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
-                auto plan = planForward(spec, bounds, profile, {splits, invariant, {}, {}});
+                auto plan = planForward(spec, bounds, profile, {.num_splits = splits, .batch_invariant = invariant});
                 REQUIRE_MESSAGE(plan, plan.status().message());
                 for (const PlanStep &step : plan->steps)
                   CHECK(reachable.count(kernelText(step.spec, step.schedule)));
@@ -88,7 +88,7 @@ TEST_CASE("batch_invariant plans do not depend on the batch") {
   std::set<std::string> seen;
   for (int64_t batch : {1, 64})
     for (int64_t seqlen_q : {1, 64, 4096}) {
-      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {0, true, {}, {}});
+      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {.batch_invariant = true});
       REQUIRE(plan);
       CHECK(plan->num_splits == 1);
       seen.insert(plan->steps[0].schedule.text());
@@ -183,6 +183,37 @@ TEST_CASE("a table gives the rows of the smallest class that covers a spec and h
   CHECK(tiles(128, 128, true, "s", 100 * 1024) == Rows{{64, kAnyKeys}});
 }
 
+TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
+  const KernelSpec spec = forwardSpec(128, 128);
+  const DeviceProfile gpu = device("sm_90a", 132);
+  auto tuned = [](int64_t size, const char *text) {
+    return TunedSchedule{size, size, completeSchedule(*Schedule::parse(text)), "record " + std::to_string(size)};
+  };
+  PlanOptions options;
+  options.tuned = {tuned(512, "sm90.flash tile_n=64"), tuned(4096, "sm90.flash tile_n=80"),
+                   tuned(4096, "sm90.flash tile_n=96"), tuned(8192, "sm90.flash tile_n=1000"),
+                   tuned(16384, "nonsense")};
+  auto source = [&](int64_t q, int64_t k, const PlanOptions &o) {
+    auto plan = planForward(spec, {4, q, k, 4 * q, 16, 16, -1, 0}, gpu, o);
+    REQUIRE_MESSAGE(plan, plan.status().message());
+    return plan->schedule_source + " " + std::to_string(plan->steps[0].schedule.get("tile_n"));
+  };
+  CHECK(source(512, 512, options) == "record 512 64");
+  CHECK(source(1400, 1400, options) == "record 512 64");
+  CHECK(source(1500, 1500, options) == "record 4096 80"); // the first of two
+  CHECK(source(100000, 100000, options) == "record 4096 80"); // what is not feasible or not known is passed over
+  CHECK(source(64, 512, options).starts_with("default table")); // fewer queries than its tile has rows
+  PlanOptions invariant = options;
+  invariant.batch_invariant = true;
+  CHECK(source(512, 512, invariant).starts_with("default table"));
+  PlanOptions rejected = options;
+  rejected.rejected = {options.tuned[0].schedule};
+  CHECK(source(512, 512, rejected) == "record 4096 80");
+  PlanOptions forced = options;
+  forced.schedule = completeSchedule(*Schedule::parse("sm90.flash tile_n=112"));
+  CHECK(source(512, 512, forced) == "forced 112");
+}
+
 TEST_CASE("bad requests name what is wrong") {
   const KernelSpec spec = forwardSpec(64, 64);
   const DeviceProfile gpu = device("sm_80@sm_80", 108);
@@ -197,6 +228,6 @@ TEST_CASE("bad requests name what is wrong") {
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warp=4"), gpu.target),
         "'warp' is not a knob of sm80.flash; there is tile_m, tile_n, warps");
   fails(planForward(forwardSpec(64, 64, DType::F32), {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {}), "fp32");
-  fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {129, false, {}, {}}), "num_splits is 129");
+  fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {.num_splits = 129}), "num_splits is 129");
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
 }
