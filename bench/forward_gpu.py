@@ -7,6 +7,9 @@ FlashAttention-3, its ratio to cuDNN is taken from earlier runs on an H200.
 
     python bench/forward_gpu.py --library build/release/bin/libflashplus.so --json bench/results/h200.json
 
+With --plot FILE.svg --flashplus PATH the command draws the result; `flashplus bench --plot ... --overlay FILE` lays several over
+each other.
+
 Figures are TFLOP/s of 4 B H Sq Sk D visible operations (half for causal), medians over rounds. Each entry is checked
 against fp32 attention of a few heads before it is timed.
 """
@@ -108,8 +111,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--milliseconds", type=float, default=15)
     parser.add_argument("--peers", default="cudnn,fa2,fa3,gemm")
+    parser.add_argument("--plot", help="draw the result to this SVG; needs --json and --flashplus")
+    parser.add_argument("--flashplus", help="path of the command flashplus")
     parser.add_argument("--schedule", action="append", default=[], help="compare these schedules too (repeatable)")
     options = parser.parse_args()
+    if options.plot and not (options.json and options.flashplus):
+        parser.error("--plot needs --json and --flashplus")
     library = flashplus_ctypes.Library(options.library, options.cache_dir)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[options.dtype]
     peers = options.peers.split(",")
@@ -155,7 +162,9 @@ def main():
                 if "gemm" in peers:
                     entries["gemm"] = lambda: torch.mm(a, b, out=c)
                 times = rounds(entries, options.rounds, options.milliseconds)
-                cell = {"head_dim": d, "causal": causal, "seqlen": s, "problems": problems, "tflops": {}}
+                cell = {"head_dim": d, "causal": causal, "seqlen": s, "batch": batch, "heads": heads, "flops": flops,
+                        "problems": problems, "tflops": {},
+                        "seconds": {name: [float(f"{t:.6g}") for t in each] for name, each in times.items()}}
                 for name, seconds in times.items():
                     work = 2 * 8192 ** 3 if name == "gemm" else flops
                     cell["tflops"][name] = work / statistics.median(seconds) / 1e12
@@ -171,6 +180,8 @@ def main():
                     cell["over_cudnn"] = t["ours"] / t["cudnn"]
                     cell["over_best_peer"] = cell["over_cudnn"] / best
                     ratios.append(cell["over_best_peer"])
+                    # A line of its own in plots: cuDNN's speed here times that ratio, so that it has these clocks.
+                    cell["tflops"]["best peer (FA3, cuDNN)"] = t["cudnn"] * best
                     line += f" | /cudnn {cell['over_cudnn']:.3f} /best {cell['over_best_peer']:.3f}"
                 print(line + "".join(f" | {p}" for p in problems), flush=True)
                 result["cells"].append(cell)
@@ -180,7 +191,11 @@ def main():
         print(f"{len(ratios)} cells, geometric mean over the best peer {mean:.3f}, lowest {min(ratios):.3f}")
     if options.json:
         with open(options.json, "w") as out:
-            json.dump(result, out, indent=1)
+            cells = result.pop("cells")
+            head = "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in result.items())
+            out.write("{\n" + head + ' "cells": [\n  ' + ",\n  ".join(map(json.dumps, cells)) + "\n ]\n}\n")
+    if options.plot:
+        subprocess.run([options.flashplus, "bench", "--plot", options.plot, "--overlay", options.json], check=True)
     return 0
 
 

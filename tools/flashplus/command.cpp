@@ -8,6 +8,10 @@ namespace flashplus::tool {
 
 void addCommonFlags(CLI::App &verb, CommonFlags &flags) {
   verb.add_flag("--json", flags.json, "Print JSON instead of text");
+  addCacheFlag(verb, flags);
+}
+
+void addCacheFlag(CLI::App &verb, CommonFlags &flags) {
   verb.add_option_function<std::string>(
           "--cache-dir",
           [&flags](const std::string &dir) {

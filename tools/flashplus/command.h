@@ -31,6 +31,8 @@ void addInspect(CLI::App &app, Action *selected);
 void addCache(CLI::App &app, Action *selected);
 void addDevices(CLI::App &app, Action *selected);
 void addEmulate(CLI::App &app, Action *selected);
+void addBench(CLI::App &app, Action *selected);
+void addTune(CLI::App &app, Action *selected);
 
 /// Flags that most verbs have.
 struct CommonFlags {
@@ -40,6 +42,7 @@ struct CommonFlags {
   int threads = 0;
 };
 void addCommonFlags(CLI::App &verb, CommonFlags &flags);
+void addCacheFlag(CLI::App &verb, CommonFlags &flags); ///< Without --json.
 
 /// The Status of a failed library call, with its message.
 Status libraryStatus(flashplus_status status);

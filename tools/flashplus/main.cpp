@@ -64,6 +64,8 @@ int run(int argc, char **argv) {
   addWarmup(app, &selected);
   addInspect(app, &selected);
   addEmulate(app, &selected);
+  addBench(app, &selected);
+  addTune(app, &selected);
   addCache(app, &selected);
   addDevices(app, &selected);
 

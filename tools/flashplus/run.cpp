@@ -3,14 +3,15 @@
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/counters.h"
+#include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/tensors.h"
+#include "tools/flashplus/workbench.h"
 #include "tools/io/npy.h"
 #include "tools/io/safetensors.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 
@@ -26,32 +27,6 @@ struct RunFlags : ProblemFlags {
 double now() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
-}
-
-/// Wakes the device up, so that the driver's own start is in no time that we report.
-Status wake(flashplus_context *context, DLDevice device) {
-  void *memory = nullptr;
-  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_device_malloc(context, device, 256, &memory)));
-  return libraryStatus(flashplus_device_free(context, device, memory));
-}
-
-/// fp32 runs on the CPU only, so `auto` does not take it elsewhere. Nothing is described here: that would
-/// open the compiler, which a warm start must not need.
-Result<DLDevice> chooseDevice(const std::string &flag, flashplus_context *context, const Problem &problem) {
-  if (flag == "cpu")
-    return DLDevice{kDLCPU, 0};
-  if (flag == "emulator")
-    return DLDevice{kDLExtDev, 0};
-  if (flag == "auto") {
-    DLDevice gpu = {kDLCUDA, 0};
-    return problem.q.type != io::ElementType::F32 && wake(context, gpu).isOk() ? gpu : DLDevice{kDLCPU, 0};
-  }
-  std::string ordinal = flag.starts_with("cuda:") ? flag.substr(5) : flag == "cuda" ? "0" : "";
-  int value = 0;
-  auto [end, error] = std::from_chars(ordinal.data(), ordinal.data() + ordinal.size(), value);
-  if (ordinal.empty() || error != std::errc() || end != ordinal.data() + ordinal.size() || value < 0)
-    return invalidArgument("--device '" + flag + "': allowed are auto, cpu, cuda, cuda:N and emulator");
-  return DLDevice{kDLCUDA, value};
 }
 
 /// What one run showed; times in milliseconds, negative where there is none.
@@ -79,25 +54,14 @@ std::string describeSource(const flashplus_counters &counters) {
   return text.empty() ? "unknown" : text;
 }
 
-struct PlanDeleter {
-  void operator()(flashplus_plan *plan) const { flashplus_plan_destroy(plan); }
-};
-using Plan = std::unique_ptr<flashplus_plan, PlanDeleter>;
-
-Result<Plan> makePlan(flashplus_context *context, const flashplus_forward_args &args) {
-  flashplus_plan *plan = nullptr;
-  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_plan_create(context, &args, &plan)));
-  return Plan(plan);
-}
-
 /// Time from spec to resident kernels with the disk cache alone, in a context that has loaded nothing; -1
 /// when the disk cache does not have them.
 double measureWarmLoad(const CommonFlags &flags, DLDevice device, const flashplus_forward_args &args) {
   Result<Context> context = makeContext(flags, /*offline=*/true);
-  if (!context || !wake(context->get(), device).isOk())
+  if (!context || !wakeDevice(context->get(), device).isOk())
     return -1;
   double start = now();
-  Result<Plan> plan = makePlan(context->get(), args);
+  Result<Plan> plan = createPlan(context->get(), args);
   return plan ? now() - start : -1;
 }
 
@@ -231,16 +195,16 @@ Result<int> runForward(const RunFlags &flags) {
   Result<Context> context = makeContext(flags.common);
   if (!context)
     return context.status();
-  Result<DLDevice> device = chooseDevice(flags.device, context->get(), problem);
+  Result<DLDevice> device = chooseDevice(flags.device, context->get(), problem.q.type != io::ElementType::F32);
   if (!device)
     return device.status();
-  FLASHPLUS_RETURN_IF_ERROR(wake(context->get(), *device));
+  FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
 
   Measured measured;
   double start = now();
-  Result<Plan> plan = makePlan(context->get(), on_device.args());
+  Result<Plan> plan = createPlan(context->get(), on_device.args());
   double first_ms = now() - start;
   if (!plan)
     return plan.status();

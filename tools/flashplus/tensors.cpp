@@ -67,18 +67,6 @@ private:
   uint64_t state_;
 };
 
-Result<Tensor> randomTensor(std::vector<int64_t> shape, ElementType type, uint64_t seed) {
-  Result<Tensor> made = io::makeTensor(ElementType::F32, std::move(shape));
-  if (!made)
-    return made.status();
-  Normal normal(seed);
-  for (int64_t i = 0, n = made->elements(); i < n; ++i) {
-    float value = normal.next();
-    std::memcpy(made->data.data() + static_cast<size_t>(i) * sizeof value, &value, sizeof value);
-  }
-  return io::convert(*made, type);
-}
-
 Status makeRandom(const InputFlags &flags, ElementType type, Problem &problem) {
   auto sizes = parseIntegers("--random", flags.random, 6, 7);
   if (!sizes)
@@ -135,6 +123,18 @@ Status loadFiles(const InputFlags &flags, Problem &problem) {
 
 } // namespace
 
+Result<Tensor> randomTensor(std::vector<int64_t> shape, ElementType type, uint64_t seed) {
+  Result<Tensor> made = io::makeTensor(ElementType::F32, std::move(shape));
+  if (!made)
+    return made.status();
+  Normal normal(seed);
+  for (int64_t i = 0, n = made->elements(); i < n; ++i) {
+    float value = normal.next();
+    std::memcpy(made->data.data() + static_cast<size_t>(i) * sizeof value, &value, sizeof value);
+  }
+  return io::convert(*made, type);
+}
+
 Result<Tensor> loadNpy(const std::string &flag, const std::string &path, ElementType type) {
   Result<Tensor> tensor = io::readNpy(path);
   if (!tensor)
@@ -189,16 +189,21 @@ std::vector<std::pair<int64_t, int64_t>> sequenceLengths(const Problem &problem)
   return lengths;
 }
 
+double visiblePairs(int64_t seqlen_q, int64_t seqlen_k, int64_t window_left, int64_t window_right) {
+  double pairs = 0;
+  for (int64_t i = 0; i < seqlen_q; ++i) {
+    int64_t p = i + seqlen_k - seqlen_q;
+    int64_t lo = window_left < 0 ? 0 : std::clamp<int64_t>(p - window_left, 0, seqlen_k);
+    int64_t hi = window_right < 0 ? seqlen_k : std::clamp<int64_t>(p + window_right + 1, 0, seqlen_k);
+    pairs += static_cast<double>(std::max<int64_t>(0, hi - lo));
+  }
+  return pairs;
+}
+
 double visiblePairs(const Problem &problem) {
-  int64_t right = problem.causal ? 0 : problem.window_right;
   double pairs = 0;
   for (auto [sq, sk] : sequenceLengths(problem))
-    for (int64_t i = 0; i < sq; ++i) {
-      int64_t p = i + sk - sq;
-      int64_t lo = problem.window_left < 0 ? 0 : std::clamp<int64_t>(p - problem.window_left, 0, sk);
-      int64_t hi = right < 0 ? sk : std::clamp<int64_t>(p + right + 1, 0, sk);
-      pairs += static_cast<double>(std::max<int64_t>(0, hi - lo));
-    }
+    pairs += visiblePairs(sq, sk, problem.window_left, problem.causal ? 0 : problem.window_right);
   return pairs;
 }
 

@@ -53,6 +53,11 @@ Status checkProblem(const Problem &problem);
 /// (query, key) of each sequence.
 std::vector<std::pair<int64_t, int64_t>> sequenceLengths(const Problem &problem);
 double visiblePairs(const Problem &problem);
+/// Of one sequence; each window side -1 = unbounded.
+double visiblePairs(int64_t seqlen_q, int64_t seqlen_k, int64_t window_left, int64_t window_right);
+
+/// Normally distributed, the same numbers from the same seed on every machine.
+Result<io::Tensor> randomTensor(std::vector<int64_t> shape, io::ElementType type, uint64_t seed);
 
 /// A tensor in the memory of a device. Move-only; must not outlive the context.
 class DeviceTensor {

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus bench: a grid of problems, timed in interleaved rounds; result files, pictures, comparisons.
+#include "tools/flashplus/bench_suite.h"
+#include "tools/flashplus/device_flag.h"
+#include "tools/flashplus/machine.h"
+#include "tools/flashplus/plot.h"
+#include "tools/flashplus/progress.h"
+#include "tools/flashplus/table.h"
+#include "tools/flashplus/workbench.h"
+
+#include <algorithm>
+
+namespace flashplus::tool {
+
+namespace {
+
+constexpr const char *kFormat = "flashplus-bench 1";
+
+struct BenchFlags : CaseFlags {
+  std::vector<std::string> schedules, overlays;
+  std::string suite, json_file, plot, baseline, plot_title;
+  int rounds = 0;
+  double milliseconds = 0;
+};
+
+/// What is timed: a series of one case.
+struct Entry {
+  std::string series;
+  std::unique_ptr<Prepared> prepared;
+  int calls = 1;
+  std::vector<double> seconds; ///< One a round.
+  int dense = -1;              ///< Entry whose speed this one's is a share of.
+  std::optional<double> reach;
+
+  double tflops() const { return prepared->problem().flops() / median(seconds) / 1e12; }
+};
+
+/// Median over the rounds of the speed as a share of the dense entry's in the same round.
+double shareOf(const Entry &entry, const Entry &dense) {
+  std::vector<double> shares;
+  for (size_t i = 0; i < entry.seconds.size(); ++i)
+    shares.push_back(entry.prepared->problem().flops() / entry.seconds[i] * dense.seconds[i] /
+                     dense.prepared->problem().flops());
+  return median(shares);
+}
+
+Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
+  Json cell = {{"series", entry.series}};
+  cell.update(entry.prepared->problem().json());
+  const Json &plan = entry.prepared->plan();
+  cell["schedule"] = entry.prepared->schedule();
+  cell["schedule_source"] = plan.value("schedule_source", "");
+  cell["num_splits"] = plan.value("num_splits", 1);
+  cell["flops"] = entry.prepared->problem().flops();
+  cell["calls"] = entry.calls;
+  std::vector<double> seconds;
+  for (double s : entry.seconds)
+    seconds.push_back(rounded(s));
+  cell["seconds"] = seconds;
+  cell["tflops"] = rounded(entry.tflops());
+  if (entry.dense >= 0) {
+    const Entry &dense = entries[static_cast<size_t>(entry.dense)];
+    cell["dense"] = dense.prepared->problem().json();
+    cell["share_of_dense"] = rounded(shareOf(entry, dense));
+    if (entry.reach)
+      cell["reach"] = *entry.reach;
+  }
+  return cell;
+}
+
+/// Fields of a cell that make it the same measurement in another run.
+Json identity(const Json &cell) {
+  Json out;
+  for (const char *name : {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
+                           "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen"})
+    if (cell.contains(name))
+      out[name] = cell[name];
+  return out;
+}
+
+/// TFLOP/s of `cell` in another result file; 0 if it is not there.
+double findBaseline(const Json &cell, const Json &baseline) {
+  for (const Json &other : baseline.value("cells", Json::array()))
+    if (other.is_object() && other.contains("tflops") && other["tflops"].is_number() &&
+        identity(other) == identity(cell))
+      return other["tflops"].get<double>();
+  return 0;
+}
+
+Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rounds, double milliseconds,
+                  std::vector<Entry> &entries, std::vector<Json> &clocks) {
+  for (Entry &entry : entries) {
+    auto calls = bench.calibrate(*entry.prepared, milliseconds);
+    if (!calls)
+      return calls.status();
+    entry.calls = *calls;
+  }
+  Progress progress("rounds", rounds);
+  for (int round = 0; round < rounds; ++round) {
+    for (Entry &entry : entries) {
+      auto seconds = bench.time(*entry.prepared, entry.calls);
+      if (!seconds)
+        return seconds.status();
+      entry.seconds.push_back(*seconds);
+    }
+    clocks.push_back(sensors.read());
+    progress.step();
+  }
+  return Status::ok();
+}
+
+std::string percentText(double ratio) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%+.1f %%", 100 * (ratio - 1));
+  return text;
+}
+
+void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cells, const Json &baseline, bool suite) {
+  std::vector<std::string> headers = {"problem", "series", "time", "TFLOP/s", "spread"};
+  if (suite)
+    headers.insert(headers.end(), {"of dense", "asked"});
+  if (!baseline.is_null())
+    headers.push_back("change");
+  Table table(headers);
+  table.alignRightFrom(2);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Entry &e = entries[i];
+    const auto [least, most] = std::minmax_element(e.seconds.begin(), e.seconds.end());
+    std::vector<std::string> row = {e.prepared->problem().label(), e.series,
+                                    millisecondsText(1e3 * median(e.seconds)), numberText(e.tflops(), 4),
+                                    numberText(100 * (*most / *least - 1), 2) + " %"};
+    if (suite) {
+      row.push_back(e.dense >= 0 ? numberText(cells[i]["share_of_dense"].get<double>(), 3) : "");
+      row.push_back(e.reach ? numberText(*e.reach, 3) : "");
+    }
+    if (!baseline.is_null()) {
+      const double before = findBaseline(cells[i], baseline);
+      row.push_back(before > 0 ? percentText(e.tflops() / before) : "-");
+    }
+    table.add(std::move(row));
+  }
+  table.print();
+}
+
+/// Without a GPU, why: figures of a CPU must not be taken for a GPU's.
+void sayWhere(flashplus_context *context, const BenchFlags &flags, DLDevice device, const Json &facts) {
+  const Json &d = facts["device"];
+  std::string line = d.value("name", "") + ": " + d.value("model", "") + " (" + d.value("target", "") + ")";
+  if (flags.device == "auto" && device.device_type == kDLCPU)
+    if (auto gpu = describeDevice(context, {kDLCUDA, 0}); !gpu)
+      line += "; no GPU: " + gpu.status().message();
+  std::fprintf(stderr, "flashplus: %s\n", line.c_str());
+}
+
+std::string stem(const std::string &path) {
+  const size_t slash = path.find_last_of('/');
+  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  return name.ends_with(".json") ? name.substr(0, name.size() - 5) : name;
+}
+
+Status writePlot(const BenchFlags &flags, const Json *measured) {
+  std::vector<Panel> panels;
+  std::string title = flags.plot_title;
+  auto add = [&](const Json &result, const std::string &name) {
+    if (title.empty() && result.contains("device"))
+      title = result["device"].value("model", "");
+    else if (title.empty() && result.contains("gpu"))
+      title = result["gpu"].value("name", "");
+    return addToPanels(result, name, panels);
+  };
+  if (measured)
+    FLASHPLUS_RETURN_IF_ERROR(add(*measured, "now"));
+  for (const std::string &path : flags.overlays) {
+    auto json = readJson("--overlay", path);
+    if (!json)
+      return json.status();
+    if (Status added = add(*json, stem(path)); !added)
+      return invalidArgument("--overlay " + path + ": " + added.message());
+  }
+  return writeText(flags.plot, drawPanels(panels, title.empty() ? "Attention, forward" : title + ", attention forward"));
+}
+
+Result<int> bench(const BenchFlags &flags, bool measure) {
+  if (!flags.overlays.empty() && flags.plot.empty())
+    return invalidArgument("--overlay: only with --plot");
+  if (!measure) {
+    FLASHPLUS_RETURN_IF_ERROR(writePlot(flags, nullptr));
+    return kExitGood;
+  }
+  Json baseline;
+  if (!flags.baseline.empty()) {
+    auto json = readJson("--baseline", flags.baseline);
+    if (!json)
+      return json.status();
+    baseline = std::move(*json);
+    if (baseline.value("format", "") != kFormat)
+      return invalidArgument("--baseline: " + flags.baseline + " is not a file of flashplus bench --json (format '" +
+                             baseline.value("format", "") + "', must be '" + kFormat + "')");
+  }
+  Result<Context> context = makeContext(flags.common);
+  if (!context)
+    return context.status();
+  const bool fp32 = std::count(flags.dtypes.begin(), flags.dtypes.end(), "fp32") != 0;
+  Result<DLDevice> device = chooseDevice(flags.device, context->get(), !fp32);
+  if (!device)
+    return device.status();
+  FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
+  const bool gpu = device->device_type == kDLCUDA;
+  const CaseDefaults defaults = caseDefaults(gpu);
+  Result<Json> facts = machineFacts(context->get(), *device);
+  if (!facts)
+    return facts.status();
+  if (!flags.common.json)
+    sayWhere(context->get(), flags, *device, *facts);
+
+  // Which (series, case, schedule), and for a suite the dense one beside each.
+  struct Wanted {
+    std::string series;
+    BenchCase problem;
+    std::string schedule;
+    int dense = -1;
+    std::optional<double> reach;
+  };
+  std::vector<Wanted> wanted;
+  std::vector<BenchCase> cases;
+  const std::vector<std::string> schedules = flags.schedules.empty() ? std::vector<std::string>{""} : flags.schedules;
+  if (flags.suite == "features") {
+    if (!flags.shapes.empty() || !flags.head_dims.empty() || !flags.seqlens.empty())
+      return invalidArgument("--suite features: chooses its own shapes; --tokens and --hidden scale them");
+    for (const SuiteRow &row : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
+                                            flags.hidden ? flags.hidden : defaults.hidden))
+      for (const std::string &schedule : schedules) {
+        const std::string suffix = schedule.empty() ? "" : " " + schedule;
+        wanted.push_back({"dense for " + row.name + suffix, row.dense, schedule});
+        wanted.push_back({row.name + suffix, row.problem, schedule, static_cast<int>(wanted.size()) - 1, row.reach});
+        cases.push_back(row.dense);
+        cases.push_back(row.problem);
+      }
+  } else {
+    auto made = makeCases(flags, defaults);
+    if (!made)
+      return made.status();
+    cases = std::move(*made);
+    for (const BenchCase &c : cases)
+      for (const std::string &schedule : schedules)
+        wanted.push_back({schedule.empty() ? "ours" : "ours " + schedule, c, schedule});
+  }
+  auto made = Workbench::make(context->get(), *device, cases);
+  if (!made)
+    return made.status();
+  std::vector<Entry> entries;
+  {
+    Progress progress("preparing", static_cast<int64_t>(wanted.size()));
+    for (Wanted &w : wanted) {
+      auto prepared = (*made)->prepare(w.problem, w.schedule);
+      if (!prepared)
+        return Status(prepared.status().code(), w.problem.label() + ": " + prepared.status().message());
+      entries.push_back({w.series, std::move(*prepared), 1, {}, w.dense, w.reach});
+      progress.step();
+    }
+  }
+  const int rounds = flags.rounds ? flags.rounds : gpu ? 7 : 5;
+  const double milliseconds = flags.milliseconds > 0 ? flags.milliseconds : gpu ? 15 : 30;
+  MachineSensors sensors(*device, (*facts)["device"].value("model", ""));
+  std::vector<Json> clocks;
+  FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, entries, clocks));
+
+  std::vector<Json> cells;
+  for (const Entry &entry : entries)
+    cells.push_back(cellJson(entry, entries));
+  Json head = {{"format", kFormat}};
+  head.update(*facts);
+  head["rounds"] = rounds;
+  head["milliseconds"] = milliseconds;
+  if (!flags.suite.empty())
+    head["suite"] = flags.suite;
+  head["clocks"] = clocks;
+  Json whole = head;
+  whole["cells"] = cells;
+  if (!flags.json_file.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.json_file, jsonLines(head, "cells", cells)));
+  if (!flags.plot.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writePlot(flags, &whole));
+  if (flags.common.json) {
+    if (!baseline.is_null())
+      for (Json &cell : whole["cells"])
+        if (double before = findBaseline(cell, baseline); before > 0)
+          cell["change_percent"] = rounded(100 * (cell["tflops"].get<double>() / before - 1));
+    printJson(whole);
+  } else {
+    printTable(entries, cells, baseline, !flags.suite.empty());
+  }
+  return kExitGood;
+}
+
+} // namespace
+
+void addBench(CLI::App &app, Action *selected) {
+  CLI::App *verb = app.add_subcommand("bench", "Time a grid of problems in interleaved rounds; compare and plot");
+  verb->footer("Input is random. TFLOP/s count the pairs that the mask lets through, exactly. Every round times every\n"
+               "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
+               "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
+               "Examples:\n"
+               "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot now.svg\n"
+               "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule tile_m=128\n"
+               "  flashplus bench --suite features\n"
+               "  flashplus bench --baseline before.json\n"
+               "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
+  auto flags = std::make_shared<BenchFlags>();
+  BenchFlags &f = *flags;
+  addCaseFlags(*verb, f);
+  verb->add_option("--schedule", f.schedules, "Force a schedule, or some knobs of the chosen one; repeatable")
+      ->type_name("NAME=N,...|TEXT")
+      ->allow_extra_args(false);
+  verb->add_option("--suite", f.suite, "features: each beside the dense problem that it is held against")
+      ->check(CLI::IsMember({"features"}))
+      ->type_name("NAME");
+  verb->add_option("--rounds", f.rounds, "Rounds [GPU 7, CPU 5]")->check(CLI::Range(1, 10000))->type_name("N");
+  verb->add_option("--milliseconds", f.milliseconds, "Of each problem in a round [GPU 15, CPU 30]")
+      ->check(CLI::Range(0.01, 60000.0))
+      ->type_name("MS");
+  verb->add_option_function<std::vector<std::string>>(
+          "--json",
+          [&f](const std::vector<std::string> &files) {
+            f.common.json = files.empty() || files.front().empty();
+            f.json_file = f.common.json ? "" : files.front();
+          },
+          "Write every cell with every round's time to FILE; without one, print it instead of the table")
+      ->expected(0, 1)
+      ->type_name("[FILE]");
+  verb->add_option("--baseline", f.baseline, "Show the change against a file of --json")->type_name("FILE");
+  verb->add_option("--plot", f.plot, "Write TFLOP/s against sequence length")->type_name("FILE.svg");
+  CLI::Option *overlay =
+      verb->add_option("--overlay", f.overlays,
+                       "Draw a result file too (repeatable; also of bench/forward_gpu.py); with none of the flags that "
+                       "choose problems, nothing is measured")
+          ->type_name("FILE")
+          ->allow_extra_args(false);
+  verb->add_option("--plot-title", f.plot_title, "Title of the plot [the device]")->type_name("TEXT");
+  addCacheFlag(*verb, f.common);
+  verb->callback([flags, selected, overlay, verb] {
+    bool measure = overlay->count() == 0;
+    for (const char *name : {"--shape", "--head-dim", "--seqlen", "--causal", "--suite", "--schedule", "--json",
+                             "--baseline", "--device"})
+      measure |= verb->get_option(name)->count() > 0;
+    *selected = [flags, measure] { return bench(*flags, measure); };
+  });
+}
+
+} // namespace flashplus::tool

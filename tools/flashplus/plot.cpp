@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tools/flashplus/plot.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <set>
+
+namespace flashplus::tool {
+
+namespace {
+
+// Okabe and Ito's colours, which people with colour blindness tell apart.
+constexpr const char *kColours[] = {"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"};
+constexpr int kWidth = 400, kHeight = 270;                        // of a panel
+constexpr int kLeft = 58, kRight = 16, kTop = 34, kBottom = 44;   // around its axes
+constexpr int kTitle = 40, kLegend = 30;
+
+std::string escaped(const std::string &text) {
+  std::string out;
+  for (char c : text)
+    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : std::string(1, c);
+  return out;
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f", value);
+  return text;
+}
+
+/// Appends elements; coordinates in pixels.
+class Svg {
+public:
+  Svg(int width, int height) {
+    const std::string w = std::to_string(width), h = std::to_string(height);
+    text_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w +
+            " " + h + "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"" + w + "\" height=\"" + h +
+            "\" fill=\"white\"/>\n";
+  }
+  void line(double x1, double y1, double x2, double y2, const char *colour, double width) {
+    text_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" + number(y2) +
+             "\" stroke=\"" + colour + "\" stroke-width=\"" + number(width) + "\"/>\n";
+  }
+  void polyline(const std::vector<std::pair<double, double>> &points, const char *colour) {
+    text_ += "<polyline fill=\"none\" stroke=\"" + std::string(colour) + "\" stroke-width=\"2\" points=\"";
+    for (size_t i = 0; i < points.size(); ++i)
+      text_ += (i ? " " : "") + number(points[i].first) + "," + number(points[i].second);
+    text_ += "\"/>\n";
+  }
+  void dot(double x, double y, const char *colour, const std::string &says) {
+    text_ += "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3\" fill=\"" + colour + "\"><title>" +
+             escaped(says) + "</title></circle>\n";
+  }
+  void label(double x, double y, const std::string &text, const char *anchor, const char *more = "") {
+    text_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" text-anchor=\"" + anchor + "\"" + more + ">" +
+             escaped(text) + "</text>\n";
+  }
+  std::string finish() { return text_ + "</svg>\n"; }
+
+private:
+  std::string text_;
+};
+
+/// 1, 2 or 5 times a power of ten, so that `most` takes at most six steps.
+double tickStep(double most) {
+  const double power = std::pow(10.0, std::floor(std::log10(std::max(most, 1e-12) / 6)));
+  for (double factor : {1.0, 2.0, 5.0})
+    if (most <= 6 * factor * power)
+      return factor * power;
+  return 10 * power;
+}
+
+std::string shortLength(int64_t length) {
+  return length >= 1024 && length % 1024 == 0 ? std::to_string(length / 1024) + "k" : std::to_string(length);
+}
+
+void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const char *> &colours, double x0, double y0) {
+  std::set<int64_t> lengths;
+  double most = 0;
+  for (const auto &[series, points] : panel.lines)
+    for (auto [length, value] : points) {
+      lengths.insert(length);
+      most = std::max(most, value);
+    }
+  const double left = x0 + kLeft, right = x0 + kWidth - kRight, top = y0 + kTop, bottom = y0 + kHeight - kBottom;
+  const double first = std::log2(static_cast<double>(*lengths.begin())),
+               last = std::log2(static_cast<double>(*lengths.rbegin()));
+  auto x = [&](int64_t length) {
+    if (last == first)
+      return (left + right) / 2;
+    const double inset = 12;
+    return left + inset +
+           (right - left - 2 * inset) * (std::log2(static_cast<double>(length)) - first) / (last - first);
+  };
+  const double step = tickStep(most), highest = std::max(step, std::ceil(most / step) * step);
+  auto y = [&](double value) { return bottom - (bottom - top) * value / highest; };
+  svg.label((left + right) / 2, y0 + 20, panel.title, "middle", " font-size=\"14\"");
+  for (double value = 0; value <= highest + step / 2; value += step) {
+    svg.line(left, y(value), right, y(value), value == 0 ? "#444444" : "#dddddd", 1);
+    char text[32];
+    std::snprintf(text, sizeof text, "%g", value);
+    svg.label(left - 6, y(value) + 4, text, "end");
+  }
+  svg.line(left, top, left, bottom, "#444444", 1);
+  double free_from = -1e9; // labels of lengths that lie close together are thinned out
+  for (int64_t length : lengths) {
+    svg.line(x(length), bottom, x(length), bottom + 4, "#444444", 1);
+    if (x(length) < free_from)
+      continue;
+    svg.label(x(length), bottom + 17, shortLength(length), "middle");
+    free_from = x(length) + 30;
+  }
+  svg.label((left + right) / 2, bottom + 35, "sequence length", "middle", " fill=\"#444444\"");
+  const std::string turn =
+      " fill=\"#444444\" transform=\"rotate(-90 " + number(x0 + 14) + " " + number((top + bottom) / 2) + ")\"";
+  svg.label(x0 + 14, (top + bottom) / 2, "TFLOP/s", "middle", turn.c_str());
+  for (const auto &[series, points] : panel.lines) {
+    std::vector<std::pair<double, double>> line;
+    for (auto [length, value] : points)
+      line.emplace_back(x(length), y(value));
+    svg.polyline(line, colours.at(series));
+    for (auto [length, value] : points)
+      svg.dot(x(length), y(value), colours.at(series),
+              series + ", " + std::to_string(length) + ": " + number(value) + " TFLOP/s");
+  }
+}
+
+std::string panelTitle(const Json &cell, const std::string &dtype) {
+  const int64_t d = cell.value("head_dim", int64_t{0}), dv = cell.value("head_dim_v", d);
+  std::string title = "D " + std::to_string(d) + (dv != d ? "/" + std::to_string(dv) : "");
+  title += cell.value("causal", false) ? ", causal" : ", full";
+  title += ", " + cell.value("dtype", dtype);
+  if (cell.contains("window"))
+    title += ", window " + cell["window"].dump();
+  if (cell.contains("softcap"))
+    title += ", softcap";
+  if (cell.contains("alibi"))
+    title += ", ALiBi";
+  const int64_t heads = cell.value("heads", int64_t{0}), heads_k = cell.value("heads_k", heads);
+  if (heads != heads_k)
+    title += ", heads " + std::to_string(heads) + "/" + std::to_string(heads_k);
+  return title;
+}
+
+} // namespace
+
+Status addToPanels(const Json &result, const std::string &name, std::vector<Panel> &panels) try {
+  std::map<std::string, std::set<std::string>> before; // series of each panel before this file
+  for (const Panel &panel : panels)
+    for (const auto &[series, points] : panel.lines)
+      before[panel.title].insert(series);
+  bool any = false;
+  const Json cells = result.contains("cells") && result["cells"].is_array() ? result["cells"] : Json::array();
+  for (const Json &cell : cells) {
+    const std::string title = panelTitle(cell, result.value("dtype", "bf16"));
+    const int64_t length = cell.value("seqlen", int64_t{0});
+    auto add = [&](const std::string &series, double value) {
+      if (series == "gemm" || !(value > 0) || length < 1)
+        return;
+      any = true;
+      auto panel = std::find_if(panels.begin(), panels.end(), [&](const Panel &p) { return p.title == title; });
+      if (panel == panels.end())
+        panel = panels.insert(panels.end(), {title, {}});
+      panel->lines[before[title].count(series) ? series + " (" + name + ")" : series][length] = value;
+    };
+    const Json &tflops = cell.at("tflops");
+    if (tflops.is_object())
+      for (const auto &[series, value] : tflops.items())
+        add(series, value.get<double>());
+    else
+      add(cell.value("series", "ours"), tflops.get<double>());
+  }
+  return any ? Status::ok() : invalidArgument(name + ": holds no cells with a length and TFLOP/s");
+} catch (const Json::exception &error) {
+  return invalidArgument(name + ": is not a result file: " + error.what());
+}
+
+std::string drawPanels(const std::vector<Panel> &panels, const std::string &title) {
+  std::set<std::string> series;
+  for (const Panel &panel : panels)
+    for (const auto &[name, points] : panel.lines)
+      series.insert(name);
+  // Ours first, so that they have the same colour in every picture.
+  std::vector<std::string> order;
+  for (bool ours : {true, false})
+    for (const std::string &name : series)
+      if (name.starts_with("ours") == ours)
+        order.push_back(name);
+  std::map<std::string, const char *> colours;
+  for (size_t i = 0; i < order.size(); ++i)
+    colours[order[i]] = kColours[i % std::size(kColours)];
+  // Legend entries are wrapped by their width, at about 7 pixels a letter.
+  const int columns = panels.size() == 1 ? 1 : panels.size() % 3 == 0 && panels.size() != 6 ? 3 : 2;
+  const int rows = (static_cast<int>(panels.size()) + columns - 1) / columns;
+  const int width = columns * kWidth;
+  std::vector<std::pair<double, int>> places;
+  double at = 24;
+  int line = 0;
+  for (const std::string &name : order) {
+    const double needed = 40 + 7.0 * static_cast<double>(name.size());
+    if (at > 24 && at + needed > width) {
+      at = 24;
+      ++line;
+    }
+    places.emplace_back(at, line);
+    at += needed;
+  }
+  Svg svg(width, kTitle + rows * kHeight + kLegend * (line + 1));
+  svg.label(width / 2.0, 25, title, "middle", " font-size=\"15\" font-weight=\"bold\"");
+  for (size_t i = 0; i < panels.size(); ++i)
+    drawPanel(svg, panels[i], colours, static_cast<double>(static_cast<int>(i) % columns * kWidth),
+              static_cast<double>(kTitle + static_cast<int>(i) / columns * kHeight));
+  for (size_t i = 0; i < order.size(); ++i) {
+    const double y = kTitle + rows * kHeight + kLegend * places[i].second + 14;
+    svg.line(places[i].first, y, places[i].first + 22, y, colours[order[i]], 2);
+    svg.label(places[i].first + 28, y + 4, order[i], "start");
+  }
+  return svg.finish();
+}
+
+} // namespace flashplus::tool

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tools/flashplus/workbench.h"
+
+#include "spec/schedule.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+namespace flashplus::tool {
+
+Result<Plan> createPlan(flashplus_context *context, const flashplus_forward_args &args) {
+  flashplus_plan *plan = nullptr;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_plan_create(context, &args, &plan)));
+  return Plan(plan);
+}
+
+Result<DeviceMemory> DeviceMemory::make(flashplus_context *context, DLDevice device, size_t bytes) {
+  DeviceMemory made;
+  made.context_ = context;
+  made.device_ = device;
+  made.size_ = bytes;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_device_malloc(context, device, bytes, &made.memory_)));
+  return Result<DeviceMemory>(std::move(made));
+}
+
+DeviceMemory::DeviceMemory(DeviceMemory &&other) noexcept
+    : context_(other.context_), device_(other.device_), memory_(std::exchange(other.memory_, nullptr)),
+      size_(other.size_) {}
+DeviceMemory &DeviceMemory::operator=(DeviceMemory &&other) noexcept {
+  std::swap(context_, other.context_);
+  std::swap(device_, other.device_);
+  std::swap(memory_, other.memory_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+DeviceMemory::~DeviceMemory() {
+  if (memory_)
+    (void)flashplus_device_free(context_, device_, memory_);
+}
+
+Prepared::~Prepared() = default;
+
+std::string Prepared::schedule() const { return description_["steps"][0].value("schedule", ""); }
+std::string Prepared::spec() const { return description_["steps"][0].value("spec", ""); }
+
+Status Prepared::run() const {
+  return libraryStatus(
+      flashplus_plan_run(plan_.get(), &args_, workspace_.get(), workspace_.size(), /*stream=*/nullptr));
+}
+
+Result<std::string> scheduleText(const std::string &flag, const std::string &text, const std::string &chosen) {
+  std::string blanks = text;
+  std::replace(blanks.begin(), blanks.end(), ',', ' ');
+  const bool changes = blanks.substr(0, blanks.find(' ')).find('=') != std::string::npos;
+  auto given = Schedule::parse(changes ? "x " + blanks : blanks);
+  if (!given)
+    return invalidArgument(flag + " '" + text + "': must be name=integer,... or 'algorithm name=integer ...'");
+  if (!changes)
+    return given->text();
+  auto base = Schedule::parse(chosen);
+  if (!base)
+    return base.status();
+  for (const auto &[name, value] : given->knobs)
+    base->knobs[name] = value;
+  return base->text();
+}
+
+namespace {
+
+io::ElementType elementType(DType dtype) {
+  return dtype == DType::F16 ? io::ElementType::F16 : dtype == DType::BF16 ? io::ElementType::BF16 : io::ElementType::F32;
+}
+
+/// Normally distributed numbers, all over. The same block again and again: what the hardware sees is as random, and a
+/// gigabyte of fresh numbers would take half a minute.
+Status fill(flashplus_context *context, DLDevice device, const DeviceMemory &memory, const io::Tensor &block) {
+  for (size_t at = 0; at < memory.size(); at += block.data.size())
+    FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_copy_to_device(
+        context, device, memory.get() + at, block.data.data(), std::min(block.data.size(), memory.size() - at))));
+  return Status::ok();
+}
+
+} // namespace
+
+Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, DLDevice device,
+                                                   const std::vector<BenchCase> &cases) {
+  std::unique_ptr<Workbench> bench(new Workbench());
+  bench->context_ = context;
+  bench->device_ = device;
+  struct Most {
+    int64_t q = 1, k = 1, v = 1;
+  };
+  std::map<DType, Most> most;
+  int64_t o_bytes = 1, rows = 1;
+  for (const BenchCase &c : cases) {
+    Most &m = most[c.dtype];
+    m.q = std::max(m.q, c.rowsQ() * c.heads_q * c.head_dim);
+    m.k = std::max(m.k, c.rowsK() * c.heads_k * c.head_dim);
+    m.v = std::max(m.v, c.rowsK() * c.heads_k * c.head_dim_v);
+    o_bytes = std::max(o_bytes, c.rowsQ() * c.heads_q * c.head_dim_v * dtypeBytes(c.dtype));
+    rows = std::max(rows, c.rowsQ() * c.heads_q);
+  }
+  for (const auto &[dtype, m] : most) {
+    Inputs &inputs = bench->inputs_[dtype];
+    uint64_t seed = 1;
+    for (auto [to, elements] : {std::pair(&inputs.q, m.q), {&inputs.k, m.k}, {&inputs.v, m.v}}) {
+      auto memory = DeviceMemory::make(context, device, static_cast<size_t>(elements * dtypeBytes(dtype)));
+      if (!memory)
+        return memory.status();
+      // A length that no row count divides: the block does not repeat from one head or sequence to the next.
+      auto block = randomTensor({std::min<int64_t>(elements, 1'000'003)}, elementType(dtype), seed++);
+      if (!block)
+        return block.status();
+      *to = std::move(*memory);
+      FLASHPLUS_RETURN_IF_ERROR(fill(context, device, *to, *block));
+    }
+  }
+  for (auto [to, bytes] : {std::pair(&bench->o_, o_bytes), {&bench->lse_, rows * 4}}) {
+    auto memory = DeviceMemory::make(context, device, static_cast<size_t>(bytes));
+    if (!memory)
+      return memory.status();
+    *to = std::move(*memory);
+  }
+  return bench;
+}
+
+Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, const std::string &schedule) const {
+  std::unique_ptr<Prepared> p(new Prepared());
+  p->context_ = context_;
+  p->case_ = problem;
+  const BenchCase &c = p->case_;
+  const bool ragged = !c.lengths.empty();
+  auto shape = [&](int64_t batch, int64_t rows, int64_t heads, int64_t dim) {
+    return ragged ? std::vector<int64_t>{rows * batch, heads, dim} : std::vector<int64_t>{batch, rows, heads, dim};
+  };
+  const int64_t batch = ragged ? 1 : c.batch, sq = ragged ? c.rowsQ() : c.seqlen_q, sk = ragged ? c.rowsK() : c.seqlen_k;
+  p->shapes_ = {shape(batch, sq, c.heads_q, c.head_dim), shape(batch, sk, c.heads_k, c.head_dim),
+                shape(batch, sk, c.heads_k, c.head_dim_v), shape(batch, sq, c.heads_q, c.head_dim_v),
+                ragged ? std::vector<int64_t>{c.heads_q, sq} : std::vector<int64_t>{c.batch, c.heads_q, c.seqlen_q}};
+  const Inputs &inputs = inputs_.at(c.dtype);
+  const std::pair<DLTensor *, const DeviceMemory *> tensors[] = {
+      {&p->q_, &inputs.q}, {&p->k_, &inputs.k}, {&p->v_, &inputs.v}, {&p->o_, &o_}, {&p->lse_, &lse_}};
+  const DLDataType type = {static_cast<uint8_t>(c.dtype == DType::BF16 ? kDLBfloat : kDLFloat),
+                           static_cast<uint8_t>(8 * dtypeBytes(c.dtype)), 1};
+  for (size_t i = 0; i < std::size(tensors); ++i) {
+    auto [tensor, memory] = tensors[i];
+    tensor->data = memory->get();
+    tensor->device = device_;
+    tensor->ndim = static_cast<int32_t>(p->shapes_[i].size());
+    tensor->shape = p->shapes_[i].data();
+    tensor->dtype = tensor == &p->lse_ ? DLDataType{kDLFloat, 32, 1} : type;
+  }
+  flashplus_forward_args &args = p->args_;
+  args.q = &p->q_, args.k = &p->k_, args.v = &p->v_, args.o = &p->o_, args.lse = &p->lse_;
+  p->own_.reserve(2);
+  auto put = [&](const io::Tensor &host) -> Result<const DLTensor *> {
+    auto made = DeviceTensor::upload(context_, device_, host);
+    if (!made)
+      return made.status();
+    p->own_.push_back(std::move(*made));
+    return static_cast<const DLTensor *>(p->own_.back().dl());
+  };
+  if (ragged) {
+    std::vector<int32_t> offsets(1, 0);
+    for (int64_t length : c.lengths)
+      offsets.push_back(offsets.back() + static_cast<int32_t>(length));
+    auto host = io::makeTensor(io::ElementType::I32, {static_cast<int64_t>(offsets.size())});
+    if (!host)
+      return host.status();
+    std::memcpy(host->data.data(), offsets.data(), host->data.size());
+    auto put_offsets = put(*host);
+    if (!put_offsets)
+      return put_offsets.status();
+    args.cu_seqlens_q = args.cu_seqlens_k = *put_offsets;
+    args.max_seqlen_q = args.max_seqlen_k = c.max_seqlen ? c.max_seqlen : c.seqlen_q;
+  }
+  if (c.alibi) { // the slopes of the ALiBi paper for powers of two: 2^(-8 i / heads)
+    auto host = io::makeTensor(io::ElementType::F32, {c.heads_q});
+    if (!host)
+      return host.status();
+    for (int64_t h = 0; h < c.heads_q; ++h) {
+      const float slope = std::exp2(-8.0f * static_cast<float>(h + 1) / static_cast<float>(c.heads_q));
+      std::memcpy(host->data.data() + h * 4, &slope, 4);
+    }
+    auto slopes = put(*host);
+    if (!slopes)
+      return slopes.status();
+    args.alibi_slopes = *slopes;
+  }
+  args.causal = c.causal;
+  args.window_left = static_cast<int32_t>(c.window_left);
+  args.window_right = static_cast<int32_t>(c.window_right);
+  args.softcap = static_cast<float>(c.softcap);
+
+  auto plan = [&](const std::string &text) -> Status {
+    p->schedule_text_ = text;
+    args.schedule = text.empty() ? nullptr : p->schedule_text_.c_str();
+    auto made = createPlan(context_, args);
+    if (!made)
+      return made.status();
+    p->plan_ = std::move(*made);
+    p->description_ = Json::parse(flashplus_plan_describe(p->plan_.get()), nullptr, /*allow_exceptions=*/false);
+    if (!p->description_.is_object() || p->description_["steps"].empty())
+      return Status(StatusCode::Internal, "flashplus_plan_describe gave text that is not a plan");
+    return Status::ok();
+  };
+  std::string text = schedule;
+  if (text.substr(0, text.find_first_of(" ,")).find('=') != std::string::npos) {
+    FLASHPLUS_RETURN_IF_ERROR(plan(""));
+    auto whole = scheduleText("--schedule", schedule, p->schedule());
+    if (!whole)
+      return whole.status();
+    text = *whole;
+  } else if (!text.empty()) {
+    auto whole = scheduleText("--schedule", schedule, "");
+    if (!whole)
+      return whole.status();
+    text = *whole;
+  }
+  FLASHPLUS_RETURN_IF_ERROR(plan(text));
+  if (size_t bytes = flashplus_plan_workspace(p->plan_.get())) {
+    auto memory = DeviceMemory::make(context_, device_, bytes);
+    if (!memory)
+      return memory.status();
+    p->workspace_ = std::move(*memory);
+    const std::vector<char> zeros(std::min<size_t>(bytes, FLASHPLUS_WORKSPACE_ZEROED));
+    FLASHPLUS_RETURN_IF_ERROR(libraryStatus(
+        flashplus_copy_to_device(context_, device_, p->workspace_.get(), zeros.data(), zeros.size())));
+  }
+  return p;
+}
+
+Result<double> Workbench::time(const Prepared &prepared, int calls) const {
+  // The launches of a GPU overlap its work, so that one wait at the end is all that is not the kernel's.
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < calls; ++i)
+    FLASHPLUS_RETURN_IF_ERROR(prepared.run());
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context_, device_, nullptr)));
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
+}
+
+Result<int> Workbench::calibrate(const Prepared &prepared, double milliseconds) const {
+  auto once = time(prepared, 1);
+  for (int calls = 1; once && calls <= 4; calls += 3)
+    once = time(prepared, calls);
+  if (!once)
+    return once.status();
+  return static_cast<int>(std::clamp(milliseconds / 1000 / std::max(*once, 1e-7), 1.0, 100000.0));
+}
+
+} // namespace flashplus::tool
