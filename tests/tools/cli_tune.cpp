@@ -266,7 +266,9 @@ TEST_CASE("tune leaves schedules with wrong results out") {
   const char *before = std::getenv("FLASHPLUS_COMPILER");
   const std::string restored = before ? before : "";
   ::setenv("FLASHPLUS_COMPILER", fake, 1);
-  auto result = runCli({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m=12", "--knob", "mr=6"});
+  test::TemporaryFolder folder;
+  auto result = runCli({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m=12", "--knob", "mr=6"},
+                       folder.path("cache"));
   before ? ::setenv("FLASHPLUS_COMPILER", restored.c_str(), 1) : ::unsetenv("FLASHPLUS_COMPILER");
   CHECK(result.code == 1);
   CHECK(result.err.find("no schedule is feasible and right") != std::string::npos);

@@ -26,7 +26,7 @@ namespace {
 struct TuneFlags : CaseFlags {
   std::string output, table;
   std::vector<std::string> records, algorithms, knobs;
-  int rounds = 0, coarse_rounds = 2, keep = 6, jobs = 0, coarse_lengths = 3;
+  int rounds = 0, coarse_rounds = 2, keep = 5, jobs = 0, coarse_lengths = 3;
   double milliseconds = 0, drift = 4;
   bool dry_run = false;
 };
@@ -96,9 +96,22 @@ BenchCase reducedCase(const BenchCase &c, int multiprocessors, bool gpu) {
   const int64_t group = c.heads_q / c.heads_k;
   r.heads_k = std::min<int64_t>(c.heads_k, 2);
   r.heads_q = r.heads_k * group;
-  const int64_t wanted = gpu ? multiprocessors * 5 / 4 : 2; // (batch, head) pairs; each has two or more work items
+  const int64_t wanted = gpu ? multiprocessors * 3 / 4 : 2; // (batch, head) pairs; each has two or more work items
   r.batch = std::max<int64_t>(1, (wanted + r.heads_q - 1) / r.heads_q);
   return r;
+}
+
+/// Calls `body(i)` for each i below `count` on `jobs` threads.
+template <class Body> void inParallel(size_t count, int jobs, Body body) {
+  std::atomic<size_t> next = 0;
+  auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1)) < count;)
+      body(i);
+  };
+  std::vector<std::jthread> threads;
+  for (int i = 1; i < jobs; ++i)
+    threads.emplace_back(work);
+  work();
 }
 
 /// Runs every candidate on the reduced problem with outputs of NaN. The first that is right against fp64 becomes the
@@ -172,23 +185,24 @@ public:
 private:
   Judge() = default;
 
-  /// Largest distance of a row over the row's largest value; NaN for one.
+  /// Largest distance of a row over the row's largest value; infinity for a NaN.
   static double rowError(const io::Tensor &a, const io::Tensor &b) {
     const int64_t width = a.shape.back(), rows = a.elements() / std::max<int64_t>(1, width);
-    double worst = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      double error = 0, largest = 0;
-      for (int64_t i = row * width; i < (row + 1) * width; ++i) {
-        const double x = io::elementAt(a, i), y = io::elementAt(b, i);
-        if (std::isnan(x))
-          return NAN;
-        error = std::max(error, std::fabs(x - y));
-        largest = std::max(largest, std::fabs(y));
+    constexpr int64_t kRows = 4096; // of a thread at a time: millions of elements are compared for every candidate
+    std::vector<double> worst(static_cast<size_t>((rows + kRows - 1) / kRows), 0);
+    inParallel(worst.size(), static_cast<int>(std::max(1u, std::thread::hardware_concurrency())), [&](size_t part) {
+      for (int64_t row = static_cast<int64_t>(part) * kRows, end = std::min(rows, row + kRows); row < end; ++row) {
+        double error = 0, largest = 0;
+        for (int64_t i = row * width; i < (row + 1) * width; ++i) {
+          const double x = io::elementAt(a, i), y = io::elementAt(b, i);
+          error = std::max(error, std::isnan(x) ? INFINITY : std::fabs(x - y));
+          largest = std::max(largest, std::fabs(y));
+        }
+        if (error > 0)
+          worst[part] = std::max(worst[part], largest > 0 ? error / largest : INFINITY);
       }
-      if (error > 0)
-        worst = std::max(worst, largest > 0 ? error / largest : INFINITY);
-    }
-    return worst;
+    });
+    return worst.empty() ? 0 : *std::max_element(worst.begin(), worst.end());
   }
   static double largestDistance(const io::Tensor &a, const io::Tensor &b) {
     double worst = 0;
@@ -210,19 +224,6 @@ private:
   double allowed_ = 0, allowed_lse_ = 0;
 };
 
-/// Calls `body(i)` for each i below `count` on `jobs` threads.
-template <class Body> void inParallel(size_t count, int jobs, Body body) {
-  std::atomic<size_t> next = 0;
-  auto work = [&] {
-    for (size_t i; (i = next.fetch_add(1)) < count;)
-      body(i);
-  };
-  std::vector<std::jthread> threads;
-  for (int i = 1; i < jobs; ++i)
-    threads.emplace_back(work);
-  work();
-}
-
 class Tuner {
 public:
   Tuner(const TuneFlags &flags, flashplus_context *context, DLDevice device, Json facts)
@@ -235,7 +236,7 @@ private:
   bool gpu() const { return device_.device_type == kDLCUDA; }
   Status plan();
   Status compileAndJudge();
-  Status timeCell(size_t cell, const std::vector<Candidate *> &candidates, int rounds, double milliseconds);
+  Status timeCell(size_t cell, const std::vector<Candidate *> &candidates, int rounds, double milliseconds, double drift);
   Status measure(Group &group);
   Json cellJson(const Group &group, size_t cell) const;
 
@@ -316,7 +317,8 @@ Status Tuner::compileAndJudge() {
   return Status::ok();
 }
 
-Status Tuner::timeCell(size_t cell, const std::vector<Candidate *> &candidates, int rounds, double milliseconds) {
+Status Tuner::timeCell(size_t cell, const std::vector<Candidate *> &candidates, int rounds, double milliseconds,
+                       double drift) {
   struct Running {
     Candidate *candidate;
     std::unique_ptr<Prepared> prepared;
@@ -361,7 +363,7 @@ Status Tuner::timeCell(size_t cell, const std::vector<Candidate *> &candidates, 
           return before ? after.status() : before.status();
         const double mean = (*before + *after) / 2;
         // On a CPU that others use, the last attempt counts whatever it is: medians take care of the rest.
-        if (std::fabs(*before - *after) > flags_.drift / 100 * mean && (gpu() || attempt < 2)) {
+        if (std::fabs(*before - *after) > drift / 100 * mean && (gpu() || attempt < 2)) {
           ++discarded_;
           continue;
         }
@@ -395,7 +397,8 @@ Status Tuner::measure(Group &group) {
     return Status(StatusCode::Unsupported, cases_[group.cells.front()].label() + ": no schedule is feasible and right");
   std::set<Candidate *> kept;
   for (size_t cell : coarse) {
-    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, in, flags_.coarse_rounds, gpu() ? 1.0 : milliseconds / 3));
+    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, in, flags_.coarse_rounds, gpu() ? 1.0 : milliseconds / 3,
+                                       2 * flags_.drift)); // shorter times scatter more
     std::vector<Candidate *> order = in;
     std::sort(order.begin(), order.end(), [&](const Candidate *a, const Candidate *b) {
       return std::pair(a->ratio(cell), a->schedule) < std::pair(b->ratio(cell), b->schedule);
@@ -410,14 +413,14 @@ Status Tuner::measure(Group &group) {
            return chosen_[cell]->schedule() == candidate.schedule;
          })))
       fine.push_back(&candidate);
-  const int rounds = flags_.rounds ? flags_.rounds : gpu() ? 7 : 5;
+  const int rounds = flags_.rounds ? flags_.rounds : 5;
   for (size_t cell : group.cells) {
     for (Candidate *candidate : fine) { // coarse times are not mixed with those that decide
       candidate->seconds.erase(cell);
       candidate->ratios.erase(cell);
       candidate->fine.insert(cell);
     }
-    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, fine, rounds, milliseconds));
+    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, fine, rounds, milliseconds, flags_.drift));
   }
   return Status::ok();
 }
@@ -585,7 +588,7 @@ void addTune(CLI::App &app, Action *selected) {
   verb->add_option("--knob", f.knobs, "Only these values of a knob; repeatable")
       ->type_name("NAME=N,...")
       ->allow_extra_args(false);
-  verb->add_option("--rounds", f.rounds, "Rounds of the last candidates [GPU 7, CPU 5]")
+  verb->add_option("--rounds", f.rounds, "Rounds of the last candidates [5]")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
   verb->add_option("--coarse-rounds", f.coarse_rounds, "Rounds of all candidates, which choose those")
