@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the Python face costs: import time, and a call against the same call through the C API.
+"""What the Python face costs, side by side in one run: calls, first calls, import, warm-up, the size of the wheel.
 
     PYTHONPATH=python FLASHPLUS_LIBRARY=build/release/bin/libflashplus.so \\
-      $(scripts/python_env.py newest) bench/python_overhead.py [--device cuda]
+      $(scripts/python_env.py newest) bench/python_overhead.py [--device cuda] [--wheel build/*.whl] [--json FILE]
 
-On the CPU a call returns when it is done, so both sides hold the kernel, and the difference of their medians is the face.
-On CUDA it is host time: calls are enqueued, and the device is waited for outside the timed part."""
+Prints one row for each row of the table in docs/performance.md, with what is to be reached. On CUDA a call is host time: it
+is enqueued, and the device is waited for outside the timed part. On the CPU a call returns when it is done, so both sides
+hold the kernel; both allocate the output, whose fresh pages cost more than the face does.
+
+Calls are interleaved in random order and the lower decile is taken, since whatever else runs on the machine only adds."""
 
 import argparse
+import glob
+import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -19,69 +25,137 @@ import flashplus.startup  # noqa: F401
 import torch
 
 import flash_attn
+import flashplus
 from flashplus import forward, library
 
-
-def median_us(call, count, wait=lambda: None):
-    times = []
-    for _ in range(count):
-        start = time.perf_counter_ns()
-        call()
-        times.append((time.perf_counter_ns() - start) / 1000)
-        wait()
-    return statistics.median(times)
+ROWS = []
 
 
-def compare(shape, device, count, rounds=7):
-    """(through flash_attn_func, through the C API) in microseconds; medians, alternating."""
-    q, k, v = (torch.randn(*shape).half().to(device) for _ in range(3))
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-    face = lambda: flash_attn.flash_attn_func(q, k, v)
-    out = face()
-    pool = forward._pools[(q.dtype, q.get_device(), 4)]
-    frame, lib = pool[-1], library.get()
-    frame.o.data = out.data_ptr()
-    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else None
-    address, context, function = frame.address, lib.context, lib.forward
-    direct = lambda: function(context, address, stream)
-    pool.remove(frame)  # nobody else writes into it now
-    pairs = [(median_us(face, count, wait), median_us(direct, count, wait)) for _ in range(rounds)]
-    return tuple(statistics.median(column) for column in zip(*pairs))
+def row(what, got, reach, unit, note=""):
+    verdict = "" if reach is None else "reached" if got <= reach else "NOT reached"
+    ROWS.append({"what": what, "got": got, "reach": reach, "unit": unit, "note": note})
+    print(f"{what:<72} {got:>9.1f} {unit:<4} {'' if reach is None else f'(<= {reach:g})':<10} {verdict} {note}", flush=True)
 
 
-def import_ms(rounds=11):
-    """(import torch, import torch and flash_attn) in milliseconds, each in new processes."""
-    code = ("import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import flashplus.startup, flash_attn; "
-            "c = time.perf_counter(); print((b - a) * 1000, (c - b) * 1000)")
-    rows = [[float(x) for x in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()]
-            for _ in range(rounds)]
-    return tuple(statistics.median(column) for column in zip(*rows))
+def decile(times):
+    return sorted(times)[len(times) // 10]
+
+
+def interleaved_us(calls, count, wait=lambda: None):
+    """{name: lower decile in microseconds} of calls in random order."""
+    times = {name: [] for name in calls}
+    order = list(calls.items())
+    for i in range(count):
+        random.shuffle(order)
+        for name, call in order:
+            start = time.perf_counter_ns()
+            result = call()
+            times[name].append((time.perf_counter_ns() - start) / 1000)
+            wait()
+            del result
+    return {name: decile(values[len(values) // 5:]) for name, values in times.items()}
+
+
+def tensors(shape, device):
+    return [torch.randn(*shape).half().to(device) for _ in range(3)]
+
+
+def through_the_c_api(q, k, v):
+    """flash_attn_func's C call alone, with arguments that are laid out already and an output that is allocated anew."""
+    flash_attn.flash_attn_func(q, k, v)
+    (frame,) = (frames[-1] for call, frames in forward._frames.items() if call[6] == q.shape and frames)
+    frame.home.remove(frame)  # nobody else writes into it now
+    frame.q.data, frame.k.data, frame.v.data = q.data_ptr(), k.data_ptr(), v.data_ptr()
+    lib = library.get()
+    address, context, function, o = frame.address, lib.context, lib.forward, frame.o
+    stream = torch.cuda.current_stream().cuda_stream if q.is_cuda else None
+
+    def call():
+        out = torch.empty_like(q)
+        o.data = out.data_ptr()
+        function(context, address, stream)
+        return out
+
+    return call
+
+
+def calls(device):
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    q, k, v = tensors((1, 128, 4, 64) if device == "cuda" else (1, 1, 1, 64), device)
+    heads_first = [t.transpose(1, 2) for t in (q, k, v)]
+    got = interleaved_us({"ours": lambda: flash_attn.flash_attn_func(q, k, v), "sdpa": lambda: sdpa(*heads_first),
+                          "C API": through_the_c_api(q, k, v)}, 4000, wait)
+    on = f"{tuple(q.shape)} on {device}"
+    row(f"one small call, {on}", got["ours"], 10 if device == "cuda" else None, "us")
+    row("  PyTorch's scaled_dot_product_attention", got["sdpa"], None, "us")
+    row("  through the C API, output allocated", got["C API"], None, "us")
+    if device == "cpu":
+        q, k, v = tensors((1, 1024, 1, 64), device)
+        got = interleaved_us({"ours": lambda: flash_attn.flash_attn_func(q, k, v), "C API": through_the_c_api(q, k, v)}, 400)
+        row(f"a call beyond the C API, {tuple(q.shape)}", got["ours"] - got["C API"], 20, "us", f"of {got['C API']:.0f} us")
+
+
+def new_process(code, **environment):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        sys.exit(done.stderr)
+    return [float(word) for word in done.stdout.split()]
+
+
+def import_ms(rounds=9):
+    code = ("import time, torch; a = time.perf_counter(); import flashplus.startup, flash_attn; "
+            "print((time.perf_counter() - a) * 1000)")
+    times = [new_process(code)[0] for _ in range(rounds)]
+    row("import flash_attn beyond import torch", statistics.median(times), 50, "ms")
 
 
 def first_call_ms(device, cache, rounds):
-    """From before `import flash_attn` to the end of the first call, in a new process where torch has started."""
+    """From before `import flash_attn` to the end of the first call, in a new process where PyTorch has started."""
     code = ("import time, torch; q = torch.ones(1, 128, 4, 64).half().to(DEVICE); wait = torch.cuda.synchronize if q.is_cuda "
             "else (lambda: 0); (q @ q.mT).sum(); wait(); a = time.perf_counter(); import flashplus.startup, flash_attn; "
-            "flash_attn.flash_attn_func(q, q, q); wait(); print((time.perf_counter() - a) * 1000)").replace("DEVICE", repr(device))
-    run = lambda: float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                                       env={**os.environ, "FLASHPLUS_CACHE_DIR": cache}).stdout)
-    return statistics.median(run() for _ in range(rounds))
+            "b = time.perf_counter(); flash_attn.flash_attn_func(q, q, q); wait(); c = time.perf_counter(); "
+            "print((b - a) * 1000, (c - b) * 1000)").replace("DEVICE", repr(device))
+    return [statistics.median(column) for column in zip(*(new_process(code, FLASHPLUS_CACHE_DIR=cache) for _ in range(rounds)))]
+
+
+def first_calls(device):
+    with tempfile.TemporaryDirectory() as folder:
+        cold = [first_call_ms(device, os.path.join(folder, str(i)), 1)[1] for i in range(3)]
+        row(f"first call in a new process on {device}, nothing in the cache", statistics.median(cold), 700, "ms")
+        first_call_ms(device, folder, 1)
+        imported, called = first_call_ms(device, folder, 7)
+        row(f"first call in a new process on {device}, from the cache", called, 30, "ms", f"after {imported:.1f} ms of import")
+
+
+def after_the_warm_up_loop(device):
+    q, k, v = tensors((16, 512, 8, 96), device)
+    for _ in range(3):
+        flash_attn.flash_attn_func(q[:1], k[:1], v[:1], causal=True)
+    before = flashplus.counters()["compiles"]
+    flash_attn.flash_attn_func(q, k, v, causal=True)
+    row("kernels compiled by the full batch after q[:1] calls", flashplus.counters()["compiles"] - before, 0, "")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    device = parser.parse_args().device
-    torch_ms, ours_ms = import_ms()
-    print(f"import torch {torch_ms:.0f} ms, then import flash_attn {ours_ms:.1f} ms")
-    with tempfile.TemporaryDirectory() as cache:
-        cold = first_call_ms(device, cache, 1)
-        print(f"first call in a process, import included: {cold:.0f} ms with nothing in the cache, "
-              f"{first_call_ms(device, cache, 7):.1f} ms from the cache")
+    parser.add_argument("--wheel", help="its size is a row")
+    parser.add_argument("--json", help="the rows go there too")
+    options = parser.parse_args()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{options.device} ({name}), torch {torch.__version__}, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
     with torch.no_grad():
-        for shape, count in (((1, 1, 1, 64), 5000), ((1, 128, 4, 64), 500), ((1, 1024, 1, 64), 60)):
-            face, direct = compare(shape, device, count)
-            print(f"{shape}: {face:.1f} us through flash_attn_func, {direct:.1f} us through the C API, {face - direct:+.1f} us")
+        calls(options.device)
+        first_calls(options.device)
+        import_ms()
+        after_the_warm_up_loop(options.device)
+    if options.wheel:
+        for path in glob.glob(options.wheel):
+            row("size of the wheel", os.path.getsize(path) / 2**20, 25, "MiB")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"device": options.device, "name": name, "torch": torch.__version__, "rows": ROWS}, file, indent=1)
 
 
 if __name__ == "__main__":

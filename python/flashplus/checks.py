@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What is wrong with a call, in the original's words where it has some (csrc/flash_attn/flash_api.cpp).
 
-Called when something is already known to be wrong, or once for each kind of call: nothing here is on the hot path.
+Called when something is already known to be wrong, or once for each kind of call (forward.py): nothing here is on the hot
+path.
 """
+
+import operator
 
 import torch
 
@@ -63,6 +66,53 @@ def other(name, t, index):
                                f"it has {_shape(t)}")
         if not t.is_contiguous():
             raise RuntimeError(f"{name} must be contiguous")
+
+
+def output(out, q, v):
+    """An output that the caller gives."""
+    tensor("out", out)
+    if out.device != q.device:
+        raise RuntimeError(f"out must be on CUDA, on the device of q; it is on {out.device} and q on {q.device}" if q.is_cuda
+                           else f"out must be on the device of q, {q.device}; it is on {out.device}")
+    if out.dtype != q.dtype:
+        raise RuntimeError(f"Output must have the same dtype as inputs; out is {out.dtype} and q is {q.dtype}")
+    wanted = (*q.shape[:-1], v.shape[-1])
+    if tuple(out.shape) != wanted:
+        raise RuntimeError(f"out must have shape ({'total_q' if q.dim() == 3 else 'batch_size, seqlen_q'}, num_heads, "
+                           f"head_size); it has {_shape(out)}, and it must be ({', '.join(map(str, wanted))})")
+    if out.stride(-1) != 1 and out.shape[-1] > 1:
+        raise RuntimeError("Output tensor must have contiguous last dimension")
+
+
+def numbers(softmax_scale, causal, window_size, softcap):
+    """(softmax_scale, causal, window_left, window_right, softcap) as plain Python numbers; softmax_scale may be None.
+
+    They come as NumPy numbers and tensors of one element too."""
+    try:
+        left, right = window_size
+        left, right = _integer(left), _integer(right)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"window_size is {window_size!r}; it must be two integers (left, right), -1 for unbounded") from None
+    if softmax_scale is not None:
+        softmax_scale = _float("softmax_scale", softmax_scale)
+    if not isinstance(causal, (bool, int)) and type(causal).__name__ not in ("bool", "bool_"):  # the latter: NumPy
+        raise TypeError(f"causal is {causal!r}; it must be True or False")
+    return softmax_scale, bool(causal), left, right, _float("softcap", softcap)
+
+
+def _integer(value):
+    if isinstance(value, torch.Tensor):
+        return int(value)
+    return operator.index(value)
+
+
+def _float(name, value):
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} is {value!r}; it must be a number") from None
 
 
 def explain(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes):

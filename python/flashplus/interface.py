@@ -264,13 +264,22 @@ def _length(name, value):
         raise TypeError(f"{name} is {value!r}; it must be an integer") from None
 
 
+def _numbers(softmax_scale, causal, window_size, softcap):
+    """checks.numbers, where most calls have nothing to convert."""
+    if type(window_size) is tuple and len(window_size) == 2:
+        left, right = window_size
+        if (type(left) is int and type(right) is int and type(causal) is bool and type(softcap) is float
+                and (softmax_scale is None or type(softmax_scale) is float)):
+            return softmax_scale, causal, left, right, softcap
+    return checks.numbers(softmax_scale, causal, window_size, softcap)
+
+
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
     """Straight to our kernels."""
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    left, right = window_size
-    out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, int(left), int(right), softcap,
-                             return_attn_probs)
+    softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, left, right, softcap, return_attn_probs)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
@@ -279,12 +288,12 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    left, right = window_size
+    softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
     out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q, max_seqlen_k,
-                              softmax_scale, False, causal, int(left), int(right), softcap, return_attn_probs)
+                              softmax_scale, False, causal, left, right, softcap, return_attn_probs)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 

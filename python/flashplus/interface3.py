@@ -33,8 +33,9 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    out, lse = kernels.dense(q, k, v, None, None, scale, causal, int(window_size[0]), int(window_size[1]), softcap,
-                             return_attn_probs, lse_empty=-_INF, num_splits=num_splits)
+    scale, causal, left, right, softcap = checks.numbers(scale, causal, window_size, softcap)
+    out, lse = kernels.dense(q, k, v, None, None, scale, causal, left, right, softcap, bool(return_attn_probs),
+                             lse_empty=-_INF, num_splits=int(num_splits))
     return (out, lse) if return_attn_probs else out
 
 
@@ -62,9 +63,10 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale, causal, left, right, softcap = checks.numbers(scale, causal, window_size, softcap)
     out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, int(max_seqlen_q),
-                              int(max_seqlen_k), scale, False, causal, int(window_size[0]), int(window_size[1]), softcap,
-                              return_attn_probs, seqused_q=seqused_q, lse_empty=-_INF, num_splits=num_splits)
+                              int(max_seqlen_k), scale, False, causal, left, right, softcap, bool(return_attn_probs),
+                              seqused_q=seqused_q, lse_empty=-_INF, num_splits=int(num_splits))
     return (out, lse) if return_attn_probs else out
 
 

@@ -44,8 +44,9 @@ def _rng_state(q):
 def ours_fwd(q, k, v, out, alibi_slopes, p_dropout, softmax_scale, is_causal, window_size_left, window_size_right,
              softcap, return_softmax, gen):
     _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
-    out, lse = dense(q, k, v, out, alibi_slopes, softmax_scale, is_causal, int(window_size_left), int(window_size_right),
-                     softcap, True)
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    out, lse = dense(q, k, v, out, alibi_slopes, softmax_scale, is_causal, left, right, softcap, True)
     return [out, lse, q.new_empty(0), _rng_state(q)]
 
 
@@ -59,9 +60,11 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
         raise later.paged()
     if leftpad_k is not None:
         raise later.leftpad()
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
     out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, int(max_seqlen_q),
-                      int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, int(window_size_left),
-                      int(window_size_right), softcap, True, num_splits=num_splits)
+                      int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, left, right, softcap, True,
+                      num_splits=num_splits)
     return [out, lse, q.new_empty(0), _rng_state(q)]
 
 

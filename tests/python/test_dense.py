@@ -221,6 +221,47 @@ def test_a_call_within_a_call_has_memory_of_its_own(device, monkeypatch):
     assert len(set(addresses)) == 2
 
 
+def test_what_differs_between_calls_is_not_mixed_up(device):
+    """Calls are remembered by all they say but their pointers; one that differs in one thing is another call."""
+    base = {name: random(2, 48, 4, 64, device=device) for name in "qkv"}
+    wide = {name: random(2, 48, 4, 128, device=device) for name in "qkv"}
+    calls = [
+        (base, {}), (base, {"causal": True}), (base, {"window_size": (5, 0)}), (base, {"window_size": (5, -1)}),
+        (base, {"softcap": 2.0}), (base, {"softmax_scale": 0.5}), (base, {"alibi_slopes": torch.rand(4, device=device)}),
+        (base, {"alibi_slopes": torch.rand(4, device=device)}), (base, {"alibi_slopes": torch.rand(2, 4, device=device)}),
+        ({**base, "k": base["k"][:, :31], "v": base["v"][:, :31]}, {}),
+        ({**base, "k": base["k"][:, :, :2], "v": base["v"][:, :, :2]}, {}),
+        ({name: t.transpose(1, 2).contiguous().transpose(1, 2) for name, t in base.items()}, {}),
+        ({name: t.transpose(1, 3).contiguous().transpose(1, 3) for name, t in base.items()}, {}),
+        ({**base, "v": base["v"].transpose(1, 3).contiguous().transpose(1, 3)}, {}),
+        ({name: t.bfloat16() for name, t in base.items()}, {}), (wide, {}), ({**base, "v": wide["v"]}, {}),
+    ]
+    for _ in range(2):
+        for inputs, options in calls:
+            out, lse, _ = flash_attn_func(*inputs.values(), return_attn_probs=True, **options)
+            check(out, *inputs.values(), lse, **options)
+            assert torch.equal(flash_attn_func(*inputs.values(), **options), out)
+
+
+def test_a_scale_that_changes_in_place(device):
+    q = random(1, 20, 2, 64, device=device)
+    scale = torch.tensor(0.1)
+    flash_attn_func(q, q, q, softmax_scale=scale)
+    scale.fill_(0.3)
+    check(flash_attn_func(q, q, q, softmax_scale=scale), q, q, q, softmax_scale=0.3)
+
+
+def test_what_is_remembered_is_bounded(device, monkeypatch):
+    from flashplus import forward
+
+    monkeypatch.setattr(forward, "_KEPT", 4)
+    forward._frames.clear()
+    for n in (*range(1, 12), 3):
+        q = random(1, n, 1, 64, device=device)
+        check(flash_attn_func(q, q, q), q, q, q)
+    assert len(forward._frames) == 4
+
+
 def test_after_fork(device):
     """Data loaders fork; the CPU's workers are started again in the child."""
     if device == "cuda":

@@ -77,6 +77,27 @@ def test_types():
     refused(TypeError, "cu_seqlens_k is list", flash_attn_varlen_func, q[0], q[0], q[0], cu, [0, 1], 1, 1)
 
 
+def test_types_of_flags(device):
+    q, k, v = tensors(device)
+    refused(TypeError, "causal is 'yes'; it must be True or False", flash_attn_func, q, k, v, causal="yes")
+    refused(TypeError, "causal is None", flash_attn_func, q, k, v, causal=None)
+    refused(TypeError, "softcap is '3'; it must be a number", flash_attn_func, q, k, v, softcap="3")
+    refused(TypeError, "softmax_scale is [1]; it must be a number", flash_attn_func, q, k, v, softmax_scale=[1])
+    for window in (5, (1, 2, 3), (None, 1), (0.5, 1), "ab"):
+        refused(TypeError, f"window_size is {window!r}; it must be two integers", flash_attn_func, q, k, v, window_size=window)
+
+
+def test_output_of_the_caller(device):
+    q, k, v = tensors(device)
+    call = lambda out: flash_attn.flash_attn_interface.flash_attn_gpu.fwd(q, k, v, out, None, 0.0, 1.0, False, -1, -1, 0.0,
+                                                                          False, None)
+    refused(RuntimeError, "Output must have the same dtype as inputs", call, torch.empty_like(q, dtype=torch.float32))
+    refused(RuntimeError, "out must have shape (batch_size, seqlen_q, num_heads, head_size)", call, torch.empty_like(q[:1]))
+    refused(RuntimeError, "out must be on", call, torch.empty_like(q, device="meta"))
+    refused(RuntimeError, "Output tensor must have contiguous last dimension", call,
+            torch.empty_like(q.transpose(1, 3).contiguous()).transpose(1, 3))
+
+
 def test_varlen(device):
     q, k, v = (random(30, 2, 64, device=device) for _ in range(3))
     cu = torch.tensor([0, 10, 30], dtype=torch.int32, device=device)

@@ -2,6 +2,10 @@
 """torch.compile, torch.export, fakes, dispatch modes, the low-level functions and the positional face."""
 
 import inspect
+import os
+import shutil
+import subprocess
+import sysconfig
 
 import pytest
 import torch
@@ -34,6 +38,47 @@ def test_compile_without_a_graph_break(device):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
     for got, expected in zip(compiled(q, k, v), model(q, k, v)):
         assert torch.equal(got, expected)
+
+
+@pytest.fixture
+def inductor(device, tmp_path, monkeypatch):
+    """The default backend of torch.compile; on the CPU it writes C++, on CUDA Triton."""
+    if device == "cuda":
+        pytest.importorskip("triton")
+    else:
+        compiler = next((path for name in (os.environ.get("CXX", ""), "g++", "clang++", "clang++-22") if name
+                         if (path := shutil.which(name))), None)
+        if not compiler:
+            pytest.skip("no C++ compiler for inductor")
+        source = tmp_path / "probe.cpp"
+        source.write_text("#include <Python.h>\n#include <omp.h>\nextern \"C\" int f() { return omp_get_max_threads(); }")
+        probe = subprocess.run([compiler, "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_paths()['include']}", "-o",
+                                tmp_path / "probe.so", source], capture_output=True, text=True)
+        if probe.returncode:
+            pytest.skip(f"{compiler} can't build for inductor: {probe.stderr.splitlines()[0]}")
+        import torch._inductor.config
+
+        monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, compiler))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for three kernels
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    torch._dynamo.reset()
+
+
+def test_compile_with_inductor(device, inductor):
+    """What `torch.compile(model)` does by default: kernels of its own around ours."""
+    weight = random(64, 64, device=device) * 0.1
+
+    def model(q, k, v):
+        x = flash_attn_func(q * 2, k @ weight, v, causal=True)
+        out, lse, _ = flash_attn_func(x, k, v, window_size=(20, 0), return_attn_probs=True)
+        return torch.relu(out) + x, lse * 2
+
+    inputs_ = inputs(device)
+    expected = model(*inputs_)
+    with torch.inference_mode():
+        got = torch.compile(model, fullgraph=True)(*inputs_)
+    for g, e in zip(got, expected):
+        assert (g.float() - e.float()).abs().max() <= 4 * torch.finfo(torch.float16).eps * e.float().abs().max()
 
 
 def test_compile_of_packed_sequences(device):
