@@ -5,7 +5,9 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -92,8 +94,6 @@ def test_other_names_are_left_alone():
 
 def test_the_face_can_be_off():
     code = "import flashplus.startup, sys; from flashplus import finder; assert finder.Face not in sys.meta_path"
-    import os
-
     subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); " + code], check=True,
                    env={**os.environ, "FLASHPLUS_FACE": "OFF"})
 
@@ -108,6 +108,33 @@ def test_interpreter_start_imports_next_to_nothing():
 def test_sources_are_python_3_9():
     for path in PACKAGE.rglob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_other_interpreters(version, tmp_path):
+    """What needs no PyTorch runs on every Python that is here: start, finders, metadata, the library over ctypes, the command;
+    and everything else compiles."""
+    found = [shutil.which("python" + version), *pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")]
+    # A name may be on the path for a version that is not there (pyenv's shims).
+    works = [path for path in found if path and not subprocess.run([path, "-c", ""], capture_output=True).returncode]
+    if not works:
+        pytest.skip(f"no Python {version} here")
+    interpreter = works[0]
+    code = f"""
+import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); assert sys.version.startswith({version!r})
+import flashplus.startup, pathlib, importlib.metadata, importlib.util
+for path in pathlib.Path({str(PACKAGE)!r}).rglob("*.py"):
+    compile(path.read_text(), str(path), "exec")
+assert importlib.metadata.version("flash-attn") == "2.8.3"
+assert importlib.util.find_spec("flash_attn").origin.startswith({str(PACKAGE)!r})
+assert sys.version_info < (3, 10) or importlib.metadata.packages_distributions()["flash_attn"] == ["flash-attn"]
+import flashplus, flashplus.command
+assert flashplus.counters()["compiles"] == 0 and flashplus.describe()["devices"][0]["name"] == "cpu"
+flashplus.command.main(["--help"])
+"""
+    done = subprocess.run([interpreter, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "FLASHPLUS_CACHE_DIR": str(tmp_path), "PYTHONPATH": ""})
+    assert done.returncode == 0 and "warmup" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_environment_is_read_in_one_place():
