@@ -107,20 +107,49 @@ def test_packed_sequences(device, name):
     assert (packed.float() - alone.float()).abs().max() <= 2e-3
 
 
+def assert_same_tokens(got, expected, eager, exact, prompt, mask):
+    """Token for token. In half precision two candidates can be closer than the noise of either way: where they are, by the
+    model in fp32, a row may go on in its own way."""
+    for row in range(got.shape[0]):
+        length = min(got.shape[1], expected.shape[1])
+        different = (got[row, :length] != expected[row, :length]).nonzero()
+        if not len(different):
+            continue
+        assert eager.dtype != torch.float32, (got[row], expected[row])
+        at = int(different[0])
+        context = got[row:row + 1, :at]
+        seen = torch.nn.functional.pad(mask[row:row + 1], [0, at - prompt.shape[1]], value=1)
+        with torch.inference_mode():
+            inputs = {"input_ids": context, "attention_mask": seen, "position_ids": (seen.cumsum(-1) - 1).clamp(min=0)}
+            truth, half = exact(**inputs).logits[0, -1], eager(**inputs).logits[0, -1].float()
+        gap = (truth[got[row, at]] - truth[expected[row, at]]).abs().item()
+        assert gap <= 2 * noise_bound(half, truth), (name_of(eager), row, at, gap, noise_bound(half, truth))
+
+
+def name_of(model):
+    return type(model).__name__
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_generation(device, name):
-    """Token for token, with transformers' own cache, alone and in a padded batch. fp32 where there is (the CPU), so that
-    no two candidates are closer than the noise; fp16 elsewhere."""
-    dtype = torch.float32 if device == "cpu" else torch.float16
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_greedy_generation(device, name, dtype):
+    """With transformers' own cache, alone and in a padded batch."""
+    if dtype == torch.float32 and device != "cpu":
+        pytest.skip("fp32 is for the CPU")
+    if dtype == torch.float16 and device == "cpu" and name != "Llama":
+        pytest.skip("on the CPU fp32 says more")
     ours, eager = (both(name, attention, device, dtype) for attention in (implementation(device), "eager"))
+    exact = both(name, "eager", device, torch.float32)
+    exact.load_state_dict(eager.state_dict())
     prompt = torch.randint(2, 99, (1, 21), device=device)
     batch = torch.randint(2, 99, (2, 21), device=device)
     mask = torch.ones_like(batch)
     mask[0, :8] = 0
-    options = {"max_new_tokens": 24, "do_sample": False}
-    assert torch.equal(used(lambda: ours.generate(prompt, **options)), eager.generate(prompt, **options))
-    assert torch.equal(ours.generate(batch, attention_mask=mask, **options),
-                       eager.generate(batch, attention_mask=mask, **options))
+    for tokens, seen in ((prompt, torch.ones_like(prompt)), (batch, mask)):
+        options = {"max_new_tokens": 24, "do_sample": False, "attention_mask": seen}
+        got, expected = used(lambda: ours.generate(tokens, **options)), eager.generate(tokens, **options)
+        assert got.shape == (tokens.shape[0], 45)
+        assert_same_tokens(got, expected, eager, exact, tokens, seen)
 
 
 def minilm():
