@@ -181,7 +181,8 @@ def main():
                     cell["over_best_peer"] = cell["over_cudnn"] / best
                     ratios.append(cell["over_best_peer"])
                     # A line of its own in plots: cuDNN's speed here times that ratio, so that it has these clocks.
-                    cell["tflops"]["best peer (FA3, cuDNN)"] = t["cudnn"] * best
+                    if "fa3" not in t:
+                        cell["tflops"]["best peer (FA3, cuDNN)"] = t["cudnn"] * best
                     line += f" | /cudnn {cell['over_cudnn']:.3f} /best {cell['over_best_peer']:.3f}"
                 print(line + "".join(f" | {p}" for p in problems), flush=True)
                 result["cells"].append(cell)
