@@ -209,13 +209,12 @@ def test_a_call_within_a_call_has_memory_of_its_own(device, monkeypatch):
     def interrupted(context, address, stream):
         addresses.append(address)
         if len(addresses) == 1:
-            inner = flash_attn_func(k, k, k)
-            check(inner, k, k, k)
+            check(flash_attn_func(q + 1, k - 1, k - 1, causal=True), q + 1, k - 1, k - 1, causal=True)
         return real(context, address, stream)
 
     q = random(1, 30, 2, 64, device=device)
     k = random(1, 50, 2, 64, device=device)
-    flash_attn_func(q, q, q)
+    flash_attn_func(q, k, k, causal=True)
     monkeypatch.setattr(lib, "forward", interrupted)
     check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)
     assert len(set(addresses)) == 2
