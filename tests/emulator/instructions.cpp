@@ -20,6 +20,7 @@ TEST_CASE("instructions give what the PTX ISA defines") {
     for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Eager, AsyncMode::Random}) {
       Options options;
       options.async = mode;
+      options.threads = mode == AsyncMode::Random ? 3 : 1;
       const Ran ran = run(c, options);
       CHECK(ran.error == "");
       if (ran.error.empty())
