@@ -7,11 +7,17 @@ using namespace mlir;
 
 namespace flashplus {
 
-Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
-    : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
+Score::Score(Ir &ir, const ParamReader &params, Region &region, DType dtype, const WorkItem &item,
+             const Sequence &sequence)
+    : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence),
+      coarse_tanh_(ir.gpu && dtype == DType::BF16) {
   auto yield = cast<attn::YieldOp>(block_.getTerminator());
   identity_ = yield.getValue() == block_.getArgument(attn::kScore);
-  reads_memory_ = !block_.getOps<attn::AuxOp>().empty();
+  auto positional = [&](Value index) {
+    return index.getDefiningOp() || index == block_.getArgument(attn::kQuery) || index == block_.getArgument(attn::kKey);
+  };
+  reads_by_position_ = llvm::any_of(block_.getOps<attn::AuxOp>(),
+                                    [&](attn::AuxOp op) { return llvm::any_of(op->getOperands(), positional); });
 }
 
 namespace {
@@ -52,12 +58,23 @@ Val readTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> 
   return result;
 }
 
+/// One instruction, relative error 2^-11 (PTX ISA): a quarter of what rounding a score to bf16 costs, but as much as rounding
+/// it to fp16, whose kernels and all user scores on the CPU take the exact one.
+Val tanhApprox(Ir &ir, Val x) {
+  return ir.wrap(LLVM::InlineAsmOp::create(ir.builder, ir.loc, ir.f32(), x.value, "tanh.approx.f32 $0, $1;", "=f,f",
+                                           /*has_side_effects=*/false, /*is_align_stack=*/false,
+                                           LLVM::tailcallkind::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+                     .getRes());
+}
+
 } // namespace
 
-Val Score::apply(Val s, Val row, Val key) const {
+Val Score::apply(Val s, Val row, Val key, int offset) const {
   if (identity_)
     return s;
   Ir &ir = ir_;
+  const Val first_key = key;
+  key = key + double(offset);
   const int lanes = lanesOf(s.value);
   if (lanes) {
     SmallVector<int32_t> steps(lanes);
@@ -68,7 +85,7 @@ Val Score::apply(Val s, Val row, Val key) const {
                                                  cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
     key = ir.splat(key, lanes) + iota;
   }
-  if (reads_memory_) {
+  if (reads_by_position_) {
     row = ir.min(row, sequence_.q_len - 1.0);
     key = ir.min(key, sequence_.k_len - 1.0);
   }
@@ -95,6 +112,16 @@ Val Score::apply(Val s, Val row, Val key) const {
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
       map[aux.getResult()] = readTensor(ir, params_, aux, operands);
+      continue;
+    }
+    if (isa<math::TanhOp>(op) && coarse_tanh_) {
+      map[op.getResult(0)] = tanhApprox(ir, operands[0]);
+      continue;
+    }
+    // Integers up to 2^24 are exact: an addition of floats instead of a conversion, which is as slow as an exponential.
+    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) && offset && !reads_by_position_) {
+      Value whole = arith::SIToFPOp::create(ir.builder, ir.loc, ir.f32(), first_key.value);
+      map[op.getResult(0)] = ir.wrap(whole) + double(offset);
       continue;
     }
     // Everything else is elementwise: the same operation on wider types.

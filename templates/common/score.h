@@ -12,14 +12,16 @@ namespace flashplus {
 /// row at consecutive keys (CPU); what does not depend on the key stays scalar there.
 class Score {
 public:
-  Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
+  Score(Ir &ir, const ParamReader &params, mlir::Region &region, DType dtype, const WorkItem &item,
+        const Sequence &sequence);
 
   /// The region only yields its argument.
   bool isIdentity() const { return identity_; }
 
   /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and
   /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
-  Val apply(Val s, Val row, Val key) const;
+  /// The key is `key` + `offset`: told apart, so that a thread with many keys converts one of them to a float.
+  Val apply(Val s, Val row, Val key, int offset = 0) const;
 
 private:
   Ir &ir_;
@@ -28,7 +30,8 @@ private:
   const WorkItem &item_;
   const Sequence &sequence_;
   bool identity_;
-  bool reads_memory_;
+  bool reads_by_position_; ///< An auxiliary tensor is read at an index that may depend on the row or the key.
+  bool coarse_tanh_;
 };
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),

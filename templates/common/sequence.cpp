@@ -3,13 +3,15 @@
 
 namespace flashplus {
 
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item) {
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, Val m_tiles) {
   WorkItem w;
-  Val m_tiles = params.get("num_m_tiles"), section_heads = params.get("heads_per_section");
+  Val planned_tiles = params.get("num_m_tiles"), section_heads = params.get("heads_per_section");
+  if (!m_tiles)
+    m_tiles = planned_tiles;
   Val section_items = m_tiles * section_heads;
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
-  Val present = ir.min(section_heads, params.get("num_work_items") / m_tiles - section * section_heads);
+  Val present = ir.min(section_heads, params.get("num_work_items") / planned_tiles - section * section_heads);
   w.m = m_tiles - inside / present - 1.0;
   Val rest = section * section_heads + inside % present;
   Val heads = params.get("heads_q");

@@ -18,8 +18,8 @@ struct WorkItem {
 
 /// Decodes a forward's work item. Items are ordered by section of `heads_per_section` (batch, split, head) triples; in a
 /// section first by query tile, the last one first (with a right-bounded mask it sees the most keys, and the longest work
-/// must not start last), then by triple.
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item);
+/// must not start last), then by triple. `m_tiles`: query tiles of a triple, if fewer than the launch's num_m_tiles.
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, Val m_tiles = {});
 
 /// Addressing: where the rows of one batch entry lie. Dense and ragged batches and seqused are one implementation,
 /// told apart by null pointers at run time: the tests are uniform and outside all loops, and a serving process then

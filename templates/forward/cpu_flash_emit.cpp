@@ -14,7 +14,7 @@ public:
   explicit CpuFlash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
-        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_) {}
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, c.spec.dtype, item_, seq_) {}
 
   void emit() {
     first_ = item_.m * double(l_.tile_m);

@@ -27,7 +27,7 @@ public:
   explicit Sm80Flash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(Sm80FlashLayout::of(c.spec, c.schedule)), dtype_(c.spec.dtype),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
-        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, c.spec.dtype, item_, seq_),
         m_blocks_(l_.m_frags), s_blocks_(l_.tile_n / 8), o_blocks_(l_.dv_pad / 8) {}
 
   void emit() {
@@ -320,7 +320,8 @@ private:
         for (int block = 0; block < s_blocks_; ++block)
           for (int e = 0; e < 4; ++e) {
             Val &x = s[sIndex(mf, block, e)];
-            x = score_.apply(x * softmax_scale_, queryRow(2 * mf + e / 2), column + double(block * 8 + e % 2)) *
+            x = score_.apply(x * softmax_scale_, queryRow(2 * mf + e / 2), column,
+                             block * 8 + e % 2) *
                 softmax::kLog2E;
           }
     Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);

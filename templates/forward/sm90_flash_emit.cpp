@@ -71,7 +71,8 @@ private:
   Val vTile(Position p) { return base_ + p.stage * double(l_.vBytes()) + double(l_.v()); }
 
   // --- the copying thread ----------------------------------------------------------------------------------------
-  void copyItems();
+  Val usedTiles();
+  void copyItems(Val m_tiles);
   Vals nextItem(Val place, Val wave);
   void resetCounter();
   Val atomicAdd(Val pointer, int value);
@@ -171,8 +172,10 @@ void Sm90Flash::emit() {
       warp >= ir_.i32(4 * l_.mathWarpgroups()),
       [&]() -> Vals {
         hopper::decreaseRegisters(ir_, l_.copyRegisters());
-        ir_.ifThen(warp == ir_.i32(4 * l_.mathWarpgroups()),
-                   [&] { ir_.ifThen(hopper::electOne(ir_), [&] { copyItems(); }); });
+        ir_.ifThen(warp == ir_.i32(4 * l_.mathWarpgroups()), [&] {
+          Val m_tiles = usedTiles();
+          ir_.ifThen(hopper::electOne(ir_), [&] { copyItems(m_tiles); });
+        });
         return {};
       },
       [&]() -> Vals {
@@ -224,10 +227,31 @@ WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
 
 // --- copying -----------------------------------------------------------------------------------------------------
 
+/// Query tiles of the longest sequence. The launch is planned for max_seqlen_q, which callers may put far too high: an item
+/// without rows costs as much as an atomic operation and a few loads. By the whole warp.
+Val Sm90Flash::usedTiles() {
+  Val planned = c_.params.get("num_m_tiles");
+  Val dense = ir_.isNull(c_.params.get("cu_seqlens_q")) & ir_.isNull(c_.params.get("seqused_q"));
+  return ir_.ifElse(
+      dense, [&]() -> Vals { return {planned}; },
+      [&]() -> Vals {
+        Val triples = c_.params.get("num_work_items") / planned, batch = triples / c_.params.get("heads_q");
+        if (c_.spec.split)
+          batch = batch / c_.params.get("num_splits");
+        Vals longest = ir_.forLoop(thread_ % 32, batch, ir_.i32(32), {ir_.i32(0)}, [&](Val entry, const Vals &carried) {
+          return Vals{ir_.max(carried[0], Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len)};
+        });
+        gpu::warpSync(ir_);
+        for (int lanes = 16; lanes; lanes /= 2)
+          longest[0] = ir_.max(longest[0], gpu::shuffleXor(ir_, longest[0], lanes));
+        return {ir_.min(planned, (longest[0] + double(l_.tile_m - 1)) / double(l_.tile_m))};
+      })[0];
+}
+
 /// The first item is the block's number. After it, with a counter, the next one that no block has taken: long items first
 /// then leaves nobody waiting. Without one, one of each wave of `grid` items, from alternating ends.
-void Sm90Flash::copyItems() {
-  Val total = c_.params.get("num_work_items");
+void Sm90Flash::copyItems(Val m_tiles) {
+  Val total = c_.params.get("num_work_items") / c_.params.get("num_m_tiles") * m_tiles;
   Vals carried = start().values();
   carried.insert(carried.end(), {c_.work_item, ir_.i32(0), c_.work_item}); // place in the wave, wave, item
   carried = ir_.whileLoop(
@@ -236,7 +260,7 @@ void Sm90Flash::copyItems() {
         const size_t n = Positions::kCount;
         Positions at = Positions::of(all);
         Vals following = nextItem(all[n], all[n + 1]); // asked for early, needed late
-        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2]);
+        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], m_tiles);
         sendItem(at.item, work, ir_.i32(1));
         at.item = items_.next(at.item);
         const Item item(ir_, c_, l_, work);
@@ -364,7 +388,7 @@ Sm90Math::State Sm90Math::unpack(const Vals &all, Positions &at) const {
 }
 
 Positions Sm90Math::item(const Item &item, Positions at) {
-  const Score score(ir_, c_.params, *c_.score, item.work, item.seq);
+  const Score score(ir_, c_.params, *c_.score, c_.spec.dtype, item.work, item.seq);
   Val softmax_scale = c_.params.get("softmax_scale");
   if (score.isIdentity()) {
     // The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element.
@@ -374,7 +398,7 @@ Positions Sm90Math::item(const Item &item, Positions at) {
     sign_ = ir_.select(negative, ir_.f32(-1), ir_.f32(1));
     scale_ = ir_.fmax(softmax_scale * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
   } else {
-    scale_ = ir_.f32(1);
+    scale_ = ir_.f32(softmax::kLog2E);
   }
   Vals result = ir_.ifElse(
       item.has_keys, [&] { return keyLoop(item, score, at); }, [&] { return nothing(at); });
@@ -474,9 +498,8 @@ Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
   if (!score.isIdentity()) {
     Val softmax_scale = c_.params.get("softmax_scale");
     for (int x = 0; x < s_count_; ++x)
-      s[x] = score.apply(s[x] * softmax_scale, ir_.min(rowInSequence(item, x / 2 % 2), item.last),
-                         column + double(x / 4 * 8 + x % 2)) *
-             softmax::kLog2E;
+      s[x] = score.apply(s[x] * softmax_scale, ir_.min(rowInSequence(item, x / 2 % 2), item.last), column,
+                         x / 4 * 8 + x % 2);
   }
   Val first = item.first + warpgroup_ * 64.0;
   Val wanted = item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n);

@@ -16,7 +16,7 @@ llvm.func @scalars(%x: f32, %y: f32) -> f32 {
   // GPU-NOT: tanh
   // CPU-NOT: math.tanh
   %c = math.tanh %x : f32
-  // GPU: llvm.nvvm.div.approx.ftz.f
+  // GPU: llvm.nvvm.rcp.approx.ftz.f
   // CPU: arith.divf
   %d = arith.divf %a, %b : f32
   %e = arith.addf %c, %d : f32
