@@ -7,6 +7,13 @@ namespace flashplus::gpu {
 
 Val threadId(Ir &ir) { return ir.wrap(NVVM::ThreadIdXOp::create(ir.builder, ir.loc, ir.i32())); }
 
+Val again(Ir &ir, Val value) {
+  return ir.wrap(LLVM::InlineAsmOp::create(ir.builder, ir.loc, ir.i32(), value.value, "mov.b32 $0, $1;", "=r,r",
+                                           /*has_side_effects=*/true, /*is_align_stack=*/false,
+                                           LLVM::tailcallkind::TailCallKind::None, {}, {})
+                     .getResult(0));
+}
+
 void barrier(Ir &ir) { ir.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}, {ir.i32(0)}); }
 
 void warpSync(Ir &ir) { ir.intrinsic("llvm.nvvm.bar.warp.sync", {}, {ir.i32(-1)}); }

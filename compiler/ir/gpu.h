@@ -9,6 +9,10 @@ namespace flashplus::gpu {
 
 Val threadId(Ir &ir); ///< %tid.x, i32
 
+/// An i32 that LLVM takes for a new one: what is computed from it is neither hoisted to where the same was computed from
+/// `value` nor kept in registers from there.
+Val again(Ir &ir, Val value);
+
 void barrier(Ir &ir); ///< bar.sync 0: all threads of the block
 void warpSync(Ir &ir); ///< bar.warp.sync: orders the warp's own shared-memory accesses
 

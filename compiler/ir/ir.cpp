@@ -194,6 +194,23 @@ void Ir::forLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val)> bod
   });
 }
 
+void Ir::rareLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val)> body) {
+  auto loop = scf::ForOp::create(builder, loc, begin.value, end.value, step.value, ValueRange(),
+                                 [&](OpBuilder &, Location, Value index, ValueRange) {
+                                   OpBuilder::InsertionGuard guard(builder);
+                                   builder.setInsertionPointToEnd(cast<BlockArgument>(index).getOwner());
+                                   body(wrap(index));
+                                   scf::YieldOp::create(builder, loc);
+                                 });
+  MLIRContext *context = builder.getContext();
+  const auto yes = builder.getBoolAttr(true);
+  const auto unroll = LLVM::LoopUnrollAttr::get(context, yes, {}, {}, {}, {}, {}, {});
+  const auto licm = LLVM::LoopLICMAttr::get(context, yes, {});
+  // The lowering hands the attribute to the branch at the loop's end, whose own it then is.
+  loop->setAttr("loop_annotation", LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, licm, {}, {}, {}, {}, {},
+                                                                 {}, {}, {}, {}));
+}
+
 Vals Ir::whileLoop(const Vals &inits, llvm::function_ref<Val(const Vals &)> more,
                    llvm::function_ref<Vals(const Vals &)> body) {
   SmallVector<Value> values;

@@ -98,6 +98,9 @@ public:
   Vals forLoop(Val begin, Val end, Val step, const Vals &inits,
                llvm::function_ref<Vals(Val index, const Vals &carried)> body);
   void forLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val index)> body);
+  /// A loop that runs seldom: neither LLVM nor the assembler unrolls it, and nothing is hoisted out of it to hold registers
+  /// elsewhere.
+  void rareLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val index)> body);
   /// `inits` -> body(...) as long as more(...) holds; returns the last values.
   Vals whileLoop(const Vals &inits, llvm::function_ref<Val(const Vals &)> more,
                  llvm::function_ref<Vals(const Vals &)> body);
