@@ -5,13 +5,15 @@ namespace flashplus {
 
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, Val m_tiles) {
   WorkItem w;
-  Val planned_tiles = params.get("num_m_tiles"), section_heads = params.get("heads_per_section");
-  if (!m_tiles)
-    m_tiles = planned_tiles;
+  Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
+  if (m_tiles)
+    items = items / params.get("num_m_tiles") * m_tiles;
+  else
+    m_tiles = params.get("num_m_tiles");
   Val section_items = m_tiles * section_heads;
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
-  Val present = ir.min(section_heads, params.get("num_work_items") / planned_tiles - section * section_heads);
+  Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
   w.m = m_tiles - inside / present - 1.0;
   Val rest = section * section_heads + inside % present;
   Val heads = params.get("heads_q");
@@ -99,21 +101,21 @@ Mask::Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequ
     : ir_(ir), bounded_left_(spec.bounded_left), bounded_right_(spec.bounded_right), k_len_(sequence.k_len),
       diagonal_(sequence.k_len - sequence.q_len) {
   if (bounded_left_)
-    window_left_ = params.get("window_left");
+    left_ = diagonal_ - params.get("window_left");
   if (bounded_right_)
-    window_right_ = params.get("window_right");
+    right_ = diagonal_ + params.get("window_right") + 1.0;
 }
 
 Val Mask::lo(Val row) const {
   if (!bounded_left_)
     return ir_.i32(0);
-  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + diagonal_ - window_left_));
+  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + left_));
 }
 
 Val Mask::hi(Val row) const {
   if (!bounded_right_)
     return k_len_;
-  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + diagonal_ + window_right_ + 1.0));
+  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + right_));
 }
 
 Mask::Tiles Mask::tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const {

@@ -69,8 +69,8 @@ public:
 private:
   Ir &ir_;
   bool bounded_left_, bounded_right_;
-  Val k_len_, diagonal_; // diagonal = k_len - q_len: key position of query row 0
-  Val window_left_, window_right_;
+  Val k_len_, diagonal_;  // diagonal = k_len - q_len: key position of query row 0
+  Val left_, right_;      // first and one past the last visible key of query row 0, not cut
 };
 
 } // namespace flashplus
