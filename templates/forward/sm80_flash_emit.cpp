@@ -42,10 +42,10 @@ public:
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      Vals state = ir_.ifElse(
-          tiles.begin < tiles.end, [&] { return l_.ahead ? loopAhead(tiles) : loop(tiles); },
-          [&] { return initialState(); });
       countTiles(tiles);
+      Vals state = ir_.ifElse(
+          tiles.begin < tiles.end, [&] { return loop(tiles); },
+          [&] { return initialState(); });
       store(state);
     });
   }
@@ -70,10 +70,12 @@ private:
     softmax_scale_ = c_.params.get("softmax_scale");
     scale_ = ir_.f32(1);
     if (score_.isIdentity()) {
-      sign_ = ir_.select(softmax_scale_ < ir_.f32(0), ir_.f32(-1), ir_.f32(1));
+      sign_ = signOf(softmax_scale_);
       scale_ = ir_.fmax(softmax_scale_ * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
     }
   }
+
+  Val signOf(Val x) { return ir_.select(x < ir_.f32(0), ir_.f32(-1), ir_.f32(1)); }
 
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
@@ -90,8 +92,9 @@ private:
     q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
     k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k(), false);
     v_ = tile("v", item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v(), true);
-    // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand:
-    // matrices 0 and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15.
+    // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand: matrices 0
+    // and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15. (In Q's order one address would serve both,
+    // but an operand's two registers must be neighbours, and each would have to be moved.)
     Val row16 = lane_ % 16, half16 = lane_ / 16.0;
     q_address_ = shared(l_.q(), (warp_row_ + row16) * double(l_.qPitch()) + half16 * 16.0);
     v_address_ = shared(l_.v(), row16 * double(l_.vPitch()) + half16 * 16.0);
@@ -128,9 +131,12 @@ private:
     }
   }
 
-  /// The sequence's last tile: a loop, not unrolled, since few tiles come here.
-  void loadEdge(const TileLoad &t, Val row, Val last, Val to) {
-    ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
+  /// The sequence's last tile: a loop, since few tiles come here.
+  void loadEdge(TileLoad t, Val row, Val last, Val to) {
+    Val thread = gpu::again(ir_, thread_);
+    t.row = thread / double(t.columns);
+    t.column = thread % t.columns;
+    ir_.rareLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
       Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * t.stride);
       loadRow(t, from, ir_.offset(to, (r - t.row) * double(t.pitch)), t.zeros ? row + r <= last : Val{});
     });
@@ -181,9 +187,16 @@ private:
   void loadKeys(Val tile, Val stage) { load(k_, keyOf(tile), lastKey(), stage); }
   void loadValues(Val tile, Val stage) { load(v_, keyOf(tile), lastKey(), stage); }
 
+  /// Ends a group of asynchronous copies; rows that are aligned to an element only are copied at once.
+  void commit() {
+    if (c_.spec.alignment == 16)
+      gpu::commitGroup(ir_);
+  }
+
   /// All copies of this thread so far are done; then those of the block, and every warp is done with what it read.
   void arrive() {
-    gpu::waitGroup(ir_, 0);
+    if (c_.spec.alignment == 16)
+      gpu::waitGroup(ir_, 0);
     gpu::barrier(ir_);
   }
 
@@ -194,7 +207,7 @@ private:
     loadKeys(tiles.begin, {});
     if (twice)
       loadValues(tiles.begin, {});
-    gpu::commitGroup(ir_);
+    commit();
     Vals inits = initialState();
     if (twice)
       inits.push_back(ir_.i32(0));
@@ -214,16 +227,16 @@ private:
           loadKeys(tile + 1.0, other * double(l_.kStage()));
           loadValues(tile + 1.0, other * double(l_.vStage()));
         });
-        gpu::commitGroup(ir_);
+        commit();
       } else {
         loadValues(tile, {});
-        gpu::commitGroup(ir_);
+        commit();
       }
       Vals s = multiplyQK(k_stage);
       if (!twice) {
         arrive();
         ir_.ifThen(tile + 1.0 < tiles.end, [&] { loadKeys(tile + 1.0, {}); });
-        gpu::commitGroup(ir_);
+        commit();
       }
       s = scores(s, keyOf(tile));
       Vals next = softmaxTile(s, now);
@@ -235,51 +248,6 @@ private:
     if (twice)
       state.pop_back();
     return state;
-  }
-
-  /// The scores of the next tile beside the softmax and the second product of this one. At least one tile.
-  Vals loopAhead(const Mask::Tiles &tiles) {
-    Val last = tiles.end - 1.0;
-    load(q_, first_, last_);
-    loadKeys(tiles.begin, {});
-    gpu::commitGroup(ir_);
-    ir_.ifThen(tiles.begin < last, [&] { loadKeys(tiles.begin + 1.0, ir_.i32(l_.kStage())); });
-    loadValues(tiles.begin, {});
-    gpu::commitGroup(ir_);
-    gpu::waitGroup(ir_, 1);
-    gpu::barrier(ir_);
-
-    Vals inits = initialState(), s = multiplyQK({});
-    const size_t state_size = inits.size();
-    inits.insert(inits.end(), s.begin(), s.end());
-    inits.push_back(ir_.i32(0)); // the buffer of this tile's values, and of the keys that were its own
-    auto split = [&](const Vals &all, Vals &state, Vals &scores) {
-      state.assign(all.begin(), all.begin() + state_size);
-      scores.assign(all.begin() + state_size, all.end() - 1);
-      return all.back();
-    };
-    Vals carried = ir_.forLoop(tiles.begin, last, ir_.i32(1), inits, [&](Val tile, const Vals &all) {
-      Vals state, raw;
-      Val odd = split(all, state, raw), other = odd ^ 1;
-      arrive();
-      ir_.ifThen(tile + 2.0 < tiles.end, [&] { loadKeys(tile + 2.0, odd * double(l_.kStage())); });
-      loadValues(tile + 1.0, other * double(l_.vStage()));
-      gpu::commitGroup(ir_);
-      Vals p = scores(raw, keyOf(tile));
-      Vals ahead = multiplyQK(other * double(l_.kStage()));
-      Vals next = softmaxTile(p, state);
-      multiplyPV(p, next, odd * double(l_.vStage()));
-      next.insert(next.end(), ahead.begin(), ahead.end());
-      next.push_back(other);
-      return next;
-    });
-    Vals state, raw;
-    Val odd = split(carried, state, raw);
-    arrive();
-    Vals p = scores(raw, keyOf(last));
-    Vals result = softmaxTile(p, state);
-    multiplyPV(p, result, odd * double(l_.vStage()));
-    return result;
   }
 
   int sIndex(int mf, int block, int e) const { return (mf * s_blocks_ + block) * 4 + e; }
@@ -326,18 +294,24 @@ private:
           }
     Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);
     if (sign_)
-      wanted = wanted | (sign_ < ir_.f32(0));
+      wanted = wanted | (softmax_scale_ < ir_.f32(0));
     return ir_.ifElse(
         wanted,
         [&] {
           Vals masked = s;
+          // The rows' bounds, anew for each masked tile: most tiles have no use for registers full of them.
+          // Rows past the last one see what they like.
+          Val sign = sign_ ? signOf(ir_.bitcast(ir_.f32(), gpu::again(ir_, ir_.bitcast(ir_.i32(), softmax_scale_)))) : Val{};
+          Val thread = gpu::again(ir_, thread_);
+          Val from = first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0;
           for (int row = 0; row < 2 * m_blocks_; ++row) {
-            Val lo = mask_.lo(queryRow(row)) - column, hi = mask_.hi(queryRow(row)) - column;
+            Val query = from + double(row / 2 * 16 + row % 2 * 8);
+            Val lo = mask_.lo(query) - column, hi = mask_.hi(query) - column;
             for (int block = 0; block < s_blocks_; ++block)
               for (int e = 0; e < 2; ++e) {
                 Val at = ir_.i32(block * 8 + e);
                 Val &x = masked[sIndex(row / 2, block, row % 2 * 2 + e)];
-                x = ir_.select((at >= lo) & (at < hi), sign_ ? x * sign_ : x, ir_.negativeInfinity(ir_.f32()));
+                x = ir_.select((at >= lo) & (at < hi), sign ? x * sign : x, ir_.negativeInfinity(ir_.f32()));
               }
           }
           return masked;
@@ -415,6 +389,13 @@ private:
   }
 
   void store(const Vals &state) {
+    // Where the results go is worked out anew, so that no register holds it through the loop.
+    thread_ = gpu::again(ir_, gpu::threadId(ir_));
+    lane_ = thread_ % 32;
+    warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
+    item_ = decodeWorkItem(ir_, c_.params, c_.spec, gpu::again(ir_, c_.work_item));
+    first_ = item_.m * double(l_.tile_m);
+    const Sequence sequence(ir_, c_.params, item_.batch, false);
     Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
     Vals out = state;
     std::vector<softmax::Finish> rows;
@@ -427,24 +408,24 @@ private:
           x = x * rows[row].factor;
         }
     }
-    storeLse(rows);
+    storeLse(sequence, rows);
     if (c_.spec.split)
-      storePartial(out);
+      storePartial(sequence, out);
     else
-      storeOutput(out);
+      storeOutput(sequence, out);
   }
 
   Val threadRow(int row) { return first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8); }
 
-  void storeLse(const std::vector<softmax::Finish> &rows) {
+  void storeLse(const Sequence &seq, const std::vector<softmax::Finish> &rows) {
     Val base, wanted = lane_ % 4 == ir_.i32(0);
     if (c_.spec.split) {
       Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
       base = ir_.offset(
           c_.params.get("partial_lse"),
-          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq_.firstRow()) * 4.0);
+          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq.firstRow()) * 4.0);
     } else {
-      base = seq_.lse(item_.head);
+      base = seq.lse(item_.head);
       wanted = wanted & (ir_.isNull(c_.params.get("lse")) == ir_.boolean(false));
     }
     for (int row = 0; row < 2 * m_blocks_; ++row) {
@@ -455,10 +436,10 @@ private:
   }
 
   /// fp32 partial results, [split][row][head][dv], from registers.
-  void storePartial(const Vals &out) {
+  void storePartial(const Sequence &seq, const Vals &out) {
     Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
     Val base = ir_.offset(c_.params.get("partial_o"),
-                          ((ir_.toI64(item_.split) * all + seq_.firstRow()) * heads + ir_.toI64(item_.head)) *
+                          ((ir_.toI64(item_.split) * all + seq.firstRow()) * heads + ir_.toI64(item_.head)) *
                               double(l_.dv * 4));
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val r = threadRow(row);
@@ -480,8 +461,9 @@ private:
   }
 
   /// Through the warp's own rows of Q's memory, so that global stores are whole chunks.
-  void storeOutput(const Vals &out) {
-    gpu::warpSync(ir_); // the warp's last reads of Q are done
+  void storeOutput(const Sequence &seq, const Vals &out) {
+    if (l_.stages == 2)
+      gpu::warpSync(ir_); // the warp's last reads of Q are done; with one stage a barrier came after them
     Val to = shared(l_.q(), (warp_row_ + lane_ / 4.0) * double(l_.qPitch()) + (lane_ % 4) * 4.0);
     for (int row = 0; row < 2 * m_blocks_; ++row)
       for (int block = 0; block < o_blocks_; ++block) {
@@ -491,7 +473,7 @@ private:
       }
     gpu::warpSync(ir_);
     const int chunks = (l_.dv + 7) / 8, total = 16 * m_blocks_ * chunks;
-    Val base = seq_.rows("o", item_.head, 2), stride = c_.params.get("o_stride_s") * 2.0;
+    Val base = seq.rows("o", item_.head, 2), stride = c_.params.get("o_stride_s") * 2.0;
     for (int i = 0; i * 32 < total; ++i) {
       Val index = lane_ + double(i * 32);
       Val r = warp_row_ + index / double(chunks), column = index % chunks;

@@ -3,8 +3,7 @@
 // each owning `m_frags` times 16 rows and all keys of a tile, so that softmax needs no traffic between warps and P
 // passes from the first product's accumulators to the second one's operands in registers. K and V arrive by cp.async:
 // with one stage each is loaded under the other one's product (two barriers a tile), with two under the tile before
-// (one barrier). With `ahead`, the scores of a tile are computed in one stretch of code with the softmax and the second
-// product of the tile before, so that a warp's own tensor-core and arithmetic instructions overlap.
+// (one barrier).
 #pragma once
 
 #include "templates/algorithm.h"
@@ -16,7 +15,6 @@ struct Sm80FlashLayout {
   int tile_m, tile_n; ///< Query rows and keys of a tile.
   int warps;
   int stages;          ///< Buffers of K and of V: 1 or 2.
-  bool ahead;          ///< Scores one tile ahead; needs two stages.
   int m_frags;         ///< 16-row fragments of a warp: tile_m / (16 * warps).
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
@@ -36,7 +34,7 @@ struct Sm80FlashLayout {
   int bytes() const { return v() + stages * vStage(); }
 
   /// fp32 registers of a thread that stay alive through the loop: O and S, besides fragments and addresses.
-  int accumulators() const { return m_frags * (dv_pad + (ahead ? 2 : 1) * tile_n) / 2; }
+  int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
 
   static Sm80FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

@@ -3,6 +3,7 @@
 #include "templates/schedule_table.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace flashplus {
 
@@ -12,7 +13,6 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.tile_n = schedule.get("tile_n");
   l.warps = schedule.get("warps");
   l.stages = schedule.get("stages");
-  l.ahead = schedule.get("ahead") != 0;
   l.m_frags = l.warps > 0 ? l.tile_m / (16 * l.warps) : 0;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
@@ -37,8 +37,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
-  if (l.ahead && (l.stages != 2 || schedule.get("ahead") != 1))
-    return badKnob(schedule, "ahead", "0, or 1 with two stages");
   if (l.accumulators() > kMaxAccumulators)
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
                                                std::to_string(l.accumulators()) +
@@ -60,17 +58,39 @@ constexpr TableRow kTable[] = {
 #include "templates/forward/sm80_flash_table.inc"
 };
 
-/// The table's, and after them what serves short queries and parts with little shared memory.
+/// Whether four warps hold 128 rows of O and S in registers, as compiled: ptxas (13.0) spills for other head dims above 96,
+/// for some scores, and in code for chip 9.0 sooner.
+bool fourWarpsHoldTallTile(const KernelSpec &spec, const Target &target) {
+  const int dqk = roundUp(spec.head_dim_qk, 16), dv = roundUp(spec.head_dim_v, 16);
+  if (target.chip >= 90 && spec.bounded_left && dv > 80)
+    return false;
+  return (dqk <= 96 && dv <= 96) || (dqk == 128 && dv == 128 && spec.score.isIdentity() && target.chip < 90);
+}
+
+/// Two fragments a warp halve the shared-memory reads per MMA, and two blocks of four warps on a multiprocessor overlap each
+/// other's softmax: a tall tile, staged where that still leaves room for two blocks, or a low one where O is too wide for
+/// both. None where a multiprocessor holds only one such block: the table's eight warps then share a tall tile.
+std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, int shared_memory) {
+  const int dv = roundUp(spec.head_dim_v, 16);
+  if (dv > 64 && dv <= 128 && !fourWarpsHoldTallTile(spec, target))
+    return std::nullopt;
+  Schedule s = completeSchedule(
+      {"sm80.flash", {{"tile_m", dv > 128 ? 64 : 128}, {"tile_n", 64}, {"warps", 4}, {"stages", dv > 64 ? 1 : 2}}});
+  // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
+  if (!launch(spec, s, target) || 2 * (Sm80FlashLayout::of(spec, s).bytes() + 1024) > shared_memory + 1024)
+    return std::nullopt;
+  return s;
+}
+
+/// The schedule of two blocks a multiprocessor or else the table's, and after them what serves short queries and parts with
+/// little shared memory.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   static const ScheduleTable table(kSm80Flash, kTable);
-  std::vector<Candidate> result = table.candidates(spec, target, shared_memory);
-  // Where O is too wide for two fragments a warp, two blocks of four warps on a multiprocessor overlap each other's softmax;
-  // where it holds only one such block, the table's eight warps share a taller tile. (A multiprocessor has 1 KB more than a
-  // block may take, and each block costs 1 KB.)
-  const Schedule low = completeSchedule({"sm80.flash", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}}});
-  if (roundUp(spec.head_dim_v, 16) > 128 && launch(spec, low, target) &&
-      2 * (Sm80FlashLayout::of(spec, low).bytes() + 1024) <= shared_memory + 1024)
-    result.insert(result.begin(), Candidate{low});
+  std::vector<Candidate> result;
+  if (auto best = twoBlocks(spec, target, shared_memory))
+    result.push_back({std::move(*best)});
+  else
+    result = table.candidates(spec, target, shared_memory);
   for (int tile_n : {64, 32}) {
     Schedule s = completeSchedule({"sm80.flash", {{"tile_m", 64}, {"tile_n", tile_n}, {"warps", 4}}});
     const auto schema = launch(spec, s, target);
@@ -84,13 +104,11 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   return result;
 }
 
-constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8}, kStages[] = {1, 2},
-              kAhead[] = {0};
+constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8}, kStages[] = {1, 2};
 constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
                            {"tile_n", 64, kTileN},
                            {"warps", 4, kWarps},
-                           {"stages", 1, kStages},
-                           {"ahead", 0, kAhead}};
+                           {"stages", 1, kStages}};
 
 } // namespace
 

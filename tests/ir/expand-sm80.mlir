@@ -13,6 +13,10 @@
 // CHECK: llvm.nvvm.mma.m16n8k16.row.col.bf16
 // CHECK: llvm.nvvm.ex2.approx.ftz.f
 // CHECK-NOT: attn.
+// The loops over a sequence's last tile stay loops down to the assembler.
+// LLVM: #[[UNROLL:.*]] = #llvm.loop_unroll<disable = true>
+// LLVM: #[[LOOP:.*]] = #llvm.loop_annotation<unroll = #[[UNROLL]]
+// LLVM-COUNT-2: llvm.br {{.*}} {loop_annotation = #[[LOOP]]}
 // LLVM-NOT: __nv_
 // LLVM-NOT: math.
 attn.forward @bias dtype(bf16) head_dim(64, 64) schedule("sm80.flash tile_m=64 tile_n=64 warps=4")
@@ -26,9 +30,9 @@ attn.forward @bias dtype(bf16) head_dim(64, 64) schedule("sm80.flash tile_m=64 t
 
 // -----
 
-// Rows that are aligned to an element only are read element by element, without cp.async.
+// Rows that are aligned to an element only are read element by element: no copies, nothing to commit or wait for.
 // CHECK-LABEL: llvm.func @misaligned(
-// CHECK-NOT: nvvm.cp.async.shared.global
+// CHECK-NOT: nvvm.cp.async
 // CHECK: llvm.nvvm.mma.m16n8k16.row.col.f32.f32
 attn.forward @misaligned dtype(f16) head_dim(33, 33) schedule("sm80.flash tile_m=64 tile_n=64 warps=4")
     target("sm_80@sm_80") attributes {alignment = 2 : i64} {
