@@ -99,7 +99,7 @@ Compiled compile(const Shape &shape) {
   out.plan = std::move(*plan);
   if (!shape.schedule.empty()) {
     PlanStep &step = out.plan.steps[0];
-    step.schedule = *Schedule::parse(shape.schedule);
+    step.schedule = completeSchedule(*Schedule::parse(shape.schedule));
     auto launch = launchSchema(step.spec, step.schedule, target);
     if (!launch) {
       out.error = launch.status().message();

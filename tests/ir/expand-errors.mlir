@@ -20,7 +20,7 @@ attn.forward @algorithm dtype(bf16) head_dim(64, 64) schedule("sm80.flash tile_m
 
 // A tile that does not fit the chip's shared memory names both sizes.
 // expected-error @+1 {{bytes of shared memory; sm_80@sm_86 has 101376}}
-attn.forward @memory dtype(bf16) head_dim(256, 256) schedule("sm80.flash tile_m=128 tile_n=64 warps=8")
+attn.forward @memory dtype(bf16) head_dim(256, 256) schedule("sm80.flash stages=1 tile_m=128 tile_n=64 warps=8")
     target("sm_80@sm_86") attributes {alignment = 16 : i64} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s

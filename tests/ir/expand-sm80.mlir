@@ -19,7 +19,7 @@
 // LLVM-COUNT-2: llvm.br {{.*}} {loop_annotation = #[[LOOP]]}
 // LLVM-NOT: __nv_
 // LLVM-NOT: math.
-attn.forward @bias dtype(bf16) head_dim(64, 64) schedule("sm80.flash tile_m=64 tile_n=64 warps=4")
+attn.forward @bias dtype(bf16) head_dim(64, 64) schedule("sm80.flash stages=1 tile_m=64 tile_n=64 warps=4")
     target("sm_80@sm_80") attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %t = attn.aux 0[%h, %k] : f32
@@ -34,7 +34,7 @@ attn.forward @bias dtype(bf16) head_dim(64, 64) schedule("sm80.flash tile_m=64 t
 // CHECK-LABEL: llvm.func @misaligned(
 // CHECK-NOT: nvvm.cp.async
 // CHECK: llvm.nvvm.mma.m16n8k16.row.col.f32.f32
-attn.forward @misaligned dtype(f16) head_dim(33, 33) schedule("sm80.flash tile_m=64 tile_n=64 warps=4")
+attn.forward @misaligned dtype(f16) head_dim(33, 33) schedule("sm80.flash stages=1 tile_m=64 tile_n=64 warps=4")
     target("sm_80@sm_80") attributes {alignment = 2 : i64} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s
