@@ -66,7 +66,7 @@ class Library:
             raise RuntimeError(self.lib.flashplus_last_error().decode())
 
     def forward(self, q, k, v, causal=False, window=(-1, -1), softcap=0.0, scale=None, cu_seqlens=None, max_seqlen=0,
-                schedule=None, num_splits=0, lse=False):
+                schedule=None, num_splits=0, lse=False, alibi=None):
         """Plans once; returns (o, lse, run), where run() enqueues the kernel on torch's current stream."""
         import torch
         o = torch.full((*q.shape[:-1], v.shape[-1]), math.nan, dtype=q.dtype, device=q.device)
@@ -75,7 +75,7 @@ class Library:
             shape = (q.shape[1], q.shape[0]) if cu_seqlens is not None else (q.shape[0], q.shape[2], q.shape[1])
             statistics = torch.full(shape, math.nan, dtype=torch.float32, device=q.device)
         tensors = {"q": q, "k": k, "v": v, "o": o, "lse": statistics, "cu_seqlens_q": cu_seqlens,
-                   "cu_seqlens_k": cu_seqlens}
+                   "cu_seqlens_k": cu_seqlens, "alibi_slopes": alibi}
         held = {name: dltensor(t) for name, t in tensors.items() if t is not None}
         args = ForwardArgs(struct_size=ctypes.sizeof(ForwardArgs), causal=int(causal), window_left=window[0],
                            window_right=window[1], lse_empty=math.inf, softcap=softcap, num_splits=num_splits,
