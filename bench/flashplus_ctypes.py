@@ -20,6 +20,7 @@ class DLTensor(ctypes.Structure):
 
 
 _P = ctypes.POINTER(DLTensor)
+WORKSPACE_ALIGNMENT = 256  # bytes, of flashplus_plan_run
 
 
 class ForwardArgs(ctypes.Structure):
@@ -90,12 +91,14 @@ class Library:
         plan = ctypes.c_void_p()
         self.check(self.lib.flashplus_plan_create(self.context, ctypes.byref(args), ctypes.byref(plan)))
         size = self.lib.flashplus_plan_workspace(plan)
-        workspace = torch.zeros(size, dtype=torch.uint8, device=q.device)
+        # PyTorch aligns memory of the CPU to 64 bytes only.
+        workspace = torch.zeros(size + WORKSPACE_ALIGNMENT, dtype=torch.uint8, device=q.device)
+        aligned = workspace.data_ptr() + -workspace.data_ptr() % WORKSPACE_ALIGNMENT
 
         def run():
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream if q.is_cuda else 0)
-            self.check(self.lib.flashplus_plan_run(plan, ctypes.byref(args), ctypes.c_void_p(workspace.data_ptr()),
-                                                   ctypes.c_size_t(size), stream))
+            self.check(self.lib.flashplus_plan_run(plan, ctypes.byref(args), ctypes.c_void_p(aligned), ctypes.c_size_t(size),
+                                                   stream))
 
         run.held = (held, workspace, plan)
         run.description = self.lib.flashplus_plan_describe(plan).decode()

@@ -50,8 +50,17 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       return invalidArgument("$FLASHPLUS_CUDA_TARGET is '" + environment.cuda_target + "'; it must be a GPU target such as sm_80");
     limits.isa = target->isa;
   }
+  std::optional<Target> cpu_target;
+  if (!environment.cpu_target.empty()) {
+    auto target = Target::parse(environment.cpu_target);
+    if (!target || isGpu(target->isa))
+      return invalidArgument("$FLASHPLUS_CPU_TARGET is '" + environment.cpu_target +
+                             "'; it must be a CPU target such as x86-64-v3");
+    cpu_target = *target;
+  }
   std::shared_ptr<Context> c(new Context);
   c->cuda_limits_ = limits;
+  c->cpu_target_ = cpu_target;
   c->log_ = o.log;
   c->log_context_ = o.log_context;
   int threads = o.num_threads ? o.num_threads : environment.num_threads;
@@ -98,7 +107,7 @@ Result<Device *> Context::device(DLDevice id) {
   if (it == devices_.end()) {
     auto open = [&]() -> Result<std::unique_ptr<Device>> {
       if (id.device_type == kDLCPU && id.device_id == 0)
-        return createCpuDevice(*pool_);
+        return createCpuDevice(*pool_, cpu_target_);
       if (id.device_type == kDLExtDev)
         return createEmulatorDevice(id.device_id, pool_->threads());
       if (id.device_type != kDLCUDA)

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace flashplus {
@@ -55,6 +56,7 @@ private:
   std::unique_ptr<KernelStore> store_;
   std::unique_ptr<CompilerLibrary> compiler_;
   CudaLimits cuda_limits_;
+  std::optional<Target> cpu_target_; ///< Instructions to use at most; all if unset.
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;

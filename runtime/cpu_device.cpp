@@ -120,11 +120,13 @@ private:
 
 } // namespace
 
-Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool) {
-  auto target = hostTarget();
-  if (!target)
-    return target.status();
-  return std::unique_ptr<Device>(std::make_unique<CpuDevice>(pool, *target));
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target) {
+  auto host = hostTarget();
+  if (!host)
+    return host.status();
+  if (target && !includes(*host, *target))
+    return Status(StatusCode::NoDevice, "this processor lacks instructions of " + target->text() + "; it runs " + host->text());
+  return std::unique_ptr<Device>(std::make_unique<CpuDevice>(pool, target.value_or(*host)));
 }
 
 } // namespace flashplus

@@ -4,9 +4,12 @@
 #include "runtime/device.h"
 #include "runtime/thread_pool.h"
 
+#include <optional>
+
 namespace flashplus {
 
-/// The host processor. `pool` must outlive the device. NoDevice when the processor is older than x86-64-v3.
-Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool);
+/// The host processor. `pool` must outlive the device. NoDevice when the processor is older than x86-64-v3, or lacks what
+/// `target` wants (unset: all that the processor has).
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target = {});
 
 } // namespace flashplus

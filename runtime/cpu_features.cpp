@@ -15,7 +15,7 @@ Result<Target> hostTarget() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd"))
-    return Target{Isa::X86_64_v4, 0};
+    return Target{__builtin_cpu_supports("avx512bf16") ? Isa::X86_64_v4_Bf16 : Isa::X86_64_v4, 0};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
       __builtin_cpu_supports("f16c"))
     return Target{Isa::X86_64_v3, 0};
@@ -40,5 +40,7 @@ std::string processorModel() {
   model.erase(0, model.find_first_not_of(' '));
   return model.empty() ? "unknown processor" : model;
 }
+
+bool includes(const Target &host, const Target &wanted) { return int(wanted.isa) <= int(host.isa); }
 
 } // namespace flashplus

@@ -11,4 +11,7 @@ Result<Target> hostTarget();
 /// The processor's own name for itself, or "unknown processor".
 std::string processorModel();
 
+/// Whether a processor whose best CPU target is `host` runs code for the CPU target `wanted`.
+bool includes(const Target &host, const Target &wanted);
+
 } // namespace flashplus

@@ -39,6 +39,7 @@ Environment Environment::read() {
   e.nvjitlink = value("FLASHPLUS_NVJITLINK");
   e.ptxas = value("FLASHPLUS_PTXAS");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
+  e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
   e.tuning = value("FLASHPLUS_TUNING");
   e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);

@@ -17,6 +17,8 @@ struct Environment {
   std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas; empty if unset.
   std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80; empty: all
                            ///< that the GPU has.
+  std::string cpu_target;  ///< $FLASHPLUS_CPU_TARGET: instructions that CPU kernels may use, such as x86-64-v3; empty: all
+                           ///< that the processor has.
   int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the GPU has.
   std::string tuning; ///< $FLASHPLUS_TUNING: a tuning record or a folder of them, or "off"; empty: `tuning` in the cache.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to kMaxThreads.

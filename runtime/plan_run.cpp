@@ -34,10 +34,11 @@ std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
 Status launch(const PlanRecord &plan, Device &device, const ForwardProblem &problem, void *workspace, void *stream) {
   ForwardParams params = problem.params;
   const ForwardBounds &b = problem.bounds;
-  const int64_t m_tiles = ceilDiv(b.max_seqlen_q, plan.tile_m);
+  const int64_t packed = plan.packs_heads ? b.heads_q / b.heads_k : 1;
+  const int64_t m_tiles = ceilDiv(b.max_seqlen_q * packed, plan.tile_m);
   params.num_m_tiles = int32_t(m_tiles);
   params.num_splits = plan.num_splits;
-  const int64_t items = b.batch * b.heads_q * m_tiles * plan.num_splits;
+  const int64_t items = b.batch * (b.heads_q / packed) * m_tiles * plan.num_splits;
   params.num_work_items = int32_t(items);
   params.heads_per_section = plan.heads_per_section;
   params.work_counter = plan.work_counter_bytes ? workspace : nullptr;

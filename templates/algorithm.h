@@ -43,6 +43,13 @@ struct Algorithm {
 
   /// Whether tuning should spend time on a feasible schedule; null = on every one.
   bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
+
+  /// A work item has all query heads of a key head: its rows are (query row, head of the group) pairs.
+  bool packs_heads = false;
+
+  /// Keys of a share worth splitting for even when the device is full; 0 for none. Key heads of a share are neighbours in the
+  /// grid, so that where a row of the tensor holds all heads, a share's pages stay known to the processor from head to head.
+  int share_keys = 0;
 };
 
 /// Rows of one sequence that a work item of `schedule` covers: tile_m (forward) or rows (combine).
@@ -58,6 +65,7 @@ constexpr int roundUp(int value, int multiple) { return (value + multiple - 1) /
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash_plan.cpp
+extern const Algorithm kCpuStream;    // templates/forward/cpu_stream_plan.cpp
 extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash_plan.cpp
 extern const Algorithm kSm90Flash;    // templates/forward/sm90_flash_plan.cpp
 extern const Algorithm kCpuCombine;   // templates/combine/combine_plan.cpp

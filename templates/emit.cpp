@@ -14,6 +14,7 @@ struct Emitter {
 };
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
+    {"cpu.stream", emitCpuStream},
     {"sm80.flash", emitSm80Flash},
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},

@@ -11,7 +11,7 @@ namespace flashplus {
 
 namespace {
 
-constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kSm90Flash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
+constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kCpuStream, &kSm90Flash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
 
 /// Most shares of the keys; bounds the workspace and the combine loop. As FlashAttention's num_splits.
 constexpr int kMaxSplits = 128;
@@ -41,6 +41,12 @@ int64_t visibleKeys(const KernelSpec &spec, const ForwardBounds &bounds) {
   return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window) : bounds.max_seqlen_k;
 }
 
+/// Query heads of a key head that share a work item.
+int64_t packedHeads(const Schedule &schedule, const ForwardBounds &bounds) {
+  const Algorithm *a = findAlgorithm(schedule);
+  return a && a->packs_heads ? std::max<int64_t>(1, bounds.heads_q / std::max<int64_t>(1, bounds.heads_k)) : 1;
+}
+
 /// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries. The
 /// choice uses the bounds only, so it is the same for every run of a plan.
 const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
@@ -52,7 +58,8 @@ const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const K
   const Schedule *best = nullptr;
   for (const Candidate &c : candidates) {
     const int rows = rowsPerWorkItem(c.schedule);
-    if (keys <= c.most_keys && (!best || (rows >= bounds.max_seqlen_q && rows < rowsPerWorkItem(*best))))
+    const int64_t wanted = bounds.max_seqlen_q * packedHeads(c.schedule, bounds);
+    if (keys <= c.most_keys && (!best || (rows >= wanted && rows < rowsPerWorkItem(*best))))
       best = &c.schedule;
   }
   return best ? *best : candidates.front().schedule;
@@ -110,17 +117,28 @@ int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
   return 1;
 }
 
+/// Shares of the keys for the sake of memory (Algorithm::share_keys).
+int localShares(const Algorithm &algorithm, const KernelSpec &spec, const ForwardBounds &bounds) {
+  if (!algorithm.share_keys || bounds.heads_k < 2)
+    return 1;
+  return int(std::clamp<int64_t>(visibleKeys(spec, bounds) / algorithm.share_keys, 1, kMaxSplits));
+}
+
 /// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
 /// their keys and values in the second-level cache together. Else 1, so that neighbours share the keys of one head.
-int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const LaunchSchema &launch) {
-  if (!launch.blocks_per_sm || !spec.bounded_right || bounds.heads_k == 0)
+/// A packed item counts as one head.
+int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const PlanStep &step, const Target &target) {
+  const bool ordered = step.launch.blocks_per_sm || !isGpu(target.isa); // items are started one by one
+  if (!ordered || !spec.bounded_right || bounds.heads_k == 0)
     return 1;
-  constexpr int64_t kCacheBytes = int64_t(32) << 20; // of the 50 MB that the GPUs with such kernels have
+  // Of the 50 MB that the GPUs with such kernels have; about the last cache level of a server CPU.
+  constexpr int64_t kCacheBytes = int64_t(32) << 20;
   const int64_t bytes = std::max<int64_t>(
       1, bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
-  const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k);
+  const int64_t packed = packedHeads(step.schedule, bounds);
+  const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k / packed);
   return int(std::clamp<int64_t>(std::max<int64_t>(1, kCacheBytes / bytes) * group, 1,
-                                 std::max<int64_t>(1, bounds.batch * bounds.heads_q)));
+                                 std::max<int64_t>(1, bounds.batch * bounds.heads_q / packed)));
 }
 
 /// Whether blocks take their items from a counter: where items differ in length and there is more than one a block.
@@ -265,19 +283,22 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   ForwardPlan plan;
   plan.schedule_source = options.schedule ? "forced" : tuned ? tuned->record : "default table";
   plan.tile_m = schedule.get("tile_m");
-  const int64_t m_tiles = ceilDiv(bounds.max_seqlen_q, plan.tile_m);
-  const int64_t items = bounds.batch * bounds.heads_q * m_tiles;
+  const int64_t packed = packedHeads(schedule, bounds);
+  plan.packs_heads = findAlgorithm(schedule)->packs_heads;
+  const int64_t m_tiles = ceilDiv(bounds.max_seqlen_q * packed, plan.tile_m);
+  const int64_t items = bounds.batch * (bounds.heads_q / packed) * m_tiles;
   if (options.num_splits)
     plan.num_splits = options.num_splits;
   else if (!options.batch_invariant)
-    plan.num_splits = chooseSplits(items, keyTiles(spec, bounds, schedule), device.multiprocessors);
+    plan.num_splits = std::max(chooseSplits(items, keyTiles(spec, bounds, schedule), device.multiprocessors),
+                               localShares(*findAlgorithm(schedule), spec, bounds));
 
   KernelSpec forward = spec;
   forward.split = plan.num_splits > 1;
   auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
   if (!step)
     return step.status();
-  plan.heads_per_section = headsPerSection(spec, bounds, step->launch);
+  plan.heads_per_section = headsPerSection(spec, bounds, *step, device.target);
   const bool counts = wantsWorkCounter(spec, *step, device);
   plan.steps.push_back(std::move(*step));
   if (counts) {

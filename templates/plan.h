@@ -70,6 +70,7 @@ struct ForwardPlan {
   std::string schedule_source; ///< "default table", "forced", or the record that it is from.
   int num_splits = 1;
   int tile_m = 0;
+  bool packs_heads = false; ///< A work item has all query heads of a key head (Algorithm::packs_heads).
   int heads_per_section = 1;
   int64_t workspace_bytes = 0;    ///< 256-byte aligned memory on the device.
   int64_t work_counter_bytes = 0; ///< At the start of the workspace; 0 without a counter.

@@ -51,7 +51,11 @@ Result<std::unique_ptr<llvm::TargetMachine>> createTargetMachine(const Target &t
   const IsaInfo &isa = isaInfo(target.isa);
   const bool gpu = isGpu(target.isa);
   const llvm::Triple triple(gpu ? "nvptx64-nvidia-cuda" : "x86_64-unknown-linux-gnu");
-  const std::string features = gpu ? "+ptx" + std::to_string(isa.ptx_version) : "";
+  const size_t plus = isa.name.find('+');
+  const std::string processor(isa.name.substr(0, plus));
+  const std::string features = gpu                                ? "+ptx" + std::to_string(isa.ptx_version)
+                               : plus == std::string_view::npos ? ""
+                                                                  : std::string(isa.name.substr(plus));
   std::string error;
   const llvm::Target *llvm_target = llvm::TargetRegistry::lookupTarget(triple, error);
   if (!llvm_target)
@@ -59,7 +63,7 @@ Result<std::unique_ptr<llvm::TargetMachine>> createTargetMachine(const Target &t
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Standard; // the IR marks what may be fused
   std::unique_ptr<llvm::TargetMachine> machine(llvm_target->createTargetMachine(
-      triple, std::string(isa.name), features, options, llvm::Reloc::PIC_, llvm::CodeModel::Small,
+      triple, processor, features, options, llvm::Reloc::PIC_, llvm::CodeModel::Small,
       llvm::CodeGenOptLevel::Aggressive));
   if (!machine)
     return Status(StatusCode::Internal, "LLVM refused the target " + std::string(isa.name));

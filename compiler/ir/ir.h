@@ -48,12 +48,14 @@ class Ir {
 public:
   /// `lanes` is the fp32 width of a vector on a CPU and 0 on a GPU.
   Ir(mlir::OpBuilder &builder, mlir::Location loc, const Target &target)
-      : builder(builder), loc(loc), gpu(isGpu(target.isa)), lanes(isaInfo(target.isa).vector_lanes) {}
+      : builder(builder), loc(loc), gpu(isGpu(target.isa)), lanes(isaInfo(target.isa).vector_lanes),
+        bf16_dot(isaInfo(target.isa).bf16_dot) {}
 
   mlir::OpBuilder &builder;
   mlir::Location loc;
   const bool gpu;
   const int lanes;
+  const bool bf16_dot; ///< The CPU multiplies and converts bf16 (AVX512_BF16).
 
   // Types.
   mlir::Type i1() { return builder.getI1Type(); }
@@ -90,7 +92,7 @@ public:
   Val fma(Val a, Val b, Val c);
   Val ceilDiv(Val a, int64_t b) { return (a + double(b - 1)) / double(b); }
   Val select(Val condition, Val yes, Val no);
-  Val exp2(Val x);  ///< 2^x; relative error below 2^-21; 0 for -inf.
+  Val exp2(Val x);  ///< 2^x for x < 127; relative error below 2^-21; 0 for -inf, NaN for NaN.
   Val log2(Val x);  ///< x > 0.
   Val rcp(Val x);   ///< 1/x within 1 ulp (GPU) or rounded (CPU).
 

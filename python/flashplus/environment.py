@@ -8,8 +8,8 @@
 | FLASHPLUS_LIBRARY | path of libflashplus.so, instead of the one inside the package | on the first call |
 | FLASHPLUS_COMMAND | path of the command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
 
-libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS, FLASHPLUS_CUDA_TARGET,
-FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING and FLASHPLUS_NUM_THREADS (runtime/environment.h) when its context is made, which is on the first call.
+libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS, FLASHPLUS_CPU_TARGET,
+FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING and FLASHPLUS_NUM_THREADS (runtime/environment.h) when its context is made, which is on the first call.
 """
 
 import os

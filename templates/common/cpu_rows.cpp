@@ -6,27 +6,27 @@ using namespace mlir;
 namespace flashplus::cpu {
 namespace {
 
-/// True in the first `count` lanes.
-Val laneMask(Ir &ir, int count) {
-  SmallVector<bool> bits(ir.lanes, false);
+/// True in the first `count` of `lanes` lanes.
+Val laneMask(Ir &ir, int count, int lanes) {
+  SmallVector<bool> bits(lanes, false);
   std::fill(bits.begin(), bits.begin() + count, true);
-  auto type = cast<VectorType>(ir.vec(ir.i1(), ir.lanes));
+  auto type = cast<VectorType>(ir.vec(ir.i1(), lanes));
   return ir.wrap(arith::ConstantOp::create(
       ir.builder, ir.loc, cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<bool>(bits))))));
 }
 
-Val loadVector(Ir &ir, Type element, int bytes, Val pointer, int count) {
-  Type type = ir.vec(element, ir.lanes);
-  if (count == ir.lanes)
+Val loadVector(Ir &ir, Type element, int bytes, Val pointer, int count, int lanes) {
+  Type type = ir.vec(element, lanes);
+  if (count == lanes)
     return ir.load(type, pointer, bytes);
-  return ir.wrap(LLVM::MaskedLoadOp::create(ir.builder, ir.loc, type, pointer.value, laneMask(ir, count).value,
+  return ir.wrap(LLVM::MaskedLoadOp::create(ir.builder, ir.loc, type, pointer.value, laneMask(ir, count, lanes).value,
                                             ir.constant(type, 0).value, bytes));
 }
 
 void storeVector(Ir &ir, Val vector, int bytes, Val pointer, int count) {
   if (count == ir.lanes)
     return ir.store(vector, pointer, bytes);
-  LLVM::MaskedStoreOp::create(ir.builder, ir.loc, vector.value, pointer.value, laneMask(ir, count).value, bytes);
+  LLVM::MaskedStoreOp::create(ir.builder, ir.loc, vector.value, pointer.value, laneMask(ir, count, ir.lanes).value, bytes);
 }
 
 Val shuffle(Ir &ir, Val a, Val b, ArrayRef<int64_t> lanes) {
@@ -48,8 +48,8 @@ Val reduce(Ir &ir, Val vector, llvm::function_ref<Val(Val, Val)> combine) {
 
 Val loadRow(Ir &ir, DType dtype, Val pointer, int count) {
   if (dtype == DType::F32)
-    return loadVector(ir, ir.f32(), 4, pointer, count);
-  Val raw = loadVector(ir, ir.i16(), 2, pointer, count);
+    return loadVector(ir, ir.f32(), 4, pointer, count, ir.lanes);
+  Val raw = loadVector(ir, ir.i16(), 2, pointer, count, ir.lanes);
   Type f32 = ir.vec(ir.f32(), ir.lanes), i32 = ir.vec(ir.i32(), ir.lanes);
   if (dtype == DType::F16) {
     Val half = ir.bitcast(ir.vec(ir.builder.getF16Type(), ir.lanes), raw);
@@ -69,6 +69,10 @@ void storeRow(Ir &ir, DType dtype, Val vector, Val pointer, int count) {
                                                vector.value));
     return storeVector(ir, ir.bitcast(i16, half), 2, pointer, count);
   }
+  if (ir.bf16_dot) {
+    Val narrow = ir.wrap(arith::TruncFOp::create(ir.builder, ir.loc, ir.vec(ir.builder.getBF16Type(), ir.lanes), vector.value));
+    return storeVector(ir, ir.bitcast(i16, narrow), 2, pointer, count);
+  }
   // bf16 is the upper half of fp32, rounded to nearest even by adding just under half of its last place. A NaN would
   // be rounded into infinity; it is made the quiet NaN instead. (LLVM would call a library function here.)
   Val bits = ir.bitcast(i32, vector);
@@ -81,12 +85,101 @@ void storeRow(Ir &ir, DType dtype, Val vector, Val pointer, int count) {
   storeVector(ir, ir.wrap(arith::TruncIOp::create(ir.builder, ir.loc, i16, result.value)), 2, pointer, count);
 }
 
+Val loadPairs(Ir &ir, Val pointer, int count) {
+  return ir.bitcast(ir.vec(ir.i32(), ir.lanes), loadVector(ir, ir.i16(), 2, pointer, count, 2 * ir.lanes));
+}
+
+Val interleaveRows(Ir &ir, Val row0, Val row1, Val has_row1, int count) {
+  Type i32 = ir.vec(ir.i32(), ir.lanes);
+  auto wide = [&](Val row) {
+    Val raw = loadVector(ir, ir.i16(), 2, row, count, ir.lanes);
+    return ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, i32, raw.value));
+  };
+  Val high = ir.wrap(arith::ShLIOp::create(ir.builder, ir.loc, wide(row1).value, ir.constant(i32, 16).value));
+  return wide(row0) | ir.select(has_row1, high, ir.constant(i32, 0));
+}
+
 Val reduceMax(Ir &ir, Val vector) {
   return reduce(ir, vector, [&](Val a, Val b) { return ir.fmax(a, b); });
 }
 
 Val reduceSum(Ir &ir, Val vector) {
   return reduce(ir, vector, [](Val a, Val b) { return a + b; });
+}
+
+namespace {
+
+/// Adds neighbouring units of `unit` lanes inside groups of `group` lanes: the sums of a's come first, then those of b's.
+Val addNeighbours(Ir &ir, Val a, Val b, int unit, int group) {
+  SmallVector<int64_t> even, odd;
+  for (int base = 0; base < ir.lanes; base += group)
+    for (int from : {0, ir.lanes})
+      for (int i = 0; i < group; i += 2 * unit)
+        for (int j = 0; j < unit; ++j) {
+          even.push_back(from + base + i + j);
+          odd.push_back(from + base + i + unit + j);
+        }
+  return shuffle(ir, a, b, even) + shuffle(ir, a, b, odd);
+}
+
+Val combineSegment(Ir &ir, Val vector, int segment, llvm::function_ref<Val(Val, Val)> combine) {
+  for (int step = 1; step < segment; step *= 2) {
+    SmallVector<int64_t> other;
+    for (int i = 0; i < ir.lanes; ++i)
+      other.push_back(i ^ step);
+    vector = combine(vector, shuffle(ir, vector, vector, other));
+  }
+  return vector;
+}
+
+} // namespace
+
+Val sumEach(Ir &ir, Vals vectors) {
+  // First inside the 128-bit parts of a register, where a shuffle is cheap, then across them.
+  for (int unit : {1, 4})
+    for (int steps = unit == 1 ? 4 : ir.lanes / 4; steps > 1; steps /= 2) {
+      Vals next;
+      for (size_t i = 0; i < vectors.size(); i += 2)
+        next.push_back(addNeighbours(ir, vectors[i], vectors[i + 1], unit, unit == 1 ? 4 : ir.lanes));
+      vectors = std::move(next);
+    }
+  return vectors.front();
+}
+
+Val segmentMax(Ir &ir, Val vector, int segment) {
+  return combineSegment(ir, vector, segment, [&](Val a, Val b) { return ir.fmax(a, b); });
+}
+
+Val segmentSum(Ir &ir, Val vector, int segment) {
+  return combineSegment(ir, vector, segment, [](Val a, Val b) { return a + b; });
+}
+
+Vals loadChunk(Ir &ir, DType dtype, Val pointer, int count) {
+  if (dtype != DType::BF16) {
+    Vals result{loadRow(ir, dtype, pointer, std::min(count, ir.lanes))};
+    if (count > ir.lanes)
+      result.push_back(loadRow(ir, dtype, ir.offset(pointer, int64_t(ir.lanes) * dtypeBytes(dtype)), count - ir.lanes));
+    return result;
+  }
+  Type f32 = ir.vec(ir.f32(), ir.lanes), i32 = ir.vec(ir.i32(), ir.lanes);
+  Val pairs = loadPairs(ir, pointer, count);
+  Val even = ir.wrap(arith::ShLIOp::create(ir.builder, ir.loc, pairs.value, ir.constant(i32, 16).value));
+  return {ir.bitcast(f32, even), ir.bitcast(f32, pairs & ir.constant(i32, -65536))};
+}
+
+Vals orderPairs(Ir &ir, Val even, Val odd) {
+  const int n = ir.lanes;
+  SmallVector<int64_t> low(n), high(n);
+  for (int i = 0; i < n; ++i) {
+    low[i] = i % 2 ? n + i / 2 : i / 2;
+    high[i] = low[i] + n / 2;
+  }
+  return {shuffle(ir, even, odd, low), shuffle(ir, even, odd, high)};
+}
+
+void prefetch(Ir &ir, Val pointer) {
+  constexpr int kRead = 0, kSecondLevel = 2, kData = 1;
+  ir.intrinsic("llvm.prefetch.p0", {}, {pointer, ir.i32(kRead), ir.i32(kSecondLevel), ir.i32(kData)});
 }
 
 Vals transpose(Ir &ir, Vals rows) {
@@ -108,19 +201,35 @@ Vals transpose(Ir &ir, Vals rows) {
   return rows;
 }
 
-Vals multiplyBlock(Ir &ir, int mr, int nr, Val depth, const Vals &init, llvm::function_ref<Val(int r, Val i)> left,
-                   llvm::function_ref<Val(Val i)> right) {
-  Type vector = ir.vec(ir.f32(), ir.lanes);
-  return ir.forLoop(ir.i64(0), depth, ir.i64(1), init, [&](Val i, const Vals &carried) {
+Val multiplyAdd(Ir &ir, Packed packed, Val a, Val b, Val acc) {
+  if (packed == Packed::F32)
+    return ir.fma(a, b, acc);
+  if (ir.bf16_dot) {
+    assert(ir.lanes == 16);
+    Type bf16 = ir.vec(ir.builder.getBF16Type(), 2 * ir.lanes);
+    return ir.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", acc.type(), {acc, ir.bitcast(bf16, a), ir.bitcast(bf16, b)});
+  }
+  Type f32 = acc.type(), i32 = ir.vec(ir.i32(), ir.lanes);
+  auto low = [&](Val v) {
+    return ir.bitcast(f32, ir.wrap(arith::ShLIOp::create(ir.builder, ir.loc, v.value, ir.constant(i32, 16).value)));
+  };
+  auto high = [&](Val v) { return ir.bitcast(f32, v & ir.constant(i32, -65536)); };
+  return ir.fma(high(a), high(b), ir.fma(low(a), low(b), acc));
+}
+
+Vals multiplyBlock(Ir &ir, Packed packed, int mr, int nr, Val begin, Val end, const Vals &init,
+                   llvm::function_ref<Val(int r, Val i)> left, llvm::function_ref<Val(Val i)> right) {
+  Type element = packed == Packed::F32 ? ir.f32() : ir.i32(), vector = ir.vec(element, ir.lanes);
+  return ir.forLoop(begin, end, ir.i64(1), init, [&](Val i, const Vals &carried) {
     Vals acc = carried;
     Val row = right(i);
     Vals b;
     for (int c = 0; c < nr; ++c)
       b.push_back(ir.load(vector, ir.offset(row, int64_t(c) * ir.lanes * 4), ir.lanes * 4));
     for (int r = 0; r < mr; ++r) {
-      Val a = ir.splat(left(r, i), ir.lanes);
+      Val a = ir.splat(ir.load(element, left(r, i), 4), ir.lanes);
       for (int c = 0; c < nr; ++c)
-        acc[r * nr + c] = ir.fma(a, b[c], acc[r * nr + c]);
+        acc[r * nr + c] = multiplyAdd(ir, packed, a, b[c], acc[r * nr + c]);
     }
     return acc;
   });

@@ -69,14 +69,14 @@ Val tanhApprox(Ir &ir, Val x) {
 
 } // namespace
 
-Val Score::apply(Val s, Val row, Val key, int offset) const {
+Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
   if (identity_)
     return s;
   Ir &ir = ir_;
   const Val first_key = key;
   key = key + double(offset);
   const int lanes = lanesOf(s.value);
-  if (lanes) {
+  if (lanes && !lanesOf(key.value)) {
     SmallVector<int32_t> steps(lanes);
     for (int i = 0; i < lanes; ++i)
       steps[i] = i;
@@ -90,8 +90,8 @@ Val Score::apply(Val s, Val row, Val key, int offset) const {
     key = ir.min(key, sequence_.k_len - 1.0);
   }
   llvm::DenseMap<Value, Val> map;
-  const Val args[attn::kNumScoreArgs] = {s,   item_.batch, item_.head,       item_.head_k,
-                                         row, key,         sequence_.q_len, sequence_.k_len};
+  const Val args[attn::kNumScoreArgs] = {s,   item_.batch, head ? head : item_.head, item_.head_k,
+                                         row, key,         sequence_.q_len,          sequence_.k_len};
   for (int i = 0; i < attn::kNumScoreArgs; ++i)
     map[block_.getArgument(i)] = args[i];
 

@@ -21,7 +21,8 @@ public:
   /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and
   /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
   /// The key is `key` + `offset`: told apart, so that a thread with many keys converts one of them to a float.
-  Val apply(Val s, Val row, Val key, int offset = 0) const;
+  /// `head` is the query head where a work item has several. A vector of scores may have vectors of rows, keys and heads.
+  Val apply(Val s, Val row, Val key, Val head = {}, int offset = 0) const;
 
 private:
   Ir &ir_;

@@ -3,7 +3,8 @@
 
 namespace flashplus {
 
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, Val m_tiles) {
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, bool packs_heads,
+                        Val m_tiles) {
   WorkItem w;
   Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
   if (m_tiles)
@@ -16,9 +17,15 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
   w.m = m_tiles - inside / present - 1.0;
   Val rest = section * section_heads + inside % present;
-  Val heads = params.get("heads_q");
-  w.head = rest % heads;
-  w.head_k = w.head / (heads / params.get("heads_k"));
+  w.group = params.get("heads_q") / params.get("heads_k");
+  Val heads = params.get(packs_heads ? "heads_k" : "heads_q");
+  if (packs_heads) {
+    w.head_k = rest % heads;
+    w.head = w.head_k * w.group;
+  } else {
+    w.head = rest % heads;
+    w.head_k = w.head / w.group;
+  }
   rest = rest / heads;
   if (spec.split) {
     Val splits = params.get("num_splits");

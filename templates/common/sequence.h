@@ -10,16 +10,20 @@ namespace flashplus {
 /// One unit of the grid. All i32.
 struct WorkItem {
   Val m;     ///< Query tile.
-  Val head;  ///< Query head.
+  Val head;  ///< Query head; the first of its group where the item has all of them.
   Val head_k;
   Val split; ///< Share of the keys; 0 unless the spec is split.
   Val batch;
+  Val group; ///< Query heads a key head; only decodeWorkItem sets it.
 };
 
 /// Decodes a forward's work item. Items are ordered by section of `heads_per_section` (batch, split, head) triples; in a
 /// section first by query tile, the last one first (with a right-bounded mask it sees the most keys, and the longest work
-/// must not start last), then by triple. `m_tiles`: query tiles of a triple, if fewer than the launch's num_m_tiles.
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, Val m_tiles = {});
+/// must not start last), then by triple. With `packs_heads` an item has all query heads of a key head: `head` in the triple
+/// is then the key head, and a query tile counts (row, head of the group) pairs, the heads of a row side by side.
+/// `m_tiles`: query tiles of a triple, if fewer than the launch's num_m_tiles.
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, bool packs_heads = false,
+                        Val m_tiles = {});
 
 /// Addressing: where the rows of one batch entry lie. Dense and ragged batches and seqused are one implementation,
 /// told apart by null pointers at run time: the tests are uniform and outside all loops, and a serving process then

@@ -9,24 +9,32 @@ CpuFlashLayout CpuFlashLayout::of(const KernelSpec &spec, const Schedule &schedu
   l.tile_n = schedule.get("tile_n");
   l.mr = schedule.get("mr");
   l.nr = schedule.get("nr");
+  l.pairs = schedule.get("pairs") != 0;
   l.lanes = isaInfo(target.isa).vector_lanes;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
-  l.dqk_pad = roundUp(l.dqk, l.lanes);
+  l.depth = l.pairs ? (l.dqk + 1) / 2 : l.dqk;
+  l.depth_pad = roundUp(l.depth, l.lanes);
   l.dv_pad = roundUp(l.dv, l.lanes);
+  l.v_rows = l.pairs ? l.tile_n / 2 : l.tile_n;
   return l;
 }
 
 namespace {
 
-std::vector<Candidate> candidates(const KernelSpec &, const Target &target, int) {
+std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int) {
+  const IsaInfo &isa = isaInfo(target.isa);
   // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register file.
-  const bool wide = isaInfo(target.isa).vector_registers == 32;
-  const int mr = wide ? 12 : 6, nr = 2;
+  const int mr = isa.vector_registers == 32 ? 12 : 6, nr = 2;
+  const int pairs = isa.bf16_dot && spec.dtype == DType::BF16;
+  // The scores of a block and its share of K's and V's tiles fit the first two cache levels.
+  const int tile_n = 128;
   // Packing a tile of K and V is shared by tile_m rows, hence the large tile; short queries waste less of a small one.
-  return {{{"cpu.flash", {{"tile_m", 96}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}}},
-          {{"cpu.flash", {{"tile_m", 12}, {"tile_n", 64}, {"mr", mr}, {"nr", nr}}}},
-          {{"cpu.flash", {{"tile_m", 1}, {"tile_n", 64}, {"mr", 1}, {"nr", nr}}}}};
+  auto schedule = [&](int tile_m, int rows) {
+    return Candidate{
+        {"cpu.flash", {{"tile_m", tile_m}, {"tile_n", tile_n}, {"mr", rows}, {"nr", nr}, {"pairs", pairs}}}};
+  };
+  return {schedule(96, mr), schedule(12, mr)}; // fewer rows are for cpu.stream
 }
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
@@ -40,16 +48,19 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "a multiple of mr up to 512");
   if (l.tile_n < 1 || l.tile_n > 512 || l.tile_n % (l.nr * lanes))
     return badKnob(schedule, "tile_n", "a multiple of nr times the vector lanes, up to 512");
+  if (schedule.get("pairs") < 0 || schedule.get("pairs") > (spec.dtype == DType::BF16))
+    return badKnob(schedule, "pairs", spec.dtype == DType::BF16 ? "0 or 1" : "0 for a dtype other than bf16");
   LaunchSchema schema;
   schema.entry = kernelName(spec);
-  schema.scratch = int64_t(l.floats()) * 4;
+  schema.scratch = int64_t(l.dwords()) * 4;
   schema.params_size = sizeof(ForwardParams);
   return schema;
 }
 
 constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 128, 256}, kMr[] = {1, 4, 6, 8, 12, 14},
-              kNr[] = {1, 2, 3};
-constexpr Knob kKnobs[] = {{"tile_m", 96, kTileM}, {"tile_n", 64, kTileN}, {"mr", 6, kMr}, {"nr", 2, kNr}};
+              kNr[] = {1, 2, 3}, kPairs[] = {0, 1};
+constexpr Knob kKnobs[] = {
+    {"tile_m", 96, kTileM}, {"tile_n", 128, kTileN}, {"mr", 6, kMr}, {"nr", 2, kNr}, {"pairs", 0, kPairs}};
 
 /// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve one row.
 bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &target) {
@@ -61,6 +72,6 @@ bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &tar
 
 const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
                              candidates,  launch,             kKnobs,
-                             worthTrying};
+                             worthTrying, /*packs_heads=*/true};
 
 } // namespace flashplus

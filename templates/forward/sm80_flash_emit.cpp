@@ -289,7 +289,7 @@ private:
           for (int e = 0; e < 4; ++e) {
             Val &x = s[sIndex(mf, block, e)];
             x = score_.apply(x * softmax_scale_, queryRow(2 * mf + e / 2), column,
-                             block * 8 + e % 2) *
+                             {}, block * 8 + e % 2) *
                 softmax::kLog2E;
           }
     Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);

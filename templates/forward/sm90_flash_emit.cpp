@@ -260,7 +260,7 @@ void Sm90Flash::copyItems(Val m_tiles) {
         const size_t n = Positions::kCount;
         Positions at = Positions::of(all);
         Vals following = nextItem(all[n], all[n + 1]); // asked for early, needed late
-        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], m_tiles);
+        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], /*packs_heads=*/false, m_tiles);
         sendItem(at.item, work, ir_.i32(1));
         at.item = items_.next(at.item);
         const Item item(ir_, c_, l_, work);
@@ -499,7 +499,7 @@ Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
     Val softmax_scale = c_.params.get("softmax_scale");
     for (int x = 0; x < s_count_; ++x)
       s[x] = score.apply(s[x] * softmax_scale, ir_.min(rowInSequence(item, x / 2 % 2), item.last), column,
-                         x / 4 * 8 + x % 2);
+                         {}, x / 4 * 8 + x % 2);
   }
   Val first = item.first + warpgroup_ * 64.0;
   Val wanted = item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n);

@@ -52,7 +52,7 @@ Outputs runBothWays(Instance &instance, flashplus_plan &plan) {
   CHECK_MESSAGE(instance.untouched(planned.o, planned.lse, where), where << ": " << c.text());
   CHECK_MESSAGE(instance.inputsUnchanged(), "an input was written: " << c.text());
   const PlanInfo info = inspect(plan);
-  const int64_t expected = visibleTiles(c, info.tile_m, info.tile_n);
+  const int64_t expected = visibleTiles(c, info);
   CHECK_MESSAGE(planned.tiles == expected,
                 "tiles visited, of " << info.tile_m << " x " << info.tile_n << ": " << c.text());
   return planned;
@@ -74,7 +74,7 @@ PlanInfo inspect(const flashplus_plan &plan) {
   const auto json = nlohmann::json::parse(flashplus_plan_describe(&plan));
   const std::string schedule = json["steps"][0]["schedule"], spec = json["steps"][0]["spec"];
   return {numberAfter(schedule, "tile_m"), numberAfter(schedule, "tile_n"), json["num_splits"],
-          int64_t(json["steps"].size()), numberAfter(spec, "align")};
+          int64_t(json["steps"].size()), json["packs_heads"], numberAfter(spec, "align")};
 }
 
 PlanPtr makePlan(const Instance &instance) {
@@ -113,18 +113,20 @@ Outputs runForward(Instance &instance) {
   return {instance.readO(), instance.readLse(), instance.readTiles()};
 }
 
-int64_t visibleTiles(const Case &c, int64_t tile_m, int64_t tile_n) {
+int64_t visibleTiles(const Case &c, const PlanInfo &plan) {
+  const int64_t tile_m = plan.tile_m, tile_n = plan.tile_n;
+  const int64_t group = plan.packs_heads && c.hq ? c.hq / c.hk : 1;
   int64_t tiles = 0;
   for (int64_t b = 0; b < c.batches(); ++b)
-    for (int64_t m = 0; m < c.lengthQ(b); m += tile_m)
+    for (int64_t m = 0; m < c.lengthQ(b) * group; m += tile_m)
       for (int64_t n = 0; n < c.lengthK(b); n += tile_n) {
         bool visible = false;
-        for (int64_t i = m; i < std::min(m + tile_m, c.lengthQ(b)) && !visible; ++i)
+        for (int64_t i = m / group; i <= (std::min(m + tile_m, c.lengthQ(b) * group) - 1) / group && !visible; ++i)
           for (int64_t j = n; j < std::min(n + tile_n, c.lengthK(b)) && !visible; ++j)
             visible = c.sees(b, i, j);
         tiles += visible;
       }
-  return tiles * c.hq;
+  return tiles * (c.hq / group);
 }
 
 void check(const std::vector<Case> &cases) {

@@ -15,6 +15,7 @@ using PlanPtr = std::unique_ptr<flashplus_plan, PlanDeleter>;
 /// What a plan says of itself (flashplus_plan_describe).
 struct PlanInfo {
   int64_t tile_m = 0, tile_n = 0, num_splits = 0, steps = 0;
+  bool packs_heads = false; ///< The rows of a tile are (query row, head of the group) pairs.
   int64_t alignment = 0;
 };
 PlanInfo inspect(const flashplus_plan &plan);
@@ -37,7 +38,7 @@ Outputs runPlan(Instance &instance, flashplus_plan &plan);
 Outputs runForward(Instance &instance);
 
 /// Tiles of tile_m x tile_n that hold a visible (query, key) pair, over all heads, by trying every pair.
-int64_t visibleTiles(const Case &c, int64_t tile_m, int64_t tile_n);
+int64_t visibleTiles(const Case &c, const PlanInfo &plan);
 
 /// Plans all cases (kernels are compiled on several threads), runs each by plan and by flashplus_forward, and
 /// checks

@@ -68,9 +68,12 @@ TEST_CASE("paths of libraries") {
   setenv("FLASHPLUS_CUDA_SHARED_MEMORY", "101376", 1);
   CHECK(Environment::read().ptxas == "/z");
   CHECK(Environment::read().cuda_target == "sm_80");
+  setenv("FLASHPLUS_CPU_TARGET", "x86-64-v3", 1);
   CHECK(Environment::read().cuda_shared_memory == 101376);
   CHECK(Environment::read().tuning == "/somewhere/records");
-  for (const char *name : {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
+  CHECK(Environment::read().cpu_target == "x86-64-v3");
+  for (const char *name : {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_CPU_TARGET",
+                           "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
     unsetenv(name);
   CHECK(Environment::read().cuda_shared_memory == 0);
 }

@@ -33,7 +33,12 @@ std::string kernelText(const KernelSpec &spec, const Schedule &schedule) {
   return spec.text() + " | " + schedule.text();
 }
 
-constexpr const char *kTargets[] = {"x86-64-v3", "x86-64-v4", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
+constexpr const char *kTargets[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
+
+void fails(const auto &result, const char *text) {
+  REQUIRE(!result);
+  CHECK_MESSAGE(result.status().message().find(text) != std::string::npos, result.status().message());
+}
 
 } // namespace
 
@@ -217,10 +222,6 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
 TEST_CASE("bad requests name what is wrong") {
   const KernelSpec spec = forwardSpec(64, 64);
   const DeviceProfile gpu = device("sm_80@sm_80", 108);
-  auto fails = [](const auto &result, const char *text) {
-    REQUIRE(!result);
-    CHECK_MESSAGE(result.status().message().find(text) != std::string::npos, result.status().message());
-  };
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=100 tile_n=64 warps=4"), gpu.target),
         "tile_m is 100; it must be 16 or 32 times warps");
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target), "tile_n is 24");
@@ -230,4 +231,29 @@ TEST_CASE("bad requests name what is wrong") {
   fails(planForward(forwardSpec(64, 64, DType::F32), {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {}), "fp32");
   fails(planForward(spec, {1, 1, 1, 1, 1, 1, -1, 0}, gpu, {.num_splits = 129}), "num_splits is 129");
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
+}
+
+TEST_CASE("few rows on the CPU: K and V are read in place, in shares whose pages the key heads use in turn") {
+  KernelSpec spec = forwardSpec(128, 128);
+  spec.bounded_right = false;
+  for (const char *target : {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"}) {
+    auto plan = [&](int64_t queries, int64_t keys, int64_t heads_q, int64_t heads_k, PlanOptions options = {}) {
+      return *planForward(spec, {1, queries, keys, queries, heads_q, heads_k, -1, -1}, device(target, 1), options);
+    };
+    auto schedule = [&](int64_t queries, int64_t keys, int64_t heads_q, int64_t heads_k) {
+      return plan(queries, keys, heads_q, heads_k).steps[0].schedule.text();
+    };
+    CHECK(schedule(1, 8192, 32, 32) == "cpu.stream tile_m=1 tile_n=64");
+    CHECK(schedule(1, 8192, 32, 8) == "cpu.stream tile_m=4 tile_n=64");
+    CHECK(schedule(2, 8192, 32, 8) == "cpu.stream tile_m=8 tile_n=64");
+    CHECK(schedule(3, 8192, 32, 8).starts_with("cpu.flash"));
+    CHECK(plan(1, 8192, 32, 8).num_splits == 16);
+    CHECK(plan(1, 1000, 32, 8).num_splits == 1);
+    CHECK(plan(1, 8192, 4, 1).num_splits == 1); // the rows of one head follow each other
+    CHECK(plan(1, 8192, 32, 8, {.batch_invariant = true}).num_splits == 1);
+    CHECK(plan(64, 8192, 32, 8).num_splits == 1);
+  }
+  const Target cpu = *Target::parse("x86-64-v3");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream tile_m=3 tile_n=64"), cpu), "tile_m is 3; it must be 1, 2, 4 or 8");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream tile_m=4 tile_n=24"), cpu), "tile_n is 24; it must be a multiple of 16");
 }
