@@ -8,6 +8,29 @@
 #include <algorithm>
 
 namespace flashplus::emu {
+namespace {
+
+/// What cuTensorMapEncodeTiled refuses in a map; null if nothing. Of a dimension of one any stride will do.
+const char *problemOf(const TensorMapContents &m) {
+  if (m.address % 16)
+    return "address is no multiple of 16";
+  for (int d = 0; d < m.rank; ++d) {
+    if (m.box[d] < 1 || m.box[d] > 256)
+      return "box has a side outside 1 to 256";
+    if (d && m.extent[d] > 1 && (m.stride[d - 1] % 16 || m.stride[d - 1] >> 40))
+      return "stride is no multiple of 16 below 2^40";
+  }
+  const uint32_t row = m.box[0] * m.element_bytes;
+  if (row % 16)
+    return "box has rows of no multiple of 16 bytes";
+  // Wider ones are refused; how narrower ones lie in shared memory is not modelled.
+  if (m.swizzle_bytes && row != m.swizzle_bytes)
+    return "box has rows of another width than its swizzle";
+  return nullptr;
+}
+
+} // namespace
+
 bool readMap(Warp &w, uint64_t address, uint32_t lane, int rank, TensorMapContents &map) {
   const uint8_t *at = access(w, Space::Generic, address, 128, 64, lane, AccessKind::Read);
   if (!at)
@@ -23,6 +46,10 @@ bool readMap(Warp &w, uint64_t address, uint32_t lane, int rank, TensorMapConten
             int(lane));
     return false;
   }
+  if (const char *problem = problemOf(map)) {
+    w.fault(FaultKind::Launch, std::string("the tensor map's ") + problem, int(lane), address);
+    return false;
+  }
   return true;
 }
 
@@ -33,16 +60,26 @@ uint32_t boxBytes(const TensorMapContents &map) {
   return uint32_t(total);
 }
 
-bool checkTileAddress(Warp &w, uint64_t address, uint32_t lane, const TensorMapContents &map) {
+bool checkBox(Warp &w, uint64_t address, const int64_t (&start)[5], uint32_t lane,
+              const TensorMapContents &map) {
   const uint32_t align = map.swizzle_bytes == 128  ? 1024
                          : map.swizzle_bytes == 64 ? 512
                          : map.swizzle_bytes == 32 ? 256
                                                    : 128;
-  if (address % align == 0)
-    return true;
-  w.fault(FaultKind::Misaligned, "a tile with this swizzle lies at a multiple of " + std::to_string(align),
-          int(lane), address, Space::Shared);
-  return false;
+  if (address % align) {
+    w.fault(FaultKind::Misaligned, "a tile with this swizzle lies at a multiple of " + std::to_string(align),
+            int(lane), address, Space::Shared);
+    return false;
+  }
+  // An illegal instruction on sm_90, though the PTX ISA does not say so.
+  if (start[0] * map.element_bytes % 16) {
+    w.fault(FaultKind::Misaligned,
+            "a box starts at a multiple of 16 bytes in the innermost dimension, not at element " +
+                std::to_string(start[0]) + " of " + std::to_string(map.element_bytes) + " bytes",
+            int(lane));
+    return false;
+  }
+  return true;
 }
 
 void cutBox(const TensorMapContents &m, const int64_t (&start)[5], uint32_t to, BulkCopy &copy) {
@@ -161,11 +198,11 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
     to[lane] += uint64_t(in.immediate >> 32);
     barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
     TensorMapContents map;
-    if (!readMap(w, map_at[lane], lane, rank, map) || !checkTileAddress(w, to[lane], lane, map))
-      return;
     int64_t start[5] = {};
     for (int d = 0; d < rank; ++d)
       start[d] = int32_t(w.lanes<uint32_t>(in.src(3 + d))[lane]);
+    if (!readMap(w, map_at[lane], lane, rank, map) || !checkBox(w, to[lane], start, lane, map))
+      return;
     const SharedPlace place =
         sharedPlace(w, in.space, to[lane], boxBytes(map), lane, "copies", /*copies=*/true);
     if (!place.cta)

@@ -25,8 +25,9 @@ void coordinates(Builder &b, const OperandAst &map);
 bool readMap(Warp &w, uint64_t address, uint32_t lane, int rank, TensorMapContents &map);
 /// Bytes of a box.
 uint32_t boxBytes(const TensorMapContents &map);
-/// False after a fault: where a box may lie in shared memory.
-bool checkTileAddress(Warp &w, uint64_t address, uint32_t lane, const TensorMapContents &map);
+/// False after a fault: where a box may lie in shared memory, and where it may start in the tensor.
+bool checkBox(Warp &w, uint64_t address, const int64_t (&start)[5], uint32_t lane,
+              const TensorMapContents &map);
 /// The box's pieces: runs of bytes that are contiguous on both sides, 16 bytes when swizzled; `from` 0 marks
 /// what lies outside the tensor. `to` is an address in .shared::cta.
 void cutBox(const TensorMapContents &map, const int64_t (&start)[5], uint32_t to, BulkCopy &copy);

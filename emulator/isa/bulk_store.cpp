@@ -107,7 +107,10 @@ void runStore(Warp &w, const Instruction &in, uint32_t mask) {
       continue;
     from[lane] += uint64_t(in.immediate);
     TensorMapContents map;
-    if (rank && (!readMap(w, first[lane], lane, rank, map) || !checkTileAddress(w, from[lane], lane, map)))
+    int64_t start[5] = {};
+    for (int d = 0; d < rank; ++d)
+      start[d] = int32_t(w.lanes<uint32_t>(in.src(2 + d))[lane]);
+    if (rank && (!readMap(w, first[lane], lane, rank, map) || !checkBox(w, from[lane], start, lane, map)))
       return;
     const uint32_t bytes = rank ? boxBytes(map) : w.lanes<uint32_t>(in.src(2))[lane];
     if (!rank)
@@ -129,9 +132,6 @@ void runStore(Warp &w, const Instruction &in, uint32_t mask) {
       return w.fault(problem, int(lane));
     BulkCopy box; // its pieces, the other way round
     if (rank) {
-      int64_t start[5] = {};
-      for (int d = 0; d < rank; ++d)
-        start[d] = int32_t(w.lanes<uint32_t>(in.src(2 + d))[lane]);
       cutBox(map, start, place.offset + kSharedBase, box);
     } else if (bytes) {
       box.pieces.push_back({place.offset, bytes, first[lane]});

@@ -90,27 +90,28 @@ void addBox(std::vector<Case> &cases, const Box &b) {
 
 } // namespace
 
+// A box starts at a multiple of 16 bytes in the innermost dimension: at another place a GPU stops with an
+// illegal instruction.
 void addTensorCopyCases(std::vector<Case> &cases) {
   for (const Box &b : {
            Box{"1d", {200}, {64}, {8}},
-           Box{"1d.end", {200}, {64}, {170}},
-           Box{"1d.before", {200}, {64}, {-10}},
+           Box{"1d.end", {200}, {64}, {168}},
+           Box{"1d.before", {200}, {64}, {-16}},
            Box{"1d.longer_than_the_tensor", {40}, {64}, {-8}},
            Box{"2d.no_swizzle", {96, 9}, {40, 4}, {16, 2}},
            Box{"2d.swizzle128", {64, 20}, {64, 8}, {0, 3}, 128},
            Box{"2d.swizzle64", {96, 9}, {32, 16}, {32, 0}, 64},
            Box{"2d.swizzle32", {96, 9}, {16, 16}, {80, 1}, 32},
-           Box{"2d.narrower_than_the_swizzle", {96, 20}, {32, 8}, {16, 2}, 128},
            Box{"2d.rows_behind", {64, 20}, {64, 8}, {0, 16}, 128},
            Box{"2d.rows_before", {64, 20}, {64, 8}, {0, -4}, 128},
            Box{"2d.columns_behind", {100, 20}, {64, 8}, {64, 2}, 128},
            Box{"2d.columns_before", {100, 20}, {64, 8}, {-24, 2}, 128},
-           Box{"2d.odd_column", {100, 20}, {64, 8}, {3, 2}, 128},
-           Box{"2d.corner", {100, 20}, {64, 16}, {77, 13}, 128},
+           Box{"2d.odd_chunk", {100, 20}, {64, 8}, {24, 2}, 128},
+           Box{"2d.corner", {100, 20}, {64, 16}, {80, 13}, 128},
            Box{"2d.outside", {64, 20}, {64, 8}, {0, 100}, 128},
            Box{"2d.far_outside", {64, 20}, {64, 8}, {-1000000, 5}, 128},
            Box{"2d.most_rows", {64, 300}, {64, 256}, {0, 50}, 128},
-           Box{"2d.bytes", {200, 12}, {128, 8}, {70, 5}, 128, 1},
+           Box{"2d.bytes", {200, 12}, {128, 8}, {80, 5}, 128, 1},
            Box{"2d.floats", {50, 12}, {32, 8}, {20, 5}, 128, 4},
            Box{"3d", {64, 5, 3}, {64, 4, 2}, {0, 2, 2}, 128},
            Box{"4d", {64, 7, 2, 3}, {64, 8, 1, 1}, {0, 1, 1, 2}, 128},

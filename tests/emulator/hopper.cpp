@@ -37,6 +37,10 @@ const std::string kCopy =
     "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 1024;\n"
     "@%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {0, "
     "0}], [%r2];\n";
+const std::string kCopyFrom = // a column
+    "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 1024;\n"
+    "@%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {$, "
+    "0}], [%r2];\n";
 const std::string kWait = "W: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0;\n@!%p2 bra W;\n";
 const std::string kRead = "ld.shared.b32 %r10, [%r3];\n";
 // Thread 0 copies again into the slot, once it is empty.
@@ -111,6 +115,14 @@ const std::vector<Planted> &planted() {
        "", "", kWait.c_str()},
       {"copy to a crooked place", FaultKind::Misaligned, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait,
        "a multiple of 1024", "512", "1024"},
+      {"copy from a crooked column", FaultKind::Misaligned,
+       kInit + kCopyFrom + kWait, "not at element 3 of 2 bytes", "3", "8"},
+      {"copy from a crooked column in front", FaultKind::Misaligned, kInit + kCopyFrom + kWait,
+       "not at element -10 of 2 bytes", "-10", "-16"},
+      {"store to a crooked column", FaultKind::Misaligned,
+       kZeros + kVisible +
+           "@%p1 cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%rd1, {$, 0}], [%r1];\n" + kStored,
+       "not at element 4 of 2 bytes", "4", "8"},
       {"copy past the end of shared memory", FaultKind::OutOfBounds,
        kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside memory", "16384", "15360"},
       {"matrix stored without a fence", FaultKind::Race,
@@ -265,4 +277,31 @@ TEST_CASE("a tensor map that reaches outside its memory") {
   CHECK(ran.fault->where.line == lineOf(c.ptx, "cp.async.bulk"));
   map.magic = 0;
   CHECK(run(c, {}, &map).error.find("there is no tensor map") != std::string::npos);
+}
+
+TEST_CASE("tensor maps that the driver would not make, or that are not modelled") {
+  Case c = hopperCase(hopperModule(kSetUp + kInit + kCopy + kWait), 1024, 512, 16384);
+  const TensorMapContents good = rowsOf64();
+  CHECK(run(c, {}, &good).error == "");
+  struct {
+    void (*spoil)(TensorMapContents &);
+    const char *says;
+  } const bad[] = {
+      {[](TensorMapContents &m) { m.address = 8; }, "address is no multiple of 16"},
+      {[](TensorMapContents &m) { m.stride[0] = 136; }, "stride is no multiple of 16"},
+      {[](TensorMapContents &m) { m.box[1] = 257; }, "a side outside 1 to 256"},
+      {[](TensorMapContents &m) { m.box[1] = 0; }, "a side outside 1 to 256"},
+      {[](TensorMapContents &m) { m.box[0] = 60; }, "no multiple of 16 bytes"},
+      {[](TensorMapContents &m) { m.box[0] = 72; }, "another width than its swizzle"},
+      {[](TensorMapContents &m) { m.box[0] = 32; }, "another width than its swizzle"},
+  };
+  for (const auto &b : bad) {
+    TensorMapContents map = good;
+    b.spoil(map);
+    const Ran ran = run(c, {}, &map);
+    INFO(b.says << ": " << ran.error);
+    REQUIRE(ran.fault);
+    CHECK(ran.fault->kind == FaultKind::Launch);
+    CHECK(ran.error.find(b.says) != std::string::npos);
+  }
 }
