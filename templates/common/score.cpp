@@ -7,10 +7,8 @@ using namespace mlir;
 
 namespace flashplus {
 
-Score::Score(Ir &ir, const ParamReader &params, Region &region, DType dtype, const WorkItem &item,
-             const Sequence &sequence)
-    : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence),
-      coarse_tanh_(ir.gpu && dtype == DType::BF16) {
+Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
+    : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
   auto yield = cast<attn::YieldOp>(block_.getTerminator());
   identity_ = yield.getValue() == block_.getArgument(attn::kScore);
   auto positional = [&](Value index) {
@@ -58,15 +56,6 @@ Val readTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> 
   return result;
 }
 
-/// One instruction, relative error 2^-11 (PTX ISA): a quarter of what rounding a score to bf16 costs, but as much as rounding
-/// it to fp16, whose kernels and all user scores on the CPU take the exact one.
-Val tanhApprox(Ir &ir, Val x) {
-  return ir.wrap(LLVM::InlineAsmOp::create(ir.builder, ir.loc, ir.f32(), x.value, "tanh.approx.f32 $0, $1;", "=f,f",
-                                           /*has_side_effects=*/false, /*is_align_stack=*/false,
-                                           LLVM::tailcallkind::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
-                     .getRes());
-}
-
 } // namespace
 
 Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
@@ -112,10 +101,6 @@ Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
       map[aux.getResult()] = readTensor(ir, params_, aux, operands);
-      continue;
-    }
-    if (isa<math::TanhOp>(op) && coarse_tanh_) {
-      map[op.getResult(0)] = tanhApprox(ir, operands[0]);
       continue;
     }
     // Integers up to 2^24 are exact: an addition of floats instead of a conversion, which is as slow as an exponential.

@@ -12,8 +12,7 @@ namespace flashplus {
 /// row at consecutive keys (CPU); what does not depend on the key stays scalar there.
 class Score {
 public:
-  Score(Ir &ir, const ParamReader &params, mlir::Region &region, DType dtype, const WorkItem &item,
-        const Sequence &sequence);
+  Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
 
   /// The region only yields its argument.
   bool isIdentity() const { return identity_; }
@@ -32,7 +31,6 @@ private:
   const Sequence &sequence_;
   bool identity_;
   bool reads_by_position_; ///< An auxiliary tensor is read at an index that may depend on the row or the key.
-  bool coarse_tanh_;
 };
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),

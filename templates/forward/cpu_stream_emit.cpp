@@ -14,7 +14,7 @@ public:
       : c_(c), ir_(c.ir), l_(CpuStreamLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, /*packs_heads=*/true)),
         seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
-        score_(ir_, c.params, *c.score, c.spec.dtype, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {

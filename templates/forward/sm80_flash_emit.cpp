@@ -27,7 +27,7 @@ public:
   explicit Sm80Flash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(Sm80FlashLayout::of(c.spec, c.schedule)), dtype_(c.spec.dtype),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
-        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, c.spec.dtype, item_, seq_),
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
         m_blocks_(l_.m_frags), s_blocks_(l_.tile_n / 8), o_blocks_(l_.dv_pad / 8) {}
 
   void emit() {

@@ -388,7 +388,7 @@ Sm90Math::State Sm90Math::unpack(const Vals &all, Positions &at) const {
 }
 
 Positions Sm90Math::item(const Item &item, Positions at) {
-  const Score score(ir_, c_.params, *c_.score, c_.spec.dtype, item.work, item.seq);
+  const Score score(ir_, c_.params, *c_.score, item.work, item.seq);
   Val softmax_scale = c_.params.get("softmax_scale");
   if (score.isIdentity()) {
     // The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element.

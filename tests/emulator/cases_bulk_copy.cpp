@@ -160,7 +160,6 @@ void addBulkCopyCases(std::vector<Case> &cases) {
   addTensorStore(cases, "2d.swizzle64", {96, 9}, {32, 8}, {32, 0}, 64);
   addTensorStore(cases, "2d.swizzle32", {96, 9}, {16, 16}, {80, 1}, 32);
   addTensorStore(cases, "2d.rows_behind", {64, 20}, {64, 8}, {0, 16}, 128);
-  addTensorStore(cases, "2d.corner_before", {104, 20}, {64, 8}, {-8, -3}, 128);
   addTensorStore(cases, "4d", {64, 7, 2, 3}, {64, 4, 2, 1}, {0, 5, 0, 2}, 128);
   addReduction(cases, "add.u32", [](uint32_t a, uint32_t b) { return a + b; });
   addReduction(cases, "min.s32",
