@@ -68,8 +68,12 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
                             : std::make_unique<ThreadPool>(threads ? threads : usableProcessors());
   const Context *self = c.get();
   auto log = [self](const std::string &message) { self->log(message); };
-  c->store_ = KernelStore::open(o.cache_dir ? o.cache_dir : environment.cache_dir, log);
   const std::string cache_dir = o.cache_dir ? o.cache_dir : environment.cache_dir;
+  auto debug = KernelDebug::open(environment.debug_kernels, cache_dir.empty() ? "/tmp" : cache_dir + "/jitdump", log);
+  if (!debug)
+    return debug.status();
+  c->kernel_debug_ = std::move(*debug);
+  c->store_ = KernelStore::open(cache_dir, log);
   c->tuning_ = TuningRecords::read(
       !environment.tuning.empty() ? environment.tuning : cache_dir.empty() ? "" : cache_dir + "/tuning", log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
@@ -107,7 +111,7 @@ Result<Device *> Context::device(DLDevice id) {
   if (it == devices_.end()) {
     auto open = [&]() -> Result<std::unique_ptr<Device>> {
       if (id.device_type == kDLCPU && id.device_id == 0)
-        return createCpuDevice(*pool_, cpu_target_);
+        return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
       if (id.device_type == kDLExtDev)
         return createEmulatorDevice(id.device_id, pool_->threads());
       if (id.device_type != kDLCUDA)

@@ -6,6 +6,7 @@
 #include "runtime/cuda_device.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
+#include "runtime/kernel_debug.h"
 #include "runtime/kernel_table.h"
 #include "runtime/plan_memo.h"
 #include "runtime/score_table.h"
@@ -57,6 +58,7 @@ private:
   std::unique_ptr<CompilerLibrary> compiler_;
   CudaLimits cuda_limits_;
   std::optional<Target> cpu_target_; ///< Instructions to use at most; all if unset.
+  KernelDebug kernel_debug_;
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;

@@ -17,6 +17,7 @@ using Entry = void (*)(const void *params, int64_t work_item, void *scratch);
 
 struct CpuKernel final : LoadedKernel {
   std::unique_ptr<LoadedObject> object;
+  std::unique_ptr<GdbSymbols> symbols; ///< Withdrawn before the code goes.
   Entry entry = nullptr;
   int64_t scratch = 0;
 };
@@ -43,7 +44,7 @@ private:
 
 class CpuDevice final : public Device {
 public:
-  CpuDevice(ThreadPool &pool, const Target &target) : pool_(pool) {
+  CpuDevice(ThreadPool &pool, const Target &target, KernelDebug debug) : pool_(pool), debug_(std::move(debug)) {
     profile_.target = target;
     profile_.multiprocessors = pool.threads();
   }
@@ -66,6 +67,7 @@ public:
     kernel->entry = reinterpret_cast<Entry>((*object)->find(artifact.launch.entry));
     if (!kernel->entry)
       return Status(StatusCode::CompileFailed, "the code does not define " + artifact.launch.entry);
+    kernel->symbols = debug_.loaded(**object, artifact.code);
     kernel->object = std::move(*object);
     kernel->scratch = artifact.launch.scratch;
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
@@ -115,18 +117,19 @@ public:
 
 private:
   ThreadPool &pool_;
+  KernelDebug debug_;
   DeviceProfile profile_;
 };
 
 } // namespace
 
-Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target) {
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target, KernelDebug debug) {
   auto host = hostTarget();
   if (!host)
     return host.status();
   if (target && !includes(*host, *target))
     return Status(StatusCode::NoDevice, "this processor lacks instructions of " + target->text() + "; it runs " + host->text());
-  return std::unique_ptr<Device>(std::make_unique<CpuDevice>(pool, target.value_or(*host)));
+  return std::unique_ptr<Device>(std::make_unique<CpuDevice>(pool, target.value_or(*host), std::move(debug)));
 }
 
 } // namespace flashplus

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/device.h"
+#include "runtime/kernel_debug.h"
 #include "runtime/thread_pool.h"
 
 #include <optional>
@@ -9,7 +10,8 @@
 namespace flashplus {
 
 /// The host processor. `pool` must outlive the device. NoDevice when the processor is older than x86-64-v3, or lacks what
-/// `target` wants (unset: all that the processor has).
-Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target = {});
+/// `target` wants (unset: all that the processor has). `debug` hears of every kernel.
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target = {},
+                                               KernelDebug debug = {});
 
 } // namespace flashplus

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/elf_loader.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <elf.h>
 #include <limits>
@@ -13,7 +15,9 @@
 namespace flashplus {
 
 struct LoadedObject::Symbols {
-  std::map<std::string, void *, std::less<>> functions;
+  std::map<std::string, void *, std::less<>> by_name; ///< Global functions.
+  std::vector<LoadedFunction> functions;
+  std::vector<uint64_t> section_addresses; ///< Of each section; 0 if it is not in memory.
 };
 
 namespace {
@@ -100,8 +104,20 @@ LoadedObject::~LoadedObject() {
 }
 
 void *LoadedObject::find(std::string_view name) const {
-  const auto it = symbols_->functions.find(name);
-  return it == symbols_->functions.end() ? nullptr : it->second;
+  const auto it = symbols_->by_name.find(name);
+  return it == symbols_->by_name.end() ? nullptr : it->second;
+}
+
+const std::vector<LoadedFunction> &LoadedObject::functions() const { return symbols_->functions; }
+
+std::vector<uint8_t> LoadedObject::symbolFile(std::span<const uint8_t> object) const {
+  std::vector<uint8_t> file(object.begin(), object.end());
+  Elf64_Ehdr header;
+  std::memcpy(&header, file.data(), sizeof header); // load() checked the bounds of this and of the section table
+  for (size_t i = 0; i < symbols_->section_addresses.size(); ++i)
+    std::memcpy(file.data() + header.e_shoff + i * sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, sh_addr),
+                &symbols_->section_addresses[i], sizeof(uint64_t));
+  return file;
 }
 
 Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t> object) {
@@ -148,6 +164,8 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
     return Status(StatusCode::OutOfMemory, "no memory for " + std::to_string(image) + " bytes of code");
   loaded->base_ = static_cast<uint8_t *>(memory);
   loaded->size_ = image;
+  for (const Section &s : sections)
+    loaded->symbols_->section_addresses.push_back(s.mapped ? reinterpret_cast<uintptr_t>(loaded->base_ + s.at) : 0);
   for (const Section &s : sections) {
     if (!s.mapped || s.header.sh_type == SHT_NOBITS)
       continue;
@@ -203,13 +221,16 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
         Elf64_Sym symbol;
         const uint8_t *address = symbolAddress(s, i, symbol);
         std::string name;
-        if (!address || ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || ELF64_ST_BIND(symbol.st_info) != STB_GLOBAL)
+        if (!address || ELF64_ST_TYPE(symbol.st_info) != STT_FUNC)
           continue;
         if (!file.name(sections[s.header.sh_link].header, symbol.st_name, name))
           return bad("a symbol's name is cut off");
-        if (uint64_t(address - loaded->base_) >= code_end)
+        const uint64_t at = uint64_t(address - loaded->base_);
+        if (at >= code_end)
           return bad("a function lies outside the code");
-        loaded->symbols_->functions[name] = const_cast<uint8_t *>(address);
+        if (ELF64_ST_BIND(symbol.st_info) == STB_GLOBAL)
+          loaded->symbols_->by_name[name] = const_cast<uint8_t *>(address);
+        loaded->symbols_->functions.push_back({name, address, std::min<size_t>(symbol.st_size, code_end - at)});
       }
     }
   }

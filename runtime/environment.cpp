@@ -42,6 +42,7 @@ Environment Environment::read() {
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
   e.tuning = value("FLASHPLUS_TUNING");
+  e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
   e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);
   return e;
 }

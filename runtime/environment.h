@@ -21,6 +21,8 @@ struct Environment {
                            ///< that the processor has.
   int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the GPU has.
   std::string tuning; ///< $FLASHPLUS_TUNING: a tuning record or a folder of them, or "off"; empty: `tuning` in the cache.
+  std::string debug_kernels; ///< $FLASHPLUS_DEBUG_KERNELS: who is told of CPU kernels, of gdb, perf and perf=FOLDER;
+                             ///< empty: nobody.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to kMaxThreads.
 
   static Environment read();

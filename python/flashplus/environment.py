@@ -9,7 +9,8 @@
 | FLASHPLUS_COMMAND | path of the command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
 
 libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS, FLASHPLUS_CPU_TARGET,
-FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING and FLASHPLUS_NUM_THREADS (runtime/environment.h) when its context is made, which is on the first call.
+FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING, FLASHPLUS_NUM_THREADS and FLASHPLUS_DEBUG_KERNELS
+(runtime/environment.h) when its context is made, which is on the first call.
 """
 
 import os
