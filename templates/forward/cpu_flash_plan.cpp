@@ -63,10 +63,13 @@ constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 12
 constexpr Knob kKnobs[] = {
     {"tile_m", 96, kTileM}, {"tile_n", 128, kTileN}, {"mr", 6, kMr}, {"nr", 2, kNr}, {"pairs", 0, kPairs}};
 
-/// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve one row.
+/// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve one row; pairs
+/// want their instruction.
 bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &target) {
   const int mr = schedule.get("mr"), nr = schedule.get("nr");
-  return mr * nr + nr + 1 <= isaInfo(target.isa).vector_registers && (mr == 1) == (schedule.get("tile_m") == 1);
+  const IsaInfo &isa = isaInfo(target.isa);
+  return mr * nr + nr + 1 <= isa.vector_registers && (mr == 1) == (schedule.get("tile_m") == 1) &&
+         (isa.bf16_dot || !schedule.get("pairs"));
 }
 
 } // namespace

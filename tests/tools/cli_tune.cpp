@@ -155,7 +155,7 @@ TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
 
   auto forced = runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--rounds", "2", "--milliseconds",
                         "0.1", "--schedule", "tile_m=12", "--schedule",
-                        "cpu.flash mr=6 nr=2 tile_m=48 tile_n=64", "--json"},
+                        "cpu.flash mr=6 nr=2 pairs=0 tile_m=48 tile_n=64", "--json"},
                        cache);
   INFO(forced.err);
   REQUIRE(forced.code == 0);
@@ -163,7 +163,7 @@ TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
   REQUIRE(cells.size() == 2);
   CHECK(cells[0]["schedule"].get<std::string>().find("tile_m=12 ") != std::string::npos);
   CHECK(cells[0]["schedule_source"] == "forced");
-  CHECK(cells[1]["schedule"] == "cpu.flash mr=6 nr=2 tile_m=48 tile_n=64");
+  CHECK(cells[1]["schedule"] == "cpu.flash mr=6 nr=2 pairs=0 tile_m=48 tile_n=64");
   auto wrong = runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--schedule", "tile_m=13"}, cache);
   CHECK(wrong.code == 1);
   CHECK(wrong.err.find("tile_m is 13; it must be") != std::string::npos);
@@ -196,8 +196,8 @@ TEST_CASE("tune: a record that later plans take, and that can do no harm") {
   REQUIRE(std::system(("mkdir " + cache + "/tuning").c_str()) == 0);
   // Only tiles that the default table has not for this, so that the choice shows.
   auto tuned = runCli({"tune", "--device", "cpu", "--shape", "1,48,48,2,2,16", "--knob", "tile_m=24,48", "--knob",
-                       "tile_n=32,64", "--knob", "mr=4,6", "--knob", "nr=2", "--rounds", "3", "--coarse-rounds", "1",
-                       "--milliseconds", "0.1", "-o", record},
+                       "tile_n=32,64", "--knob", "mr=4,6", "--knob", "nr=2", "--knob", "pairs=0", "--rounds", "3",
+                       "--coarse-rounds", "1", "--milliseconds", "0.1", "-o", record},
                       cache);
   INFO(tuned.err);
   REQUIRE(tuned.code == 0);
@@ -207,7 +207,7 @@ TEST_CASE("tune: a record that later plans take, and that can do no harm") {
   CHECK(made["cells"][0]["timed"].size() == 9); // and what the library takes by itself
   CHECK(made["cells"][0]["timed"][0]["ratios"].size() >= 3);
   CHECK(made["cells"][0]["best"] == made["cells"][0]["timed"][0]["schedule"]);
-  made["cells"][0]["best"] = "cpu.flash mr=4 nr=2 tile_m=24 tile_n=32";
+  made["cells"][0]["best"] = "cpu.flash mr=4 nr=2 pairs=0 tile_m=24 tile_n=32";
   test::writeText(record, made.dump());
 
   auto plan = [&](std::vector<std::string> arguments = {}, std::string *err = nullptr) {
