@@ -15,7 +15,7 @@ help:
 	@echo "make setup   install missing packages (packages.txt)"
 	@echo "make build   configure and build into $(BUILD) (PRESET=dev|release|asan|tsan)"
 	@echo "make demo    build, then run the main job twice: cold, then from the cache"
-	@echo "make test    build and run every test, then the unit tests under sanitizers and the fuzz targets"
+	@echo "make test    build and run every test, then unit and CPU conformance tests under sanitizers and the fuzz targets"
 	@echo "make wheel   pack the Python wheel from $(BUILD) into build/"
 	@echo "make clean   remove build/"
 
