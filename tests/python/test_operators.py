@@ -56,9 +56,9 @@ def inductor(device, tmp_path, monkeypatch):
                                 tmp_path / "probe.so", source], capture_output=True, text=True)
         if probe.returncode:
             pytest.skip(f"{compiler} can't build for inductor: {probe.stderr.splitlines()[0]}")
-        import torch._inductor.config
+        from torch._inductor import config
 
-        monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, compiler))
+        monkeypatch.setattr(config.cpp, "cxx", (None, compiler))
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for three kernels
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch._dynamo.reset()
