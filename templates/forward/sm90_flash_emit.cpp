@@ -241,8 +241,7 @@ Val Sm90Flash::usedTiles() {
         Vals longest = ir_.forLoop(thread_ % 32, batch, ir_.i32(32), {ir_.i32(0)}, [&](Val entry, const Vals &carried) {
           return Vals{ir_.max(carried[0], Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len)};
         });
-        gpu::warpSync(ir_);
-        for (int lanes = 16; lanes; lanes /= 2)
+        for (int lanes = 16; lanes; lanes /= 2) // each waits for the whole warp
           longest[0] = ir_.max(longest[0], gpu::shuffleXor(ir_, longest[0], lanes));
         return {ir_.min(planned, (longest[0] + double(l_.tile_m - 1)) / double(l_.tile_m))};
       })[0];

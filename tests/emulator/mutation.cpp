@@ -81,7 +81,7 @@ const std::set<std::string> kRedundant = {
     // With as many stages of K as of Q, the wait for K's slot in front of the one for Q's orders the same;
     // the d64
     // schedule, with more, needs it.
-    "sm_90a causal d128: mbarrier.try_wait 2",
+    "sm_90a causal d128: mbarrier.try_wait 9",
     // More registers for the math warps: what ptxas needs for the code is not known to the emulator.
     "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1"};
 
