@@ -18,6 +18,10 @@ void barrier(Ir &ir) { ir.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}
 
 void warpSync(Ir &ir) { ir.intrinsic("llvm.nvvm.bar.warp.sync", {}, {ir.i32(-1)}); }
 
+Val anyLane(Ir &ir, Val predicate) {
+  return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});
+}
+
 void copyAsync16(Ir &ir, Val shared, Val global) { copyAsync16(ir, shared, global, {}); }
 
 void copyAsync16(Ir &ir, Val shared, Val global, Val bytes) {

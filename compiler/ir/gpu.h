@@ -34,6 +34,8 @@ Val pack(Ir &ir, DType dtype, Val low, Val high);
 /// Value of the lane whose number differs in the bits of `mask`; f32 or i32.
 Val shuffleXor(Ir &ir, Val value, int mask);
 
+Val anyLane(Ir &ir, Val predicate); ///< vote.any of a converged warp; the same i1 in all lanes.
+
 /// Rounds and stores one element.
 void storeElement(Ir &ir, DType dtype, Val value, Val pointer);
 

@@ -65,10 +65,6 @@ Val uniform(Ir &ir, Val value) {
 
 Val uniformWarp(Ir &ir, Val thread) { return uniform(ir, thread / 32.0); }
 
-Val anyLane(Ir &ir, Val predicate) {
-  return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});
-}
-
 Val electOne(Ir &ir) {
   Val chosen = ptx(ir, "{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.b32 $0, 1, 0, p; }", "=r", {ir.i32()}, {})[0];
   return chosen != ir.i32(0);

@@ -17,7 +17,6 @@ Val sharedAddress(Ir &ir, Val pointer); ///< i32 of a shared-memory pointer.
 
 Val uniformWarp(Ir &ir, Val thread); ///< thread / 32 as a value that the assembler knows to be warp-uniform; i32.
 Val uniform(Ir &ir, Val value);      ///< The first lane's i32, known to be warp-uniform.
-Val anyLane(Ir &ir, Val predicate);  ///< Of a converged warp; warp-uniform i1.
 Val electOne(Ir &ir);                ///< True in one lane of a converged warp; i1.
 void increaseRegisters(Ir &ir, int registers); ///< Of a warpgroup's threads; all of its warps execute it.
 void decreaseRegisters(Ir &ir, int registers);

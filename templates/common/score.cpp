@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/score.h"
 
-#include "compiler/dialect/Attn.h"
-
 using namespace mlir;
 
 namespace flashplus {
@@ -25,8 +23,9 @@ int lanesOf(Value value) {
   return type ? int(type.getNumElements()) : 0;
 }
 
-/// Reads an auxiliary tensor at scalar or vector indices.
-Val readTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
+} // namespace
+
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
   const int slot = int(op.getSlot());
   Val base = params.get("aux", slot);
   int lanes = 0;
@@ -55,8 +54,6 @@ Val readTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> 
   }
   return result;
 }
-
-} // namespace
 
 Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
   if (identity_)
@@ -100,7 +97,7 @@ Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
       varying |= lanesOf(operands.back().value) != 0;
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
-      map[aux.getResult()] = readTensor(ir, params_, aux, operands);
+      map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands);
       continue;
     }
     // Integers up to 2^24 are exact: an addition of floats instead of a conversion, which is as slow as an exponential.

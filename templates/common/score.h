@@ -3,6 +3,7 @@
 // template may order them as its hardware likes.
 #pragma once
 
+#include "compiler/dialect/Attn.h"
 #include "compiler/ir/ir.h"
 #include "templates/common/sequence.h"
 
@@ -32,6 +33,9 @@ private:
   bool identity_;
   bool reads_by_position_; ///< An auxiliary tensor is read at an index that may depend on the row or the key.
 };
+
+/// Element of an auxiliary tensor at scalar or vector indices.
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices);
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),
 ///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.

@@ -2,6 +2,7 @@
 #include "compiler/ir/gpu.h"
 #include "compiler/ir/hopper.h"
 #include "templates/common/score.h"
+#include "templates/common/score_tile.h"
 #include "templates/emit.h"
 #include "templates/forward/sm90_flash_layout.h"
 
@@ -115,12 +116,13 @@ private:
   Vals pack(const State &s, const Positions &at) const;
   State unpack(const Vals &all, Positions &at) const;
 
-  Vals keyLoop(const Item &item, const Score &score, Positions at);
+  Vals keyLoop(const Item &item, Positions at);
   Vals nothing(Positions at);
   InFlight multiplyQK(Position q, Position k);
   InFlight multiplyPV(State &state, Position v);
-  Vals scores(const Item &item, const Score &score, Vals s, Val key);
-  void softmax(Vals &s, State &state, Val alpha[2]);
+  TileScores scores(const Item &item, Vals products, Val key);
+  Vals masked(const Item &item, const Vals &s, Val key, const TileExponents &exponents);
+  void softmax(const Item &item, Vals &s, Val key, State &state, Val alpha[2]);
   void scaleO(State &state, const Val alpha[2]);
   Vals packP(const Vals &s);
   void clearTail(const Item &item, Position v);
@@ -151,8 +153,6 @@ private:
   Val lane_, row_in_tile_;
   const int s_count_, o_count_, p_count_;
   Val next_turn_;
-  Val scale_; ///< From the values that softmax() takes to base-2 scores.
-  Val sign_;  ///< -1 for a negative softmax_scale, else 1; only with an identity score.
 };
 
 // ================================================================================================================
@@ -387,20 +387,8 @@ Sm90Math::State Sm90Math::unpack(const Vals &all, Positions &at) const {
 }
 
 Positions Sm90Math::item(const Item &item, Positions at) {
-  const Score score(ir_, c_.params, *c_.score, item.work, item.seq);
-  Val softmax_scale = c_.params.get("softmax_scale");
-  if (score.isIdentity()) {
-    // The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element.
-    // A negative scale would turn the order round: its sign goes into the scores, where masks go. A scale of 0 must not
-    // meet a masked score's infinity.
-    Val negative = softmax_scale < ir_.f32(0);
-    sign_ = ir_.select(negative, ir_.f32(-1), ir_.f32(1));
-    scale_ = ir_.fmax(softmax_scale * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
-  } else {
-    scale_ = ir_.f32(softmax::kLog2E);
-  }
   Vals result = ir_.ifElse(
-      item.has_keys, [&] { return keyLoop(item, score, at); }, [&] { return nothing(at); });
+      item.has_keys, [&] { return keyLoop(item, at); }, [&] { return nothing(at); });
   State state = unpack(result, at);
   ir_.ifThen(item.present, [&] { store(item, state); });
   return at;
@@ -417,7 +405,7 @@ Vals Sm90Math::nothing(Positions at) {
   return pack(state, at);
 }
 
-Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
+Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   Val alpha[2];
   auto key = [&](Val tile) { return tile * double(l_.tile_n); };
 
@@ -433,8 +421,7 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
     state.max[row] = ir_.negativeInfinity(ir_.f32());
     state.sum[row] = ir_.f32(0);
   }
-  s = scores(item, score, std::move(s), key(item.tiles.begin));
-  softmax(s, state, alpha);
+  softmax(item, s, key(item.tiles.begin), state, alpha);
   state.p = packP(s);
 
   Vals carried = ir_.forLoop(
@@ -449,8 +436,7 @@ Vals Sm90Math::keyLoop(const Item &item, const Score &score, Positions at) {
         Vals t = hopper::wait(ir_, 1, std::move(qk));
         release(kernel_.k_, at.k);
         at.k = kernel_.k_.next(at.k);
-        t = scores(item, score, std::move(t), key(tile));
-        softmax(t, now, alpha);
+        softmax(item, t, key(tile), now, alpha);
         hopper::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
         // P must not be packed, nor O scaled, while the product that uses them is in flight.
         now.o = hopper::wait(ir_, 0, std::move(pv), &t);
@@ -491,21 +477,21 @@ InFlight Sm90Math::multiplyPV(State &state, Position v) {
   return hopper::productFromRegisters(ir_, c_.spec.dtype, l_.dvPad(), std::move(state.o), state.p, b, steps);
 }
 
-/// Products -> values whose order is that of the scores: -inf where masked.
-Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
-  Val column = key + lane_ % 4 * 2.0;
-  if (!score.isIdentity()) {
-    Val softmax_scale = c_.params.get("softmax_scale");
-    for (int x = 0; x < s_count_; ++x)
-      s[x] = score.apply(s[x] * softmax_scale, ir_.min(rowInSequence(item, x / 2 % 2), item.last), column,
-                         {}, x / 4 * 8 + x % 2);
-  }
-  Val first = item.first + warpgroup_ * 64.0;
-  Val wanted = item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n);
-  if (sign_)
-    wanted = wanted | (sign_ < ir_.f32(0));
+TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
+  ScoreTile tile;
+  for (int row = 0; row < 2; ++row)
+    tile.rows.push_back(ir_.min(rowInSequence(item, row), item.last));
+  tile.key = key + lane_ % 4 * 2.0;
+  for (int x = 0; x < s_count_; ++x)
+    tile.elements.push_back({x / 2 % 2, x / 4 * 8 + x % 2});
+  return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products), c_.params.get("softmax_scale"));
+}
+
+/// -inf where the mask hides a key; negated where that gives the order of the scores.
+Vals Sm90Math::masked(const Item &item, const Vals &s, Val key, const TileExponents &exponents) {
+  Val first = item.first + warpgroup_ * 64.0, column = key + lane_ % 4 * 2.0;
   return ir_.ifElse(
-      wanted,
+      item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n) | exponents.negative,
       [&] {
         Vals masked = s;
         for (int row = 0; row < 2; ++row) {
@@ -515,8 +501,7 @@ Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
             if (x / 2 % 2 != row)
               continue;
             Val at = ir_.i32(x / 4 * 8 + x % 2);
-            Val value = sign_ ? s[x] * sign_ : s[x];
-            masked[x] = ir_.select((at >= lo) & (at < hi), value, ir_.negativeInfinity(ir_.f32()));
+            masked[x] = ir_.select((at >= lo) & (at < hi), s[x] * exponents.sign, ir_.negativeInfinity(ir_.f32()));
           }
         }
         return masked;
@@ -528,7 +513,7 @@ Vals Sm90Math::scores(const Item &item, const Score &score, Vals s, Val key) {
 void Sm90Math::scaleO(State &state, const Val alpha[2]) {
   Val one = ir_.f32(1);
   state.o = ir_.ifElse(
-      hopper::anyLane(ir_, (alpha[0] != one) | (alpha[1] != one)),
+      gpu::anyLane(ir_, (alpha[0] != one) | (alpha[1] != one)),
       [&] {
         Vals scaled = state.o;
         for (int x = 0; x < o_count_; ++x)
@@ -538,10 +523,14 @@ void Sm90Math::scaleO(State &state, const Val alpha[2]) {
       [&] { return state.o; });
 }
 
-/// Scores -> probabilities in place; `alpha` is what O has to be scaled by. Sums stay per thread until the end. The reference
+/// Products -> probabilities in place; `alpha` is what O has to be scaled by. Maxima are base-2 scores. They are taken before
+/// scaling, which then is one fused operation with the subtraction. Sums stay per thread until the end. The reference
 /// that is subtracted is always the maximum: one that may fall behind (FlashAttention-4's rule) would spare more scaling, but
 /// the largest probability is then not 1, which the storage dtype holds exactly, and the error grows past the model's bound.
-void Sm90Math::softmax(Vals &s, State &state, Val alpha[2]) {
+void Sm90Math::softmax(const Item &item, Vals &s, Val key, State &state, Val alpha[2]) {
+  TileScores scored = scores(item, std::move(s), key);
+  const TileExponents exponents(ir_, scored);
+  s = masked(item, scored.values, key, exponents);
   for (int row = 0; row < 2; ++row) {
     // Four independent chains: one would be bound by latency.
     Val top[4];
@@ -552,21 +541,23 @@ void Sm90Math::softmax(Vals &s, State &state, Val alpha[2]) {
         chain = chain ? ir_.fmax(chain, s[x]) : s[x];
       }
     Val highest = ir_.fmax(ir_.fmax(top[0], top[1]), ir_.fmax(top[2], top[3]));
+    // A shift is this thread's own: it has the key of the thread's first element in it.
+    auto most = [&](Val a, Val b) { return ir_.fmax(a, b); };
+    highest = exponents.shifted() ? reduceRow(exponents.score(highest, row), most)
+                                  : exponents.score(reduceRow(highest, most), row);
     Val old_max = state.max[row];
-    Val new_max = ir_.fmax(old_max, reduceRow(highest, [&](Val a, Val b) { return ir_.fmax(a, b); }));
-    Val top_score = softmax::reference(ir_, new_max);
-    // Subtracted before it is scaled: a maximum that has not moved then gives exactly 1, which spares the scaling of O.
-    alpha[row] = ir_.exp2((old_max - top_score) * scale_);
-    Val minus = ir_.f32(0) - top_score * scale_;
+    state.max[row] = ir_.fmax(old_max, highest);
+    Val reference = softmax::reference(ir_, state.max[row]);
+    alpha[row] = ir_.exp2(old_max - reference); // exactly 1 for a maximum that has not moved, which spares the scaling of O
+    Val minus = exponents.minus(reference, row);
     Val sum[2] = {state.sum[row] * alpha[row], {}};
     next = 0;
     for (int x = 0; x < s_count_; ++x)
       if (x / 2 % 2 == row) {
-        s[x] = ir_.exp2(ir_.fma(s[x], scale_, minus));
+        s[x] = ir_.exp2(ir_.fma(s[x], exponents.scale, minus));
         Val &chain = sum[next++ % 2];
         chain = chain ? chain + s[x] : s[x];
       }
-    state.max[row] = new_max;
     state.sum[row] = sum[0] + sum[1];
   }
 }
@@ -617,7 +608,7 @@ void Sm90Math::store(const Item &item, State state) {
   }
   for (int row = 0; row < 2; ++row) {
     Val sum = reduceRow(state.sum[row], [](Val a, Val b) { return a + b; });
-    const auto finish = softmax::finish(ir_, state.max[row] * scale_, sum, empty);
+    const auto finish = softmax::finish(ir_, state.max[row], sum, empty);
     for (int x = 0; x < o_count_; ++x)
       if (x / 2 % 2 == row)
         state.o[x] = state.o[x] * finish.factor;

@@ -24,7 +24,13 @@
 // CHECK: wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
 // CHECK: bar.arrive $0, 256
 // CHECK: wgmma.wait_group.sync.aligned 1
-// CHECK: math.tanh
+// The score: tanh of small arguments as a polynomial, if all of a warp's are.
+// CHECK: math.absf
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK: scf.if
+// CHECK: llvm.nvvm.rcp.approx.ftz.f
+// CHECK: } else {
+// CHECK: math.fma
 // CHECK: llvm.nvvm.ex2.approx.ftz.f
 // CHECK: nanosleep
 // CHECK: wgmma.wait_group.sync.aligned 0
