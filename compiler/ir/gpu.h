@@ -9,7 +9,7 @@ namespace flashplus::gpu {
 
 Val threadId(Ir &ir); ///< %tid.x, i32
 
-/// An i32 that LLVM takes for a new one: what is computed from it is neither hoisted to where the same was computed from
+/// An i32 or i64 that LLVM takes for a new one: what is computed from it is neither hoisted to where the same was computed from
 /// `value` nor kept in registers from there.
 Val again(Ir &ir, Val value);
 
@@ -34,7 +34,8 @@ Val pack(Ir &ir, DType dtype, Val low, Val high);
 /// Value of the lane whose number differs in the bits of `mask`; f32 or i32.
 Val shuffleXor(Ir &ir, Val value, int mask);
 
-Val anyLane(Ir &ir, Val predicate); ///< vote.any of a converged warp; the same i1 in all lanes.
+/// Whether it holds in any lane of a converged warp; warp-uniform i1.
+Val anyLane(Ir &ir, Val predicate);
 
 /// Rounds and stores one element.
 void storeElement(Ir &ir, DType dtype, Val value, Val pointer);

@@ -11,7 +11,7 @@ namespace {
 
 /// A tile on its way from global to shared memory: rows of `dim` elements, padded to `dim_pad` with zeros.
 struct TileLoad {
-  Val stride; ///< Bytes between rows, i64.
+  Val stride; ///< Elements between rows, i64.
   int dim, dim_pad, rows, pitch;
   bool zeros; ///< Rows past the last valid one are zeros, else they repeat it.
   // A whole tile in passes: the block covers `rows_a_pass` rows, neighbouring lanes `columns` chunks of 16 bytes of one.
@@ -80,12 +80,13 @@ private:
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
     auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared, bool zeros) {
-      TileLoad t{c_.params.get(std::string(name) + "_stride_s") * 2.0, dim, dim_pad, rows, pitch, zeros};
+      TileLoad t{c_.params.get(std::string(name) + "_stride_s"), dim, dim_pad, rows, pitch, zeros};
       t.columns = std::gcd(dim_pad / 8, 32);
       t.rows_a_pass = l_.threads() / t.columns;
       t.row = thread_ / double(t.columns);
       t.column = thread_ % t.columns;
-      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, 2), ir_.toI64(t.row) * t.stride), ir_.toI64(t.column) * 16.0);
+      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, 2), ir_.toI64(t.row) * (t.stride * 2.0)),
+                          ir_.toI64(t.column) * 16.0);
       t.to = this->shared(shared, t.row * double(pitch) + t.column * 16.0);
       return t;
     };
@@ -119,7 +120,9 @@ private:
 
   /// A tile that ends inside the sequence: no limits, and an addition a pass.
   void loadWhole(const TileLoad &t, Val row, Val to) {
-    Val from = ir_.offset(t.from, ir_.toI64(row) * t.stride), pass = t.stride * double(t.rows_a_pass);
+    // The stride anew: multiples of it would stay in registers through the loop.
+    Val stride = gpu::again(ir_, t.stride) * 2.0;
+    Val from = ir_.offset(t.from, ir_.toI64(row) * stride), pass = stride * double(t.rows_a_pass);
     for (int r = 0; r < t.rows; r += t.rows_a_pass) {
       auto copy = [&] { loadRow(t, from, ir_.offset(to, r * t.pitch), {}); };
       if (r + t.rows_a_pass <= t.rows)
@@ -131,13 +134,19 @@ private:
     }
   }
 
-  /// The sequence's last tile: a loop, since few tiles come here.
-  void loadEdge(TileLoad t, Val row, Val last, Val to) {
+  /// Where the thread stands, worked out anew; bytes between rows.
+  Val placeAnew(TileLoad &t) {
     Val thread = gpu::again(ir_, thread_);
     t.row = thread / double(t.columns);
     t.column = thread % t.columns;
+    return gpu::again(ir_, t.stride) * 2.0;
+  }
+
+  /// The sequence's last tile: a loop, since few tiles come here.
+  void loadEdge(TileLoad t, Val row, Val last, Val to) {
+    Val stride = placeAnew(t);
     ir_.rareLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
-      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * t.stride);
+      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
       loadRow(t, from, ir_.offset(to, (r - t.row) * double(t.pitch)), t.zeros ? row + r <= last : Val{});
     });
   }
@@ -150,7 +159,8 @@ private:
         // Head dims are multiples of 8 here, so a chunk is all data or all padding.
         Val data = t.column + double(c) < ir_.i32(t.dim / 8);
         inside = valid ? valid & data : data;
-        source = ir_.select(data, source, ir_.offset(from, t.column * -16.0));
+        // Padding reads nothing, but its address is one inside the row, too.
+        source = ir_.select(data, source, c ? from : ir_.offset(from, t.column * -16.0));
       }
       if (inside)
         gpu::copyAsync16(ir_, dest, source, ir_.select(inside, ir_.i32(16), ir_.i32(0)));
@@ -160,9 +170,10 @@ private:
   }
 
   /// Element by element: rows that are only aligned to an element.
-  void loadElements(const TileLoad &t, Val row, Val last, Val to) {
+  void loadElements(TileLoad t, Val row, Val last, Val to) {
+    Val stride = placeAnew(t);
     ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
-      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * t.stride);
+      Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
       Val dest = ir_.offset(to, (r - t.row) * double(t.pitch));
       ir_.forLoop(t.column, ir_.i32(t.dim_pad / 8), ir_.i32(t.columns), [&](Val column) {
         Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16.0;
@@ -239,8 +250,7 @@ private:
         commit();
       }
       s = scores(s, keyOf(tile));
-      Vals next = softmaxTile(s, now);
-      multiplyPV(s, next, v_stage);
+      Vals next = softmaxPV(s, now, v_stage);
       if (twice)
         next.push_back(other);
       return next;
@@ -282,8 +292,8 @@ private:
   /// Products -> values whose order is that of the scores: -inf where masked.
   Vals scores(const Vals &raw, Val key) {
     Vals s = raw;
-    Val column = key + (lane_ % 4) * 2.0;
-    if (!score_.isIdentity())
+    if (!score_.isIdentity()) {
+      Val column = key + (lane_ % 4) * 2.0;
       for (int mf = 0; mf < m_blocks_; ++mf)
         for (int block = 0; block < s_blocks_; ++block)
           for (int e = 0; e < 4; ++e) {
@@ -292,6 +302,7 @@ private:
                              {}, block * 8 + e % 2) *
                 softmax::kLog2E;
           }
+    }
     Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);
     if (sign_)
       wanted = wanted | (softmax_scale_ < ir_.f32(0));
@@ -303,6 +314,7 @@ private:
           // Rows past the last one see what they like.
           Val sign = sign_ ? signOf(ir_.bitcast(ir_.f32(), gpu::again(ir_, ir_.bitcast(ir_.i32(), softmax_scale_)))) : Val{};
           Val thread = gpu::again(ir_, thread_);
+          Val column = key + thread % 4 * 2.0;
           Val from = first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0;
           for (int row = 0; row < 2 * m_blocks_; ++row) {
             Val query = from + double(row / 2 * 16 + row % 2 * 8);
@@ -325,10 +337,19 @@ private:
     return combine(x, gpu::shuffleXor(ir_, x, 2));
   }
 
-  /// Scores -> probabilities in place; returns the state with O rescaled. Sums stay per thread until the end.
-  Vals softmaxTile(Vals &s, const Vals &state) {
-    Vals next = state;
+  /// What makes a row's scores probabilities: 2^(score * scale - base), and their sum.
+  struct Row {
+    Val minus; ///< -base
+    Val sum;
+  };
+
+  /// Takes the maxima of a tile into the state, and scales what is summed in it so far where one moved. That is in its own
+  /// branch, so that no factor is kept until the products with V.
+  std::vector<Row> raiseMaxima(const Vals &s, Vals &state) {
+    std::vector<Row> rows;
+    Vals alpha;
     auto fmax = [&](Val a, Val b) { return ir_.fmax(a, b); };
+    Val moved, one = ir_.f32(1);
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       const int mf = row / 2, half = row % 2 * 2;
       Val top[2]; // two chains: one would be bound by latency
@@ -337,37 +358,58 @@ private:
           Val x = s[sIndex(mf, block, half + e)];
           top[e] = top[e] ? fmax(top[e], x) : x;
         }
-      Val old_max = state[maxIndex(row)];
-      Val new_max = fmax(old_max, reduceRow(fmax(top[0], top[1]), fmax));
-      Val base = softmax::reference(ir_, new_max) * scale_;
-      Val alpha = ir_.exp2(old_max * scale_ - base);
-      Val minus = ir_.f32(0) - base;
-      Val sum[2] = {state[sumIndex(row)] * alpha, {}};
-      for (int block = 0; block < s_blocks_; ++block)
-        for (int e = 0; e < 2; ++e) {
-          Val &x = s[sIndex(mf, block, half + e)];
-          x = ir_.exp2(ir_.fma(x, scale_, minus));
-          sum[e] = sum[e] ? sum[e] + x : x;
-        }
-      next[maxIndex(row)] = new_max;
-      next[sumIndex(row)] = sum[0] + sum[1];
-      for (int block = 0; block < o_blocks_; ++block)
-        for (int e = 0; e < 2; ++e)
-          next[oIndex(mf, block, half + e)] = state[oIndex(mf, block, half + e)] * alpha;
+      Val &max = state[maxIndex(row)];
+      Val new_max = fmax(max, reduceRow(fmax(top[0], top[1]), fmax));
+      Val reference = softmax::reference(ir_, new_max);
+      // Subtracted before it is scaled: a maximum that has not moved then gives exactly 1.
+      alpha.push_back(ir_.exp2((max - reference) * scale_));
+      Val differs = alpha[row] != one;
+      moved = moved ? moved | differs : differs;
+      rows.push_back({ir_.f32(0) - reference * scale_, {}});
+      max = new_max;
     }
-    return next;
+    state = ir_.ifElse(
+        gpu::anyLane(ir_, moved),
+        [&] {
+          Vals scaled = state;
+          for (int row = 0; row < 2 * m_blocks_; ++row) {
+            scaled[sumIndex(row)] = scaled[sumIndex(row)] * alpha[row];
+            for (int block = 0; block < o_blocks_; ++block)
+              for (int e = 0; e < 2; ++e) {
+                Val &o = scaled[oIndex(row / 2, block, row % 2 * 2 + e)];
+                o = o * alpha[row];
+              }
+          }
+          return scaled;
+        },
+        [&] { return state; });
+    return rows;
   }
 
-  /// O += P V. Two neighbouring accumulator blocks of S are, packed, one A operand of 16 keys.
-  void multiplyPV(const Vals &p, Vals &state, Val stage) {
+  /// Probabilities of 16 keys, packed as one A operand: two neighbouring accumulator blocks of S.
+  Vals probabilities(const Vals &s, std::vector<Row> &rows, int mf, int step) {
+    Vals a;
+    for (int block = 2 * step; block < 2 * step + 2; ++block)
+      for (int half = 0; half < 2; ++half) {
+        Row &row = rows[2 * mf + half];
+        Val p[2];
+        for (int e = 0; e < 2; ++e)
+          p[e] = ir_.exp2(ir_.fma(s[sIndex(mf, block, 2 * half + e)], scale_, row.minus));
+        Val both = p[0] + p[1];
+        row.sum = row.sum ? row.sum + both : both;
+        a.push_back(gpu::pack(ir_, dtype_, p[0], p[1]));
+      }
+    return a;
+  }
+
+  /// Scores -> O and the sums, which stay per thread until the end.
+  Vals softmaxPV(const Vals &s, Vals state, Val stage) {
     Val values = stage ? ir_.offset(v_address_, stage) : v_address_;
+    std::vector<Row> rows = raiseMaxima(s, state);
     for (int step = 0; step < l_.tile_n / 16; ++step) {
       std::vector<Vals> a;
-      for (int mf = 0; mf < m_blocks_; ++mf) {
-        auto at = [&](int block, int e) { return p[sIndex(mf, 2 * step + block, e)]; };
-        a.push_back({gpu::pack(ir_, dtype_, at(0, 0), at(0, 1)), gpu::pack(ir_, dtype_, at(0, 2), at(0, 3)),
-                     gpu::pack(ir_, dtype_, at(1, 0), at(1, 1)), gpu::pack(ir_, dtype_, at(1, 2), at(1, 3))});
-      }
+      for (int mf = 0; mf < m_blocks_; ++mf)
+        a.push_back(probabilities(s, rows, mf, step));
       for (int pair = 0; pair < o_blocks_ / 2; ++pair) {
         Vals b = gpu::loadMatrix4(ir_, ir_.offset(values, step * 16 * l_.vPitch() + pair * 32), true);
         for (int mf = 0; mf < m_blocks_; ++mf)
@@ -375,6 +417,9 @@ private:
             accumulate(state, oIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
       }
     }
+    for (int row = 0; row < 2 * m_blocks_; ++row)
+      state[sumIndex(row)] = state[sumIndex(row)] + rows[row].sum;
+    return state;
   }
 
   // --- results -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ struct Sm80FlashLayout {
   int m_frags;         ///< 16-row fragments of a warp: tile_m / (16 * warps).
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
+  int score_registers; ///< 0 without a score expression.
 
   int threads() const { return warps * 32; }
   // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix phase reads
@@ -33,8 +34,9 @@ struct Sm80FlashLayout {
   int v() const { return k() + stages * kStage(); }
   int bytes() const { return v() + stages * vStage(); }
 
-  /// fp32 registers of a thread that stay alive through the loop: O and S, besides fragments and addresses.
-  int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
+  /// Registers of a thread that are alive at once, besides fragments, row statistics and addresses: O, S, and what a score
+  /// expression works on.
+  int registers() const { return m_frags * (dv_pad + tile_n) / 2 + score_registers; }
 
   static Sm80FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

@@ -18,14 +18,15 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
   l.dv_pad = roundUp(l.dv, 16);
+  l.score_registers = spec.score.isIdentity() ? 0 : 16;
   return l;
 }
 
 namespace {
 
-// O and S together may take this many of a thread's 255 registers; the rest holds fragments, row statistics and
-// addresses. Above it ptxas spills.
-constexpr int kMaxAccumulators = 192;
+// Registers that `Sm80FlashLayout::registers` may count of a thread's 255; the rest holds fragments, row statistics and
+// addresses. Above it ptxas (13.0) spills.
+constexpr int kMaxRegisters = 192;
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const auto l = Sm80FlashLayout::of(spec, schedule);
@@ -37,11 +38,11 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
-  if (l.accumulators() > kMaxAccumulators)
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
-                                               std::to_string(l.accumulators()) +
-                                               " accumulator registers a thread; at most " +
-                                               std::to_string(kMaxAccumulators) + " are allowed");
+  if (l.registers() > kMaxRegisters)
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.registers()) +
+                                               " registers a thread for accumulators" +
+                                               (l.score_registers ? " and scores" : "") + "; at most " +
+                                               std::to_string(kMaxRegisters) + " are allowed");
   if (l.bytes() > target.sharedMemoryPerBlock())
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
                                                " bytes of shared memory; " + target.text() + " has " +
@@ -58,28 +59,21 @@ constexpr TableRow kTable[] = {
 #include "templates/forward/sm80_flash_table.inc"
 };
 
-/// Whether four warps hold 128 rows of O and S in registers, as compiled: ptxas (13.0) spills for other head dims above 96,
-/// for some scores, and in code for chip 9.0 sooner.
-bool fourWarpsHoldTallTile(const KernelSpec &spec, const Target &target) {
-  const int dqk = roundUp(spec.head_dim_qk, 16), dv = roundUp(spec.head_dim_v, 16);
-  if (target.chip >= 90 && spec.bounded_left && dv > 80)
-    return false;
-  return (dqk <= 96 && dv <= 96) || (dqk == 128 && dv == 128 && spec.score.isIdentity() && target.chip < 90);
-}
-
 /// Two fragments a warp halve the shared-memory reads per MMA, and two blocks of four warps on a multiprocessor overlap each
-/// other's softmax: a tall tile, staged where that still leaves room for two blocks, or a low one where O is too wide for
-/// both. None where a multiprocessor holds only one such block: the table's eight warps then share a tall tile.
+/// other's softmax: a tall tile with as many keys as registers hold, staged where that still leaves room for two blocks, or a
+/// low one where O is too wide for both. None where a multiprocessor holds only one such block: the table's eight warps then
+/// share a tall tile.
 std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, int shared_memory) {
   const int dv = roundUp(spec.head_dim_v, 16);
-  if (dv > 64 && dv <= 128 && !fourWarpsHoldTallTile(spec, target))
-    return std::nullopt;
-  Schedule s = completeSchedule(
-      {"sm80.flash", {{"tile_m", dv > 128 ? 64 : 128}, {"tile_n", 64}, {"warps", 4}, {"stages", dv > 64 ? 1 : 2}}});
-  // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
-  if (!launch(spec, s, target) || 2 * (Sm80FlashLayout::of(spec, s).bytes() + 1024) > shared_memory + 1024)
-    return std::nullopt;
-  return s;
+  for (int tile_n : {64, 48}) {
+    Schedule s = completeSchedule(
+        {"sm80.flash",
+         {{"tile_m", dv > 128 ? 64 : 128}, {"tile_n", tile_n}, {"warps", 4}, {"stages", dv > 64 ? 1 : 2}}});
+    // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
+    if (launch(spec, s, target) && 2 * (Sm80FlashLayout::of(spec, s).bytes() + 1024) <= shared_memory + 1024)
+      return s;
+  }
+  return std::nullopt;
 }
 
 /// The schedule of two blocks a multiprocessor or else the table's, and after them what serves short queries and parts with

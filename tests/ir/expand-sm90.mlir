@@ -30,7 +30,7 @@
 // CHECK: scf.if
 // CHECK: llvm.nvvm.rcp.approx.ftz.f
 // CHECK: } else {
-// CHECK: math.fma
+// CHECK: llvm.intr.fma
 // CHECK: llvm.nvvm.ex2.approx.ftz.f
 // CHECK: nanosleep
 // CHECK: wgmma.wait_group.sync.aligned 0
