@@ -70,12 +70,10 @@ private:
     softmax_scale_ = c_.params.get("softmax_scale");
     scale_ = ir_.f32(1);
     if (score_.isIdentity()) {
-      sign_ = signOf(softmax_scale_);
+      sign_ = ir_.select(softmax_scale_ < ir_.f32(0), ir_.f32(-1), ir_.f32(1));
       scale_ = ir_.fmax(softmax_scale_ * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
     }
   }
-
-  Val signOf(Val x) { return ir_.select(x < ir_.f32(0), ir_.f32(-1), ir_.f32(1)); }
 
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
@@ -310,20 +308,30 @@ private:
         wanted,
         [&] {
           Vals masked = s;
+          if (sign_) // in a branch: negative scales are rare
+            masked = ir_.ifElse(
+                softmax_scale_ < ir_.f32(0),
+                [&] {
+                  Vals turned;
+                  for (Val x : s)
+                    turned.push_back(ir_.f32(0) - x);
+                  return turned;
+                },
+                [&] { return s; });
           // The rows' bounds, anew for each masked tile: most tiles have no use for registers full of them.
           // Rows past the last one see what they like.
-          Val sign = sign_ ? signOf(ir_.bitcast(ir_.f32(), gpu::again(ir_, ir_.bitcast(ir_.i32(), softmax_scale_)))) : Val{};
           Val thread = gpu::again(ir_, thread_);
           Val column = key + thread % 4 * 2.0;
           Val from = first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0;
           for (int row = 0; row < 2 * m_blocks_; ++row) {
             Val query = from + double(row / 2 * 16 + row % 2 * 8);
-            Val lo = mask_.lo(query) - column, hi = mask_.hi(query) - column;
+            Val lo = c_.spec.bounded_left ? mask_.lo(query) - column : Val{}, hi = mask_.hi(query) - column;
             for (int block = 0; block < s_blocks_; ++block)
               for (int e = 0; e < 2; ++e) {
                 Val at = ir_.i32(block * 8 + e);
                 Val &x = masked[sIndex(row / 2, block, row % 2 * 2 + e)];
-                x = ir_.select((at >= lo) & (at < hi), sign ? x * sign : x, ir_.negativeInfinity(ir_.f32()));
+                Val seen = lo ? (at >= lo) & (at < hi) : at < hi;
+                x = ir_.select(seen, x, ir_.negativeInfinity(ir_.f32()));
               }
           }
           return masked;
