@@ -55,11 +55,15 @@ cuda::Driver idleDriver() {
   d.deviceTotalMem = [](size_t *, cuda::CUdevice) { return 0; };
   d.primaryCtxRetain = [](cuda::CUcontext *c, cuda::CUdevice) { return *c = c, 0; };
   d.primaryCtxRelease = [](cuda::CUdevice) { return 0; };
+  d.ctxGetCurrent = [](cuda::CUcontext *c) { return *c = nullptr, 0; };
   d.ctxPushCurrent = [](cuda::CUcontext) { return 0; };
   d.ctxPopCurrent = [](cuda::CUcontext *) { return 0; };
   d.moduleLoadData = [](cuda::CUmodule *, const void *) { return 0; };
   d.moduleGetFunction = [](cuda::CUfunction *, cuda::CUmodule, const char *) { return 0; };
   d.moduleUnload = [](cuda::CUmodule) { return 0; };
+  d.tensorMapEncodeTiled = [](void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *,
+                              const uint32_t *, int, int, int, int) { return 0; };
+  d.tensorMapReplaceAddress = [](void *, void *) { return 0; };
   d.funcSetAttribute = [](cuda::CUfunction, int, int) { return 0; };
   d.launchKernel = [](cuda::CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                       cuda::CUstream, void **, void **) { return 0; };
@@ -154,7 +158,16 @@ int main() {
   artifact.kind = CodeKind::Cubin;
   auto kernel = (*device)->load(artifact);
   show("CUDA device launch over an idle driver", nanoseconds([&] {
-         if (!(*device)->launch(**kernel, &problem.params, 1, nullptr))
+         if (!(*device)->launch(**kernel, &problem.params, 1, {}, nullptr))
+           std::exit(1);
+       }));
+  artifact.launch.tensor_maps = {{TensorMap::Tensor::Q, 128, 64}, {TensorMap::Tensor::K, 128, 64}, {TensorMap::Tensor::V, 128, 64}};
+  auto mapped = (*device)->load(artifact);
+  TensorLayout tensors[3];
+  for (TensorLayout &t : tensors)
+    t = {&t, {128, 512, 1, 1}, {256, 256, 131072}, DType::F16};
+  show("  with the tensor maps of q, k and v", nanoseconds([&] {
+         if (!(*device)->launch(**mapped, &problem.params, 1, tensors, nullptr))
            std::exit(1);
        }));
 

@@ -152,7 +152,10 @@ public:
     if (!current.status)
       return current.status;
     alignas(64) std::byte maps[kMaxTensorMaps * kTensorMapBytes];
-    FLASHPLUS_RETURN_IF_ERROR(encodeTensorMaps(driver_, k.tensor_maps, tensors, maps));
+    if (!k.tensor_maps.empty()) {
+      thread_local TensorMapCache known;
+      FLASHPLUS_RETURN_IF_ERROR(known.encode(driver_, ordinal_, k.tensor_maps, tensors, maps));
+    }
     void *arguments[] = {const_cast<void *>(params), maps};
     const int64_t blocks =
         k.blocks_per_sm ? std::min(work_items, int64_t(k.blocks_per_sm) * profile_.multiprocessors) : work_items;
@@ -241,9 +244,13 @@ public:
   }
 
 private:
-  /// Our context for the length of a scope; the caller's comes back whatever happens.
+  /// Our context for the length of a scope; the caller's comes back whatever happens. Where it is the caller's already (the
+  /// primary context, so after anything that PyTorch did on this GPU), one question to the driver is all.
   struct Current {
     explicit Current(const CudaDevice &device) : driver(device.driver_) {
+      CUcontext now = nullptr;
+      if (driver.ctxGetCurrent(&now) == kSuccess && now == device.context_)
+        return;
       const CUresult r = driver.ctxPushCurrent(device.context_);
       pushed = r == kSuccess;
       if (!pushed)
@@ -256,7 +263,7 @@ private:
     }
     const Driver &driver;
     Status status;
-    bool pushed;
+    bool pushed = false;
   };
 
   template <class Call> Status call(const char *name, Call body) const {

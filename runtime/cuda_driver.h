@@ -56,6 +56,7 @@ enum JitOption : int {
   X(deviceTotalMem, cuDeviceTotalMem_v2, (size_t *, CUdevice))                                               \
   X(primaryCtxRetain, cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice))                                     \
   X(primaryCtxRelease, cuDevicePrimaryCtxRelease_v2, (CUdevice))                                             \
+  X(ctxGetCurrent, cuCtxGetCurrent, (CUcontext *))                                                           \
   X(ctxPushCurrent, cuCtxPushCurrent_v2, (CUcontext))                                                        \
   X(ctxPopCurrent, cuCtxPopCurrent_v2, (CUcontext *))                                                        \
   X(moduleLoadData, cuModuleLoadData, (CUmodule *, const void *))                                            \
@@ -64,6 +65,7 @@ enum JitOption : int {
   X(tensorMapEncodeTiled, cuTensorMapEncodeTiled,                                                            \
     (void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *, const uint32_t *,  \
      int, int, int, int))                                                                                    \
+  X(tensorMapReplaceAddress, cuTensorMapReplaceAddress, (void *, void *))                                    \
   X(funcSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                            \
   X(launchKernel, cuLaunchKernel,                                                                            \
     (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **,    \

@@ -19,12 +19,13 @@ struct Fake {
   std::map<std::string, CUresult> answers; ///< By symbol; others succeed.
   int major = 9, minor = 0, capture_state = 0, devices = 1;
   int depth = 0; ///< Contexts pushed and not popped.
+  void *callers = nullptr; ///< The context that the caller has made current.
   unsigned grid = 0, block = 0, shared = 0;
   int64_t first_param = 0;
   std::string image;
 } fake;
 
-int kContext, kModule, kFunction, kLink;
+int kContext, kOtherContext, kModule, kFunction, kLink;
 
 CUresult said(const char *symbol) {
   fake.calls.push_back(symbol);
@@ -32,9 +33,9 @@ CUresult said(const char *symbol) {
   return it == fake.answers.end() ? kSuccess : it->second;
 }
 
-/// Calls that need a current context are wrong without one.
+/// Calls that need our context are wrong without it.
 CUresult inContext(const char *symbol) {
-  CHECK(fake.depth >= 1);
+  CHECK((fake.depth >= 1 || fake.callers == &kContext));
   return said(symbol);
 }
 
@@ -60,6 +61,9 @@ Driver fakeDriver(int version = 13000) {
   d.deviceTotalMem = [](size_t *bytes, CUdevice) { return *bytes = size_t(80) << 30, said("cuDeviceTotalMem"); };
   d.primaryCtxRetain = [](CUcontext *c, CUdevice) { return *c = &kContext, said("cuDevicePrimaryCtxRetain"); };
   d.primaryCtxRelease = [](CUdevice) { return said("cuDevicePrimaryCtxRelease"); };
+  d.ctxGetCurrent = [](CUcontext *c) {
+    return *c = fake.depth ? &kContext : fake.callers, said("cuCtxGetCurrent");
+  };
   d.ctxPushCurrent = [](CUcontext c) {
     const CUresult r = said("cuCtxPushCurrent");
     CHECK(c == &kContext);
@@ -249,6 +253,32 @@ TEST_CASE("a failed launch says so in the driver's words, and the context comes 
   fake.answers = {{"cuCtxPushCurrent", 201}};
   status = device->launch(**kernel, &params, 1, {}, nullptr);
   CHECK(has(status, "cuCtxPushCurrent failed"));
+  CHECK(fake.depth == 0);
+}
+
+TEST_CASE("a launch where our context is current already asks the driver for nothing else") {
+  const Driver driver = fakeDriver();
+  auto device = open(driver);
+  auto kernel = device->load(cubin());
+  REQUIRE(kernel.isOk());
+  ForwardParams params;
+  using Calls = std::vector<std::string>;
+  fake.callers = &kContext;
+  fake.calls.clear();
+  CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+  CHECK(fake.calls == Calls{"cuCtxGetCurrent", "cuLaunchKernel"});
+  for (void *callers : {static_cast<void *>(&kOtherContext), static_cast<void *>(nullptr)}) {
+    fake.callers = callers;
+    fake.calls.clear();
+    CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+    CHECK(fake.calls == Calls{"cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"});
+    CHECK(fake.depth == 0);
+  }
+  fake.callers = &kContext; // a driver that does not answer the question: pushed
+  fake.answers["cuCtxGetCurrent"] = 3;
+  fake.calls.clear();
+  CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+  CHECK(called("cuCtxPushCurrent"));
   CHECK(fake.depth == 0);
 }
 
