@@ -62,7 +62,7 @@ def tensors(shape, device):
 
 def through_the_c_api(q, k, v):
     """flash_attn_func's C call alone, with arguments that are laid out already and an output that is allocated anew."""
-    flash_attn.flash_attn_func(q, k, v)
+    forward.dense(q, k, v, None, None, None, False, -1, -1, 0.0, False)
     (frame,) = (frames[-1] for call, frames in forward._frames.items() if call[6] == q.shape and frames)
     frame.home.remove(frame)  # nobody else writes into it now
     frame.q.data, frame.k.data, frame.v.data = q.data_ptr(), k.data_ptr(), v.data_ptr()

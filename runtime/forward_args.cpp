@@ -346,7 +346,8 @@ private:
 
   Status rest() {
     ForwardParams &p = out_.params;
-    p.softmax_scale = a_.softmax_scale ? *a_.softmax_scale : 1.0f / std::sqrt(float(dqk_));
+    // Rounded once, as head_dim ** -0.5 of a caller's language is.
+    p.softmax_scale = a_.softmax_scale ? *a_.softmax_scale : float(1.0 / std::sqrt(double(dqk_)));
     if (!std::isfinite(p.softmax_scale))
       return invalidArgument("softmax_scale is " + std::to_string(p.softmax_scale) + "; it must be finite");
     if (std::isnan(a_.lse_empty))

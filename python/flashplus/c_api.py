@@ -53,6 +53,11 @@ class ForwardArgs(ctypes.Structure):
                 ("tile_counter", c_void_p)]
 
 
+class PythonCall(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("context", c_void_p), ("args", c_void_p), ("exchange_api", c_void_p),
+                ("save_thread", c_void_p), ("restore_thread", c_void_p)]
+
+
 def declare(library):
     """Sets the types of the functions used."""
     for name, result, arguments in [

@@ -7,15 +7,16 @@ autograd functions and, where something looks on, the torch operators of ops.py.
 """
 
 import torch
-from torch import Tensor, is_grad_enabled
+from torch import Tensor, empty_like, is_grad_enabled
 from torch.compiler import is_compiling
 
-from flashplus import backend, checks, kernels, later, ops
+from flashplus import backend, checks, exchange, kernels, later, library, ops
 
 USE_TRITON_ROCM = False
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _jit_trace = torch._C._get_tracing_state
+_calls = exchange.calls
 
 
 def _watched(q, k, v):
@@ -276,10 +277,22 @@ def _numbers(softmax_scale, causal, window_size, softcap):
 
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
     """Straight to our kernels."""
+    key = (dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+    try:
+        call = _calls.get(key)
+        if call is not None and q.numel():
+            out = empty_like(q)
+            if not library._library.forward_python(call.address, id(q), id(k), id(v), id(out)):
+                return out
+    except Exception:  # something that is no key, or a tensor whose memory PyTorch can't describe
+        call = key
+    # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, left, right, softcap, return_attn_probs)
+    if call is None:
+        exchange.remember(key)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 

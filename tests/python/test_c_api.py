@@ -21,7 +21,8 @@ def test_structs_are_laid_out_as_in_the_headers(tmp_path):
     if not compiler or not (ROOT / "runtime/include").exists():
         pytest.skip("no C compiler")
     structs = {"DLTensor": c_api.DLTensor, "flashplus_context_options": c_api.ContextOptions,
-               "flashplus_counters": c_api.Counters, "flashplus_forward_args": c_api.ForwardArgs}
+               "flashplus_counters": c_api.Counters, "flashplus_forward_args": c_api.ForwardArgs,
+               "flashplus_python_call": c_api.PythonCall}
     nested = {"device_type": "device.device_type", "device_id": "device.device_id", "code": "dtype.code",
               "bits": "dtype.bits", "lanes": "dtype.lanes"}
     lines, expected = [], []

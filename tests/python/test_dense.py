@@ -201,21 +201,32 @@ def test_threads(device):
 
 def test_a_call_within_a_call_has_memory_of_its_own(device, monkeypatch):
     """As a finaliser or a signal handler may make one, between the arguments and the kernel."""
-    from flashplus import library
+    from flashplus import interface, library
 
     lib, addresses = library.get(), []
-    real = lib.forward
+    real, real_python = lib.forward, lib.forward_python
 
-    def interrupted(context, address, stream):
+    def nested(address):
         addresses.append(address)
         if len(addresses) == 1:
             check(flash_attn_func(q + 1, k - 1, k - 1, causal=True), q + 1, k - 1, k - 1, causal=True)
+
+    def interrupted(context, address, stream):
+        nested(address)
         return real(context, address, stream)
+
+    def interrupted_python(address, *objects):
+        nested(address)
+        return real_python(address, *objects)
 
     q = random(1, 30, 2, 64, device=device)
     k = random(1, 50, 2, 64, device=device)
     flash_attn_func(q, k, k, causal=True)
+    monkeypatch.setattr(lib, "forward_python", interrupted_python)
     monkeypatch.setattr(lib, "forward", interrupted)
+    check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)  # only reads its memory, if PyTorch has an exchange API
+    monkeypatch.setattr(interface, "_calls", {})
+    addresses.clear()
     check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)
     assert len(set(addresses)) == 2
 
@@ -251,8 +262,9 @@ def test_a_scale_that_changes_in_place(device):
 
 
 def test_what_is_remembered_is_bounded(device, monkeypatch):
-    from flashplus import forward
+    from flashplus import forward, interface
 
+    monkeypatch.setattr(interface, "_calls", {})
     monkeypatch.setattr(forward, "_KEPT", 4)
     forward._frames.clear()
     for n in (*range(1, 12), 3):

@@ -212,6 +212,25 @@ typedef struct flashplus_forward_args {
 FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args,
                                                  void *stream);
 
+/* --------------------------------------------------------------------------------------- a forward from Python -- */
+
+/** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share one. */
+typedef struct flashplus_python_call {
+  size_t struct_size;
+  flashplus_context *context;
+  const flashplus_forward_args *args; /**< All but q, k, v and o, which are ignored. */
+  const void *exchange_api;           /**< const DLPackExchangeAPI * of DLPack 1.x: what the capsule that the tensors' type
+                                           has as __dlpack_c_exchange_api__ points to. */
+  void *(*save_thread)(void);         /**< PyEval_SaveThread */
+  void (*restore_thread)(void *);     /**< PyEval_RestoreThread */
+} flashplus_python_call;
+
+/** flashplus_forward of Python tensors (borrowed PyObject * of the type that `exchange_api` is of), on the stream that their
+ *  framework has as the current one of q's device: what a binding would do in several calls, without a copy. Called with
+ *  the interpreter's lock (ctypes.PyDLL), which is released while the forward runs. Where the framework refuses a tensor, its
+ *  Python exception is set and the status is FLASHPLUS_INVALID_ARGUMENT. */
+FLASHPLUS_API flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k, void *v, void *o);
+
 /* --------------------------------------------------------------------------------------------- plan and run -- */
 
 typedef struct flashplus_plan flashplus_plan;

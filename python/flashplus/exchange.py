@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Calls that hand PyTorch's tensors to the library as they are, through DLPack's C exchange API (PyTorch 2.10 and later).
+
+flashplus_forward_python reads shapes, strides and pointers itself, so such a call costs some 2 us less than one that asks for
+them from Python (forward.py), which serves older PyTorch and everything that is not here."""
+
+import ctypes
+import threading
+
+import torch
+
+from flashplus import c_api, library
+
+_KEPT = 256  # kinds of calls; the first seen goes first
+_lock = threading.RLock()  # re-entered by a finaliser
+calls = {}  # {all that a caller said besides tensors, see remember(): Call}
+
+
+class Call:
+    """A flashplus_python_call at `address`. Nothing writes into it, so threads share it; who uses the address holds the
+    object."""
+
+    __slots__ = ("block", "address")
+
+    def __init__(self, block):
+        self.block, self.address = block, ctypes.addressof(block)
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [("call", c_api.PythonCall), ("args", c_api.ForwardArgs), ("scale", ctypes.c_float)]
+
+
+def _exchange_api():
+    """Address of PyTorch's DLPackExchangeAPI; None if it has none."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return None
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    try:
+        return pointer(capsule, b"dlpack_exchange_api")
+    except ValueError:  # a capsule of another name
+        return None
+
+
+def _address(function):
+    return ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value
+
+
+_API = _exchange_api()
+
+
+def remember(key):
+    """Puts what was said of a call that went well into `calls`, if calls like it can go this way: (dropout_p, softmax_scale,
+    causal, window_size, softcap, alibi_slopes, return_attn_probs) as the caller gave them. Only plain numbers: what is found
+    under such a key later is equal to it, and so means the same (1 and True; NumPy's float64(0.5) and 0.5)."""
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs = key
+    if (_API is None or dropout_p or alibi_slopes is not None or return_attn_probs or type(causal) is not bool
+            or type(softcap) is not float or type(softmax_scale) not in (float, type(None))
+            or type(window_size) is not tuple or window_size != (-1, -1)):
+        return
+    call = Call(_lay_out(softmax_scale, causal, softcap))
+    with _lock:
+        if len(calls) >= _KEPT:
+            del calls[next(iter(calls))]
+        calls[key] = call
+
+
+def _lay_out(softmax_scale, causal, softcap):
+    block = _Block()
+    args = block.args
+    args.struct_size = ctypes.sizeof(c_api.ForwardArgs)
+    if softmax_scale is not None:
+        block.scale = softmax_scale
+        args.softmax_scale = ctypes.addressof(block) + _Block.scale.offset
+    args.causal, args.window_left, args.window_right = causal, -1, -1
+    args.softcap, args.lse_empty = max(softcap, 0.0), float("inf")
+    call = block.call
+    call.struct_size = ctypes.sizeof(c_api.PythonCall)
+    call.context = library.get().context
+    call.args = ctypes.addressof(block) + _Block.args.offset
+    call.exchange_api = _API
+    call.save_thread, call.restore_thread = _address("PyEval_SaveThread"), _address("PyEval_RestoreThread")
+    return block
