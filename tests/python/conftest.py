@@ -17,6 +17,19 @@ flashplus.finder.install()
 import torch  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=["cpu", "cuda"], help="leave out what runs on the other one")
+
+
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--device")
+    others = [item for item in items if wanted and hasattr(item, "callspec")
+              and item.callspec.params.get("device", wanted) != wanted]
+    if others:
+        items[:] = [item for item in items if item not in set(others)]
+        config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():

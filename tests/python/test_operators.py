@@ -45,17 +45,20 @@ def inductor(device, tmp_path, monkeypatch):
     """The default backend of torch.compile; on the CPU it writes C++, on CUDA Triton."""
     if device == "cuda":
         pytest.importorskip("triton")
+        named, usual, suffix, flags, source = "CC", ("gcc", "clang"), "c", (), "#include <Python.h>\n"
     else:
-        compiler = next((path for name in (os.environ.get("CXX", ""), "g++", "clang++", "clang++-22") if name
-                         if (path := shutil.which(name))), None)
-        if not compiler:
-            pytest.skip("no C++ compiler for inductor")
-        source = tmp_path / "probe.cpp"
-        source.write_text("#include <Python.h>\n#include <omp.h>\nextern \"C\" int f() { return omp_get_max_threads(); }")
-        probe = subprocess.run([compiler, "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_paths()['include']}", "-o",
-                                tmp_path / "probe.so", source], capture_output=True, text=True)
-        if probe.returncode:
-            pytest.skip(f"{compiler} can't build for inductor: {probe.stderr.splitlines()[0]}")
+        named, usual, suffix, flags = "CXX", ("g++", "clang++", "clang++-22"), "cpp", ("-fopenmp",)
+        source = "#include <Python.h>\n#include <omp.h>\nextern \"C\" int f() { return omp_get_max_threads(); }"
+    compiler = next((path for name in (os.environ.get(named, ""), *usual) if name and (path := shutil.which(name))), None)
+    if not compiler:
+        pytest.skip(f"no compiler for {'Triton' if device == 'cuda' else 'inductor'}: none of ${named}, {', '.join(usual)}")
+    probe = tmp_path / f"probe.{suffix}"
+    probe.write_text(source)
+    done = subprocess.run([compiler, "-shared", "-fPIC", *flags, f"-I{sysconfig.get_paths()['include']}", "-o",
+                           tmp_path / "probe.so", probe], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{compiler} can't build for torch.compile: {done.stderr.splitlines()[0]}")
+    if device == "cpu":
         from torch._inductor import config
 
         monkeypatch.setattr(config.cpp, "cxx", (None, compiler))
