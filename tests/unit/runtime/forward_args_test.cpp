@@ -375,3 +375,14 @@ TEST_CASE("null data is for plans and specs only") {
   const auto refusal = checkForwardArgs(&p.args, flashplus::DataPointers::Required, scores, problem);
   CHECK(refusal.message() == "k has null data; it must point to (2, 7, 2, 16) elements");
 }
+
+TEST_CASE("the default scale is 1 / sqrt(head_dim), rounded once") {
+  // The Python face gives head_dim ** -0.5 or leaves the scale out; results may not depend on which.
+  for (int64_t d = 1; d <= flashplus::kMaxHeadDim; ++d) {
+    Problem p(1, 1, 1, 1, 1, d);
+    flashplus::ScoreTable scores;
+    flashplus::ForwardProblem problem;
+    REQUIRE(checkForwardArgs(&p.args, flashplus::DataPointers::Required, scores, problem).isOk());
+    CHECK(problem.params.softmax_scale == float(std::pow(double(d), -0.5)));
+  }
+}
