@@ -7,7 +7,8 @@
 # order): dense, api (the other functions, errors), compile (torch.compile, torch.export), clients (transformers), rest
 # (processes of their own: imports, the switch, warm-up, the migration guide), bench (bench/python_overhead.py).
 #
-#   -b FOLDER    has libflashplus.so, libflashplus-compiler.so and the command flashplus (default: build/release/bin)
+#   -b FOLDER    has libflashplus.so, libflashplus-compiler.so, the command flashplus and libflashplus-emulator.so, which that is
+#                linked with (default: build/release/bin)
 #   -p PYTHON    has PyTorch, pytest, einops and, for `clients`, transformers (default: python3)
 #   -t SECONDS   the most that one group may take; then it has failed (default: no limit)
 #   -j           groups at the same time; bench after them, alone
@@ -45,7 +46,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#groups[@]} -gt 0 ] || groups=(dense api compile clients rest bench)
 folder=$(realpath "$folder") || exit 2
-for file in libflashplus.so libflashplus-compiler.so flashplus; do
+for file in libflashplus.so libflashplus-compiler.so flashplus libflashplus-emulator.so; do
   [ -e "$folder/$file" ] || usage "there is no $file in $folder"
 done
 out=${OUT:-build}
