@@ -55,12 +55,10 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   return result;
 }
 
-Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
+Val Score::apply(Val s, Val row, Val key, Val head) const {
   if (identity_)
     return s;
   Ir &ir = ir_;
-  const Val first_key = key;
-  key = key + double(offset);
   const int lanes = lanesOf(s.value);
   if (lanes && !lanesOf(key.value)) {
     SmallVector<int32_t> steps(lanes);
@@ -98,12 +96,6 @@ Val Score::apply(Val s, Val row, Val key, Val head, int offset) const {
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
       map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands);
-      continue;
-    }
-    // Integers up to 2^24 are exact: an addition of floats instead of a conversion, which is as slow as an exponential.
-    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) && offset && !reads_by_position_) {
-      Value whole = arith::SIToFPOp::create(ir.builder, ir.loc, ir.f32(), first_key.value);
-      map[op.getResult(0)] = ir.wrap(whole) + double(offset);
       continue;
     }
     // Everything else is elementwise: the same operation on wider types.

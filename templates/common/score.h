@@ -9,8 +9,8 @@
 
 namespace flashplus {
 
-/// Inlines a score region. Works on a scalar score (one GPU thread's element) and on a vector of scores of one query
-/// row at consecutive keys (CPU); what does not depend on the key stays scalar there.
+/// Inlines a score region on a scalar score or on a vector of scores of one query row at consecutive keys; what does not
+/// depend on the key stays scalar there. For the CPU; a GPU thread's tile of scores is score_tile.h's.
 class Score {
 public:
   Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
@@ -20,9 +20,8 @@ public:
 
   /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and
   /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
-  /// The key is `key` + `offset`: told apart, so that a thread with many keys converts one of them to a float.
   /// `head` is the query head where a work item has several. A vector of scores may have vectors of rows, keys and heads.
-  Val apply(Val s, Val row, Val key, Val head = {}, int offset = 0) const;
+  Val apply(Val s, Val row, Val key, Val head = {}) const;
 
 private:
   Ir &ir_;

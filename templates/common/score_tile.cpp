@@ -36,7 +36,7 @@ public:
   /// with each, and with two a tile of 128 x 128 no longer fits the registers.
   struct State {
     llvm::DenseMap<Value, Form> forms;
-    int branches = 1;
+    int branches = 0;
   };
 
   /// From operation `at` on to the yield. A short cut branches, with the rest of the region in either branch.
@@ -358,6 +358,7 @@ TileScores tileScores(Ir &ir, const ParamReader &params, Region &region, const W
                       const Sequence &sequence, const ScoreTile &tile, Vals products, Val softmax_scale) {
   Block &block = region.front();
   Evaluator::State state;
+  state.branches = tile.short_cuts ? 1 : 0;
   const Val args[attn::kNumScoreArgs] = {{}, item.batch, item.head,      item.head_k,
                                          {}, {},         sequence.q_len, sequence.k_len};
   for (int i = 0; i < attn::kNumScoreArgs; ++i)

@@ -19,6 +19,7 @@ struct ScoreTile {
   Vals rows; ///< Query rows, i32.
   Val key;   ///< i32
   std::vector<Element> elements;
+  bool short_cuts = true; ///< Allowed: each is a second version of the softmax's code, which costs registers.
 };
 
 /// Scores in pieces: score x = values[x] * factor + shift[row of x].

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "compiler/ir/gpu.h"
 #include "templates/common/score.h"
+#include "templates/common/score_tile.h"
 #include "templates/emit.h"
 #include "templates/forward/sm80_flash_layout.h"
 
@@ -27,7 +28,7 @@ public:
   explicit Sm80Flash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(Sm80FlashLayout::of(c.spec, c.schedule)), dtype_(c.spec.dtype),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
-        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
+        mask_(ir_, c.params, c.spec, seq_),
         m_blocks_(l_.m_frags), s_blocks_(l_.tile_n / 8), o_blocks_(l_.dv_pad / 8) {}
 
   void emit() {
@@ -37,7 +38,6 @@ public:
       thread_ = gpu::threadId(ir_);
       lane_ = thread_ % 32;
       warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
-      prepareScale();
       prepareAddresses();
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
@@ -61,18 +61,6 @@ private:
     state.resize(maxIndex(2 * m_blocks_), ir_.negativeInfinity(ir_.f32()));
     state.resize(sumIndex(2 * m_blocks_), ir_.f32(0));
     return state;
-  }
-
-  /// The maximum is taken before scaling, so that scaling, subtraction and log2(e) are one fused operation an element. A
-  /// negative scale would turn the order round: its sign goes into the scores, where masks go. A scale of 0 must not meet
-  /// a masked score's infinity. A score region gives scores that are scaled already.
-  void prepareScale() {
-    softmax_scale_ = c_.params.get("softmax_scale");
-    scale_ = ir_.f32(1);
-    if (score_.isIdentity()) {
-      sign_ = ir_.select(softmax_scale_ < ir_.f32(0), ir_.f32(-1), ir_.f32(1));
-      scale_ = ir_.fmax(softmax_scale_ * sign_ * softmax::kLog2E, ir_.f32(0x1p-100));
-    }
   }
 
   // --- addresses -----------------------------------------------------------------------------------------------
@@ -247,8 +235,9 @@ private:
         ir_.ifThen(tile + 1.0 < tiles.end, [&] { loadKeys(tile + 1.0, {}); });
         commit();
       }
-      s = scores(s, keyOf(tile));
-      Vals next = softmaxPV(s, now, v_stage);
+      const TileScores scored = scores(std::move(s), keyOf(tile));
+      const TileExponents exponents(ir_, scored);
+      Vals next = softmaxPV(masked(scored.values, keyOf(tile), exponents), exponents, now, v_stage);
       if (twice)
         next.push_back(other);
       return next;
@@ -287,37 +276,24 @@ private:
     return ir_.min(first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8), last_);
   }
 
-  /// Products -> values whose order is that of the scores: -inf where masked.
-  Vals scores(const Vals &raw, Val key) {
-    Vals s = raw;
-    if (!score_.isIdentity()) {
-      Val column = key + (lane_ % 4) * 2.0;
-      for (int mf = 0; mf < m_blocks_; ++mf)
-        for (int block = 0; block < s_blocks_; ++block)
-          for (int e = 0; e < 4; ++e) {
-            Val &x = s[sIndex(mf, block, e)];
-            x = score_.apply(x * softmax_scale_, queryRow(2 * mf + e / 2), column,
-                             {}, block * 8 + e % 2) *
-                softmax::kLog2E;
-          }
-    }
-    Val wanted = mask_.needsMask(first_, last_, key, l_.tile_n);
-    if (sign_)
-      wanted = wanted | (softmax_scale_ < ir_.f32(0));
+  TileScores scores(Vals products, Val key) {
+    ScoreTile tile;
+    for (int row = 0; row < 2 * m_blocks_; ++row)
+      tile.rows.push_back(queryRow(row));
+    tile.key = key + lane_ % 4 * 2.0;
+    for (int mf = 0; mf < m_blocks_; ++mf)
+      for (int block = 0; block < s_blocks_; ++block)
+        for (int e = 0; e < 4; ++e)
+          tile.elements.push_back({2 * mf + e / 2, block * 8 + e % 2});
+    return tileScores(ir_, c_.params, *c_.score, item_, seq_, tile, std::move(products), c_.params.get("softmax_scale"));
+  }
+
+  /// -inf where the mask hides a key; negated where that gives the order of the scores.
+  Vals masked(const Vals &s, Val key, const TileExponents &exponents) {
     return ir_.ifElse(
-        wanted,
+        mask_.needsMask(first_, last_, key, l_.tile_n) | exponents.negative,
         [&] {
           Vals masked = s;
-          if (sign_) // in a branch: negative scales are rare
-            masked = ir_.ifElse(
-                softmax_scale_ < ir_.f32(0),
-                [&] {
-                  Vals turned;
-                  for (Val x : s)
-                    turned.push_back(ir_.f32(0) - x);
-                  return turned;
-                },
-                [&] { return s; });
           // The rows' bounds, anew for each masked tile: most tiles have no use for registers full of them.
           // Rows past the last one see what they like.
           Val thread = gpu::again(ir_, thread_);
@@ -331,7 +307,7 @@ private:
                 Val at = ir_.i32(block * 8 + e);
                 Val &x = masked[sIndex(row / 2, block, row % 2 * 2 + e)];
                 Val seen = lo ? (at >= lo) & (at < hi) : at < hi;
-                x = ir_.select(seen, x, ir_.negativeInfinity(ir_.f32()));
+                x = ir_.select(seen, x * exponents.sign, ir_.negativeInfinity(ir_.f32()));
               }
           }
           return masked;
@@ -345,15 +321,15 @@ private:
     return combine(x, gpu::shuffleXor(ir_, x, 2));
   }
 
-  /// What makes a row's scores probabilities: 2^(score * scale - base), and their sum.
+  /// What makes a row's values probabilities, 2^(value * scale + minus), and their sum.
   struct Row {
-    Val minus; ///< -base
+    Val minus;
     Val sum;
   };
 
-  /// Takes the maxima of a tile into the state, and scales what is summed in it so far where one moved. That is in its own
-  /// branch, so that no factor is kept until the products with V.
-  std::vector<Row> raiseMaxima(const Vals &s, Vals &state) {
+  /// Takes the maxima of a tile, as base-2 scores, into the state, and scales what is summed in it so far where one moved. That
+  /// is in its own branch, so that no factor is kept until the products with V.
+  std::vector<Row> raiseMaxima(const Vals &s, const TileExponents &exponents, Vals &state) {
     std::vector<Row> rows;
     Vals alpha;
     auto fmax = [&](Val a, Val b) { return ir_.fmax(a, b); };
@@ -367,13 +343,16 @@ private:
           top[e] = top[e] ? fmax(top[e], x) : x;
         }
       Val &max = state[maxIndex(row)];
-      Val new_max = fmax(max, reduceRow(fmax(top[0], top[1]), fmax));
+      // A shift is this thread's own: it has the key of the thread's first element in it.
+      Val highest = fmax(top[0], top[1]);
+      highest = exponents.shifted() ? reduceRow(exponents.score(highest, row), fmax)
+                                    : exponents.score(reduceRow(highest, fmax), row);
+      Val new_max = fmax(max, highest);
       Val reference = softmax::reference(ir_, new_max);
-      // Subtracted before it is scaled: a maximum that has not moved then gives exactly 1.
-      alpha.push_back(ir_.exp2((max - reference) * scale_));
+      alpha.push_back(ir_.exp2(max - reference)); // exactly 1 for a maximum that has not moved
       Val differs = alpha[row] != one;
       moved = moved ? moved | differs : differs;
-      rows.push_back({ir_.f32(0) - reference * scale_, {}});
+      rows.push_back({exponents.minus(reference, row), {}});
       max = new_max;
     }
     state = ir_.ifElse(
@@ -395,14 +374,14 @@ private:
   }
 
   /// Probabilities of 16 keys, packed as one A operand: two neighbouring accumulator blocks of S.
-  Vals probabilities(const Vals &s, std::vector<Row> &rows, int mf, int step) {
+  Vals probabilities(const Vals &s, Val scale, std::vector<Row> &rows, int mf, int step) {
     Vals a;
     for (int block = 2 * step; block < 2 * step + 2; ++block)
       for (int half = 0; half < 2; ++half) {
         Row &row = rows[2 * mf + half];
         Val p[2];
         for (int e = 0; e < 2; ++e)
-          p[e] = ir_.exp2(ir_.fma(s[sIndex(mf, block, 2 * half + e)], scale_, row.minus));
+          p[e] = ir_.exp2(ir_.fma(s[sIndex(mf, block, 2 * half + e)], scale, row.minus));
         Val both = p[0] + p[1];
         row.sum = row.sum ? row.sum + both : both;
         a.push_back(gpu::pack(ir_, dtype_, p[0], p[1]));
@@ -410,14 +389,14 @@ private:
     return a;
   }
 
-  /// Scores -> O and the sums, which stay per thread until the end.
-  Vals softmaxPV(const Vals &s, Vals state, Val stage) {
+  /// Values -> O and the sums, which stay per thread until the end.
+  Vals softmaxPV(const Vals &s, const TileExponents &exponents, Vals state, Val stage) {
     Val values = stage ? ir_.offset(v_address_, stage) : v_address_;
-    std::vector<Row> rows = raiseMaxima(s, state);
+    std::vector<Row> rows = raiseMaxima(s, exponents, state);
     for (int step = 0; step < l_.tile_n / 16; ++step) {
       std::vector<Vals> a;
       for (int mf = 0; mf < m_blocks_; ++mf)
-        a.push_back(probabilities(s, rows, mf, step));
+        a.push_back(probabilities(s, exponents.scale, rows, mf, step));
       for (int pair = 0; pair < o_blocks_ / 2; ++pair) {
         Vals b = gpu::loadMatrix4(ir_, ir_.offset(values, step * 16 * l_.vPitch() + pair * 32), true);
         for (int mf = 0; mf < m_blocks_; ++mf)
@@ -454,7 +433,7 @@ private:
     std::vector<softmax::Finish> rows;
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val sum = reduceRow(state[sumIndex(row)], [](Val a, Val b) { return a + b; });
-      rows.push_back(softmax::finish(ir_, state[maxIndex(row)] * scale_, sum, empty));
+      rows.push_back(softmax::finish(ir_, state[maxIndex(row)], sum, empty));
       for (int block = 0; block < o_blocks_; ++block)
         for (int e = 0; e < 2; ++e) {
           Val &x = out[oIndex(row / 2, block, row % 2 * 2 + e)];
@@ -559,10 +538,8 @@ private:
   WorkItem item_;
   Sequence seq_;
   Mask mask_;
-  Score score_;
   const int m_blocks_, s_blocks_, o_blocks_;
   Val first_, last_, thread_, lane_, warp_row_;
-  Val softmax_scale_, scale_, sign_; ///< sign_ is null for a score region.
   TileLoad q_, k_, v_;
   Val q_address_, k_address_, v_address_;
 };

@@ -484,6 +484,8 @@ TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
   tile.key = key + lane_ % 4 * 2.0;
   for (int x = 0; x < s_count_; ++x)
     tile.elements.push_back({x / 2 % 2, x / 4 * 8 + x % 2});
+  // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
+  tile.short_cuts = !c_.spec.split;
   return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products), c_.params.get("softmax_scale"));
 }
 
