@@ -231,9 +231,11 @@ def test_minilm_by_the_string(told_of_a_gpu):
 
 
 def test_transformers_finds_the_distribution():
-    from transformers.utils.import_utils import _package_distribution_mapping, is_flash_attn_2_available
+    from importlib.metadata import packages_distributions  # what every transformers 5 asks, by private functions that come and go
 
-    assert _package_distribution_mapping()["flash_attn"] == ["flash-attn"]
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    assert set(packages_distributions()["flash_attn"]) == {"flash-attn"}
     assert is_flash_attn_2_available() == torch.cuda.is_available()
 
 
