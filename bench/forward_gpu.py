@@ -49,16 +49,17 @@ def flash_attention_3():
     return None
 
 
-def check(o, q, k, v, causal):
+def check(o, q, k, v, causal, softcap):
     """Largest error over the error of the same maths done naively in the storage dtype, of one (batch, head)."""
     head = q.shape[2] // 2
     sl = [t[-1, :, head].float() for t in (q, k, v)]
-    scores = sl[0] @ sl[1].T / math.sqrt(q.shape[-1])
+    cap = (lambda x: softcap * torch.tanh(x / softcap)) if softcap else lambda x: x
+    scores = cap(sl[0] @ sl[1].T / math.sqrt(q.shape[-1]))
     if causal:
         scores.masked_fill_(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
     exact = torch.softmax(scores, -1) @ sl[2]
     low = [t[-1, :, head] for t in (q, k, v)]
-    naive = low[0] @ low[1].T / math.sqrt(q.shape[-1])
+    naive = cap(low[0] @ low[1].T / math.sqrt(q.shape[-1]))
     if causal:
         naive.masked_fill_(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
     naive = torch.softmax(naive, -1) @ low[2]
@@ -108,6 +109,7 @@ def main():
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--causal", default="no,yes")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp16"])
+    parser.add_argument("--softcap", type=float, default=0, help="of ours and FlashAttention-3; the other peers have none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--milliseconds", type=float, default=15)
     parser.add_argument("--peers", default="cudnn,fa2,fa3,gemm")
@@ -119,12 +121,12 @@ def main():
         parser.error("--plot needs --json and --flashplus")
     library = flashplus_ctypes.Library(options.library, options.cache_dir)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[options.dtype]
-    peers = options.peers.split(",")
+    peers = [p for p in options.peers.split(",") if not options.softcap or p not in ("cudnn", "fa2")]
     fa3 = flash_attention_3() if "fa3" in peers else None
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
     c = torch.empty_like(a)
     result = {"gpu": gpu_facts(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
-              "date": time.strftime("%Y-%m-%d"), "dtype": options.dtype, "cells": []}
+              "date": time.strftime("%Y-%m-%d"), "dtype": options.dtype, "softcap": options.softcap, "cells": []}
     ratios = []
     for d in map(int, options.head_dims.split(",")):
         for causal in [x == "yes" for x in options.causal.split(",")]:
@@ -137,10 +139,10 @@ def main():
                 entries, problems = {}, []
                 for name, schedule in [("ours", None)] + [(t, t) for t in options.schedule]:
                     try:
-                        o, _, run = library.forward(q, k, v, causal=causal, schedule=schedule)
+                        o, _, run = library.forward(q, k, v, causal=causal, softcap=options.softcap, schedule=schedule)
                         run()
                         torch.cuda.synchronize()
-                        wrong = check(o, q, k, v, causal)
+                        wrong = check(o, q, k, v, causal, options.softcap)
                         if wrong > 1.25:  # the margin of the conformance suite
                             problems.append(f"{name}: error {wrong:.2f} of the naive one's")
                         entries[name] = run
@@ -158,7 +160,7 @@ def main():
                 if "fa2" in peers:
                     entries["fa2"] = sdpa(SDPBackend.FLASH_ATTENTION)
                 if fa3:
-                    entries["fa3"] = lambda: fa3(q, k, v, causal=causal)
+                    entries["fa3"] = lambda: fa3(q, k, v, causal=causal, softcap=options.softcap)
                 if "gemm" in peers:
                     entries["gemm"] = lambda: torch.mm(a, b, out=c)
                 times = rounds(entries, options.rounds, options.milliseconds)
