@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What a launch costs on the host beyond the kernel: the C API on the CPU device, one thread, with a kernel that only
 // returns (tests/unit/runtime/fake_compiler.cpp). Prints nanoseconds a call, the median of 21 rounds.
+// bench_launch [libfake_compiler.so]: the library's path on another machine than it was built on.
 #include "flashplus/flashplus.h"
 #include "runtime/cuda_device.h"
 #include "runtime/forward_args.h"
@@ -72,11 +73,11 @@ cuda::Driver idleDriver() {
 
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
   flashplus_context_options options{};
   options.struct_size = sizeof options;
   options.cache_dir = "";
-  options.compiler_path = test::kFakeCompiler;
+  options.compiler_path = argc > 1 ? argv[1] : test::kFakeCompiler;
   options.num_threads = 1;
   flashplus_context *context = nullptr;
   must(flashplus_context_create(&options, &context));

@@ -47,3 +47,26 @@ attn.forward @overlap dtype(bf16) head_dim(128, 64)
   %y = math.tanh %s : f32
   attn.yield %y
 }
+
+// What is linear in the key is one fused operation an element, and none for a row's first key (8 elements here, 2 rows): where
+// the distance keeps its sign, its absolute value is a sign a row. The other branch takes every element's absolute value.
+// CHECK-LABEL: llvm.func @linear(
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK: scf.if
+// CHECK-COUNT-8: math.absf
+// CHECK: } else {
+// CHECK-NOT: math.absf
+// CHECK-COUNT-6: llvm.intr.fma
+// CHECK-NOT: llvm.intr.fma
+// CHECK: scf.yield
+attn.forward @linear dtype(bf16) head_dim(64, 64)
+    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %row = arith.sitofp %q : i32 to f32
+  %key = arith.sitofp %k : i32 to f32
+  %distance = arith.subf %row, %key : f32
+  %far = math.absf %distance : f32
+  %y = arith.subf %s, %far : f32
+  attn.yield %y
+}
