@@ -138,12 +138,19 @@ int main(int argc, char **argv) {
   (void)checkForwardArgs(&p.args, DataPointers::Required, scores, problem);
   const KernelSpec spec = problem.spec.spec();
   const DeviceProfile profile = offlineProfile({Isa::X86_64_v3, 0});
-  show("  of these: planForward (templates)", nanoseconds(
-                                                  [&] {
-                                                    if (!planForward(spec, problem.bounds, profile, {}))
-                                                      std::exit(1);
-                                                  },
-                                                  2000));
+  show("planForward (templates), which makes a planner", nanoseconds(
+                                                             [&] {
+                                                               if (!planForward(spec, problem.bounds, profile, {}))
+                                                                 std::exit(1);
+                                                             },
+                                                             2000));
+  const ForwardPlanner planner(spec, profile);
+  show("  of these: ForwardPlanner::plan (templates)", nanoseconds(
+                                                           [&] {
+                                                             if (!planner.plan(problem.bounds, {}))
+                                                               std::exit(1);
+                                                           },
+                                                           2000));
 
   PlanMemo memo;
   memo.put(PlanKey(problem), {});

@@ -10,6 +10,7 @@
 #include "runtime/kernel_table.h"
 #include "runtime/plan_memo.h"
 #include "runtime/score_table.h"
+#include "runtime/spec_table.h"
 #include "runtime/thread_pool.h"
 #include "runtime/tuning_record.h"
 
@@ -34,6 +35,7 @@ public:
   KernelStore &store() { return *store_; }
   ScoreTable &scores() { return scores_; }
   PlanMemo &plans() { return plans_; }
+  SpecTable &specs() { return specs_; }
   /// Read once, when the context was made: plans that it remembers stay right.
   const TuningRecords &tuning() const { return tuning_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
@@ -68,7 +70,8 @@ private:
   TuningRecords tuning_;
   std::mutex rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
-  std::unique_ptr<KernelTable> kernels_; ///< Last: its kernels go before the devices that they are loaded on.
+  std::unique_ptr<KernelTable> kernels_;
+  SpecTable specs_; ///< After the devices, as kernels_: kernels go before the devices that they are loaded on.
 };
 
 } // namespace flashplus

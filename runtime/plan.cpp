@@ -34,34 +34,44 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
   out->device = &device;
   out->spec = problem.spec;
   out->bounds = problem.bounds;
-  const KernelSpec spec = problem.spec.spec();
-  FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+  PlannedSpec *planned = context.specs().find(PlanKey(problem));
+  if (!planned) {
+    const KernelSpec spec = problem.spec.spec();
+    FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+    planned = &context.specs().add(PlanKey(problem), std::make_unique<PlannedSpec>(
+        spec, device.profile(), device.name() + " " + spec.text(),
+        context.tuning().find(spec, device.model(), device.profile().target)));
+  }
   PlanOptions options;
   options.num_splits = problem.num_splits;
   options.batch_invariant = problem.batch_invariant;
+  options.tuned = planned->tuned;
+  options.rejected = context.rejected(planned->id);
   if (problem.schedule) {
     auto schedule = Schedule::parse(problem.schedule);
     if (!schedule)
       return schedule.status();
     options.schedule = completeSchedule(std::move(*schedule));
   }
-  if (!context.tuning().empty())
-    options.tuned = context.tuning().find(spec, device.model(), device.profile().target);
-  const std::string id = device.name() + " " + spec.text();
-  options.rejected = context.rejected(id);
   for (Status failure;;) {
-    auto plan = planForward(spec, problem.bounds, device.profile(), options);
+    auto plan = planned->planner.plan(problem.bounds, options);
     if (!plan)
       return failure ? plan.status() : failure;
     out->kernels.clear();
     const PlanStep *failed = nullptr;
     for (const PlanStep &step : plan->steps) {
+      if (auto known = planned->kernel(step)) {
+        ++context.kernels().counters.memory_hits;
+        out->kernels.push_back(std::move(known));
+        continue;
+      }
       auto kernel = context.kernels().resident({step.spec, step.schedule}, device, may_make);
       if (!kernel) {
         failure = kernel.status();
         failed = &step;
         break;
       }
+      planned->remember(step, *kernel);
       out->kernels.push_back(std::move(*kernel));
     }
     if (!failed) {
@@ -72,7 +82,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
     if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
       return failure;
-    if (context.reject(id, failed->schedule)) {
+    if (context.reject(planned->id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
       context.kernels().fellBack({failed->spec, failed->schedule}, device.profile().target, failure.message());
     }

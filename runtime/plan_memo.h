@@ -38,6 +38,8 @@ struct PlanKey {
   std::array<uint64_t, kWords> words;
 
   explicit PlanKey(const ForwardProblem &problem);
+  /// The words of device and spec: what the plans of all lengths share.
+  std::array<uint64_t, 3> specWords() const { return {words[0], words[1], words[2]}; }
   uint64_t hash() const;
   bool operator==(const PlanKey &) const = default;
 };

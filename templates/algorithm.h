@@ -6,18 +6,11 @@
 
 #include "templates/plan.h"
 
-#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
 
 namespace flashplus {
-
-/// A row of a target's table: a schedule and the problems that it is for.
-struct Candidate {
-  Schedule schedule;
-  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
-};
 
 /// A knob of an algorithm's schedules.
 struct Knob {

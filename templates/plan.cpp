@@ -262,16 +262,31 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
   return a->launch(spec, schedule, target);
 }
 
+ForwardPlanner::ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
+    : spec_(spec), device_(device), candidates_(feasibleCandidates(spec, device)),
+      combine_(feasibleSchedules(combineSpec(spec), device)) {}
+
 Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bounds, const DeviceProfile &device,
                                 const PlanOptions &options) {
+  return ForwardPlanner(spec, device).plan(bounds, options);
+}
+
+Result<ForwardPlan> ForwardPlanner::plan(const ForwardBounds &bounds, const PlanOptions &options) const {
+  const KernelSpec &spec = spec_;
+  const DeviceProfile &device = device_;
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
-  auto candidates = options.schedule ? std::vector<Candidate>{{*options.schedule}} : feasibleCandidates(spec, device);
-  if (options.schedule)
+  std::vector<Candidate> fewer;
+  if (options.schedule) {
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
-  std::erase_if(candidates, [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
+    fewer = {{*options.schedule}};
+  } else if (!options.rejected.empty()) {
+    fewer = candidates_;
+  }
+  std::erase_if(fewer, [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
+  const auto &candidates = options.schedule || !options.rejected.empty() ? fewer : candidates_;
   if (candidates.empty())
     return Status(StatusCode::Unsupported,
                   spec.dtype == DType::F32 && isGpu(device.target.isa)
@@ -310,7 +325,7 @@ Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bou
   plan.workspace_bytes = kWorkspaceZeroed;
 
   const KernelSpec combine = combineSpec(spec);
-  const Schedule combine_schedule = feasibleSchedules(combine, device).front();
+  const Schedule &combine_schedule = combine_.front();
   const int64_t blocks = ceilDiv(bounds.max_seqlen_q, rowsPerWorkItem(combine_schedule));
   auto merge = makeStep(combine, combine_schedule, device.target, bounds.batch * bounds.heads_q * blocks);
   if (!merge)

@@ -10,7 +10,9 @@
 #include "spec/schedule.h"
 #include "spec/target.h"
 
+#include <limits>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace flashplus {
@@ -35,6 +37,12 @@ struct ForwardBounds {
   int window_right = -1;
 };
 
+/// A schedule of a target's table and the problems that it is for.
+struct Candidate {
+  Schedule schedule;
+  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+};
+
 /// A choice from a tuning record: what was fastest for problems of this size.
 struct TunedSchedule {
   int64_t queries = 0, keys = 0; ///< As measured: query rows of a sequence, keys that a row sees at most.
@@ -47,7 +55,7 @@ struct PlanOptions {
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
   std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
-  std::vector<TunedSchedule> tuned; ///< Preferred to the default table, the one of the nearest size first (distance in
+  std::span<const TunedSchedule> tuned; ///< Not owned. Preferred to the default table, the one of the nearest size first (distance in
                                     ///< octaves of keys and of queries), of equally near ones the earlier; not for
                                     ///< batch_invariant plans, which are the same wherever they run.
   std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
@@ -93,7 +101,21 @@ Schedule completeSchedule(Schedule schedule);
 /// or a knob is outside what its algorithm allows, naming it.
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 
-/// Makes the plan of a forward whose (unsplit) spec is `spec`.
+/// Makes the plans of a forward whose (unsplit) spec is `spec`. What they have in common is worked out once, so that a plan for
+/// another length costs a fraction of a microsecond. Immutable.
+class ForwardPlanner {
+public:
+  ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
+  Result<ForwardPlan> plan(const ForwardBounds &bounds, const PlanOptions &options) const;
+
+private:
+  KernelSpec spec_;
+  DeviceProfile device_;
+  std::vector<Candidate> candidates_;
+  std::vector<Schedule> combine_; ///< Of the second step of a split forward.
+};
+
+/// One plan.
 Result<ForwardPlan> planForward(const KernelSpec &spec, const ForwardBounds &bounds, const DeviceProfile &device,
                                 const PlanOptions &options);
 

@@ -194,10 +194,11 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
   auto tuned = [](int64_t size, const char *text) {
     return TunedSchedule{size, size, completeSchedule(*Schedule::parse(text)), "record " + std::to_string(size)};
   };
+  const std::vector<TunedSchedule> record = {tuned(512, "sm90.flash tile_n=64"), tuned(4096, "sm90.flash tile_n=80"),
+                                             tuned(4096, "sm90.flash tile_n=96"), tuned(8192, "sm90.flash tile_n=1000"),
+                                             tuned(16384, "nonsense")};
   PlanOptions options;
-  options.tuned = {tuned(512, "sm90.flash tile_n=64"), tuned(4096, "sm90.flash tile_n=80"),
-                   tuned(4096, "sm90.flash tile_n=96"), tuned(8192, "sm90.flash tile_n=1000"),
-                   tuned(16384, "nonsense")};
+  options.tuned = record;
   auto source = [&](int64_t q, int64_t k, const PlanOptions &o) {
     auto plan = planForward(spec, {4, q, k, 4 * q, 16, 16, -1, 0}, gpu, o);
     REQUIRE_MESSAGE(plan, plan.status().message());
@@ -212,7 +213,7 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
   invariant.batch_invariant = true;
   CHECK(source(512, 512, invariant).starts_with("default table"));
   PlanOptions rejected = options;
-  rejected.rejected = {options.tuned[0].schedule};
+  rejected.rejected = {record[0].schedule};
   CHECK(source(512, 512, rejected) == "record 4096 80");
   PlanOptions forced = options;
   forced.schedule = completeSchedule(*Schedule::parse("sm90.flash tile_n=112"));
