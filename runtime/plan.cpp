@@ -12,6 +12,7 @@ PlanRecord recordOf(const flashplus_plan &p) {
   record.num_splits = p.plan.num_splits;
   record.tile_m = p.plan.tile_m;
   record.packs_heads = p.plan.packs_heads;
+  record.key_heads = p.plan.key_heads;
   record.workspace_bytes = p.plan.workspace_bytes;
   record.heads_per_section = p.plan.heads_per_section;
   record.work_counter_bytes = p.plan.work_counter_bytes;

@@ -22,6 +22,7 @@ std::string textOf(const flashplus_plan &p) {
                         {"schedule_source", p.plan.schedule_source},
                         {"num_splits", p.plan.num_splits},
                         {"packs_heads", p.plan.packs_heads},
+                        {"key_heads", p.plan.key_heads},
                         {"workspace_bytes", p.plan.workspace_bytes},
                         {"steps", std::move(steps)}}
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); // a path need not be UTF-8

@@ -28,7 +28,8 @@ struct PlanRecord {
   int64_t work_counter_bytes = 0;
   int64_t partial_o_offset = 0;
   int64_t partial_lse_offset = 0;
-  int64_t packs_heads = 0; ///< 0 or 1
+  int32_t packs_heads = 0; ///< 0 or 1
+  int32_t key_heads = 1;
 };
 static_assert(std::is_trivially_copyable_v<PlanRecord>);
 

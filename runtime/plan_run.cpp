@@ -38,7 +38,7 @@ Status launch(const PlanRecord &plan, Device &device, const ForwardProblem &prob
   const int64_t m_tiles = ceilDiv(b.max_seqlen_q * packed, plan.tile_m);
   params.num_m_tiles = int32_t(m_tiles);
   params.num_splits = plan.num_splits;
-  const int64_t items = b.batch * (b.heads_q / packed) * m_tiles * plan.num_splits;
+  const int64_t items = b.batch * ceilDiv(b.heads_q / packed, plan.key_heads) * m_tiles * plan.num_splits;
   params.num_work_items = int32_t(items);
   params.heads_per_section = plan.heads_per_section;
   params.work_counter = plan.work_counter_bytes ? workspace : nullptr;

@@ -40,8 +40,8 @@ struct Algorithm {
   /// A work item has all query heads of a key head: its rows are (query row, head of the group) pairs.
   bool packs_heads = false;
 
-  /// Keys of a share worth splitting for even when the device is full; 0 for none. Key heads of a share are neighbours in the
-  /// grid, so that where a row of the tensor holds all heads, a share's pages stay known to the processor from head to head.
+  /// Not 0: a work item has up to knob `heads` neighbouring key heads (with packs_heads) and a share of the keys, of at least
+  /// so many where there is a choice.
   int share_keys = 0;
 };
 

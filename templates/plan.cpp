@@ -117,11 +117,37 @@ int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
   return 1;
 }
 
-/// Shares of the keys for the sake of memory (Algorithm::share_keys).
-int localShares(const Algorithm &algorithm, const KernelSpec &spec, const ForwardBounds &bounds) {
-  if (!algorithm.share_keys || bounds.heads_k < 2)
-    return 1;
-  return int(std::clamp<int64_t>(visibleKeys(spec, bounds) / algorithm.share_keys, 1, kMaxSplits));
+/// How an algorithm whose items have several key heads (Algorithm::share_keys) divides the work.
+struct Division {
+  int64_t key_heads; ///< Key heads of an item.
+  int splits;
+};
+
+/// All the key heads that an item can have, and one share of the keys a worker, so that each reads one piece of memory in order;
+/// fewer heads an item where the shares would be shorter than share_keys. `tiles`: items with all heads in one; `forced`: the
+/// shares, if they are no choice.
+Division divide(const Algorithm &algorithm, const Schedule &schedule, const KernelSpec &spec, const ForwardBounds &bounds,
+                int64_t tiles, int workers, int forced) {
+  int64_t key_heads = std::clamp<int64_t>(bounds.heads_k, 1, schedule.get("heads"));
+  auto items = [&] { return tiles * ceilDiv(bounds.heads_k, key_heads); };
+  const int64_t most =
+      forced ? forced : std::clamp<int64_t>(visibleKeys(spec, bounds) / algorithm.share_keys, 1, kMaxSplits);
+  while (key_heads > 1 && items() * most < workers)
+    key_heads = ceilDiv(key_heads, 2);
+  if (forced)
+    return {key_heads, forced};
+  // The least number of shares whose last wave leaves few workers idle.
+  auto busy = [&](int64_t splits) {
+    const int64_t all = items() * splits;
+    return double(all) / double(ceilDiv(all, workers) * workers);
+  };
+  double best = 0;
+  for (int64_t splits = 1; splits <= most; ++splits)
+    best = std::max(best, busy(splits));
+  for (int splits = 1; splits <= most; ++splits)
+    if (busy(splits) >= 0.95 * best)
+      return {key_heads, splits};
+  return {key_heads, 1};
 }
 
 /// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
@@ -301,12 +327,18 @@ Result<ForwardPlan> ForwardPlanner::plan(const ForwardBounds &bounds, const Plan
   const int64_t packed = packedHeads(schedule, bounds);
   plan.packs_heads = findAlgorithm(schedule)->packs_heads;
   const int64_t m_tiles = ceilDiv(bounds.max_seqlen_q * packed, plan.tile_m);
-  const int64_t items = bounds.batch * (bounds.heads_q / packed) * m_tiles;
-  if (options.num_splits)
-    plan.num_splits = options.num_splits;
-  else if (!options.batch_invariant)
-    plan.num_splits = std::max(chooseSplits(items, keyTiles(spec, bounds, schedule), device.multiprocessors),
-                               localShares(*findAlgorithm(schedule), spec, bounds));
+  const int forced_splits = options.num_splits ? options.num_splits : options.batch_invariant ? 1 : 0;
+  int64_t items = bounds.batch * (bounds.heads_q / packed) * m_tiles;
+  if (findAlgorithm(schedule)->share_keys) {
+    const Division division = divide(*findAlgorithm(schedule), schedule, spec, bounds, bounds.batch * m_tiles,
+                                     device.multiprocessors, forced_splits);
+    plan.key_heads = int(division.key_heads);
+    plan.num_splits = division.splits;
+    items = bounds.batch * ceilDiv(bounds.heads_k, division.key_heads) * m_tiles;
+  } else {
+    plan.num_splits =
+        forced_splits ? forced_splits : chooseSplits(items, keyTiles(spec, bounds, schedule), device.multiprocessors);
+  }
 
   KernelSpec forward = spec;
   forward.split = plan.num_splits > 1;

@@ -79,6 +79,7 @@ struct ForwardPlan {
   int num_splits = 1;
   int tile_m = 0;
   bool packs_heads = false; ///< A work item has all query heads of a key head (Algorithm::packs_heads).
+  int key_heads = 1;        ///< Key heads of a work item; more than 1 only with Algorithm::share_keys.
   int heads_per_section = 1;
   int64_t workspace_bytes = 0;    ///< 256-byte aligned memory on the device.
   int64_t work_counter_bytes = 0; ///< At the start of the workspace; 0 without a counter.

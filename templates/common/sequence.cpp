@@ -3,7 +3,7 @@
 
 namespace flashplus {
 
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, bool packs_heads,
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, HeadsOfItem heads_of_item,
                         Val m_tiles) {
   WorkItem w;
   Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
@@ -18,13 +18,20 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   w.m = m_tiles - inside / present - 1.0;
   Val rest = section * section_heads + inside % present;
   w.group = params.get("heads_q") / params.get("heads_k");
-  Val heads = params.get(packs_heads ? "heads_k" : "heads_q");
-  if (packs_heads) {
+  Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
+  if (heads_of_item == HeadsOfItem::One) {
+    w.head = rest % heads;
+    w.head_k = w.head / w.group;
+  } else if (heads_of_item == HeadsOfItem::Packed) {
     w.head_k = rest % heads;
     w.head = w.head_k * w.group;
   } else {
-    w.head = rest % heads;
-    w.head_k = w.head / w.group;
+    Val key_heads = heads;
+    heads = items / (params.get("batch") * params.get("num_splits") * m_tiles);
+    Val size = (key_heads + heads - 1.0) / heads;
+    w.head_k = rest % heads * size;
+    w.head = w.head_k * w.group;
+    w.key_heads = ir.max(ir.i32(0), ir.min(size, key_heads - w.head_k));
   }
   rest = rest / heads;
   if (spec.split) {

@@ -15,7 +15,7 @@ public:
   explicit CpuFlash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
         packed_(l_.pairs ? cpu::Packed::Bf16Pairs : cpu::Packed::F32),
-        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, /*packs_heads=*/true)),
+        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Packed)),
         seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
         score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 

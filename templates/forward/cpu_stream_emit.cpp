@@ -12,7 +12,7 @@ class CpuStream {
 public:
   explicit CpuStream(EmitContext &c)
       : c_(c), ir_(c.ir), l_(CpuStreamLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
-        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, /*packs_heads=*/true)),
+        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Groups)), first_head_(item_.head_k),
         seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
         score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 
@@ -20,32 +20,38 @@ public:
     ir_.ifThen(tile_.exists(), [&] {
       first_ = tile_.queryRow(ir_.i64(0));
       last_ = tile_.queryRow(ir_.i64(l_.tile_m - 1));
-      k_ = seq_.rows("k", item_.head_k, bytes_);
-      v_ = seq_.rows("v", item_.head_k, bytes_);
       k_stride_ = c_.params.get("k_stride_s") * double(bytes_);
       v_stride_ = c_.params.get("v_stride_s") * double(bytes_);
       describeLanes();
-      loadQ();
-      scaleO({});
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      const Vals state =
-          ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), {ir_.negativeInfinity(vector_), ir_.constant(vector_, 0)},
-                      [&](Val tile, const Vals &carried) { return visitTile(tile * double(l_.tile_n), carried[0], carried[1]); });
-      tile_.count(tiles);
-      store(state[0], cpu::segmentSum(ir_, state[1], l_.unroll));
+      final_ = ir_.toI64(ir_.min(tiles.end * double(l_.tile_n), seq_.k_len) - 1.0);
+      forHeads([&] { start(); });
+      ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1),
+                  [&](Val tile) { forHeads([&] { visitTile(tile * double(l_.tile_n)); }); });
+      tile_.count({ir_.i32(0), ir_.max(ir_.i32(0), tiles.end - tiles.begin) * item_.key_heads});
+      forHeads([&] { store(); });
     });
   }
 
 private:
-  /// How many keys ahead of its use a row is asked for. One request a chunk: the machine has few places for outstanding ones,
-  /// and a burst would wait for them.
-  static constexpr int kAhead = 16;
+  Val scratch(Val base, int block, Val index) { return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4.0); }
+  Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(state_, block, index), 4); }
+  Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(state_, block, index), l_.lanes * 4); }
+  void storeVector(int block, Val index, Val value) { ir_.store(value, scratch(state_, block, index), l_.lanes * 4); }
+  Val scores(Val index) { return scratch(c_.scratch, l_.s(), index); }
 
-  Val scratch(int block, Val index) { return ir_.offset(ir_.offset(c_.scratch, int64_t(block) * 4), index * 4.0); }
-  Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(block, index), 4); }
-  Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(block, index), l_.lanes * 4); }
-  void storeVector(int block, Val index, Val value) { ir_.store(value, scratch(block, index), l_.lanes * 4); }
+  /// Calls body for every key head of the item, which is then what item_ and the pointers are of.
+  void forHeads(llvm::function_ref<void()> body) {
+    ir_.forLoop(ir_.i32(0), item_.key_heads, ir_.i32(1), [&](Val number) {
+      item_.head_k = first_head_ + number;
+      item_.head = item_.head_k * item_.group;
+      state_ = ir_.offset(c_.scratch, ir_.toI64(number) * double(l_.headDwords() * 4));
+      k_ = seq_.rows("k", item_.head_k, bytes_);
+      v_ = seq_.rows("v", item_.head_k, bytes_);
+      body();
+    });
+  }
 
   /// Calls body(first column (i64), columns in memory) for the chunks of a row: a loop over the whole ones, and the rest.
   Vals forChunks(int dim, const Vals &inits, llvm::function_ref<Vals(Val column, int count, const Vals &carried)> body) {
@@ -57,6 +63,10 @@ private:
     return dim > whole ? body(ir_.i64(whole), dim - whole, carried) : carried;
   }
 
+  /// The key to ask for while `key` is at work: that of the next tile, of the same head. One request a chunk: the machine has
+  /// few places for outstanding ones, and a burst would wait for them. Nothing past the share, which is another thread's.
+  Val rowAhead(Val key) { return ir_.min(key + double(l_.tile_n), final_); }
+
   Val perLane(llvm::function_ref<Val(int lane)> value) {
     Val result = ir_.splat(value(0), l_.lanes);
     for (int lane = 1; lane < l_.lanes; ++lane)
@@ -64,18 +74,27 @@ private:
     return result;
   }
 
-  /// The row, its head and its visible keys, and the number of the key among `unroll`, of every lane.
+  /// The row, its head in the group and its visible keys, and the number of the key among `unroll`, of every lane.
   void describeLanes() {
     Vals rows, heads;
     for (int r = 0; r < l_.tile_m; ++r) {
       rows.push_back(tile_.queryRow(ir_.i64(r)));
-      heads.push_back(item_.head + ir_.toI32(tile_.groupHead(ir_.i64(r))));
+      heads.push_back(ir_.toI32(tile_.groupHead(ir_.i64(r))));
     }
     query_ = perLane([&](int lane) { return rows[lane / l_.unroll]; });
-    head_ = perLane([&](int lane) { return heads[lane / l_.unroll]; });
+    group_head_ = perLane([&](int lane) { return heads[lane / l_.unroll]; });
     numbers_ = perLane([&](int lane) { return ir_.i32(lane % l_.unroll); });
     lo_ = mask_.lo(query_);
     hi_ = mask_.hi(query_);
+  }
+
+  /// The state of a head before its first key.
+  void start() {
+    loadQ();
+    ir_.forLoop(ir_.i64(0), ir_.i64(l_.tile_m * l_.dv_pad), ir_.i64(l_.lanes),
+                [&](Val at) { storeVector(l_.o(), at, ir_.constant(vector_, 0)); });
+    storeVector(l_.rowMax(), ir_.i64(0), ir_.negativeInfinity(vector_));
+    storeVector(l_.rowSum(), ir_.i64(0), ir_.constant(vector_, 0));
   }
 
   void loadQ() {
@@ -95,50 +114,39 @@ private:
     });
   }
 
-  /// O *= alpha, a factor per lane; without one O = 0.
-  void scaleO(Val alpha) {
-    for (int r = 0; r < l_.tile_m; ++r) {
-      Val factor;
-      if (alpha)
-        factor = ir_.wrap(mlir::vector::ExtractOp::create(ir_.builder, ir_.loc, alpha.value, int64_t(r * l_.unroll)));
-      ir_.forLoop(ir_.i64(0), ir_.i64(l_.dv_pad), ir_.i64(l_.lanes), [&](Val column) {
-        Val at = column + double(r * l_.dv_pad);
-        storeVector(l_.o(), at, alpha ? loadVector(l_.o(), at) * factor : ir_.constant(vector_, 0));
-      });
-    }
-  }
-
-  /// One tile of keys; returns the new state of the softmax: maxima, the same in all lanes of a row, and the lanes' sums.
-  Vals visitTile(Val key, Val old_max, Val sum) {
+  /// One tile of keys. Kept of the softmax are the maxima, the same in all lanes of a row, and the lanes' sums.
+  void visitTile(Val key) {
     Val begin = ir_.i64(0), end = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     if (c_.spec.bounded_left)
       begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first_) - key)) / double(l_.unroll) * double(l_.unroll);
     if (c_.spec.bounded_right)
       end = ir_.min(end, ir_.toI64(mask_.hi(last_) - key));
-    Val top = cpu::segmentMax(ir_, scores(key, begin, end), l_.unroll);
+    Val top = cpu::segmentMax(ir_, addScores(key, begin, end), l_.unroll);
+    Val old_max = loadVector(l_.rowMax(), ir_.i64(0));
     Val new_max = ir_.fmax(old_max, top);
     Val base = softmax::reference(ir_, new_max);
     Val alpha = ir_.exp2(old_max - base);
-    sum = ir_.forLoop(begin, end, ir_.i64(l_.unroll), {sum * alpha}, [&](Val j, const Vals &carried) -> Vals {
-      Val at = j * double(l_.tile_m);
-      Val p = ir_.exp2(loadVector(l_.s(), at) - base);
-      storeVector(l_.s(), at, p);
+    Val sum = loadVector(l_.rowSum(), ir_.i64(0)) * alpha;
+    sum = ir_.forLoop(begin, end, ir_.i64(l_.unroll), {sum}, [&](Val j, const Vals &carried) -> Vals {
+      Val at = scores(j * double(l_.tile_m));
+      Val p = ir_.exp2(ir_.load(vector_, at, l_.lanes * 4) - base);
+      ir_.store(p, at, l_.lanes * 4);
       return {carried[0] + p};
     })[0];
-    scaleO(alpha);
-    addValues(key, begin, end);
-    return {new_max, sum};
+    storeVector(l_.rowMax(), ir_.i64(0), new_max);
+    storeVector(l_.rowSum(), ir_.i64(0), sum);
+    addValues(key, begin, end, alpha);
   }
 
   /// The scores of keys [begin, end) of the tile into scratch, -inf where a row does not see the key; returns the lanes' maxima.
-  Val scores(Val key, Val begin, Val end) {
+  Val addScores(Val key, Val begin, Val end) {
     Val key0 = ir_.toI64(key);
     return ir_.forLoop(begin, end, ir_.i64(l_.unroll), {ir_.negativeInfinity(vector_)}, [&](Val j, const Vals &top) -> Vals {
       Vals rows, later;
       for (int u = 0; u < l_.unroll; ++u) {
         Val row = key0 + ir_.min(j + double(u), end - 1.0); // keys past the last repeat it; the mask hides them
         rows.push_back(ir_.offset(k_, row * k_stride_));
-        later.push_back(ir_.offset(k_, (key0 + j + double(u + kAhead)) * k_stride_));
+        later.push_back(ir_.offset(k_, rowAhead(key0 + j + double(u)) * k_stride_));
       }
       Vals sums = forChunks(l_.dqk, Vals(l_.lanes, ir_.constant(vector_, 0)), [&](Val column, int count, const Vals &carried) {
         Vals acc = carried;
@@ -158,53 +166,49 @@ private:
       Val x = cpu::sumEach(ir_, sums);
       Val keys = numbers_ + (key + ir_.toI32(j));
       if (!score_.isIdentity())
-        x = score_.apply(x, query_, keys, head_) * softmax::kLog2E;
+        x = score_.apply(x, query_, keys, group_head_ + item_.head) * softmax::kLog2E;
       x = ir_.select((keys >= lo_) & (keys < hi_), x, ir_.negativeInfinity(vector_));
-      storeVector(l_.s(), j * double(l_.tile_m), x);
+      ir_.store(x, scores(j * double(l_.tile_m)), l_.lanes * 4);
       return {ir_.fmax(x, top[0])};
     })[0];
   }
 
-  /// O += P V.
-  void addValues(Val key, Val begin, Val end) {
-    // So many keys at a time that their rows stay in the first-level cache from chunk to chunk: rows at a power-of-two stride
-    // share few of its sets.
-    constexpr int kKeys = 8;
+  /// O = alpha O + P V, with a factor per lane.
+  void addValues(Val key, Val begin, Val end, Val alpha) {
     Val key0 = ir_.toI64(key);
-    ir_.forLoop(begin, end, ir_.i64(kKeys), [&](Val j0) {
-      Val stop = ir_.min(j0 + double(kKeys), end);
-      forChunks(l_.dv, {}, [&](Val column, int count, const Vals &) -> Vals {
-        const int vectors = c_.spec.dtype == DType::BF16 || count > l_.lanes ? 2 : 1;
-        auto at = [&](int r, int i) { return column + double(r * l_.dv_pad + i * l_.lanes); };
-        Vals init;
-        for (int r = 0; r < l_.tile_m; ++r)
+    Vals factors;
+    for (int r = 0; r < l_.tile_m; ++r)
+      factors.push_back(ir_.wrap(mlir::vector::ExtractOp::create(ir_.builder, ir_.loc, alpha.value, int64_t(r * l_.unroll))));
+    forChunks(l_.dv, {}, [&](Val column, int count, const Vals &) -> Vals {
+      const int vectors = c_.spec.dtype == DType::BF16 || count > l_.lanes ? 2 : 1;
+      auto at = [&](int r, int i) { return column + double(r * l_.dv_pad + i * l_.lanes); };
+      Vals init;
+      for (int r = 0; r < l_.tile_m; ++r)
+        for (int i = 0; i < vectors; ++i)
+          init.push_back(loadVector(l_.o(), at(r, i)) * factors[r]);
+      Vals acc = ir_.forLoop(begin, end, ir_.i64(1), init, [&](Val j, const Vals &carried) {
+        Vals next;
+        auto row = [&](Val key) { return ir_.offset(v_, key * v_stride_ + column * double(bytes_)); };
+        cpu::prefetch(ir_, row(rowAhead(key0 + j)));
+        Vals v = cpu::loadChunk(ir_, c_.spec.dtype, row(key0 + j), count);
+        Val inside = j & ir_.i64(l_.unroll - 1);
+        Val p_at = (j - inside) * double(l_.tile_m) + inside;
+        for (int r = 0; r < l_.tile_m; ++r) {
+          Val p = ir_.splat(ir_.load(ir_.f32(), scores(p_at + double(r * l_.unroll)), 4), l_.lanes);
           for (int i = 0; i < vectors; ++i)
-            init.push_back(loadVector(l_.o(), at(r, i)));
-        Vals acc = ir_.forLoop(j0, stop, ir_.i64(1), init, [&](Val j, const Vals &carried) {
-          Vals next;
-          auto row = [&](Val key) { return ir_.offset(v_, key * v_stride_ + column * double(bytes_)); };
-          cpu::prefetch(ir_, row(key0 + j + double(kAhead)));
-          Vals v = cpu::loadChunk(ir_, c_.spec.dtype, row(key0 + j), count);
-          Val inside = j & ir_.i64(l_.unroll - 1);
-          Val p_at = (j - inside) * double(l_.tile_m) + inside;
-          for (int r = 0; r < l_.tile_m; ++r) {
-            Val p = ir_.splat(loadScalar(l_.s(), p_at + double(r * l_.unroll)), l_.lanes);
-            for (int i = 0; i < vectors; ++i)
-              next.push_back(ir_.fma(p, v[i], carried[r * vectors + i]));
-          }
-          return next;
-        });
-        for (int r = 0; r < l_.tile_m; ++r)
-          for (int i = 0; i < vectors; ++i)
-            storeVector(l_.o(), at(r, i), acc[r * vectors + i]);
-        return {};
+            next.push_back(ir_.fma(p, v[i], carried[r * vectors + i]));
+        }
+        return next;
       });
+      for (int r = 0; r < l_.tile_m; ++r)
+        for (int i = 0; i < vectors; ++i)
+          storeVector(l_.o(), at(r, i), acc[r * vectors + i]);
+      return {};
     });
   }
 
-  void store(Val maximum, Val sum) {
-    storeVector(l_.rowMax(), ir_.i64(0), maximum);
-    storeVector(l_.rowSum(), ir_.i64(0), sum);
+  void store() {
+    storeVector(l_.rowSum(), ir_.i64(0), cpu::segmentSum(ir_, loadVector(l_.rowSum(), ir_.i64(0)), l_.unroll));
     tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r * double(l_.unroll)); },
                 [&](Val r) { return loadScalar(l_.rowSum(), r * double(l_.unroll)); },
                 [&](Val r, DType dtype, Val row, Val factor) {
@@ -226,15 +230,18 @@ private:
   Ir &ir_;
   CpuStreamLayout l_;
   int bytes_;
-  WorkItem item_;
+  WorkItem item_;   // head and head_k are those at work
+  Val first_head_;  // key head, i32
   Sequence seq_;
   CpuTile tile_;
   Mask mask_;
   Score score_;
   mlir::Type vector_;
   Val first_, last_;                         // query rows of the tile's ends, i32
-  Val k_, v_, k_stride_, v_stride_;          // rows of the sequence; bytes, i64
-  Val query_, head_, numbers_, lo_, hi_;     // of every lane, i32
+  Val final_;                                // last key of the item's share, i64
+  Val state_, k_, v_;                        // of the head at work: its scratch, rows of the sequence
+  Val k_stride_, v_stride_;                  // bytes, i64
+  Val query_, group_head_, numbers_, lo_, hi_; // of every lane, i32
 };
 
 } // namespace

@@ -7,6 +7,7 @@ CpuStreamLayout CpuStreamLayout::of(const KernelSpec &spec, const Schedule &sche
   CpuStreamLayout l;
   l.tile_m = schedule.get("tile_m");
   l.tile_n = schedule.get("tile_n");
+  l.heads = schedule.get("heads");
   l.lanes = isaInfo(target.isa).vector_lanes;
   l.unroll = l.tile_m > 0 ? l.lanes / l.tile_m : 0;
   l.dqk = spec.head_dim_qk;
@@ -19,8 +20,11 @@ CpuStreamLayout CpuStreamLayout::of(const KernelSpec &spec, const Schedule &sche
 namespace {
 
 std::vector<Candidate> candidates(const KernelSpec &, const Target &, int) {
-  // A tile's K and V of 256 bytes a row fill half of a first-level cache.
-  auto schedule = [](int tile_m) { return Candidate{{"cpu.stream", {{"tile_m", tile_m}, {"tile_n", 64}}}}; };
+  // A tile of all heads, the next one and the heads' state fit the second-level cache. How many keys a tile has matters little
+  // (docs/performance.md).
+  auto schedule = [](int tile_m) {
+    return Candidate{{"cpu.stream", {{"heads", 8}, {"tile_m", tile_m}, {"tile_n", 16}}}};
+  };
   return {schedule(8), schedule(4), schedule(1)};
 }
 
@@ -30,6 +34,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "1, 2, 4 or 8");
   if (l.tile_n < 16 || l.tile_n > 512 || l.tile_n % 16)
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 512");
+  if (l.heads < 1 || l.heads > 32)
+    return badKnob(schedule, "heads", "1 to 32");
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.scratch = int64_t(l.dwords()) * 4;
@@ -37,13 +43,13 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
-constexpr int kTileM[] = {1, 2, 4, 8}, kTileN[] = {32, 64, 128};
-constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM}, {"tile_n", 64, kTileN}};
+constexpr int kHeads[] = {1, 4, 8, 16}, kTileM[] = {1, 2, 4, 8}, kTileN[] = {16, 32, 64};
+constexpr Knob kKnobs[] = {{"heads", 8, kHeads}, {"tile_m", 8, kTileM}, {"tile_n", 16, kTileN}};
 
 } // namespace
 
 const Algorithm kCpuStream = {"cpu.stream", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
                               candidates,   launch,             kKnobs,
-                              nullptr,      /*packs_heads=*/true, /*share_keys=*/512};
+                              nullptr,      /*packs_heads=*/true, /*share_keys=*/256};
 
 } // namespace flashplus

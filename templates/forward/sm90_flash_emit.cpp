@@ -259,7 +259,7 @@ void Sm90Flash::copyItems(Val m_tiles) {
         const size_t n = Positions::kCount;
         Positions at = Positions::of(all);
         Vals following = nextItem(all[n], all[n + 1]); // asked for early, needed late
-        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], /*packs_heads=*/false, m_tiles);
+        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], HeadsOfItem::One, m_tiles);
         sendItem(at.item, work, ir_.i32(1));
         at.item = items_.next(at.item);
         const Item item(ir_, c_, l_, work);

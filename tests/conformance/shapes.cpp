@@ -66,6 +66,27 @@ TEST_CASE("shapes: heads, groups of heads and batches") {
   check(forEveryDtype(cases));
 }
 
+TEST_CASE("shapes: one row of more key heads than a work item has, in any layout") {
+  const Layout heads_first{.order = Layout::Order::Bhsd, .gap = 3, .shift = 1};
+  std::vector<Case> cases;
+  for (auto [hq, hk] : {std::pair<int64_t, int64_t>{8, 8}, {9, 9}, {20, 20}, {24, 12}, {44, 11}, {18, 2}})
+    for (int splits : {0, 1, 3}) {
+      const Case c{.batch = 2, .sq = 1, .sk = 83, .hq = hq, .hk = hk, .d = 40, .dv = 24, .num_splits = splits};
+      cases.push_back(c);
+      Case scored = c; // tells query heads and key heads apart
+      scored.alibi = Alibi::PerHead;
+      scored.score = "s * (1 - 0.02 * hk)";
+      scored.window_left = 40;
+      scored.window_right = 0;
+      cases.push_back(scored);
+      Case strided = c;
+      strided.k_layout = strided.v_layout = heads_first;
+      cases.push_back(strided);
+      cases.push_back({.ragged_q = {1, 1, 2}, .ragged_k = {70, 0, 129}, .hq = hq, .hk = hk, .d = 40, .num_splits = splits});
+    }
+  check(forEveryDtype(cases));
+}
+
 TEST_CASE("shapes: sequence lengths around the edges of tiles and register blocks") {
   std::vector<Case> cases;
   for (bool causal : {false, true})

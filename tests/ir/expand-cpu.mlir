@@ -24,7 +24,7 @@ attn.forward @causal dtype(bf16) head_dim(64, 64) schedule("cpu.flash mr=6 nr=2 
 // CHECK-COUNT-2: llvm.prefetch
 // CHECK: arith.shli {{.*}} : vector<8xi32>
 // CHECK: vector.shuffle {{.*}} [0, 2, 8, 10, 4, 6, 12, 14]
-attn.forward @few dtype(bf16) head_dim(64, 64) schedule("cpu.stream tile_m=4 tile_n=64")
+attn.forward @few dtype(bf16) head_dim(64, 64) schedule("cpu.stream heads=8 tile_m=4 tile_n=16")
     target("x86-64-v3") attributes {alignment = 16 : i64} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s

@@ -234,27 +234,49 @@ TEST_CASE("bad requests name what is wrong") {
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
 }
 
-TEST_CASE("few rows on the CPU: K and V are read in place, in shares whose pages the key heads use in turn") {
+TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a share of the keys in one work item") {
   KernelSpec spec = forwardSpec(128, 128);
   spec.bounded_right = false;
   for (const char *target : {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"}) {
-    auto plan = [&](int64_t queries, int64_t keys, int64_t heads_q, int64_t heads_k, PlanOptions options = {}) {
-      return *planForward(spec, {1, queries, keys, queries, heads_q, heads_k, -1, -1}, device(target, 1), options);
+    struct Shape {
+      int64_t queries, keys, heads_q, heads_k, batch = 1;
     };
-    auto schedule = [&](int64_t queries, int64_t keys, int64_t heads_q, int64_t heads_k) {
-      return plan(queries, keys, heads_q, heads_k).steps[0].schedule.text();
+    auto plan = [&](Shape s, int threads, PlanOptions options = {}) {
+      return *planForward(spec, {s.batch, s.queries, s.keys, s.batch * s.queries, s.heads_q, s.heads_k, -1, -1},
+                          device(target, threads), options);
     };
-    CHECK(schedule(1, 8192, 32, 32) == "cpu.stream tile_m=1 tile_n=64");
-    CHECK(schedule(1, 8192, 32, 8) == "cpu.stream tile_m=4 tile_n=64");
-    CHECK(schedule(2, 8192, 32, 8) == "cpu.stream tile_m=8 tile_n=64");
-    CHECK(schedule(3, 8192, 32, 8).starts_with("cpu.flash"));
-    CHECK(plan(1, 8192, 32, 8).num_splits == 16);
-    CHECK(plan(1, 1000, 32, 8).num_splits == 1);
-    CHECK(plan(1, 8192, 4, 1).num_splits == 1); // the rows of one head follow each other
-    CHECK(plan(1, 8192, 32, 8, {.batch_invariant = true}).num_splits == 1);
-    CHECK(plan(64, 8192, 32, 8).num_splits == 1);
+    auto schedule = [&](int64_t queries, int64_t heads_k) {
+      return plan({queries, 8192, 32, heads_k}, 1).steps[0].schedule.text();
+    };
+    CHECK(schedule(1, 32) == "cpu.stream heads=8 tile_m=1 tile_n=16");
+    CHECK(schedule(1, 8) == "cpu.stream heads=8 tile_m=4 tile_n=16");
+    CHECK(schedule(2, 8) == "cpu.stream heads=8 tile_m=8 tile_n=16");
+    CHECK(schedule(3, 8).starts_with("cpu.flash"));
+    // Key heads of an item, shares of the keys, and work items: one thread needs no shares, others as many as it takes for all
+    // to have the same work.
+    auto divides = [&](Shape shape, int threads, PlanOptions options = {}) {
+      const ForwardPlan p = plan(shape, threads, options);
+      return std::vector<int64_t>{p.key_heads, p.num_splits, p.steps[0].work_items};
+    };
+    using Division = std::vector<int64_t>;
+    CHECK(divides({1, 8192, 32, 8}, 1) == Division{8, 1, 1});
+    CHECK(divides({1, 8192, 32, 8}, 2) == Division{8, 2, 2});
+    CHECK(divides({1, 8192, 32, 8}, 16) == Division{8, 16, 16});
+    CHECK(divides({1, 8192, 32, 32}, 16) == Division{8, 4, 16});
+    CHECK(divides({1, 8192, 20, 20}, 1) == Division{8, 1, 3});
+    CHECK(divides({1, 8192, 4, 1}, 16) == Division{1, 16, 16});
+    CHECK(divides({1, 8192, 32, 8, 64}, 16) == Division{8, 1, 64});
+    // Too few keys for that: fewer heads an item.
+    CHECK(divides({1, 512, 32, 8}, 16) == Division{1, 2, 16});
+    CHECK(divides({1, 1000, 32, 8}, 2) == Division{8, 2, 2});
+    CHECK(divides({1, 100, 32, 8}, 2) == Division{4, 1, 2});
+    CHECK(divides({1, 8192, 32, 8}, 16, {.batch_invariant = true}) == Division{1, 1, 8});
+    CHECK(divides({1, 8192, 32, 8}, 2, {.num_splits = 3}) == Division{8, 3, 3});
+    CHECK(plan({64, 8192, 32, 8}, 1).num_splits == 1);
+    CHECK(plan({64, 8192, 32, 8}, 1).key_heads == 1);
   }
   const Target cpu = *Target::parse("x86-64-v3");
-  fails(launchSchema(spec, *Schedule::parse("cpu.stream tile_m=3 tile_n=64"), cpu), "tile_m is 3; it must be 1, 2, 4 or 8");
-  fails(launchSchema(spec, *Schedule::parse("cpu.stream tile_m=4 tile_n=24"), cpu), "tile_n is 24; it must be a multiple of 16");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=3 tile_n=64"), cpu), "tile_m is 3; it must be 1, 2, 4 or 8");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=4 tile_n=24"), cpu), "tile_n is 24; it must be a multiple of 16");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=0 tile_m=4 tile_n=16"), cpu), "heads is 0; it must be 1 to 32");
 }
