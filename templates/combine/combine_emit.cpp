@@ -80,14 +80,22 @@ void emitCpuCombine(EmitContext &c) {
     const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
     Val base = softmax::reference(ir, m);
     Val out = ir.offset(seq.rows("o", item.head, bytes), row * c.params.get("o_stride_s") * double(bytes));
-    for (int at = 0; at < dv; at += ir.lanes) {
-      const int count = std::min(ir.lanes, dv - at);
-      Val zero = ir.constant(ir.vec(ir.f32(), ir.lanes), 0);
-      Val sum = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), {zero}, [&](Val i, const Vals &carried) -> Vals {
-        Val o = cpu::loadRow(ir, DType::F32, ir.offset(parts.partialO(i), int64_t(at) * 4), count);
-        return {ir.fma(ir.splat(parts.weight(i, base), ir.lanes), o, carried[0])};
-      })[0];
-      cpu::storeRow(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, int64_t(at) * bytes), count);
+    // A weight, an exponential, serves as many vectors as there are registers for.
+    const int block = ir.lanes * 8;
+    for (int first_column = 0; first_column < dv; first_column += block) {
+      const int vectors = (std::min(block, dv - first_column) + ir.lanes - 1) / ir.lanes;
+      auto column = [&](int i) { return first_column + i * ir.lanes; };
+      auto count = [&](int i) { return std::min(ir.lanes, dv - column(i)); };
+      const Vals zeros(size_t(vectors), ir.constant(ir.vec(ir.f32(), ir.lanes), 0));
+      const Vals sums = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), zeros, [&](Val split, const Vals &carried) {
+        Val weight = ir.splat(parts.weight(split, base), ir.lanes), o = parts.partialO(split);
+        Vals next;
+        for (int i = 0; i < vectors; ++i)
+          next.push_back(ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)), carried[i]));
+        return next;
+      });
+      for (int i = 0; i < vectors; ++i)
+        cpu::storeRow(ir, c.spec.dtype, sums[i] * finish.factor, ir.offset(out, int64_t(column(i)) * bytes), count(i));
     }
     storeLse(c, seq, item, row, finish.lse);
   });
