@@ -2,6 +2,7 @@
 #include "runtime/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,28 @@
 #include <vector>
 
 namespace flashplus {
+
+namespace {
+
+/// Whether `ready` turns true within some tens of microseconds. A thread that sleeps takes about as long to wake, which is a
+/// good part of a decode step; in a process that runs one loop after the other nobody sleeps.
+template <class Ready> bool spinUntil(Ready ready) {
+  constexpr auto kPatience = std::chrono::microseconds(50);
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready())
+        return true;
+#ifdef __x86_64__
+      __builtin_ia32_pause();
+#endif
+    }
+    std::this_thread::yield(); // there may be more threads than processors
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+} // namespace
 
 /// Threads that wait for a loop. Items are handed out one at a time from a counter: attention's items are large and
 /// uneven (a causal mask), so that balance matters more than the cost of an increment.
@@ -20,6 +43,7 @@ struct ThreadPool::Workers {
     {
       std::lock_guard lock(mutex);
       stop = true;
+      generation.fetch_add(1, std::memory_order_release);
     }
     wake.notify_all();
     for (std::thread &t : threads)
@@ -29,18 +53,24 @@ struct ThreadPool::Workers {
   void run(int64_t loop_items, const LoopBody &loop) {
     std::lock_guard turn(one_loop);
     start();
+    body = &loop;
+    items = loop_items;
+    next.store(0, std::memory_order_relaxed);
+    busy.store(int(threads.size()), std::memory_order_relaxed);
+    bool asleep;
     {
       std::lock_guard lock(mutex);
-      body = &loop;
-      items = loop_items;
-      next.store(0, std::memory_order_relaxed);
-      busy = int(threads.size());
-      ++generation;
+      generation.fetch_add(1, std::memory_order_release);
+      asleep = sleepers != 0;
     }
-    wake.notify_all();
+    if (asleep)
+      wake.notify_all();
     drain(0);
-    std::unique_lock lock(mutex);
-    done.wait(lock, [this] { return busy == 0; });
+    auto finished = [this] { return busy.load(std::memory_order_acquire) == 0; };
+    if (!spinUntil(finished)) {
+      std::unique_lock lock(mutex);
+      done.wait(lock, finished);
+    }
     body = nullptr;
   }
 
@@ -64,18 +94,23 @@ struct ThreadPool::Workers {
 
   void work(int worker) {
     inside = this;
-    uint64_t seen = 0;
-    std::unique_lock lock(mutex);
-    for (;;) {
-      wake.wait(lock, [&] { return stop || generation != seen; });
+    for (uint64_t seen = 0;;) {
+      auto called = [&] { return generation.load(std::memory_order_acquire) != seen; };
+      if (!spinUntil(called)) {
+        std::unique_lock lock(mutex);
+        ++sleepers;
+        wake.wait(lock, called);
+        --sleepers;
+      }
       if (stop)
         return;
-      seen = generation;
-      lock.unlock();
+      ++seen; // the next loop starts when every thread has done with this one
       drain(worker);
-      lock.lock();
-      if (--busy == 0)
+      if (busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        // Between its look at `busy` and its sleep the loop's thread holds the lock.
+        std::lock_guard lock(mutex);
         done.notify_one();
+      }
     }
   }
 
@@ -84,14 +119,17 @@ struct ThreadPool::Workers {
   std::mutex one_loop; ///< Held for the length of a loop; guards `threads` and `started`.
   std::vector<std::thread> threads;
   bool started = false;
-  std::mutex mutex; ///< Guards what follows.
+  std::mutex mutex; ///< Held for every change of what a sleeping thread waits for, but for `busy`.
   std::condition_variable wake, done;
+  int sleepers = 0; ///< Threads in `wake`; guarded by `mutex`.
+
+  // The loop: written before `generation` changes, read after; no thread looks at it once `busy` is 0.
   const LoopBody *body = nullptr;
   int64_t items = 0;
-  std::atomic<int64_t> next{0};
-  int busy = 0;
-  uint64_t generation = 0;
   bool stop = false;
+  std::atomic<uint64_t> generation{0}; ///< Counts the loops.
+  alignas(64) std::atomic<int64_t> next{0};
+  alignas(64) std::atomic<int> busy{0}; ///< Threads that have not done with the loop.
 
   static thread_local const Workers *inside; ///< Whose loop this thread is running.
 };
