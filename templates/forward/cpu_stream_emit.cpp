@@ -25,16 +25,20 @@ public:
       describeLanes();
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      final_ = ir_.toI64(ir_.min(tiles.end * double(l_.tile_n), seq_.k_len) - 1.0);
       forHeads([&] { start(); });
-      ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1),
-                  [&](Val tile) { forHeads([&] { visitTile(tile * double(l_.tile_n)); }); });
+      ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) {
+        // A share's last tile asks for itself: what follows is another thread's.
+        ahead_ = ir_.select(tile + 1.0 < tiles.end, ir_.i64(l_.tile_n), ir_.i64(0));
+        forHeads([&] { visitTile(tile * double(l_.tile_n)); });
+      });
       tile_.count({ir_.i32(0), ir_.max(ir_.i32(0), tiles.end - tiles.begin) * item_.key_heads});
       forHeads([&] { store(); });
     });
   }
 
 private:
+  static constexpr int kLineBytes = 64;
+
   Val scratch(Val base, int block, Val index) { return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4.0); }
   Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(state_, block, index), 4); }
   Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(state_, block, index), l_.lanes * 4); }
@@ -53,19 +57,21 @@ private:
     });
   }
 
-  /// Calls body(first column (i64), columns in memory) for the chunks of a row: a loop over the whole ones, and the rest.
-  Vals forChunks(int dim, const Vals &inits, llvm::function_ref<Vals(Val column, int count, const Vals &carried)> body) {
-    const int whole = dim / l_.chunk() * l_.chunk();
+  /// Calls body(first column (i64), columns in memory) for the chunks of a row: loops over `together` whole ones and over one,
+  /// and the rest.
+  Vals forChunks(int dim, int together, const Vals &inits,
+                 llvm::function_ref<Vals(Val column, int count, const Vals &carried)> body) {
     Vals carried = inits;
-    if (whole)
-      carried = ir_.forLoop(ir_.i64(0), ir_.i64(whole), ir_.i64(l_.chunk()), carried,
-                            [&](Val column, const Vals &c) { return body(column, l_.chunk(), c); });
-    return dim > whole ? body(ir_.i64(whole), dim - whole, carried) : carried;
+    int done = 0;
+    for (int size : {together * l_.chunk(), l_.chunk()}) {
+      const int begin = done;
+      done += (dim - begin) / size * size;
+      if (done > begin)
+        carried = ir_.forLoop(ir_.i64(begin), ir_.i64(done), ir_.i64(size), carried,
+                              [&](Val column, const Vals &c) { return body(column, size, c); });
+    }
+    return dim > done ? body(ir_.i64(done), dim - done, carried) : carried;
   }
-
-  /// The key to ask for while `key` is at work: that of the next tile, of the same head. One request a chunk: the machine has
-  /// few places for outstanding ones, and a burst would wait for them. Nothing past the share, which is another thread's.
-  Val rowAhead(Val key) { return ir_.min(key + double(l_.tile_n), final_); }
 
   Val perLane(llvm::function_ref<Val(int lane)> value) {
     Val result = ir_.splat(value(0), l_.lanes);
@@ -105,7 +111,7 @@ private:
     Val stride = c_.params.get("q_stride_s") * double(bytes_), head_stride = c_.params.get("q_stride_h") * double(bytes_);
     ir_.forLoop(ir_.i64(0), ir_.i64(l_.tile_m), ir_.i64(1), [&](Val r) {
       Val row = ir_.offset(base, ir_.toI64(tile_.queryRow(r)) * stride + tile_.groupHead(r) * head_stride);
-      forChunks(l_.dqk, {}, [&](Val column, int count, const Vals &) -> Vals {
+      forChunks(l_.dqk, 1, {}, [&](Val column, int count, const Vals &) -> Vals {
         Vals x = cpu::loadChunk(ir_, c_.spec.dtype, ir_.offset(row, column * double(bytes_)), count);
         for (size_t i = 0; i < x.size(); ++i)
           storeVector(l_.q(), r * double(l_.depth_pad) + column + double(i * l_.lanes), x[i] * scale);
@@ -138,23 +144,29 @@ private:
     addValues(key, begin, end, alpha);
   }
 
-  /// The scores of keys [begin, end) of the tile into scratch, -inf where a row does not see the key; returns the lanes' maxima.
+  /// Loads a chunk of a row, and asks for that of the next tile: one request a line, for the machine has few places for
+  /// outstanding ones and a burst would wait for them.
+  Vals loadAndAskAhead(Val row, Val stride, Val column, int count) {
+    Val at = ir_.offset(row, column * double(bytes_));
+    Val next = ir_.offset(at, ahead_ * stride);
+    for (int line = 0; line < count * bytes_; line += kLineBytes)
+      cpu::prefetch(ir_, ir_.offset(next, int64_t(line)));
+    return cpu::loadChunk(ir_, c_.spec.dtype, at, count);
+  }
+
+  /// The scores of keys [begin, end) of the tile into scratch, -inf where a row does not see the key; returns the lanes'
+  /// maxima.
   Val addScores(Val key, Val begin, Val end) {
     Val key0 = ir_.toI64(key);
     return ir_.forLoop(begin, end, ir_.i64(l_.unroll), {ir_.negativeInfinity(vector_)}, [&](Val j, const Vals &top) -> Vals {
-      Vals rows, later;
-      for (int u = 0; u < l_.unroll; ++u) {
-        Val row = key0 + ir_.min(j + double(u), end - 1.0); // keys past the last repeat it; the mask hides them
-        rows.push_back(ir_.offset(k_, row * k_stride_));
-        later.push_back(ir_.offset(k_, rowAhead(key0 + j + double(u)) * k_stride_));
-      }
-      Vals sums = forChunks(l_.dqk, Vals(l_.lanes, ir_.constant(vector_, 0)), [&](Val column, int count, const Vals &carried) {
+      Vals rows;
+      for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
+        rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + double(u), end - 1.0)) * k_stride_));
+      Vals sums = forChunks(l_.dqk, 1, Vals(l_.lanes, ir_.constant(vector_, 0)), [&](Val column, int count, const Vals &carried) {
         Vals acc = carried;
         std::vector<Vals> k;
-        for (Val row : later)
-          cpu::prefetch(ir_, ir_.offset(row, column * double(bytes_)));
         for (Val row : rows)
-          k.push_back(cpu::loadChunk(ir_, c_.spec.dtype, ir_.offset(row, column * double(bytes_)), count));
+          k.push_back(loadAndAskAhead(row, k_stride_, column, count));
         for (int r = 0; r < l_.tile_m; ++r)
           for (size_t i = 0; i < k[0].size(); ++i) {
             Val q = loadVector(l_.q(), column + double(r * l_.depth_pad + int(i) * l_.lanes));
@@ -175,34 +187,48 @@ private:
 
   /// O = alpha O + P V, with a factor per lane.
   void addValues(Val key, Val begin, Val end, Val alpha) {
-    Val key0 = ir_.toI64(key);
+    Val first = ir_.toI64(key);
     Vals factors;
     for (int r = 0; r < l_.tile_m; ++r)
       factors.push_back(ir_.wrap(mlir::vector::ExtractOp::create(ir_.builder, ir_.loc, alpha.value, int64_t(r * l_.unroll))));
-    forChunks(l_.dv, {}, [&](Val column, int count, const Vals &) -> Vals {
-      const int vectors = c_.spec.dtype == DType::BF16 || count > l_.lanes ? 2 : 1;
-      auto at = [&](int r, int i) { return column + double(r * l_.dv_pad + i * l_.lanes); };
-      Vals init;
+    // Two chunks at a time where there are registers for their sums: a probability is loaded once for both.
+    const int together = 4 * l_.tile_m <= isaInfo(c_.target.isa).vector_registers / 2 ? 2 : 1;
+    forChunks(l_.dv, together, {}, [&](Val column, int count, const Vals &) -> Vals {
+      const int chunks = (count + l_.chunk() - 1) / l_.chunk();
+      auto at = [&](int i) { return column + double(i * l_.lanes); };
+      Vals sums;
       for (int r = 0; r < l_.tile_m; ++r)
-        for (int i = 0; i < vectors; ++i)
-          init.push_back(loadVector(l_.o(), at(r, i)) * factors[r]);
-      Vals acc = ir_.forLoop(begin, end, ir_.i64(1), init, [&](Val j, const Vals &carried) {
-        Vals next;
-        auto row = [&](Val key) { return ir_.offset(v_, key * v_stride_ + column * double(bytes_)); };
-        cpu::prefetch(ir_, row(rowAhead(key0 + j)));
-        Vals v = cpu::loadChunk(ir_, c_.spec.dtype, row(key0 + j), count);
-        Val inside = j & ir_.i64(l_.unroll - 1);
-        Val p_at = (j - inside) * double(l_.tile_m) + inside;
+        for (int i = 0; i < 2 * chunks; ++i)
+          sums.push_back(loadVector(l_.o(), at(i) + double(r * l_.dv_pad)) * factors[r]);
+      /// Key j of the tile, whose probability for row r is at `p` + r * unroll.
+      auto add = [&](Val j, Val p, const Vals &carried) {
+        Vals v, next = carried;
+        Val row = ir_.offset(v_, (first + j) * v_stride_);
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          Vals some = loadAndAskAhead(row, v_stride_, at(2 * chunk), std::min(count - chunk * l_.chunk(), l_.chunk()));
+          some.resize(2, ir_.constant(vector_, 0));
+          v.insert(v.end(), some.begin(), some.end());
+        }
         for (int r = 0; r < l_.tile_m; ++r) {
-          Val p = ir_.splat(ir_.load(ir_.f32(), scores(p_at + double(r * l_.unroll)), 4), l_.lanes);
-          for (int i = 0; i < vectors; ++i)
-            next.push_back(ir_.fma(p, v[i], carried[r * vectors + i]));
+          Val factor = ir_.splat(ir_.load(ir_.f32(), scores(p + double(r * l_.unroll)), 4), l_.lanes);
+          for (int i = 0; i < 2 * chunks; ++i)
+            next[r * 2 * chunks + i] = ir_.fma(factor, v[i], carried[r * 2 * chunks + i]);
         }
         return next;
+      };
+      Val whole = end - ((end - begin) & ir_.i64(l_.unroll - 1));
+      sums = ir_.forLoop(begin, whole, ir_.i64(l_.unroll), sums, [&](Val j, const Vals &carried) {
+        Vals next = carried;
+        for (int u = 0; u < l_.unroll; ++u)
+          next = add(j + double(u), j * double(l_.tile_m) + double(u), next);
+        return next;
+      });
+      sums = ir_.forLoop(whole, end, ir_.i64(1), sums, [&](Val j, const Vals &carried) {
+        return add(j, whole * double(l_.tile_m) + (j - whole), carried);
       });
       for (int r = 0; r < l_.tile_m; ++r)
-        for (int i = 0; i < vectors; ++i)
-          storeVector(l_.o(), at(r, i), acc[r * vectors + i]);
+        for (int i = 0; i < 2 * chunks; ++i)
+          storeVector(l_.o(), at(i) + double(r * l_.dv_pad), sums[r * 2 * chunks + i]);
       return {};
     });
   }
@@ -212,7 +238,7 @@ private:
     tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r * double(l_.unroll)); },
                 [&](Val r) { return loadScalar(l_.rowSum(), r * double(l_.unroll)); },
                 [&](Val r, DType dtype, Val row, Val factor) {
-                  forChunks(l_.dv, {}, [&](Val column, int count, const Vals &) -> Vals {
+                  forChunks(l_.dv, 1, {}, [&](Val column, int count, const Vals &) -> Vals {
                     Val at = r * double(l_.dv_pad) + column;
                     Vals x{loadVector(l_.o(), at), loadVector(l_.o(), at + double(l_.lanes))};
                     if (c_.spec.dtype == DType::BF16)
@@ -238,7 +264,7 @@ private:
   Score score_;
   mlir::Type vector_;
   Val first_, last_;                         // query rows of the tile's ends, i32
-  Val final_;                                // last key of the item's share, i64
+  Val ahead_;                                // keys from the tile at work to the next, i64
   Val state_, k_, v_;                        // of the head at work: its scratch, rows of the sequence
   Val k_stride_, v_stride_;                  // bytes, i64
   Val query_, group_head_, numbers_, lo_, hi_; // of every lane, i32

@@ -32,8 +32,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   const auto l = CpuStreamLayout::of(spec, schedule, target);
   if (l.tile_m != 1 && l.tile_m != 2 && l.tile_m != 4 && l.tile_m != 8)
     return badKnob(schedule, "tile_m", "1, 2, 4 or 8");
-  if (l.tile_n < 16 || l.tile_n > 512 || l.tile_n % 16)
-    return badKnob(schedule, "tile_n", "a multiple of 16 up to 512");
+  if (l.tile_n < 4 || l.tile_n > 512 || l.tile_n % l.unroll)
+    return badKnob(schedule, "tile_n", "at least 4, at most 512, and a multiple of the vector lanes divided by tile_m");
   if (l.heads < 1 || l.heads > 32)
     return badKnob(schedule, "heads", "1 to 32");
   LaunchSchema schema;
