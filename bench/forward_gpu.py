@@ -44,8 +44,8 @@ def flash_attention_3():
     for name in FA3_MODULES:
         try:
             return importlib.import_module(name).flash_attn_func
-        except ImportError:
-            pass
+        except ImportError as e:
+            print(f"no FlashAttention-3 from {name}: {e}")
     return None
 
 
