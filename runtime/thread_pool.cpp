@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/thread_pool.h"
 
+#include "runtime/processors.h"
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <sys/resource.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -14,30 +17,62 @@ namespace flashplus {
 
 namespace {
 
-/// Whether `ready` turns true within some tens of microseconds. A thread that sleeps takes about as long to wake, which is a
-/// good part of a decode step; in a process that runs one loop after the other nobody sleeps.
-template <class Ready> bool spinUntil(Ready ready) {
-  constexpr auto kPatience = std::chrono::microseconds(50);
-  const auto end = std::chrono::steady_clock::now() + kPatience;
-  do {
-    for (int i = 0; i < 16; ++i) {
-      if (ready())
-        return true;
-#ifdef __x86_64__
-      __builtin_ia32_pause();
-#endif
+/// How one thread waits: at first awake, for about as long as a sleeping thread takes to wake, which is a good part of a decode
+/// step. In a process that runs one loop after the other nobody sleeps then. It costs where others want the processor: the
+/// scheduler makes a thread wait that has used its share, for milliseconds, while it prefers one that has slept. So a thread
+/// that has had to leave its processor sleeps at once for some time, and until it has not had to.
+class Patience {
+public:
+  /// Whether `ready` turned true; otherwise it is time to sleep.
+  template <class Ready> bool wait(Ready ready) {
+    if (ready())
+      return true;
+    if (asleep_ > 0) {
+      --asleep_;
+      return false;
     }
-    std::this_thread::yield(); // there may be more threads than processors
-  } while (std::chrono::steady_clock::now() < end);
-  return false;
-}
+    const long left = timesLeft();
+    if (left != left_) {
+      left_ = left;
+      asleep_ = 64;
+      return false;
+    }
+    using Clock = std::chrono::steady_clock;
+    constexpr auto kAwake = std::chrono::microseconds(50);
+    const auto start = Clock::now();
+    do {
+      for (int i = 0; i < 16; ++i) {
+#ifdef __x86_64__
+        __builtin_ia32_pause();
+#endif
+        if (ready())
+          return true;
+      }
+    } while (Clock::now() - start < kAwake);
+    return false;
+  }
+
+private:
+  /// How often the scheduler has given the thread's processor to another.
+  static long timesLeft() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nivcsw;
+  }
+
+  int asleep_ = 0; ///< Waits to come that are asleep.
+  long left_ = 0;
+};
+
+/// Of a thread that asks for loops, whatever the pool.
+thread_local Patience caller;
 
 } // namespace
 
 /// Threads that wait for a loop. Items are handed out one at a time from a counter: attention's items are large and
 /// uneven (a causal mask), so that balance matters more than the cost of an increment.
 struct ThreadPool::Workers {
-  explicit Workers(int count) : owner(getpid()), count(count) {}
+  explicit Workers(int count) : owner(getpid()), count(count), enough_processors(count <= usableProcessors()) {}
 
   ~Workers() {
     {
@@ -67,7 +102,7 @@ struct ThreadPool::Workers {
       wake.notify_all();
     drain(0);
     auto finished = [this] { return busy.load(std::memory_order_acquire) == 0; };
-    if (!spinUntil(finished)) {
+    if (!enough_processors || !caller.wait(finished)) {
       std::unique_lock lock(mutex);
       done.wait(lock, finished);
     }
@@ -94,9 +129,10 @@ struct ThreadPool::Workers {
 
   void work(int worker) {
     inside = this;
+    Patience patience;
     for (uint64_t seen = 0;;) {
       auto called = [&] { return generation.load(std::memory_order_acquire) != seen; };
-      if (!spinUntil(called)) {
+      if (!enough_processors || !patience.wait(called)) {
         std::unique_lock lock(mutex);
         ++sleepers;
         wake.wait(lock, called);
@@ -116,6 +152,7 @@ struct ThreadPool::Workers {
 
   const pid_t owner;
   const int count;
+  const bool enough_processors; ///< One for every thread; else they never wait awake.
   std::mutex one_loop; ///< Held for the length of a loop; guards `threads` and `started`.
   std::vector<std::thread> threads;
   bool started = false;

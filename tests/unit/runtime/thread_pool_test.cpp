@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/thread_pool.h"
 
+#include <chrono>
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <mutex>
@@ -78,6 +79,29 @@ TEST_CASE("loops run at the same time when there are workers") {
       std::this_thread::yield();
   });
   CHECK(arrived == 2);
+}
+
+TEST_CASE("workers hear of a loop while they wait for it awake, asleep, and on the way there") {
+  for (int threads : {2, 4}) { // those beyond the processors sleep at once
+    ThreadPool pool(threads);
+    for (int gap : {0, 10, 40, 45, 50, 55, 60, 80, 500})
+      for (int repeat = 0; repeat < 40; ++repeat) {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(gap);
+        while (std::chrono::steady_clock::now() < until)
+          std::this_thread::yield();
+        CHECK(covers(pool, 5)); // hangs if one of them is not told
+      }
+    // The other way round: the caller waits for a late worker, and sleeps when that takes longer.
+    for (int late : {0, 40, 50, 60, 2000}) {
+      std::atomic<int> done{0};
+      pool.run(4, [&](int worker, int64_t) {
+        if (worker != 0)
+          std::this_thread::sleep_for(std::chrono::microseconds(late));
+        ++done;
+      });
+      CHECK(done == 4);
+    }
+  }
 }
 
 TEST_CASE("a loop inside a loop finishes") {
