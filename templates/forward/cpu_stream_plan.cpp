@@ -43,7 +43,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
-constexpr int kHeads[] = {1, 4, 8, 16}, kTileM[] = {1, 2, 4, 8}, kTileN[] = {16, 32, 64};
+constexpr int kHeads[] = {4, 8}, kTileM[] = {1, 2, 4, 8}, kTileN[] = {16, 32};
 constexpr Knob kKnobs[] = {{"heads", 8, kHeads}, {"tile_m", 8, kTileM}, {"tile_n", 16, kTileN}};
 
 } // namespace
