@@ -179,14 +179,16 @@ int main(int argc, char **argv) {
         must(flashplus_plan_create(context, &args, &plan));
         const std::string text = flashplus_plan_describe(plan);
         auto after = [&](const std::string &word) {
-          const size_t at = text.find("\"" + word + "\":");
-          return at == text.npos ? std::string("?") : text.substr(at + word.size() + 3, text.find_first_of(",}", at) - at - word.size() - 3);
+          const std::string name = "\"" + word + "\":";
+          const size_t at = text.find(name);
+          return at == text.npos ? std::string("?") : text.substr(at + name.size(), text.find_first_of(",}", at) - at - name.size());
         };
         const size_t bytes = flashplus_plan_workspace(plan);
         std::shared_ptr<void> workspace(bytes ? std::aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr, std::free);
         if (bytes)
           std::memset(workspace.get(), 0, bytes);
-        const std::string name = (schedule.empty() ? "default" : schedule) + ", key_heads " + after("key_heads") + ", splits " + after("num_splits");
+        const std::string name = (schedule.empty() ? "default" : schedule) + ", key_heads " + after("key_heads") + ", splits " +
+                                 after("num_splits");
         entries.push_back({name, threads, false, [&, args, plan, workspace, bytes]() mutable {
                              for (int i = 0; i < o.buffers; ++i) {
                                args.k = &k[i]->tensor;

@@ -91,7 +91,8 @@ void emitCpuCombine(EmitContext &c) {
         Val weight = ir.splat(parts.weight(split, base), ir.lanes), o = parts.partialO(split);
         Vals next;
         for (int i = 0; i < vectors; ++i)
-          next.push_back(ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)), carried[i]));
+          next.push_back(
+              ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)), carried[i]));
         return next;
       });
       for (int i = 0; i < vectors; ++i)
