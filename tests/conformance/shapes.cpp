@@ -82,7 +82,7 @@ TEST_CASE("shapes: one row of more key heads than a work item has, in any layout
       Case strided = c;
       strided.k_layout = strided.v_layout = heads_first;
       cases.push_back(strided);
-      cases.push_back({.ragged_q = {1, 1, 2}, .ragged_k = {70, 0, 129}, .hq = hq, .hk = hk, .d = 40, .num_splits = splits});
+      cases.push_back({.hq = hq, .hk = hk, .d = 40, .ragged_q = {1, 1, 2}, .ragged_k = {70, 0, 129}, .num_splits = splits});
     }
   check(forEveryDtype(cases));
 }
