@@ -23,7 +23,7 @@ Status bad(std::string_view text, std::string_view why) {
 } // namespace
 
 int Schedule::get(std::string_view name) const {
-  const auto it = knobs.find(std::string(name));
+  const auto it = knobs.find(name);
   return it == knobs.end() ? 0 : it->second;
 }
 

@@ -5,6 +5,7 @@
 
 #include "spec/status.h"
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -13,7 +14,7 @@ namespace flashplus {
 
 struct Schedule {
   std::string algorithm; ///< e.g. "cpu.flash", "sm80.flash"
-  std::map<std::string, int> knobs;
+  std::map<std::string, int, std::less<>> knobs;
 
   /// The knob's value; 0 when it is absent.
   int get(std::string_view name) const;

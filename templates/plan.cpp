@@ -123,11 +123,13 @@ struct Division {
   int splits;
 };
 
-/// All the key heads that an item can have, and one share of the keys a worker, so that each reads one piece of memory in order;
-/// fewer heads an item where the shares would be shorter than share_keys. `tiles`: items with all heads in one; `forced`: the
-/// shares, if they are no choice.
+/// All the key heads that an item can have, so that it reads memory in order, and some shares of the keys a worker: processors
+/// are not equally fast at any moment, least of all a shared machine's, and the last item ends the step. Fewer heads an item
+/// where shares would be shorter than share_keys. `tiles`: items with all heads in one; `forced`: the shares, if they are no choice.
 Division divide(const Algorithm &algorithm, const Schedule &schedule, const KernelSpec &spec, const ForwardBounds &bounds,
                 int64_t tiles, int workers, int forced) {
+  // 16 workers, 8192 keys, one, two and four items a worker: 0.59, 0.75 and 0.85 of the read bandwidth (docs/performance.md).
+  constexpr int kItemsPerWorker = 4, kHeadsForBalance = 4;
   int64_t key_heads = std::clamp<int64_t>(bounds.heads_k, 1, schedule.get("heads"));
   auto items = [&] { return tiles * ceilDiv(bounds.heads_k, key_heads); };
   const int64_t most =
@@ -136,18 +138,22 @@ Division divide(const Algorithm &algorithm, const Schedule &schedule, const Kern
     key_heads = ceilDiv(key_heads, 2);
   if (forced)
     return {key_heads, forced};
-  // The least number of shares whose last wave leaves few workers idle.
+  const int64_t wanted = workers > 1 ? int64_t(kItemsPerWorker) * workers : 1;
+  while (key_heads > kHeadsForBalance && items() * most < wanted)
+    key_heads = ceilDiv(key_heads, 2);
+  // The least number of shares from there on whose last wave leaves few workers idle.
   auto busy = [&](int64_t splits) {
     const int64_t all = items() * splits;
     return double(all) / double(ceilDiv(all, workers) * workers);
   };
+  const int64_t least = std::min(most, ceilDiv(wanted, items()));
   double best = 0;
-  for (int64_t splits = 1; splits <= most; ++splits)
+  for (int64_t splits = least; splits <= most; ++splits)
     best = std::max(best, busy(splits));
-  for (int splits = 1; splits <= most; ++splits)
+  for (int64_t splits = least; splits <= most; ++splits)
     if (busy(splits) >= 0.95 * best)
-      return {key_heads, splits};
-  return {key_heads, 1};
+      return {key_heads, int(splits)};
+  return {key_heads, int(least)};
 }
 
 /// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
