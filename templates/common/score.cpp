@@ -5,10 +5,14 @@ using namespace mlir;
 
 namespace flashplus {
 
+bool isPlainScore(Region &region) {
+  auto yield = cast<attn::YieldOp>(region.front().getTerminator());
+  return yield.getValue() == region.front().getArgument(attn::kScore);
+}
+
 Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
     : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
-  auto yield = cast<attn::YieldOp>(block_.getTerminator());
-  identity_ = yield.getValue() == block_.getArgument(attn::kScore);
+  identity_ = isPlainScore(region);
   auto positional = [&](Value index) {
     return index.getDefiningOp() || index == block_.getArgument(attn::kQuery) || index == block_.getArgument(attn::kKey);
   };

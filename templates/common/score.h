@@ -9,13 +9,15 @@
 
 namespace flashplus {
 
+/// The region only yields its score.
+bool isPlainScore(mlir::Region &region);
+
 /// Inlines a score region on a scalar score or on a vector of scores of one query row at consecutive keys; what does not
 /// depend on the key stays scalar there. For the CPU; a GPU thread's tile of scores is score_tile.h's.
 class Score {
 public:
   Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
 
-  /// The region only yields its argument.
   bool isIdentity() const { return identity_; }
 
   /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and

@@ -30,7 +30,11 @@ constexpr double kTanhRange = 0.5;
 class Evaluator {
 public:
   Evaluator(Ir &ir, const ParamReader &params, Block &block, const Sequence &sequence, const ScoreTile &tile)
-      : ir_(ir), params_(params), block_(block), sequence_(sequence), tile_(tile) {}
+      : ir_(ir), params_(params), block_(block), sequence_(sequence), tile_(tile) {
+    computes_indices_ = llvm::any_of(block.getOps<attn::AuxOp>(), [](attn::AuxOp op) {
+      return llvm::any_of(op->getOperands(), [](Value index) { return index.getDefiningOp() != nullptr; });
+    });
+  }
 
   /// Values of the region so far, and how many more short cuts may have a branch of their own: code doubles
   /// with each, and with two a tile of 128 x 128 no longer fits the registers.
@@ -67,10 +71,13 @@ private:
     if (value != block_.getArgument(attn::kKey))
       return state.forms.find(value)->second;
     Form keys;
-    for (const ScoreTile::Element &e : tile_.elements)
-      keys.element.push_back(tile_.key + double(e.offset));
+    for (int x = 0; x < elements(); ++x)
+      keys.element.push_back(computes_indices_ ? keyInside(x) : tile_.key + double(at(x).offset));
     return keys;
   }
+
+  /// The key of element x, or the sequence's last.
+  Val keyInside(int x) { return ir_.min(tile_.key + double(at(x).offset), sequence_.k_len - 1.0); }
 
   // --- reading a form
   // ----------------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ private:
       return {{}, {}, {}, {params_.get("scalar", int(scalar.getSlot()))}};
     if (auto aux = dyn_cast<attn::AuxOp>(op))
       return read(aux, state);
-    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey))
+    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) && !computes_indices_)
       return {{}, {}, {ir_.f32(1)}, {ir_.toFloat(tile_.key)}};
     std::vector<Form> in;
     bool per_row = true;
@@ -208,7 +215,7 @@ private:
       if (index == block_.getArgument(attn::kKey)) { // inside the tensor for keys past the sequence, too
         Form keys;
         for (int x = 0; x < elements(); ++x)
-          keys.element.push_back(ir_.min(tile_.key + double(at(x).offset), sequence_.k_len - 1.0));
+          keys.element.push_back(keyInside(x));
         in.push_back(keys);
       } else if (index == block_.getArgument(attn::kQuery)) {
         Form queries;
@@ -350,6 +357,8 @@ private:
   Block &block_;
   const Sequence &sequence_;
   const ScoreTile &tile_;
+  /// An auxiliary tensor is read at an index that was worked out, maybe from a key: then all keys are inside the sequence.
+  bool computes_indices_ = false;
 };
 
 } // namespace

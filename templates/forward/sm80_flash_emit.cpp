@@ -271,20 +271,25 @@ private:
     std::copy(d.begin(), d.end(), acc.begin() + at);
   }
 
-  /// Query row of this thread's row `row` (2 * fragment + half), cut to the last valid one.
-  Val queryRow(int row) {
-    return ir_.min(first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8), last_);
-  }
+  /// Row 0 of this thread's, worked out anew: as registers through the loop the rows would make others spill.
+  Val firstRowAnew(Val thread) { return first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0; }
+  /// From it to row `row` (2 * fragment + half).
+  static double toRow(int row) { return row / 2 * 16 + row % 2 * 8; }
 
   TileScores scores(Vals products, Val key) {
+    // Without a score nobody asks for rows.
+    const bool anew = !isPlainScore(*c_.score) && !l_.hasRoomForShortCuts();
+    Val thread = anew ? gpu::again(ir_, thread_) : thread_;
+    Val from = anew ? firstRowAnew(thread) : first_ + warp_row_ + lane_ / 4.0;
     ScoreTile tile;
     for (int row = 0; row < 2 * m_blocks_; ++row)
-      tile.rows.push_back(queryRow(row));
-    tile.key = key + lane_ % 4 * 2.0;
+      tile.rows.push_back(ir_.min(from + toRow(row), last_));
+    tile.key = key + (anew ? thread % 32 : lane_) % 4 * 2.0;
     for (int mf = 0; mf < m_blocks_; ++mf)
       for (int block = 0; block < s_blocks_; ++block)
         for (int e = 0; e < 4; ++e)
           tile.elements.push_back({2 * mf + e / 2, block * 8 + e % 2});
+    tile.short_cuts = l_.hasRoomForShortCuts();
     return tileScores(ir_, c_.params, *c_.score, item_, seq_, tile, std::move(products), c_.params.get("softmax_scale"));
   }
 
@@ -294,13 +299,11 @@ private:
         mask_.needsMask(first_, last_, key, l_.tile_n) | exponents.negative,
         [&] {
           Vals masked = s;
-          // The rows' bounds, anew for each masked tile: most tiles have no use for registers full of them.
           // Rows past the last one see what they like.
           Val thread = gpu::again(ir_, thread_);
-          Val column = key + thread % 4 * 2.0;
-          Val from = first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0;
+          Val column = key + thread % 4 * 2.0, from = firstRowAnew(thread);
           for (int row = 0; row < 2 * m_blocks_; ++row) {
-            Val query = from + double(row / 2 * 16 + row % 2 * 8);
+            Val query = from + toRow(row);
             Val lo = c_.spec.bounded_left ? mask_.lo(query) - column : Val{}, hi = mask_.hi(query) - column;
             for (int block = 0; block < s_blocks_; ++block)
               for (int e = 0; e < 2; ++e) {

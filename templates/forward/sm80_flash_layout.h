@@ -18,7 +18,7 @@ struct Sm80FlashLayout {
   int m_frags;         ///< 16-row fragments of a warp: tile_m / (16 * warps).
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
-  int score_registers; ///< 0 without a score expression.
+  bool plain_score;    ///< No score expression; of a plan only.
 
   int threads() const { return warps * 32; }
   // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix phase reads
@@ -34,9 +34,14 @@ struct Sm80FlashLayout {
   int v() const { return k() + stages * kStage(); }
   int bytes() const { return v() + stages * vStage(); }
 
-  /// Registers of a thread that are alive at once, besides fragments, row statistics and addresses: O, S, and what a score
-  /// expression works on.
-  int registers() const { return m_frags * (dv_pad + tile_n) / 2 + score_registers; }
+  /// Registers of a thread that are alive at once, besides fragments, row statistics and addresses: O and S.
+  int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
+  static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
+  int registers() const { return accumulators() + (plain_score ? 0 : kScoreRegisters); }
+  /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
+  static constexpr int kMaxRegisters = 192;
+  /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
+  bool hasRoomForShortCuts() const { return accumulators() + 2 * kScoreRegisters <= kMaxRegisters; }
 
   static Sm80FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

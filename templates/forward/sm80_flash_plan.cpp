@@ -18,15 +18,11 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
   l.dv_pad = roundUp(l.dv, 16);
-  l.score_registers = spec.score.isIdentity() ? 0 : 16;
+  l.plain_score = spec.score.isIdentity();
   return l;
 }
 
 namespace {
-
-// Registers that `Sm80FlashLayout::registers` may count of a thread's 255; the rest holds fragments, row statistics and
-// addresses. Above it ptxas (13.0) spills.
-constexpr int kMaxRegisters = 192;
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const auto l = Sm80FlashLayout::of(spec, schedule);
@@ -38,11 +34,11 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
-  if (l.registers() > kMaxRegisters)
+  if (l.registers() > l.kMaxRegisters)
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.registers()) +
                                                " registers a thread for accumulators" +
-                                               (l.score_registers ? " and scores" : "") + "; at most " +
-                                               std::to_string(kMaxRegisters) + " are allowed");
+                                               (l.plain_score ? "" : " and scores") + "; at most " +
+                                               std::to_string(l.kMaxRegisters) + " are allowed");
   if (l.bytes() > target.sharedMemoryPerBlock())
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
                                                " bytes of shared memory; " + target.text() + " has " +

@@ -70,3 +70,24 @@ attn.forward @linear dtype(bf16) head_dim(64, 64)
   %y = arith.subf %s, %far : f32
   attn.yield %y
 }
+
+// An index that is worked out from a key stays inside its tensor: every key is cut to the sequence's last and converted (8
+// elements a thread, 2 rows), instead of one key a thread.
+// CHECK-LABEL: llvm.func @computed_index(
+// CHECK: wgmma.wait_group.sync.aligned 0
+// CHECK-COUNT-8: arith.minsi
+// CHECK-COUNT-8: arith.sitofp
+// CHECK: arith.fptosi
+// CHECK: llvm.load {{.*}} invariant
+attn.forward @computed_index dtype(bf16) head_dim(64, 64)
+    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %row = arith.sitofp %q : i32 to f32
+  %key = arith.sitofp %k : i32 to f32
+  %distance = arith.subf %row, %key : f32
+  %index = arith.fptosi %distance : f32 to i32
+  %bias = attn.aux 0[%h, %index] : f32
+  %y = arith.addf %s, %bias : f32
+  attn.yield %y
+}
