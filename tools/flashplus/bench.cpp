@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus bench: a grid of problems, timed in interleaved rounds; result files, pictures, comparisons.
 #include "tools/flashplus/bench_suite.h"
-#include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/plot.h"
 #include "tools/flashplus/progress.h"
@@ -197,21 +196,13 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       return invalidArgument("--baseline: " + flags.baseline + " is not a file of flashplus bench --json (format '" +
                              baseline.value("format", "") + "', must be '" + kFormat + "')");
   }
-  Result<Context> context = makeContext(flags.common);
-  if (!context)
-    return context.status();
-  const bool fp32 = std::count(flags.dtypes.begin(), flags.dtypes.end(), "fp32") != 0;
-  Result<DLDevice> device = chooseDevice(flags.device, context->get(), !fp32);
-  if (!device)
-    return device.status();
-  FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
-  const bool gpu = device->device_type == kDLCUDA;
+  auto timed = TimedDevice::open(flags);
+  if (!timed)
+    return timed.status();
+  const bool gpu = timed->isGpu();
   const CaseDefaults defaults = caseDefaults(gpu);
-  Result<Json> facts = machineFacts(context->get(), *device);
-  if (!facts)
-    return facts.status();
   if (!flags.common.json)
-    sayWhere(context->get(), flags, *device, *facts);
+    sayWhere(timed->context.get(), flags, timed->device, timed->facts);
 
   // Which (series, case, schedule), and for a suite the dense one beside each.
   struct Wanted {
@@ -245,7 +236,7 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       for (const std::string &schedule : schedules)
         wanted.push_back({schedule.empty() ? "ours" : "ours " + schedule, c, schedule});
   }
-  auto made = Workbench::make(context->get(), *device, cases);
+  auto made = Workbench::make(timed->context.get(), timed->device, cases);
   if (!made)
     return made.status();
   std::vector<Entry> entries;
@@ -261,7 +252,7 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   }
   const int rounds = flags.rounds ? flags.rounds : gpu ? 7 : 5;
   const double milliseconds = flags.milliseconds > 0 ? flags.milliseconds : gpu ? 15 : 30;
-  MachineSensors sensors(*device, (*facts)["device"].value("model", ""));
+  MachineSensors sensors(timed->device, timed->facts["device"].value("model", ""));
   std::vector<Json> clocks;
   FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, entries, clocks));
 
@@ -269,7 +260,7 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   for (const Entry &entry : entries)
     cells.push_back(cellJson(entry, entries));
   Json head = {{"format", kFormat}};
-  head.update(*facts);
+  head.update(timed->facts);
   head["rounds"] = rounds;
   head["milliseconds"] = milliseconds;
   if (!flags.suite.empty())

@@ -4,7 +4,6 @@
 #include "runtime/tuning_record.h"
 #include "tools/flashplus/bench_case.h"
 #include "tools/flashplus/check.h"
-#include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/table.h"
@@ -548,24 +547,17 @@ Result<int> tune(TuneFlags flags) {
       return invalidArgument("--table and --record go together");
     return writeTable(flags.table, flags.records, flags.output);
   }
-  Result<Context> context = makeContext(flags.common);
-  if (!context)
-    return context.status();
-  const bool fp32 = std::count(flags.dtypes.begin(), flags.dtypes.end(), "fp32") != 0;
-  Result<DLDevice> device = chooseDevice(flags.device, context->get(), !fp32);
-  if (!device)
-    return device.status();
-  FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
-  Result<Json> facts = machineFacts(context->get(), *device);
-  if (!facts)
-    return facts.status();
-  auto cases = makeCases(flags, caseDefaults(device->device_type == kDLCUDA));
+  auto timed = TimedDevice::open(flags);
+  if (!timed)
+    return timed.status();
+  auto cases = makeCases(flags, caseDefaults(timed->isGpu()));
   if (!cases)
     return cases.status();
+  const Json &d = timed->facts["device"];
   if (!flags.common.json)
-    std::fprintf(stderr, "flashplus: tuning on %s: %s (%s)\n", (*facts)["device"].value("name", "").c_str(),
-                 (*facts)["device"].value("model", "").c_str(), (*facts)["device"].value("target", "").c_str());
-  return Tuner(flags, context->get(), *device, *facts).run(std::move(*cases));
+    std::fprintf(stderr, "flashplus: tuning on %s: %s (%s)\n", d.value("name", "").c_str(), d.value("model", "").c_str(),
+                 d.value("target", "").c_str());
+  return Tuner(flags, timed->context.get(), timed->device, timed->facts).run(std::move(*cases));
 }
 
 } // namespace

@@ -2,6 +2,8 @@
 #include "tools/flashplus/workbench.h"
 
 #include "spec/schedule.h"
+#include "tools/flashplus/device_flag.h"
+#include "tools/flashplus/machine.h"
 
 #include <algorithm>
 #include <chrono>
@@ -9,6 +11,25 @@
 #include <cstring>
 
 namespace flashplus::tool {
+
+Result<TimedDevice> TimedDevice::open(const CaseFlags &flags) {
+  TimedDevice timed;
+  Result<Context> context = makeContext(flags.common);
+  if (!context)
+    return context.status();
+  timed.context = std::move(*context);
+  const bool fp32 = std::ranges::count(flags.dtypes, "fp32") != 0;
+  Result<DLDevice> device = chooseDevice(flags.device, timed.context.get(), !fp32);
+  if (!device)
+    return device.status();
+  timed.device = *device;
+  FLASHPLUS_RETURN_IF_ERROR(wakeDevice(timed.context.get(), timed.device));
+  Result<Json> facts = machineFacts(timed.context.get(), timed.device);
+  if (!facts)
+    return facts.status();
+  timed.facts = std::move(*facts);
+  return timed;
+}
 
 Result<Plan> createPlan(flashplus_context *context, const flashplus_forward_args &args) {
   flashplus_plan *plan = nullptr;

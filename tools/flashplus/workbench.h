@@ -11,6 +11,17 @@
 
 namespace flashplus::tool {
 
+/// A device that is about to be timed, awake, and what a result file says of it.
+struct TimedDevice {
+  Context context;
+  DLDevice device = {};
+  Json facts; ///< machineFacts()
+
+  /// The one that the flags name.
+  static Result<TimedDevice> open(const CaseFlags &flags);
+  bool isGpu() const { return device.device_type == kDLCUDA; }
+};
+
 struct PlanDeleter {
   void operator()(flashplus_plan *plan) const { flashplus_plan_destroy(plan); }
 };
