@@ -40,6 +40,9 @@ struct Algorithm {
   /// A work item has all query heads of a key head: its rows are (query row, head of the group) pairs.
   bool packs_heads = false;
 
+  /// So many of its tiles of rows are still faster than one, mostly empty, of another algorithm.
+  int short_tiles = 1;
+
   /// Not 0: a work item has up to knob `heads` neighbouring key heads (with packs_heads) and a share of the keys, of at least
   /// so many where there is a choice.
   int share_keys = 0;

@@ -47,8 +47,8 @@ int64_t packedHeads(const Schedule &schedule, const ForwardBounds &bounds) {
   return a && a->packs_heads ? std::max<int64_t>(1, bounds.heads_q / std::max<int64_t>(1, bounds.heads_k)) : 1;
 }
 
-/// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries. The
-/// choice uses the bounds only, so it is the same for every run of a plan.
+/// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries, or of
+/// which few tiles do (Algorithm::short_tiles). The choice uses the bounds only, so it is the same for every run of a plan.
 const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
                                const ForwardBounds &bounds, const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
@@ -59,7 +59,9 @@ const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const K
   for (const Candidate &c : candidates) {
     const int rows = rowsPerWorkItem(c.schedule);
     const int64_t wanted = bounds.max_seqlen_q * packedHeads(c.schedule, bounds);
-    if (keys <= c.most_keys && (!best || (rows >= wanted && rows < rowsPerWorkItem(*best))))
+    const bool another = best && best->algorithm != c.schedule.algorithm;
+    const int tiles = another ? findAlgorithm(c.schedule)->short_tiles : 1;
+    if (keys <= c.most_keys && (!best || (rows * tiles >= wanted && rows < rowsPerWorkItem(*best))))
       best = &c.schedule;
   }
   return best ? *best : candidates.front().schedule;

@@ -50,6 +50,6 @@ constexpr Knob kKnobs[] = {{"heads", 8, kHeads}, {"tile_m", 8, kTileM}, {"tile_n
 
 const Algorithm kCpuStream = {"cpu.stream", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
                               candidates,   launch,             kKnobs,
-                              nullptr,      /*packs_heads=*/true, /*share_keys=*/256};
+                              nullptr,      /*packs_heads=*/true, /*short_tiles=*/2, /*share_keys=*/256};
 
 } // namespace flashplus

@@ -251,7 +251,8 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     CHECK(schedule(1, 32) == "cpu.stream heads=8 tile_m=1 tile_n=16");
     CHECK(schedule(1, 8) == "cpu.stream heads=8 tile_m=4 tile_n=16");
     CHECK(schedule(2, 8) == "cpu.stream heads=8 tile_m=8 tile_n=16");
-    CHECK(schedule(3, 8).starts_with("cpu.flash"));
+    CHECK(schedule(4, 8) == "cpu.stream heads=8 tile_m=8 tile_n=16"); // two tiles of rows
+    CHECK(schedule(5, 8).starts_with("cpu.flash"));
     // Key heads of an item, shares of the keys, and work items: one thread needs no shares, others get four items each, which
     // leave them even.
     auto divides = [&](Shape shape, int threads, PlanOptions options = {}) {
