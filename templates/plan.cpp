@@ -133,7 +133,7 @@ Division divide(const Algorithm &algorithm, const Schedule &schedule, const Kern
   // 16 workers, 8192 keys, one, two and four items a worker: 0.59, 0.75 and 0.85 of the read bandwidth (docs/performance.md).
   constexpr int kItemsPerWorker = 4, kHeadsForBalance = 4;
   int64_t key_heads = std::clamp<int64_t>(bounds.heads_k, 1, schedule.get("heads"));
-  auto items = [&] { return tiles * ceilDiv(bounds.heads_k, key_heads); };
+  auto items = [&] { return std::max<int64_t>(1, tiles * ceilDiv(bounds.heads_k, key_heads)); };
   const int64_t most =
       forced ? forced : std::clamp<int64_t>(visibleKeys(spec, bounds) / algorithm.share_keys, 1, kMaxSplits);
   while (key_heads > 1 && items() * most < workers)

@@ -272,6 +272,8 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     CHECK(divides({1, 1000, 32, 8}, 2) == Division{4, 3, 6});
     CHECK(divides({1, 100, 32, 8}, 2) == Division{4, 1, 2});
     CHECK(divides({1, 8192, 32, 8}, 16, {.batch_invariant = true}) == Division{1, 1, 8});
+    CHECK(divides({1, 8192, 32, 8, 0}, 16)[2] == 0); // nothing to do
+    CHECK(divides({1, 8192, 0, 0}, 16)[2] == 0);
     CHECK(divides({1, 8192, 32, 8}, 2, {.num_splits = 3}) == Division{8, 3, 3});
     CHECK(plan({64, 8192, 32, 8}, 1).num_splits == 1);
     CHECK(plan({64, 8192, 32, 8}, 1).key_heads == 1);
