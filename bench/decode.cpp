@@ -2,10 +2,11 @@
 // One query row on the CPU: bytes of K and V a second beside the fastest plain read of the same memory, for any product of
 // thread counts, shares of the keys and schedules; interleaved rounds, medians.
 //
-//   bench_decode --threads 1,2 --splits 0,16 --schedule default --schedule "cpu.stream heads=4" [--heads 32/8] [--keys 8192]
-//                [--dim 128] [--rounds 9] [--buffers 12]
+//   bench_decode --threads 1,2 --splits 0,16 --schedule default --schedule "cpu.stream heads=4"     # --help: the others
 #include "flashplus/flashplus.h"
 #include "runtime/thread_pool.h"
+
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -17,7 +18,6 @@
 #include <functional>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -42,41 +42,37 @@ void must(flashplus_status status) {
     fail(flashplus_last_error());
 }
 
-std::vector<int> numbers(const std::string &text) {
-  std::vector<int> result;
-  std::istringstream in(text);
-  for (std::string item; std::getline(in, item, ',');)
-    result.push_back(std::atoi(item.c_str()));
-  return result;
-}
-
+/// The flags; exits with a message that names the flag and what is allowed.
 Options parse(int argc, char **argv) {
   Options o;
-  for (int i = 1; i < argc; i += 2) {
-    const std::string name = argv[i];
-    if (i + 1 == argc)
-      fail(name + " needs a value");
-    const std::string value = argv[i + 1];
-    if (name == "--threads")
-      o.threads = numbers(value);
-    else if (name == "--splits")
-      o.splits = numbers(value);
-    else if (name == "--schedule")
-      o.schedules.push_back(value == "default" ? "" : value);
-    else if (name == "--heads" && value.find('/') != value.npos) {
-      o.heads_q = std::atoi(value.c_str());
-      o.heads_k = std::atoi(value.c_str() + value.find('/') + 1);
-    } else if (name == "--keys")
-      o.keys = std::atoi(value.c_str());
-    else if (name == "--dim")
-      o.dim = std::atoi(value.c_str());
-    else if (name == "--rounds")
-      o.rounds = std::atoi(value.c_str());
-    else if (name == "--buffers")
-      o.buffers = std::atoi(value.c_str());
-    else
-      fail("no option " + name + " " + value);
+  std::string heads = "32/8";
+  CLI::App app("One query row on the CPU beside plain reads of K and V");
+  app.add_option("--threads", o.threads, "Thread counts")->delimiter(',')->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--splits", o.splits, "Shares of the keys; 0 = chosen")->delimiter(',')->check(CLI::Range(0, 128));
+  app.add_option("--schedule", o.schedules, "'default' or a schedule's text; repeatable")->allow_extra_args(false);
+  app.add_option("--heads", heads, "Query heads / key heads")->check([](const std::string &text) {
+    int q = 0, k = 0, end = 0;
+    const bool good = std::sscanf(text.c_str(), "%d/%d%n", &q, &k, &end) == 2 && size_t(end) == text.size() && k > 0 && q > 0;
+    return good && q % k == 0 ? "" : "it must be Q/K, with Q a multiple of K";
+  });
+  app.add_option("--keys", o.keys, "Keys")->check(CLI::Range(1, 1 << 24));
+  app.add_option("--dim", o.dim, "Head dim")->check(CLI::Range(1, 256));
+  app.add_option("--rounds", o.rounds, "Rounds")->check(CLI::Range(1, 10000));
+  app.add_option("--buffers", o.buffers, "Pairs of K and V that take turns")->check(CLI::Range(1, 1000));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &e) {
+    std::exit(app.exit(e));
   }
+  int q = 0, k = 0;
+  std::sscanf(heads.c_str(), "%d/%d", &q, &k);
+  o.heads_q = q;
+  o.heads_k = k;
+  if (o.keys * o.heads_k * o.dim * 2 % 512)
+    fail("K has " + std::to_string(o.keys * o.heads_k * o.dim * 2) + " bytes; the plain read needs a multiple of 512");
+  for (std::string &schedule : o.schedules)
+    if (schedule == "default")
+      schedule.clear();
   if (o.schedules.empty())
     o.schedules.push_back("");
   return o;

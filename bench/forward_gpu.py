@@ -7,6 +7,7 @@ FlashAttention-3, its ratio to cuDNN is taken from earlier runs on an H200.
 
     python bench/forward_gpu.py --library build/release/bin/libflashplus.so --json bench/results/h200.json
 
+--softcap C gives ours and FlashAttention-3 a softcap and leaves the other attention peers out.
 With --plot FILE.svg --flashplus PATH the command draws the result; `flashplus bench --plot ... --overlay FILE` lays several over
 each other.
 
@@ -40,12 +41,14 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 
 
 def flash_attention_3():
-    """Its forward function, or None."""
+    """Its forward function, or None, and then why."""
+    reasons = []
     for name in FA3_MODULES:
         try:
             return importlib.import_module(name).flash_attn_func
         except ImportError as e:
-            print(f"no FlashAttention-3 from {name}: {e}")
+            reasons.append(str(e))
+    print(f"FlashAttention-3 is not measured: {'; '.join(reasons)}")
     return None
 
 

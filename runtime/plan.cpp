@@ -35,13 +35,14 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
   out->device = &device;
   out->spec = problem.spec;
   out->bounds = problem.bounds;
-  PlannedSpec *planned = context.specs().find(PlanKey(problem));
+  const PlanKey key(problem);
+  PlannedSpec *planned = context.specs().find(key);
   if (!planned) {
     const KernelSpec spec = problem.spec.spec();
     FLASHPLUS_RETURN_IF_ERROR(spec.validate());
-    planned = &context.specs().add(PlanKey(problem), std::make_unique<PlannedSpec>(
-        spec, device.profile(), device.name() + " " + spec.text(),
-        context.tuning().find(spec, device.model(), device.profile().target)));
+    auto tuned = context.tuning().find(spec, device.model(), device.profile().target);
+    planned = &context.specs().add(key, std::make_unique<PlannedSpec>(spec, device.profile(), device.name() + " " + spec.text(),
+                                                                      std::move(tuned)));
   }
   PlanOptions options;
   options.num_splits = problem.num_splits;

@@ -160,15 +160,16 @@ Division divide(const Algorithm &algorithm, const Schedule &schedule, const Kern
 
 /// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
 /// their keys and values in the second-level cache together. Else 1, so that neighbours share the keys of one head.
-/// A packed item counts as one head.
-int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const PlanStep &step, const Target &target) {
+/// A packed item counts as one head, also one of several key heads.
+int headsPerSection(const KernelSpec &spec, const ForwardBounds &bounds, const PlanStep &step, const Target &target,
+                    int64_t key_heads) {
   const bool ordered = step.launch.blocks_per_sm || !isGpu(target.isa); // items are started one by one
   if (!ordered || !spec.bounded_right || bounds.heads_k == 0)
     return 1;
   // Of the 50 MB that the GPUs with such kernels have; about the last cache level of a server CPU.
   constexpr int64_t kCacheBytes = int64_t(32) << 20;
   const int64_t bytes = std::max<int64_t>(
-      1, bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
+      1, key_heads * bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) * dtypeBytes(spec.dtype));
   const int64_t packed = packedHeads(step.schedule, bounds);
   const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k / packed);
   return int(std::clamp<int64_t>(std::max<int64_t>(1, kCacheBytes / bytes) * group, 1,
@@ -353,7 +354,7 @@ Result<ForwardPlan> ForwardPlanner::plan(const ForwardBounds &bounds, const Plan
   auto step = makeStep(forward, schedule, device.target, items * plan.num_splits);
   if (!step)
     return step.status();
-  plan.heads_per_section = headsPerSection(spec, bounds, *step, device.target);
+  plan.heads_per_section = headsPerSection(spec, bounds, *step, device.target, plan.key_heads);
   const bool counts = wantsWorkCounter(spec, *step, device);
   plan.steps.push_back(std::move(*step));
   if (counts) {

@@ -55,9 +55,9 @@ struct PlanOptions {
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
   std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
-  std::span<const TunedSchedule> tuned; ///< Not owned. Preferred to the default table, the one of the nearest size first (distance in
-                                    ///< octaves of keys and of queries), of equally near ones the earlier; not for
-                                    ///< batch_invariant plans, which are the same wherever they run.
+  /// Not owned. Preferred to the default table, the one of the nearest size first (distance in octaves of keys and of queries), of
+  /// equally near ones the earlier; not for batch_invariant plans, which are the same wherever they run.
+  std::span<const TunedSchedule> tuned;
   std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
 };
 
@@ -103,7 +103,7 @@ Schedule completeSchedule(Schedule schedule);
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 
 /// Makes the plans of a forward whose (unsplit) spec is `spec`. What they have in common is worked out once, so that a plan for
-/// another length costs a fraction of a microsecond. Immutable.
+/// another length costs about a microsecond. Immutable.
 class ForwardPlanner {
 public:
   ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device);

@@ -64,7 +64,7 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
     return s;
   Ir &ir = ir_;
   const int lanes = lanesOf(s.value);
-  if (lanes && !lanesOf(key.value)) {
+  if (!lanesOf(key.value)) {
     SmallVector<int32_t> steps(lanes);
     for (int i = 0; i < lanes; ++i)
       steps[i] = i;
@@ -86,7 +86,7 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
   for (mlir::Operation &op : block_) {
     if (auto yield = dyn_cast<attn::YieldOp>(op)) {
       Val result = map[yield.getValue()];
-      return lanes && !lanesOf(result.value) ? ir.splat(result, lanes) : result;
+      return lanesOf(result.value) ? result : ir.splat(result, lanes);
     }
     if (auto scalar = dyn_cast<attn::ScalarOp>(op)) {
       map[scalar.getResult()] = params_.get("scalar", int(scalar.getSlot()));

@@ -12,17 +12,17 @@ namespace flashplus {
 /// The region only yields its score.
 bool isPlainScore(mlir::Region &region);
 
-/// Inlines a score region on a scalar score or on a vector of scores of one query row at consecutive keys; what does not
-/// depend on the key stays scalar there. For the CPU; a GPU thread's tile of scores is score_tile.h's.
+/// Inlines a score region on a vector of scores, of one query row at consecutive keys unless apply() is told otherwise; what
+/// does not depend on the key stays scalar. For the CPU; a GPU thread's tile of scores is score_tile.h's.
 class Score {
 public:
   Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
 
   bool isIdentity() const { return identity_; }
 
-  /// `s` is the scaled score, `row` the query row (i32), `key` the key (i32) of the scalar or of the first lane. Rows and
+  /// `s` are the scaled scores, `row` the query row (i32), `key` the key (i32) of the first lane. Rows and
   /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
-  /// `head` is the query head where a work item has several. A vector of scores may have vectors of rows, keys and heads.
+  /// `head` is the query head where a work item has several. Rows, keys and heads may be vectors.
   Val apply(Val s, Val row, Val key, Val head = {}) const;
 
 private:
