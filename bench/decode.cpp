@@ -4,7 +4,7 @@
 //
 //   bench_decode --threads 1,2 --splits 0,16 --schedule default --schedule "cpu.stream heads=4"     # --help: the others
 #include "flashplus/flashplus.h"
-#include "runtime/thread_pool.h"
+#include "runtime/devices/cpu/thread_pool.h"
 
 #include <CLI/CLI.hpp>
 

@@ -3,9 +3,9 @@
 // returns (tests/unit/runtime/fake_compiler.cpp). Prints nanoseconds a call, the median of 21 rounds.
 // bench_launch [libfake_compiler.so]: the library's path on another machine than it was built on.
 #include "flashplus/flashplus.h"
-#include "runtime/cuda_device.h"
-#include "runtime/forward_args.h"
-#include "runtime/plan_memo.h"
+#include "runtime/devices/cuda/cuda_device.h"
+#include "runtime/arguments/forward_args.h"
+#include "runtime/plans/plan_memo.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
 

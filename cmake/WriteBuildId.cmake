@@ -1,5 +1,6 @@
 # Script mode: see BuildId.cmake.
-file(GLOB_RECURSE sources RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/spec/* ${SOURCE_DIR}/templates/* ${SOURCE_DIR}/compiler/*)
+file(GLOB_RECURSE sources RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/spec/* ${SOURCE_DIR}/ir/* ${SOURCE_DIR}/templates/*
+     ${SOURCE_DIR}/compiler/*)
 list(SORT sources)
 set(all "llvm ${LLVM_VERSION}\n")
 foreach(source IN LISTS sources)

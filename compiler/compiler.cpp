@@ -56,7 +56,7 @@ void markInlinePtxConvergent(llvm::Module &module) {
 /// One compilation: an MLIR and an LLVM context of its own, advanced stage by stage.
 class Compilation {
 public:
-  explicit Compilation(const attn::KernelDescription &kernel)
+  explicit Compilation(const Kernel &kernel)
       : kernel_(kernel), context_(dialects(), MLIRContext::Threading::DISABLED),
         handler_(&context_, [this](Diagnostic &d) {
           if (d.getSeverity() == DiagnosticSeverity::Error)
@@ -130,7 +130,7 @@ private:
                                            kernel_.schedule.text() + "' failed: " + diagnostics_};
   }
 
-  const attn::KernelDescription &kernel_;
+  const Kernel &kernel_;
   std::string diagnostics_;
   MLIRContext context_;
   ScopedDiagnosticHandler handler_;
@@ -158,7 +158,7 @@ std::string describeResources(const Artifact &a) {
 }
 
 /// PTX -> cubin in `artifact`, if there is an assembler that can; else it stays PTX.
-Status assemble(Artifact &artifact, const std::string &ptx, const attn::KernelDescription &kernel,
+Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel,
                 const flashplus_assemblers &assemblers) {
   const std::string chip = kernel.target.chipName();
   Result<Cubin> cubin = Cubin();
@@ -190,7 +190,7 @@ Status assemble(Artifact &artifact, const std::string &ptx, const attn::KernelDe
 
 std::string compilerDescription() { return "LLVM " LLVM_VERSION_STRING; }
 
-Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const flashplus_assemblers &assemblers,
+Result<Artifact> compileKernel(const Kernel &kernel, const flashplus_assemblers &assemblers,
                                flashplus_compile_times &times) {
   FLASHPLUS_RETURN_IF_ERROR(kernel.spec.validate());
   auto launch = launchSchema(kernel.spec, kernel.schedule, kernel.target);
@@ -216,7 +216,7 @@ Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const flas
   return artifact;
 }
 
-Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage,
+Result<std::string> printStage(const Kernel &kernel, std::string_view stage,
                                const flashplus_assemblers &assemblers) {
   if (stage == "resources") {
     flashplus_compile_times times{};

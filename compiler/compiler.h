@@ -3,7 +3,7 @@
 // so that calls on many threads run side by side.
 #pragma once
 
-#include "compiler/dialect/Attn.h"
+#include "ir/dialect/Attn.h"
 #include "compiler/entry.h"
 #include "spec/artifact.h"
 
@@ -15,11 +15,11 @@ namespace flashplus {
 std::string compilerDescription();
 
 /// Compiles to an object (CPU), a cubin, or PTX text without an assembler for the target (GPU).
-Result<Artifact> compileKernel(const attn::KernelDescription &kernel, const flashplus_assemblers &assemblers,
+Result<Artifact> compileKernel(const Kernel &kernel, const flashplus_assemblers &assemblers,
                                flashplus_compile_times &times);
 
 /// One stage as text: attn, loops (expanded kernel), llvm (optimised LLVM IR), ptx or asm, resources.
-Result<std::string> printStage(const attn::KernelDescription &kernel, std::string_view stage,
+Result<std::string> printStage(const Kernel &kernel, std::string_view stage,
                                const flashplus_assemblers &assemblers);
 
 } // namespace flashplus

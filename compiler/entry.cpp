@@ -30,7 +30,7 @@ void setFailure(flashplus_compile_result *result, const Status &status) {
   setBytes(result, status.code(), status.message().data(), status.message().size());
 }
 
-Result<attn::KernelDescription> parseRequest(const flashplus_compile_request &request) {
+Result<Kernel> parseRequest(const flashplus_compile_request &request) {
   if (!request.spec || !request.schedule || !request.target)
     return invalidArgument("spec, schedule and target of a compile request must not be null");
   auto spec = KernelSpec::parse(request.spec);
@@ -42,7 +42,7 @@ Result<attn::KernelDescription> parseRequest(const flashplus_compile_request &re
   auto target = Target::parse(request.target);
   if (!target)
     return target.status();
-  return attn::KernelDescription{std::move(*spec), std::move(*schedule), *target};
+  return Kernel{std::move(*spec), std::move(*schedule), *target};
 }
 
 void compile(const flashplus_compile_request *request, flashplus_compile_result *result) {

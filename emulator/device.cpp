@@ -4,7 +4,7 @@
 #include "emulator/core/tensor_map.h"
 #include "emulator/flashplus_emulator.h"
 #include "emulator/report.h"
-#include "runtime/emulator_library.h"
+#include "runtime/devices/emulator/emulator_library.h"
 
 #include "build_id.h"
 

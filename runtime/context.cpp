@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/context.h"
 
-#include "runtime/cpu_device.h"
-#include "runtime/cuda_device.h"
-#include "runtime/emulator_library.h"
-#include "runtime/error.h"
-#include "runtime/processors.h"
+#include "runtime/devices/cpu/cpu_device.h"
+#include "runtime/devices/cuda/cuda_device.h"
+#include "runtime/devices/emulator/emulator_library.h"
+#include "runtime/api/error.h"
+#include "runtime/devices/cpu/processors.h"
 
 #include <algorithm>
 #include <cstring>

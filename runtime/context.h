@@ -2,17 +2,17 @@
 // What a flashplus_context holds. Everything in it is thread-safe.
 #pragma once
 
-#include "runtime/compiler_library.h"
-#include "runtime/cuda_device.h"
-#include "runtime/device.h"
+#include "runtime/kernels/compiler_library.h"
+#include "runtime/devices/cuda/cuda_device.h"
+#include "runtime/devices/device.h"
 #include "runtime/environment.h"
-#include "runtime/kernel_debug.h"
-#include "runtime/kernel_table.h"
-#include "runtime/plan_memo.h"
-#include "runtime/score_table.h"
-#include "runtime/spec_table.h"
-#include "runtime/thread_pool.h"
-#include "runtime/tuning_record.h"
+#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/kernels/kernel_table.h"
+#include "runtime/plans/plan_memo.h"
+#include "runtime/arguments/score_table.h"
+#include "runtime/plans/spec_table.h"
+#include "runtime/devices/cpu/thread_pool.h"
+#include "runtime/plans/tuning_record.h"
 
 #include <map>
 #include <memory>

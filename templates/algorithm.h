@@ -4,6 +4,7 @@
 // templates/<operation>/ and a row in each of the two tables (plan.cpp, emit.cpp).
 #pragma once
 
+#include "spec/kernel.h"
 #include "templates/plan.h"
 
 #include <span>
@@ -51,20 +52,17 @@ struct Algorithm {
 /// Rows of one sequence that a work item of `schedule` covers: tile_m (forward) or rows (combine).
 int rowsPerWorkItem(const Schedule &schedule);
 
-/// Symbol of the kernel, readable in a profiler: "flashplus_forward_bf16_d128_right".
-std::string kernelName(const KernelSpec &spec);
-
 /// `value` of knob `name` is not one of the allowed ones; `allowed` finishes the sentence.
 Status badKnob(const Schedule &schedule, std::string_view name, std::string_view allowed);
 
 constexpr int roundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash_plan.cpp
-extern const Algorithm kCpuStream;    // templates/forward/cpu_stream_plan.cpp
-extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash_plan.cpp
-extern const Algorithm kSm90Flash;    // templates/forward/sm90_flash_plan.cpp
-extern const Algorithm kCpuCombine;   // templates/combine/combine_plan.cpp
+extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash/plan.cpp
+extern const Algorithm kCpuStream;    // templates/forward/cpu_stream/plan.cpp
+extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash/plan.cpp
+extern const Algorithm kSm90Flash;    // templates/forward/sm90_flash/plan.cpp
+extern const Algorithm kCpuCombine;   // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
 
 } // namespace flashplus

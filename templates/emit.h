@@ -3,8 +3,8 @@
 // dialects. Part of the compiler library; the plan half (plan.h) has no LLVM.
 #pragma once
 
-#include "compiler/dialect/Attn.h"
-#include "compiler/ir/ir.h"
+#include "ir/dialect/Attn.h"
+#include "ir/ir.h"
 #include "spec/artifact.h"
 
 namespace flashplus {

@@ -212,22 +212,6 @@ int rowsPerWorkItem(const Schedule &schedule) {
   return tile_m ? tile_m : schedule.get("rows");
 }
 
-std::string kernelName(const KernelSpec &spec) {
-  std::string name = spec.op == Operation::Forward ? "flashplus_forward_" : "flashplus_combine_";
-  name += dtypeName(spec.dtype);
-  if (spec.op == Operation::Forward)
-    name += "_d" + std::to_string(spec.head_dim_qk);
-  if (spec.op == Operation::Combine || spec.head_dim_v != spec.head_dim_qk)
-    name += "_dv" + std::to_string(spec.head_dim_v);
-  if (spec.bounded_left)
-    name += "_left";
-  if (spec.bounded_right)
-    name += "_right";
-  if (spec.split)
-    name += "_split";
-  return name;
-}
-
 Status badKnob(const Schedule &schedule, std::string_view name, std::string_view allowed) {
   return {StatusCode::Unsupported, "schedule '" + schedule.text() + "': " + std::string(name) + " is " +
                                        std::to_string(schedule.get(name)) + "; it must be " +

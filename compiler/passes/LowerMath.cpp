@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "compiler/passes/Passes.h"
-#include "compiler/pch.h"
+#include "ir/pch.h"
 
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 

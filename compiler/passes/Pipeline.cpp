@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "compiler/dialect/Attn.h"
+#include "ir/dialect/Attn.h"
 #include "compiler/passes/Passes.h"
-#include "compiler/pch.h"
+#include "ir/pch.h"
 
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"

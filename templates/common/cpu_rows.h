@@ -3,7 +3,7 @@
 // from the first are in memory; the rest read as 0 and are not written.
 #pragma once
 
-#include "compiler/ir/ir.h"
+#include "ir/ir.h"
 #include "spec/dtype.h"
 
 namespace flashplus::cpu {

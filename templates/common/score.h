@@ -3,8 +3,8 @@
 // template may order them as its hardware likes.
 #pragma once
 
-#include "compiler/dialect/Attn.h"
-#include "compiler/ir/ir.h"
+#include "ir/dialect/Attn.h"
+#include "ir/ir.h"
 #include "templates/common/sequence.h"
 
 namespace flashplus {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/score_tile.h"
 
-#include "compiler/dialect/Attn.h"
-#include "compiler/ir/gpu.h"
+#include "ir/dialect/Attn.h"
+#include "ir/gpu.h"
 #include "templates/common/score.h"
 
 using namespace mlir;

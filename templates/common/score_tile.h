@@ -5,7 +5,7 @@
 // (docs/performance.md).
 #pragma once
 
-#include "compiler/ir/ir.h"
+#include "ir/ir.h"
 #include "templates/common/sequence.h"
 
 namespace flashplus {

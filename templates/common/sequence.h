@@ -2,7 +2,7 @@
 // Shared by every template: which work item this is, where its sequence lies, which keys its rows see.
 #pragma once
 
-#include "compiler/ir/ir.h"
+#include "ir/ir.h"
 #include "spec/kernel_spec.h"
 
 namespace flashplus {

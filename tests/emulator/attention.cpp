@@ -3,7 +3,7 @@
 
 #include "emulator/core/tensor_map.h"
 #include "reference/numeric.h"
-#include "runtime/compiler_library.h"
+#include "runtime/kernels/compiler_library.h"
 #include "runtime/environment.h"
 #include "tests/emulator/cases.h"
 

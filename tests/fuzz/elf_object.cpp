@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Any bytes as a compiled x86 object: refused with a message, or mapped with every function inside the mapping's code.
 // Nothing of it is run.
-#include "runtime/elf_loader.h"
+#include "runtime/devices/cpu/elf_loader.h"
 #include "tests/fuzz/seeds.h"
 #include "tests/unit/runtime/object_builder.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Arguments of a forward with any sizes, strides, dtypes and devices: refused with a sentence, or a problem that plans
 // (or is refused there) on a CPU and a GPU without an overflow on the way.
-#include "runtime/forward_args.h"
+#include "runtime/arguments/forward_args.h"
 #include "tests/fuzz/seeds.h"
 
 #include <cstdlib>

@@ -3,7 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
-#include "compiler/dialect/Attn.h"
+#include "ir/dialect/Attn.h"
 #include "compiler/passes/Passes.h"
 #include "templates/plan.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus tune: times every feasible schedule of some problems and keeps what it measured as a tuning record, from which
 // plans take their schedules. Also writes default tables from records (tune_table.cpp).
-#include "runtime/tuning_record.h"
+#include "runtime/plans/tuning_record.h"
 #include "tools/flashplus/bench_case.h"
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/machine.h"
@@ -570,7 +570,7 @@ void addTune(CLI::App &app, Action *selected) {
                "  flashplus tune --shape 4,4096,4096,32,8,128 --causal 1 -o ~/.cache/flashplus/tuning/mine.json\n"
                "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o tuning/h200_sm90.json\n"
                "  flashplus tune --table sm90.flash --record tuning/h200_sm90.json -o "
-               "templates/forward/sm90_flash_table.inc");
+               "templates/forward/sm90_flash/table.inc");
   auto flags = std::make_shared<TuneFlags>();
   TuneFlags &f = *flags;
   addCaseFlags(*verb, f);

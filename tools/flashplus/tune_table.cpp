@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/tune_table.h"
 
-#include "runtime/tuning_record.h"
+#include "runtime/plans/tuning_record.h"
 #include "tools/flashplus/machine.h"
 #include "tools/io/file.h"
 

@@ -7,7 +7,7 @@
 // name is made of the spec's fields here and not of its text, so that kernels still pair up when the text changes.
 // FOLDER/<target>/<number>.s is the kernel's PTX or x86 assembly, or the message of a failed compilation.
 #include "compiler/compiler.h"
-#include "runtime/kernel_table.h"
+#include "runtime/kernels/kernel_table.h"
 #include "templates/plan.h"
 #include "tools/flashplus/release_variants.h"
 
@@ -26,7 +26,7 @@ using namespace flashplus;
 
 namespace {
 
-struct Entry {
+struct Row {
   std::string name;
   PlannedKernel kernel;
   std::string file, launch, key;
@@ -71,10 +71,10 @@ const char *scoreText(tool::ScoreMode mode) {
 }
 
 /// Every kernel of the release variants.
-void addReleases(const DeviceProfile &device, std::vector<PlannedKernel> &out) {
+void addReleases(const DeviceProfile &device, const std::vector<std::string> &dtypes, std::vector<PlannedKernel> &out) {
   for (const tool::VariantRow &row : tool::releaseVariants())
-    for (DType dtype : {DType::F16, DType::BF16, DType::F32})
-      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(scoreText(row.score))))
+    for (const std::string &dtype : dtypes)
+      for (const KernelSpec &spec : tool::specsOfRow(row, *parseDType(dtype), *ScoreExpr::parse(scoreText(row.score))))
         for (PlannedKernel &k : reachableKernels(spec, device))
           out.push_back(std::move(k));
 }
@@ -107,8 +107,8 @@ void addRandom(const DeviceProfile &device, int count, uint32_t seed, std::vecto
   }
 }
 
-void compile(Entry &e, const Target &target, const std::filesystem::path &file) {
-  const attn::KernelDescription description{e.kernel.spec, e.kernel.schedule, target};
+void compile(Row &e, const Target &target, const std::filesystem::path &file) {
+  const Kernel description{e.kernel.spec, e.kernel.schedule, target};
   auto text = printStage(description, isGpu(target.isa) ? "ptx" : "asm", {});
   auto launch = launchSchema(e.kernel.spec, e.kernel.schedule, target);
   e.launch = launch ? describeLaunch(*launch) : launch.status().message();
@@ -118,11 +118,11 @@ void compile(Entry &e, const Target &target, const std::filesystem::path &file) 
   std::ofstream(file) << (text ? *text : text.status().message());
 }
 
-std::vector<Entry> entriesOf(const Target &target, int random, uint32_t seed) {
+std::vector<Row> entriesOf(const Target &target, const std::vector<std::string> &dtypes, int random, uint32_t seed) {
   std::vector<PlannedKernel> kernels;
-  addReleases(offlineProfile(target), kernels);
+  addReleases(offlineProfile(target), dtypes, kernels);
   addRandom(offlineProfile(target), random, seed, kernels);
-  std::vector<Entry> entries;
+  std::vector<Row> entries;
   std::set<std::string> seen;
   for (PlannedKernel &k : kernels)
     if (std::string name = nameOf(k); seen.insert(name).second)
@@ -136,10 +136,14 @@ int main(int argc, char **argv) {
   CLI::App app("Writes what the compiler makes of every release variant and of random specs, for scripts/compare_snapshots.py");
   std::string folder;
   std::vector<std::string> names{"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80", "sm_90a"};
+  std::vector<std::string> dtypes{"fp16", "bf16", "fp32"};
   int random = 60, jobs = int(std::max(1u, std::thread::hardware_concurrency()));
   uint32_t seed = 1;
   app.add_option("folder", folder, "Where to write; made if it is not there")->required();
   app.add_option("--target", names, "Targets, with commas; default: all")->delimiter(',');
+  app.add_option("--dtype", dtypes, "Dtypes of the release variants, with commas; default: all")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
   app.add_option("--random", random, "Random specs a target")->check(CLI::Range(0, 100000))->capture_default_str();
   app.add_option("--seed", seed, "Of the random specs")->capture_default_str();
   app.add_option("--jobs", jobs, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
@@ -154,7 +158,7 @@ int main(int argc, char **argv) {
       return 2;
     }
     std::filesystem::create_directories(folder + "/" + name);
-    std::vector<Entry> entries = entriesOf(*target, random, seed);
+    std::vector<Row> entries = entriesOf(*target, dtypes, random, seed);
     std::atomic<size_t> next{0};
     std::vector<std::jthread> workers;
     for (int i = 0; i < jobs; ++i)
@@ -165,7 +169,7 @@ int main(int argc, char **argv) {
         }
       });
     workers.clear(); // waits
-    for (const Entry &e : entries)
+    for (const Row &e : entries)
       index << name << '\t' << oneLine(e.name) << '\t' << e.file << '\t' << e.launch << '\t' << e.key << '\n';
     std::printf("%s: %zu kernels\n", name.c_str(), entries.size());
   }

@@ -6,7 +6,7 @@
 //   emulator_record --ptx DIR      writes the cases' PTX to DIR, a file each; needs no GPU
 //
 // Leaves with 77 (a skip for CTest) and the reason when there is no GPU.
-#include "runtime/cuda_driver.h"
+#include "runtime/devices/cuda/cuda_driver.h"
 #include "tests/emulator/record/worker.h"
 #include "tests/emulator/recorded.h"
 #include "tests/emulator/run.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/compiler_library.h"
+#include "runtime/kernels/compiler_library.h"
 #include "tests/tools/temporary.h"
 #include "tests/unit/runtime/libraries.h"
 #include "templates/plan.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The CUDA device against a driver table of our own: what it asks of the driver, and what it makes of its answers.
-#include "runtime/cuda_device.h"
-#include "runtime/kernel_table.h"
+#include "runtime/devices/cuda/cuda_device.h"
+#include "runtime/kernels/kernel_table.h"
 
 #include <algorithm>
 #include <doctest/doctest.h>

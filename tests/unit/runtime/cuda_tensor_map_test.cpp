@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/cuda_tensor_map.h"
+#include "runtime/devices/cuda/cuda_tensor_map.h"
 
 #include <doctest/doctest.h>
 

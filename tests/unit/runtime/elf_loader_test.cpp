@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/elf_loader.h"
+#include "runtime/devices/cpu/elf_loader.h"
 #include "tests/unit/runtime/object_builder.h"
 
 #include <doctest/doctest.h>

@@ -2,7 +2,7 @@
 // Bad arguments of a forward, through the C API: each is a status and a sentence that names the argument, its value and
 // what is allowed. flashplus_spec_of makes all of the checks but that of null data.
 #include "flashplus/flashplus.h"
-#include "runtime/forward_args.h"
+#include "runtime/arguments/forward_args.h"
 #include "tests/unit/runtime/problem.h"
 
 #include <cmath>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What a debugger and perf are told: the list and the dump, read as they read them.
-#include "runtime/kernel_debug.h"
-#include "runtime/cpu_device.h"
+#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/devices/cpu/cpu_device.h"
 #include "tests/tools/temporary.h"
 #include "tests/unit/runtime/object_builder.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The kernel table over a real store in a temporary folder, a fake device and a fake compile function.
 #include "cache/directory.h"
-#include "runtime/kernel_table.h"
+#include "runtime/kernels/kernel_table.h"
 #include "tests/tools/temporary.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/plan_memo.h"
+#include "runtime/plans/plan_memo.h"
 #include "tests/unit/runtime/problem.h"
 
 #include <cstring>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/processors.h"
+#include "runtime/devices/cpu/processors.h"
 
 #include <doctest/doctest.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/kernel_table.h"
-#include "runtime/spec_table.h"
+#include "runtime/kernels/kernel_table.h"
+#include "runtime/plans/spec_table.h"
 #include "tests/unit/runtime/problem.h"
 
 #include <doctest/doctest.h>

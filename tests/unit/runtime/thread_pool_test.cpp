@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "runtime/thread_pool.h"
+#include "runtime/devices/cpu/thread_pool.h"
 
 #include <chrono>
 #include <doctest/doctest.h>

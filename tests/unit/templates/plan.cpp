@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "templates/algorithm.h"
-#include "templates/forward/sm80_flash_layout.h"
+#include "templates/forward/sm80_flash/layout.h"
 #include "templates/plan.h"
 #include "templates/schedule_table.h"
 

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef FLASHPLUS_ATTN_OPS
+#define FLASHPLUS_ATTN_OPS
+
+include "ir/dialect/AttnDialect.td"
+include "mlir/IR/BuiltinAttributes.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+def Attn_StorageType : TypeAttrBase<"::mlir::FloatType", "fp16, bf16 or fp32"> {
+  let predicate = And<[CPred<"::llvm::isa<::mlir::TypeAttr>($_self)">,
+                       CPred<"::llvm::isa<::mlir::Float16Type, ::mlir::BFloat16Type, ::mlir::Float32Type>("
+                             "::llvm::cast<::mlir::TypeAttr>($_self).getValue())">]>;
+}
+
+def Attn_ForwardOp : Attn_Op<"forward", [IsolatedFromAbove, SingleBlock]> {
+  let summary = "Forward attention";
+  let description = [{
+    o, lse = softmax(score(softmax_scale * q k^T) masked to an interval of keys per query row) v. The fields are those of
+    KernelSpec; run-time parameters do not appear. The region maps one scaled score to another; its arguments are
+    (s : f32, b, h, hk, q, k, sq, sk : i32), and it ends in `attn.yield`.
+
+    ```mlir
+    attn.forward @flashplus_forward_bf16_d64_right dtype(bf16) head_dim(64, 64) schedule("cpu.flash tile_m=96")
+        target("x86-64-v3") attributes {alignment = 16 : i64, bounded_right} {
+    ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+      attn.yield %s
+    }
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_qk, I64Attr:$head_dim_v,
+                       I64Attr:$alignment, UnitAttr:$bounded_left, UnitAttr:$bounded_right, UnitAttr:$split,
+                       StrAttr:$schedule, StrAttr:$target);
+  let regions = (region SizedRegion<1>:$score);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim` `(` $head_dim_qk `,` $head_dim_v `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword $score
+  }];
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+}
+
+def Attn_CombineOp : Attn_Op<"combine"> {
+  let summary = "Merges the partial results of a split forward";
+  let description = [{
+    lse = ln sum_i exp(lse_i), o = sum_i exp(lse_i - lse) o_i over the shares i of the keys.
+
+    ```mlir
+    attn.combine @flashplus_combine_bf16_dv64 dtype(bf16) head_dim_v(64) schedule("gpu.combine rows=4")
+        target("sm_80@sm_80") attributes {alignment = 2 : i64}
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_v, I64Attr:$alignment,
+                       StrAttr:$schedule, StrAttr:$target);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim_v` `(` $head_dim_v `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_ScalarOp : Attn_Op<"scalar", [Pure]> {
+  let summary = "A scalar parameter of the score";
+  let arguments = (ins I64Attr:$slot);
+  let results = (outs F32:$result);
+  let assemblyFormat = "$slot attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def Attn_AuxOp : Attn_Op<"aux", [Pure]> {
+  let summary = "An element of an auxiliary tensor of the score";
+  let description = [{
+    The tensor is fp32 with run-time strides, and is only read. Indices must lie inside it.
+
+    ```mlir
+    %x = attn.aux 0[%b, %h] : f32
+    ```
+  }];
+  let arguments = (ins I64Attr:$slot, Variadic<I32>:$indices);
+  let results = (outs F32:$result);
+  let assemblyFormat = "$slot `[` $indices `]` attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator, HasParent<"ForwardOp">]> {
+  let summary = "The new score";
+  let arguments = (ins F32:$value);
+  let assemblyFormat = "$value attr-dict";
+}
+
+#endif

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ir/gpu.h"
+
+using namespace mlir;
+
+namespace flashplus::gpu {
+
+Val threadId(Ir &ir) { return ir.wrap(NVVM::ThreadIdXOp::create(ir.builder, ir.loc, ir.i32())); }
+
+Val again(Ir &ir, Val value) {
+  const bool wide = value.type().isInteger(64);
+  return ir.wrap(LLVM::InlineAsmOp::create(ir.builder, ir.loc, value.type(), value.value,
+                                           wide ? "mov.b64 $0, $1;" : "mov.b32 $0, $1;", wide ? "=l,l" : "=r,r",
+                                           /*has_side_effects=*/true, /*is_align_stack=*/false,
+                                           LLVM::tailcallkind::TailCallKind::None, {}, {})
+                     .getResult(0));
+}
+
+void barrier(Ir &ir) { ir.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}, {ir.i32(0)}); }
+
+void warpSync(Ir &ir) { ir.intrinsic("llvm.nvvm.bar.warp.sync", {}, {ir.i32(-1)}); }
+
+void copyAsync16(Ir &ir, Val shared, Val global) { copyAsync16(ir, shared, global, {}); }
+
+void copyAsync16(Ir &ir, Val shared, Val global, Val bytes) {
+  NVVM::CpAsyncOp::create(ir.builder, ir.loc, shared.value, global.value, 16, NVVM::LoadCacheModifierKind::CG,
+                          bytes.value);
+}
+
+void commitGroup(Ir &ir) { NVVM::CpAsyncCommitGroupOp::create(ir.builder, ir.loc); }
+
+void waitGroup(Ir &ir, int pending) { NVVM::CpAsyncWaitGroupOp::create(ir.builder, ir.loc, pending); }
+
+namespace {
+
+Vals unpack(Ir &ir, Value aggregate, int count) {
+  Vals values;
+  for (int i = 0; i < count; ++i)
+    values.push_back(ir.wrap(LLVM::ExtractValueOp::create(ir.builder, ir.loc, aggregate, i)));
+  return values;
+}
+
+Type structOf(Type element, int count) {
+  return LLVM::LLVMStructType::getLiteral(element.getContext(), SmallVector<Type>(count, element));
+}
+
+} // namespace
+
+Vals loadMatrix4(Ir &ir, Val shared, bool transposed) {
+  MLIRContext *context = ir.builder.getContext();
+  auto op = NVVM::LdMatrixOp::create(
+      ir.builder, ir.loc, structOf(ir.i32(), 4), shared.value, 4,
+      transposed ? NVVM::MMALayout::col : NVVM::MMALayout::row,
+      NVVM::LdStMatrixShapeAttr::get(context, 8, 8), NVVM::LdStMatrixEltType::B16);
+  return unpack(ir, op.getRes(), 4);
+}
+
+Vals mma16816(Ir &ir, DType dtype, const Vals &a, const Vals &b, const Vals &c) {
+  const bool half = dtype == DType::F16;
+  Vals operands;
+  Type pair = ir.vec(ir.builder.getF16Type(), 2);
+  for (const Vals *part : {&a, &b})
+    for (Val v : *part)
+      operands.push_back(half ? ir.bitcast(pair, v) : v);
+  operands.insert(operands.end(), c.begin(), c.end());
+  // The intrinsics are named by the types that the operands do not imply.
+  Val d = ir.intrinsic(half ? "llvm.nvvm.mma.m16n8k16.row.col.f32.f32" : "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+                       structOf(ir.f32(), 4), operands);
+  return unpack(ir, d.value, 4);
+}
+
+Val pack(Ir &ir, DType dtype, Val low, Val high) {
+  const bool half = dtype == DType::F16;
+  Type element = half ? Type(ir.builder.getF16Type()) : Type(ir.builder.getBF16Type());
+  Val pair = ir.intrinsic(half ? "llvm.nvvm.ff2f16x2.rn" : "llvm.nvvm.ff2bf16x2.rn", ir.vec(element, 2), {high, low});
+  return ir.bitcast(ir.i32(), pair);
+}
+
+Val shuffleXor(Ir &ir, Val value, int mask) {
+  return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, value.type(), ir.i32(-1).value, value.value,
+                                      ir.i32(mask).value, ir.i32(31).value, NVVM::ShflKind::bfly, UnitAttr()));
+}
+
+Val anyLane(Ir &ir, Val predicate) {
+  return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});
+}
+
+void storeElement(Ir &ir, DType dtype, Val value, Val pointer) {
+  if (dtype == DType::F32)
+    return ir.store(value, pointer, 4);
+  Val packed = pack(ir, dtype, value, ir.f32(0));
+  ir.store(ir.wrap(arith::TruncIOp::create(ir.builder, ir.loc, ir.i16(), packed.value)), pointer, 2);
+}
+
+} // namespace flashplus::gpu

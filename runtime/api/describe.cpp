@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// flashplus_describe: what there is on this machine, what is not, and why.
+#include "runtime/context.h"
+#include "runtime/devices/cuda/cuda_device.h"
+#include "runtime/api/error.h"
+
+#include "build_id.h"
+
+#include <nlohmann/json.hpp>
+
+using namespace flashplus;
+using nlohmann::json;
+
+namespace {
+
+void addDevice(Context &context, DLDevice id, const std::string &name, json &devices, json &missing) {
+  auto device = context.device(id);
+  if (!device) {
+    missing.push_back({{"name", name}, {"reason", device.status().message()}});
+    return;
+  }
+  const DeviceProfile &p = (*device)->profile();
+  devices.push_back({{"name", name},
+                     {"model", (*device)->model()},
+                     {"target", p.target.text()},
+                     {"detail", (*device)->detail()},
+                     {"multiprocessors", p.multiprocessors},
+                     {"shared_memory_per_block", p.shared_memory_per_block}});
+}
+
+json describeCompiler(Context &context) {
+  json out{{"path", context.compiler().path()}, {"build", FLASHPLUS_BUILD_ID}};
+  if (context.kernels().offline()) { // it will never compile, so the compiler is not to be opened for a description
+    out["state"] = "not opened (offline)";
+    return out;
+  }
+  auto table = context.compiler().table();
+  if (!table) {
+    out["state"] = "missing: " + table.status().message();
+    return out;
+  }
+  out["state"] = "ok";
+  out["version"] = (*table)->describe;
+  char text[1024] = "";
+  const flashplus_assemblers assemblers = context.compiler().assemblers();
+  bool found = (*table)->nvjitlink(assemblers.nvjitlink, text, sizeof text);
+  out["nvjitlink"] = found ? std::string("version ") + text : std::string(text);
+  found = (*table)->ptxas(assemblers.ptxas, text, sizeof text);
+  out["ptxas"] = found ? std::string("version ") + text : std::string(text);
+  return out;
+}
+
+} // namespace
+
+flashplus_status flashplus_describe(flashplus_context *context, const char **out) {
+  return guarded([&]() -> Status {
+    if (!context || !out)
+      return invalidArgument(context ? "json is null" : "context is null");
+    Context &c = *context->impl;
+    json devices = json::array(), missing = json::array();
+    addDevice(c, {kDLCPU, 0}, "cpu", devices, missing);
+    auto driver = cuda::openDriver();
+    auto count = driver ? cudaDeviceCount(**driver) : Result<int>(driver.status());
+    if (!count)
+      missing.push_back({{"name", "cuda"}, {"reason", count.status().message()}});
+    for (int i = 0; count && i < *count; ++i)
+      addDevice(c, {kDLCUDA, i}, "cuda:" + std::to_string(i), devices, missing);
+    addDevice(c, {kDLExtDev, 0}, "emulator", devices, missing);
+    json cache{{"dir", c.store().dir()}};
+    cache["state"] = c.store().onDisk() ? std::string("ok") : "memory only: " + c.store().reason();
+    std::lock_guard lock(c.description_mutex);
+    c.description = json{{"version", flashplus_version()},
+                         {"devices", std::move(devices)},
+                         {"missing", std::move(missing)},
+                         {"compiler", describeCompiler(c)},
+                         {"cache", std::move(cache)}}
+                        .dump(-1, ' ', false, json::error_handler_t::replace); // paths need not be UTF-8
+    *out = c.description.c_str();
+    return Status::ok();
+  });
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Checks the arguments of a forward and turns them into what the layers below speak: a spec, bounds, options, params.
+// Every launch goes through here, so nothing on the good path allocates, parses or formats text.
+#pragma once
+
+#include "flashplus/flashplus.h"
+#include "runtime/arguments/score_table.h"
+#include "runtime/arguments/tensor_view.h"
+#include "spec/kernel_spec.h"
+#include "spec/params.h"
+#include "templates/plan.h"
+
+namespace flashplus {
+
+/// The fields of a forward's KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs
+/// to the ScoreTable of the check; two of them may stand for one expression (other names).
+struct SpecFields {
+  DType dtype = DType::BF16;
+  int head_dim_qk = 0, head_dim_v = 0;
+  bool bounded_left = false, bounded_right = false;
+  int alignment = 16;
+  const ScoreForm *score = &ScoreForm::identity();
+
+  KernelSpec spec() const;
+  /// Same kernel, whatever the callers named their scalars and tensors.
+  bool sameSpec(const SpecFields &other) const;
+};
+
+struct ForwardProblem {
+  DLDevice device{};
+  SpecFields spec;
+  ForwardBounds bounds;
+  int num_splits = 0; ///< As PlanOptions.
+  bool batch_invariant = false;
+  const char *schedule = nullptr; ///< The caller's text; null to choose.
+  /// Complete but for num_m_tiles, num_splits and the partial results, which the plan decides.
+  ForwardParams params;
+  bool empty = false; ///< No query row or no head: nothing to compute.
+};
+
+/// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its value and what
+/// is allowed.
+Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, ScoreTable &scores,
+                        ForwardProblem &out);
+
+} // namespace flashplus

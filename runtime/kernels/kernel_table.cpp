@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/kernels/kernel_table.h"
+
+#include "build_id.h"
+
+#include <chrono>
+#include <utility>
+
+namespace flashplus {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// The driver field of keys whose code was left as PTX on purpose.
+constexpr const char *kPtxDriver = "ptx";
+
+double millisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::string paramsLayout(Operation op) {
+  return op == Operation::Forward ? paramLayoutText(forwardParamTable(), sizeof(ForwardParams))
+                                  : paramLayoutText(combineParamTable(), sizeof(CombineParams));
+}
+
+} // namespace
+
+KernelTable::Flight::Flight(KernelTable &table, std::string id) : table_(table), id_(std::move(id)) {
+  std::unique_lock lock(table_.flight_mutex_);
+  table_.flight_done_.wait(lock, [&] { return !table_.flights_.contains(id_); });
+  table_.flights_[id_] = true;
+}
+
+KernelTable::Flight::~Flight() {
+  {
+    std::lock_guard lock(table_.flight_mutex_);
+    table_.flights_.erase(id_);
+  }
+  table_.flight_done_.notify_all();
+}
+
+void KernelTable::tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail, double ms,
+                       const flashplus_compile_times &times, size_t code_bytes) const {
+  if (!listen_)
+    return;
+  const std::string hex = kind == FLASHPLUS_EVENT_FALLBACK ? "" : key.hex();
+  listen_({.struct_size = sizeof(flashplus_event),
+           .kind = kind,
+           .key = hex.c_str(),
+           .spec = key.spec.c_str(),
+           .schedule = key.schedule.c_str(),
+           .target = key.target.c_str(),
+           .detail = detail.c_str(),
+           .ms = ms,
+           .build_ms = times.build,
+           .passes_ms = times.passes,
+           .optimize_ms = times.optimize,
+           .emit_ms = times.emit,
+           .assemble_ms = times.assemble,
+           .code_bytes = int64_t(code_bytes)});
+}
+
+void KernelTable::fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why) {
+  ++counters.fallbacks;
+  tell(FLASHPLUS_EVENT_FALLBACK, keyOf(kernel, target), why);
+}
+
+KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) {
+  KernelKey key;
+  key.spec = kernel.spec.text();
+  key.schedule = kernel.schedule.text();
+  key.target = target.text();
+  key.params = paramsLayout(kernel.spec.op);
+  key.build = FLASHPLUS_BUILD_ID;
+  return key;
+}
+
+Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel &kernel, const Target &target,
+                                                            Device *assembler) {
+  KernelKey key = keyOf(kernel, target);
+  std::vector<KernelKey> names{key};
+  const bool ptx = assembler && assembler->takesPtx();
+  if (ptx) {
+    names.front().driver = key.driver = kPtxDriver;
+  } else if (assembler && !assembler->assemblerId().empty()) {
+    names.push_back(key);
+    names.back().driver = assembler->assemblerId();
+  }
+  const Flight flight(*this, key.text());
+  for (const KernelKey &name : names) {
+    const auto start = Clock::now();
+    ReadResult read = store_.read(name);
+    switch (read.miss) {
+    case Miss::None:
+      break;
+    case Miss::Absent:
+    case Miss::MemoryOnly:
+      ++counters.miss_absent;
+      break;
+    case Miss::Damaged:
+      ++counters.corrupt;
+      ++counters.miss_damaged;
+      tell(FLASHPLUS_EVENT_DAMAGED, name);
+      break;
+    case Miss::Unreadable:
+      ++counters.miss_unreadable;
+      break;
+    }
+    if (!read.isHit())
+      continue;
+    // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a device.
+    if (names.size() > 1 && !ptx && read.artifact->kind == CodeKind::Ptx)
+      continue;
+    auto code = std::make_shared<KernelCode>();
+    code->key = name;
+    code->artifact = std::move(*read.artifact);
+    code->source = KernelCode::Source::Disk;
+    code->load_ms = millisecondsSince(start);
+    ++counters.disk_hits;
+    counters.load_us += int64_t(code->load_ms * 1000);
+    tell(FLASHPLUS_EVENT_DISK_HIT, name, "", code->load_ms, {}, code->artifact.code.size());
+    return std::shared_ptr<const KernelCode>(std::move(code));
+  }
+  return make(kernel, target, std::move(key), assembler);
+}
+
+Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
+                                                            KernelKey key, Device *assembler) {
+  if (offline_)
+    return Status(StatusCode::NotResident, "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
+                                               " is not in the cache, and compiling is off; warm it with: flashplus "
+                                               "warmup --spec '" + key.spec + "' --target " + key.target);
+  const auto start = Clock::now();
+  auto failed = [&](const Status &status) {
+    ++counters.compile_failures;
+    tell(FLASHPLUS_EVENT_COMPILE_FAILED, key, status.message(), millisecondsSince(start));
+    return status;
+  };
+  const bool ptx = assembler && assembler->takesPtx();
+  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
+  if (!compiled)
+    return failed(compiled.status());
+  Artifact *artifact = &compiled->artifact;
+  flashplus_compile_times &times = compiled->times;
+  if (ptx)
+    key.driver = kPtxDriver;
+  else if (assembler && !assembler->assemblerId().empty() && artifact->kind == CodeKind::Ptx) {
+    const auto assembling = Clock::now();
+    auto assembled = assembler->assemble(*artifact);
+    if (!assembled)
+      return failed(assembled.status());
+    *artifact = std::move(*assembled);
+    times.assemble = millisecondsSince(assembling);
+    key.driver = assembler->assemblerId();
+  }
+  auto expected = launchSchema(kernel.spec, kernel.schedule, target);
+  if (!expected)
+    return expected.status();
+  if (!(artifact->launch == *expected))
+    return failed(Status(StatusCode::Internal, "the compiler's launch schema of '" + key.spec + "' is not the plan's"));
+  auto code = std::make_shared<KernelCode>();
+  code->key = std::move(key);
+  code->artifact = std::move(*artifact);
+  code->compile_ms = millisecondsSince(start);
+  ++counters.compiles;
+  counters.compile_us += int64_t(code->compile_ms * 1000);
+  for (auto [total, ms] : {std::pair{&counters.build_us, times.build}, {&counters.passes_us, times.passes},
+                           {&counters.optimize_us, times.optimize}, {&counters.emit_us, times.emit},
+                           {&counters.assemble_us, times.assemble}})
+    *total += int64_t(ms * 1000);
+  tell(FLASHPLUS_EVENT_COMPILED, code->key, "", code->compile_ms, times, code->artifact.code.size());
+  if (Status status = store_.publish(code->key, code->artifact); !status) {
+    // The kernel runs all the same; only the next process pays.
+    ++counters.publish_failures;
+    log_("a kernel could not be written to the cache: " + status.message());
+    tell(FLASHPLUS_EVENT_PUBLISH_FAILED, code->key, status.message());
+  }
+  return std::shared_ptr<const KernelCode>(std::move(code));
+}
+
+std::shared_ptr<ResidentKernel> KernelTable::find(const std::string &id) {
+  std::shared_lock lock(table_mutex_);
+  const auto it = table_.find(id);
+  return it == table_.end() ? nullptr : it->second;
+}
+
+Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKernel &kernel, Device &device,
+                                                              bool may_make) {
+  const Target &target = device.profile().target;
+  const std::string id = device.name() + "\n" + kernel.spec.text() + "\n" + kernel.schedule.text();
+  if (auto found = find(id)) {
+    ++counters.memory_hits;
+    return found;
+  }
+  if (!may_make)
+    return Status(StatusCode::NotResident, "kernel '" + kernel.spec.text() + "' is not loaded on " + device.name() +
+                                               ", and the stream is being captured; plan before the capture begins");
+  const Flight flight(*this, id);
+  if (auto found = find(id)) { // made while we waited
+    ++counters.memory_hits;
+    return found;
+  }
+  auto code = this->code(kernel, target, &device);
+  if (!code)
+    return code.status();
+  auto loaded = device.load((*code)->artifact);
+  if (!loaded && loaded.status().code() == StatusCode::CompileFailed &&
+      (*code)->source == KernelCode::Source::Disk) {
+    // The device refuses a cached entry: a miss. Rebuilt once.
+    store_.discard((*code)->key, loaded.status().message());
+    ++counters.corrupt;
+    ++counters.miss_refused;
+    tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());
+    code = make(kernel, target, keyOf(kernel, target), &device);
+    if (!code)
+      return code.status();
+    loaded = device.load((*code)->artifact);
+  }
+  if (!loaded)
+    return loaded.status();
+  auto entry = std::make_shared<ResidentKernel>();
+  entry->code = std::move(*code);
+  entry->loaded = std::move(*loaded);
+  ++counters.resident_kernels;
+  counters.resident_bytes += int64_t(entry->code->artifact.code.size());
+  std::unique_lock lock(table_mutex_);
+  return table_.emplace(id, std::move(entry)).first->second; // never replaced: plan records point to it
+}
+
+} // namespace flashplus

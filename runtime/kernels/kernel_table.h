@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From (spec, schedule, target) to code, and to code that is resident on a device: in-process table, disk, compiler.
+#pragma once
+
+#include "cache/store.h"
+#include "flashplus/flashplus.h"
+#include "runtime/kernels/compiler_library.h"
+#include "runtime/devices/device.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+
+namespace flashplus {
+
+/// Code and where it came from.
+struct KernelCode {
+  enum class Source { Memory, Disk, Compiled };
+
+  KernelKey key;
+  Artifact artifact;
+  Source source = Source::Compiled;
+  double compile_ms = 0; ///< 0 unless compiled by this call.
+  double load_ms = 0;    ///< Reading and verifying the disk entry; 0 unless it was a hit.
+};
+
+/// A kernel that can be launched. Shared by the table and the plans that use it.
+struct ResidentKernel {
+  std::shared_ptr<const KernelCode> code;
+  std::unique_ptr<LoadedKernel> loaded;
+};
+
+/// Times are in microseconds.
+struct KernelCounters {
+  std::atomic<int64_t> memory_hits{0}, disk_hits{0}, compiles{0}, corrupt{0}, publish_failures{0};
+  std::atomic<int64_t> compile_us{0}, load_us{0};
+  std::atomic<int64_t> miss_absent{0}, miss_damaged{0}, miss_unreadable{0}, miss_refused{0};
+  std::atomic<int64_t> compile_failures{0}, fallbacks{0};
+  std::atomic<int64_t> build_us{0}, passes_us{0}, optimize_us{0}, emit_us{0}, assemble_us{0};
+  std::atomic<int64_t> resident_kernels{0}, resident_bytes{0};
+};
+
+/// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.
+class KernelTable {
+public:
+  /// With `ptx` the result is left as PTX text even where it could be assembled.
+  using Compile = std::function<Result<Compiled>(const std::string &spec, const std::string &schedule,
+                                                 const std::string &target, bool ptx)>;
+  using Listen = std::function<void(const flashplus_event &)>;
+  using Log = std::function<void(const std::string &)>;
+
+  /// `store` must outlive the table. With `offline` nothing is ever compiled.
+  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {})
+      : store_(store), compile_(std::move(compile)), offline_(offline), log_(std::move(log)),
+        listen_(std::move(listen)) {}
+
+  /// The key without a driver: the one under which the compiler's own output is stored.
+  static KernelKey keyOf(const PlannedKernel &kernel, const Target &target);
+
+  /// Code alone, from disk or compiled; needs no device. `assembler` may turn PTX into a cubin when the compiler could
+  /// not (then the entry is keyed on it); null = PTX is fine.
+  Result<std::shared_ptr<const KernelCode>> code(const PlannedKernel &kernel, const Target &target,
+                                                 Device *assembler = nullptr);
+
+  /// Loaded on `device`. With `may_make` false only what is already resident is returned, else NotResident.
+  Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device, bool may_make);
+
+  /// Counts a schedule that is left out, and tells the listener.
+  void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
+
+  KernelCounters counters;
+
+  bool offline() const { return offline_; }
+
+private:
+  /// At most one maker a key at a time.
+  class Flight {
+  public:
+    Flight(KernelTable &table, std::string id);
+    ~Flight();
+
+  private:
+    KernelTable &table_;
+    std::string id_;
+  };
+
+  Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target, KernelKey key,
+                                                 Device *assembler);
+  std::shared_ptr<ResidentKernel> find(const std::string &id);
+  void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
+            const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
+
+  KernelStore &store_;
+  const Compile compile_;
+  const bool offline_;
+  const Log log_;
+  const Listen listen_;
+
+  std::shared_mutex table_mutex_;
+  std::unordered_map<std::string, std::shared_ptr<ResidentKernel>> table_;
+  std::mutex flight_mutex_;
+  std::condition_variable flight_done_;
+  std::map<std::string, bool> flights_;
+};
+
+} // namespace flashplus

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plans/plan.h"
+
+#include "templates/algorithm.h"
+
+namespace flashplus {
+namespace {
+
+PlanRecord recordOf(const flashplus_plan &p) {
+  PlanRecord record;
+  record.forward = p.kernels[0].get();
+  record.num_splits = p.plan.num_splits;
+  record.tile_m = p.plan.tile_m;
+  record.packs_heads = p.plan.packs_heads;
+  record.key_heads = p.plan.key_heads;
+  record.workspace_bytes = p.plan.workspace_bytes;
+  record.heads_per_section = p.plan.heads_per_section;
+  record.work_counter_bytes = p.plan.work_counter_bytes;
+  record.partial_o_offset = p.plan.partial_o_offset;
+  record.partial_lse_offset = p.plan.partial_lse_offset;
+  if (p.plan.steps.size() > 1) {
+    record.combine = p.kernels[1].get();
+    record.combine_rows = rowsPerWorkItem(p.plan.steps[1].schedule);
+  }
+  return record;
+}
+
+} // namespace
+
+Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
+                                                 const ForwardProblem &problem, bool may_make) {
+  Context &context = *owner;
+  auto out = std::make_unique<flashplus_plan>();
+  out->context = owner;
+  out->device = &device;
+  out->spec = problem.spec;
+  out->bounds = problem.bounds;
+  const PlanKey key(problem);
+  PlannedSpec *planned = context.specs().find(key);
+  if (!planned) {
+    const KernelSpec spec = problem.spec.spec();
+    FLASHPLUS_RETURN_IF_ERROR(spec.validate());
+    auto tuned = context.tuning().find(spec, device.model(), device.profile().target);
+    planned = &context.specs().add(key, std::make_unique<PlannedSpec>(spec, device.profile(), device.name() + " " + spec.text(),
+                                                                      std::move(tuned)));
+  }
+  PlanOptions options;
+  options.num_splits = problem.num_splits;
+  options.batch_invariant = problem.batch_invariant;
+  options.tuned = planned->tuned;
+  options.rejected = context.rejected(planned->id);
+  if (problem.schedule) {
+    auto schedule = Schedule::parse(problem.schedule);
+    if (!schedule)
+      return schedule.status();
+    options.schedule = completeSchedule(std::move(*schedule));
+  }
+  for (Status failure;;) {
+    auto plan = planned->planner.plan(problem.bounds, options);
+    if (!plan)
+      return failure ? plan.status() : failure;
+    out->kernels.clear();
+    const PlanStep *failed = nullptr;
+    for (const PlanStep &step : plan->steps) {
+      if (auto known = planned->kernel(step)) {
+        ++context.kernels().counters.memory_hits;
+        out->kernels.push_back(std::move(known));
+        continue;
+      }
+      auto kernel = context.kernels().resident({step.spec, step.schedule}, device, may_make);
+      if (!kernel) {
+        failure = kernel.status();
+        failed = &step;
+        break;
+      }
+      planned->remember(step, *kernel);
+      out->kernels.push_back(std::move(*kernel));
+    }
+    if (!failed) {
+      out->plan = std::move(*plan);
+      out->record = recordOf(*out);
+      return out;
+    }
+    const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
+    if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
+      return failure;
+    if (context.reject(planned->id, failed->schedule)) {
+      context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
+      context.kernels().fellBack({failed->spec, failed->schedule}, device.profile().target, failure.message());
+    }
+    options.rejected.push_back(failed->schedule);
+  }
+}
+
+} // namespace flashplus

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plans/plan_memo.h"
+
+#include <bit>
+#include <cstring>
+
+namespace flashplus {
+namespace {
+
+constexpr size_t kRecordWords = sizeof(PlanRecord) / sizeof(uint64_t);
+static_assert(sizeof(PlanRecord) % sizeof(uint64_t) == 0);
+
+constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
+
+} // namespace
+
+PlanKey::PlanKey(const ForwardProblem &p)
+    : words{pair(p.device.device_type, p.device.device_id),
+            pair(int64_t(p.spec.dtype) << 16 | int64_t(p.spec.alignment) << 8 | int64_t(p.spec.bounded_left) << 1 |
+                     int64_t(p.spec.bounded_right),
+                 int64_t(p.spec.head_dim_qk) << 16 | p.spec.head_dim_v),
+            reinterpret_cast<uintptr_t>(p.spec.score),
+            uint64_t(p.bounds.batch),
+            pair(p.bounds.max_seqlen_q, p.bounds.max_seqlen_k),
+            uint64_t(p.bounds.total_q),
+            pair(p.bounds.heads_q, p.bounds.heads_k),
+            pair(p.bounds.window_left, p.bounds.window_right),
+            pair(p.num_splits, p.batch_invariant)} {
+  // The checks of forward_args.cpp keep all of these in 32 bits.
+  static_assert(kMaxHeadDim < 1 << 16);
+}
+
+uint64_t PlanKey::hash() const {
+  // Multiply and fold, word by word (the mixing step of wyhash); the key is ours, so no attacker chooses it.
+  uint64_t h = 0x9e3779b97f4a7c15;
+  for (uint64_t word : words) {
+    const auto product = static_cast<unsigned __int128>(h ^ word) * 0xd6e8feb86659fd93;
+    h = uint64_t(product) ^ uint64_t(product >> 64);
+  }
+  return h;
+}
+
+/// A sequence lock: `version` is odd while a writer is in it, and a reader that saw it change has read nothing.
+struct alignas(64) PlanMemo::Slot {
+  std::atomic<uint32_t> version{0};
+  std::atomic<uint64_t> key[PlanKey::kWords] = {};
+  std::atomic<uint64_t> record[kRecordWords] = {};
+};
+
+PlanMemo::PlanMemo() : slots_(new Slot[kWays * kSets]) {}
+PlanMemo::~PlanMemo() = default;
+
+bool PlanMemo::find(const PlanKey &key, PlanRecord &out) const {
+  const Slot *set = &slots_[key.hash() % kSets * kWays];
+  for (size_t way = 0; way < kWays; ++way) {
+    const Slot &slot = set[way];
+    const uint32_t before = slot.version.load(std::memory_order_acquire);
+    if (before == 0 || before % 2)
+      continue;
+    bool same = true;
+    for (size_t i = 0; i < PlanKey::kWords; ++i)
+      same &= slot.key[i].load(std::memory_order_relaxed) == key.words[i];
+    if (!same)
+      continue;
+    std::array<uint64_t, kRecordWords> words;
+    for (size_t i = 0; i < kRecordWords; ++i)
+      words[i] = slot.record[i].load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (slot.version.load(std::memory_order_relaxed) != before)
+      continue;
+    out = std::bit_cast<PlanRecord>(words);
+    return true;
+  }
+  return false;
+}
+
+void PlanMemo::put(const PlanKey &key, const PlanRecord &record) {
+  const auto words = std::bit_cast<std::array<uint64_t, kRecordWords>>(record);
+  std::lock_guard lock(writing_);
+  Slot *set = &slots_[key.hash() % kSets * kWays];
+  Slot *slot = nullptr;
+  for (size_t way = 0; way < kWays && !slot; ++way) { // the key's own slot, else an unused one
+    bool same = set[way].version.load(std::memory_order_relaxed) != 0;
+    for (size_t i = 0; same && i < PlanKey::kWords; ++i)
+      same = set[way].key[i].load(std::memory_order_relaxed) == key.words[i];
+    if (same)
+      slot = &set[way];
+  }
+  for (size_t way = 0; way < kWays && !slot; ++way)
+    if (set[way].version.load(std::memory_order_relaxed) == 0)
+      slot = &set[way];
+  if (!slot)
+    slot = &set[next_way_++ % kWays];
+  // Skips 0 when it wraps around: 0 means that the slot was never written.
+  uint32_t version = slot->version.load(std::memory_order_relaxed);
+  slot->version.store(version + 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  for (size_t i = 0; i < PlanKey::kWords; ++i)
+    slot->key[i].store(key.words[i], std::memory_order_relaxed);
+  for (size_t i = 0; i < kRecordWords; ++i)
+    slot->record[i].store(words[i], std::memory_order_relaxed);
+  version += 2;
+  slot->version.store(version ? version : 2, std::memory_order_release);
+}
+
+} // namespace flashplus

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plans/spec_table.h"
+
+#include <mutex>
+
+namespace flashplus {
+
+std::shared_ptr<ResidentKernel> PlannedSpec::kernel(const PlanStep &step) const {
+  std::shared_lock lock(mutex_);
+  for (const Known &k : known_)
+    if (k.op == step.spec.op && k.split == step.spec.split && k.schedule == step.schedule)
+      return k.kernel;
+  return nullptr;
+}
+
+void PlannedSpec::remember(const PlanStep &step, std::shared_ptr<ResidentKernel> kernel) {
+  if (this->kernel(step))
+    return;
+  std::unique_lock lock(mutex_); // two threads may both add it: the first is found
+  known_.push_back({step.spec.op, step.spec.split, step.schedule, std::move(kernel)});
+}
+
+PlannedSpec *SpecTable::find(const PlanKey &key) const {
+  std::shared_lock lock(mutex_);
+  const auto it = specs_.find(key.specWords());
+  return it == specs_.end() ? nullptr : it->second.get();
+}
+
+PlannedSpec &SpecTable::add(const PlanKey &key, std::unique_ptr<PlannedSpec> made) {
+  std::unique_lock lock(mutex_);
+  return *specs_.emplace(key.specWords(), std::move(made)).first->second;
+}
+
+} // namespace flashplus

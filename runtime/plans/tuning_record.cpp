@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plans/tuning_record.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace flashplus {
+namespace {
+
+using nlohmann::json;
+
+constexpr uintmax_t kMostBytes = uintmax_t(64) << 20;
+
+std::string textOf(const json &object, const char *name) {
+  const auto at = object.is_object() ? object.find(name) : object.end();
+  return at != object.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
+int64_t integerOf(const json &object, const char *name) {
+  const auto at = object.is_object() ? object.find(name) : object.end();
+  return at != object.end() && at->is_number_integer() ? at->get<int64_t>() : 0;
+}
+
+/// A schedule that this build has for the spec; else why not.
+Result<Schedule> usableSchedule(const std::string &text, const KernelSpec &spec, const Target &target) {
+  auto schedule = Schedule::parse(text);
+  if (!schedule)
+    return schedule.status();
+  Schedule complete = completeSchedule(std::move(*schedule));
+  const auto launch = launchSchema(spec, complete, target);
+  if (!launch)
+    return launch.status();
+  return complete;
+}
+
+Result<TuningCell> parseCell(const json &from, const Target &target) {
+  if (!from.is_object())
+    return invalidArgument("a cell is not an object");
+  auto spec = KernelSpec::parse(textOf(from, "spec"));
+  if (!spec)
+    return spec.status();
+  if (spec->op != Operation::Forward)
+    return invalidArgument("spec '" + spec->text() + "' is not a forward");
+  TuningCell cell{std::move(*spec), integerOf(from, "queries"), integerOf(from, "keys"), {}, {}};
+  cell.spec.split = false; // the schedule of the share is that of the whole
+  if (cell.queries < 1 || cell.keys < 1)
+    return invalidArgument("queries and keys must be positive integers");
+  auto best = usableSchedule(textOf(from, "best"), cell.spec, target);
+  if (!best)
+    return best.status();
+  cell.best = std::move(*best);
+  const auto timed = from.find("timed");
+  if (timed != from.end() && timed->is_array())
+    for (const json &one : *timed) {
+      const auto ratio = one.is_object() ? one.find("ratio") : one.end();
+      if (!one.is_object() || ratio == one.end() || !ratio->is_number() || !(ratio->get<double>() > 0))
+        continue; // rejected ones have a reason instead
+      if (auto schedule = usableSchedule(textOf(one, "schedule"), cell.spec, target))
+        cell.timed.push_back({std::move(*schedule), ratio->get<double>()});
+    }
+  return cell;
+}
+
+} // namespace
+
+Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name) {
+  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels.
+  int depth = 0;
+  const auto shallow = [&](int, json::parse_event_t event, json &) {
+    depth += event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+    depth -= event == json::parse_event_t::object_end || event == json::parse_event_t::array_end;
+    return depth <= 16;
+  };
+  const json record = json::parse(text, shallow, /*allow_exceptions=*/false);
+  if (!record.is_object() || textOf(record, "format") != kTuningFormat)
+    return invalidArgument(name + ": is not a tuning record (its format must be '" + std::string(kTuningFormat) + "')");
+  const json device = record.value("device", json::object());
+  TuningRecord out;
+  out.name = name;
+  out.model = textOf(device, "model");
+  out.driver = textOf(device, "driver");
+  out.date = textOf(record, "date");
+  out.provenance = textOf(record, "provenance");
+  auto target = Target::parse(textOf(device, "target"));
+  if (!target)
+    return invalidArgument(name + ": device." + target.status().message());
+  out.target = *target;
+  const auto cells = record.find("cells");
+  if (cells == record.end() || !cells->is_array())
+    return invalidArgument(name + ": cells is not an array");
+  for (const json &from : *cells) {
+    auto cell = parseCell(from, out.target);
+    if (cell)
+      out.cells.push_back(std::move(*cell));
+    else
+      out.ignored.push_back(cell.status().message());
+  }
+  return out;
+}
+
+bool sameSpecClass(const KernelSpec &cell, const KernelSpec &spec) {
+  auto padded = [](int head_dim) { return (head_dim + 15) / 16; };
+  return cell.op == spec.op && dtypeBytes(cell.dtype) == dtypeBytes(spec.dtype) &&
+         padded(cell.head_dim_qk) == padded(spec.head_dim_qk) && padded(cell.head_dim_v) == padded(spec.head_dim_v) &&
+         cell.bounded_left == spec.bounded_left && cell.bounded_right == spec.bounded_right &&
+         cell.alignment == spec.alignment && cell.score.isIdentity() == spec.score.isIdentity();
+}
+
+TuningRecords TuningRecords::read(const std::string &path, const std::function<void(const std::string &)> &log) {
+  namespace fs = std::filesystem;
+  TuningRecords out;
+  std::error_code error;
+  if (path.empty() || path == "off" || !fs::exists(path, error))
+    return out;
+  std::vector<std::string> files;
+  if (fs::is_directory(path, error)) {
+    for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error))
+      if (it->path().extension() == ".json")
+        files.push_back(it->path().string());
+    std::sort(files.begin(), files.end());
+  } else {
+    files.push_back(path);
+  }
+  for (const std::string &file : files) {
+    const uintmax_t size = fs::is_regular_file(file, error) ? fs::file_size(file, error) : kMostBytes + 1;
+    std::ifstream in(file, std::ios::binary);
+    if (error || size > kMostBytes || !in) {
+      log("tuning record " + file + " is left out: it can't be read, is no regular file or has more than 64 MiB");
+      continue;
+    }
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    auto record = parseTuningRecord(text, file);
+    if (!record) {
+      log("tuning record " + record.status().message());
+      continue;
+    }
+    for (const std::string &why : record->ignored)
+      log("tuning record " + file + ": a cell is left out: " + why);
+    out.add(std::move(*record));
+  }
+  return out;
+}
+
+std::vector<TunedSchedule> TuningRecords::find(const KernelSpec &spec, const std::string &model,
+                                               const Target &target) const {
+  std::vector<TunedSchedule> found;
+  for (auto record = records_.rbegin(); record != records_.rend(); ++record) {
+    if (record->target != target || (!model.empty() && record->model != model))
+      continue;
+    for (const TuningCell &cell : record->cells)
+      if (sameSpecClass(cell.spec, spec))
+        found.push_back({cell.queries, cell.keys, cell.best, record->name});
+  }
+  return found;
+}
+
+} // namespace flashplus

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "spec/fields.h"
+
+namespace flashplus {
+namespace {
+
+constexpr std::string_view kDTypes[] = {dtypeName(DType::F16), dtypeName(DType::BF16), dtypeName(DType::F32)};
+constexpr std::string_view kOtherDTypes[] = {"same", kDTypes[0], kDTypes[1], kDTypes[2]};
+constexpr std::string_view kResults[] = {"final", "partial", "merged"};
+
+using Kind = SpecFieldInfo::Kind;
+
+template <class T> struct Values;
+template <> struct Values<bool> {
+  static constexpr Kind kind = Kind::Flag;
+  static constexpr std::span<const std::string_view> words;
+  static constexpr bool is_dtype = false;
+};
+template <> struct Values<int> {
+  static constexpr Kind kind = Kind::Integer;
+  static constexpr std::span<const std::string_view> words;
+  static constexpr bool is_dtype = false;
+};
+template <> struct Values<DType> {
+  static constexpr Kind kind = Kind::Word;
+  static constexpr std::span<const std::string_view> words = kDTypes;
+  static constexpr bool is_dtype = true;
+};
+template <> struct Values<std::optional<DType>> {
+  static constexpr Kind kind = Kind::Word;
+  static constexpr std::span<const std::string_view> words = kOtherDTypes;
+  static constexpr bool is_dtype = true;
+};
+template <> struct Values<Results> {
+  static constexpr Kind kind = Kind::Word;
+  static constexpr std::span<const std::string_view> words = kResults;
+  static constexpr bool is_dtype = false;
+};
+
+constexpr SpecFieldInfo kFields[] = {
+#define FLASHPLUS_FIELD_ROW(TYPE, MEMBER, DEFAULT, NAME, BITS, REQUIRED)                                     \
+  {SpecField::MEMBER,                                                                                        \
+   NAME,                                                                                                     \
+   #MEMBER,                                                                                                  \
+   Values<TYPE>::kind,                                                                                       \
+   Values<TYPE>::words,                                                                                      \
+   Values<TYPE>::is_dtype,                                                                                   \
+   BITS,                                                                                                     \
+   REQUIRED,                                                                                                 \
+   field::encode(TYPE(DEFAULT)),                                                                             \
+   [](const SpecFields &spec) { return field::encode(spec.MEMBER); },                                        \
+   [](SpecFields &spec, int64_t value) { field::decode(value, spec.MEMBER); }},
+    FLASHPLUS_SPEC_FIELDS(FLASHPLUS_FIELD_ROW)
+#undef FLASHPLUS_FIELD_ROW
+};
+static_assert(std::size(kFields) <= 32, "FieldSet has a bit a field");
+
+/// Every field fits the words of pack(), and its words its bits.
+constexpr bool fits() {
+  int used = 8, word = 0;
+  for (const SpecFieldInfo &f : kFields) {
+    if (used + f.bits > 64) {
+      ++word;
+      used = 0;
+    }
+    used += f.bits;
+    if (f.words.size() > size_t(1) << f.bits)
+      return false;
+  }
+  return word < SpecFields::kPackedWords;
+}
+static_assert(fits());
+static_assert(kMaxHeadDim < 1 << 16);
+
+} // namespace
+
+std::span<const SpecFieldInfo> specFields() { return kFields; }
+
+std::string SpecFieldInfo::allowed() const {
+  if (kind == Kind::Flag)
+    return "0 or 1";
+  if (kind == Kind::Integer)
+    return "an integer from 0 to " + std::to_string(most());
+  std::string text;
+  for (size_t i = 0; i < words.size(); ++i)
+    text += (i == 0 ? "" : i + 1 < words.size() ? ", " : " or ") + std::string(words[i]);
+  return text;
+}
+
+} // namespace flashplus

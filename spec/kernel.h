@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A kernel: *what* (KernelSpec), *how* (Schedule) and *where* (Target) together, and its name.
+#pragma once
+
+#include "spec/kernel_spec.h"
+#include "spec/schedule.h"
+#include "spec/target.h"
+
+#include <string>
+
+namespace flashplus {
+
+/// What the compiler is asked for.
+struct Kernel {
+  KernelSpec spec;
+  Schedule schedule;
+  Target target;
+};
+
+/// Symbol of the kernel, readable in a profiler: "flashplus_forward_bf16_d128_right".
+std::string kernelName(const KernelSpec &spec);
+
+} // namespace flashplus

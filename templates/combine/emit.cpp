@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/combine/layout.h"
+#include "templates/common/cpu_rows.h"
+#include "templates/common/score.h"
+#include "templates/emit.h"
+
+#include "ir/gpu.h"
+
+namespace flashplus {
+namespace {
+
+/// Where one row's partial results lie and its merged statistics; shared by both targets.
+class CombineRow {
+public:
+  /// `row` (i64) is the query row inside the sequence.
+  CombineRow(EmitContext &c, const Sequence &seq, Val head, Val row)
+      : c_(c), ir_(c.ir), heads_(ir_.toI64(c.params.get("heads_q"))), rows_(c.params.get("rows_q")),
+        head_(ir_.toI64(head)), row_(seq.firstRow() + row), splits_(ir_.toI64(c.params.get("num_splits"))) {}
+
+  Val splits() const { return splits_; }
+
+  Val partialLse(Val split) const {
+    return ir_.load(ir_.f32(),
+                    ir_.offset(c_.params.get("partial_lse"), ((split * heads_ + head_) * rows_ + row_) * 4.0), 4);
+  }
+  Val partialO(Val split) const {
+    return ir_.offset(c_.params.get("partial_o"),
+                      ((split * rows_ + row_) * heads_ + head_) * double(c_.spec.head_dim_v * 4));
+  }
+
+  /// Base-2 maximum m and sum l = sum_i 2^(lse_i log2(e) - m).
+  std::pair<Val, Val> statistics() const {
+    Val m = ir_.forLoop(ir_.i64(0), splits_, ir_.i64(1), {ir_.negativeInfinity(ir_.f32())},
+                        [&](Val i, const Vals &carried) -> Vals {
+                          return {ir_.fmax(carried[0], partialLse(i) * softmax::kLog2E)};
+                        })[0];
+    Val base = softmax::reference(ir_, m);
+    Val l = ir_.forLoop(ir_.i64(0), splits_, ir_.i64(1), {ir_.f32(0)}, [&](Val i, const Vals &carried) -> Vals {
+      return {carried[0] + weight(i, base)};
+    })[0];
+    return {m, l};
+  }
+
+  Val weight(Val split, Val base) const { return ir_.exp2(partialLse(split) * softmax::kLog2E - base); }
+
+private:
+  EmitContext &c_;
+  Ir &ir_;
+  Val heads_, rows_, head_, row_, splits_;
+};
+
+struct CombineItem {
+  Val block, head, batch;
+};
+
+CombineItem decode(EmitContext &c) {
+  Val blocks = c.params.get("num_row_blocks"), heads = c.params.get("heads_q");
+  Val rest = c.work_item / blocks;
+  return {c.work_item % blocks, rest % heads, rest / heads};
+}
+
+void storeLse(EmitContext &c, const Sequence &seq, const CombineItem &item, Val row, Val lse) {
+  Ir &ir = c.ir;
+  ir.ifThen(ir.isNull(c.params.get("lse")) == ir.boolean(false),
+            [&] { ir.store(lse, ir.offset(seq.lse(item.head), row * 4.0), 4); });
+}
+
+} // namespace
+
+void emitCpuCombine(EmitContext &c) {
+  Ir &ir = c.ir;
+  const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
+  const CombineItem item = decode(c);
+  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  Val first = item.block * double(rows);
+  Val end = ir.min(first + double(rows), seq.q_len);
+  ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
+    const CombineRow parts(c, seq, item.head, row);
+    auto [m, l] = parts.statistics();
+    const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
+    Val base = softmax::reference(ir, m);
+    Val out = ir.offset(seq.rows("o", item.head, bytes), row * c.params.get("o_stride_s") * double(bytes));
+    // A weight, an exponential, serves as many vectors as there are registers for.
+    const int block = ir.lanes * 8;
+    for (int first_column = 0; first_column < dv; first_column += block) {
+      const int vectors = (std::min(block, dv - first_column) + ir.lanes - 1) / ir.lanes;
+      auto column = [&](int i) { return first_column + i * ir.lanes; };
+      auto count = [&](int i) { return std::min(ir.lanes, dv - column(i)); };
+      const Vals zeros(size_t(vectors), ir.constant(ir.vec(ir.f32(), ir.lanes), 0));
+      const Vals sums = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), zeros, [&](Val split, const Vals &carried) {
+        Val weight = ir.splat(parts.weight(split, base), ir.lanes), o = parts.partialO(split);
+        Vals next;
+        for (int i = 0; i < vectors; ++i)
+          next.push_back(
+              ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)), carried[i]));
+        return next;
+      });
+      for (int i = 0; i < vectors; ++i)
+        cpu::storeRow(ir, c.spec.dtype, sums[i] * finish.factor, ir.offset(out, int64_t(column(i)) * bytes), count(i));
+    }
+    storeLse(c, seq, item, row, finish.lse);
+  });
+}
+
+void emitGpuCombine(EmitContext &c) {
+  Ir &ir = c.ir;
+  const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
+  const CombineItem item = decode(c);
+  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  Val thread = gpu::threadId(ir);
+  Val lane = thread % 32, row = item.block * double(rows) + thread / 32.0; // one row a warp
+  ir.ifThen(row < seq.q_len, [&] {
+    Val row64 = ir.toI64(row);
+    const CombineRow parts(c, seq, item.head, row64);
+    auto [m, l] = parts.statistics();
+    const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
+    Val base = softmax::reference(ir, m);
+    Val out = ir.offset(seq.rows("o", item.head, bytes), row64 * c.params.get("o_stride_s") * double(bytes));
+    ir.forLoop(lane, ir.i32(dv), ir.i32(32), [&](Val column) {
+      Val column64 = ir.toI64(column);
+      Val sum = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), {ir.f32(0)}, [&](Val i, const Vals &carried) -> Vals {
+        Val o = ir.load(ir.f32(), ir.offset(parts.partialO(i), column64 * 4.0), 4);
+        return {ir.fma(parts.weight(i, base), o, carried[0])};
+      })[0];
+      gpu::storeElement(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, column64 * double(bytes)));
+    });
+    ir.ifThen(lane == ir.i32(0), [&] { storeLse(c, seq, item, row64, finish.lse); });
+  });
+}
+
+} // namespace flashplus

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/combine/layout.h"
+
+namespace flashplus {
+namespace {
+
+std::vector<Candidate> cpuCandidates(const KernelSpec &, const Target &, int) {
+  return {{{"cpu.combine", {{"rows", kCpuCombineRows}}}}};
+}
+
+std::vector<Candidate> gpuCandidates(const KernelSpec &, const Target &, int) {
+  return {{{"gpu.combine", {{"rows", kGpuCombineRows}}}}};
+}
+
+Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const int rows = schedule.get("rows");
+  if (rows < 1 || rows > 16)
+    return badKnob(schedule, "rows", "1 to 16");
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = isGpu(target.isa) ? rows * 32 : 0;
+  schema.params_size = sizeof(CombineParams);
+  return schema;
+}
+
+constexpr int kCpuRows[] = {kCpuCombineRows}, kGpuRows[] = {kGpuCombineRows};
+constexpr Knob kCpuKnobs[] = {{"rows", kCpuCombineRows, kCpuRows}};
+constexpr Knob kGpuKnobs[] = {{"rows", kGpuCombineRows, kGpuRows}};
+
+} // namespace
+
+const Algorithm kCpuCombine = {
+    "cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuCandidates, launch, kCpuKnobs};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuCandidates, launch, kGpuKnobs};
+
+} // namespace flashplus

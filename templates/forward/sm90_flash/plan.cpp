@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/forward/sm90_flash/layout.h"
+#include "templates/schedule_table.h"
+
+namespace flashplus {
+
+Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &schedule) {
+  Sm90FlashLayout l;
+  l.tile_m = schedule.get("tile_m");
+  l.tile_n = schedule.get("tile_n");
+  l.stages = schedule.get("stages");
+  l.q_stages = schedule.get("q_stages");
+  l.pingpong = schedule.get("pingpong") != 0;
+  l.dqk = spec.head_dim_qk;
+  l.dv = spec.head_dim_v;
+  l.plain_score = spec.score.isIdentity();
+  return l;
+}
+
+namespace {
+
+Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+  const auto l = Sm90FlashLayout::of(spec, schedule);
+  if (l.tile_m != 64 && l.tile_m != 128 && l.tile_m != 192)
+    return badKnob(schedule, "tile_m", "64, 128 or 192");
+  if (l.tile_n < 16 || l.tile_n > 256 || l.tile_n % 16)
+    return badKnob(schedule, "tile_n", "a multiple of 16 up to 256");
+  if (l.stages < 1 || l.stages > 8)
+    return badKnob(schedule, "stages", "1 to 8");
+  if (l.q_stages < 1 || l.q_stages > 2)
+    return badKnob(schedule, "q_stages", "1 or 2");
+  if (l.pingpong && l.mathWarpgroups() == 1)
+    return badKnob(schedule, "pingpong", "0 with tile_m = 64");
+  if (spec.alignment != 16)
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() +
+                                               "' copies with TMA, which needs rows aligned to 16 bytes; the spec has "
+                                               "alignment " + std::to_string(spec.alignment));
+  if (l.accumulators() > l.mostAccumulators())
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
+                                               std::to_string(l.accumulators()) +
+                                               " accumulator registers a thread; at most " +
+                                               std::to_string(l.mostAccumulators()) + " are allowed");
+  if (l.bytes() > target.sharedMemoryPerBlock())
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
+                                               " bytes of shared memory; " + target.text() + " has " +
+                                               std::to_string(target.sharedMemoryPerBlock()));
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = l.threads();
+  schema.shared_memory = l.bytes();
+  schema.params_size = sizeof(ForwardParams);
+  schema.blocks_per_sm = 1;
+  schema.tensor_maps = {{TensorMap::Tensor::Q, l.tile_m, 64},
+                        {TensorMap::Tensor::K, l.tile_n, 64},
+                        {TensorMap::Tensor::V, l.tile_n, 64}};
+  return schema;
+}
+
+constexpr TableRow kTable[] = {
+#include "templates/forward/sm90_flash/table.inc"
+};
+
+std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
+  static const ScheduleTable table(kSm90Flash, kTable);
+  return table.candidates(spec, target, shared_memory);
+}
+
+// A new knob is a row here (its standard value is what older records and tables mean), a field of the layout and a check in
+// launch().
+constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224}, kStages[] = {2, 3, 4},
+              kQStages[] = {1, 2}, kPingpong[] = {0, 1};
+constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
+                           {"tile_n", 128, kTileN},
+                           {"stages", 2, kStages},
+                           {"q_stages", 1, kQStages},
+                           {"pingpong", 0, kPingpong}};
+
+} // namespace
+
+const Algorithm kSm90Flash = {"sm90.flash", Operation::Forward, [](Isa isa) { return isa == Isa::Sm90a; }, candidates,
+                              launch,       kKnobs};
+
+} // namespace flashplus
