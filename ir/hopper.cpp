@@ -63,11 +63,11 @@ Val uniform(Ir &ir, Val value) {
                                       ir.i32(31).value, NVVM::ShflKind::idx, UnitAttr()));
 }
 
-Val uniformWarp(Ir &ir, Val thread) { return uniform(ir, thread / 32.0); }
+Val uniformWarp(Ir &ir, Val thread) { return uniform(ir, thread / 32); }
 
 Val electOne(Ir &ir) {
   Val chosen = ptx(ir, "{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.b32 $0, 1, 0, p; }", "=r", {ir.i32()}, {})[0];
-  return chosen != ir.i32(0);
+  return chosen != 0;
 }
 
 
@@ -138,7 +138,7 @@ constexpr uint64_t kSwizzle128 = uint64_t(1) << 62;
 /// Address and byte offsets are encoded without their lowest four bits.
 Val descriptor(Ir &ir, Val address, uint64_t leading_bytes, uint64_t stride_bytes) {
   const uint64_t fixed = kSwizzle128 | (stride_bytes >> 4) << 32 | (leading_bytes >> 4) << 16;
-  Val low = ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, ir.i64(), (address / 16.0).value));
+  Val low = ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, ir.i64(), (address / 16).value));
   Val high = ir.wrap(arith::ConstantOp::create(ir.builder, ir.loc, ir.builder.getI64IntegerAttr(int64_t(fixed))));
   return low | high;
 }
@@ -226,16 +226,16 @@ void computeBeforeWait(Ir &ir, Val value) {
 
 void Pipeline::init(int producers, int consumers) {
   for (int i = 0; i < stages_; ++i) {
-    initBarrier(ir_, barriers_ + double(8 * i), producers);
-    initBarrier(ir_, barriers_ + double(8 * (stages_ + i)), consumers);
+    initBarrier(ir_, barriers_ + 8 * i, producers);
+    initBarrier(ir_, barriers_ + 8 * (stages_ + i), consumers);
   }
 }
 
 Position Pipeline::next(Position p) {
   if (stages_ == 1)
     return {p.stage, p.phase ^ 1};
-  Val last = p.stage == ir_.i32(stages_ - 1);
-  return {ir_.select(last, ir_.i32(0), p.stage + 1.0), ir_.select(last, p.phase ^ 1, p.phase)};
+  Val last = p.stage == stages_ - 1;
+  return {ir_.select(last, ir_.i32(0), p.stage + 1), ir_.select(last, p.phase ^ 1, p.phase)};
 }
 
 } // namespace flashplus::hopper

@@ -100,13 +100,13 @@ public:
   Position start() { return {ir_.i32(0), ir_.i32(0)}; }
   Position next(Position p);
 
-  Val full(Position p) { return barriers_ + p.stage * 8.0; }
+  Val full(Position p) { return barriers_ + p.stage * 8; }
   void waitFull(Position p) { waitBarrier(ir_, full(p), p.phase); }
   void waitEmpty(Position p) { waitBarrier(ir_, empty(p), p.phase ^ 1); }
   void release(Position p, Val predicate) { arrive(ir_, empty(p), predicate); }
 
 private:
-  Val empty(Position p) { return barriers_ + p.stage * 8.0 + double(8 * stages_); }
+  Val empty(Position p) { return barriers_ + p.stage * 8 + 8 * stages_; }
   Ir &ir_;
   int stages_;
   Val barriers_;

@@ -42,37 +42,47 @@ Val compare(Val a, Val b, arith::CmpIPredicate i, arith::CmpFPredicate f) {
   return ir.wrap(ir.builder.createOrFold<arith::CmpIOp>(ir.loc, i, a.value, b.value));
 }
 
-Val literal(Val like, double value) { return like.ir->constant(like.type(), value); }
-
 } // namespace
+
+Val literal(Val like, int64_t number) { return like.ir->constant(like.type(), number); }
+Val literal(Val like, double number) { return like.ir->constant(like.type(), number); }
 
 Val operator+(Val a, Val b) { return arithmetic<arith::AddIOp, arith::AddFOp>(a, b); }
 Val operator-(Val a, Val b) { return arithmetic<arith::SubIOp, arith::SubFOp>(a, b); }
 Val operator*(Val a, Val b) { return arithmetic<arith::MulIOp, arith::MulFOp>(a, b); }
 Val operator/(Val a, Val b) { return arithmetic<arith::DivSIOp, arith::DivFOp>(a, b); }
 Val operator%(Val a, Val b) { return integer<arith::RemSIOp>(a, b); }
-Val operator+(Val a, double b) { return a + literal(a, b); }
-Val operator-(Val a, double b) { return a - literal(a, b); }
-Val operator*(Val a, double b) { return a * literal(a, b); }
-Val operator/(Val a, double b) { return a / literal(a, b); }
-Val operator%(Val a, int64_t b) { return a % literal(a, double(b)); }
 Val operator&(Val a, Val b) { return integer<arith::AndIOp>(a, b); }
 Val operator|(Val a, Val b) { return integer<arith::OrIOp>(a, b); }
-Val operator^(Val a, int64_t b) { return integer<arith::XOrIOp>(a, literal(a, double(b))); }
+Val operator^(Val a, Val b) { return integer<arith::XOrIOp>(a, b); }
 Val operator<(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::slt, arith::CmpFPredicate::OLT); }
 Val operator<=(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::sle, arith::CmpFPredicate::OLE); }
 Val operator>(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::sgt, arith::CmpFPredicate::OGT); }
 Val operator>=(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::sge, arith::CmpFPredicate::OGE); }
 Val operator==(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::eq, arith::CmpFPredicate::OEQ); }
 Val operator!=(Val a, Val b) { return compare(a, b, arith::CmpIPredicate::ne, arith::CmpFPredicate::UNE); }
+Negation operator!(Val a) { return {a == a.ir->boolean(false)}; }
 
-Val Ir::constant(Type type, double value) {
-  Type element = getElementTypeOrSelf(type);
-  TypedAttr attr = isa<FloatType>(element) ? TypedAttr(builder.getFloatAttr(element, value))
-                                           : TypedAttr(builder.getIntegerAttr(element, int64_t(value)));
+namespace {
+
+/// A constant of `type` whose elements are `element`.
+Val splatConstant(Ir &ir, Type type, TypedAttr element) {
   if (auto vector = dyn_cast<VectorType>(type))
-    attr = DenseElementsAttr::get(vector, Attribute(attr));
-  return wrap(arith::ConstantOp::create(builder, loc, attr));
+    element = DenseElementsAttr::get(vector, Attribute(element));
+  return ir.wrap(arith::ConstantOp::create(ir.builder, ir.loc, element));
+}
+
+} // namespace
+
+Val Ir::constantInteger(Type type, int64_t value) {
+  if (isFloat(type))
+    return constantFloat(type, double(value));
+  return splatConstant(*this, type, builder.getIntegerAttr(getElementTypeOrSelf(type), value));
+}
+
+Val Ir::constantFloat(Type type, double value) {
+  assert(isFloat(type) && "a fraction does not meet an integer");
+  return splatConstant(*this, type, builder.getFloatAttr(getElementTypeOrSelf(type), value));
 }
 
 Val Ir::negativeInfinity(Type type) { return constant(type, -std::numeric_limits<double>::infinity()); }

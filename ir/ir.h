@@ -12,14 +12,21 @@ namespace flashplus {
 
 class Ir;
 
-/// An SSA value. Arithmetic needs two values of one type; an integer or float literal takes the other's type. A scalar
-/// meeting a vector is broadcast.
+/// An SSA value. Arithmetic needs two values of one type; a C++ number takes the other's type: an integer meets any, a
+/// floating-point number only floats. A scalar meeting a vector is broadcast.
 struct Val {
   mlir::Value value;
   Ir *ir = nullptr;
 
   mlir::Type type() const { return value.getType(); }
-  explicit operator bool() const { return bool(value); }
+  explicit operator bool() const { return bool(value); } ///< Whether there is a value, for parts that may be absent.
+  bool absent() const { return !value; }
+};
+
+/// What `!x` makes. Not a Val, so that `if (!x)`, which would ask whether there is a value and emit code, does not compile.
+struct Negation {
+  Val value;
+  operator Val() const { return value; }
 };
 
 Val operator+(Val a, Val b);
@@ -27,20 +34,43 @@ Val operator-(Val a, Val b);
 Val operator*(Val a, Val b);
 Val operator/(Val a, Val b); ///< Signed for integers, rounding towards zero.
 Val operator%(Val a, Val b); ///< Signed remainder.
-Val operator+(Val a, double b);
-Val operator-(Val a, double b);
-Val operator*(Val a, double b);
-Val operator/(Val a, double b);
-Val operator%(Val a, int64_t b);
 Val operator&(Val a, Val b);
 Val operator|(Val a, Val b);
-Val operator^(Val a, int64_t b);
+Val operator^(Val a, Val b);
 Val operator<(Val a, Val b); ///< Signed or ordered; gives i1.
 Val operator<=(Val a, Val b);
 Val operator>(Val a, Val b);
 Val operator>=(Val a, Val b);
 Val operator==(Val a, Val b);
 Val operator!=(Val a, Val b);
+Negation operator!(Val a); ///< Of an i1.
+
+/// `number` as a constant of `like`'s type.
+Val literal(Val like, int64_t number);
+Val literal(Val like, double number);
+
+/// A C++ number, on the right-hand side only; a bool is none.
+template <class T>
+concept Number = (std::integral<T> && !std::same_as<T, bool>) || std::floating_point<T>;
+template <Number T> Val literalOf(Val like, T number) {
+  if constexpr (std::integral<T>)
+    return literal(like, int64_t(number));
+  else
+    return literal(like, double(number));
+}
+template <Number T> Val operator+(Val a, T b) { return a + literalOf(a, b); }
+template <Number T> Val operator-(Val a, T b) { return a - literalOf(a, b); }
+template <Number T> Val operator*(Val a, T b) { return a * literalOf(a, b); }
+template <Number T> Val operator/(Val a, T b) { return a / literalOf(a, b); }
+template <Number T> Val operator%(Val a, T b) { return a % literalOf(a, b); }
+template <Number T> Val operator&(Val a, T b) { return a & literalOf(a, b); }
+template <Number T> Val operator^(Val a, T b) { return a ^ literalOf(a, b); }
+template <Number T> Val operator<(Val a, T b) { return a < literalOf(a, b); }
+template <Number T> Val operator<=(Val a, T b) { return a <= literalOf(a, b); }
+template <Number T> Val operator>(Val a, T b) { return a > literalOf(a, b); }
+template <Number T> Val operator>=(Val a, T b) { return a >= literalOf(a, b); }
+template <Number T> Val operator==(Val a, T b) { return a == literalOf(a, b); }
+template <Number T> Val operator!=(Val a, T b) { return a != literalOf(a, b); }
 
 using Vals = std::vector<Val>;
 
@@ -70,12 +100,17 @@ public:
 
   // Constants.
   Val wrap(mlir::Value value) { return {value, this}; }
-  Val i32(int64_t value) { return constant(i32(), double(value)); }
-  Val i64(int64_t value) { return constant(i64(), double(value)); }
+  Val i32(int64_t value) { return constant(i32(), value); }
+  Val i64(int64_t value) { return constant(i64(), value); }
   Val f32(double value) { return constant(f32(), value); }
-  Val boolean(bool value) { return constant(i1(), value); }
-  /// A splat for a vector type. Integers beyond 2^53 are not representable here and never needed.
-  Val constant(mlir::Type type, double value);
+  Val boolean(bool value) { return constant(i1(), int64_t(value)); }
+  /// A splat for a vector type. An integer makes a constant of any type, a floating-point number one of floats.
+  template <Number T> Val constant(mlir::Type type, T value) {
+    if constexpr (std::integral<T>)
+      return constantInteger(type, int64_t(value));
+    else
+      return constantFloat(type, double(value));
+  }
   Val negativeInfinity(mlir::Type type);
 
   // Conversions.
@@ -90,7 +125,7 @@ public:
   Val max(Val a, Val b);
   Val fmax(Val a, Val b); ///< A NaN operand loses against a number.
   Val fma(Val a, Val b, Val c);
-  Val ceilDiv(Val a, int64_t b) { return (a + double(b - 1)) / double(b); }
+  Val ceilDiv(Val a, int64_t b) { return (a + (b - 1)) / b; }
   Val select(Val condition, Val yes, Val no);
   Val exp2(Val x);  ///< 2^x for x < 127; relative error below 2^-21; 0 for -inf, NaN for NaN.
   Val log2(Val x);  ///< x > 0.
@@ -120,6 +155,10 @@ public:
 
   /// LLVM intrinsic by name.
   Val intrinsic(llvm::StringRef name, mlir::Type result, const Vals &operands);
+
+private:
+  Val constantInteger(mlir::Type type, int64_t value);
+  Val constantFloat(mlir::Type type, double value);
 };
 
 /// The params struct as a kernel sees it: field by name, from the table in spec/params.h.

@@ -18,6 +18,7 @@
 #include "mlir/Transforms/DialectConversion.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
+#include <concepts>
 #include <functional>
 #include <string>
 #include <vector>

@@ -21,11 +21,11 @@ public:
 
   Val partialLse(Val split) const {
     return ir_.load(ir_.f32(),
-                    ir_.offset(c_.params.get("partial_lse"), ((split * heads_ + head_) * rows_ + row_) * 4.0), 4);
+                    ir_.offset(c_.params.get("partial_lse"), ((split * heads_ + head_) * rows_ + row_) * 4), 4);
   }
   Val partialO(Val split) const {
     return ir_.offset(c_.params.get("partial_o"),
-                      ((split * rows_ + row_) * heads_ + head_) * double(c_.spec.head_dim_v * 4));
+                      ((split * rows_ + row_) * heads_ + head_) * (c_.spec.head_dim_v * 4));
   }
 
   /// Base-2 maximum m and sum l = sum_i 2^(lse_i log2(e) - m).
@@ -61,8 +61,8 @@ CombineItem decode(EmitContext &c) {
 
 void storeLse(EmitContext &c, const Sequence &seq, const CombineItem &item, Val row, Val lse) {
   Ir &ir = c.ir;
-  ir.ifThen(ir.isNull(c.params.get("lse")) == ir.boolean(false),
-            [&] { ir.store(lse, ir.offset(seq.lse(item.head), row * 4.0), 4); });
+  ir.ifThen(!ir.isNull(c.params.get("lse")),
+            [&] { ir.store(lse, ir.offset(seq.lse(item.head), row * 4), 4); });
 }
 
 } // namespace
@@ -72,14 +72,14 @@ void emitCpuCombine(EmitContext &c) {
   const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
   const CombineItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
-  Val first = item.block * double(rows);
-  Val end = ir.min(first + double(rows), seq.q_len);
+  Val first = item.block * rows;
+  Val end = ir.min(first + rows, seq.q_len);
   ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
     const CombineRow parts(c, seq, item.head, row);
     auto [m, l] = parts.statistics();
     const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
     Val base = softmax::reference(ir, m);
-    Val out = ir.offset(seq.rows("o", item.head, bytes), row * c.params.get("o_stride_s") * double(bytes));
+    Val out = ir.offset(seq.rows("o", item.head, bytes), row * c.params.get("o_stride_s") * bytes);
     // A weight, an exponential, serves as many vectors as there are registers for.
     const int block = ir.lanes * 8;
     for (int first_column = 0; first_column < dv; first_column += block) {
@@ -108,23 +108,23 @@ void emitGpuCombine(EmitContext &c) {
   const CombineItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
   Val thread = gpu::threadId(ir);
-  Val lane = thread % 32, row = item.block * double(rows) + thread / 32.0; // one row a warp
+  Val lane = thread % 32, row = item.block * rows + thread / 32; // one row a warp
   ir.ifThen(row < seq.q_len, [&] {
     Val row64 = ir.toI64(row);
     const CombineRow parts(c, seq, item.head, row64);
     auto [m, l] = parts.statistics();
     const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
     Val base = softmax::reference(ir, m);
-    Val out = ir.offset(seq.rows("o", item.head, bytes), row64 * c.params.get("o_stride_s") * double(bytes));
+    Val out = ir.offset(seq.rows("o", item.head, bytes), row64 * c.params.get("o_stride_s") * bytes);
     ir.forLoop(lane, ir.i32(dv), ir.i32(32), [&](Val column) {
       Val column64 = ir.toI64(column);
       Val sum = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), {ir.f32(0)}, [&](Val i, const Vals &carried) -> Vals {
-        Val o = ir.load(ir.f32(), ir.offset(parts.partialO(i), column64 * 4.0), 4);
+        Val o = ir.load(ir.f32(), ir.offset(parts.partialO(i), column64 * 4), 4);
         return {ir.fma(parts.weight(i, base), o, carried[0])};
       })[0];
-      gpu::storeElement(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, column64 * double(bytes)));
+      gpu::storeElement(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, column64 * bytes));
     });
-    ir.ifThen(lane == ir.i32(0), [&] { storeLse(c, seq, item, row64, finish.lse); });
+    ir.ifThen(lane == 0, [&] { storeLse(c, seq, item, row64, finish.lse); });
   });
 }
 

@@ -38,7 +38,7 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   // Offset of the scalar indices, and one vector of offsets for the others.
   Val uniform = ir.i64(0), varying;
   for (auto [dim, index] : llvm::enumerate(indices)) {
-    Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4.0;
+    Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4;
     if (!lanesOf(index.value)) {
       uniform = uniform + ir.toI64(index) * stride;
       continue;
@@ -48,7 +48,7 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
     varying = varying ? varying + part : part;
   }
   Val row = ir.offset(base, uniform);
-  if (!varying)
+  if (varying.absent())
     return ir.load(ir.f32(), row, 4, /*invariant=*/true);
   Val result = ir.constant(ir.vec(ir.f32(), lanes), 0);
   for (int lane = 0; lane < lanes; ++lane) {
@@ -74,8 +74,8 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
     key = ir.splat(key, lanes) + iota;
   }
   if (reads_by_position_) {
-    row = ir.min(row, sequence_.q_len - 1.0);
-    key = ir.min(key, sequence_.k_len - 1.0);
+    row = ir.min(row, sequence_.q_len - 1);
+    key = ir.min(key, sequence_.k_len - 1);
   }
   llvm::DenseMap<Value, Val> map;
   const Val args[attn::kNumScoreArgs] = {s,   item_.batch, head ? head : item_.head, item_.head_k,

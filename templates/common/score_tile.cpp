@@ -72,12 +72,12 @@ private:
       return state.forms.find(value)->second;
     Form keys;
     for (int x = 0; x < elements(); ++x)
-      keys.element.push_back(computes_indices_ ? keyInside(x) : tile_.key + double(at(x).offset));
+      keys.element.push_back(computes_indices_ ? keyInside(x) : tile_.key + at(x).offset);
     return keys;
   }
 
   /// The key of element x, or the sequence's last.
-  Val keyInside(int x) { return ir_.min(tile_.key + double(at(x).offset), sequence_.k_len - 1.0); }
+  Val keyInside(int x) { return ir_.min(tile_.key + at(x).offset, sequence_.k_len - 1); }
 
   // --- reading a form
   // ----------------------------------------------------------------------------------------
@@ -94,13 +94,13 @@ private:
     if (f.element.empty())
       return linear ? linear : ir_.f32(0);
     Val element = f.element[size_t(x)];
-    if (!linear)
+    if (linear.absent())
       return f.factor ? element * f.factor : element;
     return f.factor ? ir_.fma(element, f.factor, linear) : element + linear;
   }
 
   Form perElement(const Form &f) {
-    if (!f.element.empty() && !f.factor && f.slope.empty() && f.base.empty())
+    if (!f.element.empty() && f.factor.absent() && f.slope.empty() && f.base.empty())
       return f;
     Form all;
     for (int x = 0; x < elements(); ++x)
@@ -220,7 +220,7 @@ private:
       } else if (index == block_.getArgument(attn::kQuery)) {
         Form queries;
         for (Val row : tile_.rows)
-          queries.base.push_back(ir_.min(row, sequence_.q_len - 1.0));
+          queries.base.push_back(ir_.min(row, sequence_.q_len - 1));
         in.push_back(queries);
       } else {
         in.push_back(form(state, index));
@@ -287,8 +287,8 @@ private:
       largest[0] = largest[i] ? ir_.fmax(largest[0], largest[i]) : largest[0];
     // The coefficients take the factor in: it must not push them past fp32's range. A NaN is one either way.
     Val factor2 = factor * factor;
-    Val small = (largest[0] * magnitude(factor) <= ir_.f32(kTanhRange)) & (factor2 <= ir_.f32(0x1p36));
-    return branch(small == ir_.boolean(false), op, after, std::move(state), exactly, [&] {
+    Val small = (largest[0] * magnitude(factor) <= kTanhRange) & (factor2 <= 0x1p36);
+    return branch(!small, op, after, std::move(state), exactly, [&] {
       Form f = x;
       f.factor = factor * kTanh[0];
       Val c1 = factor2 * (kTanh[1] / kTanh[0]);
@@ -304,15 +304,15 @@ private:
   }
 
   TileScores abs(mlir::Operation &op, const Form &d, Block::iterator after, State state) {
-    double last = 0;
+    int last = 0;
     for (const ScoreTile::Element &e : tile_.elements)
-      last = std::max(last, double(e.offset));
+      last = std::max(last, e.offset);
     Val changes = ir_.boolean(false);
     Vals sign;
     for (int row = 0; row < rows(); ++row) {
       Val first = base(d, row), end = ir_.fma(ofRow(d.slope, row), ir_.f32(last), first);
-      changes = changes | ((first * end >= ir_.f32(0)) == ir_.boolean(false));
-      sign.push_back(ir_.select(first + end < ir_.f32(0), ir_.f32(-1), ir_.f32(1)));
+      changes = changes | !(first * end >= 0.0);
+      sign.push_back(ir_.select(first + end < 0.0, ir_.f32(-1), ir_.f32(1)));
     }
     return branch(
         changes, op, after, std::move(state),
@@ -341,7 +341,7 @@ private:
       return out;
     // The slope is divided by the factor, which must not be 0; fp32 has room for a tiny one.
     Val tiny = ir_.f32(0x1p-100);
-    Val sign = ir_.select(out.factor < ir_.f32(0), ir_.f32(-1), ir_.f32(1));
+    Val sign = ir_.select(out.factor < 0.0, ir_.f32(-1), ir_.f32(1));
     out.factor = ir_.fmax(out.factor * sign, tiny) * sign;
     Vals slope;
     for (Val s : f.slope)
@@ -379,7 +379,7 @@ TileScores tileScores(Ir &ir, const ParamReader &params, Region &region, const W
 }
 
 TileExponents::TileExponents(Ir &ir, const TileScores &scores) : ir_(ir) {
-  negative = scores.factor < ir.f32(0);
+  negative = scores.factor < 0.0;
   sign = ir.select(negative, ir.f32(-1), ir.f32(1));
   scale = ir.fmax(scores.factor * sign * softmax::kLog2E, ir.f32(0x1p-100));
   for (Val s : scores.shift)

@@ -15,7 +15,7 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
   Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
-  w.m = m_tiles - inside / present - 1.0;
+  w.m = m_tiles - inside / present - 1;
   Val rest = section * section_heads + inside % present;
   w.group = params.get("heads_q") / params.get("heads_k");
   Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
@@ -28,7 +28,7 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   } else {
     Val key_heads = heads;
     heads = items / (params.get("batch") * params.get("num_splits") * m_tiles);
-    Val size = (key_heads + heads - 1.0) / heads;
+    Val size = (key_heads + heads - 1) / heads;
     w.head_k = rest % heads * size;
     w.head = w.head_k * w.group;
     w.key_heads = ir.max(ir.i32(0), ir.min(size, key_heads - w.head_k));
@@ -49,7 +49,7 @@ namespace {
 
 /// {first row, length} of one side of a batch entry.
 std::pair<Val, Val> locateRows(Ir &ir, Val cu_seqlens, Val seqused, Val dense_length, Val batch, Val ragged) {
-  Val byte = batch * 4.0;
+  Val byte = batch * 4;
   Vals found = ir.ifElse(
       ragged,
       [&]() -> Vals {
@@ -70,16 +70,15 @@ std::pair<Val, Val> locateRows(Ir &ir, Val cu_seqlens, Val seqused, Val dense_le
 
 Sequence::Sequence(Ir &ir, const ParamReader &params, Val batch, bool with_keys)
     : ir_(ir), params_(params), batch_(ir.toI64(batch)) {
-  auto notNull = [&](Val pointer) { return ir.select(ir.isNull(pointer), ir.boolean(false), ir.boolean(true)); };
   Val cu_q = params.get("cu_seqlens_q");
-  ragged_q_ = notNull(cu_q);
+  ragged_q_ = !ir.isNull(cu_q);
   std::tie(start_q_, q_len) =
       locateRows(ir, cu_q, params.get("seqused_q"), params.get("seqlen_q"), batch_, ragged_q_);
   first_row_ = ir.select(ragged_q_, start_q_, batch_ * ir.toI64(params.get("seqlen_q")));
   if (!with_keys)
     return;
   Val cu_k = params.get("cu_seqlens_k");
-  ragged_k_ = notNull(cu_k);
+  ragged_k_ = !ir.isNull(cu_k);
   std::tie(start_k_, k_len) =
       locateRows(ir, cu_k, params.get("seqused_k"), params.get("seqlen_k"), batch_, ragged_k_);
 }
@@ -91,7 +90,7 @@ Val Sequence::rows(std::string_view tensor, Val head, int bytes) const {
   Val start = ir_.select(keys ? ragged_k_ : ragged_q_, (keys ? start_k_ : start_q_) * stride("s"),
                          batch_ * stride("b"));
   Val elements = start + ir_.toI64(head) * stride("h");
-  return ir_.offset(params_.get(tensor), elements * double(bytes));
+  return ir_.offset(params_.get(tensor), elements * bytes);
 }
 
 std::pair<Val, Val> Sequence::mapCoordinates(std::string_view tensor) const {
@@ -103,12 +102,12 @@ std::pair<Val, Val> Sequence::mapCoordinates(std::string_view tensor) const {
 Val Sequence::hasRowsBehind(std::string_view tensor) const {
   const bool keys = tensor == "k" || tensor == "v";
   Val used = params_.get(keys ? "seqused_k" : "seqused_q");
-  return (keys ? ragged_k_ : ragged_q_) | (ir_.isNull(used) == ir_.boolean(false));
+  return (keys ? ragged_k_ : ragged_q_) | !ir_.isNull(used);
 }
 
 Val Sequence::lse(Val head) const {
   Val start = ir_.select(ragged_q_, start_q_, batch_ * params_.get("lse_stride_b"));
-  return ir_.offset(params_.get("lse"), (start + ir_.toI64(head) * params_.get("lse_stride_h")) * 4.0);
+  return ir_.offset(params_.get("lse"), (start + ir_.toI64(head) * params_.get("lse_stride_h")) * 4);
 }
 
 Mask::Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence)
@@ -117,7 +116,7 @@ Mask::Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequ
   if (bounded_left_)
     left_ = diagonal_ - params.get("window_left");
   if (bounded_right_)
-    right_ = diagonal_ + params.get("window_right") + 1.0;
+    right_ = diagonal_ + params.get("window_right") + 1;
 }
 
 Val Mask::lo(Val row) const {
@@ -135,17 +134,17 @@ Val Mask::hi(Val row) const {
 Mask::Tiles Mask::tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const {
   // Both ends move up with the row, by at most one key a row, so the union over the rows has no gap.
   Val begin_key = lo(first), end_key = hi(last);
-  Val begin = begin_key / double(tile_n);
+  Val begin = begin_key / tile_n;
   Val end = ir_.select(begin_key < end_key, ir_.ceilDiv(end_key, tile_n), begin);
-  if (!num_splits)
+  if (num_splits.absent())
     return {begin, end};
-  Val share = (end - begin + num_splits - 1.0) / num_splits;
+  Val share = (end - begin + num_splits - 1) / num_splits;
   Val share_begin = ir_.min(begin + split * share, end);
   return {share_begin, ir_.min(share_begin + share, end)};
 }
 
 Val Mask::needsMask(Val first, Val last, Val key, int tile_n) const {
-  return (key < lo(last)) | (key + double(tile_n) > hi(first));
+  return (key < lo(last)) | (key + tile_n > hi(first));
 }
 
 } // namespace flashplus

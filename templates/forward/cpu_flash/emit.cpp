@@ -23,12 +23,12 @@ public:
     ir_.ifThen(tile_.exists(), [&] {
       rows_ = tile_.rows();
       // Rows are computed in whole register blocks; those past the last one repeat it and are not stored.
-      block_rows_ = ir_.ceilDiv(rows_, l_.mr) * double(l_.mr);
+      block_rows_ = ir_.ceilDiv(rows_, l_.mr) * l_.mr;
       packQ();
       clearState();
-      const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1.0), l_.tile_n, item_.split,
+      const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1), l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) { visitTile(tile * double(l_.tile_n)); });
+      ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) { visitTile(tile * l_.tile_n); });
       tile_.count(tiles);
       store();
     });
@@ -38,7 +38,7 @@ private:
   Val queryRow(Val r) { return tile_.queryRow(r); }
 
   // --- scratch -----------------------------------------------------------------------------------------------
-  Val scratch(int block, Val index) { return ir_.offset(ir_.offset(c_.scratch, int64_t(block) * 4), index * 4.0); }
+  Val scratch(int block, Val index) { return ir_.offset(ir_.offset(c_.scratch, int64_t(block) * 4), index * 4); }
   Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(block, index), 4); }
   void storeScalar(int block, Val index, Val value) { ir_.store(value, scratch(block, index), 4); }
   Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(block, index), l_.lanes * 4); }
@@ -63,13 +63,13 @@ private:
   /// Vector `column` (in elements of the packed matrices) of a row in memory.
   Val loadElements(Val row, Val column, int count) {
     if (!l_.pairs)
-      return cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, column * double(bytes_)), count);
-    return ir_.bitcast(vector_, cpu::loadPairs(ir_, ir_.offset(row, column * 4.0), count));
+      return cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, column * bytes_), count);
+    return ir_.bitcast(vector_, cpu::loadPairs(ir_, ir_.offset(row, column * 4), count));
   }
   /// Calls body(first element, elements in memory: stored ones, of which a pair has two) for every vector of a row of Q or K.
   template <class Body> void forElements(Body body) {
     const int a_dword = l_.pairs ? 2 : 1;
-    forColumns(l_.dqk, l_.lanes * a_dword, [&](Val column, int count) { body(column / double(a_dword), count); });
+    forColumns(l_.dqk, l_.lanes * a_dword, [&](Val column, int count) { body(column / a_dword, count); });
   }
 
   Val scoreScale() {
@@ -81,25 +81,25 @@ private:
   void packQ() {
     Val scale = scoreScale();
     Val base = seq_.rows("q", item_.head, bytes_);
-    Val stride = c_.params.get("q_stride_s") * double(bytes_), head_stride = c_.params.get("q_stride_h") * double(bytes_);
+    Val stride = c_.params.get("q_stride_s") * bytes_, head_stride = c_.params.get("q_stride_h") * bytes_;
     forRange(block_rows_, 1, [&](Val r) {
       Val row = ir_.offset(base, ir_.toI64(queryRow(r)) * stride + tile_.groupHead(r) * head_stride);
       forElements([&](Val column, int count) {
         Val x = loadElements(row, column, count);
-        storeVector(l_.q(), r * double(l_.depth_pad) + column, l_.pairs ? x : x * scale);
+        storeVector(l_.q(), r * l_.depth_pad + column, l_.pairs ? x : x * scale);
       });
     });
   }
 
   /// K's tile transposed, in panels. Rows past the last key repeat it; the mask hides them.
   void packK(Val key, Val keys) {
-    Val base = seq_.rows("k", item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * double(bytes_);
-    Val last = keys - 1.0, key0 = ir_.toI64(key);
-    const double width = l_.panel();
-    forRange(ir_.ceilDiv(keys, l_.lanes) * double(l_.lanes), l_.lanes, [&](Val j) {
+    Val base = seq_.rows("k", item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * bytes_;
+    Val last = keys - 1, key0 = ir_.toI64(key);
+    const int width = l_.panel();
+    forRange(ir_.ceilDiv(keys, l_.lanes) * l_.lanes, l_.lanes, [&](Val j) {
       Vals rows;
       for (int lane = 0; lane < l_.lanes; ++lane)
-        rows.push_back(ir_.offset(base, (key0 + ir_.min(j + double(lane), last)) * stride));
+        rows.push_back(ir_.offset(base, (key0 + ir_.min(j + lane, last)) * stride));
       Val panel = j / width;
       Val at = panel * (width * l_.depth_pad) + (j - panel * width);
       forElements([&](Val column, int count) {
@@ -109,33 +109,33 @@ private:
         block = cpu::transpose(ir_, std::move(block));
         const int elements = l_.pairs ? (count + 1) / 2 : count;
         for (int i = 0; i < elements; ++i)
-          storeVector(l_.kt(), at + (column + double(i)) * width, block[i]);
+          storeVector(l_.kt(), at + (column + i) * width, block[i]);
       });
     });
   }
 
   /// V's tile in panels.
   void packV(Val key, Val keys) {
-    Val base = seq_.rows("v", item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * double(bytes_);
+    Val base = seq_.rows("v", item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * bytes_;
     Val key0 = ir_.toI64(key);
     const int a_row = l_.pairs ? 2 : 1;
     forRange(ir_.ceilDiv(keys, a_row), 1, [&](Val i) {
-      Val j = i * double(a_row);
+      Val j = i * a_row;
       Val row = ir_.offset(base, (key0 + j) * stride), next, has_next;
       if (l_.pairs) {
-        has_next = j + 1.0 < keys;
+        has_next = j + 1 < keys;
         next = ir_.select(has_next, ir_.offset(row, stride), row);
       }
       forColumns(l_.dv, l_.panel(), [&](Val c0, int columns) {
         const int width = roundUp(columns, l_.lanes);
-        Val panel = c0 * double(l_.v_rows) + i * double(width);
+        Val panel = c0 * l_.v_rows + i * width;
         for (int c = 0; c < columns; c += l_.lanes) {
           const int count = std::min(l_.lanes, columns - c);
-          Val from = (c0 + double(c)) * double(bytes_);
+          Val from = (c0 + c) * bytes_;
           Val x = l_.pairs ? ir_.bitcast(vector_, cpu::interleaveRows(ir_, ir_.offset(row, from), ir_.offset(next, from),
                                                                       has_next, count))
                            : cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, from), count);
-          storeVector(l_.v(), panel + double(c), x);
+          storeVector(l_.v(), panel + c, x);
         }
       });
     });
@@ -145,7 +145,7 @@ private:
     Val zero = ir_.constant(vector_, 0);
     forRange(block_rows_, 1, [&](Val r) {
       forRange(ir_.i64(l_.dv_pad), l_.lanes,
-               [&](Val column) { storeVector(l_.o(), r * double(l_.dv_pad) + column, zero); });
+               [&](Val column) { storeVector(l_.o(), r * l_.dv_pad + column, zero); });
       storeScalar(l_.rowMax(), r, ir_.negativeInfinity(ir_.f32()));
       storeScalar(l_.rowSum(), r, ir_.f32(0));
     });
@@ -161,8 +161,8 @@ private:
 
   /// Rows r0 .. r0 + mr - 1 of the tile against the panels of keys that one of them sees.
   void visitBlock(Val r0, Val key, Val keys) {
-    const double width = l_.panel();
-    Val first = queryRow(r0), last = queryRow(r0 + double(l_.mr - 1));
+    const int width = l_.panel();
+    Val first = queryRow(r0), last = queryRow(r0 + (l_.mr - 1));
     Val begin = ir_.i64(0), end = keys;
     if (c_.spec.bounded_left)
       begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first) - key)) / width * width;
@@ -191,12 +191,12 @@ private:
     forRange(begin, end, l_.panel(), [&](Val j0) {
       Vals acc = cpu::multiplyBlock(
           ir_, packed_, l_.mr, l_.nr, ir_.i64(0), ir_.i64(l_.depth), zero,
-          [&](int r, Val i) { return scratch(l_.q(), (r0 + double(r)) * double(l_.depth_pad) + i); },
-          [&](Val i) { return scratch(l_.kt(), j0 * double(l_.depth_pad) + i * double(l_.panel())); });
+          [&](int r, Val i) { return scratch(l_.q(), (r0 + r) * l_.depth_pad + i); },
+          [&](Val i) { return scratch(l_.kt(), j0 * l_.depth_pad + i * l_.panel()); });
       for (int r = 0; r < l_.mr; ++r)
         for (int c = 0; c < l_.nr; ++c) {
           Val x = acc[r * l_.nr + c];
-          storeVector(l_.s(), j0 + double(r * l_.tile_n + c * l_.lanes), l_.pairs ? x * scale : x);
+          storeVector(l_.s(), j0 + (r * l_.tile_n + c * l_.lanes), l_.pairs ? x * scale : x);
         }
     });
   }
@@ -211,7 +211,7 @@ private:
     forBlockRows(r0, [&](Val r, Val row) {
       Val query = queryRow(row), head = item_.head + ir_.toI32(tile_.groupHead(row));
       forRange(begin, end, l_.lanes, [&](Val column) {
-        Val at = r * double(l_.tile_n) + column;
+        Val at = r * l_.tile_n + column;
         Val x = score_.apply(loadVector(l_.s(), at), query, key + ir_.toI32(column), head);
         storeVector(l_.s(), at, x * softmax::kLog2E);
       });
@@ -225,7 +225,7 @@ private:
       Val query = queryRow(row);
       Val lo = mask_.lo(query) - key, hi = mask_.hi(query) - key;
       forRange(begin, end, l_.lanes, [&](Val column) {
-        Val at = r * double(l_.tile_n) + column;
+        Val at = r * l_.tile_n + column;
         Val keys = numbers + ir_.toI32(column);
         Val x = ir_.select((keys >= lo) & (keys < hi), loadVector(l_.s(), at), ir_.negativeInfinity(vector_));
         storeVector(l_.s(), at, x);
@@ -236,13 +236,13 @@ private:
   /// S -> P, and the rows' maxima, sums and factors.
   void softmaxRows(Val r0, Val begin, Val end) {
     forBlockRows(r0, [&](Val r, Val row) {
-      Val at = r * double(l_.tile_n);
+      Val at = r * l_.tile_n;
       // One running value a vector of the panel: chains that do not wait for each other.
       Vals top = ir_.forLoop(begin, end, ir_.i64(l_.panel()), Vals(l_.nr, ir_.negativeInfinity(vector_)),
                              [&](Val column, const Vals &carried) {
                                Vals next;
                                for (int c = 0; c < l_.nr; ++c)
-                                 next.push_back(ir_.fmax(loadVector(l_.s(), at + column + double(c * l_.lanes)), carried[c]));
+                                 next.push_back(ir_.fmax(loadVector(l_.s(), at + column + c * l_.lanes), carried[c]));
                                return next;
                              });
       for (int c = 1; c < l_.nr; ++c)
@@ -255,7 +255,7 @@ private:
                              [&](Val column, const Vals &carried) {
                                Vals next;
                                for (int c = 0; c < l_.nr; ++c) {
-                                 Val where = at + column + double(c * l_.lanes);
+                                 Val where = at + column + c * l_.lanes;
                                  Val p = ir_.exp2(loadVector(l_.s(), where) - base);
                                  next.push_back(carried[c] + p);
                                  storeProbabilities(where, p);
@@ -273,7 +273,7 @@ private:
   void storeProbabilities(Val at, Val p) {
     if (!l_.pairs)
       return storeVector(l_.s(), at, p);
-    Val pointer = ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2.0);
+    Val pointer = ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2);
     cpu::storeRow(ir_, DType::BF16, p, pointer, l_.lanes);
   }
 
@@ -292,7 +292,7 @@ private:
     const int a_row = l_.pairs ? 2 : 1;
     forColumns(l_.dv_pad, l_.panel(), [&](Val c0, int columns) {
       const int nr = columns / l_.lanes;
-      auto at = [&](int r, int c) { return (r0 + double(r)) * double(l_.dv_pad) + c0 + double(c * l_.lanes); };
+      auto at = [&](int r, int c) { return (r0 + r) * l_.dv_pad + c0 + c * l_.lanes; };
       Vals init;
       for (int r = 0; r < l_.mr; ++r) {
         Val alpha = loadScalar(l_.rowAlpha(), ir_.i64(r));
@@ -300,9 +300,9 @@ private:
           init.push_back(loadVector(l_.o(), at(r, c)) * alpha);
       }
       Vals acc = cpu::multiplyBlock(
-          ir_, packed_, l_.mr, nr, begin / double(a_row), ir_.ceilDiv(end, a_row), init,
-          [&](int r, Val j) { return scratch(left, j + double(r * left_stride)); },
-          [&](Val j) { return scratch(l_.v(), c0 * double(l_.v_rows) + j * double(columns)); });
+          ir_, packed_, l_.mr, nr, begin / a_row, ir_.ceilDiv(end, a_row), init,
+          [&](int r, Val j) { return scratch(left, j + r * left_stride); },
+          [&](Val j) { return scratch(l_.v(), c0 * l_.v_rows + j * columns); });
       for (int r = 0; r < l_.mr; ++r)
         for (int c = 0; c < nr; ++c)
           storeVector(l_.o(), at(r, c), acc[r * nr + c]);
@@ -314,8 +314,8 @@ private:
     tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r); }, [&](Val r) { return loadScalar(l_.rowSum(), r); },
                 [&](Val r, DType dtype, Val row, Val factor) {
                   forColumns(l_.dv, l_.lanes, [&](Val column, int count) {
-                    cpu::storeRow(ir_, dtype, loadVector(l_.o(), r * double(l_.dv_pad) + column) * factor,
-                                  ir_.offset(row, column * double(dtypeBytes(dtype))), count);
+                    cpu::storeRow(ir_, dtype, loadVector(l_.o(), r * l_.dv_pad + column) * factor,
+                                  ir_.offset(row, column * dtypeBytes(dtype)), count);
                   });
                 });
   }

@@ -20,16 +20,16 @@ public:
     ir_.ifThen(tile_.exists(), [&] {
       first_ = tile_.queryRow(ir_.i64(0));
       last_ = tile_.queryRow(ir_.i64(l_.tile_m - 1));
-      k_stride_ = c_.params.get("k_stride_s") * double(bytes_);
-      v_stride_ = c_.params.get("v_stride_s") * double(bytes_);
+      k_stride_ = c_.params.get("k_stride_s") * bytes_;
+      v_stride_ = c_.params.get("v_stride_s") * bytes_;
       describeLanes();
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
       forHeads([&] { start(); });
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) {
         // A share's last tile asks for itself: what follows is another thread's.
-        ahead_ = ir_.select(tile + 1.0 < tiles.end, ir_.i64(l_.tile_n), ir_.i64(0));
-        forHeads([&] { visitTile(tile * double(l_.tile_n)); });
+        ahead_ = ir_.select(tile + 1 < tiles.end, ir_.i64(l_.tile_n), ir_.i64(0));
+        forHeads([&] { visitTile(tile * l_.tile_n); });
       });
       tile_.count({ir_.i32(0), ir_.max(ir_.i32(0), tiles.end - tiles.begin) * item_.key_heads});
       forHeads([&] { store(); });
@@ -39,7 +39,7 @@ public:
 private:
   static constexpr int kLineBytes = 64;
 
-  Val scratch(Val base, int block, Val index) { return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4.0); }
+  Val scratch(Val base, int block, Val index) { return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4); }
   Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(state_, block, index), 4); }
   Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(state_, block, index), l_.lanes * 4); }
   void storeVector(int block, Val index, Val value) { ir_.store(value, scratch(state_, block, index), l_.lanes * 4); }
@@ -50,7 +50,7 @@ private:
     ir_.forLoop(ir_.i32(0), item_.key_heads, ir_.i32(1), [&](Val number) {
       item_.head_k = first_head_ + number;
       item_.head = item_.head_k * item_.group;
-      state_ = ir_.offset(c_.scratch, ir_.toI64(number) * double(l_.headDwords() * 4));
+      state_ = ir_.offset(c_.scratch, ir_.toI64(number) * (l_.headDwords() * 4));
       k_ = seq_.rows("k", item_.head_k, bytes_);
       v_ = seq_.rows("v", item_.head_k, bytes_);
       body();
@@ -108,13 +108,13 @@ private:
     if (score_.isIdentity()) // otherwise log2(e) is applied after the expression
       scale = scale * softmax::kLog2E;
     Val base = seq_.rows("q", item_.head, bytes_);
-    Val stride = c_.params.get("q_stride_s") * double(bytes_), head_stride = c_.params.get("q_stride_h") * double(bytes_);
+    Val stride = c_.params.get("q_stride_s") * bytes_, head_stride = c_.params.get("q_stride_h") * bytes_;
     ir_.forLoop(ir_.i64(0), ir_.i64(l_.tile_m), ir_.i64(1), [&](Val r) {
       Val row = ir_.offset(base, ir_.toI64(tile_.queryRow(r)) * stride + tile_.groupHead(r) * head_stride);
       forChunks(l_.dqk, 1, {}, [&](Val column, int count, const Vals &) -> Vals {
-        Vals x = cpu::loadChunk(ir_, c_.spec.dtype, ir_.offset(row, column * double(bytes_)), count);
+        Vals x = cpu::loadChunk(ir_, c_.spec.dtype, ir_.offset(row, column * bytes_), count);
         for (size_t i = 0; i < x.size(); ++i)
-          storeVector(l_.q(), r * double(l_.depth_pad) + column + double(i * l_.lanes), x[i] * scale);
+          storeVector(l_.q(), r * l_.depth_pad + column + i * l_.lanes, x[i] * scale);
         return {};
       });
     });
@@ -124,7 +124,7 @@ private:
   void visitTile(Val key) {
     Val begin = ir_.i64(0), end = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     if (c_.spec.bounded_left)
-      begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first_) - key)) / double(l_.unroll) * double(l_.unroll);
+      begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first_) - key)) / l_.unroll * l_.unroll;
     if (c_.spec.bounded_right)
       end = ir_.min(end, ir_.toI64(mask_.hi(last_) - key));
     Val top = cpu::segmentMax(ir_, addScores(key, begin, end), l_.unroll);
@@ -134,7 +134,7 @@ private:
     Val alpha = ir_.exp2(old_max - base);
     Val sum = loadVector(l_.rowSum(), ir_.i64(0)) * alpha;
     sum = ir_.forLoop(begin, end, ir_.i64(l_.unroll), {sum}, [&](Val j, const Vals &carried) -> Vals {
-      Val at = scores(j * double(l_.tile_m));
+      Val at = scores(j * l_.tile_m);
       Val p = ir_.exp2(ir_.load(vector_, at, l_.lanes * 4) - base);
       ir_.store(p, at, l_.lanes * 4);
       return {carried[0] + p};
@@ -147,7 +147,7 @@ private:
   /// Loads a chunk of a row, and asks for that of the next tile: one request a line, for the machine has few places for
   /// outstanding ones and a burst would wait for them.
   Vals loadAndAskAhead(Val row, Val stride, Val column, int count) {
-    Val at = ir_.offset(row, column * double(bytes_));
+    Val at = ir_.offset(row, column * bytes_);
     Val next = ir_.offset(at, ahead_ * stride);
     for (int line = 0; line < count * bytes_; line += kLineBytes)
       cpu::prefetch(ir_, ir_.offset(next, int64_t(line)));
@@ -161,7 +161,7 @@ private:
     return ir_.forLoop(begin, end, ir_.i64(l_.unroll), {ir_.negativeInfinity(vector_)}, [&](Val j, const Vals &top) -> Vals {
       Vals rows;
       for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
-        rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + double(u), end - 1.0)) * k_stride_));
+        rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + u, end - 1)) * k_stride_));
       Vals sums = forChunks(l_.dqk, 1, Vals(l_.lanes, ir_.constant(vector_, 0)), [&](Val column, int count, const Vals &carried) {
         Vals acc = carried;
         std::vector<Vals> k;
@@ -169,7 +169,7 @@ private:
           k.push_back(loadAndAskAhead(row, k_stride_, column, count));
         for (int r = 0; r < l_.tile_m; ++r)
           for (size_t i = 0; i < k[0].size(); ++i) {
-            Val q = loadVector(l_.q(), column + double(r * l_.depth_pad + int(i) * l_.lanes));
+            Val q = loadVector(l_.q(), column + (r * l_.depth_pad + int(i) * l_.lanes));
             for (int u = 0; u < l_.unroll; ++u)
               acc[r * l_.unroll + u] = ir_.fma(q, k[u][i], acc[r * l_.unroll + u]);
           }
@@ -180,7 +180,7 @@ private:
       if (!score_.isIdentity())
         x = score_.apply(x, query_, keys, group_head_ + item_.head) * softmax::kLog2E;
       x = ir_.select((keys >= lo_) & (keys < hi_), x, ir_.negativeInfinity(vector_));
-      ir_.store(x, scores(j * double(l_.tile_m)), l_.lanes * 4);
+      ir_.store(x, scores(j * l_.tile_m), l_.lanes * 4);
       return {ir_.fmax(x, top[0])};
     })[0];
   }
@@ -195,11 +195,11 @@ private:
     const int together = 4 * l_.tile_m <= isaInfo(c_.target.isa).vector_registers / 2 ? 2 : 1;
     forChunks(l_.dv, together, {}, [&](Val column, int count, const Vals &) -> Vals {
       const int chunks = (count + l_.chunk() - 1) / l_.chunk();
-      auto at = [&](int i) { return column + double(i * l_.lanes); };
+      auto at = [&](int i) { return column + i * l_.lanes; };
       Vals sums;
       for (int r = 0; r < l_.tile_m; ++r)
         for (int i = 0; i < 2 * chunks; ++i)
-          sums.push_back(loadVector(l_.o(), at(i) + double(r * l_.dv_pad)) * factors[r]);
+          sums.push_back(loadVector(l_.o(), at(i) + r * l_.dv_pad) * factors[r]);
       /// Key j of the tile, whose probability for row r is at `p` + r * unroll.
       auto add = [&](Val j, Val p, const Vals &carried) {
         Vals v, next = carried;
@@ -210,7 +210,7 @@ private:
           v.insert(v.end(), some.begin(), some.end());
         }
         for (int r = 0; r < l_.tile_m; ++r) {
-          Val factor = ir_.splat(ir_.load(ir_.f32(), scores(p + double(r * l_.unroll)), 4), l_.lanes);
+          Val factor = ir_.splat(ir_.load(ir_.f32(), scores(p + r * l_.unroll), 4), l_.lanes);
           for (int i = 0; i < 2 * chunks; ++i)
             next[r * 2 * chunks + i] = ir_.fma(factor, v[i], carried[r * 2 * chunks + i]);
         }
@@ -220,32 +220,32 @@ private:
       sums = ir_.forLoop(begin, whole, ir_.i64(l_.unroll), sums, [&](Val j, const Vals &carried) {
         Vals next = carried;
         for (int u = 0; u < l_.unroll; ++u)
-          next = add(j + double(u), j * double(l_.tile_m) + double(u), next);
+          next = add(j + u, j * l_.tile_m + u, next);
         return next;
       });
       sums = ir_.forLoop(whole, end, ir_.i64(1), sums, [&](Val j, const Vals &carried) {
-        return add(j, whole * double(l_.tile_m) + (j - whole), carried);
+        return add(j, whole * l_.tile_m + (j - whole), carried);
       });
       for (int r = 0; r < l_.tile_m; ++r)
         for (int i = 0; i < 2 * chunks; ++i)
-          storeVector(l_.o(), at(i) + double(r * l_.dv_pad), sums[r * 2 * chunks + i]);
+          storeVector(l_.o(), at(i) + r * l_.dv_pad, sums[r * 2 * chunks + i]);
       return {};
     });
   }
 
   void store() {
     storeVector(l_.rowSum(), ir_.i64(0), cpu::segmentSum(ir_, loadVector(l_.rowSum(), ir_.i64(0)), l_.unroll));
-    tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r * double(l_.unroll)); },
-                [&](Val r) { return loadScalar(l_.rowSum(), r * double(l_.unroll)); },
+    tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r * l_.unroll); },
+                [&](Val r) { return loadScalar(l_.rowSum(), r * l_.unroll); },
                 [&](Val r, DType dtype, Val row, Val factor) {
                   forChunks(l_.dv, 1, {}, [&](Val column, int count, const Vals &) -> Vals {
-                    Val at = r * double(l_.dv_pad) + column;
-                    Vals x{loadVector(l_.o(), at), loadVector(l_.o(), at + double(l_.lanes))};
+                    Val at = r * l_.dv_pad + column;
+                    Vals x{loadVector(l_.o(), at), loadVector(l_.o(), at + l_.lanes)};
                     if (c_.spec.dtype == DType::BF16)
                       x = cpu::orderPairs(ir_, x[0], x[1]);
                     for (int i = 0; i < 2 && i * l_.lanes < count; ++i)
                       cpu::storeRow(ir_, dtype, x[i] * factor,
-                                    ir_.offset(row, (column + double(i * l_.lanes)) * double(dtypeBytes(dtype))),
+                                    ir_.offset(row, (column + i * l_.lanes) * dtypeBytes(dtype)),
                                     std::min(l_.lanes, count - i * l_.lanes));
                     return {};
                   });

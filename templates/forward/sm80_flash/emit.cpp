@@ -27,17 +27,18 @@ class Sm80Flash {
 public:
   explicit Sm80Flash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(Sm80FlashLayout::of(c.spec, c.schedule)), dtype_(c.spec.dtype),
+        bytes_(dtypeBytes(dtype_)),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item)), seq_(ir_, c.params, item_.batch),
         mask_(ir_, c.params, c.spec, seq_),
         m_blocks_(l_.m_frags), s_blocks_(l_.tile_n / 8), o_blocks_(l_.dv_pad / 8) {}
 
   void emit() {
-    first_ = item_.m * double(l_.tile_m);
+    first_ = item_.m * l_.tile_m;
     ir_.ifThen(first_ < seq_.q_len, [&] {
-      last_ = ir_.min(first_ + double(l_.tile_m), seq_.q_len) - 1.0;
+      last_ = ir_.min(first_ + l_.tile_m, seq_.q_len) - 1;
       thread_ = gpu::threadId(ir_);
       lane_ = thread_ % 32;
-      warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
+      warp_row_ = (thread_ / 32) * (16 * l_.m_frags);
       prepareAddresses();
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
@@ -69,11 +70,11 @@ private:
       TileLoad t{c_.params.get(std::string(name) + "_stride_s"), dim, dim_pad, rows, pitch, zeros};
       t.columns = std::gcd(dim_pad / 8, 32);
       t.rows_a_pass = l_.threads() / t.columns;
-      t.row = thread_ / double(t.columns);
+      t.row = thread_ / t.columns;
       t.column = thread_ % t.columns;
-      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, 2), ir_.toI64(t.row) * (t.stride * 2.0)),
-                          ir_.toI64(t.column) * 16.0);
-      t.to = this->shared(shared, t.row * double(pitch) + t.column * 16.0);
+      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, bytes_), ir_.toI64(t.row) * (t.stride * bytes_)),
+                          ir_.toI64(t.column) * 16);
+      t.to = this->shared(shared, t.row * pitch + t.column * 16);
       return t;
     };
     q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
@@ -82,11 +83,11 @@ private:
     // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand: matrices 0
     // and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15. (In Q's order one address would serve both,
     // but an operand's two registers must be neighbours, and each would have to be moved.)
-    Val row16 = lane_ % 16, half16 = lane_ / 16.0;
-    q_address_ = shared(l_.q(), (warp_row_ + row16) * double(l_.qPitch()) + half16 * 16.0);
-    v_address_ = shared(l_.v(), row16 * double(l_.vPitch()) + half16 * 16.0);
-    Val key = lane_ % 8 + half16 * 8.0, half8 = (lane_ / 8.0) % 2;
-    k_address_ = shared(l_.k(), key * double(l_.kPitch()) + half8 * 16.0);
+    Val row16 = lane_ % 16, half16 = lane_ / 16;
+    q_address_ = shared(l_.q(), (warp_row_ + row16) * l_.qPitch() + half16 * 16);
+    v_address_ = shared(l_.v(), row16 * l_.vPitch() + half16 * 16);
+    Val key = lane_ % 8 + half16 * 8, half8 = (lane_ / 8) % 2;
+    k_address_ = shared(l_.k(), key * l_.kPitch() + half8 * 16);
   }
 
   Val shared(int64_t base, Val bytes) { return ir_.offset(ir_.offset(c_.scratch, bytes), base); }
@@ -100,21 +101,21 @@ private:
     if (c_.spec.alignment != 16)
       return loadElements(t, row, last, to);
     ir_.ifElse(
-        row + double(t.rows - 1) <= last, [&] { return loadWhole(t, row, to), Vals(); },
+        row + (t.rows - 1) <= last, [&] { return loadWhole(t, row, to), Vals(); },
         [&] { return loadEdge(t, row, last, to), Vals(); });
   }
 
   /// A tile that ends inside the sequence: no limits, and an addition a pass.
   void loadWhole(const TileLoad &t, Val row, Val to) {
     // The stride anew: multiples of it would stay in registers through the loop.
-    Val stride = gpu::again(ir_, t.stride) * 2.0;
-    Val from = ir_.offset(t.from, ir_.toI64(row) * stride), pass = stride * double(t.rows_a_pass);
+    Val stride = gpu::again(ir_, t.stride) * bytes_;
+    Val from = ir_.offset(t.from, ir_.toI64(row) * stride), pass = stride * t.rows_a_pass;
     for (int r = 0; r < t.rows; r += t.rows_a_pass) {
       auto copy = [&] { loadRow(t, from, ir_.offset(to, r * t.pitch), {}); };
       if (r + t.rows_a_pass <= t.rows)
         copy();
       else
-        ir_.ifThen(t.row + double(r) < ir_.i32(t.rows), copy);
+        ir_.ifThen(t.row + r < t.rows, copy);
       if (r + t.rows_a_pass < t.rows)
         from = ir_.offset(from, pass);
     }
@@ -123,9 +124,9 @@ private:
   /// Where the thread stands, worked out anew; bytes between rows.
   Val placeAnew(TileLoad &t) {
     Val thread = gpu::again(ir_, thread_);
-    t.row = thread / double(t.columns);
+    t.row = thread / t.columns;
     t.column = thread % t.columns;
-    return gpu::again(ir_, t.stride) * 2.0;
+    return gpu::again(ir_, t.stride) * bytes_;
   }
 
   /// The sequence's last tile: a loop, since few tiles come here.
@@ -133,7 +134,7 @@ private:
     Val stride = placeAnew(t);
     ir_.rareLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
       Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
-      loadRow(t, from, ir_.offset(to, (r - t.row) * double(t.pitch)), t.zeros ? row + r <= last : Val{});
+      loadRow(t, from, ir_.offset(to, (r - t.row) * t.pitch), t.zeros ? row + r <= last : Val{});
     });
   }
 
@@ -143,10 +144,10 @@ private:
       Val source = ir_.offset(from, c * 16), dest = ir_.offset(to, c * 16), inside = valid;
       if ((c + t.columns) * 8 > t.dim) {
         // Head dims are multiples of 8 here, so a chunk is all data or all padding.
-        Val data = t.column + double(c) < ir_.i32(t.dim / 8);
+        Val data = t.column + c < t.dim / 8;
         inside = valid ? valid & data : data;
         // Padding reads nothing, but its address is one inside the row, too.
-        source = ir_.select(data, source, c ? from : ir_.offset(from, t.column * -16.0));
+        source = ir_.select(data, source, c ? from : ir_.offset(from, t.column * -16));
       }
       if (inside)
         gpu::copyAsync16(ir_, dest, source, ir_.select(inside, ir_.i32(16), ir_.i32(0)));
@@ -160,15 +161,15 @@ private:
     Val stride = placeAnew(t);
     ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
       Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
-      Val dest = ir_.offset(to, (r - t.row) * double(t.pitch));
+      Val dest = ir_.offset(to, (r - t.row) * t.pitch);
       ir_.forLoop(t.column, ir_.i32(t.dim_pad / 8), ir_.i32(t.columns), [&](Val column) {
-        Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16.0;
+        Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16;
         Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0), source = ir_.offset(from, ir_.toI64(chunk));
         for (int e = 0; e < 8; ++e) {
-          Val at = column * 8.0 + double(e);
-          auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(source, 2 * e), 2)}; };
+          Val at = column * 8 + e;
+          auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(source, bytes_ * e), bytes_)}; };
           auto zero = [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; };
-          Val inside = t.dim == t.dim_pad ? valid : valid ? (at < ir_.i32(t.dim)) & valid : at < ir_.i32(t.dim);
+          Val inside = t.dim == t.dim_pad ? valid : valid ? (at < t.dim) & valid : at < t.dim;
           Val element = inside ? ir_.ifElse(inside, read, zero)[0] : read()[0];
           packed = ir_.wrap(
               mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
@@ -179,8 +180,8 @@ private:
   }
 
   // --- the loop over key tiles -----------------------------------------------------------------------------------
-  Val keyOf(Val tile) { return tile * double(l_.tile_n); }
-  Val lastKey() { return seq_.k_len - 1.0; }
+  Val keyOf(Val tile) { return tile * l_.tile_n; }
+  Val lastKey() { return seq_.k_len - 1; }
   void loadKeys(Val tile, Val stage) { load(k_, keyOf(tile), lastKey(), stage); }
   void loadValues(Val tile, Val stage) { load(v_, keyOf(tile), lastKey(), stage); }
 
@@ -214,15 +215,15 @@ private:
       if (twice) {
         Val odd = now.back();
         now.pop_back();
-        k_stage = odd * double(l_.kStage());
-        v_stage = odd * double(l_.vStage());
+        k_stage = odd * l_.kStage();
+        v_stage = odd * l_.vStage();
         other = odd ^ 1;
       }
       arrive();
       if (twice) {
-        ir_.ifThen(tile + 1.0 < tiles.end, [&] {
-          loadKeys(tile + 1.0, other * double(l_.kStage()));
-          loadValues(tile + 1.0, other * double(l_.vStage()));
+        ir_.ifThen(tile + 1 < tiles.end, [&] {
+          loadKeys(tile + 1, other * l_.kStage());
+          loadValues(tile + 1, other * l_.vStage());
         });
         commit();
       } else {
@@ -232,7 +233,7 @@ private:
       Vals s = multiplyQK(k_stage);
       if (!twice) {
         arrive();
-        ir_.ifThen(tile + 1.0 < tiles.end, [&] { loadKeys(tile + 1.0, {}); });
+        ir_.ifThen(tile + 1 < tiles.end, [&] { loadKeys(tile + 1, {}); });
         commit();
       }
       const TileScores scored = scores(std::move(s), keyOf(tile));
@@ -272,19 +273,19 @@ private:
   }
 
   /// Row 0 of this thread's, worked out anew: as registers through the loop the rows would make others spill.
-  Val firstRowAnew(Val thread) { return first_ + (thread / 32.0) * double(16 * m_blocks_) + thread % 32 / 4.0; }
+  Val firstRowAnew(Val thread) { return first_ + (thread / 32) * (16 * m_blocks_) + thread % 32 / 4; }
   /// From it to row `row` (2 * fragment + half).
-  static double toRow(int row) { return row / 2 * 16 + row % 2 * 8; }
+  static int toRow(int row) { return row / 2 * 16 + row % 2 * 8; }
 
   TileScores scores(Vals products, Val key) {
     // Without a score nobody asks for rows.
     const bool anew = !isPlainScore(*c_.score) && !l_.hasRoomForShortCuts();
     Val thread = anew ? gpu::again(ir_, thread_) : thread_;
-    Val from = anew ? firstRowAnew(thread) : first_ + warp_row_ + lane_ / 4.0;
+    Val from = anew ? firstRowAnew(thread) : first_ + warp_row_ + lane_ / 4;
     ScoreTile tile;
     for (int row = 0; row < 2 * m_blocks_; ++row)
       tile.rows.push_back(ir_.min(from + toRow(row), last_));
-    tile.key = key + (anew ? thread % 32 : lane_) % 4 * 2.0;
+    tile.key = key + (anew ? thread % 32 : lane_) % 4 * 2;
     for (int mf = 0; mf < m_blocks_; ++mf)
       for (int block = 0; block < s_blocks_; ++block)
         for (int e = 0; e < 4; ++e)
@@ -301,7 +302,7 @@ private:
           Vals masked = s;
           // Rows past the last one see what they like.
           Val thread = gpu::again(ir_, thread_);
-          Val column = key + thread % 4 * 2.0, from = firstRowAnew(thread);
+          Val column = key + thread % 4 * 2, from = firstRowAnew(thread);
           for (int row = 0; row < 2 * m_blocks_; ++row) {
             Val query = from + toRow(row);
             Val lo = c_.spec.bounded_left ? mask_.lo(query) - column : Val{}, hi = mask_.hi(query) - column;
@@ -415,8 +416,8 @@ private:
   // --- results -----------------------------------------------------------------------------------------------
   void countTiles(const Mask::Tiles &tiles) {
     Val counter = c_.params.get("tile_counter");
-    Val counting = ir_.isNull(counter) == ir_.boolean(false);
-    ir_.ifThen(counting & (thread_ == ir_.i32(0)), [&] {
+    Val counting = !ir_.isNull(counter);
+    ir_.ifThen(counting & (thread_ == 0), [&] {
       Val count = ir_.toI64(ir_.max(ir_.i32(0), tiles.end - tiles.begin));
       mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
                                       mlir::LLVM::AtomicOrdering::monotonic, "device");
@@ -427,9 +428,9 @@ private:
     // Where the results go is worked out anew, so that no register holds it through the loop.
     thread_ = gpu::again(ir_, gpu::threadId(ir_));
     lane_ = thread_ % 32;
-    warp_row_ = (thread_ / 32.0) * double(16 * l_.m_frags);
+    warp_row_ = (thread_ / 32) * (16 * l_.m_frags);
     item_ = decodeWorkItem(ir_, c_.params, c_.spec, gpu::again(ir_, c_.work_item));
-    first_ = item_.m * double(l_.tile_m);
+    first_ = item_.m * l_.tile_m;
     const Sequence sequence(ir_, c_.params, item_.batch, false);
     Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
     Vals out = state;
@@ -450,23 +451,23 @@ private:
       storeOutput(sequence, out);
   }
 
-  Val threadRow(int row) { return first_ + warp_row_ + lane_ / 4.0 + double(row / 2 * 16 + row % 2 * 8); }
+  Val threadRow(int row) { return first_ + warp_row_ + lane_ / 4 + (row / 2 * 16 + row % 2 * 8); }
 
   void storeLse(const Sequence &seq, const std::vector<softmax::Finish> &rows) {
-    Val base, wanted = lane_ % 4 == ir_.i32(0);
+    Val base, wanted = lane_ % 4 == 0;
     if (c_.spec.split) {
       Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
       base = ir_.offset(
           c_.params.get("partial_lse"),
-          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq.firstRow()) * 4.0);
+          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq.firstRow()) * 4);
     } else {
       base = seq.lse(item_.head);
-      wanted = wanted & (ir_.isNull(c_.params.get("lse")) == ir_.boolean(false));
+      wanted = wanted & !ir_.isNull(c_.params.get("lse"));
     }
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val r = threadRow(row);
       ir_.ifThen(wanted & (r <= last_),
-                 [&] { ir_.store(rows[row].lse, ir_.offset(base, ir_.toI64(r) * 4.0), 4); });
+                 [&] { ir_.store(rows[row].lse, ir_.offset(base, ir_.toI64(r) * 4), 4); });
     }
   }
 
@@ -475,21 +476,21 @@ private:
     Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
     Val base = ir_.offset(c_.params.get("partial_o"),
                           ((ir_.toI64(item_.split) * all + seq.firstRow()) * heads + ir_.toI64(item_.head)) *
-                              double(l_.dv * 4));
+                              l_.dv * 4);
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val r = threadRow(row);
       ir_.ifThen(r <= last_, [&] {
-        Val to = ir_.offset(base, ir_.toI64(r) * heads * double(l_.dv * 4));
+        Val to = ir_.offset(base, ir_.toI64(r) * heads * (l_.dv * 4));
         for (int block = 0; block < o_blocks_; ++block)
           for (int e = 0; e < 2; ++e) {
-            Val column = (lane_ % 4) * 2.0 + double(block * 8 + e);
+            Val column = (lane_ % 4) * 2 + (block * 8 + e);
             auto body = [&] {
-              ir_.store(out[oIndex(row / 2, block, row % 2 * 2 + e)], ir_.offset(to, ir_.toI64(column) * 4.0), 4);
+              ir_.store(out[oIndex(row / 2, block, row % 2 * 2 + e)], ir_.offset(to, ir_.toI64(column) * 4), 4);
             };
             if (block * 8 + 8 <= l_.dv)
               body();
             else
-              ir_.ifThen(column < ir_.i32(l_.dv), body);
+              ir_.ifThen(column < l_.dv, body);
           }
       });
     }
@@ -499,7 +500,7 @@ private:
   void storeOutput(const Sequence &seq, const Vals &out) {
     if (l_.stages == 2)
       gpu::warpSync(ir_); // the warp's last reads of Q are done; with one stage a barrier came after them
-    Val to = shared(l_.q(), (warp_row_ + lane_ / 4.0) * double(l_.qPitch()) + (lane_ % 4) * 4.0);
+    Val to = shared(l_.q(), (warp_row_ + lane_ / 4) * l_.qPitch() + (lane_ % 4) * 4);
     for (int row = 0; row < 2 * m_blocks_; ++row)
       for (int block = 0; block < o_blocks_; ++block) {
         auto at = [&](int e) { return out[oIndex(row / 2, block, row % 2 * 2 + e)]; };
@@ -508,27 +509,27 @@ private:
       }
     gpu::warpSync(ir_);
     const int chunks = (l_.dv + 7) / 8, total = 16 * m_blocks_ * chunks;
-    Val base = seq.rows("o", item_.head, 2), stride = c_.params.get("o_stride_s") * 2.0;
+    Val base = seq.rows("o", item_.head, bytes_), stride = c_.params.get("o_stride_s") * bytes_;
     for (int i = 0; i * 32 < total; ++i) {
-      Val index = lane_ + double(i * 32);
-      Val r = warp_row_ + index / double(chunks), column = index % chunks;
+      Val index = lane_ + i * 32;
+      Val r = warp_row_ + index / chunks, column = index % chunks;
       Val row = first_ + r;
       Val wanted = row <= last_;
       if ((i + 1) * 32 > total)
-        wanted = wanted & (index < ir_.i32(total));
+        wanted = wanted & (index < total);
       ir_.ifThen(wanted, [&] {
-        Val from = shared(l_.q(), r * double(l_.qPitch()) + column * 16.0);
-        Val dest = ir_.offset(ir_.offset(base, ir_.toI64(row) * stride), ir_.toI64(column) * 16.0);
+        Val from = shared(l_.q(), r * l_.qPitch() + column * 16);
+        Val dest = ir_.offset(ir_.offset(base, ir_.toI64(row) * stride), ir_.toI64(column) * 16);
         if (c_.spec.alignment == 16) {
           ir_.store(ir_.load(ir_.vec(ir_.i32(), 4), from, 16), dest, 16);
           return;
         }
         for (int e = 0; e < 8; ++e) {
-          auto body = [&] { ir_.store(ir_.load(ir_.i16(), ir_.offset(from, 2 * e), 2), ir_.offset(dest, 2 * e), 2); };
+          auto body = [&] { ir_.store(ir_.load(ir_.i16(), ir_.offset(from, bytes_ * e), bytes_), ir_.offset(dest, bytes_ * e), bytes_); };
           if (l_.dv % 8 == 0)
             body();
           else
-            ir_.ifThen(column * 8.0 + double(e) < ir_.i32(l_.dv), body);
+            ir_.ifThen(column * 8 + e < l_.dv, body);
         }
       });
     }
@@ -538,6 +539,7 @@ private:
   Ir &ir_;
   Sm80FlashLayout l_;
   DType dtype_;
+  int bytes_; ///< Of an element.
   WorkItem item_;
   Sequence seq_;
   Mask mask_;

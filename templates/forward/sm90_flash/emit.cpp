@@ -31,8 +31,8 @@ struct Positions {
 struct Item {
   Item(Ir &ir, EmitContext &c, const Sm90FlashLayout &l, const WorkItem &item)
       : work(item), seq(ir, c.params, work.batch),
-        mask(ir, c.params, c.spec, seq), first(work.m * double(l.tile_m)),
-        last(ir.min(first + double(l.tile_m), seq.q_len) - 1.0), present(first < seq.q_len),
+        mask(ir, c.params, c.spec, seq), first(work.m * l.tile_m),
+        last(ir.min(first + l.tile_m, seq.q_len) - 1), present(first < seq.q_len),
         tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.split ? c.params.get("num_splits") : Val{})),
         has_keys(present & (tiles.begin < tiles.end)) {}
 
@@ -50,10 +50,10 @@ class Sm90Flash {
 public:
   explicit Sm90Flash(EmitContext &c)
       : c_(c), ir_(c.ir), l_(Sm90FlashLayout::of(c.spec, c.schedule)), base_(hopper::sharedAddress(ir_, c.scratch)),
-        q_(ir_, l_.q_stages, base_ + double(l_.barriers())),
-        k_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * l_.q_stages)),
-        v_(ir_, l_.stages, base_ + double(l_.barriers() + 16 * (l_.q_stages + l_.stages))),
-        items_(ir_, l_.kItemSlots, base_ + double(l_.barriers() + 16 * (l_.q_stages + 2 * l_.stages))),
+        q_(ir_, l_.q_stages, base_ + l_.barriers()),
+        k_(ir_, l_.stages, base_ + (l_.barriers() + 16 * l_.q_stages)),
+        v_(ir_, l_.stages, base_ + (l_.barriers() + 16 * (l_.q_stages + l_.stages))),
+        items_(ir_, l_.kItemSlots, base_ + (l_.barriers() + 16 * (l_.q_stages + 2 * l_.stages))),
         thread_(gpu::threadId(ir_)) {}
 
   void emit();
@@ -63,13 +63,13 @@ private:
 
   // A work item passes from the copying thread to the math warps through a slot of shared memory, decoded: the divisions
   // are made once and ahead of time.
-  Val itemSlot(Position p) { return ir_.offset(ir_.offset(c_.scratch, p.stage * double(l_.kItemBytes)), l_.items()); }
+  Val itemSlot(Position p) { return ir_.offset(ir_.offset(c_.scratch, p.stage * l_.kItemBytes), l_.items()); }
   void sendItem(Position p, const WorkItem &item, Val valid);
   WorkItem receiveItem(Position p, Val &valid);
 
-  Val qTile(Position p) { return base_ + p.stage * double(l_.qBytes()) + double(l_.q()); }
-  Val kTile(Position p) { return base_ + p.stage * double(l_.kBytes()) + double(l_.k()); }
-  Val vTile(Position p) { return base_ + p.stage * double(l_.vBytes()) + double(l_.v()); }
+  Val qTile(Position p) { return base_ + p.stage * l_.qBytes() + l_.q(); }
+  Val kTile(Position p) { return base_ + p.stage * l_.kBytes() + l_.k(); }
+  Val vTile(Position p) { return base_ + p.stage * l_.vBytes() + l_.v(); }
 
   // --- the copying thread ----------------------------------------------------------------------------------------
   Val usedTiles();
@@ -98,7 +98,7 @@ class Sm90Math {
 public:
   Sm90Math(Sm90Flash &kernel, Val warpgroup)
       : kernel_(kernel), c_(kernel.c_), ir_(kernel.ir_), l_(kernel.l_), warpgroup_(warpgroup),
-        lane_(kernel.thread_ % 32), row_in_tile_(warpgroup_ * 64.0 + kernel.thread_ / 32.0 % 4 * 16.0 + lane_ / 4.0),
+        lane_(kernel.thread_ % 32), row_in_tile_(warpgroup_ * 64 + kernel.thread_ / 32 % 4 * 16 + lane_ / 4),
         s_count_(l_.tile_n / 2), o_count_(l_.dvPad() / 2), p_count_(l_.tile_n / 4) {}
 
   Positions item(const Item &item, Positions at);
@@ -129,21 +129,21 @@ private:
   void store(const Item &item, State state);
   void storeRow(const Item &item, const Vals &o, int row, Val base, Val stride, bool partial);
 
-  Val rowInSequence(const Item &item, int row) { return item.first + row_in_tile_ + double(8 * row); }
+  Val rowInSequence(const Item &item, int row) { return item.first + row_in_tile_ + 8 * row; }
   Val reduceRow(Val x, llvm::function_ref<Val(Val, Val)> combine) {
     x = combine(x, gpu::shuffleXor(ir_, x, 1));
     return combine(x, gpu::shuffleXor(ir_, x, 2));
   }
   void takeTurn() {
     if (l_.pingpong)
-      hopper::barrierSync(ir_, warpgroup_ + double(kFirstTurn), 256);
+      hopper::barrierSync(ir_, warpgroup_ + kFirstTurn, 256);
   }
   void passTurn() {
     if (l_.pingpong)
       hopper::barrierArrive(ir_, next_turn_, 256);
   }
   /// One arrival a warp.
-  void release(Pipeline &pipe, Position at) { pipe.release(at, lane_ == ir_.i32(0)); }
+  void release(Pipeline &pipe, Position at) { pipe.release(at, lane_ == 0); }
 
   Sm90Flash &kernel_;
   EmitContext &c_;
@@ -158,7 +158,7 @@ private:
 // ================================================================================================================
 
 void Sm90Flash::emit() {
-  ir_.ifThen(thread_ == ir_.i32(0), [&] {
+  ir_.ifThen(thread_ == 0, [&] {
     for (int i = 0; i < 3; ++i)
       hopper::prefetchMap(ir_, ir_.offset(c_.tensor_maps, int64_t(i) * kTensorMapBytes));
     const int math_warps = 4 * l_.mathWarpgroups();
@@ -169,10 +169,10 @@ void Sm90Flash::emit() {
   gpu::barrier(ir_);
   Val warp = hopper::uniformWarp(ir_, thread_);
   ir_.ifElse(
-      warp >= ir_.i32(4 * l_.mathWarpgroups()),
+      warp >= 4 * l_.mathWarpgroups(),
       [&]() -> Vals {
         hopper::decreaseRegisters(ir_, l_.copyRegisters());
-        ir_.ifThen(warp == ir_.i32(4 * l_.mathWarpgroups()), [&] {
+        ir_.ifThen(warp == 4 * l_.mathWarpgroups(), [&] {
           Val m_tiles = usedTiles();
           ir_.ifThen(hopper::electOne(ir_), [&] { copyItems(m_tiles); });
         });
@@ -180,7 +180,7 @@ void Sm90Flash::emit() {
       },
       [&]() -> Vals {
         hopper::increaseRegisters(ir_, l_.mathRegisters());
-        Sm90Math math(*this, warp / 4.0);
+        Sm90Math math(*this, warp / 4);
         math.armPingpong();
         // Each turn receives the next item while the present one's are done; the first has none.
         Val valid;
@@ -190,7 +190,7 @@ void Sm90Flash::emit() {
         Vals carried = at.values();
         carried.insert(carried.end(), {work.m, work.head, work.head_k, work.split, work.batch, valid});
         ir_.whileLoop(
-            carried, [&](const Vals &all) { return all.back() != ir_.i32(0); },
+            carried, [&](const Vals &all) { return all.back() != 0; },
             [&](const Vals &all) {
               const size_t n = Positions::kCount;
               const Item item(ir_, c_, l_, WorkItem{all[n], all[n + 1], all[n + 2], all[n + 3], all[n + 4]});
@@ -220,7 +220,7 @@ WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
   for (int i = 0; i < 6; ++i)
     fields.push_back(hopper::uniform(ir_, ir_.load(ir_.i32(), ir_.offset(itemSlot(p), int64_t(i) * 4), 4)));
   gpu::warpSync(ir_); // every lane has read
-  items_.release(p, thread_ % 32 == ir_.i32(0));
+  items_.release(p, thread_ % 32 == 0);
   valid = fields[5];
   return {fields[0], fields[1], fields[2], fields[3], fields[4]};
 }
@@ -243,7 +243,7 @@ Val Sm90Flash::usedTiles() {
         });
         for (int lanes = 16; lanes; lanes /= 2) // each waits for the whole warp
           longest[0] = ir_.max(longest[0], gpu::shuffleXor(ir_, longest[0], lanes));
-        return {ir_.min(planned, (longest[0] + double(l_.tile_m - 1)) / double(l_.tile_m))};
+        return {ir_.min(planned, (longest[0] + (l_.tile_m - 1)) / l_.tile_m)};
       })[0];
 }
 
@@ -281,7 +281,7 @@ Vals Sm90Flash::nextItem(Val place, Val wave) {
   return ir_.ifElse(
       ir_.isNull(counter),
       [&]() -> Vals {
-        Val next_place = grid - 1.0 - place, next_wave = wave + grid;
+        Val next_place = grid - 1 - place, next_wave = wave + grid;
         return {next_place, next_wave, next_wave + next_place};
       },
       [&]() -> Vals { return {place, wave, grid + atomicAdd(counter, 1)}; });
@@ -290,10 +290,10 @@ Vals Sm90Flash::nextItem(Val place, Val wave) {
 /// The last block to end leaves the counter as it was found. Every block has taken an item past the end by then.
 void Sm90Flash::resetCounter() {
   Val counter = c_.params.get("work_counter");
-  ir_.ifThen(ir_.isNull(counter) == ir_.boolean(false), [&] {
+  ir_.ifThen(!ir_.isNull(counter), [&] {
     Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
     Val ended = atomicAdd(ir_.offset(counter, 4), 1);
-    ir_.ifThen(ended == grid - 1.0, [&] {
+    ir_.ifThen(ended == grid - 1, [&] {
       ir_.store(ir_.i32(0), counter, 4);
       ir_.store(ir_.i32(0), ir_.offset(counter, 4), 4);
     });
@@ -311,7 +311,7 @@ void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int sla
   pipe.waitEmpty(at);
   hopper::arriveExpect(ir_, pipe.full(at), slabs * rows * 128);
   for (int slab = 0; slab < slabs; ++slab)
-    hopper::loadBox(ir_, tile + double(slab * rows * 128),
+    hopper::loadBox(ir_, tile + slab * rows * 128,
                     ir_.offset(c_.tensor_maps, int64_t(map) * kTensorMapBytes),
                     {ir_.i32(64 * slab), first_row + row, head, batch}, pipe.full(at), keep);
 }
@@ -320,12 +320,12 @@ void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int sla
 /// the same time then read the same tiles at the same time, whatever query rows they have.
 Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   auto copyK = [&](Val tile) {
-    copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * double(l_.tile_n),
+    copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * l_.tile_n,
              item.work.head_k, hopper::Keep::Last);
     at.k = k_.next(at.k);
   };
   auto copyV = [&](Val tile) {
-    copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, "v", tile * double(l_.tile_n),
+    copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, "v", tile * l_.tile_n,
              item.work.head_k, hopper::Keep::Last);
     at.v = v_.next(at.v);
   };
@@ -334,20 +334,20 @@ Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
            hopper::Keep::First);
   at.q = q_.next(at.q);
-  Vals after = ir_.forLoop(tiles.begin + 1.0, tiles.end, ir_.i32(1), at.values(), [&](Val tile, const Vals &carried) {
+  Vals after = ir_.forLoop(tiles.begin + 1, tiles.end, ir_.i32(1), at.values(), [&](Val tile, const Vals &carried) {
     at = Positions::of(carried);
     copyK(tile);
-    copyV(tile - 1.0);
+    copyV(tile - 1);
     return at.values();
   });
   at = Positions::of(after);
-  copyV(tiles.end - 1.0);
+  copyV(tiles.end - 1);
   return at;
 }
 
 void Sm90Flash::countTiles(const Item &item) {
   Val counter = c_.params.get("tile_counter");
-  ir_.ifThen(item.has_keys & (ir_.isNull(counter) == ir_.boolean(false)), [&] {
+  ir_.ifThen(item.has_keys & !ir_.isNull(counter), [&] {
     Val count = ir_.toI64(item.tiles.end - item.tiles.begin);
     mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
                                     mlir::LLVM::AtomicOrdering::monotonic, "device");
@@ -359,8 +359,8 @@ void Sm90Flash::countTiles(const Item &item) {
 void Sm90Math::armPingpong() {
   const int n = l_.mathWarpgroups();
   if (l_.pingpong) {
-    Val last = warpgroup_ == ir_.i32(n - 1);
-    next_turn_ = ir_.select(last, ir_.i32(kFirstTurn), warpgroup_ + double(kFirstTurn + 1));
+    Val last = warpgroup_ == n - 1;
+    next_turn_ = ir_.select(last, ir_.i32(kFirstTurn), warpgroup_ + (kFirstTurn + 1));
     ir_.ifThen(last, [&] { passTurn(); }); // the first warpgroup begins
   }
 }
@@ -407,7 +407,7 @@ Vals Sm90Math::nothing(Positions at) {
 
 Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   Val alpha[2];
-  auto key = [&](Val tile) { return tile * double(l_.tile_n); };
+  auto key = [&](Val tile) { return tile * l_.tile_n; };
 
   // The first tile: there is no O yet.
   kernel_.q_.waitFull(at.q);
@@ -425,7 +425,7 @@ Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   state.p = packP(s);
 
   Vals carried = ir_.forLoop(
-      item.tiles.begin + 1.0, item.tiles.end, ir_.i32(1), pack(state, at), [&](Val tile, const Vals &all) {
+      item.tiles.begin + 1, item.tiles.end, ir_.i32(1), pack(state, at), [&](Val tile, const Vals &all) {
         State now = unpack(all, at);
         takeTurn();
         kernel_.k_.waitFull(at.k);
@@ -464,7 +464,7 @@ InFlight Sm90Math::multiplyQK(Position q, Position k) {
     q_steps.push_back(i / 4 * l_.tile_m * 128 + i % 4 * 32);
     k_steps.push_back(i / 4 * l_.tile_n * 128 + i % 4 * 32);
   }
-  Val a = hopper::descriptorRowsContiguousInK(ir_, kernel_.qTile(q) + warpgroup_ * (64.0 * 128));
+  Val a = hopper::descriptorRowsContiguousInK(ir_, kernel_.qTile(q) + warpgroup_ * (64 * 128));
   Val b = hopper::descriptorRowsContiguousInK(ir_, kernel_.kTile(k));
   return hopper::productFromShared(ir_, c_.spec.dtype, l_.tile_n, l_.qkSteps(), a, q_steps, b, k_steps);
 }
@@ -481,7 +481,7 @@ TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
   ScoreTile tile;
   for (int row = 0; row < 2; ++row)
     tile.rows.push_back(ir_.min(rowInSequence(item, row), item.last));
-  tile.key = key + lane_ % 4 * 2.0;
+  tile.key = key + lane_ % 4 * 2;
   for (int x = 0; x < s_count_; ++x)
     tile.elements.push_back({x / 2 % 2, x / 4 * 8 + x % 2});
   // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
@@ -491,9 +491,9 @@ TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
 
 /// -inf where the mask hides a key; negated where that gives the order of the scores.
 Vals Sm90Math::masked(const Item &item, const Vals &s, Val key, const TileExponents &exponents) {
-  Val first = item.first + warpgroup_ * 64.0, column = key + lane_ % 4 * 2.0;
+  Val first = item.first + warpgroup_ * 64, column = key + lane_ % 4 * 2;
   return ir_.ifElse(
-      item.mask.needsMask(first, ir_.min(first + 63.0, item.last), key, l_.tile_n) | exponents.negative,
+      item.mask.needsMask(first, ir_.min(first + 63, item.last), key, l_.tile_n) | exponents.negative,
       [&] {
         Vals masked = s;
         for (int row = 0; row < 2; ++row) {
@@ -575,14 +575,14 @@ Vals Sm90Math::packP(const Vals &s) {
 /// Keys past the sequence have P = 0, which does not help against an infinity or a NaN in V: where such rows are not
 /// outside the tensor (TMA has zeros there), they are cleared before the last product, the one that reads them.
 void Sm90Math::clearTail(const Item &item, Position v) {
-  Val valid = item.seq.k_len - (item.tiles.end - 1.0) * double(l_.tile_n);
-  ir_.ifThen(item.seq.hasRowsBehind("v") & (valid < ir_.i32(l_.tile_n)), [&] {
+  Val valid = item.seq.k_len - (item.tiles.end - 1) * l_.tile_n;
+  ir_.ifThen(item.seq.hasRowsBehind("v") & (valid < l_.tile_n), [&] {
     const int threads = 128 * l_.mathWarpgroups();
     Val zero = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
-    Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * double(l_.vBytes())), int64_t(l_.v()));
+    Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * l_.vBytes()), int64_t(l_.v()));
     for (int slab = 0; slab < l_.vSlabs(); ++slab)
-      ir_.forLoop(valid * 8.0 + kernel_.thread_, ir_.i32(l_.tile_n * 8), ir_.i32(threads), [&](Val chunk) {
-        ir_.store(zero, ir_.offset(ir_.offset(tile, chunk * 16.0), int64_t(slab) * l_.tile_n * 128), 16);
+      ir_.forLoop(valid * 8 + kernel_.thread_, ir_.i32(l_.tile_n * 8), ir_.i32(threads), [&](Val chunk) {
+        ir_.store(zero, ir_.offset(ir_.offset(tile, chunk * 16), int64_t(slab) * l_.tile_n * 128), 16);
       });
     hopper::fenceAsyncShared(ir_);
     hopper::barrierSync(ir_, ir_.i32(kTailBarrier), threads);
@@ -596,17 +596,17 @@ void Sm90Math::store(const Item &item, State state) {
   Val empty = split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
   Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
   Val part = ir_.toI64(item.work.split), head = ir_.toI64(item.work.head);
-  Val lse_base, wants_lse = lane_ % 4 == ir_.i32(0), o_base, stride;
+  Val lse_base, wants_lse = lane_ % 4 == 0, o_base, stride;
   if (split) {
-    lse_base = ir_.offset(c_.params.get("partial_lse"), ((part * heads + head) * all + item.seq.firstRow()) * 4.0);
-    stride = heads * double(l_.dv * 4);
+    lse_base = ir_.offset(c_.params.get("partial_lse"), ((part * heads + head) * all + item.seq.firstRow()) * 4);
+    stride = heads * (l_.dv * 4);
     o_base = ir_.offset(c_.params.get("partial_o"),
-                        ((part * all + item.seq.firstRow()) * heads + head) * double(l_.dv * 4));
+                        ((part * all + item.seq.firstRow()) * heads + head) * (l_.dv * 4));
   } else {
     lse_base = item.seq.lse(item.work.head);
-    wants_lse = wants_lse & (ir_.isNull(c_.params.get("lse")) == ir_.boolean(false));
-    stride = c_.params.get("o_stride_s") * 2.0;
-    o_base = item.seq.rows("o", item.work.head, 2);
+    wants_lse = wants_lse & !ir_.isNull(c_.params.get("lse"));
+    stride = c_.params.get("o_stride_s") * dtypeBytes(c_.spec.dtype);
+    o_base = item.seq.rows("o", item.work.head, dtypeBytes(c_.spec.dtype));
   }
   for (int row = 0; row < 2; ++row) {
     Val sum = reduceRow(state.sum[row], [](Val a, Val b) { return a + b; });
@@ -616,7 +616,7 @@ void Sm90Math::store(const Item &item, State state) {
         state.o[x] = state.o[x] * finish.factor;
     Val r = rowInSequence(item, row);
     ir_.ifThen(wants_lse & (r <= item.last),
-               [&] { ir_.store(finish.lse, ir_.offset(lse_base, ir_.toI64(r) * 4.0), 4); });
+               [&] { ir_.store(finish.lse, ir_.offset(lse_base, ir_.toI64(r) * 4), 4); });
     storeRow(item, state.o, row, o_base, stride, split);
   }
 }
@@ -631,14 +631,14 @@ void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val base, Val 
   auto at = [&](int block, int e) { return o[4 * block + 2 * row + e]; };
   if (partial) {
     ir_.ifThen(valid, [&] {
-      Val mine = ir_.offset(to, ir_.toI64(quad) * 8.0);
+      Val mine = ir_.offset(to, ir_.toI64(quad) * 8);
       for (int block = 0; block < blocks; ++block)
         for (int e = 0; e < 2; ++e)
           ir_.store(at(block, e), ir_.offset(mine, block * 32 + e * 4), 4);
     });
     return;
   }
-  Val odd = quad % 2 == ir_.i32(1), upper = quad >= ir_.i32(2);
+  Val odd = quad % 2 == 1, upper = quad >= 2;
   for (int group = 0; group < blocks; group += 4) {
     Val x[4];
     for (int j = 0; j < 4; ++j)
@@ -659,8 +659,8 @@ void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val base, Val 
             mlir::vector::InsertOp::create(ir_.builder, ir_.loc, word.value, packed.value, int64_t(2 * half + j)));
       }
     }
-    Val stores = blocks - group >= 4 ? valid : valid & (quad < ir_.i32(blocks - group));
-    ir_.ifThen(stores, [&] { ir_.store(packed, ir_.offset(ir_.offset(to, group * 16), ir_.toI64(quad) * 16.0), 16); });
+    Val stores = blocks - group >= 4 ? valid : valid & (quad < blocks - group);
+    ir_.ifThen(stores, [&] { ir_.store(packed, ir_.offset(ir_.offset(to, group * 16), ir_.toI64(quad) * 16), 16); });
   }
 }
 
