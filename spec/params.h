@@ -32,7 +32,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                    next one from the first (null: by position). Two launches at once need one each
 //   seqlen_q/_k      lengths (dense) or upper bounds (ragged)
 //   num_m_tiles      ceil(seqlen_q / tile_m)
-//   num_work_items   batch * num_splits * (heads or groups of them) * num_m_tiles; decoded in templates/common/sequence.h
+//   num_work_items   batch * num_splits * (heads or groups of them) * num_m_tiles; decoded in templates/common/work.h
 //   heads_per_section  heads of items (counted through the batch) whose work items are mixed, so that their keys stay in
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key

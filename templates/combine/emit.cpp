@@ -2,9 +2,11 @@
 #include "templates/combine/layout.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/score.h"
+#include "templates/common/sequence.h"
 #include "templates/emit.h"
 
-#include "ir/gpu.h"
+#include "ir/mma.h"
+#include "ir/warp.h"
 
 namespace flashplus {
 namespace {

@@ -6,6 +6,7 @@
 #include "ir/dialect/Attn.h"
 #include "ir/ir.h"
 #include "templates/common/sequence.h"
+#include "templates/common/work.h"
 
 namespace flashplus {
 

@@ -2,7 +2,7 @@
 #include "templates/common/score_tile.h"
 
 #include "ir/dialect/Attn.h"
-#include "ir/gpu.h"
+#include "ir/warp.h"
 #include "templates/common/score.h"
 
 using namespace mlir;

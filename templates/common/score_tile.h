@@ -7,6 +7,7 @@
 
 #include "ir/ir.h"
 #include "templates/common/sequence.h"
+#include "templates/common/work.h"
 
 namespace flashplus {
 

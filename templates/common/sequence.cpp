@@ -3,48 +3,6 @@
 
 namespace flashplus {
 
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item, HeadsOfItem heads_of_item,
-                        Val m_tiles) {
-  WorkItem w;
-  Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
-  if (m_tiles)
-    items = items / params.get("num_m_tiles") * m_tiles;
-  else
-    m_tiles = params.get("num_m_tiles");
-  Val section_items = m_tiles * section_heads;
-  Val section = item / section_items, inside = item % section_items;
-  // The last section may be smaller.
-  Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
-  w.m = m_tiles - inside / present - 1;
-  Val rest = section * section_heads + inside % present;
-  w.group = params.get("heads_q") / params.get("heads_k");
-  Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
-  if (heads_of_item == HeadsOfItem::One) {
-    w.head = rest % heads;
-    w.head_k = w.head / w.group;
-  } else if (heads_of_item == HeadsOfItem::Packed) {
-    w.head_k = rest % heads;
-    w.head = w.head_k * w.group;
-  } else {
-    Val key_heads = heads;
-    heads = items / (params.get("batch") * params.get("num_splits") * m_tiles);
-    Val size = (key_heads + heads - 1) / heads;
-    w.head_k = rest % heads * size;
-    w.head = w.head_k * w.group;
-    w.key_heads = ir.max(ir.i32(0), ir.min(size, key_heads - w.head_k));
-  }
-  rest = rest / heads;
-  if (spec.split) {
-    Val splits = params.get("num_splits");
-    w.split = rest % splits;
-    rest = rest / splits;
-  } else {
-    w.split = ir.i32(0);
-  }
-  w.batch = rest;
-  return w;
-}
-
 namespace {
 
 /// {first row, length} of one side of a batch entry.
@@ -57,7 +15,9 @@ std::pair<Val, Val> locateRows(Ir &ir, Val cu_seqlens, Val seqused, Val dense_le
         Val end = ir.load(ir.i32(), ir.offset(ir.offset(cu_seqlens, byte), 4), 4);
         return {start, end - start};
       },
-      [&]() -> Vals { return {ir.i32(0), dense_length}; });
+      [&]() -> Vals {
+        return {ir.i32(0), dense_length};
+      });
   Vals used = ir.ifElse(
       ir.isNull(seqused), [&]() -> Vals { return {found[1]}; },
       [&]() -> Vals {
@@ -108,43 +68,6 @@ Val Sequence::hasRowsBehind(std::string_view tensor) const {
 Val Sequence::lse(Val head) const {
   Val start = ir_.select(ragged_q_, start_q_, batch_ * params_.get("lse_stride_b"));
   return ir_.offset(params_.get("lse"), (start + ir_.toI64(head) * params_.get("lse_stride_h")) * 4);
-}
-
-Mask::Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence)
-    : ir_(ir), bounded_left_(spec.bounded_left), bounded_right_(spec.bounded_right), k_len_(sequence.k_len),
-      diagonal_(sequence.k_len - sequence.q_len) {
-  if (bounded_left_)
-    left_ = diagonal_ - params.get("window_left");
-  if (bounded_right_)
-    right_ = diagonal_ + params.get("window_right") + 1;
-}
-
-Val Mask::lo(Val row) const {
-  if (!bounded_left_)
-    return ir_.i32(0);
-  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + left_));
-}
-
-Val Mask::hi(Val row) const {
-  if (!bounded_right_)
-    return k_len_;
-  return ir_.max(ir_.i32(0), ir_.min(k_len_, row + right_));
-}
-
-Mask::Tiles Mask::tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const {
-  // Both ends move up with the row, by at most one key a row, so the union over the rows has no gap.
-  Val begin_key = lo(first), end_key = hi(last);
-  Val begin = begin_key / tile_n;
-  Val end = ir_.select(begin_key < end_key, ir_.ceilDiv(end_key, tile_n), begin);
-  if (num_splits.absent())
-    return {begin, end};
-  Val share = (end - begin + num_splits - 1) / num_splits;
-  Val share_begin = ir_.min(begin + split * share, end);
-  return {share_begin, ir_.min(share_begin + share, end)};
-}
-
-Val Mask::needsMask(Val first, Val last, Val key, int tile_n) const {
-  return (key < lo(last)) | (key + tile_n > hi(first));
 }
 
 } // namespace flashplus

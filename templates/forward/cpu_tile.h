@@ -3,7 +3,9 @@
 // with the heads of a row side by side, and where their results go.
 #pragma once
 
+#include "templates/common/mask.h"
 #include "templates/common/sequence.h"
+#include "templates/common/work.h"
 #include "templates/emit.h"
 
 namespace flashplus {

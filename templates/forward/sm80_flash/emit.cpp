@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "ir/gpu.h"
+#include "ir/async_copy.h"
+#include "ir/mma.h"
+#include "ir/warp.h"
+#include "templates/common/mask.h"
 #include "templates/common/score.h"
 #include "templates/common/score_tile.h"
 #include "templates/emit.h"

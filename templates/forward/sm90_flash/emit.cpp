@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "ir/gpu.h"
-#include "ir/hopper.h"
+#include "ir/mbarrier.h"
+#include "ir/mma.h"
+#include "ir/tma.h"
+#include "ir/warp.h"
+#include "ir/warpgroup.h"
+#include "ir/wgmma.h"
+#include "templates/common/mask.h"
 #include "templates/common/score.h"
 #include "templates/common/score_tile.h"
 #include "templates/emit.h"
@@ -9,9 +14,9 @@
 namespace flashplus {
 namespace {
 
-using hopper::InFlight;
-using hopper::Pipeline;
-using hopper::Position;
+using gpu::InFlight;
+using gpu::Pipeline;
+using gpu::Position;
 
 /// Where the two roles are in their rings; carried through loops as eight i32.
 struct Positions {
@@ -49,7 +54,7 @@ struct Item {
 class Sm90Flash {
 public:
   explicit Sm90Flash(EmitContext &c)
-      : c_(c), ir_(c.ir), l_(Sm90FlashLayout::of(c.spec, c.schedule)), base_(hopper::sharedAddress(ir_, c.scratch)),
+      : c_(c), ir_(c.ir), l_(Sm90FlashLayout::of(c.spec, c.schedule)), base_(gpu::sharedAddress(ir_, c.scratch)),
         q_(ir_, l_.q_stages, base_ + l_.barriers()),
         k_(ir_, l_.stages, base_ + (l_.barriers() + 16 * l_.q_stages)),
         v_(ir_, l_.stages, base_ + (l_.barriers() + 16 * (l_.q_stages + l_.stages))),
@@ -79,7 +84,7 @@ private:
   Val atomicAdd(Val pointer, int value);
   Positions copyItem(const Item &item, Positions at);
   void copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
-                std::string_view tensor, Val row, Val head, hopper::Keep keep);
+                std::string_view tensor, Val row, Val head, gpu::Keep keep);
   void countTiles(const Item &item);
 
   friend class Sm90Math;
@@ -136,11 +141,11 @@ private:
   }
   void takeTurn() {
     if (l_.pingpong)
-      hopper::barrierSync(ir_, warpgroup_ + kFirstTurn, 256);
+      gpu::barrierSync(ir_, warpgroup_ + kFirstTurn, 256);
   }
   void passTurn() {
     if (l_.pingpong)
-      hopper::barrierArrive(ir_, next_turn_, 256);
+      gpu::barrierArrive(ir_, next_turn_, 256);
   }
   /// One arrival a warp.
   void release(Pipeline &pipe, Position at) { pipe.release(at, lane_ == 0); }
@@ -160,26 +165,26 @@ private:
 void Sm90Flash::emit() {
   ir_.ifThen(thread_ == 0, [&] {
     for (int i = 0; i < 3; ++i)
-      hopper::prefetchMap(ir_, ir_.offset(c_.tensor_maps, int64_t(i) * kTensorMapBytes));
+      gpu::prefetchMap(ir_, ir_.offset(c_.tensor_maps, int64_t(i) * kTensorMapBytes));
     const int math_warps = 4 * l_.mathWarpgroups();
     for (Pipeline *pipe : {&q_, &k_, &v_, &items_})
       pipe->init(1, math_warps);
-    hopper::fenceBarrierInit(ir_);
+    gpu::fenceBarrierInit(ir_);
   });
   gpu::barrier(ir_);
-  Val warp = hopper::uniformWarp(ir_, thread_);
+  Val warp = gpu::uniformWarp(ir_, thread_);
   ir_.ifElse(
       warp >= 4 * l_.mathWarpgroups(),
       [&]() -> Vals {
-        hopper::decreaseRegisters(ir_, l_.copyRegisters());
+        gpu::decreaseRegisters(ir_, l_.copyRegisters());
         ir_.ifThen(warp == 4 * l_.mathWarpgroups(), [&] {
           Val m_tiles = usedTiles();
-          ir_.ifThen(hopper::electOne(ir_), [&] { copyItems(m_tiles); });
+          ir_.ifThen(gpu::electOne(ir_), [&] { copyItems(m_tiles); });
         });
         return {};
       },
       [&]() -> Vals {
-        hopper::increaseRegisters(ir_, l_.mathRegisters());
+        gpu::increaseRegisters(ir_, l_.mathRegisters());
         Sm90Math math(*this, warp / 4);
         math.armPingpong();
         // Each turn receives the next item while the present one's are done; the first has none.
@@ -211,14 +216,14 @@ void Sm90Flash::sendItem(Position p, const WorkItem &item, Val valid) {
   const Val fields[] = {item.m, item.head, item.head_k, item.split, item.batch, valid};
   for (auto [i, field] : llvm::enumerate(fields))
     ir_.store(field, ir_.offset(itemSlot(p), int64_t(i) * 4), 4);
-  hopper::arrive(ir_, items_.full(p), ir_.boolean(true));
+  gpu::arrive(ir_, items_.full(p), ir_.boolean(true));
 }
 
 WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
   items_.waitFull(p);
   Vals fields;
   for (int i = 0; i < 6; ++i)
-    fields.push_back(hopper::uniform(ir_, ir_.load(ir_.i32(), ir_.offset(itemSlot(p), int64_t(i) * 4), 4)));
+    fields.push_back(gpu::uniform(ir_, ir_.load(ir_.i32(), ir_.offset(itemSlot(p), int64_t(i) * 4), 4)));
   gpu::warpSync(ir_); // every lane has read
   items_.release(p, thread_ % 32 == 0);
   valid = fields[5];
@@ -306,12 +311,12 @@ Val Sm90Flash::atomicAdd(Val pointer, int value) {
 }
 
 void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
-                         std::string_view tensor, Val row, Val head, hopper::Keep keep) {
+                         std::string_view tensor, Val row, Val head, gpu::Keep keep) {
   auto [first_row, batch] = item.seq.mapCoordinates(tensor);
   pipe.waitEmpty(at);
-  hopper::arriveExpect(ir_, pipe.full(at), slabs * rows * 128);
+  gpu::arriveExpect(ir_, pipe.full(at), slabs * rows * 128);
   for (int slab = 0; slab < slabs; ++slab)
-    hopper::loadBox(ir_, tile + slab * rows * 128,
+    gpu::loadBox(ir_, tile + slab * rows * 128,
                     ir_.offset(c_.tensor_maps, int64_t(map) * kTensorMapBytes),
                     {ir_.i32(64 * slab), first_row + row, head, batch}, pipe.full(at), keep);
 }
@@ -321,18 +326,18 @@ void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int sla
 Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   auto copyK = [&](Val tile) {
     copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * l_.tile_n,
-             item.work.head_k, hopper::Keep::Last);
+             item.work.head_k, gpu::Keep::Last);
     at.k = k_.next(at.k);
   };
   auto copyV = [&](Val tile) {
     copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, "v", tile * l_.tile_n,
-             item.work.head_k, hopper::Keep::Last);
+             item.work.head_k, gpu::Keep::Last);
     at.v = v_.next(at.v);
   };
   const Mask::Tiles &tiles = item.tiles;
   copyK(tiles.begin);
   copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
-           hopper::Keep::First);
+           gpu::Keep::First);
   at.q = q_.next(at.q);
   Vals after = ir_.forLoop(tiles.begin + 1, tiles.end, ir_.i32(1), at.values(), [&](Val tile, const Vals &carried) {
     at = Positions::of(carried);
@@ -412,7 +417,7 @@ Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   // The first tile: there is no O yet.
   kernel_.q_.waitFull(at.q);
   kernel_.k_.waitFull(at.k);
-  Vals s = hopper::wait(ir_, 0, multiplyQK(at.q, at.k));
+  Vals s = gpu::wait(ir_, 0, multiplyQK(at.q, at.k));
   release(kernel_.k_, at.k);
   at.k = kernel_.k_.next(at.k);
   State state;
@@ -433,13 +438,13 @@ Vals Sm90Math::keyLoop(const Item &item, Positions at) {
         kernel_.v_.waitFull(at.v);
         InFlight pv = multiplyPV(now, at.v);
         passTurn();
-        Vals t = hopper::wait(ir_, 1, std::move(qk));
+        Vals t = gpu::wait(ir_, 1, std::move(qk));
         release(kernel_.k_, at.k);
         at.k = kernel_.k_.next(at.k);
         softmax(item, t, key(tile), now, alpha);
-        hopper::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
+        gpu::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
         // P must not be packed, nor O scaled, while the product that uses them is in flight.
-        now.o = hopper::wait(ir_, 0, std::move(pv), &t);
+        now.o = gpu::wait(ir_, 0, std::move(pv), &t);
         release(kernel_.v_, at.v);
         at.v = kernel_.v_.next(at.v);
         now.p = packP(t);
@@ -451,7 +456,7 @@ Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   at.q = kernel_.q_.next(at.q);
   kernel_.v_.waitFull(at.v);
   clearTail(item, at.v);
-  state.o = hopper::wait(ir_, 0, multiplyPV(state, at.v));
+  state.o = gpu::wait(ir_, 0, multiplyPV(state, at.v));
   release(kernel_.v_, at.v);
   at.v = kernel_.v_.next(at.v);
   state.p.clear();
@@ -464,17 +469,17 @@ InFlight Sm90Math::multiplyQK(Position q, Position k) {
     q_steps.push_back(i / 4 * l_.tile_m * 128 + i % 4 * 32);
     k_steps.push_back(i / 4 * l_.tile_n * 128 + i % 4 * 32);
   }
-  Val a = hopper::descriptorRowsContiguousInK(ir_, kernel_.qTile(q) + warpgroup_ * (64 * 128));
-  Val b = hopper::descriptorRowsContiguousInK(ir_, kernel_.kTile(k));
-  return hopper::productFromShared(ir_, c_.spec.dtype, l_.tile_n, l_.qkSteps(), a, q_steps, b, k_steps);
+  Val a = gpu::descriptorRowsContiguousInK(ir_, kernel_.qTile(q) + warpgroup_ * (64 * 128));
+  Val b = gpu::descriptorRowsContiguousInK(ir_, kernel_.kTile(k));
+  return gpu::productFromShared(ir_, c_.spec.dtype, l_.tile_n, l_.qkSteps(), a, q_steps, b, k_steps);
 }
 
 InFlight Sm90Math::multiplyPV(State &state, Position v) {
   llvm::SmallVector<int> steps;
   for (int i = 0; i < l_.tile_n / 16; ++i)
     steps.push_back(i * 16 * 128);
-  Val b = hopper::descriptorColumnsAreN(ir_, kernel_.vTile(v), l_.tile_n * 128);
-  return hopper::productFromRegisters(ir_, c_.spec.dtype, l_.dvPad(), std::move(state.o), state.p, b, steps);
+  Val b = gpu::descriptorColumnsAreN(ir_, kernel_.vTile(v), l_.tile_n * 128);
+  return gpu::productFromRegisters(ir_, c_.spec.dtype, l_.dvPad(), std::move(state.o), state.p, b, steps);
 }
 
 TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
@@ -584,8 +589,8 @@ void Sm90Math::clearTail(const Item &item, Position v) {
       ir_.forLoop(valid * 8 + kernel_.thread_, ir_.i32(l_.tile_n * 8), ir_.i32(threads), [&](Val chunk) {
         ir_.store(zero, ir_.offset(ir_.offset(tile, chunk * 16), int64_t(slab) * l_.tile_n * 128), 16);
       });
-    hopper::fenceAsyncShared(ir_);
-    hopper::barrierSync(ir_, ir_.i32(kTailBarrier), threads);
+    gpu::fenceAsyncShared(ir_);
+    gpu::barrierSync(ir_, ir_.i32(kTailBarrier), threads);
   });
 }
 

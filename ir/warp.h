@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Threads and warps, on every GPU: a function an instruction, without a policy.
+#pragma once
+
+#include "ir/ir.h"
+
+namespace flashplus::gpu {
+
+Val threadId(Ir &ir); ///< %tid.x, i32
+
+/// An i32 or i64 that LLVM takes for a new one: what is computed from it is neither hoisted to where the same
+/// was computed from `value` nor kept in registers from there.
+Val again(Ir &ir, Val value);
+
+void barrier(Ir &ir);  ///< bar.sync 0: all threads of the block
+void warpSync(Ir &ir); ///< bar.warp.sync: orders the warp's own shared-memory accesses
+
+/// Value of the lane whose number differs in the bits of `mask`; f32 or i32.
+Val shuffleXor(Ir &ir, Val value, int mask);
+
+/// Whether it holds in any lane of a converged warp; warp-uniform i1.
+Val anyLane(Ir &ir, Val predicate);
+
+} // namespace flashplus::gpu

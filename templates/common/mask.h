@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Masks as intervals: which keys a query row sees, and what follows for tiles of keys.
+#pragma once
+
+#include "ir/ir.h"
+#include "spec/kernel_spec.h"
+#include "templates/common/sequence.h"
+
+namespace flashplus {
+
+/// The interval of visible keys of a query row, and what follows for tiles.
+class Mask {
+public:
+  Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence);
+
+  Val lo(Val row) const; ///< First visible key (i32), cut to [0, k_len].
+  Val hi(Val row) const; ///< One past the last visible key, cut to [0, k_len].
+
+  struct Tiles {
+    Val begin, end; ///< Key tiles with a visible key for some row; empty when begin >= end.
+  };
+  /// Of rows [first, last], both valid rows. `split` takes its share of the tiles.
+  Tiles tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const;
+
+  /// Whether some row of [first, last] does not see some key of the tile that starts at `key`.
+  Val needsMask(Val first, Val last, Val key, int tile_n) const;
+
+private:
+  Ir &ir_;
+  bool bounded_left_, bounded_right_;
+  Val k_len_, diagonal_; // diagonal = k_len - q_len: key position of query row 0
+  Val left_, right_;     // first and one past the last visible key of query row 0, not cut
+};
+
+} // namespace flashplus

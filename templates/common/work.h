@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Work items: what one unit of the grid is, and how its number says so.
+#pragma once
+
+#include "ir/ir.h"
+#include "spec/kernel_spec.h"
+
+namespace flashplus {
+
+/// One unit of the grid. All i32.
+struct WorkItem {
+  Val m;      ///< Query tile.
+  Val head;   ///< Query head; the first of its group where the item has all of them.
+  Val head_k; ///< The first where the item has several key heads.
+  Val split;  ///< Share of the keys; 0 unless the spec is split.
+  Val batch;
+  Val group;     ///< Query heads a key head; only decodeWorkItem sets it.
+  Val key_heads; ///< Key heads of the item; only with HeadsOfItem::Groups.
+};
+
+/// The heads that a work item has: one query head, all query heads of a key head, or those of neighbouring
+/// key heads.
+enum class HeadsOfItem { One, Packed, Groups };
+
+/// Decodes a forward's work item. Items are ordered by section of `heads_per_section` (batch, split, head)
+/// triples; in a section first by query tile, the last one first (with a right-bounded mask it sees the most
+/// keys, and the longest work must not start last), then by triple. In a packed item a query tile counts
+/// (row, head of the group) pairs, the heads of a row side by side; `head` in the triple is the key head, or
+/// counts groups of key heads: as many as num_work_items allows, of one size but for the last. `m_tiles`:
+/// query tiles of a triple, if fewer than the launch's num_m_tiles.
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
+                        HeadsOfItem heads_of_item = HeadsOfItem::One, Val m_tiles = {});
+
+} // namespace flashplus
