@@ -17,9 +17,10 @@ void arriveExpect(Ir &ir, Val barrier, int bytes); ///< Arrives, and makes the p
 /// Spins until the phase of parity `parity` (i32, 0 or 1) is complete.
 void waitBarrier(Ir &ir, Val barrier, Val parity);
 
-/// Position in a ring, carried through loops as two i32.
+/// Position in a ring, two i32.
 struct Position {
   Val stage, phase;
+  void fields(auto &&each) { each(stage, phase); }
 };
 
 class Pipeline {

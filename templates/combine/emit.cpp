@@ -5,6 +5,7 @@
 #include "templates/common/sequence.h"
 #include "templates/emit.h"
 
+#include "ir/carried.h"
 #include "ir/mma.h"
 #include "ir/warp.h"
 
@@ -32,14 +33,11 @@ public:
 
   /// Base-2 maximum m and sum l = sum_i 2^(lse_i log2(e) - m).
   std::pair<Val, Val> statistics() const {
-    Val m = ir_.forLoop(ir_.i64(0), splits_, ir_.i64(1), {ir_.negativeInfinity(ir_.f32())},
-                        [&](Val i, const Vals &carried) -> Vals {
-                          return {ir_.fmax(carried[0], partialLse(i) * softmax::kLog2E)};
-                        })[0];
+    Val m = carry::forLoop(ir_, ir_.i64(0), splits_, ir_.i64(1), ir_.negativeInfinity(ir_.f32()),
+                           [&](Val i, Val so_far) { return ir_.fmax(so_far, partialLse(i) * softmax::kLog2E); });
     Val base = softmax::reference(ir_, m);
-    Val l = ir_.forLoop(ir_.i64(0), splits_, ir_.i64(1), {ir_.f32(0)}, [&](Val i, const Vals &carried) -> Vals {
-      return {carried[0] + weight(i, base)};
-    })[0];
+    Val l = carry::forLoop(ir_, ir_.i64(0), splits_, ir_.i64(1), ir_.f32(0),
+                           [&](Val i, Val so_far) { return so_far + weight(i, base); });
     return {m, l};
   }
 
@@ -120,10 +118,10 @@ void emitGpuCombine(EmitContext &c) {
     Val out = ir.offset(seq.rows("o", item.head, bytes), row64 * c.params.get("o_stride_s") * bytes);
     ir.forLoop(lane, ir.i32(dv), ir.i32(32), [&](Val column) {
       Val column64 = ir.toI64(column);
-      Val sum = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), {ir.f32(0)}, [&](Val i, const Vals &carried) -> Vals {
+      Val sum = carry::forLoop(ir, ir.i64(0), parts.splits(), ir.i64(1), ir.f32(0), [&](Val i, Val so_far) {
         Val o = ir.load(ir.f32(), ir.offset(parts.partialO(i), column64 * 4), 4);
-        return {ir.fma(parts.weight(i, base), o, carried[0])};
-      })[0];
+        return ir.fma(parts.weight(i, base), o, so_far);
+      });
       gpu::storeElement(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, column64 * bytes));
     });
     ir.ifThen(lane == 0, [&] { storeLse(c, seq, item, row64, finish.lse); });

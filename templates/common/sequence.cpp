@@ -1,29 +1,35 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/sequence.h"
 
+#include "ir/carried.h"
+
 namespace flashplus {
 
 namespace {
 
-/// {first row, length} of one side of a batch entry.
-std::pair<Val, Val> locateRows(Ir &ir, Val cu_seqlens, Val seqused, Val dense_length, Val batch, Val ragged) {
+/// The rows of one side of a batch entry.
+struct Rows {
+  Val first, count;
+  void fields(auto &&each) { each(first, count); }
+};
+
+/// `first` as an i64.
+Rows locateRows(Ir &ir, Val cu_seqlens, Val seqused, Val dense_length, Val batch, Val ragged) {
   Val byte = batch * 4;
-  Vals found = ir.ifElse(
-      ragged,
-      [&]() -> Vals {
+  const Rows found = carry::ifElse(
+      ir, ragged,
+      [&] {
         Val start = ir.load(ir.i32(), ir.offset(cu_seqlens, byte), 4);
         Val end = ir.load(ir.i32(), ir.offset(ir.offset(cu_seqlens, byte), 4), 4);
-        return {start, end - start};
+        return Rows{start, end - start};
       },
-      [&]() -> Vals {
-        return {ir.i32(0), dense_length};
+      [&] { return Rows{ir.i32(0), dense_length}; });
+  Val used = carry::ifElse(
+      ir, ir.isNull(seqused), [&] { return found.count; },
+      [&] {
+        return ir.max(ir.i32(0), ir.min(found.count, ir.load(ir.i32(), ir.offset(seqused, byte), 4)));
       });
-  Vals used = ir.ifElse(
-      ir.isNull(seqused), [&]() -> Vals { return {found[1]}; },
-      [&]() -> Vals {
-        return {ir.max(ir.i32(0), ir.min(found[1], ir.load(ir.i32(), ir.offset(seqused, byte), 4)))};
-      });
-  return {ir.toI64(found[0]), used[0]};
+  return {ir.toI64(found.first), used};
 }
 
 } // namespace
@@ -32,15 +38,17 @@ Sequence::Sequence(Ir &ir, const ParamReader &params, Val batch, bool with_keys)
     : ir_(ir), params_(params), batch_(ir.toI64(batch)) {
   Val cu_q = params.get("cu_seqlens_q");
   ragged_q_ = !ir.isNull(cu_q);
-  std::tie(start_q_, q_len) =
-      locateRows(ir, cu_q, params.get("seqused_q"), params.get("seqlen_q"), batch_, ragged_q_);
+  const Rows q = locateRows(ir, cu_q, params.get("seqused_q"), params.get("seqlen_q"), batch_, ragged_q_);
+  start_q_ = q.first;
+  q_len = q.count;
   first_row_ = ir.select(ragged_q_, start_q_, batch_ * ir.toI64(params.get("seqlen_q")));
   if (!with_keys)
     return;
   Val cu_k = params.get("cu_seqlens_k");
   ragged_k_ = !ir.isNull(cu_k);
-  std::tie(start_k_, k_len) =
-      locateRows(ir, cu_k, params.get("seqused_k"), params.get("seqlen_k"), batch_, ragged_k_);
+  const Rows k = locateRows(ir, cu_k, params.get("seqused_k"), params.get("seqlen_k"), batch_, ragged_k_);
+  start_k_ = k.first;
+  k_len = k.count;
 }
 
 Val Sequence::rows(std::string_view tensor, Val head, int bytes) const {

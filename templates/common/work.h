@@ -16,6 +16,8 @@ struct WorkItem {
   Val batch;
   Val group;     ///< Query heads a key head; only decodeWorkItem sets it.
   Val key_heads; ///< Key heads of the item; only with HeadsOfItem::Groups.
+
+  void fields(auto &&each) { each(m, head, head_k, split, batch, group, key_heads); }
 };
 
 /// The heads that a work item has: one query head, all query heads of a key head, or those of neighbouring

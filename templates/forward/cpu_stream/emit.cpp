@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "ir/carried.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/score.h"
 #include "templates/forward/cpu_stream/layout.h"
@@ -133,12 +134,12 @@ private:
     Val base = softmax::reference(ir_, new_max);
     Val alpha = ir_.exp2(old_max - base);
     Val sum = loadVector(l_.rowSum(), ir_.i64(0)) * alpha;
-    sum = ir_.forLoop(begin, end, ir_.i64(l_.unroll), {sum}, [&](Val j, const Vals &carried) -> Vals {
+    sum = carry::forLoop(ir_, begin, end, ir_.i64(l_.unroll), sum, [&](Val j, Val so_far) {
       Val at = scores(j * l_.tile_m);
       Val p = ir_.exp2(ir_.load(vector_, at, l_.lanes * 4) - base);
       ir_.store(p, at, l_.lanes * 4);
-      return {carried[0] + p};
-    })[0];
+      return so_far + p;
+    });
     storeVector(l_.rowMax(), ir_.i64(0), new_max);
     storeVector(l_.rowSum(), ir_.i64(0), sum);
     addValues(key, begin, end, alpha);
@@ -158,7 +159,7 @@ private:
   /// maxima.
   Val addScores(Val key, Val begin, Val end) {
     Val key0 = ir_.toI64(key);
-    return ir_.forLoop(begin, end, ir_.i64(l_.unroll), {ir_.negativeInfinity(vector_)}, [&](Val j, const Vals &top) -> Vals {
+    return carry::forLoop(ir_, begin, end, ir_.i64(l_.unroll), ir_.negativeInfinity(vector_), [&](Val j, Val top) {
       Vals rows;
       for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
         rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + u, end - 1)) * k_stride_));
@@ -181,8 +182,8 @@ private:
         x = score_.apply(x, query_, keys, group_head_ + item_.head) * softmax::kLog2E;
       x = ir_.select((keys >= lo_) & (keys < hi_), x, ir_.negativeInfinity(vector_));
       ir_.store(x, scores(j * l_.tile_m), l_.lanes * 4);
-      return {ir_.fmax(x, top[0])};
-    })[0];
+      return ir_.fmax(x, top);
+    });
   }
 
   /// O = alpha O + P V, with a factor per lane.

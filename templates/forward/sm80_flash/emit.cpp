@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/async_copy.h"
+#include "ir/carried.h"
 #include "ir/mma.h"
 #include "ir/warp.h"
 #include "templates/common/mask.h"
@@ -47,24 +48,25 @@ public:
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
       countTiles(tiles);
-      Vals state = ir_.ifElse(
-          tiles.begin < tiles.end, [&] { return loop(tiles); },
-          [&] { return initialState(); });
+      const State state = carry::ifElse(
+          ir_, tiles.begin < tiles.end, [&] { return loop(tiles); }, [&] { return initialState(); });
       store(state);
     });
   }
 
 private:
-  // --- loop state: O, then the rows' maxima and sums; rows of a thread are numbered 2 * fragment + half ---------
+  /// What the loop over keys carries. Rows of a thread are numbered 2 * fragment + half.
+  struct State {
+    Vals o;
+    Vals max, sum; ///< One a row.
+    Val odd;       ///< Of two stages, the one that is computed on; i32.
+    void fields(auto &&each) { each(o, max, sum, odd); }
+  };
   int oIndex(int mf, int block, int e) const { return (mf * o_blocks_ + block) * 4 + e; }
-  int maxIndex(int row) const { return m_blocks_ * o_blocks_ * 4 + row; }
-  int sumIndex(int row) const { return maxIndex(2 * m_blocks_) + row; }
 
-  Vals initialState() {
-    Vals state(m_blocks_ * o_blocks_ * 4, ir_.f32(0));
-    state.resize(maxIndex(2 * m_blocks_), ir_.negativeInfinity(ir_.f32()));
-    state.resize(sumIndex(2 * m_blocks_), ir_.f32(0));
-    return state;
+  State initialState() {
+    const size_t rows = size_t(2 * m_blocks_);
+    return {Vals(rows * size_t(o_blocks_) * 2, ir_.f32(0)), Vals(rows, ir_.negativeInfinity(ir_.f32())), Vals(rows, ir_.f32(0)), {}};
   }
 
   // --- addresses -----------------------------------------------------------------------------------------------
@@ -170,10 +172,10 @@ private:
         Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0), source = ir_.offset(from, ir_.toI64(chunk));
         for (int e = 0; e < 8; ++e) {
           Val at = column * 8 + e;
-          auto read = [&]() -> Vals { return {ir_.load(ir_.i16(), ir_.offset(source, bytes_ * e), bytes_)}; };
-          auto zero = [&]() -> Vals { return {ir_.constant(ir_.i16(), 0)}; };
+          auto read = [&] { return ir_.load(ir_.i16(), ir_.offset(source, bytes_ * e), bytes_); };
+          auto zero = [&] { return ir_.constant(ir_.i16(), 0); };
           Val inside = t.dim == t.dim_pad ? valid : valid ? (at < t.dim) & valid : at < t.dim;
-          Val element = inside ? ir_.ifElse(inside, read, zero)[0] : read()[0];
+          Val element = inside ? carry::ifElse(ir_, inside, read, zero) : read();
           packed = ir_.wrap(
               mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
         }
@@ -202,25 +204,22 @@ private:
   }
 
   /// One tile after the other. At least one tile.
-  Vals loop(const Mask::Tiles &tiles) {
+  State loop(const Mask::Tiles &tiles) {
     const bool twice = l_.stages == 2;
     load(q_, first_, last_);
     loadKeys(tiles.begin, {});
     if (twice)
       loadValues(tiles.begin, {});
     commit();
-    Vals inits = initialState();
+    State start = initialState();
     if (twice)
-      inits.push_back(ir_.i32(0));
-    Vals state = ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), inits, [&](Val tile, const Vals &carried) {
-      Vals now = carried;
+      start.odd = ir_.i32(0);
+    State end = carry::forLoop(ir_, tiles.begin, tiles.end, ir_.i32(1), start, [&](Val tile, const State &now) {
       Val k_stage, v_stage, other;
       if (twice) {
-        Val odd = now.back();
-        now.pop_back();
-        k_stage = odd * l_.kStage();
-        v_stage = odd * l_.vStage();
-        other = odd ^ 1;
+        k_stage = now.odd * l_.kStage();
+        v_stage = now.odd * l_.vStage();
+        other = now.odd ^ 1;
       }
       arrive();
       if (twice) {
@@ -241,14 +240,12 @@ private:
       }
       const TileScores scored = scores(std::move(s), keyOf(tile));
       const TileExponents exponents(ir_, scored);
-      Vals next = softmaxPV(masked(scored.values, keyOf(tile), exponents), exponents, now, v_stage);
-      if (twice)
-        next.push_back(other);
+      State next = softmaxPV(masked(scored.values, keyOf(tile), exponents), exponents, now, v_stage);
+      next.odd = other;
       return next;
     });
-    if (twice)
-      state.pop_back();
-    return state;
+    end.odd = {};
+    return end;
   }
 
   int sIndex(int mf, int block, int e) const { return (mf * s_blocks_ + block) * 4 + e; }
@@ -336,7 +333,7 @@ private:
 
   /// Takes the maxima of a tile, as base-2 scores, into the state, and scales what is summed in it so far where one moved. That
   /// is in its own branch, so that no factor is kept until the products with V.
-  std::vector<Row> raiseMaxima(const Vals &s, const TileExponents &exponents, Vals &state) {
+  std::vector<Row> raiseMaxima(const Vals &s, const TileExponents &exponents, State &state) {
     std::vector<Row> rows;
     Vals alpha;
     auto fmax = [&](Val a, Val b) { return ir_.fmax(a, b); };
@@ -349,7 +346,7 @@ private:
           Val x = s[sIndex(mf, block, half + e)];
           top[e] = top[e] ? fmax(top[e], x) : x;
         }
-      Val &max = state[maxIndex(row)];
+      Val &max = state.max[row];
       // A shift is this thread's own: it has the key of the thread's first element in it.
       Val highest = fmax(top[0], top[1]);
       highest = exponents.shifted() ? reduceRow(exponents.score(highest, row), fmax)
@@ -362,15 +359,15 @@ private:
       rows.push_back({exponents.minus(reference, row), {}});
       max = new_max;
     }
-    state = ir_.ifElse(
-        gpu::anyLane(ir_, moved),
+    state = carry::ifElse(
+        ir_, gpu::anyLane(ir_, moved),
         [&] {
-          Vals scaled = state;
+          State scaled = state;
           for (int row = 0; row < 2 * m_blocks_; ++row) {
-            scaled[sumIndex(row)] = scaled[sumIndex(row)] * alpha[row];
+            scaled.sum[row] = scaled.sum[row] * alpha[row];
             for (int block = 0; block < o_blocks_; ++block)
               for (int e = 0; e < 2; ++e) {
-                Val &o = scaled[oIndex(row / 2, block, row % 2 * 2 + e)];
+                Val &o = scaled.o[oIndex(row / 2, block, row % 2 * 2 + e)];
                 o = o * alpha[row];
               }
           }
@@ -397,7 +394,7 @@ private:
   }
 
   /// Values -> O and the sums, which stay per thread until the end.
-  Vals softmaxPV(const Vals &s, const TileExponents &exponents, Vals state, Val stage) {
+  State softmaxPV(const Vals &s, const TileExponents &exponents, State state, Val stage) {
     Val values = stage ? ir_.offset(v_address_, stage) : v_address_;
     std::vector<Row> rows = raiseMaxima(s, exponents, state);
     for (int step = 0; step < l_.tile_n / 16; ++step) {
@@ -408,11 +405,11 @@ private:
         Vals b = gpu::loadMatrix4(ir_, ir_.offset(values, step * 16 * l_.vPitch() + pair * 32), true);
         for (int mf = 0; mf < m_blocks_; ++mf)
           for (int n = 0; n < 2; ++n)
-            accumulate(state, oIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
+            accumulate(state.o, oIndex(mf, 2 * pair + n, 0), a[mf], {b[2 * n], b[2 * n + 1]});
       }
     }
     for (int row = 0; row < 2 * m_blocks_; ++row)
-      state[sumIndex(row)] = state[sumIndex(row)] + rows[row].sum;
+      state.sum[row] = state.sum[row] + rows[row].sum;
     return state;
   }
 
@@ -427,7 +424,7 @@ private:
     });
   }
 
-  void store(const Vals &state) {
+  void store(const State &state) {
     // Where the results go is worked out anew, so that no register holds it through the loop.
     thread_ = gpu::again(ir_, gpu::threadId(ir_));
     lane_ = thread_ % 32;
@@ -436,11 +433,11 @@ private:
     first_ = item_.m * l_.tile_m;
     const Sequence sequence(ir_, c_.params, item_.batch, false);
     Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
-    Vals out = state;
+    Vals out = state.o;
     std::vector<softmax::Finish> rows;
     for (int row = 0; row < 2 * m_blocks_; ++row) {
-      Val sum = reduceRow(state[sumIndex(row)], [](Val a, Val b) { return a + b; });
-      rows.push_back(softmax::finish(ir_, state[maxIndex(row)], sum, empty));
+      Val sum = reduceRow(state.sum[row], [](Val a, Val b) { return a + b; });
+      rows.push_back(softmax::finish(ir_, state.max[row], sum, empty));
       for (int block = 0; block < o_blocks_; ++block)
         for (int e = 0; e < 2; ++e) {
           Val &x = out[oIndex(row / 2, block, row % 2 * 2 + e)];

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "ir/carried.h"
 #include "ir/mbarrier.h"
 #include "ir/mma.h"
 #include "ir/tma.h"
@@ -18,18 +19,35 @@ using gpu::InFlight;
 using gpu::Pipeline;
 using gpu::Position;
 
-/// Where the two roles are in their rings; carried through loops as eight i32.
+/// Where a role is in the rings.
 struct Positions {
   Position q, k, v, item;
+  void fields(auto &&each) { each(q, k, v, item); }
+};
 
-  Vals values() const { return {q.stage, q.phase, k.stage, k.phase, v.stage, v.phase, item.stage, item.phase}; }
-  static Positions of(const Vals &all, size_t first = 0) {
-    return {{all[first], all[first + 1]},
-            {all[first + 2], all[first + 3]},
-            {all[first + 4], all[first + 5]},
-            {all[first + 6], all[first + 7]}};
-  }
-  static constexpr size_t kCount = 8;
+/// Which item comes next.
+struct Place {
+  Val in_wave, wave, item;
+  void fields(auto &&each) { each(in_wave, wave, item); }
+};
+
+struct Copying {
+  Positions at;
+  Place next;
+  void fields(auto &&each) { each(at, next); }
+};
+
+/// A work item that was received; `valid` (i32) is 0 for the end.
+struct Received {
+  WorkItem work;
+  Val valid;
+  void fields(auto &&each) { each(work, valid); }
+};
+
+struct Computing {
+  Positions at;
+  Received item;
+  void fields(auto &&each) { each(at, item); }
 };
 
 /// One work item as both roles see it; they must agree on every field.
@@ -70,7 +88,7 @@ private:
   // are made once and ahead of time.
   Val itemSlot(Position p) { return ir_.offset(ir_.offset(c_.scratch, p.stage * l_.kItemBytes), l_.items()); }
   void sendItem(Position p, const WorkItem &item, Val valid);
-  WorkItem receiveItem(Position p, Val &valid);
+  Received receiveItem(Position p);
 
   Val qTile(Position p) { return base_ + p.stage * l_.qBytes() + l_.q(); }
   Val kTile(Position p) { return base_ + p.stage * l_.kBytes() + l_.k(); }
@@ -79,7 +97,7 @@ private:
   // --- the copying thread ----------------------------------------------------------------------------------------
   Val usedTiles();
   void copyItems(Val m_tiles);
-  Vals nextItem(Val place, Val wave);
+  Place nextItem(const Place &place);
   void resetCounter();
   Val atomicAdd(Val pointer, int value);
   Positions copyItem(const Item &item, Positions at);
@@ -113,16 +131,20 @@ private:
   static constexpr int kFirstTurn = 1;    ///< Named barriers, one a warpgroup: whose turn it is on the tensor cores.
   static constexpr int kTailBarrier = 8;  ///< All math warpgroups.
 
-  struct State { ///< Loop-carried: O, the rows' maxima and sums, the last tile's P.
+  struct State { ///< O, the rows' maxima and sums, the last tile's P.
     Vals o;
     Val max[2], sum[2];
     Vals p;
+    void fields(auto &&each) { each(o, max, sum, p); }
   };
-  Vals pack(const State &s, const Positions &at) const;
-  State unpack(const Vals &all, Positions &at) const;
+  struct Progress {
+    State state;
+    Positions at;
+    void fields(auto &&each) { each(state, at); }
+  };
 
-  Vals keyLoop(const Item &item, Positions at);
-  Vals nothing(Positions at);
+  Progress keyLoop(const Item &item, Positions at);
+  State start();
   InFlight multiplyQK(Position q, Position k);
   InFlight multiplyPV(State &state, Position v);
   TileScores scores(const Item &item, Vals products, Val key);
@@ -188,24 +210,16 @@ void Sm90Flash::emit() {
         Sm90Math math(*this, warp / 4);
         math.armPingpong();
         // Each turn receives the next item while the present one's are done; the first has none.
-        Val valid;
-        WorkItem work = receiveItem(items_.start(), valid);
+        const Received first = receiveItem(items_.start());
         Positions at = start();
         at.item = items_.next(at.item);
-        Vals carried = at.values();
-        carried.insert(carried.end(), {work.m, work.head, work.head_k, work.split, work.batch, valid});
-        ir_.whileLoop(
-            carried, [&](const Vals &all) { return all.back() != 0; },
-            [&](const Vals &all) {
-              const size_t n = Positions::kCount;
-              const Item item(ir_, c_, l_, WorkItem{all[n], all[n + 1], all[n + 2], all[n + 3], all[n + 4]});
-              Positions next = math.item(item, Positions::of(all));
-              Val more;
-              WorkItem w = receiveItem(next.item, more);
+        carry::whileLoop(
+            ir_, Computing{at, first}, [](const Computing &now) { return now.item.valid != 0; },
+            [&](const Computing &now) {
+              Positions next = math.item(Item(ir_, c_, l_, now.item.work), now.at);
+              const Received following = receiveItem(next.item);
               next.item = items_.next(next.item);
-              Vals out = next.values();
-              out.insert(out.end(), {w.m, w.head, w.head_k, w.split, w.batch, more});
-              return out;
+              return Computing{next, following};
             });
         return {};
       });
@@ -219,15 +233,14 @@ void Sm90Flash::sendItem(Position p, const WorkItem &item, Val valid) {
   gpu::arrive(ir_, items_.full(p), ir_.boolean(true));
 }
 
-WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
+Received Sm90Flash::receiveItem(Position p) {
   items_.waitFull(p);
   Vals fields;
   for (int i = 0; i < 6; ++i)
     fields.push_back(gpu::uniform(ir_, ir_.load(ir_.i32(), ir_.offset(itemSlot(p), int64_t(i) * 4), 4)));
   gpu::warpSync(ir_); // every lane has read
   items_.release(p, thread_ % 32 == 0);
-  valid = fields[5];
-  return {fields[0], fields[1], fields[2], fields[3], fields[4]};
+  return {{fields[0], fields[1], fields[2], fields[3], fields[4]}, fields[5]};
 }
 
 // --- copying -----------------------------------------------------------------------------------------------------
@@ -237,59 +250,55 @@ WorkItem Sm90Flash::receiveItem(Position p, Val &valid) {
 Val Sm90Flash::usedTiles() {
   Val planned = c_.params.get("num_m_tiles");
   Val dense = ir_.isNull(c_.params.get("cu_seqlens_q")) & ir_.isNull(c_.params.get("seqused_q"));
-  return ir_.ifElse(
-      dense, [&]() -> Vals { return {planned}; },
-      [&]() -> Vals {
+  return carry::ifElse(
+      ir_, dense, [&] { return planned; },
+      [&] {
         Val triples = c_.params.get("num_work_items") / planned, batch = triples / c_.params.get("heads_q");
         if (c_.spec.split)
           batch = batch / c_.params.get("num_splits");
-        Vals longest = ir_.forLoop(thread_ % 32, batch, ir_.i32(32), {ir_.i32(0)}, [&](Val entry, const Vals &carried) {
-          return Vals{ir_.max(carried[0], Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len)};
+        Val longest = carry::forLoop(ir_, thread_ % 32, batch, ir_.i32(32), ir_.i32(0), [&](Val entry, Val so_far) {
+          return ir_.max(so_far, Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len);
         });
         for (int lanes = 16; lanes; lanes /= 2) // each waits for the whole warp
-          longest[0] = ir_.max(longest[0], gpu::shuffleXor(ir_, longest[0], lanes));
-        return {ir_.min(planned, (longest[0] + (l_.tile_m - 1)) / l_.tile_m)};
-      })[0];
+          longest = ir_.max(longest, gpu::shuffleXor(ir_, longest, lanes));
+        return ir_.min(planned, ir_.ceilDiv(longest, l_.tile_m));
+      });
 }
 
 /// The first item is the block's number. After it, with a counter, the next one that no block has taken: long items first
 /// then leaves nobody waiting. Without one, one of each wave of `grid` items, from alternating ends.
 void Sm90Flash::copyItems(Val m_tiles) {
   Val total = c_.params.get("num_work_items") / c_.params.get("num_m_tiles") * m_tiles;
-  Vals carried = start().values();
-  carried.insert(carried.end(), {c_.work_item, ir_.i32(0), c_.work_item}); // place in the wave, wave, item
-  carried = ir_.whileLoop(
-      carried, [&](const Vals &all) { return all.back() < total; },
-      [&](const Vals &all) {
-        const size_t n = Positions::kCount;
-        Positions at = Positions::of(all);
-        Vals following = nextItem(all[n], all[n + 1]); // asked for early, needed late
-        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, all[n + 2], HeadsOfItem::One, m_tiles);
+  const Copying first{start(), {c_.work_item, ir_.i32(0), c_.work_item}};
+  const Copying end = carry::whileLoop(
+      ir_, first, [&](const Copying &now) { return now.next.item < total; },
+      [&](const Copying &now) {
+        Positions at = now.at;
+        const Place following = nextItem(now.next); // asked for early, needed late
+        const WorkItem work = decodeWorkItem(ir_, c_.params, c_.spec, now.next.item, HeadsOfItem::One, m_tiles);
         sendItem(at.item, work, ir_.i32(1));
         at.item = items_.next(at.item);
         const Item item(ir_, c_, l_, work);
-        Vals next = ir_.ifElse(
-            item.has_keys, [&] { return copyItem(item, at).values(); }, [&] { return at.values(); });
+        at = carry::ifElse(
+            ir_, item.has_keys, [&] { return copyItem(item, at); }, [&] { return at; });
         countTiles(item);
-        next.insert(next.end(), following.begin(), following.end());
-        return next;
+        return Copying{at, following};
       });
   Val none = ir_.i32(0);
-  sendItem(Positions::of(carried).item, {none, none, none, none, none}, none);
+  sendItem(end.at.item, {none, none, none, none, none}, none);
   resetCounter();
 }
 
-/// {place in the wave, wave, item} after `place` and `wave`.
-Vals Sm90Flash::nextItem(Val place, Val wave) {
+Place Sm90Flash::nextItem(const Place &place) {
   Val grid = ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
   Val counter = c_.params.get("work_counter");
-  return ir_.ifElse(
-      ir_.isNull(counter),
-      [&]() -> Vals {
-        Val next_place = grid - 1 - place, next_wave = wave + grid;
-        return {next_place, next_wave, next_wave + next_place};
+  return carry::ifElse(
+      ir_, ir_.isNull(counter),
+      [&] {
+        Val in_wave = grid - 1 - place.in_wave, wave = place.wave + grid;
+        return Place{in_wave, wave, wave + in_wave};
       },
-      [&]() -> Vals { return {place, wave, grid + atomicAdd(counter, 1)}; });
+      [&] { return Place{place.in_wave, place.wave, grid + atomicAdd(counter, 1)}; });
 }
 
 /// The last block to end leaves the counter as it was found. Every block has taken an item past the end by then.
@@ -339,13 +348,12 @@ Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
            gpu::Keep::First);
   at.q = q_.next(at.q);
-  Vals after = ir_.forLoop(tiles.begin + 1, tiles.end, ir_.i32(1), at.values(), [&](Val tile, const Vals &carried) {
-    at = Positions::of(carried);
+  at = carry::forLoop(ir_, tiles.begin + 1, tiles.end, ir_.i32(1), at, [&](Val tile, const Positions &now) {
+    at = now;
     copyK(tile);
     copyV(tile - 1);
-    return at.values();
+    return at;
   });
-  at = Positions::of(after);
   copyV(tiles.end - 1);
   return at;
 }
@@ -370,47 +378,25 @@ void Sm90Math::armPingpong() {
   }
 }
 
-Vals Sm90Math::pack(const State &s, const Positions &at) const {
-  Vals all = s.o;
-  all.insert(all.end(), {s.max[0], s.max[1], s.sum[0], s.sum[1]});
-  all.insert(all.end(), s.p.begin(), s.p.end());
-  const Vals positions = at.values();
-  all.insert(all.end(), positions.begin(), positions.end());
-  return all;
-}
-
-Sm90Math::State Sm90Math::unpack(const Vals &all, Positions &at) const {
-  State s;
-  s.o.assign(all.begin(), all.begin() + o_count_);
-  for (int row = 0; row < 2; ++row) {
-    s.max[row] = all[o_count_ + row];
-    s.sum[row] = all[o_count_ + 2 + row];
-  }
-  s.p.assign(all.begin() + o_count_ + 4, all.end() - Positions::kCount);
-  at = Positions::of(all, all.size() - Positions::kCount);
-  return s;
-}
-
 Positions Sm90Math::item(const Item &item, Positions at) {
-  Vals result = ir_.ifElse(
-      item.has_keys, [&] { return keyLoop(item, at); }, [&] { return nothing(at); });
-  State state = unpack(result, at);
-  ir_.ifThen(item.present, [&] { store(item, state); });
-  return at;
+  const Progress end = carry::ifElse(
+      ir_, item.has_keys, [&] { return keyLoop(item, at); }, [&] { return Progress{start(), at}; });
+  ir_.ifThen(item.present, [&] { store(item, end.state); });
+  return end.at;
 }
 
-/// The state of an item without a visible key.
-Vals Sm90Math::nothing(Positions at) {
+/// Before the first key.
+Sm90Math::State Sm90Math::start() {
   State state;
   state.o.assign(o_count_, ir_.f32(0));
   for (int row = 0; row < 2; ++row) {
     state.max[row] = ir_.negativeInfinity(ir_.f32());
     state.sum[row] = ir_.f32(0);
   }
-  return pack(state, at);
+  return state;
 }
 
-Vals Sm90Math::keyLoop(const Item &item, Positions at) {
+Sm90Math::Progress Sm90Math::keyLoop(const Item &item, Positions at) {
   Val alpha[2];
   auto key = [&](Val tile) { return tile * l_.tile_n; };
 
@@ -420,47 +406,40 @@ Vals Sm90Math::keyLoop(const Item &item, Positions at) {
   Vals s = gpu::wait(ir_, 0, multiplyQK(at.q, at.k));
   release(kernel_.k_, at.k);
   at.k = kernel_.k_.next(at.k);
-  State state;
-  state.o.assign(o_count_, ir_.f32(0));
-  for (int row = 0; row < 2; ++row) {
-    state.max[row] = ir_.negativeInfinity(ir_.f32());
-    state.sum[row] = ir_.f32(0);
-  }
+  State state = start();
   softmax(item, s, key(item.tiles.begin), state, alpha);
   state.p = packP(s);
 
-  Vals carried = ir_.forLoop(
-      item.tiles.begin + 1, item.tiles.end, ir_.i32(1), pack(state, at), [&](Val tile, const Vals &all) {
-        State now = unpack(all, at);
+  Progress last = carry::forLoop(
+      ir_, item.tiles.begin + 1, item.tiles.end, ir_.i32(1), Progress{state, at}, [&](Val tile, Progress now) {
         takeTurn();
-        kernel_.k_.waitFull(at.k);
-        InFlight qk = multiplyQK(at.q, at.k);
-        kernel_.v_.waitFull(at.v);
-        InFlight pv = multiplyPV(now, at.v);
+        kernel_.k_.waitFull(now.at.k);
+        InFlight qk = multiplyQK(now.at.q, now.at.k);
+        kernel_.v_.waitFull(now.at.v);
+        InFlight pv = multiplyPV(now.state, now.at.v);
         passTurn();
         Vals t = gpu::wait(ir_, 1, std::move(qk));
-        release(kernel_.k_, at.k);
-        at.k = kernel_.k_.next(at.k);
-        softmax(item, t, key(tile), now, alpha);
-        gpu::computeBeforeWait(ir_, now.sum[0] + now.sum[1]);
+        release(kernel_.k_, now.at.k);
+        now.at.k = kernel_.k_.next(now.at.k);
+        softmax(item, t, key(tile), now.state, alpha);
+        gpu::computeBeforeWait(ir_, now.state.sum[0] + now.state.sum[1]);
         // P must not be packed, nor O scaled, while the product that uses them is in flight.
-        now.o = gpu::wait(ir_, 0, std::move(pv), &t);
-        release(kernel_.v_, at.v);
-        at.v = kernel_.v_.next(at.v);
-        now.p = packP(t);
-        scaleO(now, alpha);
-        return pack(now, at);
+        now.state.o = gpu::wait(ir_, 0, std::move(pv), &t);
+        release(kernel_.v_, now.at.v);
+        now.at.v = kernel_.v_.next(now.at.v);
+        now.state.p = packP(t);
+        scaleO(now.state, alpha);
+        return now;
       });
-  state = unpack(carried, at);
-  release(kernel_.q_, at.q);
-  at.q = kernel_.q_.next(at.q);
-  kernel_.v_.waitFull(at.v);
-  clearTail(item, at.v);
-  state.o = gpu::wait(ir_, 0, multiplyPV(state, at.v));
-  release(kernel_.v_, at.v);
-  at.v = kernel_.v_.next(at.v);
-  state.p.clear();
-  return pack(state, at);
+  release(kernel_.q_, last.at.q);
+  last.at.q = kernel_.q_.next(last.at.q);
+  kernel_.v_.waitFull(last.at.v);
+  clearTail(item, last.at.v);
+  last.state.o = gpu::wait(ir_, 0, multiplyPV(last.state, last.at.v));
+  release(kernel_.v_, last.at.v);
+  last.at.v = kernel_.v_.next(last.at.v);
+  last.state.p.clear();
+  return last;
 }
 
 InFlight Sm90Math::multiplyQK(Position q, Position k) {
