@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a loop or a branch carries, as a struct instead of a list of values counted by hand. A struct names its values once,
+// What a loop or a branch carries, as a struct instead of a list of values counted by hand. A struct names
+// its values once,
 //   struct Statistics {
 //     Val max, sum;
 //     Vals parts;
 //     void fields(auto &&each) { each(max, sum, parts); }
 //   };
 // and then
-//   Statistics s = carry::forLoop(ir, begin, end, step, start, [&](Val i, Statistics now) { ...; return now; });
-// Fields are Val, Vals, arrays, vectors and structs of these; their order is that of the loop's values. How many values a
-// Vals has is what it has at the start, which the body must keep; an absent Val is not carried. A Val is a struct of one.
+//   Statistics s = carry::forLoop(ir, begin, end, step, start, [&](Val i, Statistics now) { ...; return now;
+//   });
+// Fields are Val, Vals, arrays, vectors and structs of these; their order is that of the loop's values. How
+// many values a Vals has is what it has at the start, which the body must keep; an absent Val is not carried.
+// A Val is a struct of one.
 #pragma once
 
 #include "ir/ir.h"
@@ -16,7 +19,9 @@
 namespace flashplus::carry {
 
 template <class T>
-concept Struct = requires(T t) { t.fields([](auto &...) {}); };
+concept Struct = requires(T t) {
+  t.fields([](auto &...) {});
+};
 
 /// Calls each(Val &) for all values in order.
 template <class T, class Each> void visit(T &field, Each &&each) {
@@ -59,9 +64,10 @@ template <class T, class Body> T forLoop(Ir &ir, Val begin, Val end, Val step, c
 
 /// start -> body(state) as long as more(state) holds; the last state.
 template <class T, class More, class Body> T whileLoop(Ir &ir, const T &start, More &&more, Body &&body) {
-  return refilled(start, ir.whileLoop(
-                             flatten(start), [&](const Vals &values) { return Val(more(refilled(start, values))); },
-                             [&](const Vals &values) { return flatten<T>(body(refilled(start, values))); }));
+  return refilled(start,
+                  ir.whileLoop(
+                      flatten(start), [&](const Vals &values) { return Val(more(refilled(start, values))); },
+                      [&](const Vals &values) { return flatten<T>(body(refilled(start, values))); }));
 }
 
 /// The state that the branch taken returns; both have as many values.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/combine/layout.h"
 #include "templates/common/cpu_rows.h"
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/sequence.h"
 #include "templates/emit.h"
@@ -17,19 +18,13 @@ class CombineRow {
 public:
   /// `row` (i64) is the query row inside the sequence.
   CombineRow(EmitContext &c, const Sequence &seq, Val head, Val row)
-      : c_(c), ir_(c.ir), heads_(ir_.toI64(c.params.get("heads_q"))), rows_(c.params.get("rows_q")),
-        head_(ir_.toI64(head)), row_(seq.firstRow() + row), splits_(ir_.toI64(c.params.get("num_splits"))) {}
+      : ir_(c.ir), parts_(c.ir, c.params, c.spec.head_dim_v), head_(ir_.toI64(head)), row_(seq.firstRow() + row),
+        splits_(ir_.toI64(c.params.get("num_splits"))) {}
 
   Val splits() const { return splits_; }
 
-  Val partialLse(Val split) const {
-    return ir_.load(ir_.f32(),
-                    ir_.offset(c_.params.get("partial_lse"), ((split * heads_ + head_) * rows_ + row_) * 4), 4);
-  }
-  Val partialO(Val split) const {
-    return ir_.offset(c_.params.get("partial_o"),
-                      ((split * rows_ + row_) * heads_ + head_) * (c_.spec.head_dim_v * 4));
-  }
+  Val partialLse(Val split) const { return ir_.load(ir_.f32(), parts_.lse(split, row_, head_), 4); }
+  Val partialO(Val split) const { return parts_.o(split, row_, head_); }
 
   /// Base-2 maximum m and sum l = sum_i 2^(lse_i log2(e) - m).
   std::pair<Val, Val> statistics() const {
@@ -44,25 +39,24 @@ public:
   Val weight(Val split, Val base) const { return ir_.exp2(partialLse(split) * softmax::kLog2E - base); }
 
 private:
-  EmitContext &c_;
   Ir &ir_;
-  Val heads_, rows_, head_, row_, splits_;
+  PartialRows parts_;
+  Val head_, row_, splits_;
 };
 
-struct CombineItem {
-  Val block, head, batch;
-};
-
-CombineItem decode(EmitContext &c) {
+/// `m` is a block of rows.
+WorkItem decode(EmitContext &c) {
   Val blocks = c.params.get("num_row_blocks"), heads = c.params.get("heads_q");
   Val rest = c.work_item / blocks;
-  return {c.work_item % blocks, rest % heads, rest / heads};
+  WorkItem item;
+  item.m = c.work_item % blocks;
+  item.head = rest % heads;
+  item.batch = rest / heads;
+  return item;
 }
 
-void storeLse(EmitContext &c, const Sequence &seq, const CombineItem &item, Val row, Val lse) {
-  Ir &ir = c.ir;
-  ir.ifThen(!ir.isNull(c.params.get("lse")),
-            [&] { ir.store(lse, ir.offset(seq.lse(item.head), row * 4), 4); });
+void storeLse(Ir &ir, const ResultRows &results, Val row, Val lse) {
+  ir.ifThen(results.storesLse(ir.boolean(true)), [&] { ir.store(lse, ir.offset(results.lse(), row * 4), 4); });
 }
 
 } // namespace
@@ -70,16 +64,17 @@ void storeLse(EmitContext &c, const Sequence &seq, const CombineItem &item, Val 
 void emitCpuCombine(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
-  const CombineItem item = decode(c);
+  const WorkItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
-  Val first = item.block * rows;
+  Val first = item.m * rows;
   Val end = ir.min(first + rows, seq.q_len);
+  const ResultRows results(ir, c.params, c.spec, seq, item);
   ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
     const CombineRow parts(c, seq, item.head, row);
     auto [m, l] = parts.statistics();
-    const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
+    const auto finish = softmax::finish(ir, m, l, results.lseEmpty());
     Val base = softmax::reference(ir, m);
-    Val out = ir.offset(seq.rows("o", item.head, bytes), row * c.params.get("o_stride_s") * bytes);
+    Val out = ir.offset(results.values(), row * c.params.get("o_stride_s") * bytes);
     // A weight, an exponential, serves as many vectors as there are registers for.
     const int block = ir.lanes * 8;
     for (int first_column = 0; first_column < dv; first_column += block) {
@@ -98,24 +93,25 @@ void emitCpuCombine(EmitContext &c) {
       for (int i = 0; i < vectors; ++i)
         cpu::storeRow(ir, c.spec.dtype, sums[i] * finish.factor, ir.offset(out, int64_t(column(i)) * bytes), count(i));
     }
-    storeLse(c, seq, item, row, finish.lse);
+    storeLse(ir, results, row, finish.lse);
   });
 }
 
 void emitGpuCombine(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
-  const CombineItem item = decode(c);
+  const WorkItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
   Val thread = gpu::threadId(ir);
-  Val lane = thread % 32, row = item.block * rows + thread / 32; // one row a warp
+  Val lane = thread % 32, row = item.m * rows + thread / 32; // one row a warp
   ir.ifThen(row < seq.q_len, [&] {
     Val row64 = ir.toI64(row);
+    const ResultRows results(ir, c.params, c.spec, seq, item);
     const CombineRow parts(c, seq, item.head, row64);
     auto [m, l] = parts.statistics();
-    const auto finish = softmax::finish(ir, m, l, c.params.get("lse_empty"));
+    const auto finish = softmax::finish(ir, m, l, results.lseEmpty());
     Val base = softmax::reference(ir, m);
-    Val out = ir.offset(seq.rows("o", item.head, bytes), row64 * c.params.get("o_stride_s") * bytes);
+    Val out = ir.offset(results.values(), row64 * c.params.get("o_stride_s") * bytes);
     ir.forLoop(lane, ir.i32(dv), ir.i32(32), [&](Val column) {
       Val column64 = ir.toI64(column);
       Val sum = carry::forLoop(ir, ir.i64(0), parts.splits(), ir.i64(1), ir.f32(0), [&](Val i, Val so_far) {
@@ -124,7 +120,7 @@ void emitGpuCombine(EmitContext &c) {
       });
       gpu::storeElement(ir, c.spec.dtype, sum * finish.factor, ir.offset(out, column64 * bytes));
     });
-    ir.ifThen(lane == 0, [&] { storeLse(c, seq, item, row64, finish.lse); });
+    ir.ifThen(lane == 0, [&] { storeLse(ir, results, row64, finish.lse); });
   });
 }
 

@@ -18,6 +18,7 @@ public:
 
   struct Tiles {
     Val begin, end; ///< Key tiles with a visible key for some row; empty when begin >= end.
+    Val count() const { return end.ir->max(end.ir->i32(0), end - begin); }
   };
   /// Of rows [first, last], both valid rows. `split` takes its share of the tiles.
   Tiles tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/cpu_tile.h"
 
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 
 namespace flashplus {
@@ -21,43 +22,16 @@ Val CpuTile::groupHead(Val r) const {
 void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::function<Val(Val r)> &sum,
                     const std::function<void(Val r, DType dtype, Val row, Val factor)> &write) const {
   Ir &ir = c_.ir;
-  const int dv = c_.spec.head_dim_v, bytes = dtypeBytes(c_.spec.dtype);
-  Val empty = c_.spec.split ? ir.negativeInfinity(ir.f32()) : c_.params.get("lse_empty");
-  Val o, stride, head_stride, lse, lse_head_stride, has_lse; // strides in bytes
-  if (c_.spec.split) {
-    // partial_o [split][row][head][dv], partial_lse [split][head][row]
-    Val rows = c_.params.get("rows_q"), heads = ir.toI64(c_.params.get("heads_q"));
-    Val split = ir.toI64(item_.split), head = ir.toI64(item_.head);
-    stride = heads * (dv * 4);
-    head_stride = ir.i64(dv * 4);
-    o = ir.offset(c_.params.get("partial_o"), ((split * rows + seq_.firstRow()) * heads + head) * (dv * 4));
-    lse = ir.offset(c_.params.get("partial_lse"), ((split * heads + head) * rows + seq_.firstRow()) * 4);
-    lse_head_stride = rows * 4;
-    has_lse = ir.boolean(true);
-  } else {
-    stride = c_.params.get("o_stride_s") * bytes;
-    head_stride = c_.params.get("o_stride_h") * bytes;
-    o = seq_.rows("o", item_.head, bytes);
-    lse = seq_.lse(item_.head);
-    lse_head_stride = c_.params.get("lse_stride_h") * 4;
-    has_lse = !ir.isNull(c_.params.get("lse"));
-  }
-  const DType dtype = c_.spec.split ? DType::F32 : c_.spec.dtype;
+  const ResultRows rows(ir, c_.params, c_.spec, seq_, item_);
+  Val empty = rows.lseEmpty();
+  Val stride = rows.rowStride(), head_stride = rows.headStride(), values = rows.values();
+  Val lse = rows.lse(), lse_head_stride = rows.lseHeadStride();
+  Val stores_lse = rows.storesLse(ir.boolean(true));
   ir.forLoop(ir.i64(0), rows_, ir.i64(1), [&](Val r) {
     auto finish = softmax::finish(ir, maximum(r), sum(r), empty);
     Val query = ir.toI64(queryRow(r)), head = groupHead(r);
-    write(r, dtype, ir.offset(o, query * stride + head * head_stride), finish.factor);
-    ir.ifThen(has_lse, [&] { ir.store(finish.lse, ir.offset(lse, head * lse_head_stride + query * 4), 4); });
-  });
-}
-
-void CpuTile::count(const Mask::Tiles &tiles) const {
-  Ir &ir = c_.ir;
-  Val counter = c_.params.get("tile_counter");
-  ir.ifThen(!ir.isNull(counter), [&] {
-    Val count = ir.toI64(ir.max(ir.i32(0), tiles.end - tiles.begin));
-    mlir::LLVM::AtomicRMWOp::create(ir.builder, ir.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
-                                    mlir::LLVM::AtomicOrdering::monotonic);
+    write(r, rows.dtype(), ir.offset(values, query * stride + head * head_stride), finish.factor);
+    ir.ifThen(stores_lse, [&] { ir.store(finish.lse, ir.offset(lse, head * lse_head_stride + query * 4), 4); });
   });
 }
 

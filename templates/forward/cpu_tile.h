@@ -27,9 +27,6 @@ public:
   void store(const std::function<Val(Val r)> &maximum, const std::function<Val(Val r)> &sum,
              const std::function<void(Val r, DType dtype, Val row, Val factor)> &write) const;
 
-  /// Adds the tiles to tile_counter, where there is one.
-  void count(const Mask::Tiles &tiles) const;
-
 private:
   Val valid(Val r) const;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/cpu_rows.h"
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/emit.h"
 #include "templates/forward/cpu_flash/layout.h"
@@ -29,7 +30,7 @@ public:
       const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1), l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) { visitTile(tile * l_.tile_n); });
-      tile_.count(tiles);
+      countTiles(ir_, c_.params, [&] { return tiles.count(); });
       store();
     });
   }

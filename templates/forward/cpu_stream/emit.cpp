@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/carried.h"
 #include "templates/common/cpu_rows.h"
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/forward/cpu_stream/layout.h"
 #include "templates/forward/cpu_tile.h"
@@ -32,7 +33,7 @@ public:
         ahead_ = ir_.select(tile + 1 < tiles.end, ir_.i64(l_.tile_n), ir_.i64(0));
         forHeads([&] { visitTile(tile * l_.tile_n); });
       });
-      tile_.count({ir_.i32(0), ir_.max(ir_.i32(0), tiles.end - tiles.begin) * item_.key_heads});
+      countTiles(ir_, c_.params, [&] { return ir_.max(ir_.i32(0), tiles.count() * item_.key_heads); });
       forHeads([&] { store(); });
     });
   }

@@ -4,6 +4,7 @@
 #include "ir/mma.h"
 #include "ir/warp.h"
 #include "templates/common/mask.h"
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/score_tile.h"
 #include "templates/emit.h"
@@ -47,7 +48,7 @@ public:
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.split ? c_.params.get("num_splits") : Val{});
-      countTiles(tiles);
+      countTiles(ir_, c_.params, [&] { return tiles.count(); }, [&](Val counting) { return counting & (thread_ == 0); });
       const State state = carry::ifElse(
           ir_, tiles.begin < tiles.end, [&] { return loop(tiles); }, [&] { return initialState(); });
       store(state);
@@ -414,16 +415,6 @@ private:
   }
 
   // --- results -----------------------------------------------------------------------------------------------
-  void countTiles(const Mask::Tiles &tiles) {
-    Val counter = c_.params.get("tile_counter");
-    Val counting = !ir_.isNull(counter);
-    ir_.ifThen(counting & (thread_ == 0), [&] {
-      Val count = ir_.toI64(ir_.max(ir_.i32(0), tiles.end - tiles.begin));
-      mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
-                                      mlir::LLVM::AtomicOrdering::monotonic, "device");
-    });
-  }
-
   void store(const State &state) {
     // Where the results go is worked out anew, so that no register holds it through the loop.
     thread_ = gpu::again(ir_, gpu::threadId(ir_));
@@ -432,7 +423,8 @@ private:
     item_ = decodeWorkItem(ir_, c_.params, c_.spec, gpu::again(ir_, c_.work_item));
     first_ = item_.m * l_.tile_m;
     const Sequence sequence(ir_, c_.params, item_.batch, false);
-    Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
+    const ResultRows results(ir_, c_.params, c_.spec, sequence, item_);
+    Val empty = results.lseEmpty();
     Vals out = state.o;
     std::vector<softmax::Finish> rows;
     for (int row = 0; row < 2 * m_blocks_; ++row) {
@@ -444,43 +436,31 @@ private:
           x = x * rows[row].factor;
         }
     }
-    storeLse(sequence, rows);
+    storeLse(results, rows);
     if (c_.spec.split)
-      storePartial(sequence, out);
+      storePartial(results, out);
     else
-      storeOutput(sequence, out);
+      storeOutput(results, out);
   }
 
   Val threadRow(int row) { return first_ + warp_row_ + lane_ / 4 + (row / 2 * 16 + row % 2 * 8); }
 
-  void storeLse(const Sequence &seq, const std::vector<softmax::Finish> &rows) {
-    Val base, wanted = lane_ % 4 == 0;
-    if (c_.spec.split) {
-      Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
-      base = ir_.offset(
-          c_.params.get("partial_lse"),
-          ((ir_.toI64(item_.split) * heads + ir_.toI64(item_.head)) * all + seq.firstRow()) * 4);
-    } else {
-      base = seq.lse(item_.head);
-      wanted = wanted & !ir_.isNull(c_.params.get("lse"));
-    }
+  void storeLse(const ResultRows &results, const std::vector<softmax::Finish> &rows) {
+    Val wanted = lane_ % 4 == 0, base = results.lse();
+    wanted = results.storesLse(wanted);
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val r = threadRow(row);
-      ir_.ifThen(wanted & (r <= last_),
-                 [&] { ir_.store(rows[row].lse, ir_.offset(base, ir_.toI64(r) * 4), 4); });
+      ir_.ifThen(wanted & (r <= last_), [&] { ir_.store(rows[row].lse, ir_.offset(base, ir_.toI64(r) * 4), 4); });
     }
   }
 
-  /// fp32 partial results, [split][row][head][dv], from registers.
-  void storePartial(const Sequence &seq, const Vals &out) {
-    Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
-    Val base = ir_.offset(c_.params.get("partial_o"),
-                          ((ir_.toI64(item_.split) * all + seq.firstRow()) * heads + ir_.toI64(item_.head)) *
-                              l_.dv * 4);
+  /// From registers.
+  void storePartial(const ResultRows &results, const Vals &out) {
+    Val base = results.values(), stride = results.rowStride();
     for (int row = 0; row < 2 * m_blocks_; ++row) {
       Val r = threadRow(row);
       ir_.ifThen(r <= last_, [&] {
-        Val to = ir_.offset(base, ir_.toI64(r) * heads * (l_.dv * 4));
+        Val to = ir_.offset(base, ir_.toI64(r) * stride);
         for (int block = 0; block < o_blocks_; ++block)
           for (int e = 0; e < 2; ++e) {
             Val column = (lane_ % 4) * 2 + (block * 8 + e);
@@ -497,7 +477,7 @@ private:
   }
 
   /// Through the warp's own rows of Q's memory, so that global stores are whole chunks.
-  void storeOutput(const Sequence &seq, const Vals &out) {
+  void storeOutput(const ResultRows &results, const Vals &out) {
     if (l_.stages == 2)
       gpu::warpSync(ir_); // the warp's last reads of Q are done; with one stage a barrier came after them
     Val to = shared(l_.q(), (warp_row_ + lane_ / 4) * l_.qPitch() + (lane_ % 4) * 4);
@@ -508,8 +488,8 @@ private:
                   ir_.offset(to, (row / 2 * 16 + row % 2 * 8) * l_.qPitch() + block * 16), 4);
       }
     gpu::warpSync(ir_);
+    Val base = results.values(), stride = results.rowStride();
     const int chunks = (l_.dv + 7) / 8, total = 16 * m_blocks_ * chunks;
-    Val base = seq.rows("o", item_.head, bytes_), stride = c_.params.get("o_stride_s") * bytes_;
     for (int i = 0; i * 32 < total; ++i) {
       Val index = lane_ + i * 32;
       Val r = warp_row_ + index / chunks, column = index % chunks;

@@ -7,6 +7,7 @@
 #include "ir/warpgroup.h"
 #include "ir/wgmma.h"
 #include "templates/common/mask.h"
+#include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/score_tile.h"
 #include "templates/emit.h"
@@ -103,7 +104,6 @@ private:
   Positions copyItem(const Item &item, Positions at);
   void copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
                 std::string_view tensor, Val row, Val head, gpu::Keep keep);
-  void countTiles(const Item &item);
 
   friend class Sm90Math;
   EmitContext &c_;
@@ -154,7 +154,7 @@ private:
   Vals packP(const Vals &s);
   void clearTail(const Item &item, Position v);
   void store(const Item &item, State state);
-  void storeRow(const Item &item, const Vals &o, int row, Val base, Val stride, bool partial);
+  void storeRow(const Item &item, const Vals &o, int row, Val values, Val stride);
 
   Val rowInSequence(const Item &item, int row) { return item.first + row_in_tile_ + 8 * row; }
   Val reduceRow(Val x, llvm::function_ref<Val(Val, Val)> combine) {
@@ -281,7 +281,7 @@ void Sm90Flash::copyItems(Val m_tiles) {
         const Item item(ir_, c_, l_, work);
         at = carry::ifElse(
             ir_, item.has_keys, [&] { return copyItem(item, at); }, [&] { return at; });
-        countTiles(item);
+        countTiles(ir_, c_.params, [&] { return item.tiles.end - item.tiles.begin; }, [&](Val counting) { return item.has_keys & counting; });
         return Copying{at, following};
       });
   Val none = ir_.i32(0);
@@ -356,15 +356,6 @@ Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   });
   copyV(tiles.end - 1);
   return at;
-}
-
-void Sm90Flash::countTiles(const Item &item) {
-  Val counter = c_.params.get("tile_counter");
-  ir_.ifThen(item.has_keys & !ir_.isNull(counter), [&] {
-    Val count = ir_.toI64(item.tiles.end - item.tiles.begin);
-    mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value, count.value,
-                                    mlir::LLVM::AtomicOrdering::monotonic, "device");
-  });
 }
 
 // --- arithmetic --------------------------------------------------------------------------------------------------
@@ -576,22 +567,10 @@ void Sm90Math::clearTail(const Item &item, Position v) {
 // --- results -----------------------------------------------------------------------------------------------------
 
 void Sm90Math::store(const Item &item, State state) {
-  const bool split = c_.spec.split;
-  Val empty = split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
-  Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
-  Val part = ir_.toI64(item.work.split), head = ir_.toI64(item.work.head);
-  Val lse_base, wants_lse = lane_ % 4 == 0, o_base, stride;
-  if (split) {
-    lse_base = ir_.offset(c_.params.get("partial_lse"), ((part * heads + head) * all + item.seq.firstRow()) * 4);
-    stride = heads * (l_.dv * 4);
-    o_base = ir_.offset(c_.params.get("partial_o"),
-                        ((part * all + item.seq.firstRow()) * heads + head) * (l_.dv * 4));
-  } else {
-    lse_base = item.seq.lse(item.work.head);
-    wants_lse = wants_lse & !ir_.isNull(c_.params.get("lse"));
-    stride = c_.params.get("o_stride_s") * dtypeBytes(c_.spec.dtype);
-    o_base = item.seq.rows("o", item.work.head, dtypeBytes(c_.spec.dtype));
-  }
+  const ResultRows results(ir_, c_.params, c_.spec, item.seq, item.work);
+  Val empty = results.lseEmpty(), stores_lse = lane_ % 4 == 0, lse = results.lse();
+  stores_lse = results.storesLse(stores_lse);
+  Val stride = results.rowStride(), values = results.values();
   for (int row = 0; row < 2; ++row) {
     Val sum = reduceRow(state.sum[row], [](Val a, Val b) { return a + b; });
     const auto finish = softmax::finish(ir_, state.max[row], sum, empty);
@@ -599,21 +578,20 @@ void Sm90Math::store(const Item &item, State state) {
       if (x / 2 % 2 == row)
         state.o[x] = state.o[x] * finish.factor;
     Val r = rowInSequence(item, row);
-    ir_.ifThen(wants_lse & (r <= item.last),
-               [&] { ir_.store(finish.lse, ir_.offset(lse_base, ir_.toI64(r) * 4), 4); });
-    storeRow(item, state.o, row, o_base, stride, split);
+    ir_.ifThen(stores_lse & (r <= item.last), [&] { ir_.store(finish.lse, ir_.offset(lse, ir_.toI64(r) * 4), 4); });
+    storeRow(item, state.o, row, values, stride);
   }
 }
 
 /// O leaves from registers. A thread holds 2 neighbouring columns of every block of 8, its quad a whole block; a 4 x 4
 /// transpose among the quad's threads gives each one block of four, 16 bytes that go out in one store.
-void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val base, Val stride, bool partial) {
+void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val values, Val stride) {
   Val r = rowInSequence(item, row), quad = lane_ % 4;
-  Val to = ir_.offset(base, ir_.toI64(r) * stride);
+  Val to = ir_.offset(values, ir_.toI64(r) * stride);
   Val valid = r <= item.last;
   const int blocks = l_.dv / 8;
   auto at = [&](int block, int e) { return o[4 * block + 2 * row + e]; };
-  if (partial) {
+  if (c_.spec.split) {
     ir_.ifThen(valid, [&] {
       Val mine = ir_.offset(to, ir_.toI64(quad) * 8);
       for (int block = 0; block < blocks; ++block)
