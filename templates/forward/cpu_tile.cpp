@@ -22,9 +22,9 @@ void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::functio
                     const std::function<void(Val r, DType dtype, Val row, Val factor)> &write) const {
   Ir &ir = c_.ir;
   const int dv = c_.spec.head_dim_v, bytes = dtypeBytes(c_.spec.dtype);
-  Val empty = c_.spec.split ? ir.negativeInfinity(ir.f32()) : c_.params.get("lse_empty");
+  Val empty = c_.spec.isPartial() ? ir.negativeInfinity(ir.f32()) : c_.params.get("lse_empty");
   Val o, stride, head_stride, lse, lse_head_stride, has_lse; // strides in bytes
-  if (c_.spec.split) {
+  if (c_.spec.isPartial()) {
     // partial_o [split][row][head][dv], partial_lse [split][head][row]
     Val rows = c_.params.get("rows_q"), heads = ir.toI64(c_.params.get("heads_q"));
     Val split = ir.toI64(item_.split), head = ir.toI64(item_.head);
@@ -42,7 +42,7 @@ void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::functio
     lse_head_stride = c_.params.get("lse_stride_h") * 4.0;
     has_lse = ir.isNull(c_.params.get("lse")) == ir.boolean(false);
   }
-  const DType dtype = c_.spec.split ? DType::F32 : c_.spec.dtype;
+  const DType dtype = c_.spec.isPartial() ? DType::F32 : c_.spec.dtype;
   ir.forLoop(ir.i64(0), rows_, ir.i64(1), [&](Val r) {
     auto finish = softmax::finish(ir, maximum(r), sum(r), empty);
     Val query = ir.toI64(queryRow(r)), head = groupHead(r);

@@ -27,7 +27,7 @@ public:
       packQ();
       clearState();
       const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1.0), l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) { visitTile(tile * double(l_.tile_n)); });
       tile_.count(tiles);
       store();

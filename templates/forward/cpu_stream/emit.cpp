@@ -24,7 +24,7 @@ public:
       v_stride_ = c_.params.get("v_stride_s") * double(bytes_);
       describeLanes();
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       forHeads([&] { start(); });
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) {
         // A share's last tile asks for itself: what follows is another thread's.

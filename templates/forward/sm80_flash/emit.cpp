@@ -41,7 +41,7 @@ public:
       prepareAddresses();
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       countTiles(tiles);
       Vals state = ir_.ifElse(
           tiles.begin < tiles.end, [&] { return loop(tiles); },
@@ -431,7 +431,7 @@ private:
     item_ = decodeWorkItem(ir_, c_.params, c_.spec, gpu::again(ir_, c_.work_item));
     first_ = item_.m * double(l_.tile_m);
     const Sequence sequence(ir_, c_.params, item_.batch, false);
-    Val empty = c_.spec.split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
+    Val empty = c_.spec.isPartial() ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
     Vals out = state;
     std::vector<softmax::Finish> rows;
     for (int row = 0; row < 2 * m_blocks_; ++row) {
@@ -444,7 +444,7 @@ private:
         }
     }
     storeLse(sequence, rows);
-    if (c_.spec.split)
+    if (c_.spec.isPartial())
       storePartial(sequence, out);
     else
       storeOutput(sequence, out);
@@ -454,7 +454,7 @@ private:
 
   void storeLse(const Sequence &seq, const std::vector<softmax::Finish> &rows) {
     Val base, wanted = lane_ % 4 == ir_.i32(0);
-    if (c_.spec.split) {
+    if (c_.spec.isPartial()) {
       Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
       base = ir_.offset(
           c_.params.get("partial_lse"),

@@ -33,7 +33,7 @@ struct Item {
       : work(item), seq(ir, c.params, work.batch),
         mask(ir, c.params, c.spec, seq), first(work.m * double(l.tile_m)),
         last(ir.min(first + double(l.tile_m), seq.q_len) - 1.0), present(first < seq.q_len),
-        tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.split ? c.params.get("num_splits") : Val{})),
+        tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.sharesKeys() ? c.params.get("num_splits") : Val{})),
         has_keys(present & (tiles.begin < tiles.end)) {}
 
   WorkItem work;
@@ -236,7 +236,7 @@ Val Sm90Flash::usedTiles() {
       dense, [&]() -> Vals { return {planned}; },
       [&]() -> Vals {
         Val triples = c_.params.get("num_work_items") / planned, batch = triples / c_.params.get("heads_q");
-        if (c_.spec.split)
+        if (c_.spec.sharesKeys())
           batch = batch / c_.params.get("num_splits");
         Vals longest = ir_.forLoop(thread_ % 32, batch, ir_.i32(32), {ir_.i32(0)}, [&](Val entry, const Vals &carried) {
           return Vals{ir_.max(carried[0], Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len)};
@@ -485,7 +485,7 @@ TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
   for (int x = 0; x < s_count_; ++x)
     tile.elements.push_back({x / 2 % 2, x / 4 * 8 + x % 2});
   // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
-  tile.short_cuts = !c_.spec.split;
+  tile.short_cuts = !c_.spec.sharesKeys();
   return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products), c_.params.get("softmax_scale"));
 }
 
@@ -592,7 +592,7 @@ void Sm90Math::clearTail(const Item &item, Position v) {
 // --- results -----------------------------------------------------------------------------------------------------
 
 void Sm90Math::store(const Item &item, State state) {
-  const bool split = c_.spec.split;
+  const bool split = c_.spec.isPartial();
   Val empty = split ? ir_.negativeInfinity(ir_.f32()) : c_.params.get("lse_empty");
   Val heads = ir_.toI64(c_.params.get("heads_q")), all = c_.params.get("rows_q");
   Val part = ir_.toI64(item.work.split), head = ir_.toI64(item.work.head);
