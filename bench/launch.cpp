@@ -154,7 +154,7 @@ int main(int argc, char **argv) {
 
   PlanMemo memo;
   memo.put(PlanKey(problem), {});
-  PlanRecord record;
+  LaunchRecord record;
   show("  of these: finding a resident plan", nanoseconds([&] {
          if (!memo.find(PlanKey(problem), record))
            std::exit(1);
@@ -169,7 +169,7 @@ int main(int argc, char **argv) {
          if (!(*device)->launch(**kernel, &problem.params, 1, {}, nullptr))
            std::exit(1);
        }));
-  artifact.launch.tensor_maps = {{TensorMap::Tensor::Q, 128, 64}, {TensorMap::Tensor::K, 128, 64}, {TensorMap::Tensor::V, 128, 64}};
+  artifact.launch.tensor_maps = {{Operand::Q, 128, 64}, {Operand::K, 128, 64}, {Operand::V, 128, 64}};
   auto mapped = (*device)->load(artifact);
   TensorLayout tensors[3];
   for (TensorLayout &t : tensors)

@@ -5,7 +5,7 @@
 #include "compiler/codegen/nvjitlink.h"
 #include "compiler/codegen/ptxas.h"
 #include "compiler/passes/Passes.h"
-#include "templates/plan.h"
+#include "templates/registry.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
@@ -164,7 +164,7 @@ Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel
   Result<Cubin> cubin = Cubin();
   std::string assembler;
   // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
-  const NvJitLink *linker = kernel.target.isa == Isa::Sm90a ? nullptr : NvJitLink::open(assemblers.nvjitlink);
+  const NvJitLink *linker = isaInfo(kernel.target.isa).has(kSetMaxRegisters) ? nullptr : NvJitLink::open(assemblers.nvjitlink);
   if (linker) {
     assembler = "nvJitLink " + linker->version();
     cubin = linker->assemble(ptx, chip);

@@ -87,10 +87,10 @@ public:
     std::memcpy(block.data(), params, size_t(schema.params_size));
     for (size_t i = 0; i < schema.tensor_maps.size(); ++i) {
       const TensorMap &map = schema.tensor_maps[i];
-      if (size_t(map.tensor) >= tensors.size())
+      if (size_t(map.operand) >= tensors.size())
         return {StatusCode::Internal,
-                "the kernel wants a tensor map of operand " + std::to_string(size_t(map.tensor))};
-      const emu::TensorMapContents contents = contentsOf(map, tensors[size_t(map.tensor)]);
+                "the kernel wants a tensor map of operand " + std::to_string(size_t(map.operand))};
+      const emu::TensorMapContents contents = contentsOf(map, tensors[size_t(map.operand)]);
       std::memcpy(block.data() + maps_at + i * kTensorMapBytes, &contents, sizeof contents);
     }
     emu::LaunchConfig config;

@@ -79,7 +79,7 @@ public:
   /// `lanes` is the fp32 width of a vector on a CPU and 0 on a GPU.
   Ir(mlir::OpBuilder &builder, mlir::Location loc, const Target &target)
       : builder(builder), loc(loc), gpu(isGpu(target.isa)), lanes(isaInfo(target.isa).vector_lanes),
-        bf16_dot(isaInfo(target.isa).bf16_dot) {}
+        bf16_dot(isaInfo(target.isa).has(kBf16Dot)) {}
 
   mlir::OpBuilder &builder;
   mlir::Location loc;

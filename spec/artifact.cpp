@@ -64,7 +64,7 @@ std::vector<uint8_t> serializeArtifact(const Artifact &artifact) {
   out.integer<int32_t>(artifact.launch.blocks_per_sm);
   out.integer<uint32_t>(static_cast<uint32_t>(artifact.launch.tensor_maps.size()));
   for (const TensorMap &map : artifact.launch.tensor_maps) {
-    out.integer(static_cast<uint32_t>(map.tensor));
+    out.integer(static_cast<uint32_t>(map.operand));
     out.integer<int32_t>(map.box_rows);
     out.integer<int32_t>(map.box_columns);
   }
@@ -103,15 +103,15 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   for (uint32_t i = 0; i < map_count; ++i) {
     TensorMap map;
     const uint32_t tensor = in.integer<uint32_t>();
-    map.tensor = static_cast<TensorMap::Tensor>(tensor);
+    map.operand = static_cast<Operand>(tensor);
     map.box_rows = in.integer<int32_t>();
     map.box_columns = in.integer<int32_t>();
     // The limits of cuTensorMapEncodeTiled.
-    if (in.ok() && (tensor > uint32_t(TensorMap::Tensor::V) || map.box_rows < 1 || map.box_rows > 256 ||
+    if (in.ok() && (tensor >= uint32_t(kNumOperands) || map.box_rows < 1 || map.box_rows > 256 ||
                     map.box_columns < 1 || map.box_columns > 256))
       return malformed("tensor map " + std::to_string(i) + " is of tensor " + std::to_string(tensor) + " and has boxes of " +
                        std::to_string(map.box_rows) + " x " + std::to_string(map.box_columns) +
-                       "; allowed are tensors 0 to 2 and boxes of 1 to 256");
+                       "; allowed are tensors 0 to " + std::to_string(kNumOperands - 1) + " and boxes of 1 to 256");
     artifact.launch.tensor_maps.push_back(map);
   }
   artifact.resources.registers = in.integer<int32_t>();

@@ -3,6 +3,7 @@
 // returns, the cache stores and the runtime loads.
 #pragma once
 
+#include "spec/operand.h"
 #include "spec/status.h"
 
 #include <cstdint>
@@ -22,8 +23,7 @@ enum class CodeKind {
 /// A hardware tensor map (CUtensorMap) that the code reads one of the operands through: boxes of rows x columns with
 /// 128-byte swizzle. Dimensions are (head dim, row, head, batch); outside them a read gives zeros.
 struct TensorMap {
-  enum class Tensor : uint32_t { Q, K, V };
-  Tensor tensor = Tensor::Q;
+  Operand operand = Operand::Q;
   int box_rows = 0;
   int box_columns = 0; ///< Elements; box_columns times the element's size is at most 128 bytes.
   bool operator==(const TensorMap &) const = default;

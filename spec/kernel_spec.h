@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// KernelSpec: *what* a kernel computes, and nothing else. Everything here changes the generated code; sizes,
-// strides, softmax_scale, window widths, the values of score parameters and the LSE of empty rows are
-// run-time parameters (spec/params.h) and so never cause a compilation.
+// KernelSpec: *what* a kernel computes, and nothing else. Everything here changes the generated code; sizes, strides,
+// softmax_scale, window widths, the values of score parameters and the LSE of empty rows are run-time parameters
+// (spec/params.h) and so never cause a compilation.
 #pragma once
 
-#include "spec/dtype.h"
+#include "spec/fields.h"
 #include "spec/score.h"
 #include "spec/status.h"
 
@@ -13,35 +13,20 @@
 
 namespace flashplus {
 
-enum class Operation {
-  Forward, ///< o, lse = attention(q, k, v)
-  Combine, ///< o, lse from the partial results of a forward that was split over the keys
-};
-
-inline constexpr int kMaxHeadDim = 256;
-
-struct KernelSpec {
-  Operation op = Operation::Forward;
-  DType dtype = DType::BF16;
-  int head_dim_qk = 0; ///< Elements of a q or k row, 1 to kMaxHeadDim, as stored; 0 for Combine.
-  int head_dim_v = 0;  ///< Elements of a v or o row, 1 to kMaxHeadDim.
-
-  /// The mask is an interval of visible keys per query row: with p = q + sk - sq,
-  ///   [ bounded_left ? p - window_left : 0,  bounded_right ? p + window_right + 1 : sk )  cut to [0, sk).
-  /// Causal is bounded_right with window_right = 0.
-  bool bounded_left = false;
-  bool bounded_right = false;
-
-  bool split = false; ///< Writes fp32 partial results of one share of the keys instead of o and lse.
-  int alignment = 16; ///< Bytes to which every row of q, k, v and o is known to be aligned: 16 or dtypeBytes.
+struct KernelSpec : SpecFields {
   ScoreExpr score;
 
-  /// One line, versioned by the key that it goes into; equal specs have equal text, e.g.
-  ///   forward dtype=bf16 dqk=128 dv=128 left=0 right=1 split=0 align=16 score={s}
-  ///   combine dtype=bf16 dv=128 align=16
+  /// One line. The operation, the fields that it has in the order of their table (spec/fields.h), then the score; what is at
+  /// its default is left out unless the field is required. Equal specs have equal text, e.g.
+  ///   forward dtype=bf16 dqk=128 dv=128 right=1
+  ///   forward dtype=fp16 dqk=64 dv=64 align=2 score={p0 * tanh(s / p0)}
+  ///   combine dtype=bf16 dv=128
   std::string text() const;
-  /// Parses what text() prints (fields in that order) and validates it.
+
+  /// Parses such a line and validates the spec. Fields may stand in any order, once each, and may be at their default; the
+  /// score is last. What library 0.1 wrote is understood as well: "split=0" and "split=1" are results=final and =partial.
   static Result<KernelSpec> parse(std::string_view text);
+
   /// InvalidArgument that names the first field out of its range.
   Status validate() const;
 };

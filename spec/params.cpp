@@ -4,25 +4,6 @@
 namespace flashplus {
 namespace {
 
-#define FLASHPLUS_PARAM_ROW(TYPE, NAME, COUNT) {#NAME, ParamType::TYPE, COUNT, offsetof(Struct, NAME)},
-#define FLASHPLUS_PARAM_BYTES(TYPE, NAME, COUNT) +sizeof(detail::ParamCType<ParamType::TYPE>::type) * (COUNT)
-
-template <class> struct Table;
-template <> struct Table<ForwardParams> {
-  using Struct = ForwardParams;
-  static constexpr ParamInfo rows[] = {FLASHPLUS_FORWARD_PARAMS(FLASHPLUS_PARAM_ROW)};
-  static constexpr size_t bytes = 0 FLASHPLUS_FORWARD_PARAMS(FLASHPLUS_PARAM_BYTES);
-};
-template <> struct Table<CombineParams> {
-  using Struct = CombineParams;
-  static constexpr ParamInfo rows[] = {FLASHPLUS_COMBINE_PARAMS(FLASHPLUS_PARAM_ROW)};
-  static constexpr size_t bytes = 0 FLASHPLUS_COMBINE_PARAMS(FLASHPLUS_PARAM_BYTES);
-};
-
-// No padding inside, at most some at the end: two compilers cannot disagree on the offsets.
-static_assert(sizeof(ForwardParams) - Table<ForwardParams>::bytes < 8);
-static_assert(sizeof(CombineParams) - Table<CombineParams>::bytes < 8);
-
 const char *typeName(ParamType type) {
   switch (type) {
   case ParamType::Ptr:
@@ -38,9 +19,6 @@ const char *typeName(ParamType type) {
 }
 
 } // namespace
-
-std::span<const ParamInfo> forwardParamTable() { return Table<ForwardParams>::rows; }
-std::span<const ParamInfo> combineParamTable() { return Table<CombineParams>::rows; }
 
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {
   std::string text;

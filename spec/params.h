@@ -127,17 +127,6 @@ template <ParamType T> struct ParamField<T, 1> {
 };
 } // namespace detail
 
-#define FLASHPLUS_PARAM_MEMBER(TYPE, NAME, COUNT)                                                            \
-  typename detail::ParamField<ParamType::TYPE, COUNT>::type NAME = {};
-
-struct ForwardParams {
-  FLASHPLUS_FORWARD_PARAMS(FLASHPLUS_PARAM_MEMBER)
-};
-struct CombineParams {
-  FLASHPLUS_COMBINE_PARAMS(FLASHPLUS_PARAM_MEMBER)
-};
-#undef FLASHPLUS_PARAM_MEMBER
-
 /// One field of a params struct, for code generators and binders.
 struct ParamInfo {
   std::string_view name;
@@ -146,8 +135,32 @@ struct ParamInfo {
   size_t offset; ///< Bytes from the start of the struct.
 };
 
-std::span<const ParamInfo> forwardParamTable();
-std::span<const ParamInfo> combineParamTable();
+namespace detail {
+template <class Params> struct ParamTable;
+}
+
+/// The fields of a params struct that FLASHPLUS_PARAMS defined, in order.
+template <class Params> constexpr std::span<const ParamInfo> paramTable() { return detail::ParamTable<Params>::rows; }
+
+#define FLASHPLUS_PARAM_MEMBER(TYPE, NAME, COUNT)                                                            \
+  typename detail::ParamField<ParamType::TYPE, COUNT>::type NAME = {};
+#define FLASHPLUS_PARAM_ROW(TYPE, NAME, COUNT) {#NAME, ParamType::TYPE, COUNT, offsetof(Struct, NAME)},
+#define FLASHPLUS_PARAM_BYTES(TYPE, NAME, COUNT) +sizeof(detail::ParamCType<ParamType::TYPE>::type) * (COUNT)
+
+/// Defines struct NAME and its table from a list of fields. No padding inside, at most some at the end: two compilers cannot
+/// disagree on the offsets.
+#define FLASHPLUS_PARAMS(NAME, LIST)                                                                         \
+  struct NAME {                                                                                              \
+    LIST(FLASHPLUS_PARAM_MEMBER)                                                                             \
+  };                                                                                                         \
+  template <> struct detail::ParamTable<NAME> {                                                              \
+    using Struct = NAME;                                                                                     \
+    static constexpr ParamInfo rows[] = {LIST(FLASHPLUS_PARAM_ROW)};                                         \
+  };                                                                                                         \
+  static_assert(sizeof(NAME) - (0 LIST(FLASHPLUS_PARAM_BYTES)) < 8)
+
+FLASHPLUS_PARAMS(ForwardParams, FLASHPLUS_FORWARD_PARAMS);
+FLASHPLUS_PARAMS(CombineParams, FLASHPLUS_COMBINE_PARAMS);
 
 /// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size);

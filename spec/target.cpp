@@ -11,12 +11,12 @@ constexpr int kSm80Chips[] = {80, 86, 87, 89, 90, 100, 103, 120, 121};
 constexpr int kSm90aChips[] = {90};
 
 constexpr IsaInfo kTargets[] = {
-    {Isa::X86_64_v3, "x86-64-v3", 8, 16, 0, 0, "", {}},
-    {Isa::X86_64_v4, "x86-64-v4", 16, 32, 0, 0, "", {}},
-    {Isa::X86_64_v4_Bf16, "x86-64-v4+avx512bf16", 16, 32, 0, 0, "", {}, true},
-    {Isa::Sm80, "sm_80", 0, 0, 80, 12000, "", kSm80Chips},
+    {Isa::X86_64_v3, TargetKind::Cpu, 0, "x86-64-v3", 8, 16, 0, 0, "", {}},
+    {Isa::X86_64_v4, TargetKind::Cpu, 0, "x86-64-v4", 16, 32, 0, 0, "", {}},
+    {Isa::X86_64_v4_Bf16, TargetKind::Cpu, kBf16Dot, "x86-64-v4+avx512bf16", 16, 32, 0, 0, "", {}},
+    {Isa::Sm80, TargetKind::Gpu, kMmaSync, "sm_80", 0, 0, 80, 12000, "", kSm80Chips},
     // PTX 8.0 has wgmma and TMA; LLVM emits some of it only from 8.6 on, which drivers for CUDA 12.7 brought.
-    {Isa::Sm90a, "sm_90a", 0, 0, 86, 12070, "a", kSm90aChips},
+    {Isa::Sm90a, TargetKind::Gpu, kMmaSync | kTma | kWgmma | kSetMaxRegisters, "sm_90a", 0, 0, 86, 12070, "a", kSm90aChips},
 };
 
 std::string allowed() {

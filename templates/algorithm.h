@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An algorithm is one way to compute an operation on a family of targets: a plan half (this struct, no LLVM)
-// and an emit half (templates/emit.h) under the same name. Adding one is a folder or a file pair under
-// templates/<operation>/ and a row in each of the two tables (plan.cpp, emit.cpp).
+// An algorithm is one way to compute an operation on a family of targets: a plan half (this struct, no LLVM) and an emit half
+// (templates/emit.h) under the same name. Adding one is a folder templates/<operation>/<name>/ and a row in each of the two
+// tables (registry.cpp, emit.cpp).
 #pragma once
 
+#include "spec/artifact.h"
 #include "spec/kernel.h"
-#include "templates/plan.h"
+#include "spec/params.h"
+#include "templates/common/geometry.h"
 
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -20,10 +23,30 @@ struct Knob {
   std::span<const int> values; ///< What tuning tries; `launch` may allow more, and sorts out combinations.
 };
 
+/// A schedule of a target's table and the problems that it is for.
+struct Candidate {
+  Schedule schedule;
+  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+};
+
+/// What a work item of a schedule is, for planners, which know nothing of knobs. What an operation does not have stays 0.
+struct ItemTraits {
+  int rows = 0;             ///< Rows of a tile.
+  int keys = 0;             ///< Keys of a tile.
+  int key_heads = 1;        ///< Neighbouring key heads that an item may have, at most.
+  int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a choice.
+  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another algorithm.
+  bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head) pairs.
+  bool merges = false;      ///< Can merge shares itself (Results::Merged).
+
+  int64_t packedHeads(const Bounds &bounds) const { return packs_heads ? bounds.group() : 1; }
+};
+
 struct Algorithm {
   std::string_view name; ///< Schedule::algorithm, "<target family>.<what>".
   Operation op;
-  bool (*runs_on)(Isa isa);
+  TargetKind kind; ///< Of the targets that it runs on,
+  uint32_t needs;  ///< with all of these features (spec/target.h).
 
   /// Schedules worth having for `spec` within `shared_memory` bytes a block. Of those whose most_keys suffices the first is
   /// taken, or a later one with a shorter tile that still covers the queries.
@@ -32,37 +55,32 @@ struct Algorithm {
   /// Checks every knob and returns how to launch. The failure names the knob, its value and what is allowed.
   Result<LaunchSchema> (*launch)(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 
+  /// What an item of a schedule that launch() accepts is.
+  ItemTraits (*traits)(const Schedule &schedule);
+
   /// Every knob there is.
   std::span<const Knob> knobs;
 
   /// Whether tuning should spend time on a feasible schedule; null = on every one.
   bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
 
-  /// A work item has all query heads of a key head: its rows are (query row, head of the group) pairs.
-  bool packs_heads = false;
-
-  /// So many of its tiles of rows are still faster than one, mostly empty, of another algorithm.
-  int short_tiles = 1;
-
-  /// Not 0: a work item has up to knob `heads` neighbouring key heads (with packs_heads) and a share of the keys, of at least
-  /// so many where there is a choice.
-  int share_keys = 0;
+  bool runsOn(Isa isa) const {
+    const IsaInfo &info = isaInfo(isa);
+    return info.kind == kind && (info.features & needs) == needs;
+  }
 };
-
-/// Rows of one sequence that a work item of `schedule` covers: tile_m (forward) or rows (combine).
-int rowsPerWorkItem(const Schedule &schedule);
 
 /// `value` of knob `name` is not one of the allowed ones; `allowed` finishes the sentence.
 Status badKnob(const Schedule &schedule, std::string_view name, std::string_view allowed);
 
-constexpr int roundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
-constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/// Unsupported, if a block of the schedule needs more shared memory than the target has.
+Status fitsSharedMemory(const Schedule &schedule, int64_t bytes, const Target &target);
 
-extern const Algorithm kCpuFlash;     // templates/forward/cpu_flash/plan.cpp
-extern const Algorithm kCpuStream;    // templates/forward/cpu_stream/plan.cpp
-extern const Algorithm kSm80Flash;    // templates/forward/sm80_flash/plan.cpp
-extern const Algorithm kSm90Flash;    // templates/forward/sm90_flash/plan.cpp
-extern const Algorithm kCpuCombine;   // templates/combine/plan.cpp
+extern const Algorithm kCpuFlash;   // templates/forward/cpu_flash/plan.cpp
+extern const Algorithm kCpuStream;  // templates/forward/cpu_stream/plan.cpp
+extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
+extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
+extern const Algorithm kCpuCombine; // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
 
 } // namespace flashplus

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/emit.h"
 
-#include "templates/plan.h"
+#include "templates/registry.h"
 
 using namespace mlir;
 
@@ -98,7 +98,7 @@ Status expandKernel(mlir::Operation *op) {
   builder.setInsertionPointToStart(entry);
 
   Ir ir(builder, loc, description->target);
-  const bool forward = description->spec.op == Operation::Forward;
+  const OperationInfo &info = operationInfo(description->spec.op);
   Val params = ir.wrap(entry->getArgument(0));
   Val work_item = gpu ? ir.wrap(NVVM::BlockIdXOp::create(builder, loc, ir.i32()))
                       : ir.toI32(ir.wrap(entry->getArgument(1)));
@@ -106,8 +106,8 @@ Status expandKernel(mlir::Operation *op) {
                       description->spec,
                       description->schedule,
                       description->target,
-                      forward ? &cast<attn::ForwardOp>(op).getScore() : nullptr,
-                      ParamReader(ir, params, forward ? forwardParamTable() : combineParamTable()),
+                      info.has_score ? &op->getRegion(0) : nullptr,
+                      ParamReader(ir, params, info.params),
                       work_item,
                       launch->tensor_maps.empty() ? Val{} : ir.wrap(entry->getArgument(1)),
                       gpu ? sharedMemory(ir, module) : ir.wrap(entry->getArgument(2))};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/schedule_table.h"
 
+#include "templates/registry.h"
+
 namespace flashplus {
 
 ScheduleTable::ScheduleTable(const Algorithm &algorithm, std::span<const TableRow> rows) : algorithm_(algorithm) {

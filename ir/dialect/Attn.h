@@ -20,10 +20,15 @@ namespace flashplus::attn {
 /// Arguments of the score region, in order.
 enum ScoreArg { kScore, kBatch, kHead, kHeadK, kQuery, kKey, kSeqlenQ, kSeqlenK, kNumScoreArgs };
 
-/// Appends the operation for `description` to `module`.
-mlir::Operation *buildOp(mlir::ModuleOp module, const Kernel &description);
+/// Fills an empty region with a score's block.
+void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score);
+/// Reads it back; names are the canonical ones. Unsupported if the region holds what no score expression has.
+Result<ScoreExpr> readScore(mlir::Region &region);
 
-/// Reads an attn.forward or attn.combine back, the inverse of buildOp; score names are the canonical ones. Fails when the score region holds operations that no score expression
+/// Appends the operation for `kernel` to `module`.
+mlir::Operation *buildOp(mlir::ModuleOp module, const Kernel &kernel);
+
+/// Reads a kernel operation (attn.forward, ...) back, the inverse of buildOp; score names are the canonical ones. Fails when the score region holds operations that no score expression
 /// has (hand-written IR may), or when a text attribute does not parse.
 Result<Kernel> describeOp(mlir::Operation *op);
 

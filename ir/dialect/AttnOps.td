@@ -16,19 +16,18 @@ def Attn_ForwardOp : Attn_Op<"forward", [IsolatedFromAbove, SingleBlock]> {
   let summary = "Forward attention";
   let description = [{
     o, lse = softmax(score(softmax_scale * q k^T) masked to an interval of keys per query row) v. The fields are those of
-    KernelSpec; run-time parameters do not appear. The region maps one scaled score to another; its arguments are
+    KernelSpec (spec/fields.h), as attributes; those that are at their default do not appear, nor do run-time parameters. The region maps one scaled score to another; its arguments are
     (s : f32, b, h, hk, q, k, sq, sk : i32), and it ends in `attn.yield`.
 
     ```mlir
     attn.forward @flashplus_forward_bf16_d64_right dtype(bf16) head_dim(64, 64) schedule("cpu.flash tile_m=96")
-        target("x86-64-v3") attributes {alignment = 16 : i64, bounded_right} {
+        target("x86-64-v3") attributes {bounded_right} {
     ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
       attn.yield %s
     }
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_qk, I64Attr:$head_dim_v,
-                       I64Attr:$alignment, UnitAttr:$bounded_left, UnitAttr:$bounded_right, UnitAttr:$split,
                        StrAttr:$schedule, StrAttr:$target);
   let regions = (region SizedRegion<1>:$score);
   let assemblyFormat = [{
@@ -49,8 +48,8 @@ def Attn_CombineOp : Attn_Op<"combine"> {
         target("sm_80@sm_80") attributes {alignment = 2 : i64}
     ```
   }];
-  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_v, I64Attr:$alignment,
-                       StrAttr:$schedule, StrAttr:$target);
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_v, StrAttr:$schedule,
+                       StrAttr:$target);
   let assemblyFormat = [{
     $sym_name `dtype` `(` $dtype `)` `head_dim_v` `(` $head_dim_v `)` `schedule` `(` $schedule `)`
     `target` `(` $target `)` attr-dict-with-keyword

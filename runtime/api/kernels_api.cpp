@@ -166,8 +166,8 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
     KernelSpec spec = name->kernel.spec;
     if (spec.op == Operation::Forward)
       for (const TunedSchedule &t : context->impl->tuning().find(spec, "", name->target))
-        for (bool split : {false, true})
-          if (spec.split = split; launchSchema(spec, t.schedule, name->target))
+        for (Results results : {Results::Final, Results::Partial})
+          if (spec.results = results; launchSchema(spec, t.schedule, name->target))
             visit(visitor_context, spec.text().c_str(), t.schedule.text().c_str());
     return Status::ok();
   });

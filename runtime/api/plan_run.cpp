@@ -1,76 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_plan_* and flashplus_forward.
 #include "runtime/api/error.h"
+#include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
-#include "templates/algorithm.h"
 
 #include <algorithm>
-#include <array>
 #include <tuple>
 
 using namespace flashplus;
 
 namespace {
-
-/// q, k and v for kernels that want tensor maps.
-std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
-  const ForwardParams &p = problem.params;
-  const SpecFields &s = problem.spec;
-  const int64_t bytes = dtypeBytes(s.dtype);
-  auto layout = [&](void *data, int head_dim, int64_t rows, int64_t length, int64_t heads, bool ragged, int64_t stride_s,
-                    int64_t stride_h, int64_t stride_b) {
-    return TensorLayout{data,
-                        {head_dim, ragged ? rows : length, heads, ragged ? 1 : p.batch},
-                        {stride_s * bytes, stride_h * bytes, stride_b * bytes},
-                        s.dtype};
-  };
-  const bool ragged_q = p.cu_seqlens_q != nullptr, ragged_k = p.cu_seqlens_k != nullptr;
-  return {layout(p.q, s.head_dim_qk, p.rows_q, p.seqlen_q, p.heads_q, ragged_q, p.q_stride_s, p.q_stride_h, p.q_stride_b),
-          layout(p.k, s.head_dim_qk, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.k_stride_s, p.k_stride_h, p.k_stride_b),
-          layout(p.v, s.head_dim_v, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.v_stride_s, p.v_stride_h, p.v_stride_b)};
-}
-
-/// Enqueues the steps. No allocation, lock or synchronisation.
-Status launch(const PlanRecord &plan, Device &device, const ForwardProblem &problem, void *workspace, void *stream) {
-  ForwardParams params = problem.params;
-  const ForwardBounds &b = problem.bounds;
-  const int64_t packed = plan.packs_heads ? b.heads_q / b.heads_k : 1;
-  const int64_t m_tiles = ceilDiv(b.max_seqlen_q * packed, plan.tile_m);
-  params.num_m_tiles = int32_t(m_tiles);
-  params.num_splits = plan.num_splits;
-  const int64_t items = b.batch * ceilDiv(b.heads_q / packed, plan.key_heads) * m_tiles * plan.num_splits;
-  params.num_work_items = int32_t(items);
-  params.heads_per_section = plan.heads_per_section;
-  params.work_counter = plan.work_counter_bytes ? workspace : nullptr;
-  const auto tensors = tensorLayouts(problem);
-  if (plan.num_splits == 1)
-    return device.launch(*plan.forward->loaded, &params, items, tensors, stream);
-
-  params.partial_o = static_cast<char *>(workspace) + plan.partial_o_offset;
-  params.partial_lse = static_cast<char *>(workspace) + plan.partial_lse_offset;
-  FLASHPLUS_RETURN_IF_ERROR(device.launch(*plan.forward->loaded, &params, items, tensors, stream));
-  CombineParams merge;
-  merge.partial_o = params.partial_o;
-  merge.partial_lse = params.partial_lse;
-  merge.o = params.o;
-  merge.lse = params.lse;
-  merge.cu_seqlens_q = params.cu_seqlens_q;
-  merge.seqused_q = params.seqused_q;
-  merge.o_stride_b = params.o_stride_b;
-  merge.o_stride_s = params.o_stride_s;
-  merge.o_stride_h = params.o_stride_h;
-  merge.lse_stride_b = params.lse_stride_b;
-  merge.lse_stride_h = params.lse_stride_h;
-  merge.rows_q = params.rows_q;
-  merge.batch = params.batch;
-  merge.seqlen_q = params.seqlen_q;
-  merge.heads_q = params.heads_q;
-  const int64_t blocks = ceilDiv(b.max_seqlen_q, plan.combine_rows);
-  merge.num_row_blocks = int32_t(blocks);
-  merge.num_splits = plan.num_splits;
-  merge.lse_empty = params.lse_empty;
-  return device.launch(*plan.combine->loaded, &merge, b.batch * b.heads_q * blocks, {}, stream);
-}
 
 /// Frees a workspace in stream order.
 struct Workspace {
@@ -83,7 +22,7 @@ struct Workspace {
   }
 };
 
-Status checkBounds(const ForwardBounds &have, const ForwardBounds &allowed) {
+Status checkBounds(const Bounds &have, const Bounds &allowed) {
   for (auto [name, value, limit] : {std::tuple{"batch", have.batch, allowed.batch},
                                     {"seqlen_q", have.max_seqlen_q, allowed.max_seqlen_q},
                                     {"seqlen_k", have.max_seqlen_k, allowed.max_seqlen_k},
@@ -170,10 +109,10 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
     if (problem.empty)
       return Status::ok();
     const PlanKey key(problem);
-    PlanRecord plan;
+    LaunchRecord plan;
     const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key
     if (remembered && context->impl->plans().find(key, plan)) {
-      context->impl->kernels().counters.memory_hits += plan.combine ? 2 : 1;
+      context->impl->kernels().counters.memory_hits += plan.num_steps;
     } else {
       auto capturing = (*device)->capturing(stream);
       if (!capturing)
@@ -191,8 +130,8 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
       if (!memory)
         return memory.status();
       workspace.memory = *memory;
-      if (plan.work_counter_bytes)
-        FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.work_counter_bytes), stream));
+      if (plan.zeroed_bytes)
+        FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.zeroed_bytes), stream));
     }
     return launch(plan, **device, problem, workspace.memory, stream);
   });

@@ -420,22 +420,15 @@ private:
 
 } // namespace
 
-KernelSpec SpecFields::spec() const {
+KernelSpec ProblemSpec::spec() const {
   KernelSpec spec;
-  spec.dtype = dtype;
-  spec.head_dim_qk = head_dim_qk;
-  spec.head_dim_v = head_dim_v;
-  spec.bounded_left = bounded_left;
-  spec.bounded_right = bounded_right;
-  spec.alignment = alignment;
+  static_cast<SpecFields &>(spec) = *this;
   spec.score = score->expr;
   return spec;
 }
 
-bool SpecFields::sameSpec(const SpecFields &o) const {
-  return dtype == o.dtype && head_dim_qk == o.head_dim_qk && head_dim_v == o.head_dim_v &&
-         bounded_left == o.bounded_left && bounded_right == o.bounded_right && alignment == o.alignment &&
-         (score == o.score || score->canonical == o.score->canonical);
+bool ProblemSpec::sameSpec(const ProblemSpec &o) const {
+  return static_cast<const SpecFields &>(*this) == o && (score == o.score || score->canonical == o.score->canonical);
 }
 
 Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, ScoreTable &scores,

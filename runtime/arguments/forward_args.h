@@ -8,28 +8,24 @@
 #include "runtime/arguments/tensor_view.h"
 #include "spec/kernel_spec.h"
 #include "spec/params.h"
-#include "templates/plan.h"
+#include "templates/common/geometry.h"
 
 namespace flashplus {
 
-/// The fields of a forward's KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs
-/// to the ScoreTable of the check; two of them may stand for one expression (other names).
-struct SpecFields {
-  DType dtype = DType::BF16;
-  int head_dim_qk = 0, head_dim_v = 0;
-  bool bounded_left = false, bounded_right = false;
-  int alignment = 16;
+/// A forward's KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs to the ScoreTable of
+/// the check; two of them may stand for one expression (other names).
+struct ProblemSpec : SpecFields {
   const ScoreForm *score = &ScoreForm::identity();
 
   KernelSpec spec() const;
   /// Same kernel, whatever the callers named their scalars and tensors.
-  bool sameSpec(const SpecFields &other) const;
+  bool sameSpec(const ProblemSpec &other) const;
 };
 
 struct ForwardProblem {
   DLDevice device{};
-  SpecFields spec;
-  ForwardBounds bounds;
+  ProblemSpec spec;
+  Bounds bounds;
   int num_splits = 0; ///< As PlanOptions.
   bool batch_invariant = false;
   const char *schedule = nullptr; ///< The caller's text; null to choose.

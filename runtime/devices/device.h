@@ -42,8 +42,8 @@ public:
   /// device refuses this code (a cached entry is then rebuilt once); other codes are failures of the device.
   virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
 
-  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns. `tensors` are
-  /// q, k and v, for a kernel that wants tensor maps.
+  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns. `tensors`
+  /// are indexed by Operand, for a kernel that wants tensor maps.
   virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
                         std::span<const TensorLayout> tensors, void *stream) = 0;
 

@@ -2,7 +2,7 @@
 #include "runtime/kernels/compiler_library.h"
 
 #include "build_id.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include <dlfcn.h>
 

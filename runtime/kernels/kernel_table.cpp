@@ -18,11 +18,6 @@ double millisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::string paramsLayout(Operation op) {
-  return op == Operation::Forward ? paramLayoutText(forwardParamTable(), sizeof(ForwardParams))
-                                  : paramLayoutText(combineParamTable(), sizeof(CombineParams));
-}
-
 } // namespace
 
 KernelTable::Flight::Flight(KernelTable &table, std::string id) : table_(table), id_(std::move(id)) {
@@ -70,7 +65,8 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   key.spec = kernel.spec.text();
   key.schedule = kernel.schedule.text();
   key.target = target.text();
-  key.params = paramsLayout(kernel.spec.op);
+  const OperationInfo &operation = operationInfo(kernel.spec.op);
+  key.params = paramLayoutText(operation.params, operation.params_size);
   key.build = FLASHPLUS_BUILD_ID;
   return key;
 }

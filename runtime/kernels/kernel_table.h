@@ -6,6 +6,7 @@
 #include "flashplus/flashplus.h"
 #include "runtime/kernels/compiler_library.h"
 #include "runtime/devices/device.h"
+#include "templates/registry.h"
 
 #include <atomic>
 #include <condition_variable>

@@ -1,31 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/plan.h"
 
-#include "templates/algorithm.h"
-
 namespace flashplus {
-namespace {
-
-PlanRecord recordOf(const flashplus_plan &p) {
-  PlanRecord record;
-  record.forward = p.kernels[0].get();
-  record.num_splits = p.plan.num_splits;
-  record.tile_m = p.plan.tile_m;
-  record.packs_heads = p.plan.packs_heads;
-  record.key_heads = p.plan.key_heads;
-  record.workspace_bytes = p.plan.workspace_bytes;
-  record.heads_per_section = p.plan.heads_per_section;
-  record.work_counter_bytes = p.plan.work_counter_bytes;
-  record.partial_o_offset = p.plan.partial_o_offset;
-  record.partial_lse_offset = p.plan.partial_lse_offset;
-  if (p.plan.steps.size() > 1) {
-    record.combine = p.kernels[1].get();
-    record.combine_rows = rowsPerWorkItem(p.plan.steps[1].schedule);
-  }
-  return record;
-}
-
-} // namespace
 
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
                                                  const ForwardProblem &problem, bool may_make) {
@@ -78,11 +54,15 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     }
     if (!failed) {
       out->plan = std::move(*plan);
-      out->record = recordOf(*out);
+      const ResidentKernel *kernels[kMaxSteps];
+      for (size_t i = 0; i < out->kernels.size(); ++i)
+        kernels[i] = out->kernels[i].get();
+      out->record = recordOf(out->plan, {kernels, out->kernels.size()});
       return out;
     }
     const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
-    if (!another || failed->spec.op != Operation::Forward || !context.compiler().isOpen())
+    // Only the first step has a choice of schedules.
+    if (!another || failed != &plan->steps.front() || !context.compiler().isOpen())
       return failure;
     if (context.reject(planned->id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());

@@ -12,10 +12,10 @@ struct flashplus_plan {
   std::shared_ptr<flashplus::Context> context; ///< Keeps the device, the workers and the score forms, whatever is
                                                ///< destroyed first.
   flashplus::Device *device = nullptr;
-  flashplus::SpecFields spec;
-  flashplus::ForwardBounds bounds;
-  flashplus::ForwardPlan plan;
-  flashplus::PlanRecord record;
+  flashplus::ProblemSpec spec;
+  flashplus::Bounds bounds;
+  flashplus::Plan plan;
+  flashplus::LaunchRecord record;
   std::vector<std::shared_ptr<flashplus::ResidentKernel>> kernels; ///< One a step.
   mutable std::once_flag described; ///< Most plans are never described, and the text costs more than the plan.
   mutable std::string description;

@@ -18,11 +18,12 @@ std::string textOf(const flashplus_plan &p) {
                      {"threads", step.launch.threads},
                      {"shared_memory", step.launch.shared_memory}});
   }
+  const ItemShape &first = p.plan.steps.front().item;
   return nlohmann::json{{"device", p.device->name()},
                         {"schedule_source", p.plan.schedule_source},
-                        {"num_splits", p.plan.num_splits},
-                        {"packs_heads", p.plan.packs_heads},
-                        {"key_heads", p.plan.key_heads},
+                        {"num_splits", first.num_splits},
+                        {"packs_heads", first.packs_heads},
+                        {"key_heads", first.key_heads},
                         {"workspace_bytes", p.plan.workspace_bytes},
                         {"steps", std::move(steps)}}
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); // a path need not be UTF-8

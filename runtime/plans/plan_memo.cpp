@@ -1,33 +1,40 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/plan_memo.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
 namespace flashplus {
 namespace {
 
-constexpr size_t kRecordWords = sizeof(PlanRecord) / sizeof(uint64_t);
-static_assert(sizeof(PlanRecord) % sizeof(uint64_t) == 0);
+constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
+static_assert(sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
 
 } // namespace
 
-PlanKey::PlanKey(const ForwardProblem &p)
-    : words{pair(p.device.device_type, p.device.device_id),
-            pair(int64_t(p.spec.dtype) << 16 | int64_t(p.spec.alignment) << 8 | int64_t(p.spec.bounded_left) << 1 |
-                     int64_t(p.spec.bounded_right),
-                 int64_t(p.spec.head_dim_qk) << 16 | p.spec.head_dim_v),
-            reinterpret_cast<uintptr_t>(p.spec.score),
-            uint64_t(p.bounds.batch),
-            pair(p.bounds.max_seqlen_q, p.bounds.max_seqlen_k),
-            uint64_t(p.bounds.total_q),
-            pair(p.bounds.heads_q, p.bounds.heads_k),
-            pair(p.bounds.window_left, p.bounds.window_right),
-            pair(p.num_splits, p.batch_invariant)} {
-  // The checks of forward_args.cpp keep all of these in 32 bits.
-  static_assert(kMaxHeadDim < 1 << 16);
+PlanKey::PlanKey(const ForwardProblem &p) {
+  const auto fields = p.spec.pack();
+  size_t next = 0;
+  words[next++] = pair(p.device.device_type, p.device.device_id);
+  for (uint64_t word : fields)
+    words[next++] = word;
+  words[next++] = reinterpret_cast<uintptr_t>(p.spec.score);
+  words[next++] = uint64_t(p.bounds.batch);
+  // The checks of forward_args.cpp keep these in 32 bits.
+  words[next++] = pair(p.bounds.max_seqlen_q, p.bounds.max_seqlen_k);
+  words[next++] = uint64_t(p.bounds.total_q);
+  words[next++] = pair(p.bounds.heads_q, p.bounds.heads_k);
+  words[next++] = pair(p.bounds.window_left, p.bounds.window_right);
+  words[next++] = pair(p.num_splits, p.batch_invariant);
+}
+
+std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {
+  std::array<uint64_t, kSpecWords> first;
+  std::copy_n(words.begin(), kSpecWords, first.begin());
+  return first;
 }
 
 uint64_t PlanKey::hash() const {
@@ -50,7 +57,7 @@ struct alignas(64) PlanMemo::Slot {
 PlanMemo::PlanMemo() : slots_(new Slot[kWays * kSets]) {}
 PlanMemo::~PlanMemo() = default;
 
-bool PlanMemo::find(const PlanKey &key, PlanRecord &out) const {
+bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
   const Slot *set = &slots_[key.hash() % kSets * kWays];
   for (size_t way = 0; way < kWays; ++way) {
     const Slot &slot = set[way];
@@ -68,13 +75,13 @@ bool PlanMemo::find(const PlanKey &key, PlanRecord &out) const {
     std::atomic_thread_fence(std::memory_order_acquire);
     if (slot.version.load(std::memory_order_relaxed) != before)
       continue;
-    out = std::bit_cast<PlanRecord>(words);
+    out = std::bit_cast<LaunchRecord>(words);
     return true;
   }
   return false;
 }
 
-void PlanMemo::put(const PlanKey &key, const PlanRecord &record) {
+void PlanMemo::put(const PlanKey &key, const LaunchRecord &record) {
   const auto words = std::bit_cast<std::array<uint64_t, kRecordWords>>(record);
   std::lock_guard lock(writing_);
   Slot *set = &slots_[key.hash() % kSets * kWays];

@@ -8,7 +8,7 @@ namespace flashplus {
 std::shared_ptr<ResidentKernel> PlannedSpec::kernel(const PlanStep &step) const {
   std::shared_lock lock(mutex_);
   for (const Known &k : known_)
-    if (k.op == step.spec.op && k.split == step.spec.split && k.schedule == step.schedule)
+    if (k.spec == step.spec && k.schedule == step.schedule)
       return k.kernel;
   return nullptr;
 }
@@ -17,7 +17,7 @@ void PlannedSpec::remember(const PlanStep &step, std::shared_ptr<ResidentKernel>
   if (this->kernel(step))
     return;
   std::unique_lock lock(mutex_); // two threads may both add it: the first is found
-  known_.push_back({step.spec.op, step.spec.split, step.schedule, std::move(kernel)});
+  known_.push_back({step.spec, step.schedule, std::move(kernel)});
 }
 
 PlannedSpec *SpecTable::find(const PlanKey &key) const {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "runtime/plans/plan_memo.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include <array>
 #include <map>
@@ -32,8 +32,7 @@ public:
 
 private:
   struct Known {
-    Operation op;
-    bool split;
+    SpecFields spec;
     Schedule schedule;
     std::shared_ptr<ResidentKernel> kernel;
   };
@@ -51,7 +50,7 @@ public:
 
 private:
   mutable std::shared_mutex mutex_;
-  std::map<std::array<uint64_t, 3>, std::unique_ptr<PlannedSpec>> specs_;
+  std::map<std::array<uint64_t, PlanKey::kSpecWords>, std::unique_ptr<PlannedSpec>> specs_;
 };
 
 } // namespace flashplus

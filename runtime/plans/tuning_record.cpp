@@ -45,7 +45,7 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
   if (spec->op != Operation::Forward)
     return invalidArgument("spec '" + spec->text() + "' is not a forward");
   TuningCell cell{std::move(*spec), integerOf(from, "queries"), integerOf(from, "keys"), {}, {}};
-  cell.spec.split = false; // the schedule of the share is that of the whole
+  cell.spec.results = Results::Final; // the schedule of the share is that of the whole
   if (cell.queries < 1 || cell.keys < 1)
     return invalidArgument("queries and keys must be positive integers");
   auto best = usableSchedule(textOf(from, "best"), cell.spec, target);

@@ -6,7 +6,7 @@
 #include "spec/kernel_spec.h"
 #include "spec/schedule.h"
 #include "spec/target.h"
-#include "templates/plan.h"
+#include "templates/forward/choose.h"
 
 #include <functional>
 #include <string>

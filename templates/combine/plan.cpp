@@ -23,14 +23,17 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+ItemTraits traits(const Schedule &schedule) { return {.rows = schedule.get("rows")}; }
+
 constexpr int kCpuRows[] = {kCpuCombineRows}, kGpuRows[] = {kGpuCombineRows};
 constexpr Knob kCpuKnobs[] = {{"rows", kCpuCombineRows, kCpuRows}};
 constexpr Knob kGpuKnobs[] = {{"rows", kGpuCombineRows, kGpuRows}};
 
 } // namespace
 
-const Algorithm kCpuCombine = {
-    "cpu.combine", Operation::Combine, [](Isa isa) { return !isGpu(isa); }, cpuCandidates, launch, kCpuKnobs};
-const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, isGpu, gpuCandidates, launch, kGpuKnobs};
+const Algorithm kCpuCombine = {"cpu.combine", Operation::Combine, TargetKind::Cpu, /*needs=*/0, cpuCandidates,
+                               launch,        traits,             kCpuKnobs};
+const Algorithm kGpuCombine = {"gpu.combine", Operation::Combine, TargetKind::Gpu, /*needs=*/0, gpuCandidates,
+                               launch,        traits,             kGpuKnobs};
 
 } // namespace flashplus

@@ -23,39 +23,39 @@ Val PartialRows::lse(Val split, Val row, Val head) const {
 Val PartialRows::rowStride() const { return heads_ * row_bytes_; }
 
 Val ResultRows::values() const {
-  if (!spec_.split)
-    return sequence_.rows("o", item_.head, dtypeBytes(dtype()));
+  if (!spec_.isPartial())
+    return sequence_.rows(Operand::O, item_.head, dtypeBytes(dtype()));
   return PartialRows(ir_, params_, spec_.head_dim_v)
       .o(ir_.toI64(item_.split), sequence_.firstRow(), ir_.toI64(item_.head));
 }
 
 Val ResultRows::rowStride() const {
-  if (!spec_.split)
+  if (!spec_.isPartial())
     return params_.get("o_stride_s") * dtypeBytes(dtype());
   return PartialRows(ir_, params_, spec_.head_dim_v).rowStride();
 }
 
 Val ResultRows::headStride() const {
-  if (spec_.split)
+  if (spec_.isPartial())
     return ir_.i64(spec_.head_dim_v * kFp32);
   return params_.get("o_stride_h") * dtypeBytes(dtype());
 }
 
 Val ResultRows::lse() const {
-  if (!spec_.split)
+  if (!spec_.isPartial())
     return sequence_.lse(item_.head);
   return PartialRows(ir_, params_, spec_.head_dim_v)
       .lse(ir_.toI64(item_.split), sequence_.firstRow(), ir_.toI64(item_.head));
 }
 
-Val ResultRows::lseHeadStride() const { return params_.get(spec_.split ? "rows_q" : "lse_stride_h") * kFp32; }
+Val ResultRows::lseHeadStride() const { return params_.get(spec_.isPartial() ? "rows_q" : "lse_stride_h") * kFp32; }
 
 Val ResultRows::lseEmpty() const {
-  return spec_.split ? ir_.negativeInfinity(ir_.f32()) : params_.get("lse_empty");
+  return spec_.isPartial() ? ir_.negativeInfinity(ir_.f32()) : params_.get("lse_empty");
 }
 
 Val ResultRows::storesLse(Val among) const {
-  return spec_.split ? among : among & !ir_.isNull(params_.get("lse"));
+  return spec_.isPartial() ? among : among & !ir_.isNull(params_.get("lse"));
 }
 
 void countTiles(Ir &ir, const ParamReader &params, llvm::function_ref<Val()> tiles,

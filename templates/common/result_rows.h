@@ -37,7 +37,7 @@ public:
              const WorkItem &item)
       : ir_(ir), params_(params), spec_(spec), sequence_(sequence), item_(item) {}
 
-  DType dtype() const { return spec_.split ? DType::F32 : spec_.dtype; }
+  DType dtype() const { return spec_.isPartial() ? DType::F32 : spec_.dtype; }
 
   Val values() const;     ///< Pointer to row 0 of o or partial_o.
   Val rowStride() const;  ///< Bytes (i64) from a row to the next.

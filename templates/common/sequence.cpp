@@ -51,24 +51,23 @@ Sequence::Sequence(Ir &ir, const ParamReader &params, Val batch, bool with_keys)
   k_len = k.count;
 }
 
-Val Sequence::rows(std::string_view tensor, Val head, int bytes) const {
-  const std::string name(tensor);
-  const bool keys = tensor == "k" || tensor == "v";
-  auto stride = [&](const char *which) { return params_.get(name + "_stride_" + which); };
-  Val start = ir_.select(keys ? ragged_k_ : ragged_q_, (keys ? start_k_ : start_q_) * stride("s"),
-                         batch_ * stride("b"));
-  Val elements = start + ir_.toI64(head) * stride("h");
-  return ir_.offset(params_.get(tensor), elements * bytes);
+Val Sequence::rows(Operand operand, Val head, int bytes) const {
+  const OperandInfo &info = operandInfo(operand);
+  const bool keys = operandInfo(operand).side == Side::Key;
+  Val start = ir_.select(keys ? ragged_k_ : ragged_q_, (keys ? start_k_ : start_q_) * params_.get(info.stride_s),
+                         batch_ * params_.get(info.stride_b));
+  Val elements = start + ir_.toI64(head) * params_.get(info.stride_h);
+  return ir_.offset(params_.get(info.name), elements * bytes);
 }
 
-std::pair<Val, Val> Sequence::mapCoordinates(std::string_view tensor) const {
-  const bool keys = tensor == "k" || tensor == "v";
+std::pair<Val, Val> Sequence::mapCoordinates(Operand operand) const {
+  const bool keys = operandInfo(operand).side == Side::Key;
   Val ragged = keys ? ragged_k_ : ragged_q_;
   return {ir_.toI32(keys ? start_k_ : start_q_), ir_.select(ragged, ir_.i32(0), ir_.toI32(batch_))};
 }
 
-Val Sequence::hasRowsBehind(std::string_view tensor) const {
-  const bool keys = tensor == "k" || tensor == "v";
+Val Sequence::hasRowsBehind(Operand operand) const {
+  const bool keys = operandInfo(operand).side == Side::Key;
   Val used = params_.get(keys ? "seqused_k" : "seqused_q");
   return (keys ? ragged_k_ : ragged_q_) | !ir_.isNull(used);
 }

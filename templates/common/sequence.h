@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ir/ir.h"
+#include "spec/operand.h"
 
 namespace flashplus {
 
@@ -15,12 +16,12 @@ public:
 
   Val q_len, k_len; ///< i32, valid rows.
 
-  /// First row of `tensor` ("q", "k", "v", "o") for `head`, as a pointer to elements of `bytes` bytes.
-  Val rows(std::string_view tensor, Val head, int bytes) const;
-  /// Where row 0 of `tensor` lies in its tensor map: {row, batch}, i32.
-  std::pair<Val, Val> mapCoordinates(std::string_view tensor) const;
-  /// Whether rows of `tensor` past its valid ones may be somebody else's data and not outside the tensor; i1.
-  Val hasRowsBehind(std::string_view tensor) const;
+  /// First row of `operand` for `head`, as a pointer to elements of `bytes` bytes.
+  Val rows(Operand operand, Val head, int bytes) const;
+  /// Where row 0 of `operand` lies in its tensor map: {row, batch}, i32.
+  std::pair<Val, Val> mapCoordinates(Operand operand) const;
+  /// Whether rows of `operand` past its valid ones may be somebody else's data and not outside the tensor; i1.
+  Val hasRowsBehind(Operand operand) const;
   /// Pointer to the LSE of query row 0.
   Val lse(Val head) const;
   /// Number of query row 0 among all rows_q rows of the batch (i64); for partial results.

@@ -34,7 +34,7 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
     w.key_heads = ir.max(ir.i32(0), ir.min(size, key_heads - w.head_k));
   }
   rest = rest / heads;
-  if (spec.split) {
+  if (spec.sharesKeys()) {
     Val splits = params.get("num_splits");
     w.split = rest % splits;
     rest = rest / splits;

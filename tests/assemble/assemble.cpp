@@ -4,7 +4,7 @@
 #include "compiler/codegen/nvjitlink.h"
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 #include "tools/flashplus/release_variants.h"
 
 #include <atomic>

@@ -51,8 +51,8 @@ std::vector<int32_t> cumulative(const std::vector<int32_t> &v) {
   return cu;
 }
 
-ForwardBounds boundsOf(const Shape &s) {
-  ForwardBounds b;
+Bounds boundsOf(const Shape &s) {
+  Bounds b;
   const bool ragged = !s.lengths_q.empty();
   b.batch = ragged ? int64_t(s.lengths_q.size()) : s.batch;
   b.max_seqlen_q = ragged ? most(s.lengths_q) : s.seqlen_q;
@@ -106,7 +106,7 @@ Compiled compile(const Shape &shape) {
       return out;
     }
     step.launch = *launch;
-    out.plan.tile_m = step.schedule.get("tile_m");
+    step.item.rows = itemTraits(step.schedule).rows;
   }
   for (const PlanStep &step : out.plan.steps) {
     auto artifact = compiler.compilePtx(step.spec.text(), step.schedule.text(), target.text());
@@ -124,7 +124,7 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   out.error = compiled.error;
   if (!out.error.empty())
     return out;
-  const ForwardPlan &plan = compiled.plan;
+  const Plan &plan = compiled.plan;
   std::vector<std::shared_ptr<const Program>> programs;
   for (size_t i = 0; i < compiled.ptx.size(); ++i) {
     auto program = loadProgram(compiled.ptx[i], plan.steps[i].launch.entry);
@@ -137,7 +137,7 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
 
   // --- memory ---
   GlobalMemory memory;
-  const ForwardBounds b = boundsOf(s);
+  const Bounds b = boundsOf(s);
   const bool ragged = !s.lengths_q.empty();
   const int64_t rows_q = b.total_q, rows_k = ragged ? sum(s.lengths_k) : s.batch * s.seqlen_k;
   const size_t shift = s.unaligned ? 2 : 0;
@@ -225,20 +225,21 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   p.window_left = s.window_left, p.window_right = s.window_right;
   p.softmax_scale = 1.0f / std::sqrt(float(s.dqk));
   p.lse_empty = INFINITY;
-  const int64_t m_tiles = (b.max_seqlen_q + plan.tile_m - 1) / plan.tile_m;
-  p.num_m_tiles = int32_t(m_tiles);
-  p.num_splits = plan.num_splits;
-  p.num_work_items = int32_t(b.batch * s.heads_q * m_tiles * plan.num_splits);
-  p.heads_per_section = plan.heads_per_section;
+  const ItemShape &shares = plan.steps[0].item;
+  const Geometry geometry = geometryOf(shares, b);
+  p.num_m_tiles = int32_t(geometry.tiles);
+  p.num_splits = shares.num_splits;
+  p.num_work_items = int32_t(geometry.items);
+  p.heads_per_section = shares.heads_per_section;
   if (plan.workspace_bytes) { // one allocation, as the caller's: its parts are not apart
     uint8_t *workspace = allocate(size_t(plan.workspace_bytes)).data;
-    if (plan.work_counter_bytes) {
-      const std::vector<uint8_t> zeros(size_t(plan.work_counter_bytes));
+    if (plan.zeroed_bytes) {
+      const std::vector<uint8_t> zeros(size_t(plan.zeroed_bytes));
       (void)memory.write(address(workspace), zeros.data(), zeros.size());
       p.work_counter = workspace;
     }
-    p.partial_o = workspace + plan.partial_o_offset;
-    p.partial_lse = workspace + plan.partial_lse_offset;
+    p.partial_o = workspace + plan.parts[kPartialO].offset;
+    p.partial_lse = workspace + plan.parts[kPartialLse].offset;
   }
   CombineParams c;
   c.partial_o = p.partial_o, c.partial_lse = p.partial_lse, c.o = p.o, c.lse = p.lse;
@@ -253,19 +254,18 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   for (size_t i = 0; i < programs.size(); ++i) {
     const PlanStep &step = plan.steps[i];
     LaunchConfig config;
-    int64_t items = b.batch * s.heads_q * m_tiles * plan.num_splits;
+    const Geometry own = geometryOf(step.item, b);
+    int64_t items = own.items;
     config.params = {reinterpret_cast<const uint8_t *>(&p), sizeof p};
     if (step.spec.op == Operation::Combine) {
-      const int64_t blocks = (b.max_seqlen_q + step.schedule.get("rows") - 1) / step.schedule.get("rows");
-      c.num_row_blocks = int32_t(blocks);
-      items = b.batch * s.heads_q * blocks;
+      c.num_row_blocks = int32_t(own.tiles);
       config.params = {reinterpret_cast<const uint8_t *>(&c), sizeof c};
     }
     if (items == 0)
       continue;
     std::vector<uint8_t> block(config.params.begin(), config.params.end());
     for (const TensorMap &map : step.launch.tensor_maps) {
-      const bool is_q = map.tensor == TensorMap::Tensor::Q, is_v = map.tensor == TensorMap::Tensor::V;
+      const bool is_q = map.operand == flashplus::Operand::Q, is_v = map.operand == flashplus::Operand::V;
       TensorMapContents m;
       m.rank = 4;
       m.swizzle_bytes = 128;

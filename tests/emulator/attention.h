@@ -5,7 +5,7 @@
 
 #include "emulator/core/machine.h"
 #include "reference/compare.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include <functional>
 #include <string>
@@ -30,7 +30,7 @@ struct Shape {
 
 /// The PTX of every step of a shape's plan, forward first.
 struct Compiled {
-  ForwardPlan plan;
+  Plan plan;
   std::vector<std::string> ptx;
   std::string error;
 };

@@ -15,13 +15,13 @@ namespace {
 
 /// A kernel, and the problems that it is run on until one shows the loss: a wait that one problem does not
 /// need (no second tile, no rows behind the end) another does.
-struct Kernel {
+struct Mutated {
   Shape shape;
   std::vector<Shape> more = {}; ///< Of the same kernel.
 };
 
-std::vector<Kernel> kernels() {
-  std::vector<Kernel> all = {
+std::vector<Mutated> kernels() {
+  std::vector<Mutated> all = {
       {{.name = "d64", .seqlen_q = 150, .seqlen_k = 200, .window_right = 0}},
       {{.name = "d128", .seqlen_q = 150, .seqlen_k = 200, .dqk = 128, .dv = 128}},
       {{.name = "d80 window",
@@ -52,7 +52,7 @@ std::vector<Kernel> kernels() {
         .isa = Isa::Sm90a}},
       {{.name = "split", .seqlen_q = 20, .seqlen_k = 300, .num_splits = 2}},
   };
-  for (Kernel &k : all) {
+  for (Mutated &k : all) {
     if (k.shape.isa != Isa::Sm90a)
       continue;
     // Lengths that end inside tiles with other rows behind them; many items, short and long by turns.
@@ -90,7 +90,7 @@ const std::set<std::string> kRedundant = {
 TEST_CASE("no synchronisation of the kernels can be left out unseen") {
   std::set<std::string> unseen;
   size_t count = 0;
-  for (const Kernel &kernel : kernels()) {
+  for (const Mutated &kernel : kernels()) {
     const Shape &shape = kernel.shape;
     const Compiled original = compile(shape);
     REQUIRE(original.error == "");

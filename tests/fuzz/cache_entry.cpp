@@ -58,7 +58,7 @@ void checkFramed(std::span<const uint8_t> bytes) {
 
 std::vector<std::string> seeds() {
   KernelKey key;
-  key.spec = "forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}";
+  key.spec = "forward dtype=bf16 dqk=64 dv=64 right=1";
   key.schedule = "sm80.flash tile_m=64 tile_n=64 warps=4";
   key.target = "sm_80@sm_90";
   key.params = "q:ptr@0 size=8";

@@ -32,6 +32,7 @@ template <class T> void check(std::string_view text) {
 std::vector<std::string> seeds() {
   return {"forward dtype=bf16 dqk=128 dv=64 left=0 right=1 split=0 align=16 score={s}",
           "forward dtype=fp32 dqk=33 dv=33 left=1 right=1 split=1 align=4 score={p0 * tanh(s / p0) - t0[b, h]}",
+          "forward dtype=bf16 dtype_kv=fp16 dqk=64 dv=64 left=1 results=merged",
           "combine dtype=fp16 dv=128 align=2",
           "cpu.flash mr=6 nr=2 tile_m=96 tile_n=64",
           "sm80.flash tile_m=128 tile_n=64 warps=4",

@@ -45,7 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const TunedSchedule best{cell.queries, cell.keys, cell.best, "fuzz"};
     PlanOptions options;
     options.tuned = {&best, 1};
-    const ForwardBounds bounds{1, 1000, 1000, 1000, 2, 2, -1, -1};
+    const Bounds bounds{1, 1000, 1000, 1000, 2, 2, -1, -1};
     if (auto plan = planForward(cell.spec, bounds, offlineProfile(record->target), options))
       require(!plan->schedule_source.empty());
   }

@@ -5,7 +5,7 @@
 
 #include "ir/dialect/Attn.h"
 #include "compiler/passes/Passes.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
@@ -49,7 +49,7 @@ TEST_CASE("every field of a spec survives the way through IR") {
   specs[4].head_dim_v = 256;
   specs[5].bounded_left = true;
   specs[6].bounded_right = true;
-  specs[7].split = true;
+  specs[7].results = Results::Partial;
   specs[8].alignment = 2;
   for (const KernelSpec &spec : specs)
     CHECK(roundTrip(spec, kSchedule, "x86-64-v3") == spec.text());

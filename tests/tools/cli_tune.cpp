@@ -32,7 +32,7 @@ TEST_CASE("the default tables are what the committed records say, bit for bit") 
                           repository("tuning/h200_" + family + ".json"), "-o", made});
     INFO(result.err);
     REQUIRE(result.code == 0);
-    CHECK(test::readText(made) == test::readText(repository("templates/forward/" + family + "_flash_table.inc")));
+    CHECK(test::readText(made) == test::readText(repository("templates/forward/" + family + "_flash/table.inc")));
   }
 }
 

@@ -30,7 +30,7 @@ Result<std::string> specText(const InspectFlags &flags) {
   spec.dtype = *parseDType(flags.dtype); // checked by the parser of flags
   spec.head_dim_qk = flags.head_dim;
   spec.head_dim_v = flags.head_dim_v ? flags.head_dim_v : flags.head_dim;
-  spec.split = flags.split;
+  spec.results = flags.split ? Results::Partial : Results::Final;
   if (!flags.window.empty()) {
     auto sides = parseIntegers("--window", flags.window, 2, 2);
     if (!sides)

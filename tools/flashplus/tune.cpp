@@ -70,7 +70,7 @@ Result<std::vector<std::string>> spaceOf(const std::string &spec_text, const Jso
   auto kept = parseKnobs(flags.knobs);
   if (!spec || !target || !kept)
     return !spec ? spec.status() : !target ? target.status() : kept.status();
-  spec->split = false;
+  spec->results = Results::Final;
   DeviceProfile profile = offlineProfile(*target);
   profile.multiprocessors = device.value("multiprocessors", 1);
   if (int bytes = device.value("shared_memory_per_block", 0))
@@ -261,7 +261,7 @@ Status Tuner::plan() {
     auto spec = KernelSpec::parse((*prepared)->spec());
     if (!spec)
       return spec.status();
-    spec->split = false;
+    spec->results = Results::Final;
     const auto [at, added] = by_spec.emplace(spec->text(), groups_.size());
     if (added) {
       auto space = spaceOf(spec->text(), facts_["device"], flags_);
@@ -427,7 +427,7 @@ Status Tuner::measure(Group &group) {
 Json Tuner::cellJson(const Group &group, size_t cell) const {
   const BenchCase &c = cases_[cell];
   auto spec = KernelSpec::parse(chosen_[cell]->spec());
-  spec->split = false;
+  spec->results = Results::Final;
   Json out = {{"spec", spec->text()}};
   out["queries"] = c.seqlen_q;
   out["keys"] = c.window_left >= 0 && c.window_right >= 0

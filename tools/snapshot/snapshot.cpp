@@ -8,7 +8,7 @@
 // FOLDER/<target>/<number>.s is the kernel's PTX or x86 assembly, or the message of a failed compilation.
 #include "compiler/compiler.h"
 #include "runtime/kernels/kernel_table.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 #include "tools/flashplus/release_variants.h"
 
 #include <CLI/CLI.hpp>
@@ -34,9 +34,9 @@ struct Row {
 
 std::string nameOf(const PlannedKernel &k) {
   const KernelSpec &s = k.spec;
-  std::string name = s.op == Operation::Forward ? "forward" : "combine";
+  std::string name(operationInfo(s.op).name);
   name += " " + std::string(dtypeName(s.dtype)) + " " + std::to_string(s.head_dim_qk) + "x" + std::to_string(s.head_dim_v);
-  for (auto [set, word] : {std::pair{s.bounded_left, " left"}, {s.bounded_right, " right"}, {s.split, " split"}})
+  for (auto [set, word] : {std::pair{s.bounded_left, " left"}, {s.bounded_right, " right"}, {s.isPartial(), " split"}})
     name += set ? word : "";
   return name + " align" + std::to_string(s.alignment) + " {" + s.score.canonical() + "} " + k.schedule.text();
 }
@@ -46,7 +46,7 @@ std::string describeLaunch(const LaunchSchema &l) {
                      " scratch=" + std::to_string(l.scratch) + " params=" + std::to_string(l.params_size) +
                      " blocks_per_sm=" + std::to_string(l.blocks_per_sm);
   for (const TensorMap &m : l.tensor_maps)
-    text += " map=" + std::to_string(int(m.tensor)) + ":" + std::to_string(m.box_rows) + "x" + std::to_string(m.box_columns);
+    text += " map=" + std::to_string(int(m.operand)) + ":" + std::to_string(m.box_rows) + "x" + std::to_string(m.box_columns);
   return text;
 }
 
@@ -96,7 +96,7 @@ void addRandom(const DeviceProfile &device, int count, uint32_t seed, std::vecto
     spec.head_dim_v = below(4) ? spec.head_dim_qk : 1 + int(below(kMaxHeadDim));
     spec.bounded_left = below(3) == 0;
     spec.bounded_right = below(2) == 0;
-    spec.split = below(4) == 0;
+    spec.results = below(4) == 0 ? Results::Partial : Results::Final;
     const int element = dtypeBytes(spec.dtype);
     const bool may_align = spec.head_dim_qk * element % 16 == 0 && spec.head_dim_v * element % 16 == 0;
     spec.alignment = may_align && below(4) ? 16 : element;

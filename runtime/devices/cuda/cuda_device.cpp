@@ -108,7 +108,7 @@ public:
   std::string assemblerId() const override {
     // What cuLink* makes is relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md). PTX that is
     // loaded as it is becomes a whole program; the driver keeps that in a cache of its own.
-    return profile_.target.isa == Isa::Sm90a ? "" : "cuda-driver " + std::to_string(driver_.version);
+    return isaInfo(profile_.target.isa).has(kSetMaxRegisters) ? "" : "cuda-driver " + std::to_string(driver_.version);
   }
 
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {

@@ -27,7 +27,7 @@ Status encodeOne(const cuda::Driver &driver, const TensorMap &map, const TensorL
 
 /// Of everything but the address, so that tensors of one shape meet in one place.
 size_t placeOf(const TensorMap &map, const TensorLayout &t) {
-  uint64_t h = uint64_t(map.tensor) << 32 ^ uint64_t(map.box_rows);
+  uint64_t h = uint64_t(map.operand) << 32 ^ uint64_t(map.box_rows);
   for (int64_t word : {t.extent[1], t.extent[2], t.extent[3], t.stride[0], t.stride[1], t.stride[2]})
     h = (h ^ uint64_t(word)) * 0x9e3779b97f4a7c15;
   return h >> 32;
@@ -44,7 +44,7 @@ bool sameButAddress(const TensorLayout &a, const TensorLayout &b) {
 Status TensorMapCache::encode(const cuda::Driver &driver, int ordinal, std::span<const TensorMap> maps,
                               std::span<const TensorLayout> tensors, std::byte *out) {
   for (const TensorMap &map : maps) {
-    const size_t index = size_t(map.tensor);
+    const size_t index = size_t(map.operand);
     if (index >= tensors.size())
       return {StatusCode::Internal, "the kernel wants a tensor map of operand " + std::to_string(index)};
     const TensorLayout &t = tensors[index];

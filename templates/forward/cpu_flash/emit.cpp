@@ -28,7 +28,7 @@ public:
       packQ();
       clearState();
       const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1), l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) { visitTile(tile * l_.tile_n); });
       countTiles(ir_, c_.params, [&] { return tiles.count(); });
       store();
@@ -81,7 +81,7 @@ private:
 
   void packQ() {
     Val scale = scoreScale();
-    Val base = seq_.rows("q", item_.head, bytes_);
+    Val base = seq_.rows(Operand::Q, item_.head, bytes_);
     Val stride = c_.params.get("q_stride_s") * bytes_, head_stride = c_.params.get("q_stride_h") * bytes_;
     forRange(block_rows_, 1, [&](Val r) {
       Val row = ir_.offset(base, ir_.toI64(queryRow(r)) * stride + tile_.groupHead(r) * head_stride);
@@ -94,7 +94,7 @@ private:
 
   /// K's tile transposed, in panels. Rows past the last key repeat it; the mask hides them.
   void packK(Val key, Val keys) {
-    Val base = seq_.rows("k", item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * bytes_;
+    Val base = seq_.rows(Operand::K, item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * bytes_;
     Val last = keys - 1, key0 = ir_.toI64(key);
     const int width = l_.panel();
     forRange(ir_.ceilDiv(keys, l_.lanes) * l_.lanes, l_.lanes, [&](Val j) {
@@ -117,7 +117,7 @@ private:
 
   /// V's tile in panels.
   void packV(Val key, Val keys) {
-    Val base = seq_.rows("v", item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * bytes_;
+    Val base = seq_.rows(Operand::V, item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * bytes_;
     Val key0 = ir_.toI64(key);
     const int a_row = l_.pairs ? 2 : 1;
     forRange(ir_.ceilDiv(keys, a_row), 1, [&](Val i) {

@@ -59,6 +59,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+ItemTraits traits(const Schedule &schedule) {
+  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n"), .packs_heads = true};
+}
+
 constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 128, 256}, kMr[] = {1, 4, 6, 8, 12, 14},
               kNr[] = {1, 2, 3}, kPairs[] = {0, 1};
 constexpr Knob kKnobs[] = {
@@ -70,13 +74,12 @@ bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &tar
   const int mr = schedule.get("mr"), nr = schedule.get("nr");
   const IsaInfo &isa = isaInfo(target.isa);
   return mr * nr + nr + 1 <= isa.vector_registers && (mr == 1) == (schedule.get("tile_m") == 1) &&
-         (isa.bf16_dot || !schedule.get("pairs"));
+         (isa.has(kBf16Dot) || !schedule.get("pairs"));
 }
 
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
-                             candidates,  launch,             kKnobs,
-                             worthTrying, /*packs_heads=*/true};
+const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates,
+                             launch,      traits,             kKnobs,          worthTrying};
 
 } // namespace flashplus

@@ -26,7 +26,7 @@ public:
       v_stride_ = c_.params.get("v_stride_s") * bytes_;
       describeLanes();
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       forHeads([&] { start(); });
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) {
         // A share's last tile asks for itself: what follows is another thread's.
@@ -53,8 +53,8 @@ private:
       item_.head_k = first_head_ + number;
       item_.head = item_.head_k * item_.group;
       state_ = ir_.offset(c_.scratch, ir_.toI64(number) * (l_.headDwords() * 4));
-      k_ = seq_.rows("k", item_.head_k, bytes_);
-      v_ = seq_.rows("v", item_.head_k, bytes_);
+      k_ = seq_.rows(Operand::K, item_.head_k, bytes_);
+      v_ = seq_.rows(Operand::V, item_.head_k, bytes_);
       body();
     });
   }
@@ -109,7 +109,7 @@ private:
     Val scale = c_.params.get("softmax_scale");
     if (score_.isIdentity()) // otherwise log2(e) is applied after the expression
       scale = scale * softmax::kLog2E;
-    Val base = seq_.rows("q", item_.head, bytes_);
+    Val base = seq_.rows(Operand::Q, item_.head, bytes_);
     Val stride = c_.params.get("q_stride_s") * bytes_, head_stride = c_.params.get("q_stride_h") * bytes_;
     ir_.forLoop(ir_.i64(0), ir_.i64(l_.tile_m), ir_.i64(1), [&](Val r) {
       Val row = ir_.offset(base, ir_.toI64(tile_.queryRow(r)) * stride + tile_.groupHead(r) * head_stride);

@@ -43,13 +43,21 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+ItemTraits traits(const Schedule &schedule) {
+  return {.rows = schedule.get("tile_m"),
+          .keys = schedule.get("tile_n"),
+          .key_heads = schedule.get("heads"),
+          .share_keys = 256,
+          .short_tiles = 2,
+          .packs_heads = true};
+}
+
 constexpr int kHeads[] = {4, 8}, kTileM[] = {1, 2, 4, 8}, kTileN[] = {16, 32};
 constexpr Knob kKnobs[] = {{"heads", 8, kHeads}, {"tile_m", 8, kTileM}, {"tile_n", 16, kTileN}};
 
 } // namespace
 
-const Algorithm kCpuStream = {"cpu.stream", Operation::Forward, [](Isa isa) { return !isGpu(isa); },
-                              candidates,   launch,             kKnobs,
-                              nullptr,      /*packs_heads=*/true, /*short_tiles=*/2, /*share_keys=*/256};
+const Algorithm kCpuStream = {"cpu.stream", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates,
+                              launch,       traits,             kKnobs};
 
 } // namespace flashplus

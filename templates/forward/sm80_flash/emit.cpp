@@ -47,7 +47,7 @@ public:
       prepareAddresses();
 
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
-                                            c_.spec.split ? c_.params.get("num_splits") : Val{});
+                                            c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       countTiles(ir_, c_.params, [&] { return tiles.count(); }, [&](Val counting) { return counting & (thread_ == 0); });
       const State state = carry::ifElse(
           ir_, tiles.begin < tiles.end, [&] { return loop(tiles); }, [&] { return initialState(); });
@@ -72,20 +72,20 @@ private:
 
   // --- addresses -----------------------------------------------------------------------------------------------
   void prepareAddresses() {
-    auto tile = [&](const char *name, Val head, int dim, int dim_pad, int rows, int pitch, int shared, bool zeros) {
-      TileLoad t{c_.params.get(std::string(name) + "_stride_s"), dim, dim_pad, rows, pitch, zeros};
+    auto tile = [&](Operand operand, Val head, int dim, int dim_pad, int rows, int pitch, int shared, bool zeros) {
+      TileLoad t{c_.params.get(operandInfo(operand).stride_s), dim, dim_pad, rows, pitch, zeros};
       t.columns = std::gcd(dim_pad / 8, 32);
       t.rows_a_pass = l_.threads() / t.columns;
       t.row = thread_ / t.columns;
       t.column = thread_ % t.columns;
-      t.from = ir_.offset(ir_.offset(seq_.rows(name, head, bytes_), ir_.toI64(t.row) * (t.stride * bytes_)),
+      t.from = ir_.offset(ir_.offset(seq_.rows(operand, head, bytes_), ir_.toI64(t.row) * (t.stride * bytes_)),
                           ir_.toI64(t.column) * 16);
       t.to = this->shared(shared, t.row * pitch + t.column * 16);
       return t;
     };
-    q_ = tile("q", item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
-    k_ = tile("k", item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k(), false);
-    v_ = tile("v", item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v(), true);
+    q_ = tile(Operand::Q, item_.head, l_.dqk, l_.dqk_pad, l_.tile_m, l_.qPitch(), l_.q(), false);
+    k_ = tile(Operand::K, item_.head_k, l_.dqk, l_.dqk_pad, l_.tile_n, l_.kPitch(), l_.k(), false);
+    v_ = tile(Operand::V, item_.head_k, l_.dv, l_.dv_pad, l_.tile_n, l_.vPitch(), l_.v(), true);
     // ldmatrix addresses. Q and V: lane -> row lane % 16, columns 8 (lane / 16). K is read as the column operand: matrices 0
     // and 1 are the two column halves of keys 0-7, 2 and 3 those of keys 8-15. (In Q's order one address would serve both,
     // but an operand's two registers must be neighbours, and each would have to be moved.)
@@ -437,7 +437,7 @@ private:
         }
     }
     storeLse(results, rows);
-    if (c_.spec.split)
+    if (c_.spec.isPartial())
       storePartial(results, out);
     else
       storeOutput(results, out);

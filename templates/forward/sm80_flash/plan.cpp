@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/sm80_flash/layout.h"
+#include "templates/registry.h"
 #include "templates/schedule_table.h"
 
 #include <algorithm>
@@ -39,16 +40,17 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
                                                " registers a thread for accumulators" +
                                                (l.plain_score ? "" : " and scores") + "; at most " +
                                                std::to_string(l.kMaxRegisters) + " are allowed");
-  if (l.bytes() > target.sharedMemoryPerBlock())
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
-                                               " bytes of shared memory; " + target.text() + " has " +
-                                               std::to_string(target.sharedMemoryPerBlock()));
+  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
   schema.params_size = sizeof(ForwardParams);
   return schema;
+}
+
+ItemTraits traits(const Schedule &schedule) {
+  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n")};
 }
 
 constexpr TableRow kTable[] = {
@@ -102,6 +104,7 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, isGpu, candidates, launch, kKnobs};
+const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, TargetKind::Gpu, kMmaSync, candidates,
+                              launch,       traits,             kKnobs};
 
 } // namespace flashplus

@@ -57,7 +57,7 @@ struct Item {
       : work(item), seq(ir, c.params, work.batch),
         mask(ir, c.params, c.spec, seq), first(work.m * l.tile_m),
         last(ir.min(first + l.tile_m, seq.q_len) - 1), present(first < seq.q_len),
-        tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.split ? c.params.get("num_splits") : Val{})),
+        tiles(mask.tiles(first, last, l.tile_n, work.split, c.spec.sharesKeys() ? c.params.get("num_splits") : Val{})),
         has_keys(present & (tiles.begin < tiles.end)) {}
 
   WorkItem work;
@@ -103,7 +103,7 @@ private:
   Val atomicAdd(Val pointer, int value);
   Positions copyItem(const Item &item, Positions at);
   void copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
-                std::string_view tensor, Val row, Val head, gpu::Keep keep);
+                Operand operand, Val row, Val head, gpu::Keep keep);
 
   friend class Sm90Math;
   EmitContext &c_;
@@ -254,7 +254,7 @@ Val Sm90Flash::usedTiles() {
       ir_, dense, [&] { return planned; },
       [&] {
         Val triples = c_.params.get("num_work_items") / planned, batch = triples / c_.params.get("heads_q");
-        if (c_.spec.split)
+        if (c_.spec.sharesKeys())
           batch = batch / c_.params.get("num_splits");
         Val longest = carry::forLoop(ir_, thread_ % 32, batch, ir_.i32(32), ir_.i32(0), [&](Val entry, Val so_far) {
           return ir_.max(so_far, Sequence(ir_, c_.params, entry, /*with_keys=*/false).q_len);
@@ -320,8 +320,8 @@ Val Sm90Flash::atomicAdd(Val pointer, int value) {
 }
 
 void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int slabs, int rows, const Item &item,
-                         std::string_view tensor, Val row, Val head, gpu::Keep keep) {
-  auto [first_row, batch] = item.seq.mapCoordinates(tensor);
+                         Operand operand, Val row, Val head, gpu::Keep keep) {
+  auto [first_row, batch] = item.seq.mapCoordinates(operand);
   pipe.waitEmpty(at);
   gpu::arriveExpect(ir_, pipe.full(at), slabs * rows * 128);
   for (int slab = 0; slab < slabs; ++slab)
@@ -334,18 +334,18 @@ void Sm90Flash::copyTile(Pipeline &pipe, Position at, Val tile, int map, int sla
 /// the same time then read the same tiles at the same time, whatever query rows they have.
 Positions Sm90Flash::copyItem(const Item &item, Positions at) {
   auto copyK = [&](Val tile) {
-    copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, "k", tile * l_.tile_n,
+    copyTile(k_, at.k, kTile(at.k), 1, l_.qkSlabs(), l_.tile_n, item, Operand::K, tile * l_.tile_n,
              item.work.head_k, gpu::Keep::Last);
     at.k = k_.next(at.k);
   };
   auto copyV = [&](Val tile) {
-    copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, "v", tile * l_.tile_n,
+    copyTile(v_, at.v, vTile(at.v), 2, l_.vSlabs(), l_.tile_n, item, Operand::V, tile * l_.tile_n,
              item.work.head_k, gpu::Keep::Last);
     at.v = v_.next(at.v);
   };
   const Mask::Tiles &tiles = item.tiles;
   copyK(tiles.begin);
-  copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, "q", item.first, item.work.head,
+  copyTile(q_, at.q, qTile(at.q), 0, l_.qkSlabs(), l_.tile_m, item, Operand::Q, item.first, item.work.head,
            gpu::Keep::First);
   at.q = q_.next(at.q);
   at = carry::forLoop(ir_, tiles.begin + 1, tiles.end, ir_.i32(1), at, [&](Val tile, const Positions &now) {
@@ -460,7 +460,7 @@ TileScores Sm90Math::scores(const Item &item, Vals products, Val key) {
   for (int x = 0; x < s_count_; ++x)
     tile.elements.push_back({x / 2 % 2, x / 4 * 8 + x % 2});
   // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
-  tile.short_cuts = !c_.spec.split;
+  tile.short_cuts = !c_.spec.sharesKeys();
   return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products), c_.params.get("softmax_scale"));
 }
 
@@ -551,7 +551,7 @@ Vals Sm90Math::packP(const Vals &s) {
 /// outside the tensor (TMA has zeros there), they are cleared before the last product, the one that reads them.
 void Sm90Math::clearTail(const Item &item, Position v) {
   Val valid = item.seq.k_len - (item.tiles.end - 1) * l_.tile_n;
-  ir_.ifThen(item.seq.hasRowsBehind("v") & (valid < l_.tile_n), [&] {
+  ir_.ifThen(item.seq.hasRowsBehind(Operand::V) & (valid < l_.tile_n), [&] {
     const int threads = 128 * l_.mathWarpgroups();
     Val zero = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
     Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * l_.vBytes()), int64_t(l_.v()));
@@ -591,7 +591,7 @@ void Sm90Math::storeRow(const Item &item, const Vals &o, int row, Val values, Va
   Val valid = r <= item.last;
   const int blocks = l_.dv / 8;
   auto at = [&](int block, int e) { return o[4 * block + 2 * row + e]; };
-  if (c_.spec.split) {
+  if (c_.spec.isPartial()) {
     ir_.ifThen(valid, [&] {
       Val mine = ir_.offset(to, ir_.toI64(quad) * 8);
       for (int block = 0; block < blocks; ++block)

@@ -40,20 +40,21 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
                                                std::to_string(l.accumulators()) +
                                                " accumulator registers a thread; at most " +
                                                std::to_string(l.mostAccumulators()) + " are allowed");
-  if (l.bytes() > target.sharedMemoryPerBlock())
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.bytes()) +
-                                               " bytes of shared memory; " + target.text() + " has " +
-                                               std::to_string(target.sharedMemoryPerBlock()));
+  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
   schema.params_size = sizeof(ForwardParams);
   schema.blocks_per_sm = 1;
-  schema.tensor_maps = {{TensorMap::Tensor::Q, l.tile_m, 64},
-                        {TensorMap::Tensor::K, l.tile_n, 64},
-                        {TensorMap::Tensor::V, l.tile_n, 64}};
+  schema.tensor_maps = {{Operand::Q, l.tile_m, 64},
+                        {Operand::K, l.tile_n, 64},
+                        {Operand::V, l.tile_n, 64}};
   return schema;
+}
+
+ItemTraits traits(const Schedule &schedule) {
+  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n")};
 }
 
 constexpr TableRow kTable[] = {
@@ -77,7 +78,7 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm90Flash = {"sm90.flash", Operation::Forward, [](Isa isa) { return isa == Isa::Sm90a; }, candidates,
-                              launch,       kKnobs};
+const Algorithm kSm90Flash = {
+    "sm90.flash", Operation::Forward, TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters, candidates, launch, traits, kKnobs};
 
 } // namespace flashplus

@@ -10,7 +10,7 @@ TEST_CASE("an artifact survives the round trip, every field of it") {
   Artifact artifact = sampleArtifact();
   artifact.launch.scratch = int64_t(1) << 40;
   artifact.launch.blocks_per_sm = 2;
-  artifact.launch.tensor_maps = {{TensorMap::Tensor::Q, 192, 64}, {TensorMap::Tensor::V, 128, 32}};
+  artifact.launch.tensor_maps = {{Operand::Q, 192, 64}, {Operand::V, 128, 32}};
   for (CodeKind kind : {CodeKind::X86Object, CodeKind::Cubin}) {
     artifact.kind = kind;
     Result<Artifact> back = parseArtifact(serializeArtifact(artifact));
@@ -25,7 +25,7 @@ TEST_CASE("the serialised form of an artifact never changes under its version nu
   artifact.kind = CodeKind::Ptx;
   artifact.code = {'a', 'b'};
   artifact.launch = {.entry = "f", .threads = 128, .shared_memory = 2, .scratch = 3, .params_size = 4, .blocks_per_sm = 7,
-                     .tensor_maps = {{TensorMap::Tensor::V, 8, 9}}};
+                     .tensor_maps = {{Operand::V, 8, 9}}};
   artifact.resources = {.registers = 5, .spill_bytes = 6, .stack_bytes = -1};
   artifact.provenance = "pp";
   const std::vector<uint8_t> expected = {
@@ -57,7 +57,7 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.scratch = -1; }).find("scratch") != std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.blocks_per_sm = -1; }).find("blocks_per_sm") != std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps.resize(9); }).find("9 tensor maps") != std::string::npos);
-  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps = {{TensorMap::Tensor::K, 257, 64}}; }).find("257 x 64") !=
+  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps = {{Operand::K, 257, 64}}; }).find("257 x 64") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.params_size = -1; }).find("params_size") != std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.entry = std::string("a\0b", 3); }).find("entry") !=

@@ -2,7 +2,7 @@
 #include "runtime/kernels/compiler_library.h"
 #include "tests/tools/temporary.h"
 #include "tests/unit/runtime/libraries.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include <doctest/doctest.h>
 #include <thread>

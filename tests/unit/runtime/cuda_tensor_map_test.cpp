@@ -71,7 +71,7 @@ TEST_CASE("tensor maps: one a box, in the order of the launch schema") {
   const TensorLayout k{&memory[1], {128, 500, 1, 1}, {256, 77, 0}, DType::F16}; // dimensions of one: any stride
   const TensorLayout v{&memory[2], {64, 0, 1, 0}, {128, 0, 0}, DType::BF16};    // empty: never read through
   const TensorLayout tensors[] = {q, k, v};
-  const TensorMap maps[] = {{TensorMap::Tensor::V, 80, 64}, {TensorMap::Tensor::Q, 128, 64}, {TensorMap::Tensor::K, 80, 32}};
+  const TensorMap maps[] = {{Operand::V, 80, 64}, {Operand::Q, 128, 64}, {Operand::K, 80, 32}};
   alignas(64) std::byte out[3 * kTensorMapBytes];
   REQUIRE(cache.encode(driver, 0, maps, tensors, out).isOk());
   REQUIRE(calls.size() == 3);
@@ -97,7 +97,7 @@ TEST_CASE("tensor maps: the driver is asked only for what is new") {
   const cuda::Driver driver = fakeDriver();
   TensorMapCache cache;
   char memory[8];
-  const TensorMap maps[] = {{TensorMap::Tensor::Q, 128, 64}, {TensorMap::Tensor::K, 80, 64}, {TensorMap::Tensor::V, 80, 64}};
+  const TensorMap maps[] = {{Operand::Q, 128, 64}, {Operand::K, 80, 64}, {Operand::V, 80, 64}};
   alignas(64) std::byte out[3 * kTensorMapBytes];
   auto run = [&](const TensorLayout &layout, int q, int k, int v, int ordinal = 0) {
     TensorLayout tensors[] = {layout, layout, layout};
@@ -140,7 +140,7 @@ TEST_CASE("tensor maps: the driver is asked only for what is new") {
   CHECK(run(layout, 3, 3, 3).isOk());
   CHECK(run(layout, 3, 3, 3, 1).isOk()); // another GPU
   CHECK(calls.size() == 3);
-  const TensorMap wider[] = {{TensorMap::Tensor::Q, 192, 64}};
+  const TensorMap wider[] = {{Operand::Q, 192, 64}};
   const TensorLayout tensors[] = {layout};
   CHECK(cache.encode(driver, 1, wider, tensors, out).isOk());
   CHECK(calls.back().box[1] == 192);

@@ -5,7 +5,7 @@
 #include "tests/unit/runtime/object_builder.h"
 
 #include "build_id.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 
 #include <cstdlib>
 

@@ -25,12 +25,24 @@ PlanKey keyOf(int64_t n) {
   problem.bounds.batch = n;
   return PlanKey(problem);
 }
-PlanRecord recordOf(int64_t n) {
-  return {reinterpret_cast<const ResidentKernel *>(n), reinterpret_cast<const ResidentKernel *>(n + 1), int32_t(n),
-          int32_t(n + 2), int32_t(n + 3), 0, n + 4, n + 5};
+LaunchRecord recordOf(int64_t n) {
+  LaunchRecord record;
+  std::memset(static_cast<void *>(&record), 0, sizeof record); // the bytes between members are compared, too
+  for (int i = 0; i < kMaxSteps; ++i) {
+    StepRecord &step = record.steps[i];
+    step.kernel = reinterpret_cast<const ResidentKernel *>(n + i);
+    step.item.rows = int32_t(n + 10 + i);
+    step.item.num_splits = int32_t(n + 20 + i);
+  }
+  record.num_steps = n + 30;
+  record.workspace_bytes = n + 31;
+  record.zeroed_bytes = n + 32;
+  for (int i = 0; i < kMaxParts; ++i)
+    record.parts[i] = {n + 40 + i, n + 50 + i};
+  return record;
 }
-bool isRecordOf(const PlanRecord &r, int64_t n) {
-  const PlanRecord wanted = recordOf(n);
+bool isRecordOf(const LaunchRecord &r, int64_t n) {
+  const LaunchRecord wanted = recordOf(n);
   return std::memcmp(&r, &wanted, sizeof r) == 0;
 }
 
@@ -83,7 +95,7 @@ TEST_CASE("whatever a plan depends on is in its key, and data pointers are not")
 
 TEST_CASE("what was put is found, and the newest stays when the table is full") {
   PlanMemo memo;
-  PlanRecord found;
+  LaunchRecord found;
   CHECK(!memo.find(keyOf(1), found));
   memo.put(keyOf(1), recordOf(1));
   REQUIRE(memo.find(keyOf(1), found));
@@ -131,7 +143,7 @@ TEST_CASE("readers among writers see whole records or none") {
   for (size_t t = 0; t < 2; ++t)
     threads.emplace_back([&] {
       for (size_t i = 0; i < 1000000; ++i) {
-        PlanRecord found;
+        LaunchRecord found;
         const int64_t n = keys[i % keys.size()];
         if (memo.find(keyOf(n), found)) {
           ++hits;

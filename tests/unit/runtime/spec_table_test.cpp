@@ -38,13 +38,13 @@ TEST_CASE("a spec is found for every length, and the first of two entries stays"
 
 TEST_CASE("a kernel is known for its step alone") {
   auto planned = make();
-  const ForwardBounds bounds{1, 4096, 4096, 4096, 8, 8, -1, -1};
+  const Bounds bounds{1, 4096, 4096, 4096, 8, 8, -1, -1};
   auto plan = planned->planner.plan(bounds, {.num_splits = 2});
   REQUIRE(plan);
   REQUIRE(plan->steps.size() == 2);
   const PlanStep &split = plan->steps[0], &combine = plan->steps[1];
   PlanStep whole = split, other = split;
-  whole.spec.split = false;
+  whole.spec.results = Results::Final;
   other.schedule.knobs.begin()->second += 1;
   auto kernel = std::make_shared<ResidentKernel>(), second = std::make_shared<ResidentKernel>();
   planned->remember(split, kernel);

@@ -29,8 +29,16 @@ bool contains(const std::string &text, std::string_view part) { return text.find
 
 } // namespace
 
-TEST_CASE("spec: text") {
-  CHECK(forward().text() == "forward dtype=bf16 dqk=128 dv=64 left=0 right=0 split=0 align=16 score={s}");
+TEST_CASE("spec: text leaves out what is at its default") {
+  CHECK(forward().text() == "forward dtype=bf16 dqk=128 dv=64");
+  KernelSpec spec = forward();
+  spec.dtype_o = DType::F16;
+  spec.bounded_left = spec.bounded_right = true;
+  spec.results = Results::Partial;
+  spec.alignment = 2;
+  spec.score = *ScoreExpr::parse("cap * tanh(s / cap)");
+  CHECK(spec.text() == "forward dtype=bf16 dtype_o=fp16 dqk=128 dv=64 left=1 right=1 results=partial align=2 "
+                       "score={p0 * tanh(s / p0)}");
   KernelSpec combine;
   combine.op = Operation::Combine;
   combine.dtype = DType::F32;
@@ -40,61 +48,91 @@ TEST_CASE("spec: text") {
   CHECK(KernelSpec::parse(combine.text())->text() == combine.text());
 }
 
-TEST_CASE("spec: every field changes the text, and the text brings it back") {
-  const std::function<void(KernelSpec &)> changes[] = {
-      [](KernelSpec &) {},
-      [](KernelSpec &s) { s.dtype = DType::F16; },
-      [](KernelSpec &s) { s.dtype = DType::F32; },
-      [](KernelSpec &s) { s.head_dim_qk = 64; },
-      [](KernelSpec &s) { s.head_dim_v = 128; },
-      [](KernelSpec &s) { s.bounded_left = true; },
-      [](KernelSpec &s) { s.bounded_right = true; },
-      [](KernelSpec &s) { s.split = true; },
-      [](KernelSpec &s) { s.alignment = 2; },
-      [](KernelSpec &s) { s.score = *ScoreExpr::parse("cap * tanh(s / cap)"); },
-      [](KernelSpec &s) { s.score = *ScoreExpr::parse("cap * tanh(s / other)"); },
-      [](KernelSpec &s) { s.score = *ScoreExpr::parse("s + bias[h]"); },
-      [](KernelSpec &s) { s.score = *ScoreExpr::parse("s + bias[h, k]"); },
-      [](KernelSpec &s) { s.op = Operation::Combine; },
+TEST_CASE("spec: what 0.1 wrote is understood, and fields may stand in any order and at their default") {
+  auto canonical = [](std::string_view text) {
+    auto spec = KernelSpec::parse(text);
+    REQUIRE_MESSAGE(spec.isOk(), spec.status().message());
+    return spec->text();
   };
+  CHECK(canonical("forward dtype=bf16 dqk=128 dv=64 left=0 right=0 split=0 align=16 score={s}") == forward().text());
+  CHECK(canonical("forward dtype=bf16 dqk=128 dv=64 left=0 right=1 split=1 align=16 score={s + x}") ==
+        "forward dtype=bf16 dqk=128 dv=64 right=1 results=partial score={s + p0}");
+  CHECK(canonical("forward align=16 dv=64 results=final dqk=128 dtype_kv=same dtype=bf16") == forward().text());
+  CHECK(canonical("combine dtype=bf16 dv=64 align=16") == "combine dtype=bf16 dv=64");
+}
+
+namespace {
+
+/// Another valid value of a field than `spec` has.
+KernelSpec withOther(KernelSpec spec, const SpecFieldInfo &field) {
+  if (field.id == SpecField::alignment)
+    field.set(spec, 2); // 16 or the element's size
+  else
+    field.set(spec, field.kind == SpecFieldInfo::Kind::Integer ? field.get(spec) + 16 : (field.get(spec) + 1) % (field.most() + 1));
+  if (field.id == SpecField::dtype)
+    spec.alignment = spec.dtype == DType::F32 ? 4 : 16;
+  return spec;
+}
+
+} // namespace
+
+TEST_CASE("spec: every field changes text, words and comparison, and the text brings it back") {
+  std::vector<KernelSpec> specs{forward()};
+  for (const SpecFieldInfo &field : specFields())
+    specs.push_back(withOther(forward(), field));
+  specs.push_back(withOther(withOther(forward(), specFields()[0]), specFields()[0])); // every dtype
+  specs.push_back(forward());
+  specs.back().op = Operation::Combine;
+  specs.back().head_dim_qk = 0;
   std::set<std::string> texts;
-  for (const auto &change : changes) {
-    KernelSpec spec = forward();
-    change(spec);
-    if (spec.dtype == DType::F32)
-      spec.alignment = 4;
+  std::set<std::array<uint64_t, SpecFields::kPackedWords>> words;
+  for (const KernelSpec &spec : specs) {
     CAPTURE(spec.text());
     CHECK(texts.insert(spec.text()).second);
+    CHECK(words.insert(spec.pack()).second);
     auto back = KernelSpec::parse(spec.text());
     REQUIRE_MESSAGE(back.isOk(), back.status().message());
     CHECK(back->text() == spec.text());
-    CHECK(back->op == spec.op);
-    CHECK(back->dtype == spec.dtype);
-    CHECK(back->head_dim_v == spec.head_dim_v);
-    CHECK(back->alignment == spec.alignment);
-    if (spec.op == Operation::Combine)
-      continue;
-    CHECK(back->head_dim_qk == spec.head_dim_qk);
-    CHECK(back->bounded_left == spec.bounded_left);
-    CHECK(back->bounded_right == spec.bounded_right);
-    CHECK(back->split == spec.split);
-    CHECK(back->score.canonical() == spec.score.canonical());
+    CHECK(static_cast<const SpecFields &>(*back) == spec);
   }
 }
 
+TEST_CASE("spec: scores tell specs apart, names in them do not") {
+  std::set<std::string> texts;
+  for (const char *score : {"s", "cap * tanh(s / cap)", "cap * tanh(s / other)", "s + bias[h]", "s + bias[h, k]"}) {
+    KernelSpec spec = forward();
+    spec.score = *ScoreExpr::parse(score);
+    CHECK(texts.insert(spec.text()).second);
+    CHECK(KernelSpec::parse(spec.text())->score.canonical() == spec.score.canonical());
+  }
+  KernelSpec a = forward(), b = forward();
+  a.score = *ScoreExpr::parse("s * x");
+  b.score = *ScoreExpr::parse("s * y");
+  CHECK(a.text() == b.text());
+}
+
 TEST_CASE("spec: parse errors name the field") {
-  CHECK(contains(error(""), "the operation is ''; it must be forward or combine"));
+  CHECK(contains(error(""), "the operation is ''; it must be one of forward, combine"));
   CHECK(contains(error("backward dtype=bf16"), "'backward'"));
-  CHECK(contains(error("forward dtype=int8 dqk=64"), "dtype is 'int8'; it must be fp16, bf16 or fp32"));
-  CHECK(contains(error("forward dqk=64"), "expected 'dtype='"));
-  CHECK(contains(error("forward dtype=bf16 dqk=x"), "dqk is 'x'; it must be an integer"));
-  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=2 right=0 split=0 align=16 score={s}"),
-                 "left is 2; it must be 0 or 1"));
-  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=0 right=0 split=0 align=16"), "score={"));
-  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=0 right=0 split=0 align=16 score={s +}"), "column 4"));
-  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=0 right=0 split=0 align=16 score={s} "), "score={"));
-  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=0 right=0 split=0 align=16 score={"), "score={"));
+  CHECK(contains(error("forward dtype=int8 dqk=64 dv=64"), "dtype is 'int8'; it must be fp16, bf16 or fp32"));
+  CHECK(contains(error("forward dtype_o=int8"), "dtype_o is 'int8'; it must be same, fp16, bf16 or fp32"));
+  CHECK(contains(error("forward dqk=64 dv=64"), "'dtype=' is missing"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64"), "'dv=' is missing"));
+  CHECK(contains(error("forward dtype=bf16 dqk=x dv=64"), "dqk is 'x'; it must be an integer from 0 to 65535"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=2"), "left is '2'; it must be 0 or 1"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 split=2"), "split is '2'; it must be 0 or 1"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 results=1"), "results is '1'; it must be final, partial or merged"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 dqk=64"), "dqk appears twice"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 results=final split=0"), "split appears twice"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 colour=3"), "unexpected 'colour=3'; forward has the fields dtype, "));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 score={s +}"), "column 4"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 score={s} "), "score={ does not end in }"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 score={"), "score={"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 "), "it ends in a blank"));
+  CHECK(contains(error("forward dtype=bf16 dqk=64  dv=64"), "unexpected ''"));
   CHECK(contains(error("combine dtype=bf16 dv=64 align=2 extra"), "unexpected 'extra'"));
+  CHECK(contains(error("combine dtype=bf16 dqk=64 dv=64"), "unexpected 'dqk=64'; combine has the fields dtype, dtype_o, dv, align"));
+  CHECK(contains(error("combine dtype=bf16 dv=64 score={s}"), "combine has no score"));
   CHECK(contains(error("combine dtype=bf16 dv=99999999999 align=2"), "dv is"));
 }
 

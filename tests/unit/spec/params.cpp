@@ -26,15 +26,15 @@ void checkTable(std::span<const ParamInfo> table, size_t size) {
 } // namespace
 
 TEST_CASE("params: fields follow each other without a gap") {
-  checkTable(forwardParamTable(), sizeof(ForwardParams));
-  checkTable(combineParamTable(), sizeof(CombineParams));
+  checkTable(paramTable<ForwardParams>(), sizeof(ForwardParams));
+  checkTable(paramTable<CombineParams>(), sizeof(CombineParams));
 }
 
 TEST_CASE("params: the table is the struct") {
   ForwardParams p;
   p.num_splits = 77;
   p.scalar[3] = 2.5f;
-  for (const ParamInfo &field : forwardParamTable()) {
+  for (const ParamInfo &field : paramTable<ForwardParams>()) {
     const char *at = reinterpret_cast<const char *>(&p) + field.offset;
     if (field.name == "num_splits")
       CHECK(*reinterpret_cast<const int32_t *>(at) == 77);
@@ -48,5 +48,5 @@ TEST_CASE("params: the table is the struct") {
 TEST_CASE("params: layout text") {
   const ParamInfo table[] = {{"q", ParamType::Ptr, 1, 0}, {"aux", ParamType::I64, 4, 8}, {"x", ParamType::F32, 1, 40}};
   CHECK(paramLayoutText(table, 48) == "q:ptr@0 aux:i64[4]@8 x:f32@40 size=48");
-  CHECK(paramLayoutText(forwardParamTable(), sizeof(ForwardParams)).starts_with("q:ptr@0 k:ptr@8 "));
+  CHECK(paramLayoutText(paramTable<ForwardParams>(), sizeof(ForwardParams)).starts_with("q:ptr@0 k:ptr@8 "));
 }

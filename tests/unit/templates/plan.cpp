@@ -4,7 +4,7 @@
 
 #include "templates/algorithm.h"
 #include "templates/forward/sm80_flash/layout.h"
-#include "templates/plan.h"
+#include "templates/forward/planner.h"
 #include "templates/schedule_table.h"
 
 #include <algorithm>
@@ -55,7 +55,7 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
           for (int64_t batch : {1, 3, 200})
             for (int splits : {0, 1, 5})
               for (bool invariant : {false, true}) {
-                const ForwardBounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
+                const Bounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
                 auto plan = planForward(spec, bounds, profile, {.num_splits = splits, .batch_invariant = invariant});
                 REQUIRE_MESSAGE(plan, plan.status().message());
                 for (const PlanStep &step : plan->steps)
@@ -69,12 +69,12 @@ TEST_CASE("one query row against many keys is split, a full grid is not") {
   const DeviceProfile gpu = device("sm_80@sm_90", 132);
   auto decode = planForward(spec, {1, 1, 131072, 1, 8, 8, -1, 0}, gpu, {});
   REQUIRE(decode);
-  CHECK(decode->num_splits > 8);
+  CHECK(decode->steps[0].item.num_splits > 8);
   CHECK(decode->steps.size() == 2);
-  CHECK(decode->steps[0].spec.split);
+  CHECK(decode->steps[0].spec.isPartial());
   CHECK(decode->steps[1].spec.op == Operation::Combine);
-  CHECK(decode->workspace_bytes >= int64_t(decode->num_splits) * 8 * (128 + 1) * 4);
-  CHECK(decode->partial_lse_offset % 256 == 0);
+  CHECK(decode->workspace_bytes >= int64_t(decode->steps[0].item.num_splits) * 8 * (128 + 1) * 4);
+  CHECK(decode->parts[kPartialLse].offset % 256 == 0);
   auto prefill = planForward(spec, {4, 4096, 4096, 4 * 4096, 32, 8, -1, 0}, gpu, {});
   REQUIRE(prefill);
   CHECK(prefill->steps.size() == 1);
@@ -95,7 +95,7 @@ TEST_CASE("batch_invariant plans do not depend on the batch") {
     for (int64_t seqlen_q : {1, 64, 4096}) {
       auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {.batch_invariant = true});
       REQUIRE(plan);
-      CHECK(plan->num_splits == 1);
+      CHECK(plan->steps[0].item.num_splits == 1);
       seen.insert(plan->steps[0].schedule.text());
     }
   CHECK(seen.size() == 1);
@@ -256,8 +256,8 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     // Key heads of an item, shares of the keys, and work items: one thread needs no shares, others get four items each, which
     // leave them even.
     auto divides = [&](Shape shape, int threads, PlanOptions options = {}) {
-      const ForwardPlan p = plan(shape, threads, options);
-      return std::vector<int64_t>{p.key_heads, p.num_splits, p.steps[0].work_items};
+      const Plan p = plan(shape, threads, options);
+      return std::vector<int64_t>{p.steps[0].item.key_heads, p.steps[0].item.num_splits, p.steps[0].work_items};
     };
     using Division = std::vector<int64_t>;
     CHECK(divides({1, 8192, 32, 8}, 1) == Division{8, 1, 1});
@@ -275,8 +275,9 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     CHECK(divides({1, 8192, 32, 8, 0}, 16)[2] == 0); // nothing to do
     CHECK(divides({1, 8192, 0, 0}, 16)[2] == 0);
     CHECK(divides({1, 8192, 32, 8}, 2, {.num_splits = 3}) == Division{8, 3, 3});
-    CHECK(plan({64, 8192, 32, 8}, 1).num_splits == 1);
-    CHECK(plan({64, 8192, 32, 8}, 1).key_heads == 1);
+    const ItemShape item = plan({64, 8192, 32, 8}, 1).steps[0].item;
+    CHECK(item.num_splits == 1);
+    CHECK(item.key_heads == 1);
   }
   const Target cpu = *Target::parse("x86-64-v3");
   fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=3 tile_n=64"), cpu), "tile_m is 3; it must be 1, 2, 4 or 8");

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Score expression -> score region -> score expression.
+#include "ir/dialect/Attn.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "llvm/ADT/DenseMap.h"
+
+using namespace mlir;
+
+namespace flashplus::attn {
+namespace {
+
+/// Emits a score expression into its region.
+class ScoreBuilder {
+public:
+  ScoreBuilder(OpBuilder &builder, Location loc, Block &block) : builder_(builder), loc_(loc), block_(block) {}
+
+  Value build(const ScoreExpr &expr) {
+    if (expr.isIdentity())
+      return block_.getArgument(kScore);
+    values_.resize(expr.nodes.size());
+    for (size_t i = 0; i < expr.nodes.size(); ++i)
+      values_[i] = node(expr, expr.nodes[i]);
+    return values_.back();
+  }
+
+private:
+  static int integerArg(ScoreOp op) {
+    switch (op) {
+    case ScoreOp::Batch:
+      return kBatch;
+    case ScoreOp::Head:
+      return kHead;
+    case ScoreOp::HeadK:
+      return kHeadK;
+    case ScoreOp::Query:
+      return kQuery;
+    case ScoreOp::Key:
+      return kKey;
+    case ScoreOp::SeqlenQ:
+      return kSeqlenQ;
+    case ScoreOp::SeqlenK:
+      return kSeqlenK;
+    default:
+      return -1;
+    }
+  }
+
+  Value constant(double value) {
+    return arith::ConstantOp::create(builder_, loc_, builder_.getF32FloatAttr(float(value)));
+  }
+
+  /// An index is fp32 like every value, but a plain position keeps its integer, which fp32 holds only up to 2^24.
+  Value index(const ScoreExpr &expr, int operand) {
+    if (int arg = integerArg(expr.nodes[operand].op); arg >= 0)
+      return block_.getArgument(arg);
+    return arith::FPToSIOp::create(builder_, loc_, builder_.getI32Type(), values_[operand]);
+  }
+
+  Value compare(arith::CmpFPredicate predicate, Value a, Value b) {
+    Value bit = arith::CmpFOp::create(builder_, loc_, predicate, a, b);
+    return arith::UIToFPOp::create(builder_, loc_, builder_.getF32Type(), bit);
+  }
+
+  Value node(const ScoreExpr &expr, const ScoreNode &n) {
+    auto operand = [&](int i) { return values_[n.operands[i]]; };
+    if (int arg = integerArg(n.op); arg >= 0)
+      return arith::SIToFPOp::create(builder_, loc_, builder_.getF32Type(), block_.getArgument(arg));
+    switch (n.op) {
+    case ScoreOp::Constant:
+      return constant(n.value);
+    case ScoreOp::Score:
+      return block_.getArgument(kScore);
+    case ScoreOp::Scalar:
+      return ScalarOp::create(builder_, loc_, builder_.getF32Type(), n.slot);
+    case ScoreOp::Tensor: {
+      SmallVector<Value> indices;
+      for (int o : n.operands)
+        indices.push_back(index(expr, o));
+      return AuxOp::create(builder_, loc_, builder_.getF32Type(), n.slot, indices);
+    }
+    case ScoreOp::Neg:
+      return arith::NegFOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Abs:
+      return math::AbsFOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Exp:
+      return math::ExpOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Log:
+      return math::LogOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Sqrt:
+      return math::SqrtOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Tanh:
+      return math::TanhOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Add:
+      return arith::AddFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Sub:
+      return arith::SubFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Mul:
+      return arith::MulFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Div:
+      return arith::DivFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Min:
+      return arith::MinNumFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Max:
+      return arith::MaxNumFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Lt:
+      return compare(arith::CmpFPredicate::OLT, operand(0), operand(1));
+    case ScoreOp::Le:
+      return compare(arith::CmpFPredicate::OLE, operand(0), operand(1));
+    case ScoreOp::Gt:
+      return compare(arith::CmpFPredicate::OGT, operand(0), operand(1));
+    case ScoreOp::Ge:
+      return compare(arith::CmpFPredicate::OGE, operand(0), operand(1));
+    case ScoreOp::Eq:
+      return compare(arith::CmpFPredicate::OEQ, operand(0), operand(1));
+    case ScoreOp::Ne:
+      return compare(arith::CmpFPredicate::UNE, operand(0), operand(1));
+    case ScoreOp::Where: {
+      Value bit = arith::CmpFOp::create(builder_, loc_, arith::CmpFPredicate::UNE, operand(0), constant(0));
+      return arith::SelectOp::create(builder_, loc_, bit, operand(1), operand(2));
+    }
+    default:
+      return {};
+    }
+  }
+
+  OpBuilder &builder_;
+  Location loc_;
+  Block &block_;
+  std::vector<Value> values_;
+};
+
+/// Reads a score region back into an expression.
+class ScoreReader {
+public:
+  Result<ScoreExpr> read(Block &block) {
+    for (mlir::Operation &op : block) {
+      if (auto yield = dyn_cast<YieldOp>(op)) {
+        if (yield.getValue() == block.getArgument(kScore))
+          return ScoreExpr{};
+        const int result = operand(yield.getValue());
+        if (result < 0)
+          break;
+        if (result != int(expr_.nodes.size()) - 1) // canonicalisation may have reordered
+          return fail("the yielded value is not the last one computed");
+        return std::move(expr_);
+      }
+      if (Status status = node(op); !status)
+        return status;
+    }
+    return fail("the region yields something that is not a score");
+  }
+
+private:
+  static Status fail(const std::string &why) {
+    return {StatusCode::Unsupported, "the score region is not a score expression: " + why};
+  }
+
+  int push(ScoreOp op, std::vector<int> operands = {}, double value = 0, int slot = 0) {
+    expr_.nodes.push_back({op, value, slot, std::move(operands)});
+    return int(expr_.nodes.size()) - 1;
+  }
+
+  static ScoreOp leaf(unsigned arg) {
+    constexpr ScoreOp kLeaves[] = {ScoreOp::Score, ScoreOp::Batch, ScoreOp::Head,    ScoreOp::HeadK,
+                                   ScoreOp::Query, ScoreOp::Key,   ScoreOp::SeqlenQ, ScoreOp::SeqlenK};
+    return kLeaves[arg];
+  }
+
+  /// The node of a value; block arguments become leaves where they are used.
+  int operand(Value value) {
+    if (auto it = nodes_.find(value); it != nodes_.end())
+      return it->second;
+    if (auto arg = dyn_cast<BlockArgument>(value))
+      return nodes_[value] = push(leaf(arg.getArgNumber()));
+    return -1;
+  }
+
+  Status unary(mlir::Operation &op, ScoreOp kind) {
+    nodes_[op.getResult(0)] = push(kind, {operand(op.getOperand(0))});
+    return Status::ok();
+  }
+  Status binary(mlir::Operation &op, ScoreOp kind) {
+    const int a = operand(op.getOperand(0)), b = operand(op.getOperand(1));
+    nodes_[op.getResult(0)] = push(kind, {a, b});
+    return Status::ok();
+  }
+
+  Status node(mlir::Operation &op) {
+    const StringRef name = op.getName().getStringRef();
+    static const llvm::StringMap<ScoreOp> kUnary = {{"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},
+                                                    {"math.exp", ScoreOp::Exp},   {"math.log", ScoreOp::Log},
+                                                    {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh}};
+    static const llvm::StringMap<ScoreOp> kBinary = {
+        {"arith.addf", ScoreOp::Add}, {"arith.subf", ScoreOp::Sub},     {"arith.mulf", ScoreOp::Mul},
+        {"arith.divf", ScoreOp::Div}, {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max}};
+    if (auto it = kUnary.find(name); it != kUnary.end())
+      return unary(op, it->second);
+    if (auto it = kBinary.find(name); it != kBinary.end())
+      return binary(op, it->second);
+    if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+      auto value = dyn_cast<FloatAttr>(constant.getValue());
+      if (!value)
+        return fail("a constant is not fp32");
+      nodes_[op.getResult(0)] = push(ScoreOp::Constant, {}, value.getValueAsDouble());
+      return Status::ok();
+    }
+    if (auto scalar = dyn_cast<ScalarOp>(op)) {
+      const int slot = int(scalar.getSlot());
+      while (int(expr_.scalars.size()) <= slot)
+        expr_.scalars.push_back("p" + std::to_string(expr_.scalars.size()));
+      nodes_[op.getResult(0)] = push(ScoreOp::Scalar, {}, 0, slot);
+      return Status::ok();
+    }
+    if (auto aux = dyn_cast<AuxOp>(op)) {
+      const int slot = int(aux.getSlot());
+      while (int(expr_.tensors.size()) <= slot)
+        expr_.tensors.push_back({"t" + std::to_string(expr_.tensors.size()), 0});
+      expr_.tensors[slot].rank = int(aux.getIndices().size());
+      std::vector<int> indices;
+      for (Value index : aux.getIndices()) {
+        auto cast = index.getDefiningOp<arith::FPToSIOp>();
+        indices.push_back(operand(cast ? cast.getIn() : index));
+      }
+      nodes_[op.getResult(0)] = push(ScoreOp::Tensor, std::move(indices), 0, slot);
+      return Status::ok();
+    }
+    if (isa<arith::SIToFPOp>(op)) { // a position
+      nodes_[op.getResult(0)] = operand(op.getOperand(0));
+      return Status::ok();
+    }
+    if (isa<arith::FPToSIOp>(op)) // folded into the aux that uses it
+      return Status::ok();
+    if (auto compare = dyn_cast<arith::CmpFOp>(op)) {
+      compares_[op.getResult(0)] = compare;
+      return Status::ok();
+    }
+    if (isa<arith::UIToFPOp>(op)) {
+      auto compare = compares_.lookup(op.getOperand(0));
+      if (!compare)
+        return fail("arith.uitofp of something that is not a comparison");
+      ScoreOp kind;
+      switch (compare.getPredicate()) {
+      case arith::CmpFPredicate::OLT:
+        kind = ScoreOp::Lt;
+        break;
+      case arith::CmpFPredicate::OLE:
+        kind = ScoreOp::Le;
+        break;
+      case arith::CmpFPredicate::OGT:
+        kind = ScoreOp::Gt;
+        break;
+      case arith::CmpFPredicate::OGE:
+        kind = ScoreOp::Ge;
+        break;
+      case arith::CmpFPredicate::OEQ:
+        kind = ScoreOp::Eq;
+        break;
+      case arith::CmpFPredicate::UNE:
+        kind = ScoreOp::Ne;
+        break;
+      default:
+        return fail("a comparison that the grammar lacks");
+      }
+      const int a = operand(compare.getLhs()), b = operand(compare.getRhs());
+      nodes_[op.getResult(0)] = push(kind, {a, b});
+      return Status::ok();
+    }
+    if (auto select = dyn_cast<arith::SelectOp>(op)) {
+      auto compare = compares_.lookup(select.getCondition());
+      if (!compare || compare.getPredicate() != arith::CmpFPredicate::UNE)
+        return fail("arith.select on something that is not `x != 0`");
+      // The zero that `where` compares with is not part of the expression.
+      const int condition = operand(compare.getLhs());
+      const int yes = operand(select.getTrueValue()), no = operand(select.getFalseValue());
+      nodes_[op.getResult(0)] = push(ScoreOp::Where, {condition, yes, no});
+      return Status::ok();
+    }
+    return fail(name.str());
+  }
+
+  ScoreExpr expr_;
+  llvm::DenseMap<Value, int> nodes_;
+  llvm::DenseMap<Value, arith::CmpFOp> compares_;
+};
+
+} // namespace
+
+void buildScore(Region &region, Location loc, const ScoreExpr &score) {
+  OpBuilder builder(loc->getContext()); // the region may belong to no operation yet
+  Block &block = region.emplaceBlock();
+  block.addArgument(builder.getF32Type(), loc);
+  for (int i = 1; i < kNumScoreArgs; ++i)
+    block.addArgument(builder.getI32Type(), loc);
+  builder.setInsertionPointToEnd(&block);
+  Value result = ScoreBuilder(builder, loc, block).build(score);
+  YieldOp::create(builder, loc, result);
+}
+
+Result<ScoreExpr> readScore(Region &region) { return ScoreReader().read(region.front()); }
+
+} // namespace flashplus::attn

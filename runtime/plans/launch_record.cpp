@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/plans/launch_record.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace flashplus {
+
+LaunchRecord recordOf(const Plan &plan, std::span<const ResidentKernel *const> kernels) {
+  assert(plan.steps.size() <= size_t(kMaxSteps) && kernels.size() == plan.steps.size());
+  LaunchRecord record;
+  for (size_t i = 0; i < plan.steps.size(); ++i)
+    record.steps[i] = {kernels[i], plan.steps[i].spec.op, plan.steps[i].item};
+  record.num_steps = int64_t(plan.steps.size());
+  record.workspace_bytes = plan.workspace_bytes;
+  record.zeroed_bytes = plan.zeroed_bytes;
+  std::ranges::copy(plan.parts, record.parts);
+  return record;
+}
+
+} // namespace flashplus

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A plan as far as a launch needs it: plain data, copied out of the memo and read without a lock.
+#pragma once
+
+#include "templates/plan.h"
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+namespace flashplus {
+
+struct ResidentKernel;
+
+struct StepRecord {
+  const ResidentKernel *kernel = nullptr; ///< Lives as long as its context's table, which forgets none.
+  Operation op = Operation::Forward;
+  ItemShape item;
+};
+
+struct LaunchRecord {
+  StepRecord steps[kMaxSteps];
+  int64_t num_steps = 0;
+  int64_t workspace_bytes = 0;
+  int64_t zeroed_bytes = 0;
+  WorkspacePart parts[kMaxParts];
+
+  /// Where part `index` of the workspace is; null for one that the plan has no use for.
+  void *part(void *workspace, int index) const {
+    return parts[index].bytes ? static_cast<char *>(workspace) + parts[index].offset : nullptr;
+  }
+};
+static_assert(std::is_trivially_copyable_v<LaunchRecord>);
+
+/// Of a plan whose steps run `kernels`, one each.
+LaunchRecord recordOf(const Plan &plan, std::span<const ResidentKernel *const> kernels);
+
+} // namespace flashplus

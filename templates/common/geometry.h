@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// How a launch's work items cover a problem: one function for planning, which chooses by it, and for launching, which fills
+// params with it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace flashplus {
+
+constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int roundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/// The largest problem that a plan serves.
+struct Bounds {
+  int64_t batch = 0;
+  int64_t max_seqlen_q = 0; ///< Upper bound of one sequence's query rows.
+  int64_t max_seqlen_k = 0;
+  int64_t total_q = 0;      ///< Query rows of the whole batch: batch * seqlen_q, or the ragged total.
+  int64_t heads_q = 0;
+  int64_t heads_k = 0;
+  int window_left = -1;     ///< -1 = unbounded; only used to guess how many keys a row sees.
+  int window_right = -1;
+
+  /// Query heads that share a key head; 1 where there are no heads.
+  int64_t group() const { return std::max<int64_t>(1, heads_q / std::max<int64_t>(1, heads_k)); }
+};
+
+/// What one work item of a step has. Plain data: kept in launch records.
+struct ItemShape {
+  int32_t rows = 1;              ///< Rows of a tile: query rows, or pairs of a query row and a head where heads are packed.
+  int32_t key_heads = 1;         ///< Key heads of an item; more than 1 only with packed heads.
+  int32_t num_splits = 1;        ///< Shares of the keys; an item has one of them.
+  int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache together.
+  bool packs_heads = false;      ///< An item has all query heads of a key head.
+};
+
+struct Geometry {
+  int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles.
+  int64_t items = 0; ///< num_work_items
+};
+
+constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
+  const int64_t packed = shape.packs_heads ? bounds.group() : 1;
+  const int64_t tiles = ceilDiv(bounds.max_seqlen_q * packed, shape.rows);
+  return {tiles, bounds.batch * ceilDiv(bounds.heads_q / packed, shape.key_heads) * tiles * shape.num_splits};
+}
+
+} // namespace flashplus

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/forward/choose.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace flashplus {
+
+int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds) {
+  const int64_t window = int64_t(bounds.window_left) + bounds.window_right + 1;
+  return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window) : bounds.max_seqlen_k;
+}
+
+const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
+                               const PlanOptions &options) {
+  // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
+  if (options.batch_invariant)
+    return candidates.front().schedule;
+  const int64_t keys = visibleKeys(spec, bounds);
+  const Schedule *best = nullptr;
+  int best_rows = 0;
+  for (const Candidate &c : candidates) {
+    const ItemTraits item = itemTraits(c.schedule);
+    const int64_t wanted = bounds.max_seqlen_q * item.packedHeads(bounds);
+    const bool another = best && best->algorithm != c.schedule.algorithm;
+    const int tiles = another ? item.short_tiles : 1;
+    if (keys <= c.most_keys && (!best || (item.rows * tiles >= wanted && item.rows < best_rows))) {
+      best = &c.schedule;
+      best_rows = item.rows;
+    }
+  }
+  return best ? *best : candidates.front().schedule;
+}
+
+const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+                                 const PlanOptions &options) {
+  if (options.schedule || options.batch_invariant)
+    return nullptr;
+  const TunedSchedule *best = nullptr;
+  double nearest = std::numeric_limits<double>::infinity();
+  auto octaves = [](int64_t a, int64_t b) {
+    return std::fabs(std::log2(double(std::max<int64_t>(a, 1))) - std::log2(double(std::max<int64_t>(b, 1))));
+  };
+  for (const TunedSchedule &t : options.tuned) {
+    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < itemTraits(t.schedule).rows)
+      continue;
+    const double distance = octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);
+    if (distance >= nearest || std::ranges::count(options.rejected, t.schedule) || !runsOnDevice(spec, t.schedule, device))
+      continue;
+    best = &t;
+    nearest = distance;
+  }
+  return best;
+}
+
+} // namespace flashplus

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Plans a forward: one step, or, where the keys are split, a forward of shares and a combine.
+#pragma once
+
+#include "templates/forward/choose.h"
+#include "templates/plan.h"
+
+#include <vector>
+
+namespace flashplus {
+
+/// The workspace's parts.
+enum ForwardPart { kWorkCounter, kPartialO, kPartialLse };
+
+/// Makes the plans of a forward whose spec (results final) is `spec`. What they have in common is worked out once, so that a
+/// plan for another length costs about a microsecond. Immutable.
+class ForwardPlanner {
+public:
+  ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
+  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const;
+
+private:
+  KernelSpec spec_;
+  DeviceProfile device_;
+  std::vector<Candidate> candidates_;
+  std::vector<Schedule> combine_; ///< Of the second step of a split forward.
+};
+
+/// One plan.
+Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+                         const PlanOptions &options);
+
+/// The kernels that any plan of `spec` on `device` can use: what warm-up compiles.
+std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device);
+
+} // namespace flashplus
