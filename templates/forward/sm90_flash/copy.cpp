@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The copying thread of sm90.flash.
+#include "ir/tma.h"
+#include "templates/common/result_rows.h"
+#include "templates/forward/sm90_flash/kernel.h"
+
+namespace flashplus::sm90_flash {
+namespace {
+
+struct Copying {
+  Positions at;
+  WorkFeed::Place next;
+  void fields(auto &&each) { each(at, next); }
+};
+
+/// One operand's way into its ring.
+struct TileCopy {
+  Operand operand;
+  int map; ///< Of the launch's tensor maps.
+  int slabs, rows;
+  gpu::Keep keep;
+};
+
+class Copy {
+public:
+  explicit Copy(Rings &rings)
+      : r_(rings), ir_(rings.ir), l_(rings.l), q_{Operand::Q, 0, l_.qkSlabs(), l_.tile_m, gpu::Keep::First},
+        k_{Operand::K, 1, l_.qkSlabs(), l_.tile_n, gpu::Keep::Last}, v_{Operand::V, 2, l_.vSlabs(), l_.tile_n,
+                                                                        gpu::Keep::Last} {}
+
+  /// K of the first tile, Q, then each next K before the V that its predecessor waits for.
+  Positions item(const Item &item, Positions at) {
+    const KeyWalk &walk = item.walk;
+    auto copyK = [&](Val tile) {
+      copyTile(k_, r_.k, at.k, r_.kTile(at.k), item, walk.key(tile), item.work.head_k);
+      at.k = r_.k.next(at.k);
+    };
+    auto copyV = [&](Val tile) {
+      copyTile(v_, r_.v, at.v, r_.vTile(at.v), item, walk.key(tile), item.work.head_k);
+      at.v = r_.v.next(at.v);
+    };
+    copyK(walk.first());
+    copyTile(q_, r_.q, at.q, r_.qTile(at.q), item, item.first, item.work.head);
+    at.q = r_.q.next(at.q);
+    at = walk.forOthers(ir_, at, [&](Val tile, const Positions &now) {
+      at = now;
+      copyK(tile);
+      copyV(walk.previous(tile));
+      return at;
+    });
+    copyV(walk.last());
+    return at;
+  }
+
+private:
+  /// Rows of `head` from `row` on, into `tile`.
+  void copyTile(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item, Val row,
+                Val head) {
+    auto [first_row, batch] = item.seq.mapCoordinates(t.operand);
+    ring.waitEmpty(at);
+    gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
+    for (int slab = 0; slab < t.slabs; ++slab)
+      gpu::loadBox(ir_, tile + slab * t.rows * 128,
+                   ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes),
+                   {ir_.i32(64 * slab), first_row + row, head, batch}, ring.full(at), t.keep);
+  }
+
+  Rings &r_;
+  Ir &ir_;
+  const Sm90FlashLayout &l_;
+  const TileCopy q_, k_, v_;
+};
+
+} // namespace
+
+void copyItems(Rings &rings, const WorkFeed &feed, Val m_tiles) {
+  EmitContext &c = rings.c;
+  Ir &ir = rings.ir;
+  Copy copy(rings);
+  Val total = feed.total(m_tiles);
+  const Copying start{rings.start(), feed.first()};
+  const Copying end = carry::whileLoop(
+      ir, start, [&](const Copying &now) { return now.next.item < total; },
+      [&](const Copying &now) {
+        Positions at = now.at;
+        const WorkFeed::Place following = feed.next(now.next); // asked for early, needed late
+        const WorkItem work = decodeWorkItem(ir, c.params, c.spec, now.next.item, HeadsOfItem::One, m_tiles);
+        rings.items.send(at.item, work, ir.i32(1));
+        at.item = rings.items.ring().next(at.item);
+        const Item item(ir, c, rings.l, work);
+        at = carry::ifElse(
+            ir, item.has_keys, [&] { return copy.item(item, at); }, [&] { return at; });
+        countTiles(
+            ir, c.params, [&] { return item.walk.tiles.end - item.walk.tiles.begin; },
+            [&](Val counting) { return item.has_keys & counting; });
+        return Copying{at, following};
+      });
+  Val none = ir.i32(0);
+  rings.items.send(end.at.item, {none, none, none, none, none, {}, {}}, none);
+  feed.reset();
+}
+
+} // namespace flashplus::sm90_flash
