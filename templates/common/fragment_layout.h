@@ -59,6 +59,9 @@ struct FragmentLayout {
     return (row / 2 * column_blocks + column / 2) * 4 + row % 2 * 2 + column % 2;
   }
 
+  /// The first of the four values of a block.
+  constexpr int block(int row_block, int column_block) const { return (row_block * column_blocks + column_block) * 4; }
+
   /// The line that value `x` is in.
   constexpr int lineOf(Axis axis, int x) const {
     const int block = x / 4;
