@@ -60,7 +60,7 @@ class Frame:
         args = self.args
         self.block.scale = softmax_scale
         args.softmax_scale = ctypes.addressof(self.block) + _Block.scale.offset
-        args.causal, args.window_left, args.window_right = causal, window_left, window_right
+        args.causal, args.has_window, args.window_left, args.window_right = causal, 1, window_left, window_right
         args.softcap, args.lse_empty, args.num_splits = max(softcap, 0.0), lse_empty, num_splits
 
 
