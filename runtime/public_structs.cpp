@@ -19,18 +19,18 @@ Status checkReserved(const char *name, int32_t value) {
 Status checkStructSize(const char *name, const char *type, size_t size, size_t least, size_t ours) {
   if (size >= least && size <= 16 * ours)
     return Status::ok();
-  return invalidArgument(std::string(name) + ".struct_size is " + std::to_string(size) + "; it must be sizeof(" + type +
-                         "), " + std::to_string(ours));
+  return invalidArgument(std::string(name) + ".struct_size is " + std::to_string(size) +
+                         "; it must be sizeof(" + type + "), " + std::to_string(ours));
 }
 
 Status checkUnknownFields(const char *name, const void *given, size_t size, size_t ours) {
   const auto *bytes = static_cast<const unsigned char *>(given);
   for (size_t i = ours; i < size; ++i)
     if (bytes[i])
-      return {StatusCode::Unsupported, std::string(name) + " has a field at byte " + std::to_string(i) + " of its " +
-                                           std::to_string(size) + " that is not 0, and this library (" +
-                                           flashplus_version() + ") knows only " + std::to_string(ours) +
-                                           " bytes; leave what is newer at 0, or use the library of that header"};
+      return {StatusCode::Unsupported,
+              std::string(name) + " has a field at byte " + std::to_string(i) + " of its " + std::to_string(size) +
+                  " that is not 0, and this library (" + flashplus_version() + ") knows only " +
+                  std::to_string(ours) + " bytes; leave what is newer at 0, or use the library of that header"};
   return Status::ok();
 }
 
@@ -45,7 +45,8 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
     return invalidArgument("args is null");
   FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_forward_args", given,
                                        FLASHPLUS_SIZE_WITH(flashplus_forward_args, tile_counter), out));
-  if (out.struct_size < FLASHPLUS_SIZE_WITH(flashplus_forward_args, reserved)) { // 0.1: every number means itself
+  // 0.1: every number means itself, and so does a window side of 0.
+  if (out.struct_size < FLASHPLUS_SIZE_WITH(flashplus_forward_args, reserved)) {
     out.has_window = 1;
     out.causal = out.causal != 0;
     out.batch_invariant = out.batch_invariant != 0;
@@ -58,7 +59,8 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
   if (!out.has_window) {
     const int32_t side = out.window_left;
     if (side != out.window_right || (side != 0 && side != -1))
-      return invalidArgument("window_left is " + number(side) + " and window_right " + number(out.window_right) +
+      return invalidArgument("window_left is " + number(side) + " and window_right " +
+                             number(out.window_right) +
                              " while has_window is 0; set has_window to 1, or leave both at 0");
     out.window_left = out.window_right = -1;
     out.has_window = 1;

@@ -15,20 +15,20 @@ from torch.compiler import is_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _jit_trace = torch._C._get_tracing_state
-_functorch = torch._C._functorch.peek_interpreter_stack
 _profiling = torch._C._autograd._profiler_enabled
 _included = torch._C._dispatch_tls_is_dispatch_key_included
 _PYTHON_DISPATCHER = torch._C.DispatchKey.PythonDispatcher  # export and make_fx before autograd
 
 
 def direct(q, k, v):
-    """Whether a call with these may go straight. They may be anything."""
+    """Whether a call with these may go straight. They may be anything. Tensors without memory (torch.func's wrappers among
+    them) are not asked for here, which would cost each call: the library can't read them, and see unusual()."""
     # is_compiling first: a compiler that traces this reads no further.
     return not (is_compiling() or type(q) is not Tensor or type(k) is not Tensor or type(v) is not Tensor
                 or is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
                 or q.is_neg() or k.is_neg() or v.is_neg()
-                or _dispatch_modes() or _function_modes() or _functorch() is not None or _jit_trace() is not None
-                or _profiling() or forward_ad._current_level >= 0 or _included(_PYTHON_DISPATCHER))
+                or _dispatch_modes() or _function_modes() or _jit_trace() is not None or _profiling()
+                or forward_ad._current_level >= 0 or _included(_PYTHON_DISPATCHER))
 
 
 def plain(*tensors):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The rules for structs that flashplus.h states: all zero is the plain case, flags are 0 or 1, and a program that was built
-// with the header of 0.1 runs as it did (frozen_0_1.c).
+// The rules for structs that flashplus.h states: all zero is the plain case, flags are 0 or 1, and a program that
+// was built with the header of 0.1 runs as it did (frozen_0_1.c).
 #include <flashplus/flashplus.h>
 
 #include <cmath>
