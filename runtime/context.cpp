@@ -73,9 +73,14 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   if (!debug)
     return debug.status();
   c->kernel_debug_ = std::move(*debug);
-  c->store_ = KernelStore::open(cache_dir, log);
-  c->tuning_ = TuningRecords::read(
-      !environment.tuning.empty() ? environment.tuning : cache_dir.empty() ? "" : cache_dir + "/tuning", log);
+  // Who can't rebuild what is damaged does not delete it.
+  c->store_ = KernelStore::open(cache_dir, log, systemFileOps(),
+                                o.offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove);
+  if (!environment.tuning.empty())
+    c->tuning_ = TuningRecords::read(environment.tuning, log);
+  else
+    for (const TextFile &file : c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+      c->tuning_.addText(file.text, file.path, log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
                                                    environment.nvjitlink, environment.ptxas);
   CompilerLibrary *compiler = c->compiler_.get();

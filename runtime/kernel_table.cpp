@@ -103,6 +103,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
       tell(FLASHPLUS_EVENT_DAMAGED, name);
       break;
     case Miss::Unreadable:
+    case Miss::Untrusted:
       ++counters.miss_unreadable;
       break;
     }
@@ -206,7 +207,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
   auto loaded = device.load((*code)->artifact);
   if (!loaded && loaded.status().code() == StatusCode::CompileFailed &&
       (*code)->source == KernelCode::Source::Disk) {
-    // The device refuses a cached entry: a miss. Rebuilt once.
+    // The device refuses a cached entry: a miss. Rebuilt once; where that can't be done, it is kept.
     store_.discard((*code)->key, loaded.status().message());
     ++counters.corrupt;
     ++counters.miss_refused;
