@@ -82,7 +82,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     for (const TextFile &file : c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
       c->tuning_.addText(file.text, file.path, log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                                   environment.nvjitlink, environment.ptxas);
+                                                   environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
@@ -93,7 +93,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
         listener(self, &event);
       })
-                 : nullptr);
+                 : nullptr,
+      [compiler](const Target &target) { return compiler->mayAssemble(target); });
   return c;
 }
 

@@ -68,6 +68,10 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.entry = std::string(100000, 'x'); }).find("entry") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.kind = CodeKind::Ptx; }).find("PTX") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.assembler.kind = Assembler::Kind(4); }).find("assembler is 4") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.assembler.minor = -1; }).find("version 0.-1") != std::string::npos);
+  CHECK(assemblerOf(Assembler::Kind::Ptxas, "13.10") == Assembler{Assembler::Kind::Ptxas, 13, 10});
+  CHECK(assemblerOf(Assembler::Kind::Ptxas, "nonsense") == Assembler{Assembler::Kind::Ptxas, 0, 0});
   std::vector<uint8_t> bytes = serializeArtifact(sampleArtifact());
   bytes[8] = 3;
   CHECK(parseArtifact(bytes).status().message().find("kind is 3") != std::string::npos);
