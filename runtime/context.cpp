@@ -85,15 +85,20 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   if (!debug)
     return debug.status();
   c->kernel_debug_ = std::move(*debug);
-  c->store_ = KernelStore::open(cache_dir, log);
+  // Who can't rebuild what is damaged does not delete it.
+  c->store_ = KernelStore::open(cache_dir, log, systemFileOps(),
+                                o.offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove);
   if (o.cache_dir && *o.cache_dir && !o.cache_optional && !c->store_->onDisk())
     return Status(StatusCode::IoError, "options.cache_dir is '" + cache_dir + "', which cannot be used: " +
                                            c->store_->reason() +
                                            "; name another folder, \"\" for none, or set cache_optional to 1");
-  c->tuning_ = TuningRecords::read(
-      !environment.tuning.empty() ? environment.tuning : cache_dir.empty() ? "" : cache_dir + "/tuning", log);
+  if (!environment.tuning.empty())
+    c->tuning_ = TuningRecords::read(environment.tuning, log);
+  else
+    for (const TextFile &file : c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+      c->tuning_.addText(file.text, file.path, log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                                   environment.nvjitlink, environment.ptxas);
+                                                   environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
@@ -104,7 +109,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
         listener(self, &event);
       })
-                 : nullptr);
+                 : nullptr,
+      [compiler](const Target &target) { return compiler->mayAssemble(target); });
   return c;
 }
 

@@ -116,11 +116,10 @@ int main(int argc, char **argv) {
     std::fprintf(stderr, "%s\n", target.status().message().c_str());
     return 2;
   }
-  std::string why;
-  const bool found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS"), &why) != nullptr
-                                               : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK"), &why) != nullptr;
+  const Status found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS")).status()
+                                                 : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK")).status();
   if (!found) {
-    std::printf("%s\n", why.c_str());
+    std::printf("%s\n", found.message().c_str());
     return std::getenv("CI") ? 1 : 77;
   }
   std::vector<PlannedKernel> kernels = releaseKernels(*target);

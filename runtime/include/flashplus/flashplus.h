@@ -145,7 +145,7 @@ typedef struct flashplus_counters {
   /* Misses of the disk cache by reason: */
   int64_t miss_absent;     /**< No such entry, or no disk cache. */
   int64_t miss_damaged;    /**< The entry failed verification. */
-  int64_t miss_unreadable; /**< The system would not read it. */
+  int64_t miss_unreadable; /**< The system would not read it, or others can have written it. */
   int64_t miss_refused;    /**< The device refused it. */
   int64_t compile_failures;
   int64_t fallbacks;       /**< Schedules left out because they did not compile. */
