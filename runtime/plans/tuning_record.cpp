@@ -65,14 +65,11 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
 } // namespace
 
 Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name, TuningDetail detail) {
-  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels.
-  int depth = 0;
-  const auto shallow = [&](int, json::parse_event_t event, json &value) {
-    if (event == json::parse_event_t::key && detail == TuningDetail::Best && value == "timed")
-      return false;
-    depth += event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
-    depth -= event == json::parse_event_t::object_end || event == json::parse_event_t::array_end;
-    return depth <= 16;
+  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels. The parser's count of levels is
+  // right inside what is left out, too, where it tells of beginnings but not of ends.
+  const auto shallow = [&](int level, json::parse_event_t event, json &value) {
+    const bool timed = event == json::parse_event_t::key && detail == TuningDetail::Best && value == "timed";
+    return !timed && level <= 16;
   };
   const json record = json::parse(text, shallow, /*allow_exceptions=*/false);
   if (!record.is_object() || textOf(record, "format") != kTuningFormat)
@@ -105,11 +102,15 @@ Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string 
 }
 
 bool sameSpecClass(const KernelSpec &cell, const KernelSpec &spec) {
-  auto padded = [](int head_dim) { return (head_dim + 15) / 16; };
-  return cell.op == spec.op && dtypeBytes(cell.dtype) == dtypeBytes(spec.dtype) &&
-         padded(cell.head_dim_qk) == padded(spec.head_dim_qk) && padded(cell.head_dim_v) == padded(spec.head_dim_v) &&
-         cell.bounded_left == spec.bounded_left && cell.bounded_right == spec.bounded_right &&
-         cell.alignment == spec.alignment && cell.score.isIdentity() == spec.score.isIdentity();
+  // Every field counts, also those that come later, but for what the class leaves open.
+  auto open = [](SpecFields fields) {
+    fields.head_dim_qk = (fields.head_dim_qk + 15) / 16;
+    fields.head_dim_v = (fields.head_dim_v + 15) / 16;
+    fields.dtype = dtypeBytes(fields.dtype) == 2 ? DType::BF16 : DType::F32;
+    fields.results = Results::Final;
+    return fields;
+  };
+  return open(cell) == open(spec) && cell.score.isIdentity() == spec.score.isIdentity();
 }
 
 TuningRecords TuningRecords::read(const std::string &path, const std::function<void(const std::string &)> &log) {
