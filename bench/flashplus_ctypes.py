@@ -34,7 +34,8 @@ class ForwardArgs(ctypes.Structure):
                 ("score_tensors", ctypes.c_void_p), ("num_score_tensors", ctypes.c_int32),
                 ("score_scalars", ctypes.c_void_p), ("num_score_scalars", ctypes.c_int32),
                 ("num_splits", ctypes.c_int32), ("batch_invariant", ctypes.c_int32),
-                ("tile_counter", ctypes.c_void_p), ("schedule", ctypes.c_char_p)]
+                ("tile_counter", ctypes.c_void_p), ("schedule", ctypes.c_char_p), ("has_window", ctypes.c_int32),
+                ("reserved", ctypes.c_int32)]
 
 
 def dltensor(tensor):
@@ -78,8 +79,8 @@ class Library:
         tensors = {"q": q, "k": k, "v": v, "o": o, "lse": statistics, "cu_seqlens_q": cu_seqlens,
                    "cu_seqlens_k": cu_seqlens, "alibi_slopes": alibi}
         held = {name: dltensor(t) for name, t in tensors.items() if t is not None}
-        args = ForwardArgs(struct_size=ctypes.sizeof(ForwardArgs), causal=int(causal), window_left=window[0],
-                           window_right=window[1], lse_empty=math.inf, softcap=softcap, num_splits=num_splits,
+        args = ForwardArgs(struct_size=ctypes.sizeof(ForwardArgs), causal=int(causal), has_window=1,
+                           window_left=window[0], window_right=window[1], softcap=softcap, num_splits=num_splits,
                            max_seqlen_q=max_seqlen, max_seqlen_k=max_seqlen)
         for name, t in held.items():
             setattr(args, name, ctypes.pointer(t))

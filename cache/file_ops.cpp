@@ -14,12 +14,22 @@
 namespace flashplus {
 namespace {
 
-int systemOpen(const char *path, int flags, mode_t mode) { return ::open(path, flags, mode); }
+int systemOpen(int dir, const char *name, int flags, mode_t mode) { return ::openat(dir, name, flags, mode); }
 int systemFstat(int fd, struct stat *out) { return ::fstat(fd, out); }
-int systemLstat(const char *path, struct stat *out) { return ::lstat(path, out); }
+int systemLstat(int dir, const char *name, struct stat *out) {
+  return ::fstatat(dir, name, out, AT_SYMLINK_NOFOLLOW);
+}
+int systemLink(int from_dir, const char *from, int to_dir, const char *to) {
+  return ::linkat(from_dir, from, to_dir, to, 0);
+}
+int systemRenameNew(int from_dir, const char *from, int to_dir, const char *to) {
+  return ::renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE);
+}
+int systemUnlink(int dir, const char *name) { return ::unlinkat(dir, name, 0); }
 
-int systemList(const char *dir, std::vector<std::string> &names) {
-  const int fd = ::open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+int systemList(int dir, std::vector<std::string> &names) {
+  // A descriptor of its own: reading moves the position, which duplicates share.
+  const int fd = ::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0)
     return -1;
   DIR *stream = ::fdopendir(fd);
@@ -57,18 +67,20 @@ const FileOps &systemFileOps() {
       .close = ::close,
       .fstat = systemFstat,
       .lstat = systemLstat,
-      .link = ::link,
-      .rename = ::rename,
-      .unlink = ::unlink,
-      .mkdir = ::mkdir,
+      .readlink = ::readlinkat,
+      .link = systemLink,
+      .rename = ::renameat,
+      .rename_new = systemRenameNew,
+      .unlink = systemUnlink,
+      .mkdir = ::mkdirat,
       .list = systemList,
   };
   return ops;
 }
 
-int openRetrying(const FileOps &ops, const std::string &path, int flags, mode_t mode, int &fd) {
+int openRetrying(const FileOps &ops, int dir, const std::string &name, int flags, mode_t mode, int &fd) {
   do
-    fd = ops.open(path.c_str(), flags, mode);
+    fd = ops.open(dir, name.c_str(), flags, mode);
   while (fd < 0 && errno == EINTR);
   return fd < 0 ? errno : 0;
 }

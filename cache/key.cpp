@@ -6,7 +6,7 @@
 namespace flashplus {
 namespace {
 
-constexpr std::string_view kKeyHeader = "flashplus-key 2\n";
+constexpr std::string_view kKeyHeader = "flashplus-key 3\n";
 
 void appendField(std::string &out, std::string_view name, std::string_view value) {
   if (value.empty())
@@ -66,7 +66,7 @@ std::string KernelKey::text() const {
 
 Result<KernelKey> KernelKey::parse(std::string_view text) {
   if (text.substr(0, kKeyHeader.size()) != kKeyHeader)
-    return invalidArgument("kernel key: the first line is not \"flashplus-key 2\"");
+    return invalidArgument("kernel key: the first line is not \"flashplus-key 3\"");
   std::string_view rest = text.substr(kKeyHeader.size());
   KernelKey key;
 #define FLASHPLUS_KEY_TAKE(NAME)                                                                             \

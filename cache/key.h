@@ -34,7 +34,7 @@ struct KernelKey {
 #undef FLASHPLUS_KEY_MEMBER
 
   /// The canonical byte string:
-  ///   flashplus-key 2
+  ///   flashplus-key 3
   ///   spec: forward dtype=bf16 ...
   ///   schedule: ...
   /// one line a field; a field that is empty has no line. A backslash or newline inside a value is written

@@ -2,12 +2,14 @@
 // KernelStore: compiled kernels on disk, one file each, shared by any number of threads and processes without
 // a lock. A reader sees a whole, verified entry or none. Nothing that happens to the disk is an error of the
 // caller's: whatever cannot be read is a miss, whatever cannot be written is a warning, and the kernel runs
-// all the same.
+// all the same. The folder is held open; it, the folder inside and the file are examined anew at every read and
+// write (cache/trust.h), so that what others may have written is never used.
 #pragma once
 
 #include "cache/entry.h"
 #include "cache/file_ops.h"
 #include "cache/key.h"
+#include "cache/trust.h"
 #include "spec/artifact.h"
 #include "spec/status.h"
 
@@ -15,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,9 +28,11 @@ namespace flashplus {
 enum class Miss {
   None,       ///< It is a hit.
   Absent,     ///< No such entry; the usual miss.
-  Damaged,    ///< A file was there and is not the entry; it was removed so that a rebuild can take its place.
-  Unreadable, ///< The system would not read it (permissions, no file handles, stale handle, ...); it was
-              ///< left.
+  Damaged,    ///< A file was read and is not the entry; it was removed so that a rebuild can take its place,
+              ///< unless the store keeps what it has.
+  Unreadable, ///< The system would not read it (an I/O error, permissions, no file handles, stale handle, ...);
+              ///< it was left: what could not be read may be good.
+  Untrusted,  ///< Somebody else can have written it, or a folder that it is in. It was not read, and left.
   MemoryOnly, ///< The store has no folder.
 };
 
@@ -60,7 +65,9 @@ struct StoreCounters {
   int64_t absent = 0; ///< Misses by reason, as in Miss.
   int64_t damaged = 0;
   int64_t unreadable = 0;
-  int64_t published = 0;
+  int64_t untrusted = 0;
+  int64_t published = 0;     ///< Entries written, the next two not counted.
+  int64_t replaced = 0;      ///< One that was worse, damaged or not to be trusted was there.
   int64_t already_there = 0; ///< Somebody else published the same key first.
   int64_t publish_failures = 0;
   int64_t discarded = 0;
@@ -72,6 +79,15 @@ struct StoreUsage {
   int64_t bytes = 0;
 };
 
+/// A file of another folder inside the store's.
+struct TextFile {
+  std::string path;
+  std::string text;
+};
+struct TextLimits {
+  int64_t file_bytes = 0, files = 0, all_bytes = 0;
+};
+
 class KernelStore {
 public:
   /// Receives one-line warnings. Called from whichever thread calls the store, so it must be thread-safe.
@@ -80,29 +96,41 @@ public:
   /// No file that is larger is read or written.
   static constexpr int64_t kMaxEntryBytes = int64_t(1) << 30;
 
+  /// What read() does with an entry that is damaged or that discard() is called for. `Keep` is for those who can
+  /// rebuild nothing.
+  enum class Bad { Remove, Keep };
+
   /// Opens the store in `dir`, which is made if need be. Never fails: when the folder cannot be used or
-  /// trusted (cache/directory.h) the store is memory-only, reason() says why, and the log gets that once. An
+  /// trusted (cache/trust.h) the store is memory-only, reason() says why, and the log gets that once. An
   /// empty `dir` asks for a memory-only store. `ops` is copied.
   static std::unique_ptr<KernelStore> open(const std::string &dir, Log log,
-                                           const FileOps &ops = systemFileOps());
+                                           const FileOps &ops = systemFileOps(), Bad bad = Bad::Remove);
 
   bool onDisk() const { return reason_.empty(); }
   const std::string &dir() const { return dir_; }       ///< Absolute; "" when none was asked for.
   const std::string &reason() const { return reason_; } ///< Why it is memory-only; empty when on disk.
 
-  /// The verified artifact of `key`, or a miss. Damaged and Unreadable log one warning each.
+  /// The verified artifact of `key`, or a miss. Damaged, Unreadable and Untrusted log one warning each; what is
+  /// wrong with the store's own folder is logged once.
   ReadResult read(const KernelKey &key);
 
-  /// Writes an entry unless the key has one (the first writer wins; the caller goes on with what it built and
-  /// never reads it back). Ok as well when there was one, or the store is memory-only. On a failure (IoError,
-  /// OutOfMemory) nothing is left under the entry's name; the caller is to treat it as a warning. Not logged
-  /// here.
+  /// Writes an entry unless the key has one that is as good (the first writer wins; the caller goes on with what
+  /// it built and never reads it back). One that is worse (isBetter() of spec/artifact.h), damaged or not to be
+  /// trusted is replaced. Ok as well when there was one, or the store is memory-only. On a failure (IoError,
+  /// OutOfMemory) what the entry's name had is untouched; the caller is to treat it as a warning. Not logged here.
   Status publish(const KernelKey &key, const Artifact &artifact);
 
-  /// Removes the entry of `key`, which turned out to be useless (the driver refuses it); logs `why`.
+  /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store keeps
+  /// what it has; logs `why`.
   void discard(const KernelKey &key, const std::string &why);
 
-  /// All entries with good and bad contents, read and verified in full, sorted by name.
+  /// The files "*`suffix`" in `folder`, another folder in the store's, in the order of their names: regular files that
+  /// are trusted as entries are and within the limits. The others, and a folder that is not to be trusted, are left
+  /// out with a warning. None if the store is memory-only or there is no such folder.
+  std::vector<TextFile> texts(const std::string &folder, std::string_view suffix, const TextLimits &limits) const;
+
+  /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't be
+  /// listed is one that is bad.
   std::vector<EntryInfo> list() const;
   /// Those of list() that are not good. Removes nothing.
   std::vector<EntryInfo> verify() const;
@@ -118,28 +146,36 @@ public:
 
 private:
   struct LoadedFile;
+  struct Root;
   struct FileName;
+  enum class Placed { New, Replaced, AlreadyThere };
 
-  KernelStore(std::string dir, Log log, const FileOps &ops)
-      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops) {}
+  KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad)
+      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad) {}
 
-  LoadedFile load(const std::string &path) const;
-  std::vector<FileName> entryFiles() const;
-  int makeFolder(const std::string &path) const;
-  int openTemporary(std::string &path, int &fd) const;
+  std::shared_ptr<const Root> root(bool make, OpenFolder &why) const;
+  LoadedFile load(int folder, const std::string &name, int64_t most_bytes = kMaxEntryBytes) const;
+  ReadResult missed(Miss miss, const std::string &what, const OpenFolder &why);
+  std::vector<FileName> entryFiles(const Root &root, std::vector<EntryInfo> *problems) const;
+  int openTemporary(int folder, std::string &name, int &fd) const;
   int writeTemporary(int fd, std::span<const uint8_t> bytes) const;
-  int renameNew(const std::string &temporary, const std::string &path) const;
-  void syncFolder(const std::string &path) const;
-  void removeSame(const std::string &path, const LoadedFile &file) const;
+  int place(int from, const std::string &temporary, int shard, const KernelKey &key, const Artifact &artifact,
+            Placed &placed) const;
+  bool mayReplace(int shard, const std::string &name, const KernelKey &key, const Artifact &artifact) const;
+  bool removeSame(int folder, const std::string &name, const LoadedFile &file) const;
   void warn(const std::string &message) const;
 
   const std::string dir_;
   const Log log_;
   const FileOps ops_;
+  const Bad bad_;
   std::string reason_; ///< Set by open() only.
+  mutable std::mutex root_mutex_;
+  mutable std::shared_ptr<const Root> root_; ///< Under root_mutex_.
+  std::atomic<bool> folder_warned_{false};
 
-  std::atomic<int64_t> hits_{0}, absent_{0}, damaged_{0}, unreadable_{0};
-  std::atomic<int64_t> published_{0}, already_there_{0}, publish_failures_{0}, discarded_{0};
+  std::atomic<int64_t> hits_{0}, absent_{0}, damaged_{0}, unreadable_{0}, untrusted_{0};
+  std::atomic<int64_t> published_{0}, replaced_{0}, already_there_{0}, publish_failures_{0}, discarded_{0};
 };
 
 } // namespace flashplus

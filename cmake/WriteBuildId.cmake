@@ -9,4 +9,5 @@ foreach(source IN LISTS sources)
 endforeach()
 string(SHA256 id "${all}")
 string(SUBSTRING ${id} 0 32 id)
-file(CONFIGURE OUTPUT ${OUTPUT} CONTENT "#define FLASHPLUS_BUILD_ID \"${id}\"\n")
+file(CONFIGURE OUTPUT ${OUTPUT} CONTENT
+  "#define FLASHPLUS_BUILD_ID \"${id}\"\n#define FLASHPLUS_BUILD_LLVM_VERSION \"${LLVM_VERSION}\"\n")

@@ -163,16 +163,22 @@ Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel
   const std::string chip = kernel.target.chipName();
   Result<Cubin> cubin = Cubin();
   std::string assembler;
+  const auto named = [](const char *path) { return path && *path && std::string_view(path) != "off"; };
   // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
-  const NvJitLink *linker = isaInfo(kernel.target.isa).has(kSetMaxRegisters) ? nullptr : NvJitLink::open(assemblers.nvjitlink);
+  const bool may_link = !isaInfo(kernel.target.isa).has(kSetMaxRegisters) && (named(assemblers.nvjitlink) || !named(assemblers.ptxas));
+  auto linker = may_link ? NvJitLink::open(assemblers.nvjitlink) : Status(StatusCode::Unsupported, "");
   if (linker) {
-    assembler = "nvJitLink " + linker->version();
-    cubin = linker->assemble(ptx, chip);
-  } else if (const Ptxas *program = Ptxas::find(assemblers.ptxas)) {
-    assembler = "ptxas " + program->version();
-    cubin = program->assemble(ptx, chip);
+    assembler = "nvJitLink " + (*linker)->version();
+    artifact.assembler = assemblerOf(Assembler::Kind::NvJitLink, (*linker)->version());
+    cubin = (*linker)->assemble(ptx, chip);
+  } else if (linker.status().code() != StatusCode::Unsupported) {
+    return linker.status();
+  } else if (const auto program = Ptxas::find(assemblers.ptxas)) {
+    assembler = "ptxas " + (*program)->version();
+    artifact.assembler = assemblerOf(Assembler::Kind::Ptxas, (*program)->version());
+    cubin = (*program)->assemble(ptx, chip);
   } else {
-    return Status::ok();
+    return program.status().code() == StatusCode::Unsupported ? Status::ok() : program.status();
   }
   if (!cubin)
     return cubin.status();

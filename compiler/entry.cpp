@@ -7,8 +7,13 @@
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
 
+#include "llvm/Config/llvm-config.h"
+
 #include <cstdlib>
 #include <cstring>
+
+static_assert(std::string_view(LLVM_VERSION_STRING) == FLASHPLUS_BUILD_LLVM_VERSION,
+              "the build id was made for another LLVM than the one that is compiled against");
 
 namespace flashplus {
 namespace {
@@ -81,17 +86,15 @@ void copyText(const std::string &message, char *text, size_t size) {
 }
 
 int nvjitlink(const char *path, char *text, size_t size) {
-  std::string why;
-  const NvJitLink *library = NvJitLink::open(path, &why);
-  copyText(library ? library->version() : why, text, size);
-  return library != nullptr;
+  const auto library = NvJitLink::open(path);
+  copyText(library ? (*library)->version() : library.status().message(), text, size);
+  return library.isOk();
 }
 
 int ptxas(const char *path, char *text, size_t size) {
-  std::string why;
-  const Ptxas *program = Ptxas::find(path, &why);
-  copyText(program ? program->version() : why, text, size);
-  return program != nullptr;
+  const auto program = Ptxas::find(path);
+  copyText(program ? (*program)->version() : program.status().message(), text, size);
+  return program.isOk();
 }
 
 } // namespace

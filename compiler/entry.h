@@ -13,7 +13,8 @@ extern "C" {
 #define FLASHPLUS_COMPILER_ENTRY "flashplus_compiler"
 #define FLASHPLUS_COMPILER_ABI 2
 
-/// Where the assemblers are; null to search the usual places.
+/// Where the assemblers are; null to search the usual places, "off" to use none. One that is named and does not work is an
+/// error; another never takes its place.
 typedef struct flashplus_assemblers {
   const char *nvjitlink; ///< Path of libnvJitLink.
   const char *ptxas;     ///< Path of the program ptxas.

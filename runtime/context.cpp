@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/context.h"
 
+#include "runtime/api/error.h"
+#include "runtime/arguments/public_structs.h"
 #include "runtime/devices/cpu/cpu_device.h"
+#include "runtime/devices/cpu/processors.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/emulator/emulator_library.h"
-#include "runtime/api/error.h"
-#include "runtime/devices/cpu/processors.h"
 
 #include <algorithm>
 #include <cstring>
@@ -14,10 +15,6 @@ namespace flashplus {
 namespace {
 
 Status checkOptions(const flashplus_context_options &o) {
-  if (o.struct_size < offsetof(flashplus_context_options, log_context) + sizeof(o.log_context) ||
-      o.struct_size > 16 * sizeof o)
-    return invalidArgument("options.struct_size is " + std::to_string(o.struct_size) +
-                           "; it must be sizeof(flashplus_context_options), " + std::to_string(sizeof o));
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
     return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " + std::to_string(kMaxThreads));
   if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
@@ -31,16 +28,31 @@ Status checkOptions(const flashplus_context_options &o) {
 Context::~Context() = default;
 
 void Context::log(const std::string &message) const {
+  {
+    std::lock_guard lock(warnings_mutex_);
+    ++warnings_count_;
+    if (warnings_.size() == kKeptWarnings)
+      warnings_.erase(warnings_.begin());
+    warnings_.push_back(message);
+  }
   if (log_)
     log_(log_context_, message.c_str());
 }
 
+std::vector<std::string> Context::warnings() const {
+  std::lock_guard lock(warnings_mutex_);
+  return warnings_;
+}
+
+int64_t Context::warningsCount() const {
+  std::lock_guard lock(warnings_mutex_);
+  return warnings_count_;
+}
+
 Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options *options) {
-  flashplus_context_options o{};
-  if (options) {
-    FLASHPLUS_RETURN_IF_ERROR(checkOptions(*options));
-    std::memcpy(&o, options, std::min(options->struct_size, sizeof o));
-  }
+  flashplus_context_options o;
+  FLASHPLUS_RETURN_IF_ERROR(readContextOptions(options, o));
+  FLASHPLUS_RETURN_IF_ERROR(checkOptions(o));
   const Environment environment = Environment::read();
   CudaLimits limits;
   limits.shared_memory_per_block = environment.cuda_shared_memory;
@@ -73,11 +85,20 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   if (!debug)
     return debug.status();
   c->kernel_debug_ = std::move(*debug);
-  c->store_ = KernelStore::open(cache_dir, log);
-  c->tuning_ = TuningRecords::read(
-      !environment.tuning.empty() ? environment.tuning : cache_dir.empty() ? "" : cache_dir + "/tuning", log);
+  // Who can't rebuild what is damaged does not delete it.
+  c->store_ = KernelStore::open(cache_dir, log, systemFileOps(),
+                                o.offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove);
+  if (o.cache_dir && *o.cache_dir && !o.cache_optional && !c->store_->onDisk())
+    return Status(StatusCode::IoError, "options.cache_dir is '" + cache_dir + "', which cannot be used: " +
+                                           c->store_->reason() +
+                                           "; name another folder, \"\" for none, or set cache_optional to 1");
+  if (!environment.tuning.empty())
+    c->tuning_ = TuningRecords::read(environment.tuning, log);
+  else
+    for (const TextFile &file : c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+      c->tuning_.addText(file.text, file.path, log);
   c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                                   environment.nvjitlink, environment.ptxas);
+                                                   environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
@@ -88,7 +109,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
         listener(self, &event);
       })
-                 : nullptr);
+                 : nullptr,
+      [compiler](const Target &target) { return compiler->mayAssemble(target); });
   return c;
 }
 
@@ -178,13 +200,9 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
   return guarded([&]() -> Status {
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
-    constexpr size_t kLeast = offsetof(flashplus_counters, load_ms) + sizeof(out->load_ms);
-    if (out->struct_size < kLeast || out->struct_size > 16 * sizeof *out)
-      return invalidArgument("out.struct_size is " + std::to_string(out->struct_size) +
-                             "; it must be sizeof(flashplus_counters), " + std::to_string(sizeof *out));
     const KernelCounters &c = context->impl->kernels().counters;
     auto ms = [](int64_t us) { return double(us) / 1000; };
-    const flashplus_counters all{.struct_size = out->struct_size,
+    const flashplus_counters all{.struct_size = sizeof all,
                                  .memory_hits = c.memory_hits,
                                  .disk_hits = c.disk_hits,
                                  .compiles = c.compiles,
@@ -204,9 +222,9 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .emit_ms = ms(c.emit_us),
                                  .assemble_ms = ms(c.assemble_us),
                                  .resident_kernels = c.resident_kernels,
-                                 .resident_bytes = c.resident_bytes};
-    std::memcpy(out, &all, std::min(out->struct_size, sizeof all));
-    return Status::ok();
+                                 .resident_bytes = c.resident_bytes,
+                                 .warnings = context->impl->warningsCount()};
+    return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms), all);
   });
 }
 

@@ -19,6 +19,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace flashplus {
 
@@ -42,7 +43,12 @@ public:
   std::vector<Schedule> rejected(const std::string &id);
   /// False if the schedule was there already.
   bool reject(const std::string &id, const Schedule &schedule);
+  /// Tells the embedder's log, if there is one, and keeps the line: a null log hides nothing.
   void log(const std::string &message) const;
+  /// The last lines that log() was told, oldest first.
+  std::vector<std::string> warnings() const;
+  /// All that it was told.
+  int64_t warningsCount() const;
 
   /// Text of the last flashplus_describe.
   std::string description;
@@ -55,6 +61,10 @@ private:
 
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;
+  static constexpr size_t kKeptWarnings = 16;
+  mutable std::mutex warnings_mutex_;
+  mutable std::vector<std::string> warnings_;
+  mutable int64_t warnings_count_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<KernelStore> store_;
   std::unique_ptr<CompilerLibrary> compiler_;

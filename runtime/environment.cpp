@@ -38,6 +38,7 @@ Environment Environment::read() {
   e.compiler = value("FLASHPLUS_COMPILER");
   e.nvjitlink = value("FLASHPLUS_NVJITLINK");
   e.ptxas = value("FLASHPLUS_PTXAS");
+  e.path = value("PATH");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");

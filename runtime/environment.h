@@ -13,8 +13,9 @@ struct Environment {
   std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else $HOME/.cache/flashplus,
                          ///< else empty: memory only.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
-  std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink; empty if unset.
-  std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas; empty if unset.
+  std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink, or "off"; empty if unset: searched.
+  std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas, or "off"; empty if unset: searched.
+  std::string path;      ///< $PATH, where ptxas is searched.
   std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80; empty: all
                            ///< that the GPU has.
   std::string cpu_target;  ///< $FLASHPLUS_CPU_TARGET: instructions that CPU kernels may use, such as x86-64-v3; empty: all

@@ -5,12 +5,14 @@
 #include "spec/bytes.h"
 
 #include <algorithm>
+#include <charconv>
+#include <utility>
 
 namespace flashplus {
 namespace {
 
 constexpr std::string_view kArtifactMagic = "FPAR";
-constexpr uint32_t kArtifactVersion = 2;
+constexpr uint32_t kArtifactVersion = 3;
 // A name or a sentence; far more than any real one, little enough to allocate for nothing.
 constexpr uint32_t kMaxTextBytes = 64 * 1024;
 
@@ -49,6 +51,22 @@ void writeText(ByteWriter &out, std::string_view text) {
 
 } // namespace
 
+bool isBetter(const Artifact &a, const Artifact &b) {
+  if ((a.kind == CodeKind::Ptx) != (b.kind == CodeKind::Ptx))
+    return b.kind == CodeKind::Ptx;
+  return std::pair(a.assembler.major, a.assembler.minor) > std::pair(b.assembler.major, b.assembler.minor);
+}
+
+Assembler assemblerOf(Assembler::Kind kind, std::string_view version) {
+  Assembler out{kind, 0, 0};
+  const size_t dot = version.find('.');
+  const auto number = [](std::string_view text, int &value) { std::from_chars(text.data(), text.data() + text.size(), value); };
+  number(version.substr(0, dot), out.major);
+  if (dot != std::string_view::npos)
+    number(version.substr(dot + 1), out.minor);
+  return out;
+}
+
 std::vector<uint8_t> serializeArtifact(const Artifact &artifact) {
   // The provenance is for people: cutting it is better than making an artifact that cannot be read back.
   const std::string provenance = cut(artifact.provenance);
@@ -71,6 +89,9 @@ std::vector<uint8_t> serializeArtifact(const Artifact &artifact) {
   out.integer<int32_t>(artifact.resources.registers);
   out.integer<int32_t>(artifact.resources.spill_bytes);
   out.integer<int32_t>(artifact.resources.stack_bytes);
+  out.integer(static_cast<uint32_t>(artifact.assembler.kind));
+  out.integer<int32_t>(artifact.assembler.major);
+  out.integer<int32_t>(artifact.assembler.minor);
   writeText(out, artifact.launch.entry);
   writeText(out, provenance);
   out.integer<uint64_t>(artifact.code.size());
@@ -117,6 +138,9 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   artifact.resources.registers = in.integer<int32_t>();
   artifact.resources.spill_bytes = in.integer<int32_t>();
   artifact.resources.stack_bytes = in.integer<int32_t>();
+  const uint32_t assembler = in.integer<uint32_t>();
+  artifact.assembler.major = in.integer<int32_t>();
+  artifact.assembler.minor = in.integer<int32_t>();
   const uint32_t entry_size = in.integer<uint32_t>();
   if (!in.ok())
     return malformed("ends inside its header");
@@ -133,6 +157,12 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
                      std::to_string(launch.threads) + ", " + std::to_string(launch.shared_memory) + ", " +
                      std::to_string(launch.scratch) + ", " + std::to_string(launch.params_size) + ", " +
                      std::to_string(launch.blocks_per_sm));
+
+  if (assembler > uint32_t(Assembler::Kind::Driver) || artifact.assembler.major < 0 || artifact.assembler.minor < 0)
+    return malformed("assembler is " + std::to_string(assembler) + " version " +
+                     std::to_string(artifact.assembler.major) + "." + std::to_string(artifact.assembler.minor) +
+                     "; allowed are 0 to 3 and versions that are not negative");
+  artifact.assembler.kind = static_cast<Assembler::Kind>(assembler);
 
   if (entry_size > kMaxTextBytes)
     return malformed("entry name has " + std::to_string(entry_size) + " bytes, at most 65536 are allowed");

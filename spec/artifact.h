@@ -54,14 +54,31 @@ struct Resources {
   bool operator==(const Resources &) const = default;
 };
 
+/// What turned PTX into machine code, as it calls itself: "ptxas", 13, 0. None of it is in a key: any assembler's code
+/// will do, and some is better (isBetter()).
+struct Assembler {
+  enum class Kind { None, NvJitLink, Ptxas, Driver };
+  Kind kind = Kind::None; ///< None: nothing did; the code is PTX, or was never PTX.
+  int major = 0, minor = 0;
+  bool operator==(const Assembler &) const = default;
+};
+
 struct Artifact {
   CodeKind kind = CodeKind::X86Object;
   std::vector<uint8_t> code;
   LaunchSchema launch;
   Resources resources;
+  Assembler assembler;
   std::string provenance; ///< For people: what made the code, e.g. "LLVM 22.1.8, nvJitLink 13.0".
   bool operator==(const Artifact &) const = default;
 };
+
+/// Whether `a` should take the place of `b`, which is of the same key: machine code is better than PTX, and a newer
+/// assembler's than an older one's. Equal ones are not better than each other.
+bool isBetter(const Artifact &a, const Artifact &b);
+
+/// "ptxas", 13, 0 out of a version text such as "13.0"; 0.0 if that is not what it is.
+Assembler assemblerOf(Assembler::Kind kind, std::string_view version);
 
 /// The artifact as one byte string: the payload of a cache entry, and what crosses compiler/entry.h. Equal
 /// artifacts give equal bytes. The format is in docs/file-formats.md.

@@ -2,8 +2,8 @@
 #include "compiler/codegen/nvjitlink.h"
 
 #include <dlfcn.h>
+#include <map>
 #include <mutex>
-#include <vector>
 
 namespace flashplus {
 
@@ -36,15 +36,9 @@ template <class Fn> bool find(void *library, const char *name, const std::string
   return symbol != nullptr;
 }
 
-std::vector<std::string> candidates(const char *path) {
-  std::vector<std::string> all;
-  if (path && *path)
-    all.push_back(path);
-  for (const char *name : {"libnvJitLink.so.13", "libnvJitLink.so.12", "libnvJitLink.so",
-                           "/usr/local/cuda/lib64/libnvJitLink.so.13", "/usr/local/cuda/lib64/libnvJitLink.so.12"})
-    all.push_back(name);
-  return all;
-}
+constexpr const char *kSearched[] = {"libnvJitLink.so.13", "libnvJitLink.so.12", "libnvJitLink.so",
+                                     "/usr/local/cuda/lib64/libnvJitLink.so.13",
+                                     "/usr/local/cuda/lib64/libnvJitLink.so.12"};
 
 template <class Size, class Get> std::string readLog(void *handle, Size size, Get get) {
   size_t bytes = 0;
@@ -59,16 +53,23 @@ template <class Size, class Get> std::string readLog(void *handle, Size size, Ge
 
 } // namespace
 
-const NvJitLink *NvJitLink::open(const char *path, std::string *why) {
+Result<const NvJitLink *> NvJitLink::open(const char *path) {
   static std::mutex mutex;
-  static Functions functions;
-  static NvJitLink instance;
+  static std::map<std::string, NvJitLink> found;
+  const std::string named = path ? path : "";
+  if (named == "off")
+    return Status(StatusCode::Unsupported, "no nvJitLink: $FLASHPLUS_NVJITLINK is off");
   std::lock_guard lock(mutex);
-  if (instance.functions_)
-    return &instance;
+  if (const auto known = found.find(named); known != found.end())
+    return &known->second;
   std::string tried;
-  for (const std::string &name : candidates(path)) {
+  for (const char *searched : kSearched) {
+    const std::string name = named.empty() ? searched : named;
     void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    const char *error = library ? nullptr : dlerror();
+    if (!library && !named.empty())
+      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named + "', which cannot be opened: " +
+                             (error ? error : "no reason was given") + "; it must be an nvJitLink that works, or off");
     if (!library) {
       tried += (tried.empty() ? "" : ", ") + name;
       continue;
@@ -86,17 +87,18 @@ const NvJitLink *NvJitLink::open(const char *path, std::string *why) {
           find(library, "nvJitLinkGetInfoLogSize", suffix, f.infoLogSize) &&
           find(library, "nvJitLinkGetInfoLog", suffix, f.infoLog) &&
           find(library, "nvJitLinkVersion", suffix, f.version)) {
-        functions = f;
-        instance.functions_ = &functions;
-        return &instance;
+        NvJitLink opened;
+        opened.functions_ = std::make_shared<const Functions>(f);
+        return &found.emplace(named, std::move(opened)).first->second;
       }
     }
-    tried += (tried.empty() ? "" : ", ") + name + " (lacks symbols)";
     dlclose(library);
+    if (!named.empty())
+      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named + "', which is a library without nvJitLink's functions; "
+                             "it must be an nvJitLink that works, or off");
+    tried += (tried.empty() ? "" : ", ") + name + " (lacks symbols)";
   }
-  if (why)
-    *why = "no nvJitLink: tried " + tried;
-  return nullptr;
+  return Status(StatusCode::Unsupported, "no nvJitLink: tried " + tried);
 }
 
 Result<Cubin> NvJitLink::assemble(std::string_view ptx, const std::string &chip) const {

@@ -4,6 +4,7 @@
 
 #include "compiler/codegen/cubin.h"
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -11,9 +12,10 @@ namespace flashplus {
 
 class NvJitLink {
 public:
-  /// Opens the library once per process: `path` first when not null, then the loader's search path and CUDA's usual
-  /// folders. Null when there is none; `why` then says what was tried.
-  static const NvJitLink *open(const char *path, std::string *why = nullptr);
+  /// The library: `path` if it is neither null nor empty, else the first of the loader's search path and CUDA's usual
+  /// folders that can be used. Opened once per process and path. Unsupported, saying what was tried, if there is none or
+  /// `path` is "off"; InvalidArgument if one was named and does not work: another never takes its place.
+  static Result<const NvJitLink *> open(const char *path);
 
   /// Assembles for `chip` ("sm_90a"). Fails with the assembler's log. Thread-safe.
   Result<Cubin> assemble(std::string_view ptx, const std::string &chip) const;
@@ -23,7 +25,7 @@ public:
 private:
   NvJitLink() = default;
   struct Functions;
-  const Functions *functions_ = nullptr;
+  std::shared_ptr<const Functions> functions_;
 };
 
 } // namespace flashplus

@@ -9,11 +9,14 @@ namespace flashplus {
 
 class Ptxas {
 public:
-  /// Finds the program once per process: `path` first when not null, then $PATH and CUDA's usual folder. Null when there is
-  /// none; `why` then says what was tried.
-  static const Ptxas *find(const char *path, std::string *why = nullptr);
+  /// The program: `path` if it is neither null nor empty, else the first of $PATH and CUDA's usual folder that works.
+  /// Remembered by path once it was found. Unsupported, saying what was tried, if there is none or `path` is "off";
+  /// InvalidArgument if one was named and does not work: another never takes its place; IoError if nothing can be started
+  /// now.
+  static Result<const Ptxas *> find(const char *path);
 
-  /// Assembles for `chip` ("sm_90a"). Fails with the assembler's messages. Thread-safe.
+  /// Assembles for `chip` ("sm_90a"). CompileFailed with the assembler's messages if it refuses the code; IoError if it
+  /// could not be run or was killed, or failed without a word, twice: that says nothing about the code. Thread-safe.
   Result<Cubin> assemble(std::string_view ptx, const std::string &chip) const;
 
   const std::string &version() const { return version_; } ///< "13.0"

@@ -33,16 +33,22 @@ class DLTensor(ctypes.Structure):
 class ContextOptions(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("cache_dir", c_char_p), ("compiler_path", c_char_p),
                 ("num_threads", c_int32), ("offline", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p),
-                ("pool_threads", c_int32), ("log", LOG), ("log_context", c_void_p)]
+                ("pool_threads", c_int32), ("log", LOG), ("log_context", c_void_p), ("listener", c_void_p),
+                ("listener_context", c_void_p), ("cache_optional", c_int32), ("reserved", c_int32)]
 
 
 class Counters(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("memory_hits", c_int64), ("disk_hits", c_int64), ("compiles", c_int64),
-                ("corrupt", c_int64), ("publish_failures", c_int64), ("compile_ms", c_double), ("load_ms", c_double)]
+                ("corrupt", c_int64), ("publish_failures", c_int64), ("compile_ms", c_double), ("load_ms", c_double),
+                ("miss_absent", c_int64), ("miss_damaged", c_int64), ("miss_unreadable", c_int64), ("miss_refused", c_int64),
+                ("compile_failures", c_int64), ("fallbacks", c_int64), ("build_ms", c_double), ("passes_ms", c_double),
+                ("optimize_ms", c_double), ("emit_ms", c_double), ("assemble_ms", c_double), ("resident_kernels", c_int64),
+                ("resident_bytes", c_int64), ("warnings", c_int64)]
 
 
 class ForwardArgs(ctypes.Structure):
-    # A library that is newer than this takes the fields it has more as their defaults (struct_size).
+    # All zero after struct_size is full attention. A library that is newer than this takes the fields that it has more as
+    # 0; one that is older refuses those that are not (struct_size).
     _fields_ = [("struct_size", c_size_t), ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("o", c_void_p),
                 ("lse", c_void_p), ("cu_seqlens_q", c_void_p), ("cu_seqlens_k", c_void_p), ("seqused_q", c_void_p),
                 ("seqused_k", c_void_p), ("max_seqlen_q", c_int64), ("max_seqlen_k", c_int64),
@@ -50,7 +56,7 @@ class ForwardArgs(ctypes.Structure):
                 ("lse_empty", c_float), ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p),
                 ("score_tensors", c_void_p), ("num_score_tensors", c_int32), ("score_scalars", c_void_p),
                 ("num_score_scalars", c_int32), ("num_splits", c_int32), ("batch_invariant", c_int32),
-                ("tile_counter", c_void_p)]
+                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
 
 
 class PythonCall(ctypes.Structure):

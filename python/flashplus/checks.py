@@ -20,6 +20,9 @@ def _shape(t):
 def tensor(name, value):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is {type(value).__name__}; it must be a torch.Tensor")
+    if value.is_nested:
+        raise TypeError(f"{name} is a nested tensor; it must be a dense one: flash_attn_varlen_func takes a jagged tensor's "
+                        "values() and offsets()")
 
 
 def tensors(q, k, v, ragged):

@@ -72,8 +72,7 @@ def _lay_out(softmax_scale, causal, softcap):
     if softmax_scale is not None:
         block.scale = softmax_scale
         args.softmax_scale = ctypes.addressof(block) + _Block.scale.offset
-    args.causal, args.window_left, args.window_right = causal, -1, -1
-    args.softcap, args.lse_empty = max(softcap, 0.0), float("inf")
+    args.causal, args.softcap = causal, max(softcap, 0.0)
     call = block.call
     call.struct_size = ctypes.sizeof(c_api.PythonCall)
     call.context = library.get().context

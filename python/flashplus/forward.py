@@ -60,7 +60,7 @@ class Frame:
         args = self.args
         self.block.scale = softmax_scale
         args.softmax_scale = ctypes.addressof(self.block) + _Block.scale.offset
-        args.causal, args.window_left, args.window_right = causal, window_left, window_right
+        args.causal, args.has_window, args.window_left, args.window_right = causal, 1, window_left, window_right
         args.softcap, args.lse_empty, args.num_splits = max(softcap, 0.0), lse_empty, num_splits
 
 
@@ -177,14 +177,20 @@ def _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window
     checks.tensors(q, k, v, False)
     others = {} if alibi_slopes is None else {"alibi_slopes": alibi_slopes}
     lse_shape = (q.shape[0], q.shape[2], q.shape[1]) if want_lse else None
-    seqlen_k = k.shape[1]
-    return _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, _window(window_left, seqlen_k),
-                      _window(window_right, seqlen_k), softcap, lse_empty, num_splits)
+    left, right = _sides(window_left, window_right, q.shape[1], k.shape[1])
+    return _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, left, right, softcap, lse_empty,
+                      num_splits)
 
 
-def _window(size, longest):
-    """A side that no sequence is longer than is unbounded."""
-    return -1 if size >= longest else size
+def _sides(left, right, rows_q, rows_k):
+    """A side that bounds no row is -1, which is a faster kernel. Query i of sq sees, of sk keys, those from i + sk - sq - left to
+    i + sk - sq + right. The first is most for the last row, sk - 1 - left; the second least for row 0, sk - sq + right, which
+    is the last key or beyond it from right = sq - 1 on. `rows_*` are the tensors', which no sequence in them is longer than:
+    the result doesn't depend on what a caller says of max_seqlen."""
+    for name, side in (("window_left", left), ("window_right", right)):
+        if side < -1:  # said here as it is by the library, whose numbers have 32 bits
+            raise ValueError(f"{name} is {side}; it must be -1 (unbounded) or more")
+    return (-1 if left >= rows_k - 1 else left), (-1 if right >= rows_q - 1 else right)
 
 
 def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
@@ -197,14 +203,14 @@ def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, ma
     for name, t in (("seqused_q", seqused_q), ("seqused_k", seqused_k), ("alibi_slopes", alibi_slopes)):
         if t is not None:
             others[name] = t
-    left, right = _window(window_left, max_seqlen_k), _window(window_right, max_seqlen_k)
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
-            v.stride(), softmax_scale, causal, left, right, softcap, want_lse, lse_empty, num_splits, _said(out),
+            v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits, _said(out),
             *((name, _said(t)) for name, t in others.items()))
     try:
         frame = _frames[call].pop()
     except LookupError:
         checks.tensors(q, k, v, True)
+        left, right = _sides(window_left, window_right, q.shape[0], k.shape[0])
         frame = _new_frame(call, q, k, v, out, others, (q.shape[1], q.shape[0]) if want_lse else None, softmax_scale, causal,
                            left, right, softcap, lse_empty, num_splits)
     if frame.copies:

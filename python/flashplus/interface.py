@@ -1,28 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The functions of `flash_attn`: signatures, defaults and results are the original's (2.8.3).
 
-A call without gradients on plain tensors with our kernels goes straight to kernels.py. Everything else (a tracer, a
-dispatch mode or a tensor subclass looks on; the original's extension serves; a gradient is wanted) goes through the
-autograd functions and, where something looks on, the torch operators of ops.py.
+With our kernels a call goes straight to kernels.py where direct.py allows it, and else through the torch operators of
+ops.py. With the original's extension it goes through the autograd functions.
 """
 
 import torch
-from torch import Tensor, empty_like, is_grad_enabled
-from torch.compiler import is_compiling
+from torch import empty_like, is_grad_enabled
 
 from flashplus import backend, checks, exchange, kernels, later, library, ops
+from flashplus.direct import direct, plain, unusual
 
 USE_TRITON_ROCM = False
 
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_jit_trace = torch._C._get_tracing_state
 _calls = exchange.calls
-
-
-def _watched(q, k, v):
-    """Whether somebody needs to see an operator rather than its effect."""
-    return (is_compiling() or type(q) is not Tensor or type(k) is not Tensor or type(v) is not Tensor
-            or _dispatch_modes() > 0 or _jit_trace() is not None)
 
 
 def maybe_contiguous(x):
@@ -45,7 +36,7 @@ def _get_block_size_n(device, head_dim, is_dropout, is_causal):
 def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                         alibi_slopes, return_softmax):
     """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops.forward if _watched(q, k, v) else ops._forward
+    function = ops._forward if direct(q, k, v) and plain(alibi_slopes) else ops.forward
     return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
                     return_softmax)
 
@@ -55,7 +46,8 @@ def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q
                                return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
                                num_splits=0):
     """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops.varlen_forward if _watched(q, k, v) else ops._varlen_forward
+    others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
+    function = ops._varlen_forward if direct(q, k, v) and plain(*others) else ops.varlen_forward
     return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                     window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
                     seqused_k, zero_tensors, num_splits)
@@ -64,7 +56,8 @@ def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q
 def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
                          window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
     """softmax_d; writes dq, dk and dv"""
-    function = ops.backward if _watched(q, k, v) else ops._backward
+    others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
+    function = ops._backward if direct(q, k, v) and plain(*others) else ops.backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
                     window_size_right, softcap, alibi_slopes, deterministic, rng_state)
 
@@ -73,7 +66,8 @@ def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_
                                 max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right,
                                 softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
     """softmax_d; writes dq, dk and dv"""
-    function = ops.varlen_backward if _watched(q, k, v) else ops._varlen_backward
+    others = dout, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, rng_state
+    function = ops._varlen_backward if direct(q, k, v) and plain(*others) else ops.varlen_backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
                     dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
                     deterministic, rng_state, zero_tensors)
@@ -275,8 +269,29 @@ def _numbers(softmax_scale, causal, window_size, softcap):
     return checks.numbers(softmax_scale, causal, window_size, softcap)
 
 
+def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
+    """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
+    _need(q=q, k=k, v=v)
+    for t in (q, k, v):
+        if is_grad_enabled() and t.requires_grad:
+            raise later.backward()
+    softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    if softmax_scale is None:
+        softmax_scale = q.shape[-1] ** -0.5
+    probs = return_attn_probs and dropout_p > 0
+    if lengths:
+        *lengths, block_table = lengths
+        out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right, softcap,
+                                                alibi_slopes, probs, block_table)
+    else:
+        out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes, probs)
+    return (out, lse, dmask) if return_attn_probs else out
+
+
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
     """Straight to our kernels."""
+    if alibi_slopes is not None and not plain(alibi_slopes):
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     key = (dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     try:
         call = _calls.get(key)
@@ -289,8 +304,13 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
     # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
-    out, lse = kernels.dense(q, k, v, None, alibi_slopes, softmax_scale, causal, left, right, softcap, return_attn_probs)
+    numbers = _numbers(softmax_scale, causal, window_size, softcap)
+    try:
+        out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, return_attn_probs)
+    except Exception:
+        if not unusual(q, k, v, alibi_slopes):
+            raise
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     if call is None:
         exchange.remember(key)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
@@ -301,13 +321,20 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if dropout_p:
         kernels.check_dropout(dropout_p, softcap)
-    softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
-    out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q, max_seqlen_k,
-                              softmax_scale, False, causal, left, right, softcap, return_attn_probs)
-    return (out, lse, q.new_empty(0)) if return_attn_probs else out
+    if plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+        scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
+        try:
+            out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q,
+                                      max_seqlen_k, scale, False, is_causal, left, right, cap, return_attn_probs)
+            return (out, lse, q.new_empty(0)) if return_attn_probs else out
+        except Exception:
+            if not unusual(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+                raise
+    return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale, causal,
+                     window_size, softcap, alibi_slopes, return_attn_probs)
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -323,10 +350,11 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), an empty tensor).
     A row that sees no key is 0 and its LSE is +inf.
     """
-    if type(q) is Tensor and backend.ours and not _watched(q, k, v) and not (
-            is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)):
+    if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, k=k, v=v)
+    if backend.ours:
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     return FlashAttnFunc.apply(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                deterministic, return_attn_probs, is_grad_enabled())
 
@@ -334,12 +362,11 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                               alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """flash_attn_func of qkv (batch, seqlen, 3, heads, head_dim), without a copy."""
-    if type(qkv) is Tensor and backend.ours and not _watched(qkv, qkv, qkv) and not (
-            is_grad_enabled() and qkv.requires_grad):
-        _packed("qkv", qkv, 5, 2, 3)
-        return _dense(*qkv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                      return_attn_probs)
     _need(qkv=qkv)
+    if backend.ours:
+        _packed("qkv", qkv, 5, 2, 3)
+        return flash_attn_func(*qkv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                               deterministic, return_attn_probs)
     return FlashAttnQKVPackedFunc.apply(qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                         deterministic, return_attn_probs, is_grad_enabled())
 
@@ -347,12 +374,11 @@ def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=Fal
 def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """flash_attn_func of q and kv (batch, seqlen_k, 2, heads_k, head_dim), without a copy."""
-    if type(q) is Tensor and backend.ours and not _watched(q, kv, kv) and not (
-            is_grad_enabled() and (q.requires_grad or kv.requires_grad)):
-        _packed("kv", kv, 5, 2, 2)
-        return _dense(q, *kv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                      return_attn_probs)
     _need(q=q, kv=kv)
+    if backend.ours:
+        _packed("kv", kv, 5, 2, 2)
+        return flash_attn_func(q, *kv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                               deterministic, return_attn_probs)
     return FlashAttnKVPackedFunc.apply(q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                        deterministic, return_attn_probs, is_grad_enabled())
 
@@ -368,13 +394,15 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     Returns out (total_q, heads, head_dim), or with return_attn_probs (out, softmax_lse (heads, total_q), an empty
     tensor). Rows of q that belong to no sequence are 0.
     """
-    if type(q) is Tensor and backend.ours and not _watched(q, k, v) and not (
-            is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)):
-        if block_table is not None:
-            raise later.paged()
+    if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                        window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    if backend.ours:
+        if block_table is not None:
+            raise later.paged()
+        return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale,
+                         causal, window_size, softcap, alibi_slopes, return_attn_probs)
     return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                      return_attn_probs, block_table, is_grad_enabled())
@@ -384,12 +412,12 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
                                      window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
                                      return_attn_probs=False):
     """flash_attn_varlen_func of qkv (total, 3, heads, head_dim), without a copy."""
-    if type(qkv) is Tensor and backend.ours and not _watched(qkv, qkv, qkv) and not (
-            is_grad_enabled() and qkv.requires_grad):
-        _packed("qkv", qkv, 4, 1, 3)
-        return _ragged(*qkv.unbind(1), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p, softmax_scale, causal,
-                       window_size, softcap, alibi_slopes, return_attn_probs)
     _need(qkv=qkv, cu_seqlens=cu_seqlens)
+    if backend.ours:
+        _packed("qkv", qkv, 4, 1, 3)
+        return flash_attn_varlen_func(*qkv.unbind(1), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p,
+                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                      return_attn_probs)
     return FlashAttnVarlenQKVPackedFunc.apply(qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size,
                                               softcap, alibi_slopes, deterministic, return_attn_probs, is_grad_enabled())
 
@@ -398,12 +426,12 @@ def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqle
                                     softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """flash_attn_varlen_func of q and kv (total_k, 2, heads_k, head_dim), without a copy."""
-    if type(q) is Tensor and backend.ours and not _watched(q, kv, kv) and not (
-            is_grad_enabled() and (q.requires_grad or kv.requires_grad)):
-        _packed("kv", kv, 4, 1, 2)
-        return _ragged(q, *kv.unbind(1), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
-                       softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, kv=kv, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    if backend.ours:
+        _packed("kv", kv, 4, 1, 2)
+        return flash_attn_varlen_func(q, *kv.unbind(1), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
+                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                      return_attn_probs)
     return FlashAttnVarlenKVPackedFunc.apply(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                              softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                              return_attn_probs, is_grad_enabled())

@@ -4,7 +4,8 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import backend, checks, kernels, later
+from flashplus import backend, checks, kernels, later, ops
+from flashplus.direct import direct, plain, unusual
 
 _INF = float("inf")
 
@@ -33,9 +34,18 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    scale, causal, left, right, softcap = checks.numbers(scale, causal, window_size, softcap)
-    out, lse = kernels.dense(q, k, v, None, None, scale, causal, left, right, softcap, bool(return_attn_probs),
-                             lse_empty=-_INF, num_splits=int(num_splits))
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
+    straight = direct(q, k, v)
+    if straight:
+        try:
+            out, lse = kernels.dense(q, k, v, None, None, *numbers, bool(return_attn_probs), lse_empty=-_INF,
+                                     num_splits=num_splits)
+        except Exception:
+            if not unusual(q, k, v):
+                raise
+            straight = False
+    if not straight:
+        out, lse = ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits)
     return (out, lse) if return_attn_probs else out
 
 
@@ -63,10 +73,22 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    scale, causal, left, right, softcap = checks.numbers(scale, causal, window_size, softcap)
-    out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, int(max_seqlen_q),
-                              int(max_seqlen_k), scale, False, causal, left, right, softcap, bool(return_attn_probs),
-                              seqused_q=seqused_q, lse_empty=-_INF, num_splits=int(num_splits))
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
+    max_seqlen_q, max_seqlen_k = int(max_seqlen_q), int(max_seqlen_k)
+    lengths = cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k
+    straight = direct(q, k, v) and plain(*lengths)
+    if straight:
+        scale, *rest = numbers
+        try:
+            out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, max_seqlen_q, max_seqlen_k,
+                                      scale, False, *rest, bool(return_attn_probs), seqused_q=seqused_q, lse_empty=-_INF,
+                                      num_splits=num_splits)
+        except Exception:
+            if not unusual(q, k, v, *lengths):
+                raise
+            straight = False
+    if not straight:
+        out, lse = ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits)
     return (out, lse) if return_attn_probs else out
 
 

@@ -12,6 +12,11 @@ def backward():
                    "training use the original flash-attn (FLASH_ATTENTION_USE_FLAGGEMS=FALSE with it installed)")
 
 
+def forward_ad():
+    return not_yet("forward-mode AD (torch.func.jvp, torch.autograd.forward_ad)",
+                   "pass tensors without tangents, or compute the tangent with plain torch operations")
+
+
 def dropout(p):
     return not_yet(f"dropout (dropout_p is {p})", "it comes with training; pass dropout_p=0.0 (model.eval())")
 

@@ -2,25 +2,62 @@
 """The torch operators `flash_attn::_flash_attn_forward`, ... : what torch.compile, torch.export and dispatch modes see.
 
 They have the original's names and schemas, and a fake each that gives shapes without computing. They follow the switch
-(backend.py). Eager calls of the public functions go past them (interface.py)."""
+(backend.py). `flashplus::forward` is what FlashAttention 3's face needs beyond them. Eager calls of the public functions go
+past them where direct.py allows it."""
 
 import torch
+from torch.autograd import forward_ad
 
-from flashplus import kernels
+from flashplus import backend, kernels, later
 
-_library = torch.library.Library("flash_attn", "FRAGMENT")
+_libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
 
 
-def _define(name, schema, function, fake):
+class _NoBackward(torch.autograd.Function):
+    """An operator of the original's kernels that is called by itself: as there, its outputs have no gradient, and say so."""
+
+    @staticmethod
+    def forward(ctx, operator, *arguments):
+        ctx.name = operator.name()
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(f"{ctx.name} has no gradient of its own; call flash_attn_func or its kin")
+
+
+def _above_autograd(operator):
+    """What the operator does with gradients: refuses what would else be lost in silence."""
+
+    def function(*arguments):
+        tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
+        if forward_ad._current_level >= 0:
+            for t in tensors:
+                if t.is_floating_point() and forward_ad.unpack_dual(t).tangent is not None:
+                    raise later.forward_ad()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            if backend.ours:
+                raise later.backward()
+            return _NoBackward.apply(operator, *arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    return function
+
+
+def _define(name, schema, function, fake, namespace="flash_attn"):
+    library = _libraries[namespace]
     tags = (torch.Tag.pt2_compliant_tag,)
     if hasattr(torch.Tag, "needs_exact_strides"):  # a transposed q stays what it was in the eager call
         tags += (torch.Tag.needs_exact_strides,)
     elif hasattr(torch.Tag, "needs_fixed_stride_order"):
         tags += (torch.Tag.needs_fixed_stride_order,)
-    _library.define(name + schema, tags=tags)
+    library.define(name + schema, tags=tags)
     for key in ("CPU", "CUDA"):
-        _library.impl(name, function, key)
-    torch.library.register_fake("flash_attn::" + name, fake, lib=_library)
+        library.impl(name, function, key)
+    library.impl(name, _above_autograd(getattr(getattr(torch.ops, namespace), name).default), "Autograd")
+    torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
 
 
 def _round_up(n, m):
@@ -107,6 +144,22 @@ def _varlen_backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlen
     return q.new_empty((heads, total + 128 * (cu_seqlens_q.shape[0] - 1)), dtype=torch.float32)
 
 
+def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+          window_size_left, window_size_right, softcap, lse_empty, num_splits):
+    if cu_seqlens_q is None:
+        return kernels.dense(q, k, v, None, None, softmax_scale, causal, window_size_left, window_size_right, softcap, True,
+                             lse_empty, num_splits)
+    return kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, max_seqlen_q, max_seqlen_k,
+                          softmax_scale, False, causal, window_size_left, window_size_right, softcap, True, seqused_q,
+                          lse_empty, num_splits)
+
+
+def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+               window_size_left, window_size_right, softcap, lse_empty, num_splits):
+    shape = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
+    return _outputs(q, v, shape, ())[:2]
+
+
 _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
 _define("_flash_attn_forward",
         "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
@@ -131,6 +184,13 @@ _define("_flash_attn_varlen_backward",
         "Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None, bool zero_tensors=False) -> Tensor",
         _varlen_backward, _varlen_backward_fake)
 
+_define("forward",
+        "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
+        "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
+        "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)",
+        _ours, _ours_fake, "flashplus")
+
+ours = torch.ops.flashplus.forward
 forward = torch.ops.flash_attn._flash_attn_forward
 varlen_forward = torch.ops.flash_attn._flash_attn_varlen_forward
 backward = torch.ops.flash_attn._flash_attn_backward

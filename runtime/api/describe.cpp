@@ -73,7 +73,8 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
                          {"devices", std::move(devices)},
                          {"missing", std::move(missing)},
                          {"compiler", describeCompiler(c)},
-                         {"cache", std::move(cache)}}
+                         {"cache", std::move(cache)},
+                         {"warnings", c.warnings()}}
                         .dump(-1, ' ', false, json::error_handler_t::replace); // paths need not be UTF-8
     *out = c.description.c_str();
     return Status::ok();

@@ -3,6 +3,7 @@
 #include "runtime/context.h"
 #include "runtime/api/error.h"
 #include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/public_structs.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -99,32 +100,30 @@ flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel, flash
   return guarded([&]() -> Status {
     if (!kernel || !out)
       return invalidArgument(kernel ? "out is null" : "kernel is null");
-    if (out->struct_size < sizeof(flashplus_kernel_info))
-      return invalidArgument("out.struct_size is " + std::to_string(out->struct_size) +
-                             "; it must be sizeof(flashplus_kernel_info), " + std::to_string(sizeof *out));
     const KernelCode &c = *kernel->code;
     const Artifact &a = c.artifact;
-    out->key = kernel->key.c_str();
-    out->key_text = kernel->key_text.c_str();
-    out->spec = c.key.spec.c_str();
-    out->schedule = c.key.schedule.c_str();
-    out->target = c.key.target.c_str();
-    out->kind = kindName(a.kind);
-    out->code = a.code.data();
-    out->code_size = a.code.size();
-    out->entry = a.launch.entry.c_str();
-    out->threads = a.launch.threads;
-    out->shared_memory = a.launch.shared_memory;
-    out->scratch = a.launch.scratch;
-    out->params_size = a.launch.params_size;
-    out->registers = a.resources.registers;
-    out->spill_bytes = a.resources.spill_bytes;
-    out->stack_bytes = a.resources.stack_bytes;
-    out->source = sourceName(c.source);
-    out->provenance = a.provenance.c_str();
-    out->compile_ms = c.compile_ms;
-    out->load_ms = c.load_ms;
-    return Status::ok();
+    flashplus_kernel_info all = {};
+    all.key = kernel->key.c_str();
+    all.key_text = kernel->key_text.c_str();
+    all.spec = c.key.spec.c_str();
+    all.schedule = c.key.schedule.c_str();
+    all.target = c.key.target.c_str();
+    all.kind = kindName(a.kind);
+    all.code = a.code.data();
+    all.code_size = a.code.size();
+    all.entry = a.launch.entry.c_str();
+    all.threads = a.launch.threads;
+    all.shared_memory = a.launch.shared_memory;
+    all.scratch = a.launch.scratch;
+    all.params_size = a.launch.params_size;
+    all.registers = a.resources.registers;
+    all.spill_bytes = a.resources.spill_bytes;
+    all.stack_bytes = a.resources.stack_bytes;
+    all.source = sourceName(c.source);
+    all.provenance = a.provenance.c_str();
+    all.compile_ms = c.compile_ms;
+    all.load_ms = c.load_ms;
+    return fillStruct("out", "flashplus_kernel_info", out, FLASHPLUS_SIZE_WITH(flashplus_kernel_info, load_ms), all);
   });
 }
 

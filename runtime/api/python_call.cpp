@@ -2,6 +2,7 @@
 // flashplus_forward_python: tensors of a Python framework, read through DLPack's C exchange API. Nothing of Python is linked
 // or included: what is needed of the interpreter comes as function pointers.
 #include "runtime/api/error.h"
+#include "runtime/arguments/public_structs.h"
 
 #include <algorithm>
 #include <cstring>
@@ -42,17 +43,17 @@ struct View {
 
 flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k, void *v, void *o) {
   View views[4];
-  flashplus_forward_args args = {};
+  flashplus_python_call known;
+  flashplus_forward_args args;
   void *stream = nullptr;
   const flashplus_status ready = guarded([&]() -> Status {
     if (!call)
       return invalidArgument("call is null");
-    if (call->struct_size < sizeof *call || call->struct_size > 16 * sizeof *call)
-      return invalidArgument("call.struct_size is " + std::to_string(call->struct_size) +
-                             "; it must be sizeof(flashplus_python_call), " + std::to_string(sizeof *call));
-    if (!call->context || !call->args || !call->exchange_api || !call->save_thread || !call->restore_thread)
+    FLASHPLUS_RETURN_IF_ERROR(readStruct("call", "flashplus_python_call", call,
+                                         FLASHPLUS_SIZE_WITH(flashplus_python_call, restore_thread), known));
+    if (!known.context || !known.args || !known.exchange_api || !known.save_thread || !known.restore_thread)
       return invalidArgument("call has a null field; all are required");
-    const auto &api = *static_cast<const ExchangeApi *>(call->exchange_api);
+    const auto &api = *static_cast<const ExchangeApi *>(known.exchange_api);
     if (api.major != 1 || !api.borrow || !api.current_stream)
       return {StatusCode::Unsupported, "the exchange API is of DLPack " + std::to_string(api.major) + "." +
                                            std::to_string(api.minor) + (api.borrow ? "" : " and borrows no tensors") +
@@ -64,8 +65,9 @@ flashplus_status flashplus_forward_python(const flashplus_python_call *call, voi
     const DLDevice device = views[0].tensor.device;
     if (device.device_type == kDLCUDA && api.current_stream(device.device_type, device.device_id, &stream) != 0)
       return {StatusCode::DeviceError, "the exchange API gives no stream of cuda:" + std::to_string(device.device_id)};
-    std::memcpy(&args, call->args, std::min(call->args->struct_size, sizeof args)); // flashplus_forward checks that size
-    args.struct_size = call->args->struct_size;
+    FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_forward_args", known.args,
+                                         FLASHPLUS_SIZE_WITH(flashplus_forward_args, tile_counter), args));
+    args.struct_size = std::min(args.struct_size, sizeof args); // which is what the copy has
     args.q = &views[0].tensor;
     args.k = &views[1].tensor;
     args.v = &views[2].tensor;
@@ -74,8 +76,8 @@ flashplus_status flashplus_forward_python(const flashplus_python_call *call, voi
   });
   if (ready != FLASHPLUS_OK)
     return ready;
-  void *thread = call->save_thread();
-  const flashplus_status done = flashplus_forward(call->context, &args, stream);
-  call->restore_thread(thread);
+  void *thread = known.save_thread();
+  const flashplus_status done = flashplus_forward(known.context, &args, stream);
+  known.restore_thread(thread);
   return done;
 }

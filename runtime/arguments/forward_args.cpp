@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/forward_args.h"
 
+#include "runtime/arguments/public_structs.h"
+
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -11,7 +12,6 @@
 namespace flashplus {
 namespace {
 
-constexpr int64_t kMaxLength = std::numeric_limits<int32_t>::max() / 2; ///< Positions are int32, with room to add.
 constexpr int64_t kMaxWindow = kMaxLength;
 constexpr int64_t kMaxRows = int64_t(1) << 48; ///< batch * heads * rows: sums of it with splits and tiles fit int64.
 
@@ -358,9 +358,7 @@ private:
     out_.num_splits = a_.num_splits;
     out_.batch_invariant = a_.batch_invariant != 0;
     p.tile_counter = a_.tile_counter;
-    // Fields after tile_counter are there only if the caller's struct is long enough.
-    constexpr size_t kWithSchedule = offsetof(flashplus_forward_args, schedule) + sizeof(a_.schedule);
-    if (a_.struct_size >= kWithSchedule && a_.schedule && *a_.schedule)
+    if (a_.schedule && *a_.schedule)
       out_.schedule = a_.schedule;
     if (reinterpret_cast<uintptr_t>(a_.tile_counter) % sizeof(int64_t))
       return invalidArgument("tile_counter is not a multiple of 8 bytes");
@@ -409,7 +407,7 @@ private:
     h = t.strides[first + 1];
   }
 
-  const flashplus_forward_args &a_;
+  const flashplus_forward_args &a_; ///< As readForwardArgs has them.
   const DataPointers data_;
   ScoreTable &scores_;
   ForwardProblem &out_;
@@ -433,15 +431,9 @@ bool ProblemSpec::sameSpec(const ProblemSpec &o) const {
 
 Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, ScoreTable &scores,
                         ForwardProblem &out) {
-  if (!args)
-    return invalidArgument("args is null");
-  // A caller built with an older header passes a shorter struct: its missing fields are the defaults.
-  constexpr size_t kLeast = offsetof(flashplus_forward_args, tile_counter) + sizeof(args->tile_counter);
-  if (args->struct_size < kLeast || args->struct_size > 16 * sizeof(flashplus_forward_args))
-    return invalidArgument("args.struct_size is " + number(int64_t(args->struct_size)) +
-                           "; it must be sizeof(flashplus_forward_args), " +
-                           number(int64_t(sizeof(flashplus_forward_args))));
-  return Checker(*args, data, scores, out).run();
+  flashplus_forward_args now;
+  FLASHPLUS_RETURN_IF_ERROR(readForwardArgs(args, now));
+  return Checker(now, data, scores, out).run();
 }
 
 } // namespace flashplus

@@ -4,7 +4,9 @@
 #include "build_id.h"
 #include "templates/forward/planner.h"
 
+#include <algorithm>
 #include <dlfcn.h>
+#include <unistd.h>
 
 namespace flashplus {
 namespace {
@@ -21,8 +23,26 @@ std::string besideUs() {
 
 } // namespace
 
-CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas)
-    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)), ptxas_(std::move(ptxas)) {}
+CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas, std::string search)
+    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)), ptxas_(std::move(ptxas)),
+      search_(std::move(search)) {}
+
+bool CompilerLibrary::mayAssemble(const Target &target) const {
+  // sm_90a is for ptxas alone (docs/rationale/assemblers.md). Whether nvJitLink is there only the loader knows.
+  if (!isaInfo(target.isa).has(kSetMaxRegisters) && nvjitlink_ != "off")
+    return true;
+  if (!ptxas_.empty())
+    return ptxas_ != "off";
+  if (access("/usr/local/cuda/bin/ptxas", X_OK) == 0)
+    return true;
+  for (size_t at = 0; at <= search_.size();) {
+    const size_t end = std::min(search_.find(':', at), search_.size());
+    if (end > at && access((search_.substr(at, end - at) + "/ptxas").c_str(), X_OK) == 0)
+      return true;
+    at = end + 1;
+  }
+  return false;
+}
 
 flashplus_assemblers CompilerLibrary::assemblers() const {
   return {nvjitlink_.empty() ? nullptr : nvjitlink_.c_str(), ptxas_.empty() ? nullptr : ptxas_.c_str()};

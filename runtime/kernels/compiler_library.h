@@ -4,6 +4,7 @@
 
 #include "compiler/entry.h"
 #include "spec/artifact.h"
+#include "spec/target.h"
 
 #include <atomic>
 #include <mutex>
@@ -21,8 +22,9 @@ struct Compiled {
 class CompilerLibrary {
 public:
   /// `path`: where the library is; empty = libflashplus-compiler.so beside this library. `nvjitlink`
-  /// and `ptxas`: paths of the assemblers to try first, or empty.
-  CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas);
+  /// and `ptxas`: paths of the assemblers to use, "off", or empty: searched,
+  /// and `search` is $PATH.
+  CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas, std::string search = "");
 
   Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target);
   /// As above, but the code is left as PTX.
@@ -34,10 +36,13 @@ public:
   Result<const flashplus_compiler_table *> table();
   bool isOpen() const { return table_.load(std::memory_order_acquire) != nullptr; }
   const std::string &path() const { return path_; }
+  /// Whether it is worth a compilation to ask for a cubin for a GPU target: an assembler is named, or a file that looks
+  /// like one is there. Opens nothing.
+  bool mayAssemble(const Target &target) const;
   flashplus_assemblers assemblers() const;
 
 private:
-  const std::string path_, nvjitlink_, ptxas_;
+  const std::string path_, nvjitlink_, ptxas_, search_;
   std::mutex mutex_;
   std::atomic<const flashplus_compiler_table *> table_{nullptr};
 };

@@ -83,6 +83,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     names.back().driver = assembler->assemblerId();
   }
   const Flight flight(*this, key.text());
+  std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
+  std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
     ReadResult read = store_.read(name);
@@ -99,6 +101,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
       tell(FLASHPLUS_EVENT_DAMAGED, name);
       break;
     case Miss::Unreadable:
+    case Miss::Untrusted:
       ++counters.miss_unreadable;
       break;
     }
@@ -112,12 +115,26 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     code->artifact = std::move(*read.artifact);
     code->source = KernelCode::Source::Disk;
     code->load_ms = millisecondsSince(start);
+    if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && !ptx_is_final && may_assemble_ &&
+        may_assemble_(target)) {
+      not_assembled = std::move(code);
+      break;
+    }
     ++counters.disk_hits;
     counters.load_us += int64_t(code->load_ms * 1000);
     tell(FLASHPLUS_EVENT_DISK_HIT, name, "", code->load_ms, {}, code->artifact.code.size());
     return std::shared_ptr<const KernelCode>(std::move(code));
   }
-  return make(kernel, target, std::move(key), assembler);
+  auto made = make(kernel, target, std::move(key), assembler);
+  if (!not_assembled)
+    return made;
+  if (made ? (*made)->artifact.kind == CodeKind::Ptx : made.status().code() == StatusCode::IoError)
+    ptx_is_final = true;
+  if (made || made.status().code() != StatusCode::IoError)
+    return made;
+  log_("a kernel is on disk as PTX only and could not be assembled now, so the driver does it: " + made.status().message());
+  ++counters.disk_hits;
+  return std::shared_ptr<const KernelCode>(std::move(not_assembled));
 }
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
@@ -134,6 +151,13 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   };
   const bool ptx = assembler && assembler->takesPtx();
   auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
+  bool lasting = true;
+  if (!compiled && compiled.status().code() == StatusCode::IoError && assembler && !ptx && isGpu(target.isa)) {
+    // The assembler could not be run, which may be different in a moment: the driver takes PTX, and nothing is kept.
+    log_("a kernel could not be assembled now, so the driver does it, and it is not kept: " + compiled.status().message());
+    compiled = compile_(key.spec, key.schedule, target.text(), true);
+    lasting = false;
+  }
   if (!compiled)
     return failed(compiled.status());
   Artifact *artifact = &compiled->artifact;
@@ -165,6 +189,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
                            {&counters.assemble_us, times.assemble}})
     *total += int64_t(ms * 1000);
   tell(FLASHPLUS_EVENT_COMPILED, code->key, "", code->compile_ms, times, code->artifact.code.size());
+  if (!lasting && code->key.driver.empty())
+    return std::shared_ptr<const KernelCode>(std::move(code));
   if (Status status = store_.publish(code->key, code->artifact); !status) {
     // The kernel runs all the same; only the next process pays.
     ++counters.publish_failures;
@@ -202,7 +228,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
   auto loaded = device.load((*code)->artifact);
   if (!loaded && loaded.status().code() == StatusCode::CompileFailed &&
       (*code)->source == KernelCode::Source::Disk) {
-    // The device refuses a cached entry: a miss. Rebuilt once.
+    // The device refuses a cached entry: a miss. Rebuilt once; where that can't be done, it is kept.
     store_.discard((*code)->key, loaded.status().message());
     ++counters.corrupt;
     ++counters.miss_refused;

@@ -55,17 +55,20 @@ public:
                                                  const std::string &target, bool ptx)>;
   using Listen = std::function<void(const flashplus_event &)>;
   using Log = std::function<void(const std::string &)>;
+  using MayAssemble = std::function<bool(const Target &target)>;
 
-  /// `store` must outlive the table. With `offline` nothing is ever compiled.
-  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {})
+  /// `store` must outlive the table. With `offline` nothing is ever compiled. `may_assemble` says whether a compilation
+  /// might give a cubin where the disk has only PTX; without it PTX is taken as it is.
+  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {}, MayAssemble may_assemble = {})
       : store_(store), compile_(std::move(compile)), offline_(offline), log_(std::move(log)),
-        listen_(std::move(listen)) {}
+        listen_(std::move(listen)), may_assemble_(std::move(may_assemble)) {}
 
   /// The key without a driver: the one under which the compiler's own output is stored.
   static KernelKey keyOf(const PlannedKernel &kernel, const Target &target);
 
   /// Code alone, from disk or compiled; needs no device. `assembler` may turn PTX into a cubin when the compiler could
-  /// not (then the entry is keyed on it); null = PTX is fine.
+  /// not (then the entry is keyed on it). PTX on disk is compiled again where an assembler may be had, until that has
+  /// given PTX once: a better artifact then replaces it for everyone. Without an assembler PTX is what there is.
   Result<std::shared_ptr<const KernelCode>> code(const PlannedKernel &kernel, const Target &target,
                                                  Device *assembler = nullptr);
 
@@ -102,6 +105,9 @@ private:
   const bool offline_;
   const Log log_;
   const Listen listen_;
+  const MayAssemble may_assemble_;
+  std::atomic<bool> ptx_is_final_[2] = {}; ///< In this process asking for a cubin was in vain; [1]: for sm_90a, which not
+                                           ///< every assembler is for.
 
   std::shared_mutex table_mutex_;
   std::unordered_map<std::string, std::shared_ptr<ResidentKernel>> table_;

@@ -12,8 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uintmax_t kMostBytes = uintmax_t(64) << 20;
-
 std::string textOf(const json &object, const char *name) {
   const auto at = object.is_object() ? object.find(name) : object.end();
   return at != object.end() && at->is_string() ? at->get<std::string>() : "";
@@ -66,13 +64,12 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
 
 } // namespace
 
-Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name) {
-  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels.
-  int depth = 0;
-  const auto shallow = [&](int, json::parse_event_t event, json &) {
-    depth += event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
-    depth -= event == json::parse_event_t::object_end || event == json::parse_event_t::array_end;
-    return depth <= 16;
+Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name, TuningDetail detail) {
+  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels. The parser's count of levels is
+  // right inside what is left out, too, where it tells of beginnings but not of ends.
+  const auto shallow = [&](int level, json::parse_event_t event, json &value) {
+    const bool timed = event == json::parse_event_t::key && detail == TuningDetail::Best && value == "timed";
+    return !timed && level <= 16;
   };
   const json record = json::parse(text, shallow, /*allow_exceptions=*/false);
   if (!record.is_object() || textOf(record, "format") != kTuningFormat)
@@ -91,6 +88,9 @@ Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string 
   const auto cells = record.find("cells");
   if (cells == record.end() || !cells->is_array())
     return invalidArgument(name + ": cells is not an array");
+  if (cells->size() > kMostTuningCells)
+    return invalidArgument(name + ": has " + std::to_string(cells->size()) + " cells; at most " +
+                           std::to_string(kMostTuningCells) + " are allowed");
   for (const json &from : *cells) {
     auto cell = parseCell(from, out.target);
     if (cell)
@@ -102,11 +102,15 @@ Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string 
 }
 
 bool sameSpecClass(const KernelSpec &cell, const KernelSpec &spec) {
-  auto padded = [](int head_dim) { return (head_dim + 15) / 16; };
-  return cell.op == spec.op && dtypeBytes(cell.dtype) == dtypeBytes(spec.dtype) &&
-         padded(cell.head_dim_qk) == padded(spec.head_dim_qk) && padded(cell.head_dim_v) == padded(spec.head_dim_v) &&
-         cell.bounded_left == spec.bounded_left && cell.bounded_right == spec.bounded_right &&
-         cell.alignment == spec.alignment && cell.score.isIdentity() == spec.score.isIdentity();
+  // Every field counts, also those that come later, but for what the class leaves open.
+  auto open = [](SpecFields fields) {
+    fields.head_dim_qk = (fields.head_dim_qk + 15) / 16;
+    fields.head_dim_v = (fields.head_dim_v + 15) / 16;
+    fields.dtype = dtypeBytes(fields.dtype) == 2 ? DType::BF16 : DType::F32;
+    fields.results = Results::Final;
+    return fields;
+  };
+  return open(cell) == open(spec) && cell.score.isIdentity() == spec.score.isIdentity();
 }
 
 TuningRecords TuningRecords::read(const std::string &path, const std::function<void(const std::string &)> &log) {
@@ -124,24 +128,45 @@ TuningRecords TuningRecords::read(const std::string &path, const std::function<v
   } else {
     files.push_back(path);
   }
+  if (int64_t(files.size()) > kMostTuningFiles) {
+    log("tuning records " + path + ": " + std::to_string(files.size()) + " files; those after the first " +
+        std::to_string(kMostTuningFiles) + " are left out");
+    files.resize(size_t(kMostTuningFiles));
+  }
+  int64_t all = 0;
   for (const std::string &file : files) {
-    const uintmax_t size = fs::is_regular_file(file, error) ? fs::file_size(file, error) : kMostBytes + 1;
+    const bool regular = fs::is_regular_file(file, error);
+    const uintmax_t size = regular ? fs::file_size(file, error) : 0;
+    if (!error && regular && (size > uintmax_t(kMostTuningBytes) || all + int64_t(size) > kMostTuningBytesInAll)) {
+      log("tuning record " + file + " is left out: it has " + std::to_string(size) + " bytes; at most " +
+          std::to_string(kMostTuningBytes) + ", and " + std::to_string(kMostTuningBytesInAll) + " in all, are read");
+      continue;
+    }
     std::ifstream in(file, std::ios::binary);
-    if (error || size > kMostBytes || !in) {
-      log("tuning record " + file + " is left out: it can't be read, is no regular file or has more than 64 MiB");
+    if (error || !regular || !in) {
+      log("tuning record " + file + " is left out: it can't be read or is no regular file");
       continue;
     }
-    const std::string text{std::istreambuf_iterator<char>(in), {}};
-    auto record = parseTuningRecord(text, file);
-    if (!record) {
-      log("tuning record " + record.status().message());
-      continue;
-    }
-    for (const std::string &why : record->ignored)
-      log("tuning record " + file + ": a cell is left out: " + why);
-    out.add(std::move(*record));
+    std::string text(size_t(size), '\0');
+    in.read(text.data(), std::streamsize(size));
+    text.resize(size_t(in.gcount()));
+    all += int64_t(size);
+    out.addText(text, file, log);
   }
   return out;
+}
+
+void TuningRecords::addText(std::string_view text, const std::string &name,
+                            const std::function<void(const std::string &)> &log) {
+  auto record = parseTuningRecord(text, name, TuningDetail::Best);
+  if (!record)
+    return log("tuning record " + record.status().message());
+  constexpr size_t kMostTold = 8;
+  for (size_t i = 0; i < std::min(record->ignored.size(), kMostTold); ++i)
+    log("tuning record " + name + ": a cell is left out: " + record->ignored[i]);
+  if (record->ignored.size() > kMostTold)
+    log("tuning record " + name + ": " + std::to_string(record->ignored.size() - kMostTold) + " more cells are left out");
+  add(std::move(*record));
 }
 
 std::vector<TunedSchedule> TuningRecords::find(const KernelSpec &spec, const std::string &model,

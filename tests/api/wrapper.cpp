@@ -241,6 +241,11 @@ TEST_CASE("warnings reach the log") {
   options.cache_dir = folder.path + "/file";
   std::ofstream(*options.cache_dir) << "no folder";
   options.log = [&](std::string_view line) { lines.emplace_back(line); };
+  const auto refused = Context::create(options);
+  REQUIRE(!refused);
+  CHECK(refused.error().code == FLASHPLUS_IO_ERROR);
+  lines.clear();
+  options.cache_optional = true;
   const Context c = Context::create(options).value();
   REQUIRE(lines.size() == 1);
   CHECK(lines[0].find("memory only") != std::string::npos);

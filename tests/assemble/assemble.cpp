@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// assemble <target>: assembles every release variant for a target on all cores and fails on a spill, a stack frame, an
-// assembler warning about serialised instructions, or a launch that cannot fit.
+// assemble TARGET: assembles kernels of the release variants for a target on all processors and fails on a spill, a stack
+// frame, an assembler warning about serialised instructions, or a launch that cannot fit. Which: all in bf16 for sm_80 and
+// sm_90a and a fixed eighth of the rest, or all (`make release-check`, tests/soak.h).
+// assemble --choice: only what would be chosen, for every target, and whether that is as said.
 #include "compiler/codegen/nvjitlink.h"
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
 #include "templates/forward/planner.h"
+#include "tests/soak.h"
 #include "tools/flashplus/release_variants.h"
 
 #include <atomic>
@@ -18,6 +21,8 @@
 using namespace flashplus;
 
 namespace {
+
+constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"}; ///< As in CMakeLists.txt.
 
 const char *scoreText(tool::ScoreMode mode) {
   switch (mode) {
@@ -45,6 +50,39 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
   return kernels;
 }
 
+/// Whether a run that does not assemble everything assembles this kernel: those that most people run, and of what differs
+/// from them in a type's name or in the chip an eighth, always the same, and another one for each chip.
+bool alwaysAssembled(const PlannedKernel &kernel, const Target &target) {
+  const bool most_used = kernel.spec.dtype == DType::BF16 && (target.isa == Isa::Sm90a || target.chip == 80);
+  return most_used || test::inShare(target.text() + kernel.spec.text() + kernel.schedule.text(), 8);
+}
+
+/// Whether the choice is what it is said to be; 0 or 1, to exit with.
+int checkChoice() {
+  int wrong = 0;
+  for (const char *name : kTargets) {
+    const auto target = Target::parse(name);
+    if (!target)
+      return 1;
+    size_t all = 0, chosen = 0, bf16 = 0, bf16_chosen = 0;
+    for (const PlannedKernel &kernel : releaseKernels(*target)) {
+      const bool is_bf16 = kernel.spec.dtype == DType::BF16, is_chosen = alwaysAssembled(kernel, *target);
+      ++all;
+      chosen += is_chosen;
+      bf16 += is_bf16;
+      bf16_chosen += is_bf16 && is_chosen;
+    }
+    const bool whole = bf16 == bf16_chosen, main = std::string(name) == "sm_80@sm_80" || std::string(name) == "sm_90a";
+    // An eighth by a hash: between a twentieth and a fifth.
+    const size_t rest = main ? all - bf16 : all, rest_chosen = main ? chosen - bf16_chosen : chosen;
+    const bool good = whole == main && rest_chosen * 20 >= rest && rest_chosen * 5 <= rest && bf16 > 0 && rest > 0;
+    std::printf("%s %s: %zu of %zu kernels, %zu of %zu in bf16\n", good ? "ok  " : "FAIL", name, chosen, all, bf16_chosen,
+                bf16);
+    wrong += !good;
+  }
+  return wrong != 0;
+}
+
 /// Empty when the kernel is good.
 std::string check(const PlannedKernel &kernel, const Target &target) {
   flashplus_compile_times times{};
@@ -68,22 +106,26 @@ std::string check(const PlannedKernel &kernel, const Target &target) {
 
 int main(int argc, char **argv) {
   if (argc != 2) {
-    std::fprintf(stderr, "usage: %s TARGET\n", argv[0]);
+    std::fprintf(stderr, "usage: %s TARGET|--choice\n", argv[0]);
     return 2;
   }
+  if (std::string(argv[1]) == "--choice")
+    return checkChoice();
   auto target = Target::parse(argv[1]);
   if (!target) {
     std::fprintf(stderr, "%s\n", target.status().message().c_str());
     return 2;
   }
-  std::string why;
-  const bool found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS"), &why) != nullptr
-                                               : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK"), &why) != nullptr;
+  const Status found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS")).status()
+                                                 : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK")).status();
   if (!found) {
-    std::printf("%s\n", why.c_str());
+    std::printf("%s\n", found.message().c_str());
     return std::getenv("CI") ? 1 : 77;
   }
-  const auto kernels = releaseKernels(*target);
+  std::vector<PlannedKernel> kernels = releaseKernels(*target);
+  const size_t all = kernels.size();
+  if (!test::soak())
+    std::erase_if(kernels, [&](const PlannedKernel &kernel) { return !alwaysAssembled(kernel, *target); });
   std::atomic<size_t> next{0};
   std::atomic<int> failures{0};
   std::mutex print;
@@ -101,6 +143,6 @@ int main(int argc, char **argv) {
     workers.emplace_back(work);
   for (std::thread &w : workers)
     w.join();
-  std::printf("%zu kernels for %s, %d failed\n", kernels.size(), target->text().c_str(), failures.load());
+  std::printf("%zu of %zu kernels for %s, %d failed\n", kernels.size(), all, target->text().c_str(), failures.load());
   return kernels.empty() || failures ? 1 : 0;
 }

@@ -5,8 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include <atomic>
+#include <numeric>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 namespace flashplus::conformance {
 namespace {
@@ -129,7 +131,50 @@ int64_t visibleTiles(const Case &c, const PlanInfo &plan) {
   return tiles * (c.hq / group);
 }
 
-void check(const std::vector<Case> &cases) {
+std::vector<Case> forEveryDtype(const std::vector<Case> &cases) {
+  std::vector<Case> all;
+  for (DType dtype : Session::get().dtypes())
+    for (Case c : cases) {
+      c.dtype = dtype;
+      all.push_back(std::move(c));
+    }
+  return all;
+}
+
+Row rowOf(const Case &c) {
+  Row row;
+  for (Case::Field &field : c.fields())
+    row.push_back(std::move(field.value));
+  return row;
+}
+
+std::vector<size_t> chosenOf(const std::vector<Row> &rows) {
+  std::vector<size_t> indices(rows.size());
+  std::iota(indices.begin(), indices.end(), size_t(0));
+  if (!Session::get().pairsOnly())
+    return indices;
+  // A ledger a test, so that what a test runs does not depend on which others do.
+  static const void *test = nullptr;
+  static PairLedger ledger;
+  if (const void *running = doctest::getContextOptions()->currentTest; std::exchange(test, running) != running)
+    ledger = {};
+  indices = ledger.choose(rows);
+  Session::get().recordLeftOut(rows.size() - indices.size());
+  return indices;
+}
+
+std::vector<Case> chosen(std::vector<Case> cases) {
+  std::vector<Row> rows;
+  for (const Case &c : cases)
+    rows.push_back(rowOf(c));
+  std::vector<Case> few;
+  for (size_t i : chosenOf(rows))
+    few.push_back(std::move(cases[i]));
+  return few;
+}
+
+void check(const std::vector<Case> &all) {
+  const std::vector<Case> cases = chosen(all);
   for (size_t first = 0; first < cases.size(); first += kAtOnce) {
     std::vector<std::unique_ptr<Instance>> instances;
     for (size_t i = first; i < std::min(first + kAtOnce, cases.size()); ++i)

@@ -108,7 +108,8 @@ TEST_CASE("invariant: many threads, one context") {
   }
   // Threads own their tensors; what they share is the context, its kernels and the workers.
   std::vector<std::unique_ptr<Instance>> instances;
-  constexpr int kThreads = 4, kRounds = 5;
+  constexpr int kThreads = 4;
+  const int rounds = Session::get().rounds(5);
   for (int t = 0; t < kThreads; ++t)
     for (const Case &c : cases) {
       instances.push_back(std::make_unique<Instance>(c));
@@ -118,7 +119,7 @@ TEST_CASE("invariant: many threads, one context") {
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t)
     threads.emplace_back([&, t] {
-      for (int round = 0; round < kRounds; ++round)
+      for (int round = 0; round < rounds; ++round)
         for (size_t i = 0; i < cases.size(); ++i) {
           const size_t at = (i + size_t(t)) % cases.size();
           Instance &instance = *instances[size_t(t) * cases.size() + at];
@@ -143,6 +144,7 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
   const PlanPtr plan = makePlan(first);
   const Outputs expected = runPlan(first, *plan);
   constexpr int kThreads = 4;
+  const int rounds = Session::get().rounds(20);
   std::vector<std::unique_ptr<Instance>> instances;
   std::vector<DeviceBuffer> workspaces;
   for (int t = 0; t < kThreads; ++t) {
@@ -155,7 +157,7 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
   for (int t = 0; t < kThreads; ++t)
     threads.emplace_back([&, t] {
       const Session &s = Session::get();
-      for (int round = 0; round < 20; ++round) {
+      for (int round = 0; round < rounds; ++round) {
         const DeviceBuffer &workspace = workspaces[size_t(t)];
         if (flashplus_plan_run(plan.get(), &instances[size_t(t)]->args(), workspace.data(), workspace.size(),
                                nullptr) != FLASHPLUS_OK ||

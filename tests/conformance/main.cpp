@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// conformance [--device cpu|cuda[:N]|emulator[:1]] [--cache-dir DIR] [--large] [doctest options]
+// conformance [--device cpu|cuda[:N]|emulator[:1]] [--cache-dir DIR] [--large] [--cases all|pairs] [doctest options]
 // Runs the suite on one device; the only place that knows which. Exit status 77: the device is not there.
 // Of doctest's options: --list-test-cases, --test-suite=mask, --test-case='*causal*'.
 #define DOCTEST_CONFIG_IMPLEMENT
@@ -17,12 +17,20 @@ int main(int argc, char **argv) {
     const std::string flag = argv[i];
     if (flag == "--large") {
       options.large = true;
-    } else if (flag == "--device" || flag == "--cache-dir") {
+    } else if (flag == "--device" || flag == "--cache-dir" || flag == "--cases") {
       if (i + 1 == argc) {
         std::fprintf(stderr, "%s needs a value\n", flag.c_str());
         return 2;
       }
-      (flag == "--device" ? options.device : options.cache_dir) = argv[++i];
+      const std::string value = argv[++i];
+      if (flag != "--cases") {
+        (flag == "--device" ? options.device : options.cache_dir) = value;
+      } else if (value == "all" || value == "pairs") {
+        options.cases = value == "all" ? Options::Cases::All : Options::Cases::Pairs;
+      } else {
+        std::fprintf(stderr, "--cases is '%s'; it must be all or pairs\n", value.c_str());
+        return 2;
+      }
     } else {
       rest.push_back(argv[i]);
     }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/conformance/problem.h"
 
-#include "tests/conformance/session.h"
-
 #include <algorithm>
 #include <numeric>
 #include <sstream>
+#include <type_traits>
 
 namespace flashplus::conformance {
 
@@ -21,86 +20,110 @@ int64_t Case::length(const std::vector<int64_t> &ragged, const std::vector<int32
 
 namespace {
 
-template <class T> std::string list(const std::vector<T> &values) {
+std::string valueText(const std::string &value) { return value; }
+std::string valueText(DType dtype) { return std::string(dtypeName(dtype)); }
+std::string valueText(Alibi alibi) { return alibi == Alibi::None ? "none" : alibi == Alibi::PerHead ? "h" : "bh"; }
+std::string valueText(const Fill &fill) { return fill ? "given" : "random"; }
+
+template <class T>
+  requires std::is_arithmetic_v<T>
+std::string valueText(T value) {
   std::ostringstream out;
-  for (size_t i = 0; i < values.size(); ++i)
-    out << (i ? "," : "[") << values[i];
-  out << "]";
+  out << value;
   return out.str();
 }
 
-void layoutText(std::ostringstream &out, const char *name, const Layout &l) {
+template <class T> std::string valueText(const std::vector<T> &values);
+
+std::string valueText(const std::optional<float> &value) { return value ? valueText(*value) : "usual"; }
+
+std::string valueText(const Layout &l) {
   static const char *const orders[] = {"bshd", "bhsd", "sbhd"};
-  if (l.order == Layout::Order::Bshd && !l.gap && !l.shift && !l.broadcast)
-    return;
-  out << ' ' << name << '=' << orders[int(l.order)];
+  std::string out = orders[int(l.order)];
   if (l.gap)
-    out << "+gap" << l.gap;
+    out += "+gap" + valueText(l.gap);
   if (l.shift)
-    out << "+shift" << l.shift;
+    out += "+shift" + valueText(l.shift);
   if (l.broadcast)
-    out << "+broadcast";
+    out += "+broadcast";
+  return out;
+}
+
+std::string valueText(const Aux &aux) {
+  const size_t values = std::hash<std::string>{}(valueText(aux.values));
+  return aux.name + valueText(aux.shape) + (aux.values.empty() ? "" : "#" + valueText(values)) +
+         (aux.transposed ? "+transposed" : "");
+}
+
+std::string valueText(const std::pair<std::string, float> &scalar) { return scalar.first + "=" + valueText(scalar.second); }
+
+template <class T> std::string valueText(const std::vector<T> &values) {
+  std::string out = "[";
+  for (size_t i = 0; i < values.size(); ++i)
+    out += (i ? "," : "") + valueText(values[i]);
+  return out + "]";
 }
 
 } // namespace
 
-std::string Case::text() const {
-  std::ostringstream out;
-  out << dtypeName(dtype);
-  if (ragged())
-    out << " q=" << list(ragged_q) << " k=" << list(ragged_k);
-  else
-    out << " b=" << batch << " sq=" << sq << " sk=" << sk;
-  out << " h=" << hq << '/' << hk << " d=" << d;
-  if (dimV() != d)
-    out << " dv=" << dv;
-  auto number = [&](const char *name, auto value, auto usual) {
-    if (value != usual)
-      out << ' ' << name << '=' << value;
+std::vector<Case::Field> Case::fields() const {
+  static const Case usual;
+  std::vector<Field> fields;
+  auto add = [&](const char *name, auto Case::*member) {
+    std::string value = valueText(this->*member);
+    const bool is_usual = value == valueText(usual.*member);
+    fields.push_back({name, std::move(value), is_usual});
   };
-  number("tail_q", tail_q, 0);
-  number("tail_k", tail_k, 0);
-  number("max_q", max_q, -1);
-  number("max_k", max_k, -1);
-  if (!used_q.empty())
-    out << " used_q=" << list(used_q);
-  if (!used_k.empty())
-    out << " used_k=" << list(used_k);
-  if (causal)
-    out << " causal";
-  number("left", window_left, -1);
-  number("right", window_right, -1);
-  if (scale)
-    out << " scale=" << *scale;
-  number("softcap", softcap, 0.0f);
-  if (alibi != Alibi::None)
-    out << " alibi=" << (alibi == Alibi::PerHead ? "h" : "bh");
-  if (!score.empty())
-    out << " score={" << score << '}';
-  number("lse_empty", lse_empty, kInf);
-  if (!want_lse)
-    out << " no-lse";
-  number("lse_gap", lse_gap, 0);
-  number("splits", num_splits, 1);
-  if (batch_invariant)
-    out << " batch-invariant";
-  layoutText(out, "q", q_layout);
-  layoutText(out, "k", k_layout);
-  layoutText(out, "v", v_layout);
-  layoutText(out, "o", o_layout);
-  if (packed_qkv)
-    out << " packed-qkv";
-  return out.str();
+  add("dtype", &Case::dtype);
+  add("b", &Case::batch);
+  add("sq", &Case::sq);
+  add("sk", &Case::sk);
+  add("hq", &Case::hq);
+  add("hk", &Case::hk);
+  add("d", &Case::d);
+  add("dv", &Case::dv);
+  add("ragged_q", &Case::ragged_q);
+  add("ragged_k", &Case::ragged_k);
+  add("tail_q", &Case::tail_q);
+  add("tail_k", &Case::tail_k);
+  add("max_q", &Case::max_q);
+  add("max_k", &Case::max_k);
+  add("used_q", &Case::used_q);
+  add("used_k", &Case::used_k);
+  add("causal", &Case::causal);
+  add("left", &Case::window_left);
+  add("right", &Case::window_right);
+  add("scale", &Case::scale);
+  add("softcap", &Case::softcap);
+  add("alibi", &Case::alibi);
+  add("score", &Case::score);
+  add("aux", &Case::aux);
+  add("scalars", &Case::scalars);
+  add("lse_empty", &Case::lse_empty);
+  add("lse", &Case::want_lse);
+  add("lse_gap", &Case::lse_gap);
+  add("splits", &Case::num_splits);
+  add("batch_invariant", &Case::batch_invariant);
+  add("q", &Case::q_layout);
+  add("k", &Case::k_layout);
+  add("v", &Case::v_layout);
+  add("o", &Case::o_layout);
+  add("packed_qkv", &Case::packed_qkv);
+  add("fill", &Case::fill);
+  add("first_batch", &Case::first_batch);
+  add("seed", &Case::seed);
+  return fields;
 }
 
-std::vector<Case> forEveryDtype(const std::vector<Case> &cases) {
-  std::vector<Case> all;
-  for (DType dtype : Session::get().dtypes())
-    for (Case c : cases) {
-      c.dtype = dtype;
-      all.push_back(std::move(c));
-    }
-  return all;
+std::string Case::text() const {
+  std::string out;
+  for (const Field &f : fields()) {
+    const std::string name = f.name;
+    const bool is_size = name == "dtype" || name == "sq" || name == "sk" || name == "hq" || name == "hk" || name == "d";
+    if (!f.usual || is_size)
+      out += (out.empty() ? "" : " ") + (name == "dtype" ? f.value : name + "=" + f.value);
+  }
+  return out;
 }
 
 } // namespace flashplus::conformance

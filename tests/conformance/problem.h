@@ -98,6 +98,13 @@ struct Case {
            (windowRight() < 0 || j <= p + windowRight());
   }
 
+  struct Field {
+    const char *name;
+    std::string value;
+    bool usual; ///< The value is the default.
+  };
+  /// Every member but `fill`, of which only whether it is there.
+  std::vector<Field> fields() const;
   /// One line with everything that is not a default.
   std::string text() const;
 
@@ -106,8 +113,5 @@ private:
   static int64_t length(const std::vector<int64_t> &ragged, const std::vector<int32_t> &used, int64_t dense,
                         int64_t b);
 };
-
-/// Each of `cases` once per storage type of the device.
-std::vector<Case> forEveryDtype(const std::vector<Case> &cases);
 
 } // namespace flashplus::conformance

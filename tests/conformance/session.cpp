@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/conformance/session.h"
 
+#include "tests/soak.h"
+
 #include <doctest/doctest.h>
 
 #include <charconv>
@@ -66,6 +68,14 @@ std::vector<DType> Session::dtypes() const {
   return {DType::F16, DType::BF16};
 }
 
+bool Session::pairsOnly() const {
+  if (options_.cases != Options::Cases::Usual)
+    return options_.cases == Options::Cases::Pairs;
+  return device_.device_type == kDLExtDev && !test::soak();
+}
+
+int Session::rounds(int whole) const { return test::soakCount(/*everything=*/!pairsOnly(), whole); }
+
 void Session::record(DType dtype, const reference::Comparison &c, const std::string &name) {
   Tally &tally = tallies_[dtype];
   ++tally.cases;
@@ -89,6 +99,10 @@ std::string Session::summary() const {
     std::snprintf(line, sizeof line, "%-6s %6lld %10lld %16.3f %16.3f   %s\n",
                   std::string(dtypeName(dtype)).c_str(), static_cast<long long>(t.cases),
                   static_cast<long long>(t.rows), t.o, t.lse, t.worst.c_str());
+    text += line;
+  }
+  if (pairsOnly()) {
+    std::snprintf(line, sizeof line, "pairs only: %zu more cases with --cases all\n", left_out_);
     text += line;
   }
   flashplus_counters counters = {.struct_size = sizeof counters};

@@ -21,6 +21,9 @@ struct Options {
   std::string cache_dir;      ///< "": no disk cache, every kernel is compiled by this run.
   bool large =
       false; ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
+  /// Pairs: of the cases of one test, so many that any two values meet that meet in one of them (pairs.h).
+  enum class Cases { Usual, All, Pairs }; ///< Usual: all, but pairs on the emulator unless the run is a soak.
+  Cases cases = Cases::Usual;
 };
 
 class Session {
@@ -38,9 +41,14 @@ public:
   DLDevice device() const { return device_; }
   bool onCpu() const { return device_.device_type == kDLCPU; }
   const Options &options() const { return options_; }
+  bool pairsOnly() const;
+  /// How often to repeat what is repeated in the hope of a race: as often as said, or a share where pairsOnly().
+  int rounds(int whole) const;
   /// Storage types that the device has kernels for.
   std::vector<DType> dtypes() const;
 
+  /// Cases that pairsOnly() left out.
+  void recordLeftOut(size_t cases) { left_out_ += cases; }
   void record(DType dtype, const reference::Comparison &comparison, const std::string &name);
   /// Table: cases and worst error in units of what is allowed, per dtype; then the kernels compiled.
   std::string summary() const;
@@ -55,6 +63,7 @@ private:
   flashplus_context *context_ = nullptr;
   DLDevice device_ = {kDLCPU, 0};
   std::map<DType, Tally> tallies_;
+  size_t left_out_ = 0;
 };
 
 /// Owned memory on the session's device.

@@ -68,6 +68,7 @@ std::vector<std::string> seeds() {
   artifact.kind = CodeKind::Ptx;
   artifact.code = {'c', 'o', 'd', 'e'};
   artifact.launch = {.entry = "kernel", .threads = 128, .shared_memory = 49152, .params_size = 8};
+  artifact.assembler = {Assembler::Kind::Ptxas, 13, 0};
   artifact.provenance = "by hand";
   const std::string text = key.text(), bytes = seedOf(serializeArtifact(artifact));
   return {seedOf(encodeEntry(key, artifact)), bytes, text, char(text.size()) + text + bytes};

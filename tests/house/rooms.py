@@ -43,7 +43,9 @@ def finds(command, header):
 
 def main():
     build, source = Path(sys.argv[1]), Path(sys.argv[2])
-    commands = {c["file"]: c for c in json.loads((build / "compile_commands.json").read_text())}
+    # A test may compile a source once more, with a view of everything; the library's own command counts.
+    commands = {c["file"]: c for c in json.loads((build / "compile_commands.json").read_text())
+                if " -o tests/" not in c["command"]}
     failures = checked = 0
     for file, below, above in ROOMS:
         command = commands.get(str(source / file))

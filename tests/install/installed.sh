@@ -19,6 +19,8 @@ if grep -rIlF -e "$work/first" -e "$build" "$prefix"; then
   echo "these files hold an absolute path"
   exit 1
 fi
+say "run paths"
+python3 "$source/tests/install/runpath.py" "$prefix"
 "$prefix/bin/flashplus" --version
 "$prefix/bin/flashplus" devices >/dev/null
 

@@ -145,6 +145,16 @@ def test_the_wheel(wheel):
     assert wheel.stat().st_size <= LIMIT_MIB * 2**20
 
 
+def test_the_wheel_looks_for_libraries_beside_its_own_only(tmp_path, wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    sys.path.insert(0, str(ROOT / "tests" / "install"))
+    import runpath
+    files, wrong = runpath.check([tmp_path])
+    assert {f.name for f in files} >= {"libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
+    assert wrong == []
+
+
 def test_alone(venv, wheel):
     before = venv.files()
     venv.install(wheel)

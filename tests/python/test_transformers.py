@@ -3,6 +3,7 @@
 
 On a GPU by the string "flash_attention_2", as it is; on the CPU, where transformers refuses it, by our own name."""
 
+import copy
 import importlib.util
 import os
 import pathlib
@@ -14,6 +15,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is only 
 
 import flash_attn  # noqa: E402
 import flashplus  # noqa: E402
+from flashplus.transformers_attention import attention_forward  # noqa: E402
 
 TEXTS = ["A lighthouse keeper kept a notebook.", "Every evening he wrote the height of the tide and the colour of the sky, "
          "and the names of the ships that passed.", "Fog.", "On the last day she found a mark that occurred only once."]
@@ -228,6 +230,148 @@ def test_minilm_by_the_string(told_of_a_gpu):
                          for attention in ("flash_attention_2", flash_attn.register_transformers()))
     kept = inputs["attention_mask"].bool()
     assert torch.equal(got[kept], expected[kept])
+
+
+SMALL = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+         "forced_eos_token_id": None, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+         "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+         "init_std": 0.2, "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+
+
+def two(model, config, device, dtype):
+    """The same random model twice: ours and eager."""
+    models = []
+    for attention in (implementation(device), "eager"):
+        torch.manual_seed(7)
+        made = model._from_config(copy.deepcopy(config), attn_implementation=attention)  # it writes into the config
+        models.append(made.to(device=device, dtype=dtype).eval())
+    models[0].load_state_dict(models[1].state_dict())
+    return models
+
+
+def plain_dtype(device):
+    return (torch.float32, 2e-4) if device == "cpu" else (torch.float16, 3e-2)
+
+
+@pytest.mark.parametrize("queries", [4, 10, 13], ids=["fewer queries", "as many", "more queries"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", ["Bart", "Marian", "Pegasus", "M2M100"])
+def test_cross_attention_with_padded_keys(device, name, side, queries):
+    """Encoder and decoder: the mask of a cross attention is of its keys alone."""
+    dtype, allowed = plain_dtype(device)
+    config = getattr(transformers, name + "Config")(**SMALL)
+    model = getattr(transformers, name + "Model")
+    ours, eager = two(model, config, device, dtype)
+    tokens, decoder = torch.randint(3, 99, (3, 10), device=device), torch.randint(3, 99, (3, queries), device=device)
+    mask = torch.ones_like(tokens)
+    padded = slice(0, 3) if side == "left" else slice(7, None)
+    mask[1, padded] = mask[2, :9] = 0
+    inputs = {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": decoder}
+    with torch.inference_mode():
+        got, expected = used(lambda: ours(**inputs)), eager(**inputs)
+        assert (got.last_hidden_state - expected.last_hidden_state).abs().max() <= allowed
+        # The encoder's queries that are padding are computed as eager attention does: nothing is zero.
+        assert (got.encoder_last_hidden_state - expected.encoder_last_hidden_state).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("name", ["Bart", "Marian"])
+def test_generation_with_a_padded_source(name):
+    config = getattr(transformers, name + "Config")(**SMALL)
+    model = transformers.BartForConditionalGeneration if name == "Bart" else transformers.MarianMTModel
+    ours, eager = two(model, config, "cpu", torch.float32)
+    tokens = torch.randint(3, 99, (2, 10))
+    mask = torch.ones_like(tokens)
+    mask[1, 6:] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "num_beams": 2}
+    assert torch.equal(used(lambda: ours.generate(tokens, **options)), eager.generate(tokens, **options))
+
+
+def test_a_bert_decoder(device):
+    """Cross attention beside causal self-attention that is padded too."""
+    dtype, allowed = plain_dtype(device)
+    config = transformers.BertConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                     intermediate_size=48, is_decoder=True, add_cross_attention=True, initializer_range=0.2)
+    ours, eager = two(transformers.BertModel, config, device, dtype)
+    tokens, states = torch.randint(3, 99, (2, 6), device=device), torch.randn(2, 10, 32, device=device, dtype=dtype)
+    mask, keys = torch.ones(2, 6, device=device).long(), torch.ones(2, 10, device=device).long()
+    mask[0, :2] = keys[1, 4:] = 0
+    inputs = {"attention_mask": mask, "encoder_hidden_states": states, "encoder_attention_mask": keys, "use_cache": False}
+    with torch.inference_mode():
+        got, expected = used(lambda: ours(tokens, **inputs)), eager(tokens, **inputs)
+    got, expected = (result.last_hidden_state[mask.bool()] for result in (got, expected))
+    assert (got - expected).abs().max() <= allowed
+
+
+class Module(torch.nn.Module):
+    is_causal = False
+
+
+def rows(batch=2, queries=4, keys=10, heads=2):
+    torch.manual_seed(0)
+    return torch.randn(batch, heads, queries, 16), *(torch.randn(batch, heads, keys, 16) for _ in range(2))
+
+
+def by_definition(q, k, v, seen):
+    scores = (q.double() @ k.double().transpose(-1, -2) / 4).masked_fill(~seen, float("-inf"))
+    probabilities = scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0.0)
+    return (probabilities @ v.double()).transpose(1, 2)
+
+
+@pytest.mark.parametrize("queries,keys", [(4, 10), (10, 10), (13, 10), (1, 10)])
+@pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.int64])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_function_by_definition(queries, keys, kind, causal):
+    """Random padding, holes too. With causal the queries are the last tokens, and those that are padding give 0."""
+    q, k, v = rows(queries=queries, keys=keys)
+    mask = torch.rand(2, keys) < 0.6
+    mask[:, -1] = True
+    seen = mask[:, None, None, :].expand(2, 1, queries, keys)
+    if causal:
+        position = torch.arange(queries)[:, None] + keys - queries
+        seen = seen & (torch.arange(keys)[None, :] <= position)
+        seen = seen & torch.nn.functional.pad(mask, [max(0, queries - keys), 0])[:, -queries:][:, None, :, None]
+    out, _ = attention_forward(Module(), q, k, v, mask.to(kind), is_causal=causal)
+    assert torch.allclose(out.double(), by_definition(q, k, v, seen), atol=1e-5)
+
+
+@pytest.mark.parametrize("left,right", [(0, 0), (3, 0), (0, 4), (2, 3)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("queries", [4, 12])
+def test_a_window_beside_padding(left, right, causal, queries):
+    q, k, v = rows(queries=queries, keys=12)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[0, :left] = mask[0, 12 - right:] = False
+    position = torch.arange(queries)[:, None] + 12 - queries
+    distance = position - torch.arange(12)[None, :]
+    seen = (distance < 5) & (distance >= 0 if causal else distance > -5)
+    seen = seen & mask[:, None, None, :] & mask[:, -queries:][:, None, :, None]
+    out, _ = attention_forward(Module(), q, k, v, mask, is_causal=causal, sliding_window=5)
+    assert torch.allclose(out.double(), by_definition(q, k, v, seen), atol=1e-5)
+    mask[1, 5] = False
+    with pytest.raises(ValueError, match="attention_mask has padding between tokens"):
+        attention_forward(Module(), q, k, v, mask, is_causal=causal, sliding_window=5)
+
+
+def test_masks_that_the_function_has_no_use_for():
+    q, k, v = rows()
+    for mask, said in ((torch.ones(2, 1, 4, 10), r"attention_mask has shape \(2, 1, 4, 10\); it must be None or \(batch, keys\)"),
+                       (torch.ones(10).bool(), r"attention_mask has shape \(10,\)"),
+                       (torch.ones(2, 11).bool(), r"attention_mask has shape \(2, 11\).* \(2, 10\)"),
+                       (torch.ones(3, 10).bool(), r"attention_mask has shape \(3, 10\)"),
+                       (torch.zeros(2, 10), "attention_mask has dtype torch.float32; it must be bool or an integer")):
+        with pytest.raises(ValueError, match=said):
+            attention_forward(Module(), q, k, v, mask)
+    one = torch.tensor([[1] * 7 + [0] * 3])  # one row for the whole batch
+    got, expected = (attention_forward(Module(), q, k, v, mask)[0] for mask in (one, one.expand(2, -1)))
+    assert torch.equal(got, expected)
+    shorter = attention_forward(Module(), q, k, v, torch.ones(2, 7).long())[0]  # a static cache has more keys than the mask
+    assert torch.equal(shorter, got)
+
+
+def test_a_mask_of_four_dimensions_is_refused_by_name():
+    model = tiny("Llama", flash_attn.register_transformers(), "cpu", torch.float32)
+    with pytest.raises(ValueError, match="attention_mask has shape .*'sdpa' or 'eager'"), torch.inference_mode():
+        model(torch.randint(2, 99, (1, 6)), attention_mask=torch.ones(1, 1, 6, 6).bool())
 
 
 def test_transformers_finds_the_distribution():

@@ -4,7 +4,12 @@
 
 #include "tests/tools/cli.h"
 
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
 #include <set>
+
+#include <sys/stat.h>
 
 using namespace flashplus;
 using test::runCli;
@@ -76,6 +81,154 @@ TEST_CASE("a cache that can't be written is a failure of warm-up") {
   auto result =
       runCli({"warmup", "--target", "cpu", "--head-dim", "64", "--dtype", "bf16", "--causal", "no"}, blocked);
   CHECK(result.code == 1);
+}
+
+namespace {
+
+/// Environment variables for a scope.
+class Environment {
+public:
+  Environment(std::initializer_list<std::pair<const char *, std::string>> values) {
+    for (const auto &[name, value] : values) {
+      const char *old = std::getenv(name);
+      before_.push_back({name, old ? std::optional<std::string>(old) : std::nullopt});
+      ::setenv(name, value.c_str(), 1);
+    }
+  }
+  ~Environment() {
+    for (const auto &[name, value] : before_)
+      value ? ::setenv(name, value->c_str(), 1) : ::unsetenv(name);
+  }
+
+private:
+  std::vector<std::pair<const char *, std::optional<std::string>>> before_;
+};
+
+/// A program that behaves as ptxas does, after `first` (shell) when it assembles.
+std::string fakePtxas(const test::TemporaryFolder &folder, const std::string &name, const std::string &first = "",
+                      const std::string &version = "13.7") {
+  const std::string path = folder.path(name);
+  test::writeText(path, "#!/bin/sh\n[ \"$1\" = --version ] && { echo 'Cuda compilation tools, release " + version +
+                            ", V" + version + ".1'; exit 0; }\n" + first +
+                            "\nwhile [ $# -gt 1 ]; do [ \"$1\" = -o ] && out=$2; shift; done\n"
+                            "[ -s \"$1\" ] || [ -n \"$out\" ] || exit 3\nprintf '\\177ELFfake' > \"$out\"\n"
+                            "echo 'ptxas info    : Used 40 registers'\n");
+  ::chmod(path.c_str(), 0700);
+  return path;
+}
+
+const std::vector<std::string> kHopper = {"warmup", "--target", "sm_90a", "--head-dim", "64", "--dtype", "bf16",
+                                          "--causal", "no", "--jobs", "1", "--json"};
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::string &more) {
+  arguments.push_back(more);
+  return arguments;
+}
+
+} // namespace
+
+TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will do; an assembler makes it better later") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  size_t kernels = 0;
+  {
+    const Environment none{{"FLASHPLUS_PTXAS", "off"}};
+    auto failed = runCli(kHopper, cache);
+    CHECK(failed.code == 1);
+    kernels = failed.json()["kernels"].size();
+    REQUIRE(kernels > 0);
+    CHECK(failed.json()["failed"] == kernels);
+    CHECK(failed.json()["kernels"][0]["kind"] == "ptx");
+    CHECK(failed.json()["kernels"][0]["message"].get<std::string>().find("no assembler for sm_90a") != std::string::npos);
+    CHECK(runCli(with(kHopper, "--dry-run"), cache).json()["missing"] == kernels);
+    auto text = kHopper;
+    std::erase(text, "--json");
+    CHECK(runCli(text, cache).err.find("failed: sm_90a") != std::string::npos);
+    auto taken = runCli(with(kHopper, "--no-require-cubin"), cache);
+    CHECK(taken.code == 0);
+    CHECK(taken.json()["present"] == kernels);
+  }
+  const auto kinds = [&] { return runCli({"cache", "stats", "--json"}, cache).json()["kinds"]; };
+  CHECK(kinds() == nlohmann::json{{"ptx", kernels}});
+  {
+    const Environment some{{"FLASHPLUS_PTXAS", fakePtxas(folder, "ptxas")}};
+    auto better = runCli(kHopper, cache);
+    INFO(better.err);
+    CHECK(better.code == 0);
+    CHECK(better.json()["compiled"] == kernels);
+    CHECK(kinds() == nlohmann::json{{"cubin", kernels}});
+    CHECK(runCli(kHopper, cache).json()["present"] == kernels);
+    auto rows = runCli({"cache", "ls", "--json"}, cache).json()["entries"];
+    CHECK(rows[0]["provenance"].get<std::string>().find("ptxas 13.7") != std::string::npos);
+  }
+  const Environment none{{"FLASHPLUS_PTXAS", "off"}};
+  CHECK(runCli(kHopper, cache).json()["present"] == kernels);
+}
+
+TEST_CASE("an assembler that was named and does not work is an error that says so; another never takes its place") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  for (const auto &[path, why] : {std::pair<std::string, std::string>{"/bin/false", "failed with code 1"},
+                                  {"/nonexistent/ptxas", "No such file"},
+                                  {"/bin/echo", "does not print the version of ptxas"}}) {
+    const Environment named{{"FLASHPLUS_PTXAS", path}, {"FLASHPLUS_NVJITLINK", ""}}; // the suite may name one that works
+    for (const char *target : {"sm_90a", "sm_80"}) {
+      auto arguments = kHopper;
+      arguments[2] = target;
+      auto failed = runCli(arguments, cache);
+      CHECK(failed.code == 1);
+      const std::string message = failed.json()["kernels"][0]["message"];
+      INFO(message);
+      CHECK(message.find("$FLASHPLUS_PTXAS is '" + path + "'") != std::string::npos);
+      CHECK(message.find(why) != std::string::npos);
+    }
+  }
+  const Environment named{{"FLASHPLUS_NVJITLINK", "/nonexistent/libnvJitLink.so"}, {"FLASHPLUS_PTXAS", ""}};
+  auto arguments = kHopper;
+  arguments[2] = "sm_80";
+  auto failed = runCli(arguments, cache);
+  CHECK(failed.code == 1);
+  CHECK(failed.json()["kernels"][0]["message"].get<std::string>().find(
+            "$FLASHPLUS_NVJITLINK is '/nonexistent/libnvJitLink.so'") != std::string::npos);
+  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["kernels"] == 0);
+}
+
+TEST_CASE("no temporary folder, and SIGCHLD ignored: kernels are assembled all the same") {
+  test::TemporaryFolder folder;
+  const Environment assembler{{"FLASHPLUS_PTXAS", fakePtxas(folder, "ptxas")}};
+  const std::string careless = folder.path("careless");
+  test::writeText(careless, "#!/bin/sh\ntrap '' CHLD\nTMPDIR=/nonexistent exec '" + std::string(std::getenv("FLASHPLUS_CLI")) + "' \"$@\"\n");
+  ::chmod(careless.c_str(), 0700);
+  const Environment program{{"FLASHPLUS_CLI", careless}};
+  auto good = runCli(kHopper, folder.path("other"));
+  CHECK(good.code == 0);
+  CHECK(good.json()["kernels"][0]["kind"] == "cubin");
+  // A refusal is still one.
+  const Environment refusing{{"FLASHPLUS_PTXAS", fakePtxas(folder, "refuses", "echo 'error : no such register'; exit 7")}};
+  auto refused = runCli(kHopper, folder.path("third"));
+  CHECK(refused.code == 1);
+  CHECK(refused.json()["kernels"][0]["message"].get<std::string>().find("failed with code 7: error : no such register") !=
+        std::string::npos);
+}
+
+TEST_CASE("an assembler that is killed, or fails without a word, is run once more, and nothing is concluded from it") {
+  test::TemporaryFolder folder;
+  const std::string once = "[ -e \"$0.ran\" ] || { : > \"$0.ran\"; ";
+  for (const char *end : {"kill -KILL $$; }", "exit 1; }"}) {
+    const std::string name = std::string("ptxas") + end[0];
+    const Environment flaky{{"FLASHPLUS_PTXAS", fakePtxas(folder, name, once + end)}};
+    auto good = runCli(kHopper, folder.path("cache-" + name));
+    INFO(good.out);
+    CHECK(good.code == 0);
+  }
+  for (const auto &[end, said] : {std::pair<std::string, std::string>{"kill -KILL $$", "killed by signal 9 (SIGKILL) when it used "},
+                                  {"exit 1", "failed with code 1 and printed nothing, twice"}}) {
+    const Environment broken{{"FLASHPLUS_PTXAS", fakePtxas(folder, "broken", end)}};
+    auto failed = runCli(kHopper, folder.path("none"));
+    CHECK(failed.code == 1);
+    CHECK_MESSAGE(failed.out.find(said) != std::string::npos, failed.out);
+    CHECK(runCli({"cache", "stats", "--json"}, folder.path("none")).json()["kernels"] == 0);
+  }
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

@@ -35,6 +35,7 @@ Result<Context> makeContext(const CommonFlags &flags, bool offline) {
   flashplus_context_options options = {};
   options.struct_size = sizeof options;
   options.cache_dir = flags.cache_dir_given ? flags.cache_dir.c_str() : nullptr;
+  options.cache_optional = true; // the log below says it
   options.num_threads = flags.threads;
   options.offline = offline;
   options.log = [](void *, const char *message) {

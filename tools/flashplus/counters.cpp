@@ -23,7 +23,8 @@ Json countersJson(const flashplus_counters &c) {
           {"emit_ms", c.emit_ms},
           {"assemble_ms", c.assemble_ms},
           {"resident_kernels", c.resident_kernels},
-          {"resident_bytes", c.resident_bytes}};
+          {"resident_bytes", c.resident_bytes},
+          {"warnings", c.warnings}};
 }
 
 } // namespace flashplus::tool

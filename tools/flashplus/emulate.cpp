@@ -6,6 +6,7 @@
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/table.h"
 
+#include <dlfcn.h>
 #include <map>
 
 namespace flashplus::tool {
@@ -21,6 +22,31 @@ struct EmulateFlags {
 const std::map<std::string, int> kModes = {{"late", FLASHPLUS_EMULATOR_LATE},
                                            {"eager", FLASHPLUS_EMULATOR_EAGER},
                                            {"random", FLASHPLUS_EMULATOR_RANDOM}};
+
+/// libflashplus-emulator.so beside libflashplus.so, where the runtime opens it too; the command does without it otherwise.
+struct Emulator {
+  decltype(&flashplus_emulator_configure) configure = nullptr;
+  decltype(&flashplus_emulator_report) report = nullptr;
+
+  static Result<Emulator> open() {
+    std::string path = "libflashplus-emulator.so";
+    Dl_info info;
+    if (dladdr(reinterpret_cast<const void *>(&flashplus_forward), &info) && info.dli_fname)
+      if (const std::string self = info.dli_fname; self.rfind('/') != std::string::npos)
+        path = self.substr(0, self.rfind('/') + 1) + path;
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); // stays open: the runtime's devices live in it
+    if (!library) {
+      const char *why = dlerror();
+      return Status(StatusCode::NoDevice, std::string("the emulator cannot be opened: ") + (why ? why : path));
+    }
+    Emulator e;
+    e.configure = reinterpret_cast<decltype(e.configure)>(dlsym(library, "flashplus_emulator_configure"));
+    e.report = reinterpret_cast<decltype(e.report)>(dlsym(library, "flashplus_emulator_report"));
+    if (!e.configure || !e.report)
+      return Status(StatusCode::NoDevice, "the emulator " + path + " is of another version: it lacks its settings or its report");
+    return e;
+  }
+};
 
 std::string countText(double n) { return n < 1e15 ? std::to_string(static_cast<int64_t>(n)) : numberText(n); }
 
@@ -65,6 +91,9 @@ Result<int> emulate(const EmulateFlags &flags) {
   Result<Context> context = makeContext(flags.problem.common);
   if (!context)
     return context.status();
+  const Result<Emulator> emulator = Emulator::open();
+  if (!emulator)
+    return emulator.status();
   const DLDevice device{kDLExtDev, 0};
   flashplus_emulator_options options = {};
   options.struct_size = sizeof options;
@@ -72,12 +101,12 @@ Result<int> emulate(const EmulateFlags &flags) {
   options.seed = flags.seed;
   options.step_limit = flags.step_limit;
   options.record = 1;
-  if (flashplus_emulator_configure(&options) != 0)
+  if (emulator->configure(&options) != 0)
     return Status(StatusCode::Internal, "the emulator refused its options");
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), device, problem));
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &on_device.args(), nullptr)));
-  Json launches = Json::parse(flashplus_emulator_report(), nullptr, /*allow_exceptions=*/false);
+  Json launches = Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false);
   std::optional<reference::Comparison> check;
   if (flags.problem.check) {
     Result<io::Tensor> output = on_device.output(), lse = on_device.lse();

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -25,6 +26,7 @@ struct WarmupFlags {
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", score;
   bool list = false, dry_run = false, has_variant_flags = false;
+  std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
 
@@ -160,11 +162,16 @@ enum class Found { Missing, Present, Compiled, Failed };
 
 struct Outcome {
   Found found = Found::Missing;
-  std::string key, message;
+  std::string key, kind, message;
   double compile_ms = 0;
 };
 
-Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offline) {
+/// Without a cubin sm_90a kernels are assembled by the driver at every start, for seconds.
+bool wantsCubin(const WarmupFlags &flags, const std::string &target) {
+  return gpuTarget(target) && flags.require_cubin.value_or(target.starts_with("sm_90a"));
+}
+
+Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offline, bool wants_cubin) {
   Outcome outcome;
   flashplus_kernel *handle = nullptr;
   flashplus_status status = flashplus_get_kernel(context, kernel.spec.c_str(), kernel.schedule.c_str(),
@@ -181,6 +188,12 @@ Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offli
     outcome.found =
         info.source && std::string_view(info.source) == "compiled" ? Found::Compiled : Found::Present;
     outcome.compile_ms = info.compile_ms;
+    outcome.kind = info.kind ? info.kind : "";
+    if (wants_cubin && outcome.kind != "cubin") {
+      outcome.found = offline ? Found::Missing : Found::Failed;
+      outcome.message = "is PTX, which the driver assembles at every start: there is no assembler for " + kernel.target +
+                        " (ptxas of the CUDA toolkit; $FLASHPLUS_PTXAS names one). --no-require-cubin takes PTX";
+    }
   }
   flashplus_kernel_destroy(handle);
   return outcome;
@@ -188,13 +201,14 @@ Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offli
 
 /// Looks every kernel up, compiling what is missing unless `offline`.
 std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kernel> &kernels, int jobs,
-                              bool offline) {
+                              const WarmupFlags &flags) {
+  const bool offline = flags.dry_run;
   std::vector<Outcome> outcomes(kernels.size());
   std::atomic<size_t> next = 0;
   Progress progress(offline ? "looking up" : "warming up", static_cast<int64_t>(kernels.size()));
   auto work = [&] {
     for (size_t i; (i = next.fetch_add(1)) < kernels.size();) {
-      outcomes[i] = fetchKernel(context, kernels[i], offline);
+      outcomes[i] = fetchKernel(context, kernels[i], offline, wantsCubin(flags, kernels[i].target));
       progress.step();
     }
   };
@@ -251,7 +265,7 @@ Result<int> warmup(const WarmupFlags &flags) {
       return Status(store.status().code(), "nothing to fill: " + store.status().message());
   int jobs = flags.jobs ? flags.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const std::vector<Kernel> &kernels = variants->kernels;
-  std::vector<Outcome> outcomes = fetchAll(context->get(), kernels, jobs, flags.dry_run);
+  std::vector<Outcome> outcomes = fetchAll(context->get(), kernels, jobs, flags);
   flashplus_counters counters = {};
   counters.struct_size = sizeof counters;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &counters)));
@@ -272,6 +286,8 @@ Result<int> warmup(const WarmupFlags &flags) {
                   {"state", foundText(outcomes[i].found)}};
       if (!outcomes[i].key.empty())
         row["key"] = outcomes[i].key;
+      if (!outcomes[i].kind.empty())
+        row["kind"] = outcomes[i].kind;
       if (outcomes[i].found == Found::Failed)
         row["message"] = outcomes[i].message;
       if (outcomes[i].found == Found::Compiled)
@@ -360,6 +376,9 @@ void addWarmup(CLI::App &app, Action *selected) {
           ->type_name("KIND,...")};
   verb->add_flag("--list", f.list, "Print the variants and stop");
   verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
+  verb->add_flag_callback("--require-cubin", [flags] { flags->require_cubin = true; },
+                          "A GPU kernel that could not be assembled and is PTX counts as failed [for sm_90a]");
+  verb->add_flag_callback("--no-require-cubin", [flags] { flags->require_cubin = false; }, "PTX will do");
   verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");

@@ -186,6 +186,7 @@ public:
       const auto *bytes = static_cast<const uint8_t *>(cubin);
       out.code.assign(bytes, bytes + size); // owned by the link state
       out.kind = CodeKind::Cubin;
+      out.assembler = assemblerOf(Assembler::Kind::Driver, versionText(driver_.version));
       out.provenance += ", CUDA driver " + versionText(driver_.version);
     }
     driver_.linkDestroy(link);

@@ -11,8 +11,20 @@
  * has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
  * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory (tensors,
  * workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by their _destroy.
- * Structs. Set `struct_size` to sizeof the struct and zero the rest (or use the FLASHPLUS_..._INIT macros): a
- * library that is newer than the caller then takes the missing fields as their defaults.
+ * Structs. Set `struct_size` to sizeof the struct and zero the rest, or use the FLASHPLUS_..._INIT macros,
+ * which mean the same. All structs, those that are still to come too, keep these rules:
+ *   - All zero after struct_size is the plain case: full attention, what is not given is chosen, nobody is
+ *     told. A number for which 0 is no plain case has a flag beside it (has_window), or 0 stands for its default
+ *     (lse_empty).
+ *   - A struct grows at its end. A caller with an older header, which struct_size tells, gets what its header
+ *     said: fields that it lacks are 0, and where a rule has changed since, the older one holds. A binary need
+ *     not be built again.
+ *   - A library that is older than its caller refuses what it does not know, unless that is 0.
+ *   - A flag is 0 or 1. Another value, as of an enum that has no such member, is FLASHPLUS_INVALID_ARGUMENT.
+ *   - No struct ends in padding, which sizeof would not tell from a field: it is named `reserved` and is 0.
+ *   - Elements of arrays (flashplus_score_tensor, flashplus_score_scalar) have no struct_size and never change.
+ *   - A struct that the library fills in gets as much as its struct_size has room for, and 0 beyond what the
+ *     library knows.
  */
 #ifndef FLASHPLUS_H
 #define FLASHPLUS_H
@@ -93,19 +105,24 @@ typedef void (*flashplus_listener)(void *listener_context, const flashplus_event
 
 typedef struct flashplus_context_options {
   size_t struct_size;
-  const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus.
-                              "": no disk cache. */
+  const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus;
+                              if that cannot be used, a warning. "": no disk cache. A folder named here that
+                              cannot be used is FLASHPLUS_IO_ERROR, unless cache_optional is 1. */
   const char *compiler_path; /**< Path of libflashplus-compiler.so; null: $FLASHPLUS_COMPILER, else beside this one. */
   int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use (its
                                   affinity mask, its container's CPU quota). */
-  int32_t offline;           /**< Non-zero: never compile; a miss is FLASHPLUS_NOT_RESIDENT. */
+  int32_t offline;           /**< 1: never compile; a miss is FLASHPLUS_NOT_RESIDENT. */
   flashplus_parallel_for parallel_for; /**< Null: workers of our own, started on first use and safe across fork. */
   void *pool;                          /**< First argument of parallel_for. */
   int32_t pool_threads;                /**< How many threads `parallel_for` uses; required with it. */
-  flashplus_log log;                   /**< Null: warnings are dropped. */
+  flashplus_log log;                   /**< Null: nobody is told; flashplus_counters counts warnings and
+                                            flashplus_describe has their text all the same. */
   void *log_context;
   flashplus_listener listener; /**< Null, or told what happens to kernels; for monitoring. */
   void *listener_context;
+  int32_t cache_optional; /**< 1: if cache_dir cannot be used, a warning; kernels are then compiled in every
+                               process. (A caller whose header lacks this field has 1.) */
+  int32_t reserved;
 } flashplus_context_options;
 
 /** `options` may be null. On success *out is owned by the caller. */
@@ -128,7 +145,7 @@ typedef struct flashplus_counters {
   /* Misses of the disk cache by reason: */
   int64_t miss_absent;     /**< No such entry, or no disk cache. */
   int64_t miss_damaged;    /**< The entry failed verification. */
-  int64_t miss_unreadable; /**< The system would not read it. */
+  int64_t miss_unreadable; /**< The system would not read it, or others can have written it. */
   int64_t miss_refused;    /**< The device refused it. */
   int64_t compile_failures;
   int64_t fallbacks;       /**< Schedules left out because they did not compile. */
@@ -140,13 +157,14 @@ typedef struct flashplus_counters {
   double assemble_ms;
   int64_t resident_kernels; /**< Loaded on a device now. */
   int64_t resident_bytes;   /**< Their code. */
+  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged entry. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
 
 /** What devices there are and why others are not, as JSON text:
  *  {"devices": [{"name": "cpu", "target": "x86-64-v3", "detail": "...", ...}, ...], "missing": [{"name": "cuda", "reason": "..."}],
- *   "compiler": {...}, "cache": {"dir": ..., "state": ...}}
+ *   "compiler": {...}, "cache": {"dir": ..., "state": ...}, "warnings": [the last few, oldest first]}
  *  The text belongs to the context and is valid until the next call of this function on it. */
 FLASHPLUS_API flashplus_status flashplus_describe(flashplus_context *context, const char **json);
 
@@ -165,8 +183,11 @@ typedef struct flashplus_score_scalar {
 /**
  * Arguments of a forward. All tensors live on one device (kDLCPU or kDLCUDA); a null `strides` means compact
  * row-major. With p = i + seqlen_k - seqlen_q for query row i (bottom-right alignment), key j is visible iff
- * p - window_left <= j <= p + window_right and 0 <= j < seqlen_k, each window side -1 = unbounded;
- * causal sets window_right to 0.
+ * p - window_left <= j <= p + window_right and 0 <= j < seqlen_k. A window side of -1 bounds nothing, nor does
+ * either if has_window is 0; causal sets window_right to 0.
+ *
+ * All zero but the tensors is full attention. (With the header of 0.1 it was the window (0, 0): a caller of that
+ * struct_size still gets it, and lse_empty, max_seqlen_* and flags that are not 0 as that header had them.)
  */
 typedef struct flashplus_forward_args {
   size_t struct_size;
@@ -182,13 +203,15 @@ typedef struct flashplus_forward_args {
   const DLTensor *cu_seqlens_k; /**< Both or none. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
   const DLTensor *seqused_k;
-  int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one result. */
+  int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one result.
+                             0: not known; the rows of q (of k) are taken, which may cost time. */
   int64_t max_seqlen_k;
   const float *softmax_scale; /**< Null: 1 / sqrt(head_dim_qk). Any finite value. */
-  int32_t causal;
-  int32_t window_left; /**< >= -1 */
+  int32_t causal;      /**< 0 or 1 */
+  int32_t window_left; /**< >= -1; with has_window only, else both sides are 0 or both -1. */
   int32_t window_right;
-  float lse_empty;                /**< LSE of a row that sees no key (its o is 0); +inf as flash_attn 2, or -inf. */
+  float lse_empty;                /**< LSE of a row that sees no key (its o is 0). 0: +inf, as flash_attn 2; else
+                                       this number, such as -INFINITY. */
   float softcap;                  /**< > 0: s -> softcap * tanh(s / softcap). 0: off. */
   const DLTensor *alibi_slopes;   /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s - slope * |p - j|. */
   const char *score;              /**< Score expression, applied before softcap and ALiBi, or null. */
@@ -197,14 +220,17 @@ typedef struct flashplus_forward_args {
   const flashplus_score_scalar *score_scalars;
   int32_t num_score_scalars;
   int32_t num_splits;      /**< 0: chosen; 1: never split over the keys; n <= 128: exactly n. */
-  int32_t batch_invariant; /**< Non-zero: a row's result does not depend on the rest of the batch. */
+  int32_t batch_invariant; /**< 1: a row's result does not depend on the rest of the batch. */
   int64_t *tile_counter;   /**< Null, or an int64 on the device that the key tiles visited are added to. */
   const char *schedule;    /**< Null: chosen. Text of a schedule of this spec (flashplus inspect prints some), for
                                 exploration; the kernel is made for it. */
+  int32_t has_window;      /**< 1: window_left and window_right hold. */
+  int32_t reserved;
 } flashplus_forward_args;
 
+/** Full attention, with a window that bounds nothing, so that setting a side is enough. */
 #define FLASHPLUS_FORWARD_ARGS_INIT                                                                          \
-  {.struct_size = sizeof(flashplus_forward_args), .window_left = -1, .window_right = -1, .lse_empty = INFINITY}
+  {.struct_size = sizeof(flashplus_forward_args), .window_left = -1, .window_right = -1, .has_window = 1}
 
 /** Plans, compiles or loads what is missing, and runs. Allocates a workspace if the plan needs one (on CUDA in stream
  *  order). `stream` is a CUstream (null: the default stream); ignored on the CPU, where the call returns when done.

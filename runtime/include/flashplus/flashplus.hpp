@@ -210,7 +210,7 @@ struct ForwardArgs {
   std::optional<float> softmax_scale;
   bool causal = false;
   int32_t window_left = -1, window_right = -1;
-  float lse_empty = INFINITY;
+  float lse_empty = INFINITY; ///< 0 too is +inf.
   float softcap = 0;
   Tensor alibi_slopes;
   std::string score;
@@ -252,6 +252,7 @@ public:
     c.causal = a.causal;
     c.window_left = a.window_left;
     c.window_right = a.window_right;
+    c.has_window = 1;
     c.lse_empty = a.lse_empty;
     c.softcap = a.softcap;
     c.alibi_slopes = a.alibi_slopes.dl();
@@ -398,6 +399,7 @@ struct ContextOptions {
   int pool_threads = 0;
   std::function<void(std::string_view)> log; ///< Warnings, from any thread; must not call back into the library.
   std::function<void(const flashplus_event &)> listener; ///< Likewise: what happens to kernels.
+  bool cache_optional = false; ///< A cache_dir that cannot be used is a warning, not an error.
 };
 
 /// Devices, the kernel table and the cache. A value that may be copied: copies are the same context.
@@ -410,6 +412,7 @@ public:
     flashplus_context_options o{};
     o.struct_size = sizeof o;
     o.cache_dir = options.cache_dir ? options.cache_dir->c_str() : nullptr;
+    o.cache_optional = options.cache_optional;
     o.compiler_path = options.compiler_path ? options.compiler_path->c_str() : nullptr;
     o.num_threads = options.num_threads;
     o.offline = options.offline;

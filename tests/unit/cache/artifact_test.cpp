@@ -10,6 +10,7 @@ TEST_CASE("an artifact survives the round trip, every field of it") {
   Artifact artifact = sampleArtifact();
   artifact.launch.scratch = int64_t(1) << 40;
   artifact.launch.blocks_per_sm = 2;
+  artifact.assembler = {Assembler::Kind::Driver, 12, 9};
   artifact.launch.tensor_maps = {{Operand::Q, 192, 64}, {Operand::V, 128, 32}};
   for (CodeKind kind : {CodeKind::X86Object, CodeKind::Cubin}) {
     artifact.kind = kind;
@@ -27,12 +28,14 @@ TEST_CASE("the serialised form of an artifact never changes under its version nu
   artifact.launch = {.entry = "f", .threads = 128, .shared_memory = 2, .scratch = 3, .params_size = 4, .blocks_per_sm = 7,
                      .tensor_maps = {{Operand::V, 8, 9}}};
   artifact.resources = {.registers = 5, .spill_bytes = 6, .stack_bytes = -1};
+  artifact.assembler = {Assembler::Kind::Ptxas, 13, 1};
   artifact.provenance = "pp";
   const std::vector<uint8_t> expected = {
-      'F', 'P', 'A', 'R', 2,   0, 0, 0, 1,   0,   0,   0,   128, 0, 0, 0,                            //
+      'F', 'P', 'A', 'R', 3,   0, 0, 0, 1,   0,   0,   0,   128, 0, 0, 0,                            //
       2,   0,   0,   0,   0,   0, 0, 0, 3,   0,   0,   0,   0,   0, 0, 0, 4, 0, 0, 0,   0,  0, 0, 0, //
       7,   0,   0,   0,   1,   0, 0, 0, 2,   0,   0,   0,   8,   0, 0, 0, 9, 0, 0, 0,                //
       5,   0,   0,   0,   6,   0, 0, 0, 255, 255, 255, 255,                                          //
+      2,   0,   0,   0,   13,  0, 0, 0, 1,   0,   0,   0,                                             //
       1,   0,   0,   0,   'f', 2, 0, 0, 0,   'p', 'p', 2,   0,   0, 0, 0, 0, 0, 0, 'a', 'b'};
   CHECK(serializeArtifact(artifact) == expected);
 }
@@ -65,12 +68,16 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.entry = std::string(100000, 'x'); }).find("entry") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.kind = CodeKind::Ptx; }).find("PTX") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.assembler.kind = Assembler::Kind(4); }).find("assembler is 4") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.assembler.minor = -1; }).find("version 0.-1") != std::string::npos);
+  CHECK(assemblerOf(Assembler::Kind::Ptxas, "13.10") == Assembler{Assembler::Kind::Ptxas, 13, 10});
+  CHECK(assemblerOf(Assembler::Kind::Ptxas, "nonsense") == Assembler{Assembler::Kind::Ptxas, 0, 0});
   std::vector<uint8_t> bytes = serializeArtifact(sampleArtifact());
   bytes[8] = 3;
   CHECK(parseArtifact(bytes).status().message().find("kind is 3") != std::string::npos);
   bytes = serializeArtifact(sampleArtifact());
-  bytes[4] = 3;
-  CHECK(parseArtifact(bytes).status().message().find("version is 3") != std::string::npos);
+  bytes[4] = 2;
+  CHECK(parseArtifact(bytes).status().message().find("version is 2") != std::string::npos);
 }
 
 TEST_CASE("a provenance without end is cut, not refused") {

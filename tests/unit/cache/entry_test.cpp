@@ -33,7 +33,7 @@ TEST_CASE("an entry survives the round trip and is the same bytes every time") {
   // The format of version 1 up to the payload.
   const std::vector<uint8_t> start = {0x89, 'F', 'P', 'K', '\r', '\n', 0x1a, '\n', 1, 0, 0, 0};
   CHECK(std::equal(start.begin(), start.end(), bytes.begin()));
-  CHECK(std::string(bytes.begin() + 24, bytes.begin() + 39) == "flashplus-key 2");
+  CHECK(std::string(bytes.begin() + 24, bytes.begin() + 39) == "flashplus-key 3");
 }
 
 TEST_CASE("an entry with any one bit flipped is a miss") {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Every file operation of publish and read is made to fail, one after the other and from each one onwards.
+// Every file operation of publish and read is made to fail, one after the other and from each one onwards. A run takes a
+// twentieth of the ways to fail (each at every operation), in rotation, and a soak all: tests/soak.h.
+#include "tests/soak.h"
 #include "tests/unit/cache/support.h"
 
 #include <doctest/doctest.h>
@@ -38,14 +40,20 @@ void forEveryFault(Fault::Kind kind, bool onwards, bool no_links, int error, Bod
   }
 }
 
+/// Whether this run takes the way to fail number `way`.
+bool comes(int way) { return soak() || uint64_t(way) % 20 == turn() % 20; }
+
 } // namespace
 
 TEST_CASE("whatever fails in publish, a reader sees a whole entry or none") {
+  int way = 0;
   for (Fault::Kind kind : {Fault::Fail, Fault::FailHalf}) {
     for (bool onwards : {false, true}) {
       for (bool no_links : {false, true}) {
         for (bool folders_exist : {false, true}) {
           for (int error : kErrors) {
+            if (!comes(way++))
+              continue;
             if (error == EINTR && (onwards || kind == Fault::FailHalf))
               continue; // Endless signals are retried without end; a write cut by one reports what it wrote.
             forEveryFault(kind, onwards, no_links, error, [&](const Fault &f) {
@@ -98,13 +106,13 @@ TEST_CASE("failures that do not matter do not fail a publish") {
   REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
   clean->discard(sampleKey(), "test");
   FileOps ops = plainOps();
-  ops.unlink = [](const char *) {
+  ops.unlink = [](int, const char *) {
     errno = EBUSY;
     return -1;
   };
   LoggedStore store(folder.path, ops);
   CHECK(store->publish(sampleKey(), sampleArtifact()).isOk());
-  CHECK(leftovers(folder.path).size() == 1);
+  CHECK(leftovers(folder.path).empty()); // it has the entry's name by now
   CHECK(store->read(sampleKey()).isHit());
 }
 
@@ -115,10 +123,16 @@ TEST_CASE("a publish is durable before it is visible") {
   store->discard(sampleKey(), "test");
   fault() = {};
   REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
-  CHECK(fault().trace == "open write fsync close link unlink open fsync close ");
+  // The store's folder, "tmp", the file, the shard.
+  CHECK(fault().trace == "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new unlink fsync close close ");
+  store->discard(sampleKey(), "test");
+  fault() = {.no_rename_new = true};
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  CHECK(fault().trace ==
+        "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new link unlink fsync close close ");
   fault() = {};
   REQUIRE(store->read(sampleKey()).isHit());
-  CHECK(fault().trace == "open fstat read close ");
+  CHECK(fault().trace == "fstat open fstat open fstat read close close ");
 }
 
 TEST_CASE("short writes and reads are continued") {
@@ -156,9 +170,12 @@ TEST_CASE("signals interrupt nothing") {
 }
 
 TEST_CASE("whatever fails in read is a miss with one warning at most, and a rebuild comes back") {
+  int way = 0;
   for (bool damaged : {false, true}) {
     for (bool onwards : {false, true}) {
       for (int error : kErrors) {
+        if (!comes(way++))
+          continue;
         if (onwards && error == EINTR)
           continue;
         forEveryFault(Fault::Fail, onwards, false, error, [&](const Fault &f) {
@@ -189,8 +206,8 @@ TEST_CASE("whatever fails in read is a miss with one warning at most, and a rebu
             REQUIRE(result.miss != Miss::None);
             REQUIRE(faulty.warnings->size() == (result.miss == Miss::Absent ? 0u : 1u));
           }
-          // A good file is not thrown away because the process ran out of handles, say.
-          if (!damaged && error != EIO)
+          // A good file is not thrown away because the process ran out of handles, say, or the disk had a bad moment.
+          if (!damaged)
             REQUIRE(clean->read(sampleKey()).isHit());
           clean->read(sampleKey());
           REQUIRE(clean->publish(sampleKey(), sampleArtifact()).isOk());
@@ -205,9 +222,9 @@ TEST_CASE("a read-only folder gives hits, and a publish that fails softly") {
   TemporaryFolder folder;
   REQUIRE(LoggedStore(folder.path).store->publish(sampleKey(), sampleArtifact()).isOk());
   FileOps ops = plainOps();
-  ops.open = [](const char *path, int flags, mode_t mode) {
+  ops.open = [](int dir, const char *name, int flags, mode_t mode) {
     if ((flags & 3) == 0)
-      return plainOps().open(path, flags, mode);
+      return plainOps().open(dir, name, flags, mode);
     errno = EROFS;
     return -1;
   };
@@ -218,4 +235,59 @@ TEST_CASE("a read-only folder gives hits, and a publish that fails softly") {
   CHECK(status.code() == StatusCode::IoError);
   CHECK(contains(status.message(), "Read-only"));
   CHECK(store.warnings->empty());
+}
+
+TEST_CASE("what cannot be read is kept, whatever the system says; a damaged entry is kept by who can rebuild nothing") {
+  TemporaryFolder folder;
+  REQUIRE(LoggedStore(folder.path).store->publish(sampleKey(), sampleArtifact()).isOk());
+  for (int error : kErrors) {
+    if (error == ENOENT || error == EINTR)
+      continue;
+    forEveryFault(Fault::Fail, false, false, error, [&](const Fault &f) {
+      LoggedStore faulty(folder.path, faultyOps());
+      fault() = f;
+      const ReadResult result = faulty->read(sampleKey());
+      const std::string spoiled = fault().spoiled;
+      CAPTURE(spoiled);
+      CAPTURE(errnoText(error));
+      const bool matters = !spoiled.empty() && spoiled != "close ";
+      REQUIRE(result.miss == (matters ? Miss::Unreadable : Miss::None));
+      REQUIRE(faulty->counters().damaged == 0);
+    });
+    REQUIRE(LoggedStore(folder.path).store->read(sampleKey()).isHit());
+  }
+  // A file that ends before its size was not read whole.
+  FileOps ops = plainOps();
+  ops.read = [](int, void *, size_t) -> ssize_t { return 0; };
+  CHECK(LoggedStore(folder.path, ops).store->read(sampleKey()).miss == Miss::Unreadable);
+  REQUIRE(LoggedStore(folder.path).store->read(sampleKey()).isHit());
+
+  const std::string path = entryFile(folder.path, sampleKey());
+  std::vector<uint8_t> bytes = readFile(path);
+  bytes.back() ^= 1;
+  writeFile(path, bytes);
+  LoggedStore offline(folder.path, plainOps(), KernelStore::Bad::Keep);
+  for (int i = 0; i < 2; ++i)
+    CHECK(offline->read(sampleKey()).miss == Miss::Damaged);
+  offline->discard(sampleKey(), "test");
+  CHECK(readFile(path) == bytes);
+  CHECK(offline->counters().discarded == 0);
+  CHECK(LoggedStore(folder.path).store->read(sampleKey()).miss == Miss::Damaged);
+  CHECK(LoggedStore(folder.path).store->read(sampleKey()).miss == Miss::Absent);
+}
+
+TEST_CASE("a folder that can't be listed is a problem, not an empty folder") {
+  TemporaryFolder folder;
+  FileOps ops = plainOps();
+  LoggedStore store(folder.path, ops);
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  ops.list = [](int, std::vector<std::string> &) {
+    errno = EIO;
+    return -1;
+  };
+  LoggedStore blind(folder.path, ops);
+  REQUIRE(blind->verify().size() == 1);
+  CHECK(contains(blind->verify()[0].problem, "cannot be listed"));
+  CHECK_FALSE(blind->clear().isOk());
+  CHECK(store->verify().empty());
 }

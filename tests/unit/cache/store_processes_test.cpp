@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Many processes on one folder, some of which are killed.
+#include "tests/soak.h"
 #include "tests/unit/cache/support.h"
 
 #include <doctest/doctest.h>
@@ -33,14 +34,15 @@ int waitFor(pid_t child) {
 } // namespace
 
 TEST_CASE("eight processes publish the same keys: one winner each, nobody sees anything wrong") {
-  constexpr int kProcesses = 8, kKeys = 8, kRounds = 10;
+  constexpr int kProcesses = 8, kKeys = 8;
+  const int rounds = soakCount(10);
   struct Shared {
     std::atomic<int> ready{0};
     std::atomic<int64_t> published{0};
   };
   void *memory = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   REQUIRE(memory != MAP_FAILED);
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     auto *shared = new (memory) Shared;
     TemporaryFolder folder;
     const std::string dir = folder.path + "/cache"; // made by whoever comes first
@@ -116,7 +118,8 @@ TEST_CASE(
 TEST_CASE("writers killed at random moments never leave a bad entry") {
   TemporaryFolder folder;
   LoggedStore store(folder.path);
-  for (int round = 0; round < 60; ++round) {
+  const int rounds = soakCount(60);
+  for (int round = 0; round < rounds; ++round) {
     const pid_t child = startChild([&] {
       LoggedStore mine(folder.path);
       for (int i = 0;; ++i) {

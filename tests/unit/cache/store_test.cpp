@@ -172,8 +172,8 @@ TEST_CASE("a folder that cannot be trusted or made means memory only, with one w
   }
   SUBCASE("of another owner") {
     fs::create_directory(dir);
-    ops.lstat = [](const char *path, struct stat *out) {
-      const int result = systemFileOps().lstat(path, out);
+    ops.fstat = [](int fd, struct stat *out) {
+      const int result = systemFileOps().fstat(fd, out);
       out->st_uid = ::geteuid() + 1;
       return result;
     };
@@ -196,7 +196,7 @@ TEST_CASE("a folder that cannot be trusted or made means memory only, with one w
     expected = "Not a directory";
   }
   SUBCASE("on a read-only disk") {
-    ops.mkdir = [](const char *, mode_t) {
+    ops.mkdir = [](int, const char *, mode_t) {
       errno = EROFS;
       return -1;
     };
@@ -206,6 +206,10 @@ TEST_CASE("a folder that cannot be trusted or made means memory only, with one w
   CHECK_FALSE(store->onDisk());
   REQUIRE(store.warnings->size() == 1);
   CHECK_MESSAGE(store->reason().find(expected) != std::string::npos, store->reason());
+  // `chmod` would make a folder look right that others have written to.
+  CHECK(store.warnings->front().find("chmod") == std::string::npos);
+  if (expected.starts_with("0") || expected == "belongs to user")
+    CHECK(store.warnings->front().find("remove it with everything in it") != std::string::npos);
   CHECK(store.warnings->front().find(dir.substr(0, dir.size() - 1)) != std::string::npos);
   CHECK(store->publish(sampleKey(), sampleArtifact()).isOk());
   CHECK(store->read(sampleKey()).miss == Miss::MemoryOnly);
@@ -323,4 +327,34 @@ TEST_CASE("threads share a store") {
   CHECK(counters.published == kKeys);
   CHECK(counters.already_there == kKeys * (kThreads - 1));
   CHECK(counters.hits == kKeys * kThreads);
+}
+
+TEST_CASE("better code takes the place of what is there, and nothing else does") {
+  const auto artifact = [](CodeKind kind, int major, int minor) {
+    Artifact a = sampleArtifact(major * 100 + minor);
+    a.kind = kind;
+    a.assembler = {kind == CodeKind::Ptx ? Assembler::Kind::None : Assembler::Kind::Ptxas, major, minor};
+    if (kind == CodeKind::Ptx)
+      std::ranges::replace(a.code, uint8_t(0), uint8_t(1));
+    return a;
+  };
+  // From worst to best.
+  const std::vector<Artifact> ranked = {artifact(CodeKind::Ptx, 0, 0), artifact(CodeKind::Cubin, 0, 0),
+                                        artifact(CodeKind::Cubin, 12, 9), artifact(CodeKind::Cubin, 13, 0),
+                                        artifact(CodeKind::Cubin, 13, 10)};
+  for (bool no_links : {false, true})
+    for (size_t there = 0; there < ranked.size(); ++there)
+      for (size_t given = 0; given < ranked.size(); ++given) {
+        CHECK(isBetter(ranked[given], ranked[there]) == (given > there));
+        fault() = {.no_links = no_links};
+        TemporaryFolder folder;
+        LoggedStore store(folder.path, faultyOps());
+        REQUIRE(store->publish(sampleKey(), ranked[there]).isOk());
+        REQUIRE(store->publish(sampleKey(), ranked[given]).isOk());
+        CHECK(*store->read(sampleKey()).artifact == ranked[std::max(there, given)]);
+        CHECK(store->counters().replaced == (given > there));
+        CHECK(store->counters().already_there == (given <= there));
+        CHECK(filesBelow(folder.path).size() == 1);
+      }
+  fault() = {};
 }

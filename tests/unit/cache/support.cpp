@@ -65,9 +65,9 @@ std::vector<std::string> filesBelow(const std::string &folder) {
 
 std::string entryFile(const std::string &dir, const KernelKey &key) { return entryPath(dir, key.hash()); }
 
-LoggedStore::LoggedStore(const std::string &dir, const FileOps &ops) {
+LoggedStore::LoggedStore(const std::string &dir, const FileOps &ops, KernelStore::Bad bad) {
   store = KernelStore::open(
-      dir, [list = warnings](const std::string &text) { list->push_back(text); }, ops);
+      dir, [list = warnings](const std::string &text) { list->push_back(text); }, ops, bad);
 }
 
 Fault &fault() {
@@ -114,8 +114,8 @@ const FileOps &plainOps() {
 
 const FileOps &faultyOps() {
   static const FileOps ops = {
-      .open = [](const char *path, int flags,
-                 mode_t mode) { return spoil("open") ? failing() : sys().open(path, flags, mode); },
+      .open = [](int dir, const char *name, int flags,
+                 mode_t mode) { return spoil("open") ? failing() : sys().open(dir, name, flags, mode); },
       .read = [](int fd, void *buffer, size_t size) -> ssize_t {
         if (!spoil("read"))
           return sys().read(fd, buffer, size);
@@ -140,24 +140,38 @@ const FileOps &faultyOps() {
             return spoiled ? failing() : result;
           },
       .fstat = [](int fd, struct stat *out) { return spoil("fstat") ? failing() : sys().fstat(fd, out); },
-      .lstat = [](const char *path,
-                  struct stat *out) { return spoil("lstat") ? failing() : sys().lstat(path, out); },
+      .lstat = [](int dir, const char *name,
+                  struct stat *out) { return spoil("lstat") ? failing() : sys().lstat(dir, name, out); },
+      .readlink = [](int dir, const char *name, char *out, size_t size) -> ssize_t {
+        return spoil("readlink") ? failing() : sys().readlink(dir, name, out, size);
+      },
       .link =
-          [](const char *from, const char *to) {
+          [](int from_dir, const char *from, int to_dir, const char *to) {
             if (spoil("link"))
               return failing();
             if (!fault().no_links)
-              return sys().link(from, to);
+              return sys().link(from_dir, from, to_dir, to);
             errno = EPERM;
             return -1;
           },
-      .rename = [](const char *from,
-                   const char *to) { return spoil("rename") ? failing() : sys().rename(from, to); },
-      .unlink = [](const char *path) { return spoil("unlink") ? failing() : sys().unlink(path); },
-      .mkdir = [](const char *path,
-                  mode_t mode) { return spoil("mkdir") ? failing() : sys().mkdir(path, mode); },
+      .rename =
+          [](int from_dir, const char *from, int to_dir, const char *to) {
+            return spoil("rename") ? failing() : sys().rename(from_dir, from, to_dir, to);
+          },
+      .rename_new =
+          [](int from_dir, const char *from, int to_dir, const char *to) {
+            if (spoil("rename_new"))
+              return failing();
+            if (!fault().no_links && !fault().no_rename_new)
+              return sys().rename_new(from_dir, from, to_dir, to);
+            errno = EINVAL;
+            return -1;
+          },
+      .unlink = [](int dir, const char *name) { return spoil("unlink") ? failing() : sys().unlink(dir, name); },
+      .mkdir = [](int dir, const char *name,
+                  mode_t mode) { return spoil("mkdir") ? failing() : sys().mkdir(dir, name, mode); },
       .list =
-          [](const char *dir, std::vector<std::string> &names) {
+          [](int dir, std::vector<std::string> &names) {
             return spoil("list") ? failing() : sys().list(dir, names);
           },
   };

@@ -41,7 +41,8 @@ const FileOps &plainOps();
 
 /// A store that collects its warnings.
 struct LoggedStore {
-  explicit LoggedStore(const std::string &dir, const FileOps &ops = plainOps());
+  explicit LoggedStore(const std::string &dir, const FileOps &ops = plainOps(),
+                       KernelStore::Bad bad = KernelStore::Bad::Remove);
   std::shared_ptr<std::vector<std::string>> warnings = std::make_shared<std::vector<std::string>>();
   std::unique_ptr<KernelStore> store;
   KernelStore *operator->() { return store.get(); }
@@ -60,7 +61,8 @@ struct Fault {
   int at = 0;           ///< The call to spoil.
   bool onwards = false; ///< All later calls as well.
   int error = 0;
-  bool no_links = false; ///< link() is not supported.
+  bool no_links = false; ///< Neither link() nor rename_new() is supported.
+  bool no_rename_new = false;
   int calls = 0;         ///< Out, as the rest.
   std::string trace;     ///< Operations called, e.g. "open write close ".
   std::string spoiled;   ///< Those of them that were spoiled.

@@ -322,6 +322,7 @@ TEST_CASE("the driver assembles PTX, and its log comes with a failure") {
   CHECK(assembled->kind == CodeKind::Cubin);
   CHECK(std::string(assembled->code.begin(), assembled->code.end()) == "CUBIN");
   CHECK(assembled->provenance == "LLVM, CUDA driver 13.0");
+  CHECK(assembled->assembler == Assembler{Assembler::Kind::Driver, 13, 0});
   CHECK(called("cuLinkDestroy"));
   for (const char *call : {"cuLinkAddData", "cuLinkComplete"}) {
     fake.calls.clear();

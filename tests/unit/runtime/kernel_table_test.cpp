@@ -67,10 +67,11 @@ struct FakeDevice final : Device {
 /// A table with what a test wants to see of it.
 struct Fixture {
   explicit Fixture(const std::string &dir, bool offline = false, Target target = kTarget)
-      : store(KernelStore::open(dir, log())), device(target),
+      : store(KernelStore::open(dir, log(), systemFileOps(), offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove)),
+        device(target),
         table(*store,
-              [this](const std::string &spec, const std::string &schedule, const std::string &target_text, bool) {
-                return compile(spec, schedule, target_text);
+              [this](const std::string &spec, const std::string &schedule, const std::string &target_text, bool ptx) {
+                return compile(spec, schedule, target_text, ptx);
               },
               offline, log(), [this](const flashplus_event &event) {
                 std::lock_guard lock(mutex);
@@ -79,7 +80,8 @@ struct Fixture {
                 last_detail = event.detail;
                 last_key = event.key;
                 last = event;
-              }) {}
+              },
+              [this](const Target &) { return may_assemble; }) {}
 
   KernelStore::Log log() {
     return [this](const std::string &message) {
@@ -88,16 +90,16 @@ struct Fixture {
     };
   }
 
-  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target) {
+  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
     ++compiles;
     std::this_thread::sleep_for(std::chrono::milliseconds(compile_ms));
-    if (!failure)
+    if (!failure && !(ptx && failure.code() == StatusCode::IoError))
       return failure;
     auto s = KernelSpec::parse(spec);
     auto h = Schedule::parse(schedule);
     auto t = Target::parse(target);
     Artifact artifact;
-    artifact.kind = kind;
+    artifact.kind = ptx ? CodeKind::Ptx : kind;
     const std::string code = "code of " + spec;
     artifact.code.assign(code.begin(), code.end());
     artifact.launch = *launchSchema(*s, *h, *t);
@@ -115,6 +117,7 @@ struct Fixture {
   FakeDevice device;
   std::atomic<int> compiles{0};
   int compile_ms = 0, wrong_threads = 0;
+  bool may_assemble = false;
   CodeKind kind = CodeKind::X86Object;
   Status failure;
   KernelTable table;
@@ -374,4 +377,104 @@ TEST_CASE("PTX that the compiler could not assemble is assembled by the device, 
   third.device.assembler = "cuda-driver 13010";
   REQUIRE(third.table.resident(kernel, third.device, true).isOk());
   CHECK(third.device.loaded_code.back() == '!');
+}
+
+TEST_CASE("PTX on disk is compiled again where an assembler may be had, once a process while there is none") {
+  TemporaryFolder folder;
+  const PlannedKernel kernels[] = {sampleKernel(kGpu, 64), sampleKernel(kGpu, 128)};
+  const auto make = [&](Fixture &f, CodeKind kind, bool may_assemble) {
+    f.kind = kind;
+    f.may_assemble = may_assemble;
+    for (const PlannedKernel &kernel : kernels)
+      for (int again = 0; again < 2; ++again) {
+        auto code = f.table.code(kernel, kGpu);
+        REQUIRE_MESSAGE(code.isOk(), code.status().message());
+        CHECK((*code)->artifact.kind == kind);
+      }
+    return f.compiles.load();
+  };
+  const std::string dir = folder.path("cache");
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, false) == 2);
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, false) == 0); // nothing that could
+  CHECK(make(*std::make_unique<Fixture>(dir, true, kGpu), CodeKind::Ptx, true) == 0);   // offline
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, true) == 1);  // in vain, so not for the second
+  {
+    Fixture f(dir, false, kGpu);
+    CHECK(make(f, CodeKind::Cubin, true) == 2);
+    CHECK(f.store->counters().replaced == 2);
+    CHECK(f.store->usage().entries == 2);
+  }
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Cubin, true) == 0);
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Cubin, false) == 0); // without an assembler, too
+}
+
+TEST_CASE("an assembler that cannot be run now: the driver takes PTX, nothing is kept, and the next process tries again") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel(kGpu);
+  const std::string dir = folder.path("cache");
+  const auto broken = [](Fixture &f) {
+    f.may_assemble = true;
+    f.failure = {StatusCode::IoError, "no process for ptxas"};
+  };
+  {
+    Fixture f(dir, false, kGpu);
+    broken(f);
+    auto made = f.table.resident(kernel, f.device, true);
+    REQUIRE_MESSAGE(made.isOk(), made.status().message());
+    CHECK((*made)->code->artifact.kind == CodeKind::Ptx);
+    CHECK(f.store->usage().entries == 0);
+    REQUIRE(f.warnings.size() == 1);
+    CHECK(f.warnings[0].find("no process for ptxas") != std::string::npos);
+    CHECK(f.table.code(sampleKernel(kGpu, 128), kGpu).status().code() == StatusCode::IoError); // for a warm-up
+  }
+  { // PTX that is there already serves, and stays.
+    Fixture f(dir, false, kGpu);
+    f.kind = CodeKind::Ptx;
+    REQUIRE(f.table.code(kernel, kGpu).isOk());
+  }
+  {
+    Fixture f(dir, false, kGpu);
+    broken(f);
+    auto found = f.table.code(kernel, kGpu);
+    REQUIRE_MESSAGE(found.isOk(), found.status().message());
+    CHECK((*found)->source == KernelCode::Source::Disk);
+    CHECK(f.warnings.size() == 1);
+    CHECK(f.table.code(kernel, kGpu).isOk());
+    CHECK(f.compiles == 1);
+  }
+  { // What an assembler refuses, or a named one that does not work, is no reason to run something else in silence.
+    for (StatusCode code : {StatusCode::CompileFailed, StatusCode::InvalidArgument}) {
+      Fixture f(dir, false, kGpu);
+      f.may_assemble = true;
+      f.failure = {code, "no"};
+      CHECK(f.table.code(kernel, kGpu).status().code() == code);
+    }
+  }
+  Fixture f(dir, false, kGpu);
+  f.may_assemble = true;
+  f.kind = CodeKind::Cubin;
+  CHECK((*f.table.code(kernel, kGpu))->artifact.kind == CodeKind::Cubin);
+}
+
+TEST_CASE("offline nothing is removed: neither what the device refuses nor what is damaged") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel();
+  {
+    Fixture f(folder.path("cache"));
+    REQUIRE(f.table.resident(kernel, f.device, true).isOk());
+  }
+  {
+    Fixture f(folder.path("cache"), /*offline=*/true);
+    f.device.refusals = 1;
+    CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
+    CHECK(f.warnings.size() == 1);
+    CHECK(f.store->usage().entries == 1);
+    CHECK(f.table.resident(kernel, f.device, true).isOk());
+  }
+  Fixture f(folder.path("cache"), /*offline=*/true);
+  std::string bytes = test::readText(entryFile(f, kernel));
+  bytes.back() ^= 1;
+  test::writeText(entryFile(f, kernel), bytes);
+  CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
+  CHECK(test::readText(entryFile(f, kernel)) == bytes);
 }

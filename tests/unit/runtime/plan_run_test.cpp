@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstring>
 #include <doctest/doctest.h>
+#include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -443,6 +444,55 @@ TEST_CASE("offline, only the cache is used, and the compiler is not opened even 
   const char *text = nullptr;
   CHECK(flashplus_describe(context, &text) == FLASHPLUS_OK);
   CHECK(json::parse(text)["compiler"]["state"] == "not opened (offline)");
+}
+
+TEST_CASE("offline, a damaged entry is kept; a refused folder's tuning records are not read") {
+  TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  Problem p(1, 8, 8, 2, 2, 32);
+  {
+    Context context(options(cache.c_str()));
+    CHECK(flashplus_forward(context, &p.args, nullptr) == FLASHPLUS_OK);
+  }
+  std::vector<std::string> entries;
+  for (const auto &item : std::filesystem::recursive_directory_iterator(cache))
+    if (item.path().extension() == ".fpk")
+      entries.push_back(item.path());
+  REQUIRE(!entries.empty());
+  for (const std::string &entry : entries) {
+    std::string bytes = flashplus::test::readText(entry);
+    bytes.back() ^= 1;
+    flashplus::test::writeText(entry, bytes);
+  }
+  flashplus_context_options o = options(cache.c_str());
+  o.offline = 1;
+  {
+    Context context(o);
+    CHECK(flashplus_forward(context, &p.args, nullptr) == FLASHPLUS_NOT_RESIDENT);
+  }
+  for (const std::string &entry : entries)
+    CHECK(std::filesystem::exists(entry));
+
+  std::filesystem::create_directory(cache + "/tuning");
+  flashplus::test::writeText(cache + "/tuning/x.json", "{");
+  Log log;
+  const auto told = [&] {
+    log.lines.clear();
+    flashplus_context_options watched = options(cache.c_str());
+    watched.log = Log::add;
+    watched.log_context = &log;
+    watched.cache_optional = 1; // else a folder that is refused is an error
+    Context context(watched);
+    std::string all;
+    for (const std::string &line : log.lines)
+      all += line + "\n";
+    return all;
+  };
+  CHECK(told().find("is not a tuning record") != std::string::npos);
+  flashplus::test::writeText(cache + "/tuning/x.json", std::string(size_t(5) << 20, ' '));
+  CHECK(told().find("at most 4194304") != std::string::npos);
+  std::filesystem::permissions(cache, std::filesystem::perms(0777));
+  CHECK(told().find("x.json") == std::string::npos);
 }
 
 TEST_CASE("a cache folder whose name is not UTF-8 is described all the same") {

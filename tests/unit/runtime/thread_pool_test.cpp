@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/devices/cpu/thread_pool.h"
 
+#include "tests/soak.h"
+
 #include <chrono>
 #include <doctest/doctest.h>
 #include <filesystem>
@@ -52,7 +54,7 @@ TEST_CASE("a loop covers every item once, whatever its length") {
     CHECK(pool.threads() == threads);
     for (int64_t items : {0, 1, 2, 3, 7, 8, 9, 1000, 20000})
       CHECK(covers(pool, items));
-    for (int repeat = 0; repeat < 300; ++repeat) // a worker that is late for one loop must not run the next one twice
+    for (int repeat = 0; repeat < test::soakCount(300); ++repeat) // a worker that is late for one loop must not run the next one twice
       CHECK(covers(pool, 3));
   }
   CHECK(ThreadPool(0).threads() == 1);
@@ -85,7 +87,7 @@ TEST_CASE("workers hear of a loop while they wait for it awake, asleep, and on t
   for (int threads : {2, 4}) { // those beyond the processors sleep at once
     ThreadPool pool(threads);
     for (int gap : {0, 10, 40, 45, 50, 55, 60, 80, 500})
-      for (int repeat = 0; repeat < 40; ++repeat) {
+      for (int repeat = 0; repeat < test::soakCount(40); ++repeat) {
         const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(gap);
         while (std::chrono::steady_clock::now() < until)
           std::this_thread::yield();
@@ -169,7 +171,7 @@ TEST_CASE("a child of fork() makes workers of its own, also when a loop ran in t
     while (!stop)
       covers(pool, 20);
   });
-  for (int repeat = 0; repeat < 20; ++repeat) {
+  for (int repeat = 0; repeat < test::soakCount(20); ++repeat) {
     const pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
