@@ -48,7 +48,9 @@ Val ResultRows::lse() const {
       .lse(ir_.toI64(item_.split), sequence_.firstRow(), ir_.toI64(item_.head));
 }
 
-Val ResultRows::lseHeadStride() const { return params_.get(spec_.isPartial() ? "rows_q" : "lse_stride_h") * kFp32; }
+Val ResultRows::lseHeadStride() const {
+  return params_.get(spec_.isPartial() ? "rows_q" : "lse_stride_h") * kFp32;
+}
 
 Val ResultRows::lseEmpty() const {
   return spec_.isPartial() ? ir_.negativeInfinity(ir_.f32()) : params_.get("lse_empty");

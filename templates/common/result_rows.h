@@ -57,7 +57,8 @@ private:
   const WorkItem &item_;
 };
 
-/// Adds tiles() (i32) to tile_counter where `when` of "there is one" (i1) holds, in which it is asked for; if absent, wherever.
+/// Adds tiles() (i32) to tile_counter where `when` of "there is one" (i1) holds, in which it is asked for; if
+/// absent, wherever.
 void countTiles(Ir &ir, const ParamReader &params, llvm::function_ref<Val()> tiles,
                 llvm::function_ref<Val(Val counting)> when = nullptr);
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Fragment along both axes: small kernels for one warp, compiled to PTX and run on the emulator, whose shuffles and products
-// follow the PTX ISA on their own.
+// Fragment along both axes: small kernels for one warp, compiled to PTX and run on the emulator, whose
+// shuffles and products follow the PTX ISA on their own.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "templates/common/fragment.h"
 #include "compiler/codegen/codegen.h"
 #include "compiler/passes/Passes.h"
 #include "ir/mma.h"
 #include "ir/warp.h"
-#include "templates/common/fragment.h"
 #include "tests/emulator/run.h"
 
 #include "mlir/IR/MLIRContext.h"
@@ -161,7 +161,8 @@ TEST_CASE("hands itself on as a product's A operand") {
     const std::string ptx = compile([&](Ir &ir, Val input, Val output, Val lane) {
       const Fragment f = load(ir, layout, input, lane);
       Fragment product = Fragment::filled(layout, ir.f32(0));
-      // Times a matrix that picks 8 of the 16 columns, B (PTX ISA, mma.m16n8k16): k = 2 (lane % 4) + 8 register, n = lane / 4.
+      // Times a matrix that picks 8 of the 16 columns, B (PTX ISA, mma.m16n8k16): k = 2 (lane % 4) + 8
+      // register, n = lane / 4.
       for (int block = 0; block < layout.column_blocks; ++block) {
         Vals b;
         for (int reg = 0; reg < 2; ++reg) {

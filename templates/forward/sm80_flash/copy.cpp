@@ -3,6 +3,7 @@
 
 #include "ir/async_copy.h"
 #include "ir/carried.h"
+#include "templates/common/key_rows.h"
 
 #include <numeric>
 
@@ -22,9 +23,9 @@ TileLoad Copy::tile(Operand operand, Val head, int dim, int dim_pad, int rows, i
   t.rows_a_pass = k_.l.threads() / t.columns;
   t.row = k_.thread / t.columns;
   t.column = k_.thread % t.columns;
-  t.from =
-      ir_.offset(ir_.offset(k_.seq.rows(operand, head, k_.bytes), ir_.toI64(t.row) * (t.stride * k_.bytes)),
-                 ir_.toI64(t.column) * 16);
+  t.from = ir_.offset(
+      ir_.offset(KeyRows{k_.seq, operand, head}.first(k_.bytes), ir_.toI64(t.row) * (t.stride * k_.bytes)),
+      ir_.toI64(t.column) * 16);
   t.to = k_.shared(shared, t.row * pitch + t.column * 16);
   return t;
 }

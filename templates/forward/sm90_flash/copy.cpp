@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The copying thread of sm90.flash.
 #include "ir/tma.h"
+#include "templates/common/key_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/forward/sm90_flash/kernel.h"
 
@@ -56,13 +57,13 @@ private:
   /// Rows of `head` from `row` on, into `tile`.
   void copyTile(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item, Val row,
                 Val head) {
-    auto [first_row, batch] = item.seq.mapCoordinates(t.operand);
+    const KeyRows::Boxes boxes = KeyRows{item.seq, t.operand, head}.boxes();
     ring.waitEmpty(at);
     gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
     for (int slab = 0; slab < t.slabs; ++slab)
       gpu::loadBox(ir_, tile + slab * t.rows * 128,
                    ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes),
-                   {ir_.i32(64 * slab), first_row + row, head, batch}, ring.full(at), t.keep);
+                   boxes.at(ir_.i32(64 * slab), row), ring.full(at), t.keep);
   }
 
   Rings &r_;

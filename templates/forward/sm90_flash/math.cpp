@@ -5,7 +5,7 @@
 #include "ir/tma.h"
 #include "ir/warpgroup.h"
 #include "ir/wgmma.h"
-#include "templates/common/result_rows.h"
+#include "templates/common/key_rows.h"
 #include "templates/common/softmax.h"
 #include "templates/forward/sm90_flash/kernel.h"
 #include "templates/forward/sm90_flash/store.h"
@@ -244,7 +244,7 @@ Vals Math::packP(const Fragment &s) {
 /// reads them.
 void Math::clearTail(const Item &item, Position v) {
   Val valid = item.seq.k_len - item.walk.key(item.walk.last());
-  ir_.ifThen(item.seq.hasRowsBehind(Operand::V) & (valid < l_.tile_n), [&] {
+  ir_.ifThen(KeyRows{item.seq, Operand::V, item.work.head_k}.hasRowsBehind() & (valid < l_.tile_n), [&] {
     const int threads = 128 * l_.mathWarpgroups();
     Val zero = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
     Val tile = ir_.offset(ir_.offset(c_.scratch, v.stage * l_.vBytes()), int64_t(l_.v()));

@@ -30,9 +30,11 @@ Place accumulatorOfMma(int lane, int i) {
   return {i < 2 ? group : group + 8, in_group * 2 + (i & 1)};
 }
 
-/// Accumulator d_i of wgmma.m64nNk16 as warp 0 of the warpgroup has it: figure "WGMMA .m64nNk16 register fragment layout for
-/// accumulator matrix D".
-Place accumulatorOfWgmma(int lane, int i) { return {lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2}; }
+/// Accumulator d_i of wgmma.m64nNk16 as warp 0 of the warpgroup has it: figure "WGMMA .m64nNk16 register
+/// fragment layout for accumulator matrix D".
+Place accumulatorOfWgmma(int lane, int i) {
+  return {lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2};
+}
 
 /// Element a_i of the A operand: "row = groupID for i in 0, 1, 4, 5, else groupID + 8;
 /// col = (threadID_in_group * 2) + (i & 1), and 8 more for i >= 4".
