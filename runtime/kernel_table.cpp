@@ -18,9 +18,10 @@ double millisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::string paramsLayout(Operation op) {
-  return op == Operation::Forward ? paramLayoutText(forwardParamTable(), sizeof(ForwardParams))
-                                  : paramLayoutText(combineParamTable(), sizeof(CombineParams));
+std::string paramsLayout(const KernelSpec &spec) {
+  const ParamLayout layout = spec.op == Operation::Forward ? forwardParamLayout(spec.score.clampsIndices())
+                                                           : combineParamLayout();
+  return paramLayoutText(layout.fields, layout.size);
 }
 
 } // namespace
@@ -70,7 +71,7 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   key.spec = kernel.spec.text();
   key.schedule = kernel.schedule.text();
   key.target = target.text();
-  key.params = paramsLayout(kernel.spec.op);
+  key.params = paramsLayout(kernel.spec);
   key.build = FLASHPLUS_BUILD_ID;
   return key;
 }

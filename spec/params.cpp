@@ -23,6 +23,9 @@ template <> struct Table<CombineParams> {
 static_assert(sizeof(ForwardParams) - Table<ForwardParams>::bytes < 8);
 static_assert(sizeof(CombineParams) - Table<CombineParams>::bytes < 8);
 
+/// A struct's size: a multiple of its alignment.
+constexpr size_t padded(size_t bytes) { return (bytes + 7) / 8 * 8; }
+
 const char *typeName(ParamType type) {
   switch (type) {
   case ParamType::Ptr:
@@ -41,6 +44,15 @@ const char *typeName(ParamType type) {
 
 std::span<const ParamInfo> forwardParamTable() { return Table<ForwardParams>::rows; }
 std::span<const ParamInfo> combineParamTable() { return Table<CombineParams>::rows; }
+
+ParamLayout forwardParamLayout(bool clamps_indices) {
+  const std::span<const ParamInfo> all = forwardParamTable();
+  if (clamps_indices)
+    return {all, sizeof(ForwardParams)};
+  return {all.first(all.size() - 1), padded(offsetof(ForwardParams, aux_last))};
+}
+
+ParamLayout combineParamLayout() { return {combineParamTable(), sizeof(CombineParams)}; }
 
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {
   std::string text;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/emit.h"
 
+#include "templates/common/score.h"
 #include "templates/plan.h"
 
 using namespace mlir;
@@ -76,9 +77,11 @@ Status expandKernel(mlir::Operation *op) {
   auto description = attn::describeOpWithoutScore(op);
   if (!description)
     return description.status();
-  const auto launch = launchSchema(description->spec, description->schedule, description->target);
+  auto launch = launchSchema(description->spec, description->schedule, description->target);
   if (!launch)
     return launch.status();
+  if (auto forward = dyn_cast<attn::ForwardOp>(op)) // the description has no score
+    launch->params_size = int64_t(forwardParamLayout(clampsIndices(forward.getScore())).size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)

@@ -13,11 +13,6 @@ bool isPlainScore(Region &region) {
 Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
     : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
   identity_ = isPlainScore(region);
-  auto positional = [&](Value index) {
-    return index.getDefiningOp() || index == block_.getArgument(attn::kQuery) || index == block_.getArgument(attn::kKey);
-  };
-  reads_by_position_ = llvm::any_of(block_.getOps<attn::AuxOp>(),
-                                    [&](attn::AuxOp op) { return llvm::any_of(op->getOperands(), positional); });
 }
 
 namespace {
@@ -29,15 +24,63 @@ int lanesOf(Value value) {
 
 } // namespace
 
+namespace {
+
+/// What an index can be before it is clamped.
+enum class IndexRange { Inside, NotNegative, Any };
+
+IndexRange rangeOf(Value index) {
+  if (auto argument = dyn_cast<BlockArgument>(index))
+    switch (argument.getArgNumber()) {
+    case attn::kBatch:
+    case attn::kHead:
+    case attn::kHeadK:
+      return IndexRange::Inside; // checked against the shape when the tensor is bound
+    default:
+      return IndexRange::NotNegative;
+    }
+  return index.getDefiningOp<attn::IndexOp>() ? IndexRange::NotNegative : IndexRange::Any;
+}
+
+} // namespace
+
+bool clampsIndices(Region &region) {
+  return llvm::any_of(region.front().getOps<attn::AuxOp>(), [](attn::AuxOp op) {
+    return llvm::any_of(op.getIndices(), [](Value index) { return rangeOf(index) != IndexRange::Inside; });
+  });
+}
+
+Val scoreIndex(Ir &ir, Val value) {
+  if (ir.gpu) // cvt.rzi.u32.f32 saturates, and makes 0 of NaN
+    return ir.intrinsic("llvm.nvvm.f2ui.rz", ir.i32(), {value});
+  // x86 converts what int32 can't hold into its least number, and LLVM makes poison of it. NaN loses against a number.
+  constexpr double kMost = 2147483520; // the last fp32 number below 2^31
+  Val inside = ir.fmax(value, ir.constant(value.type(), 0)), most = ir.constant(value.type(), kMost);
+  inside = ir.select(inside < most, inside, most);
+  Type type = ir.i32();
+  if (auto vector = dyn_cast<VectorType>(value.type()))
+    type = vector.clone(type);
+  return ir.wrap(ir.builder.createOrFold<arith::FPToSIOp>(ir.loc, type, inside.value));
+}
+
 Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
   const int slot = int(op.getSlot());
   Val base = params.get("aux", slot);
   int lanes = 0;
-  for (Val i : indices)
-    lanes = std::max(lanes, lanesOf(i.value));
+  SmallVector<Val> clamped;
+  for (size_t dim = 0; dim < indices.size(); ++dim) {
+    Val index = indices[dim];
+    lanes = std::max(lanes, lanesOf(index.value));
+    const IndexRange range = rangeOf(op.getIndices()[dim]);
+    if (range == IndexRange::Any)
+      index = ir.max(index, ir.constant(index.type(), 0));
+    if (range != IndexRange::Inside)
+      index = ir.minUnsigned(index, params.get("aux_last", slot * kMaxScoreTensorRank + int(dim)));
+    clamped.push_back(index);
+  }
   // Offset of the scalar indices, and one vector of offsets for the others.
   Val uniform = ir.i64(0), varying;
-  for (auto [dim, index] : llvm::enumerate(indices)) {
+  for (auto [dim, index] : llvm::enumerate(clamped)) {
     Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4.0;
     if (!lanesOf(index.value)) {
       uniform = uniform + ir.toI64(index) * stride;
@@ -73,10 +116,6 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
                                                  cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
     key = ir.splat(key, lanes) + iota;
   }
-  if (reads_by_position_) {
-    row = ir.min(row, sequence_.q_len - 1.0);
-    key = ir.min(key, sequence_.k_len - 1.0);
-  }
   llvm::DenseMap<Value, Val> map;
   const Val args[attn::kNumScoreArgs] = {s,   item_.batch, head ? head : item_.head, item_.head_k,
                                          row, key,         sequence_.q_len,          sequence_.k_len};
@@ -100,6 +139,10 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
       map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands);
+      continue;
+    }
+    if (isa<attn::IndexOp>(op)) {
+      map[op.getResult(0)] = scoreIndex(ir, operands[0]);
       continue;
     }
     // Everything else is elementwise: the same operation on wider types.

@@ -21,7 +21,7 @@ public:
   bool isIdentity() const { return identity_; }
 
   /// `s` are the scaled scores, `row` the query row (i32), `key` the key (i32) of the first lane. Rows and
-  /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
+  /// keys past the sequence are allowed: their value means nothing, and auxiliary tensors are read inside their bounds anyway.
   /// `head` is the query head where a work item has several. Rows, keys and heads may be vectors.
   Val apply(Val s, Val row, Val key, Val head = {}) const;
 
@@ -32,10 +32,16 @@ private:
   const WorkItem &item_;
   const Sequence &sequence_;
   bool identity_;
-  bool reads_by_position_; ///< An auxiliary tensor is read at an index that may depend on the row or the key.
 };
 
-/// Element of an auxiliary tensor at scalar or vector indices.
+/// Whether some auxiliary tensor is read at an index that readScoreTensor clamps. ScoreExpr::clampsIndices of the region.
+bool clampsIndices(mlir::Region &region);
+
+/// attn.index of a scalar or a vector.
+Val scoreIndex(Ir &ir, Val value);
+
+/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`. Never reads outside the
+/// tensor, which must not be empty.
 Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices);
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),

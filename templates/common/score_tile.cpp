@@ -29,12 +29,8 @@ constexpr double kTanhRange = 0.5;
 
 class Evaluator {
 public:
-  Evaluator(Ir &ir, const ParamReader &params, Block &block, const Sequence &sequence, const ScoreTile &tile)
-      : ir_(ir), params_(params), block_(block), sequence_(sequence), tile_(tile) {
-    computes_indices_ = llvm::any_of(block.getOps<attn::AuxOp>(), [](attn::AuxOp op) {
-      return llvm::any_of(op->getOperands(), [](Value index) { return index.getDefiningOp() != nullptr; });
-    });
-  }
+  Evaluator(Ir &ir, const ParamReader &params, Block &block, const ScoreTile &tile)
+      : ir_(ir), params_(params), block_(block), tile_(tile) {}
 
   /// Values of the region so far, and how many more short cuts may have a branch of their own: code doubles
   /// with each, and with two a tile of 128 x 128 no longer fits the registers.
@@ -72,12 +68,9 @@ private:
       return state.forms.find(value)->second;
     Form keys;
     for (int x = 0; x < elements(); ++x)
-      keys.element.push_back(computes_indices_ ? keyInside(x) : tile_.key + double(at(x).offset));
+      keys.element.push_back(tile_.key + double(at(x).offset));
     return keys;
   }
-
-  /// The key of element x, or the sequence's last.
-  Val keyInside(int x) { return ir_.min(tile_.key + double(at(x).offset), sequence_.k_len - 1.0); }
 
   // --- reading a form
   // ----------------------------------------------------------------------------------------
@@ -161,7 +154,7 @@ private:
       return {{}, {}, {}, {params_.get("scalar", int(scalar.getSlot()))}};
     if (auto aux = dyn_cast<attn::AuxOp>(op))
       return read(aux, state);
-    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) && !computes_indices_)
+    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey))
       return {{}, {}, {ir_.f32(1)}, {ir_.toFloat(tile_.key)}};
     std::vector<Form> in;
     bool per_row = true;
@@ -188,7 +181,7 @@ private:
     return elementwise(op, in, per_row);
   }
 
-  /// The same operation once a row, or once an element.
+  /// The same operation once a row, or once an element; operands may be int32, in forms of elements or of a base only.
   Form elementwise(mlir::Operation &op, const std::vector<Form> &in, bool per_row) {
     size_t count = size_t(elements());
     if (per_row) {
@@ -199,10 +192,14 @@ private:
     Form out;
     for (size_t i = 0; i < count; ++i) {
       IRMapping mapping;
-      for (auto [from, f] : llvm::zip(op.getOperands(), in))
-        mapping.map(from, (per_row ? ofRow(f.base, int(i)) : value(f, int(i))).value);
-      mlir::Operation *clone = ir_.builder.clone(op, mapping);
-      (per_row ? out.base : out.element).push_back(ir_.wrap(clone->getResult(0)));
+      Val last;
+      for (auto [from, f] : llvm::zip(op.getOperands(), in)) {
+        last = per_row ? ofRow(f.base, int(i)) : value(f, int(i));
+        mapping.map(from, last.value);
+      }
+      Val result = isa<attn::IndexOp>(op) ? scoreIndex(ir_, last)
+                                          : ir_.wrap(ir_.builder.clone(op, mapping)->getResult(0));
+      (per_row ? out.base : out.element).push_back(result);
     }
     return out;
   }
@@ -212,19 +209,7 @@ private:
     bool per_row = true;
     size_t count = 1;
     for (Value index : op.getOperands()) {
-      if (index == block_.getArgument(attn::kKey)) { // inside the tensor for keys past the sequence, too
-        Form keys;
-        for (int x = 0; x < elements(); ++x)
-          keys.element.push_back(keyInside(x));
-        in.push_back(keys);
-      } else if (index == block_.getArgument(attn::kQuery)) {
-        Form queries;
-        for (Val row : tile_.rows)
-          queries.base.push_back(ir_.min(row, sequence_.q_len - 1.0));
-        in.push_back(queries);
-      } else {
-        in.push_back(form(state, index));
-      }
+      in.push_back(form(state, index));
       per_row &= in.back().perRow();
       count = std::max(count, in.back().base.size());
     }
@@ -355,10 +340,7 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   Block &block_;
-  const Sequence &sequence_;
   const ScoreTile &tile_;
-  /// An auxiliary tensor is read at an index that was worked out, maybe from a key: then all keys are inside the sequence.
-  bool computes_indices_ = false;
 };
 
 } // namespace
@@ -375,7 +357,7 @@ TileScores tileScores(Ir &ir, const ParamReader &params, Region &region, const W
       state.forms[block.getArgument(i)] = {{}, {}, {}, {args[i]}};
   state.forms[block.getArgument(attn::kScore)] = {std::move(products), softmax_scale, {}, {}};
   state.forms[block.getArgument(attn::kQuery)] = {{}, {}, {}, tile.rows};
-  return Evaluator(ir, params, block, sequence, tile).run(block.begin(), std::move(state));
+  return Evaluator(ir, params, block, tile).run(block.begin(), std::move(state));
 }
 
 TileExponents::TileExponents(Ir &ir, const TileScores &scores) : ir_(ir) {

@@ -77,6 +77,7 @@ std::string Case::text() const {
     out << " alibi=" << (alibi == Alibi::PerHead ? "h" : "bh");
   if (!score.empty())
     out << " score={" << score << '}';
+  number("aux_at_start", aux_at_start, false);
   number("lse_empty", lse_empty, kInf);
   if (!want_lse)
     out << " no-lse";
