@@ -30,7 +30,11 @@ constexpr double kTanhRange = 0.5;
 class Evaluator {
 public:
   Evaluator(Ir &ir, const ParamReader &params, Block &block, const ScoreTile &tile)
-      : ir_(ir), params_(params), block_(block), tile_(tile) {}
+      : ir_(ir), params_(params), block_(block), tile_(tile) {
+    for (mlir::Operation &op : llvm::reverse(block))
+      if (isa<attn::IndexOp>(op) || (op.getNumResults() && of_index_.contains(op.getResult(0))))
+        of_index_.insert(op.operand_begin(), op.operand_end());
+  }
 
   /// Values of the region so far, and how many more short cuts may have a branch of their own: code doubles
   /// with each, and with two a tile of 128 x 128 no longer fits the registers.
@@ -154,7 +158,8 @@ private:
       return {{}, {}, {}, {params_.get("scalar", int(scalar.getSlot()))}};
     if (auto aux = dyn_cast<attn::AuxOp>(op))
       return read(aux, state);
-    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey))
+    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) &&
+        !of_index_.contains(op.getResult(0)))
       return {{}, {}, {ir_.f32(1)}, {ir_.toFloat(tile_.key)}};
     std::vector<Form> in;
     bool per_row = true;
@@ -162,7 +167,7 @@ private:
       in.push_back(form(state, operand));
       per_row &= in.back().perRow();
     }
-    if (!per_row) {
+    if (!per_row && !of_index_.contains(op.getResult(0))) {
       if (isa<arith::AddFOp>(op))
         return added(in[0], in[1]);
       if (isa<arith::SubFOp>(op))
@@ -197,8 +202,14 @@ private:
         last = per_row ? ofRow(f.base, int(i)) : value(f, int(i));
         mapping.map(from, last.value);
       }
-      Val result = isa<attn::IndexOp>(op) ? scoreIndex(ir_, last)
-                                          : ir_.wrap(ir_.builder.clone(op, mapping)->getResult(0));
+      Val result;
+      if (isa<attn::IndexOp>(op))
+        result = scoreIndex(ir_, last);
+      else if (isa<arith::DivFOp>(op) && of_index_.contains(op.getResult(0))) // n / n is 1 and not a little less
+        result = ir_.intrinsic("llvm.nvvm.div.rn.ftz.f", ir_.f32(),
+                               {ir_.wrap(mapping.lookup(op.getOperand(0))), last});
+      else
+        result = ir_.wrap(ir_.builder.clone(op, mapping)->getResult(0));
       (per_row ? out.base : out.element).push_back(result);
     }
     return out;
@@ -340,6 +351,9 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   Block &block_;
+  /// Values that an fp32 index is worked out from. They are computed as the text says, one by one: an index is rounded towards
+  /// zero, so that a unit of the last place can make it another one.
+  llvm::DenseSet<Value> of_index_;
   const ScoreTile &tile_;
 };
 

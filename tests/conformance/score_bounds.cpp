@@ -92,4 +92,11 @@ TEST_CASE("score: whole numbers are exact as indices, also where fp32 is not") {
   }
 }
 
+TEST_CASE("score: an index by division is that of the exact quotient") {
+  for (const char *index : {"k / 41", "(k + q) / 3", "abs(q - k) / 49 * 2", "(k - q) / 7 + 9", "q / (1 + k)"}) {
+    const std::string score = std::string("s + t[") + index + "]";
+    checkIndex({.score = score, .aux = table({24})});
+  }
+}
+
 TEST_SUITE_END();
