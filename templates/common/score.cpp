@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/score.h"
 
+#include "compiler/ir/gpu.h"
+
 using namespace mlir;
 
 namespace flashplus {
@@ -63,7 +65,21 @@ Val scoreIndex(Ir &ir, Val value) {
   return ir.wrap(ir.builder.createOrFold<arith::FPToSIOp>(ir.loc, type, inside.value));
 }
 
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
+Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
+  Vals last;
+  for (auto [dim, index] : llvm::enumerate(op.getIndices())) {
+    last.emplace_back();
+    if (rangeOf(index) == IndexRange::Inside)
+      continue;
+    last.back() = params.get("aux_last", int(op.getSlot()) * kMaxScoreTensorRank + int(dim));
+    // The keys of a sequence's first tile are the same for all sequences: clamped ahead of all loops, they fill the registers.
+    if (ir.gpu)
+      last.back() = gpu::again(ir, last.back());
+  }
+  return last;
+}
+
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices, const Vals &last) {
   const int slot = int(op.getSlot());
   Val base = params.get("aux", slot);
   int lanes = 0;
@@ -71,11 +87,10 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   for (size_t dim = 0; dim < indices.size(); ++dim) {
     Val index = indices[dim];
     lanes = std::max(lanes, lanesOf(index.value));
-    const IndexRange range = rangeOf(op.getIndices()[dim]);
-    if (range == IndexRange::Any)
+    if (rangeOf(op.getIndices()[dim]) == IndexRange::Any)
       index = ir.max(index, ir.constant(index.type(), 0));
-    if (range != IndexRange::Inside)
-      index = ir.minUnsigned(index, params.get("aux_last", slot * kMaxScoreTensorRank + int(dim)));
+    if (last[dim])
+      index = ir.minUnsigned(index, last[dim]);
     clamped.push_back(index);
   }
   // Offset of the scalar indices, and one vector of offsets for the others.
@@ -138,7 +153,7 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
       varying |= lanesOf(operands.back().value) != 0;
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
-      map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands);
+      map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands, lastIndices(ir, params_, aux));
       continue;
     }
     if (isa<attn::IndexOp>(op)) {

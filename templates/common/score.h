@@ -40,9 +40,12 @@ bool clampsIndices(mlir::Region &region);
 /// attn.index of a scalar or a vector.
 Val scoreIndex(Ir &ir, Val value);
 
-/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`. Never reads outside the
-/// tensor, which must not be empty.
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices);
+/// The last index of each dimension of an auxiliary tensor that readScoreTensor clamps, else nothing.
+Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op);
+
+/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`; `last` as lastIndices gives
+/// it. Never reads outside the tensor, which must not be empty.
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices, const Vals &last);
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),
 ///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.

@@ -205,14 +205,21 @@ private:
       Val result;
       if (isa<attn::IndexOp>(op))
         result = scoreIndex(ir_, last);
-      else if (isa<arith::DivFOp>(op) && of_index_.contains(op.getResult(0))) // n / n is 1 and not a little less
-        result = ir_.intrinsic("llvm.nvvm.div.rn.ftz.f", ir_.f32(),
-                               {ir_.wrap(mapping.lookup(op.getOperand(0))), last});
+      else if (isa<arith::DivFOp>(op) && of_index_.contains(op.getResult(0)))
+        result = quotient(ir_.wrap(mapping.lookup(op.getOperand(0))), last);
       else
         result = ir_.wrap(ir_.builder.clone(op, mapping)->getResult(0));
       (per_row ? out.base : out.element).push_back(result);
     }
     return out;
+  }
+
+  /// Rounded correctly, so that n / n is 1 and not a little less: the reciprocal's error is what is left of a, and is put right.
+  /// The exact instruction is a subroutine, around which ptxas spills.
+  Val quotient(Val a, Val b) {
+    Val inverse = ir_.rcp(b), near = a * inverse;
+    Val left = ir_.fma(near * -1.0, b, a);
+    return ir_.select(left == left, ir_.fma(left, inverse, near), near); // infinite ones have nothing left
   }
 
   Form read(attn::AuxOp op, const State &state) {
@@ -224,6 +231,7 @@ private:
       per_row &= in.back().perRow();
       count = std::max(count, in.back().base.size());
     }
+    const Vals last = lastIndices(ir_, params_, op);
     Form out;
     for (size_t i = 0; i < (per_row ? count : size_t(elements())); ++i) {
       Vals indices;
@@ -231,7 +239,7 @@ private:
         indices.push_back(per_row             ? ofRow(f.base, int(i))
                           : f.element.empty() ? ofRow(f.base, at(int(i)).row)
                                               : f.element[i]);
-      (per_row ? out.base : out.element).push_back(readScoreTensor(ir_, params_, op, indices));
+      (per_row ? out.base : out.element).push_back(readScoreTensor(ir_, params_, op, indices, last));
     }
     return out;
   }
