@@ -110,6 +110,7 @@ Val Ir::bitcast(Type type, Val v) { return wrap(LLVM::BitcastOp::create(builder,
 
 Val Ir::min(Val a, Val b) { return integer<arith::MinSIOp>(a, b); }
 Val Ir::max(Val a, Val b) { return integer<arith::MaxSIOp>(a, b); }
+Val Ir::minUnsigned(Val a, Val b) { return integer<arith::MinUIOp>(a, b); }
 
 Val Ir::fmax(Val a, Val b) {
   unify(a, b);

@@ -123,6 +123,7 @@ public:
   // Arithmetic beyond the operators.
   Val min(Val a, Val b); ///< Signed integers.
   Val max(Val a, Val b);
+  Val minUnsigned(Val a, Val b);
   Val fmax(Val a, Val b); ///< A NaN operand loses against a number.
   Val fma(Val a, Val b, Val c);
   Val ceilDiv(Val a, int64_t b) { return (a + (b - 1)) / b; }

@@ -19,6 +19,7 @@ struct Strides {
 struct AuxTensor {
   const float *data = nullptr;
   std::array<int64_t, kMaxScoreTensorRank> strides = {}; ///< In elements, one per index.
+  std::array<int64_t, kMaxScoreTensorRank> shape = {};   ///< At least 1 where it is read; indices are clamped to it.
 };
 
 /// As flashplus_forward_args, with everything in host memory. Pointers are borrowed.

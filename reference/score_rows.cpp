@@ -6,6 +6,11 @@
 
 namespace flashplus::reference {
 
+template <class T> ScoreRows<T>::ScoreRows(const Problem &problem) : problem_(problem) {
+  for (size_t node = 0; node < problem.score.nodes.size(); ++node)
+    integer_.push_back(problem.score.isIntegerIndex(int(node)));
+}
+
 template <class T> void ScoreRows<T>::apply(const Row &row, int64_t first_key, std::span<T> s) {
   if (!problem_.score.isIdentity())
     evaluate(row, first_key, s);
@@ -77,8 +82,12 @@ template <class T> void ScoreRows<T>::evaluate(const Row &row, int64_t first_key
       const AuxTensor &t = problem_.tensors[node.slot];
       for (size_t i = 0; i < n; ++i) {
         int64_t at = 0;
-        for (size_t d = 0; d < node.operands.size(); ++d)
-          at += int64_t(values_[node.operands[d]][i]) * t.strides[d];
+        for (size_t d = 0; d < node.operands.size(); ++d) {
+          const int operand = node.operands[d];
+          const int64_t index = integer_[size_t(operand)] ? integer(operand, row, first_key + int64_t(i))
+                                                          : scoreIndex(double(values_[size_t(operand)][i]));
+          at += std::clamp<int64_t>(index, 0, t.shape[d] - 1) * t.strides[d];
+        }
         out[i] = T(t.data[at]);
       }
       break;
@@ -146,6 +155,43 @@ template <class T> void ScoreRows<T>::evaluate(const Row &row, int64_t first_key
     }
   }
   std::copy(values_.back().begin(), values_.back().end(), s.begin());
+}
+
+template <class T> int64_t ScoreRows<T>::integer(int node, const Row &row, int64_t key) const {
+  const ScoreNode &n = problem_.score.nodes[size_t(node)];
+  auto operand = [&](int i) { return integer(n.operands[size_t(i)], row, key); };
+  switch (n.op) {
+  case ScoreOp::Batch:
+    return row.b;
+  case ScoreOp::Head:
+    return row.h;
+  case ScoreOp::HeadK:
+    return row.hk;
+  case ScoreOp::Query:
+    return row.q;
+  case ScoreOp::Key:
+    return key;
+  case ScoreOp::SeqlenQ:
+    return row.sq;
+  case ScoreOp::SeqlenK:
+    return row.sk;
+  case ScoreOp::Neg:
+    return -operand(0);
+  case ScoreOp::Abs:
+    return std::abs(operand(0));
+  case ScoreOp::Add:
+    return operand(0) + operand(1);
+  case ScoreOp::Sub:
+    return operand(0) - operand(1);
+  case ScoreOp::Mul:
+    return operand(0) * operand(1);
+  case ScoreOp::Min:
+    return std::min(operand(0), operand(1));
+  case ScoreOp::Max:
+    return std::max(operand(0), operand(1));
+  default: // a constant: nothing else is a whole number
+    return int64_t(n.value);
+  }
 }
 
 template class ScoreRows<float>;

@@ -11,7 +11,7 @@ namespace flashplus::reference {
 /// T is the precision in which everything is computed.
 template <class T> class ScoreRows {
 public:
-  explicit ScoreRows(const Problem &problem) : problem_(problem) {}
+  explicit ScoreRows(const Problem &problem);
 
   struct Row {
     int64_t b = 0, h = 0, hk = 0, q = 0, sq = 0, sk = 0;
@@ -20,8 +20,11 @@ public:
 
 private:
   void evaluate(const Row &row, int64_t first_key, std::span<T> s);
+  /// A node that is an integer index, exactly.
+  int64_t integer(int node, const Row &row, int64_t key) const;
 
   const Problem &problem_;
+  std::vector<bool> integer_; ///< Of each node: ScoreExpr::isIntegerIndex.
   std::vector<std::vector<T>> values_; ///< One array per node, kept between rows.
 };
 

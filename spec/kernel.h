@@ -3,6 +3,7 @@
 #pragma once
 
 #include "spec/kernel_spec.h"
+#include "spec/params.h"
 #include "spec/schedule.h"
 #include "spec/target.h"
 
@@ -19,5 +20,11 @@ struct Kernel {
 
 /// Symbol of the kernel, readable in a profiler: "flashplus_forward_bf16_d128_right".
 std::string kernelName(const KernelSpec &spec);
+
+/// What kernels of a spec read of their operation's params.
+inline ParamLayout paramLayout(const KernelSpec &spec) {
+  const OperationInfo &info = operationInfo(spec.op);
+  return paramLayout(info.params, info.params_size, info.has_score && spec.score.clampsIndices());
+}
 
 } // namespace flashplus

@@ -20,6 +20,13 @@ const char *typeName(ParamType type) {
 
 } // namespace
 
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices) {
+  if (clamps_indices || fields.back().name != "aux_last")
+    return {fields, size};
+  const size_t bytes = fields.back().offset; // of a struct: a multiple of its alignment
+  return {fields.first(fields.size() - 1), (bytes + 7) / 8 * 8};
+}
+
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {
   std::string text;
   for (const ParamInfo &field : table) {

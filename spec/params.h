@@ -36,6 +36,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   heads_per_section  heads of items (counted through the batch) whose work items are mixed, so that their keys stay in
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
+//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX. Only kernels that clamp an index
+//                    have it (paramLayout); it stands at the end, so that the others are what they are without it
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -81,7 +83,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, lse_empty, 1)                                                                                       \
-  X(F32, scalar, kMaxScoreScalars)
+  X(F32, scalar, kMaxScoreScalars)                                                                           \
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
 
 // Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
 // one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
@@ -161,6 +164,15 @@ template <class Params> constexpr std::span<const ParamInfo> paramTable() { retu
 
 FLASHPLUS_PARAMS(ForwardParams, FLASHPLUS_FORWARD_PARAMS);
 FLASHPLUS_PARAMS(CombineParams, FLASHPLUS_COMBINE_PARAMS);
+
+/// What of a params struct a kernel takes: its first `size` bytes, which hold `fields`.
+struct ParamLayout {
+  std::span<const ParamInfo> fields;
+  size_t size;
+};
+/// The layout of kernels of a params struct whose whole table is `fields`: without the field aux_last, which then is the last,
+/// where no index is clamped (ScoreExpr::clampsIndices). Other fields are where they are with it.
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices);
 
 /// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size);

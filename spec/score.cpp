@@ -185,7 +185,7 @@ double ScoreExpr::evaluate(const Point &at, std::span<const double> scalar_value
     case ScoreOp::Tensor: {
       int64_t indices[kMaxScoreTensorRank] = {};
       for (size_t d = 0; d < n.operands.size(); ++d)
-        indices[d] = int64_t(x(int(d)));
+        indices[d] = scoreIndex(x(int(d)));
       v[i] = tensor(n.slot, {indices, n.operands.size()});
       break;
     }

@@ -18,8 +18,14 @@
 //                  sq, sk     lengths of this sequence (true lengths, not the padded maxima)
 // Functions:       abs exp log sqrt tanh neg (1 argument), min max (2), where(condition, a, b) (3)
 // Any other name is the caller's: followed by "[" an auxiliary fp32 tensor of 1 to 4 indices, else a scalar.
-// Every value is fp32; an index inside "[]" is rounded towards zero. Comparisons give 1 or 0 and `where`
-// takes its second argument when the first is not 0.
+// Every value is fp32 but for indices, below. Comparisons give 1 or 0 and `where` takes its second argument when the first
+// is not 0.
+//
+// Indices (docs/rationale/score-indices.md). No index reads outside its tensor: it is rounded towards zero, then one below
+// 0, or NaN, reads the first element of its dimension, and one past the end the last. So `rel[h, q - k + 64]` is a table of
+// clipped distances, and what is worked out for keys that a mask hides does no harm. An index of positions, lengths, heads and
+// whole numbers under + - * neg abs min max is worked out in int32, exactly, unless some lengths up to kMaxScorePosition could
+// take it out of int32; every other one is an fp32 value, which is exact up to 2^24.
 //
 // An expression is compared and hashed by its canonical text, in which the caller's names are replaced by
 // p0, p1, ... (scalars) and t0, t1, ... (tensors) in order of first appearance: two callers who name things
@@ -92,6 +98,8 @@ inline constexpr int kMaxScoreTensors = 4;
 inline constexpr int kMaxScoreTensorRank = 4;
 inline constexpr int kMaxScoreScalars = 8;
 inline constexpr int kMaxScoreNodes = 256;
+/// Most that a built-in name but `s` can be: lengths are checked against it.
+inline constexpr int64_t kMaxScorePosition = (int64_t(1) << 30) - 1;
 
 /// A parsed score expression. The default one is the identity "s". Immutable once parsed.
 class ScoreExpr {
@@ -111,7 +119,13 @@ public:
     double s = 0;
     int64_t b = 0, h = 0, hk = 0, q = 0, k = 0, sq = 0, sk = 0;
   };
-  /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor.
+  /// Whether an index that is node `node` is worked out in int32.
+  bool isIntegerIndex(int node) const;
+  /// Whether a kernel has to clamp some index: it is not a plain b, h or hk, which are checked when a tensor is bound.
+  bool clampsIndices() const;
+
+  /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor; indices are
+  /// 0 to INT32_MAX, and still to be clamped to the end of the tensor.
   double evaluate(const Point &at, std::span<const double> scalar_values,
                   const std::function<double(int slot, std::span<const int64_t>)> &tensor) const;
 
@@ -119,5 +133,9 @@ public:
   std::vector<std::string> scalars;
   std::vector<ScoreTensor> tensors;
 };
+
+/// An index as a number of an element, before it is clamped to the end of a tensor: rounded towards zero, 0 to INT32_MAX; 0
+/// for NaN.
+int64_t scoreIndex(double value);
 
 } // namespace flashplus

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/emit.h"
 
+#include "templates/common/score.h"
 #include "templates/registry.h"
 
 using namespace mlir;
@@ -76,9 +77,12 @@ Status expandKernel(mlir::Operation *op) {
   auto description = attn::describeOpWithoutScore(op);
   if (!description)
     return description.status();
-  const auto launch = launchSchema(description->spec, description->schedule, description->target);
+  auto launch = launchSchema(description->spec, description->schedule, description->target);
   if (!launch)
     return launch.status();
+  const OperationInfo &info = operationInfo(description->spec.op);
+  if (info.has_score) // which the description is without
+    launch->params_size = int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)
@@ -98,7 +102,6 @@ Status expandKernel(mlir::Operation *op) {
   builder.setInsertionPointToStart(entry);
 
   Ir ir(builder, loc, description->target);
-  const OperationInfo &info = operationInfo(description->spec.op);
   Val params = ir.wrap(entry->getArgument(0));
   Val work_item = gpu ? ir.wrap(NVVM::BlockIdXOp::create(builder, loc, ir.i32()))
                       : ir.toI32(ir.wrap(entry->getArgument(1)));

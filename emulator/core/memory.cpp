@@ -4,8 +4,30 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <sys/mman.h>
 
 namespace flashplus::emu {
+
+Reservation::Reservation(size_t bytes) {
+  constexpr size_t kPage = 4096, kLeastGap = 1 << 16;
+  const size_t used = (bytes + kPage - 1) / kPage * kPage;
+  // Addresses may be limited (ulimit -v); a smaller gap is better than no memory.
+  for (size_t gap = GlobalMemory::kGap; gap >= kLeastGap; gap /= 2) {
+    void *at = mmap(nullptr, used + gap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+      continue;
+    data_ = static_cast<uint8_t *>(at);
+    size_ = used + gap;
+    if (mprotect(at, used, PROT_READ | PROT_WRITE) != 0)
+      *this = Reservation();
+    return;
+  }
+}
+
+Reservation::~Reservation() {
+  if (data_)
+    munmap(data_, size_);
+}
 
 GlobalMemory::~GlobalMemory() = default;
 
@@ -15,11 +37,11 @@ void *GlobalMemory::allocate(size_t bytes) {
   a.size = std::max<size_t>(bytes, 1);
   if (bytes > SIZE_MAX / 2)
     return nullptr;
-  a.memory.reset(new (std::nothrow) uint8_t[a.size + 2 * kAlign]);
+  a.memory = Reservation(a.size + kAlign);
   a.written.reset(new (std::nothrow) uint8_t[a.size]());
-  if (!a.memory || !a.written)
+  if (!a.memory.data() || !a.written)
     return nullptr;
-  a.base = (reinterpret_cast<uint64_t>(a.memory.get()) + kAlign) / kAlign * kAlign;
+  a.base = reinterpret_cast<uint64_t>(a.memory.data()) + kAlign;
   // Not zero: a kernel that reads it unchecked should not get a harmless value. 0xff.. is a NaN in every
   // format.
   std::memset(a.data(a.base), 0xff, a.size);

@@ -6,19 +6,53 @@
 #include "emulator/core/fault.h"
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
+
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
 
 namespace flashplus::emu {
+
+/// Host addresses of an allocation and of the gap behind it, which holds nothing.
+class Reservation {
+public:
+  Reservation() = default;
+  /// `bytes` to read and write, then as much gap as GlobalMemory::kGap says, or as there are addresses for. Null data()
+  /// when there is no memory.
+  explicit Reservation(size_t bytes);
+  Reservation(Reservation &&other) noexcept { *this = std::move(other); }
+  Reservation &operator=(Reservation &&other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Reservation();
+  uint8_t *data() const { return data_; }
+
+private:
+  uint8_t *data_ = nullptr;
+  size_t size_ = 0;
+};
 
 /// Device memory: allocations in host memory, whose addresses are the device addresses, with one "written"
 /// byte beside each byte. Thread-safe as far as the host's calls go; kernels must not run while memory is
 /// released.
 class GlobalMemory {
 public:
+  /// Between two allocations: what a 32-bit index of 4-byte elements reaches, so that no wrong one ends up in a neighbour.
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer) // resets its shadow of every address that is mapped
+  static constexpr uint64_t kGap = 1 << 16;
+#else
+  static constexpr uint64_t kGap = uint64_t(1) << 33;
+#endif
+
   struct Allocation {
     uint64_t base = 0, size = 0;
-    std::unique_ptr<uint8_t[]> memory; ///< `base` points into it, aligned to 256.
+    Reservation memory; ///< `base` points into it, aligned to 256 and no more.
     std::unique_ptr<uint8_t[]> written;
     uint8_t *data(uint64_t address) const { return reinterpret_cast<uint8_t *>(address); }
     uint8_t *shadow(uint64_t address) const { return written.get() + (address - base); }

@@ -68,7 +68,8 @@ def Attn_ScalarOp : Attn_Op<"scalar", [Pure]> {
 def Attn_AuxOp : Attn_Op<"aux", [Pure]> {
   let summary = "An element of an auxiliary tensor of the score";
   let description = [{
-    The tensor is fp32 with run-time strides, and is only read. Indices must lie inside it.
+    The tensor is fp32 with run-time strides and sizes, and is only read. Every index is clamped to its dimension, unless it
+    is the region's own b, h or hk: that a tensor has room for those is checked before a launch.
 
     ```mlir
     %x = attn.aux 0[%b, %h] : f32
@@ -78,6 +79,22 @@ def Attn_AuxOp : Attn_Op<"aux", [Pure]> {
   let results = (outs F32:$result);
   let assemblyFormat = "$slot `[` $indices `]` attr-dict `:` type($result)";
   let hasVerifier = 1;
+}
+
+def Attn_IndexOp : Attn_Op<"index", [Pure]> {
+  let summary = "An fp32 value as an index of an auxiliary tensor";
+  let description = [{
+    Rounded towards zero, as an unsigned number: 0 for what is negative or NaN, and a number past the end of every tensor for what
+    is too large (`arith.fptosi` is poison for all of these).
+
+    ```mlir
+    %i = attn.index %x
+    %y = attn.aux 0[%h, %i] : f32
+    ```
+  }];
+  let arguments = (ins F32:$value);
+  let results = (outs I32:$result);
+  let assemblyFormat = "$value attr-dict";
 }
 
 def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator, HasParent<"ForwardOp">]> {

@@ -4,6 +4,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/Matchers.h"
 #include "llvm/ADT/DenseMap.h"
 
 using namespace mlir;
@@ -11,7 +12,7 @@ using namespace mlir;
 namespace flashplus::attn {
 namespace {
 
-/// Emits a score expression into its region.
+/// Emits a score expression into its region: each node as fp32, as int32 (of indices), or both, as its users want it.
 class ScoreBuilder {
 public:
   ScoreBuilder(OpBuilder &builder, Location loc, Block &block) : builder_(builder), loc_(loc), block_(block) {}
@@ -19,13 +20,34 @@ public:
   Value build(const ScoreExpr &expr) {
     if (expr.isIdentity())
       return block_.getArgument(kScore);
+    findUses(expr);
     values_.resize(expr.nodes.size());
-    for (size_t i = 0; i < expr.nodes.size(); ++i)
-      values_[i] = node(expr, expr.nodes[i]);
+    integers_.resize(expr.nodes.size());
+    for (size_t i = 0; i < expr.nodes.size(); ++i) {
+      if (wants_integer_[i])
+        integers_[i] = integer(expr.nodes[i]);
+      if (wants_value_[i])
+        values_[i] = node(expr, expr.nodes[i]);
+    }
     return values_.back();
   }
 
 private:
+  /// An index is fp32 like every value, unless it is a whole number in any case: fp32 holds those only up to 2^24.
+  void findUses(const ScoreExpr &expr) {
+    wants_value_.assign(expr.nodes.size(), false);
+    wants_integer_.assign(expr.nodes.size(), false);
+    wants_value_.back() = true;
+    for (size_t i = expr.nodes.size(); i-- > 0;)
+      for (int operand : expr.nodes[i].operands) {
+        const bool is_index = wants_value_[i] && expr.nodes[i].op == ScoreOp::Tensor;
+        if (wants_integer_[i] || (is_index && expr.isIntegerIndex(operand)))
+          wants_integer_[size_t(operand)] = true;
+        if (wants_value_[i] && !(is_index && wants_integer_[size_t(operand)]))
+          wants_value_[size_t(operand)] = true;
+      }
+  }
+
   static int integerArg(ScoreOp op) {
     switch (op) {
     case ScoreOp::Batch:
@@ -51,11 +73,35 @@ private:
     return arith::ConstantOp::create(builder_, loc_, builder_.getF32FloatAttr(float(value)));
   }
 
-  /// An index is fp32 like every value, but a plain position keeps its integer, which fp32 holds only up to 2^24.
-  Value index(const ScoreExpr &expr, int operand) {
-    if (int arg = integerArg(expr.nodes[operand].op); arg >= 0)
+  Value integerConstant(int32_t value) {
+    return arith::ConstantOp::create(builder_, loc_, builder_.getI32IntegerAttr(value));
+  }
+
+  /// A node of an index that is worked out in int32.
+  Value integer(const ScoreNode &n) {
+    auto operand = [&](int i) { return integers_[size_t(n.operands[size_t(i)])]; };
+    if (int arg = integerArg(n.op); arg >= 0)
       return block_.getArgument(arg);
-    return arith::FPToSIOp::create(builder_, loc_, builder_.getI32Type(), values_[operand]);
+    switch (n.op) {
+    case ScoreOp::Constant:
+      return integerConstant(int32_t(n.value));
+    case ScoreOp::Neg: // no constant of an expression is negative, so that this reads back as what it is
+      return arith::MulIOp::create(builder_, loc_, operand(0), integerConstant(-1));
+    case ScoreOp::Abs:
+      return math::AbsIOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Add:
+      return arith::AddIOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Sub:
+      return arith::SubIOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Mul:
+      return arith::MulIOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Min:
+      return arith::MinSIOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Max:
+      return arith::MaxSIOp::create(builder_, loc_, operand(0), operand(1));
+    default:
+      return {};
+    }
   }
 
   Value compare(arith::CmpFPredicate predicate, Value a, Value b) {
@@ -77,7 +123,9 @@ private:
     case ScoreOp::Tensor: {
       SmallVector<Value> indices;
       for (int o : n.operands)
-        indices.push_back(index(expr, o));
+        indices.push_back(integers_[size_t(o)]
+                              ? integers_[size_t(o)]
+                              : Value(IndexOp::create(builder_, loc_, builder_.getI32Type(), values_[size_t(o)])));
       return AuxOp::create(builder_, loc_, builder_.getF32Type(), n.slot, indices);
     }
     case ScoreOp::Neg:
@@ -128,7 +176,8 @@ private:
   OpBuilder &builder_;
   Location loc_;
   Block &block_;
-  std::vector<Value> values_;
+  std::vector<bool> wants_value_, wants_integer_;
+  std::vector<Value> values_, integers_;
 };
 
 /// Reads a score region back into an expression.
@@ -188,21 +237,31 @@ private:
   }
 
   Status node(mlir::Operation &op) {
+    IntegerAttr minus_one;
     const StringRef name = op.getName().getStringRef();
     static const llvm::StringMap<ScoreOp> kUnary = {{"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},
                                                     {"math.exp", ScoreOp::Exp},   {"math.log", ScoreOp::Log},
-                                                    {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh}};
+                                                    {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh},
+                                                    {"math.absi", ScoreOp::Abs}};
     static const llvm::StringMap<ScoreOp> kBinary = {
         {"arith.addf", ScoreOp::Add}, {"arith.subf", ScoreOp::Sub},     {"arith.mulf", ScoreOp::Mul},
-        {"arith.divf", ScoreOp::Div}, {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max}};
+        {"arith.divf", ScoreOp::Div}, {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max},
+        {"arith.addi", ScoreOp::Add}, {"arith.subi", ScoreOp::Sub},     {"arith.muli", ScoreOp::Mul},
+        {"arith.minsi", ScoreOp::Min}, {"arith.maxsi", ScoreOp::Max}};
     if (auto it = kUnary.find(name); it != kUnary.end())
       return unary(op, it->second);
+    if (isa<arith::MulIOp>(op) && matchPattern(op.getOperand(1), m_Constant(&minus_one)) && minus_one.getInt() == -1)
+      return unary(op, ScoreOp::Neg);
     if (auto it = kBinary.find(name); it != kBinary.end())
       return binary(op, it->second);
     if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+      if (auto integer = dyn_cast<IntegerAttr>(constant.getValue())) {
+        nodes_[op.getResult(0)] = push(ScoreOp::Constant, {}, double(integer.getInt()));
+        return Status::ok();
+      }
       auto value = dyn_cast<FloatAttr>(constant.getValue());
       if (!value)
-        return fail("a constant is not fp32");
+        return fail("a constant is no number");
       nodes_[op.getResult(0)] = push(ScoreOp::Constant, {}, value.getValueAsDouble());
       return Status::ok();
     }
@@ -219,19 +278,15 @@ private:
         expr_.tensors.push_back({"t" + std::to_string(expr_.tensors.size()), 0});
       expr_.tensors[slot].rank = int(aux.getIndices().size());
       std::vector<int> indices;
-      for (Value index : aux.getIndices()) {
-        auto cast = index.getDefiningOp<arith::FPToSIOp>();
-        indices.push_back(operand(cast ? cast.getIn() : index));
-      }
+      for (Value index : aux.getIndices())
+        indices.push_back(operand(index));
       nodes_[op.getResult(0)] = push(ScoreOp::Tensor, std::move(indices), 0, slot);
       return Status::ok();
     }
-    if (isa<arith::SIToFPOp>(op)) { // a position
+    if (isa<arith::SIToFPOp, IndexOp>(op)) { // a position as a value, a value as an index
       nodes_[op.getResult(0)] = operand(op.getOperand(0));
       return Status::ok();
     }
-    if (isa<arith::FPToSIOp>(op)) // folded into the aux that uses it
-      return Status::ok();
     if (auto compare = dyn_cast<arith::CmpFOp>(op)) {
       compares_[op.getResult(0)] = compare;
       return Status::ok();

@@ -280,13 +280,21 @@ private:
     for (const ScoreForm::Index &index : form.indices)
       if (index.slot == slot)
         FLASHPLUS_RETURN_IF_ERROR(checkIndex(t, index));
+    // Kernels clamp indices to the tensor, which needs something to clamp to; without a key nothing is read.
+    if (t.isEmpty() && !out_.empty && rows_k_ > 0)
+      return invalidArgument(std::string(t.name) + " has shape " + t.shapeText() +
+                             "; the score reads it, so it must have an element");
     out_.params.aux[slot] = t.data;
-    for (int d = 0; d < t.rank; ++d)
+    for (int d = 0; d < t.rank; ++d) {
       out_.params.aux_stride[slot * kMaxScoreTensorRank + d] = t.strides[d];
+      out_.params.aux_last[slot * kMaxScoreTensorRank + d] =
+          int32_t(std::clamp<int64_t>(t.shape[d] - 1, 0, std::numeric_limits<int32_t>::max()));
+    }
     return Status::ok();
   }
 
-  /// An index that is a built-in name must stay inside the tensor. Rows are known only where every sequence has them all.
+  /// An index that is a number or a built-in name must be inside the tensor, as far as that is known: rows are only where
+  /// every sequence has them all. b, h and hk are not clamped by kernels and rely on this.
   Status checkIndex(const TensorView &t, const ScoreForm::Index &index) {
     const char *by = "";
     int64_t least = 0;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "flashplus/flashplus.h"
+#include "spec/score.h"
 #include "spec/status.h"
 
 #include <algorithm>
@@ -56,6 +57,6 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
 Status readContextOptions(const flashplus_context_options *given, flashplus_context_options &out);
 
 /// Positions are int32, with room to add.
-constexpr int64_t kMaxLength = INT32_MAX / 2;
+constexpr int64_t kMaxLength = kMaxScorePosition;
 
 } // namespace flashplus

@@ -42,16 +42,14 @@ Result<ScoreForm> ScoreForm::make(const ScoreRequest &request) {
       const ScoreNode &index = form.expr.nodes[size_t(node.operands[d])];
       switch (index.op) {
       case ScoreOp::Constant:
+        form.indices.push_back({node.slot, int(d), index.op, scoreIndex(double(float(index.value)))});
+        break;
       case ScoreOp::Batch:
       case ScoreOp::Head:
       case ScoreOp::HeadK:
       case ScoreOp::Query:
       case ScoreOp::Key:
-        // Values are fp32 where they are used, so a number that int64 does not hold is out of any bounds.
-        form.indices.push_back({node.slot, int(d), index.op,
-                                index.op != ScoreOp::Constant                     ? 0
-                                : index.value > -1 && index.value < double(1ll << 48) ? int64_t(index.value)
-                                                                                  : int64_t(1) << 48});
+        form.indices.push_back({node.slot, int(d), index.op, 0});
         break;
       default:
         break;

@@ -65,8 +65,8 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   key.spec = kernel.spec.text();
   key.schedule = kernel.schedule.text();
   key.target = target.text();
-  const OperationInfo &operation = operationInfo(kernel.spec.op);
-  key.params = paramLayoutText(operation.params, operation.params_size);
+  const ParamLayout layout = paramLayout(kernel.spec);
+  key.params = paramLayoutText(layout.fields, layout.size);
   key.build = FLASHPLUS_BUILD_ID;
   return key;
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/common/score.h"
 
+#include "ir/warp.h"
+
 using namespace mlir;
 
 namespace flashplus {
@@ -13,11 +15,6 @@ bool isPlainScore(Region &region) {
 Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
     : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
   identity_ = isPlainScore(region);
-  auto positional = [&](Value index) {
-    return index.getDefiningOp() || index == block_.getArgument(attn::kQuery) || index == block_.getArgument(attn::kKey);
-  };
-  reads_by_position_ = llvm::any_of(block_.getOps<attn::AuxOp>(),
-                                    [&](attn::AuxOp op) { return llvm::any_of(op->getOperands(), positional); });
 }
 
 namespace {
@@ -29,15 +26,76 @@ int lanesOf(Value value) {
 
 } // namespace
 
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices) {
+namespace {
+
+/// What an index can be before it is clamped.
+enum class IndexRange { Inside, NotNegative, Any };
+
+IndexRange rangeOf(Value index) {
+  if (auto argument = dyn_cast<BlockArgument>(index))
+    switch (argument.getArgNumber()) {
+    case attn::kBatch:
+    case attn::kHead:
+    case attn::kHeadK:
+      return IndexRange::Inside; // checked against the shape when the tensor is bound
+    default:
+      return IndexRange::NotNegative;
+    }
+  return index.getDefiningOp<attn::IndexOp>() ? IndexRange::NotNegative : IndexRange::Any;
+}
+
+} // namespace
+
+bool clampsIndices(Region &region) {
+  return llvm::any_of(region.front().getOps<attn::AuxOp>(), [](attn::AuxOp op) {
+    return llvm::any_of(op.getIndices(), [](Value index) { return rangeOf(index) != IndexRange::Inside; });
+  });
+}
+
+Val scoreIndex(Ir &ir, Val value) {
+  if (ir.gpu) // cvt.rzi.u32.f32 saturates, and makes 0 of NaN
+    return ir.intrinsic("llvm.nvvm.f2ui.rz", ir.i32(), {value});
+  // x86 converts what int32 can't hold into its least number, and LLVM makes poison of it. NaN loses against a number.
+  constexpr double kMost = 2147483520; // the last fp32 number below 2^31
+  Val inside = ir.fmax(value, ir.constant(value.type(), 0)), most = ir.constant(value.type(), kMost);
+  inside = ir.select(inside < most, inside, most);
+  Type type = ir.i32();
+  if (auto vector = dyn_cast<VectorType>(value.type()))
+    type = vector.clone(type);
+  return ir.wrap(ir.builder.createOrFold<arith::FPToSIOp>(ir.loc, type, inside.value));
+}
+
+Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
+  Vals last;
+  for (auto [dim, index] : llvm::enumerate(op.getIndices())) {
+    last.emplace_back();
+    if (rangeOf(index) == IndexRange::Inside)
+      continue;
+    last.back() = params.get("aux_last", int(op.getSlot()) * kMaxScoreTensorRank + int(dim));
+    // The keys of a sequence's first tile are the same for all sequences: clamped ahead of all loops, they fill the registers.
+    if (ir.gpu)
+      last.back() = gpu::again(ir, last.back());
+  }
+  return last;
+}
+
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices, const Vals &last) {
   const int slot = int(op.getSlot());
   Val base = params.get("aux", slot);
   int lanes = 0;
-  for (Val i : indices)
-    lanes = std::max(lanes, lanesOf(i.value));
+  SmallVector<Val> clamped;
+  for (size_t dim = 0; dim < indices.size(); ++dim) {
+    Val index = indices[dim];
+    lanes = std::max(lanes, lanesOf(index.value));
+    if (rangeOf(op.getIndices()[dim]) == IndexRange::Any)
+      index = ir.max(index, ir.constant(index.type(), 0));
+    if (last[dim])
+      index = ir.minUnsigned(index, last[dim]);
+    clamped.push_back(index);
+  }
   // Offset of the scalar indices, and one vector of offsets for the others.
   Val uniform = ir.i64(0), varying;
-  for (auto [dim, index] : llvm::enumerate(indices)) {
+  for (auto [dim, index] : llvm::enumerate(clamped)) {
     Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4;
     if (!lanesOf(index.value)) {
       uniform = uniform + ir.toI64(index) * stride;
@@ -73,10 +131,6 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
                                                  cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
     key = ir.splat(key, lanes) + iota;
   }
-  if (reads_by_position_) {
-    row = ir.min(row, sequence_.q_len - 1);
-    key = ir.min(key, sequence_.k_len - 1);
-  }
   llvm::DenseMap<Value, Val> map;
   const Val args[attn::kNumScoreArgs] = {s,   item_.batch, head ? head : item_.head, item_.head_k,
                                          row, key,         sequence_.q_len,          sequence_.k_len};
@@ -99,7 +153,11 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
       varying |= lanesOf(operands.back().value) != 0;
     }
     if (auto aux = dyn_cast<attn::AuxOp>(op)) {
-      map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands);
+      map[aux.getResult()] = readScoreTensor(ir, params_, aux, operands, lastIndices(ir, params_, aux));
+      continue;
+    }
+    if (isa<attn::IndexOp>(op)) {
+      map[op.getResult(0)] = scoreIndex(ir, operands[0]);
       continue;
     }
     // Everything else is elementwise: the same operation on wider types.

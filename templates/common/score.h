@@ -22,7 +22,7 @@ public:
   bool isIdentity() const { return identity_; }
 
   /// `s` are the scaled scores, `row` the query row (i32), `key` the key (i32) of the first lane. Rows and
-  /// keys past the sequence are allowed: their value means nothing, but auxiliary tensors are read inside their bounds.
+  /// keys past the sequence are allowed: their value means nothing, and auxiliary tensors are read inside their bounds anyway.
   /// `head` is the query head where a work item has several. Rows, keys and heads may be vectors.
   Val apply(Val s, Val row, Val key, Val head = {}) const;
 
@@ -33,11 +33,20 @@ private:
   const WorkItem &item_;
   const Sequence &sequence_;
   bool identity_;
-  bool reads_by_position_; ///< An auxiliary tensor is read at an index that may depend on the row or the key.
 };
 
-/// Element of an auxiliary tensor at scalar or vector indices.
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices);
+/// Whether some auxiliary tensor is read at an index that readScoreTensor clamps. ScoreExpr::clampsIndices of the region.
+bool clampsIndices(mlir::Region &region);
+
+/// attn.index of a scalar or a vector.
+Val scoreIndex(Ir &ir, Val value);
+
+/// The last index of each dimension of an auxiliary tensor that readScoreTensor clamps, else nothing.
+Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op);
+
+/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`; `last` as lastIndices gives
+/// it. Never reads outside the tensor, which must not be empty.
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices, const Vals &last);
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),
 ///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.

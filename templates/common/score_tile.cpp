@@ -29,11 +29,11 @@ constexpr double kTanhRange = 0.5;
 
 class Evaluator {
 public:
-  Evaluator(Ir &ir, const ParamReader &params, Block &block, const Sequence &sequence, const ScoreTile &tile)
-      : ir_(ir), params_(params), block_(block), sequence_(sequence), tile_(tile) {
-    computes_indices_ = llvm::any_of(block.getOps<attn::AuxOp>(), [](attn::AuxOp op) {
-      return llvm::any_of(op->getOperands(), [](Value index) { return index.getDefiningOp() != nullptr; });
-    });
+  Evaluator(Ir &ir, const ParamReader &params, Block &block, const ScoreTile &tile)
+      : ir_(ir), params_(params), block_(block), tile_(tile) {
+    for (mlir::Operation &op : llvm::reverse(block))
+      if (isa<attn::IndexOp>(op) || (op.getNumResults() && of_index_.contains(op.getResult(0))))
+        of_index_.insert(op.operand_begin(), op.operand_end());
   }
 
   /// Values of the region so far, and how many more short cuts may have a branch of their own: code doubles
@@ -72,12 +72,9 @@ private:
       return state.forms.find(value)->second;
     Form keys;
     for (int x = 0; x < elements(); ++x)
-      keys.element.push_back(computes_indices_ ? keyInside(x) : tile_.key + at(x).offset);
+      keys.element.push_back(tile_.key + at(x).offset);
     return keys;
   }
-
-  /// The key of element x, or the sequence's last.
-  Val keyInside(int x) { return ir_.min(tile_.key + at(x).offset, sequence_.k_len - 1); }
 
   // --- reading a form
   // ----------------------------------------------------------------------------------------
@@ -161,7 +158,8 @@ private:
       return {{}, {}, {}, {params_.get("scalar", int(scalar.getSlot()))}};
     if (auto aux = dyn_cast<attn::AuxOp>(op))
       return read(aux, state);
-    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) && !computes_indices_)
+    if (isa<arith::SIToFPOp>(op) && op.getOperand(0) == block_.getArgument(attn::kKey) &&
+        !of_index_.contains(op.getResult(0)))
       return {{}, {}, {ir_.f32(1)}, {ir_.toFloat(tile_.key)}};
     std::vector<Form> in;
     bool per_row = true;
@@ -169,7 +167,7 @@ private:
       in.push_back(form(state, operand));
       per_row &= in.back().perRow();
     }
-    if (!per_row) {
+    if (!per_row && !of_index_.contains(op.getResult(0))) {
       if (isa<arith::AddFOp>(op))
         return added(in[0], in[1]);
       if (isa<arith::SubFOp>(op))
@@ -188,7 +186,7 @@ private:
     return elementwise(op, in, per_row);
   }
 
-  /// The same operation once a row, or once an element.
+  /// The same operation once a row, or once an element; operands may be int32, in forms of elements or of a base only.
   Form elementwise(mlir::Operation &op, const std::vector<Form> &in, bool per_row) {
     size_t count = size_t(elements());
     if (per_row) {
@@ -199,12 +197,29 @@ private:
     Form out;
     for (size_t i = 0; i < count; ++i) {
       IRMapping mapping;
-      for (auto [from, f] : llvm::zip(op.getOperands(), in))
-        mapping.map(from, (per_row ? ofRow(f.base, int(i)) : value(f, int(i))).value);
-      mlir::Operation *clone = ir_.builder.clone(op, mapping);
-      (per_row ? out.base : out.element).push_back(ir_.wrap(clone->getResult(0)));
+      Val last;
+      for (auto [from, f] : llvm::zip(op.getOperands(), in)) {
+        last = per_row ? ofRow(f.base, int(i)) : value(f, int(i));
+        mapping.map(from, last.value);
+      }
+      Val result;
+      if (isa<attn::IndexOp>(op))
+        result = scoreIndex(ir_, last);
+      else if (isa<arith::DivFOp>(op) && of_index_.contains(op.getResult(0)))
+        result = quotient(ir_.wrap(mapping.lookup(op.getOperand(0))), last);
+      else
+        result = ir_.wrap(ir_.builder.clone(op, mapping)->getResult(0));
+      (per_row ? out.base : out.element).push_back(result);
     }
     return out;
+  }
+
+  /// Rounded correctly, so that n / n is 1 and not a little less: the reciprocal's error is what is left of a, and is put right.
+  /// The exact instruction is a subroutine, around which ptxas spills.
+  Val quotient(Val a, Val b) {
+    Val inverse = ir_.rcp(b), near = a * inverse;
+    Val left = ir_.fma(near * -1.0, b, a);
+    return ir_.select(left == left, ir_.fma(left, inverse, near), near); // infinite ones have nothing left
   }
 
   Form read(attn::AuxOp op, const State &state) {
@@ -212,22 +227,11 @@ private:
     bool per_row = true;
     size_t count = 1;
     for (Value index : op.getOperands()) {
-      if (index == block_.getArgument(attn::kKey)) { // inside the tensor for keys past the sequence, too
-        Form keys;
-        for (int x = 0; x < elements(); ++x)
-          keys.element.push_back(keyInside(x));
-        in.push_back(keys);
-      } else if (index == block_.getArgument(attn::kQuery)) {
-        Form queries;
-        for (Val row : tile_.rows)
-          queries.base.push_back(ir_.min(row, sequence_.q_len - 1));
-        in.push_back(queries);
-      } else {
-        in.push_back(form(state, index));
-      }
+      in.push_back(form(state, index));
       per_row &= in.back().perRow();
       count = std::max(count, in.back().base.size());
     }
+    const Vals last = lastIndices(ir_, params_, op);
     Form out;
     for (size_t i = 0; i < (per_row ? count : size_t(elements())); ++i) {
       Vals indices;
@@ -235,7 +239,7 @@ private:
         indices.push_back(per_row             ? ofRow(f.base, int(i))
                           : f.element.empty() ? ofRow(f.base, at(int(i)).row)
                                               : f.element[i]);
-      (per_row ? out.base : out.element).push_back(readScoreTensor(ir_, params_, op, indices));
+      (per_row ? out.base : out.element).push_back(readScoreTensor(ir_, params_, op, indices, last));
     }
     return out;
   }
@@ -355,10 +359,10 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   Block &block_;
-  const Sequence &sequence_;
+  /// Values that an fp32 index is worked out from. They are computed as the text says, one by one: an index is rounded towards
+  /// zero, so that a unit of the last place can make it another one.
+  llvm::DenseSet<Value> of_index_;
   const ScoreTile &tile_;
-  /// An auxiliary tensor is read at an index that was worked out, maybe from a key: then all keys are inside the sequence.
-  bool computes_indices_ = false;
 };
 
 } // namespace
@@ -375,7 +379,7 @@ TileScores tileScores(Ir &ir, const ParamReader &params, Region &region, const W
       state.forms[block.getArgument(i)] = {{}, {}, {}, {args[i]}};
   state.forms[block.getArgument(attn::kScore)] = {std::move(products), softmax_scale, {}, {}};
   state.forms[block.getArgument(attn::kQuery)] = {{}, {}, {}, tile.rows};
-  return Evaluator(ir, params, block, sequence, tile).run(block.begin(), std::move(state));
+  return Evaluator(ir, params, block, tile).run(block.begin(), std::move(state));
 }
 
 TileExponents::TileExponents(Ir &ir, const TileScores &scores) : ir_(ir) {

@@ -203,7 +203,7 @@ void Instance::makeOutputs() {
 // ------------------------------------------------------------------------------------------
 
 /// A compact tensor; `data` is copied.
-DLTensor *Instance::vector(const void *data, DLDataType type, std::vector<int64_t> shape) {
+DLTensor *Instance::vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded) {
   View &v = small_.emplace_back();
   v.memory = std::make_shared<Memory>();
   int64_t elements = 1;
@@ -214,6 +214,8 @@ DLTensor *Instance::vector(const void *data, DLDataType type, std::vector<int64_
   if (elements)
     std::memcpy(v.memory->host.data(), data, size_t(elements) * 4);
   v.dl_shape = std::move(shape);
+  if (guarded)
+    v.memory->device = DeviceBuffer::guarded(v.memory->host, case_.aux_at_start);
   return finish(v, type);
 }
 
@@ -286,7 +288,7 @@ void Instance::makeScore() {
       values[size_t(at)] =
           aux.values.empty() ? randomNormal(p.seed, aux.name[0], 0, 0, 0, i) : aux.values[size_t(i)];
     }
-    DLTensor *tensor = vector(values.data(), kFloat32, aux.shape);
+    DLTensor *tensor = vector(values.data(), kFloat32, aux.shape, /*guarded=*/true);
     std::copy(strides.begin(), strides.end(), tensor->strides);
     score_tensors_.push_back({aux.name.c_str(), tensor});
   }
@@ -308,6 +310,7 @@ void Instance::makeScore() {
         reference::AuxTensor t;
         t.data = floats_[floats_.size() - p.aux.size() + i].data();
         std::copy_n(score_tensors_[i].tensor->strides, wanted.rank, t.strides.begin());
+        std::copy_n(score_tensors_[i].tensor->shape, wanted.rank, t.shape.begin());
         reference_.tensors.push_back(t);
       }
 }

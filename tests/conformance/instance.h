@@ -62,7 +62,7 @@ private:
   void sliceQkv();
   void write(View &view, char tensor, int64_t heads, int64_t dim);
   DLTensor *finish(View &view, DLDataType type);
-  DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape);
+  DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
   template <class Body> void forValidRows(Body body) const;
 
   const Case case_;

@@ -99,6 +99,7 @@ std::vector<Case::Field> Case::fields() const {
   add("score", &Case::score);
   add("aux", &Case::aux);
   add("scalars", &Case::scalars);
+  add("aux_at_start", &Case::aux_at_start);
   add("lse_empty", &Case::lse_empty);
   add("lse", &Case::want_lse);
   add("lse_gap", &Case::lse_gap);

@@ -7,6 +7,8 @@
 
 #include <charconv>
 #include <cstdio>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <utility>
 
 namespace flashplus::conformance {
@@ -124,16 +126,37 @@ DeviceBuffer::DeviceBuffer(const std::vector<std::byte> &content) : DeviceBuffer
   write(content);
 }
 DeviceBuffer::DeviceBuffer(DeviceBuffer &&other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)),
+      pages_(std::exchange(other.pages_, nullptr)), pages_size_(std::exchange(other.pages_size_, 0)) {}
 DeviceBuffer &DeviceBuffer::operator=(DeviceBuffer &&other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(pages_, other.pages_);
+  std::swap(pages_size_, other.pages_size_);
   return *this;
 }
 DeviceBuffer::~DeviceBuffer() {
   const Session &s = Session::get();
-  if (data_)
+  if (pages_)
+    munmap(pages_, pages_size_);
+  else if (data_)
     (void)flashplus_device_free(s.context(), s.device(), data_);
+}
+
+DeviceBuffer DeviceBuffer::guarded(const std::vector<std::byte> &content, bool at_start) {
+  if (!Session::get().onCpu() || content.empty())
+    return DeviceBuffer(content);
+  const size_t page = size_t(sysconf(_SC_PAGESIZE)), inside = (content.size() + page - 1) / page * page;
+  DeviceBuffer buffer;
+  buffer.pages_size_ = inside + 2 * page;
+  buffer.pages_ = mmap(nullptr, buffer.pages_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(buffer.pages_ != MAP_FAILED);
+  std::byte *first = static_cast<std::byte *>(buffer.pages_) + page;
+  REQUIRE(mprotect(first, inside, PROT_READ | PROT_WRITE) == 0);
+  buffer.data_ = at_start ? first : first + (inside - content.size());
+  buffer.size_ = content.size();
+  buffer.write(content);
+  return buffer;
 }
 
 void DeviceBuffer::write(const std::vector<std::byte> &content) {

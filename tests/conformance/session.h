@@ -75,6 +75,9 @@ public:
   DeviceBuffer(DeviceBuffer &&other) noexcept;
   DeviceBuffer &operator=(DeviceBuffer &&other) noexcept;
   ~DeviceBuffer();
+  /// On a CPU: pages that fault lie before and behind, and `content` begins right behind the one or ends right before the
+  /// other. On other devices an ordinary one.
+  static DeviceBuffer guarded(const std::vector<std::byte> &content, bool at_start);
 
   void *data() const { return data_; }
   size_t size() const { return size_; }
@@ -84,6 +87,8 @@ public:
 private:
   void *data_ = nullptr;
   size_t size_ = 0;
+  void *pages_ = nullptr; ///< Guarded: all of them.
+  size_t pages_size_ = 0;
 };
 
 /// Fails the running test with the library's message unless `status` is FLASHPLUS_OK.

@@ -328,3 +328,24 @@ TEST_CASE("bank conflicts are counted, not errors") {
           "shl.b32 %r5, %gid, 5;\nadd.u32 %r5, %r5, %r2;\nst.shared.v4.b32 [%r5], {%gid, %gid, %gid, %gid};",
           passes) == 4);
 }
+
+TEST_CASE("emulator: a gap that no 32-bit index of fp32 crosses lies between two allocations") {
+  GlobalMemory memory;
+  std::vector<std::pair<uint64_t, uint64_t>> blocks; // first, last byte
+  for (size_t bytes : {1, 256, 4096, 100000, 0, 4095, 16})
+    for (int i = 0; i < 4; ++i) {
+      void *at = memory.allocate(bytes);
+      REQUIRE(at);
+      blocks.push_back({reinterpret_cast<uint64_t>(at), reinterpret_cast<uint64_t>(at) + std::max<size_t>(bytes, 1) - 1});
+      CHECK(blocks.back().first % 256 == 0);
+      CHECK(memory.find(blocks.back().first, std::max<size_t>(bytes, 1)));
+      CHECK_FALSE(memory.find(blocks.back().first + std::max<size_t>(bytes, 1), 1));
+      if (i == 2) { // what is given back may be taken again
+        CHECK(memory.release(at));
+        blocks.pop_back();
+      }
+    }
+  std::sort(blocks.begin(), blocks.end());
+  for (size_t i = 1; i < blocks.size(); ++i)
+    CHECK(blocks[i].first - blocks[i - 1].second > GlobalMemory::kGap);
+}

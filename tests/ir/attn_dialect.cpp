@@ -71,6 +71,9 @@ TEST_CASE("every score expression survives the way through IR") {
            "min(s, p) + max(exp(s), log(abs(s) + 1)) * sqrt(abs(-s))",
            "(s <= 1) + (s > 2) * (s >= 3) - (s == 4) / (2 + (s != 5))",
            "s * b + hk - sq * sk + h",
+           "s + t[q + sk - sq - k, abs(-k) * 2, min(h, 3), max(b, -hk)] - t[k / 2, 2.5, 1e30, 0 / 0]",
+           "s + t[k, -1, u[k - 1], s] * u[0] + u[q * sk + k]",
+           "where(k - q < 7, s + t[k - q], t[3 - -q])",
        }) {
     KernelSpec spec = forward();
     auto score = ScoreExpr::parse(text);

@@ -71,14 +71,15 @@ attn.forward @linear dtype(bf16) head_dim(64, 64)
   attn.yield %y
 }
 
-// An index that is worked out from a key stays inside its tensor: every key is cut to the sequence's last and converted (8
-// elements a thread, 2 rows), instead of one key a thread.
+// An index that is worked out from a key stays inside its tensor, whatever it is: an fp32 one is converted with saturation (8
+// elements a thread, from one key a thread) and cut at the end of the tensor; h is inside already.
 // CHECK-LABEL: llvm.func @computed_index(
 // CHECK: wgmma.wait_group.sync.aligned 0
-// CHECK-COUNT-8: arith.minsi
-// CHECK-COUNT-8: arith.sitofp
-// CHECK: arith.fptosi
-// CHECK: llvm.load {{.*}} invariant
+// CHECK: arith.sitofp
+// CHECK-COUNT-8: "llvm.nvvm.f2ui.rz"
+// CHECK-NOT: arith.fptosi
+// CHECK-NOT: arith.maxsi
+// CHECK-COUNT-8: arith.minui
 attn.forward @computed_index dtype(bf16) head_dim(64, 64)
     schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
@@ -86,8 +87,42 @@ attn.forward @computed_index dtype(bf16) head_dim(64, 64)
   %row = arith.sitofp %q : i32 to f32
   %key = arith.sitofp %k : i32 to f32
   %distance = arith.subf %row, %key : f32
-  %index = arith.fptosi %distance : f32 to i32
+  %index = attn.index %distance
   %bias = attn.aux 0[%h, %index] : f32
   %y = arith.addf %s, %bias : f32
+  attn.yield %y
+}
+
+// A whole number is an integer all the way, and is cut at both ends; a plain key is never negative.
+// CHECK-LABEL: llvm.func @integer_index(
+// CHECK-SAME: llvm.byval = !llvm.array<[[#ALL:]] x i8>
+// CHECK: wgmma.wait_group.sync.aligned 0
+// CHECK-COUNT-8: arith.subi
+// CHECK-NOT: "llvm.nvvm.f2ui.rz"
+// CHECK: arith.maxsi
+// CHECK: arith.minui
+// CHECK: arith.minui
+// CHECK: llvm.load {{.*}} invariant
+// CHECK-NOT: arith.fptosi
+attn.forward @integer_index dtype(bf16) head_dim(64, 64)
+    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %distance = arith.subi %q, %k : i32
+  %bias = attn.aux 0[%distance, %k] : f32
+  %y = arith.addf %s, %bias : f32
+  attn.yield %y
+}
+
+// Kernels take the tensors' sizes, 16 numbers, only where an index is clamped.
+// CHECK-LABEL: llvm.func @slopes(
+// CHECK-SAME: llvm.byval = !llvm.array<[[#ALL-64]] x i8>
+// CHECK-NOT: arith.minui
+attn.forward @slopes dtype(bf16) head_dim(64, 64)
+    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, bounded_right} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %slope = attn.aux 0[%b, %h, %hk] : f32
+  %y = arith.mulf %s, %slope : f32
   attn.yield %y
 }

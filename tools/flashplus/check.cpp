@@ -47,8 +47,10 @@ Status bindScore(const Problem &problem, reference::Problem &to) {
     reference::AuxTensor aux;
     aux.data = reinterpret_cast<const float *>(found->second.data.data());
     int64_t stride = 1;
-    for (size_t i = found->second.shape.size(); i-- > 0; stride *= found->second.shape[i])
+    for (size_t i = found->second.shape.size(); i-- > 0; stride *= found->second.shape[i]) {
       aux.strides[i] = stride;
+      aux.shape[i] = found->second.shape[i];
+    }
     to.tensors.push_back(aux);
   }
   return Status::ok();

@@ -170,10 +170,12 @@ FLASHPLUS_API flashplus_status flashplus_describe(flashplus_context *context, co
 
 /* ------------------------------------------------------------------------------------------------ forward -- */
 
-/** An auxiliary input of a score expression (spec/score.h has the grammar). */
+/** An auxiliary input of a score expression (spec/score.h has the grammar). An index that leaves its tensor is clamped, so
+ *  that no score reads outside: below 0 or NaN reads the first element of the dimension, past the end the last. A plain b, h
+ *  or hk and a number must be inside, and where there are neither cu_seqlens nor seqused a plain q or k. */
 typedef struct flashplus_score_tensor {
   const char *name;
-  const DLTensor *tensor; /**< fp32, on the device of q, rank = number of indices; any strides. */
+  const DLTensor *tensor; /**< fp32, on the device of q, rank = number of indices; any strides. Not empty if there is a key. */
 } flashplus_score_tensor;
 typedef struct flashplus_score_scalar {
   const char *name;

@@ -55,7 +55,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.scratch = int64_t(l.dwords()) * 4;
-  schema.params_size = sizeof(ForwardParams);
+  schema.params_size = int64_t(paramLayout(spec).size);
   return schema;
 }
 

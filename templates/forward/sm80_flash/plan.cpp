@@ -45,7 +45,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   schema.entry = kernelName(spec);
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
-  schema.params_size = sizeof(ForwardParams);
+  schema.params_size = int64_t(paramLayout(spec).size);
   return schema;
 }
 

@@ -305,6 +305,11 @@ TEST_CASE("a tensor that the score reads") {
           with("s + bias[k]"));
   refused("the score reads dimension 0 by q, so it must be at least 5", with("s + bias[h] + bias[q]"));
   refused("the score reads dimension 0 by a number, so it must be at least 5", with("s + bias[4]"));
+  // What is worked out is clamped by the kernel, which needs an element for that.
+  accepted(with("s + bias[-1] + bias[k + 1e9] + bias[0 / 0]"));
+  bias.shape[0] = 0;
+  refused("score tensor 'bias' has shape (0); the score reads it, so it must have an element", with("s + bias[k - 1]"));
+  bias.shape[0] = 4;
   // How long packed sequences are is not known here.
   Problem ragged(true);
   with("s + bias[k]")(ragged);

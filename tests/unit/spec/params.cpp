@@ -34,15 +34,30 @@ TEST_CASE("params: the table is the struct") {
   ForwardParams p;
   p.num_splits = 77;
   p.scalar[3] = 2.5f;
+  p.aux_last[5] = 9;
   for (const ParamInfo &field : paramTable<ForwardParams>()) {
     const char *at = reinterpret_cast<const char *>(&p) + field.offset;
     if (field.name == "num_splits")
       CHECK(*reinterpret_cast<const int32_t *>(at) == 77);
+    if (field.name == "aux_last")
+      CHECK(reinterpret_cast<const int32_t *>(at)[5] == 9);
     if (field.name == "scalar") {
       CHECK(field.count == kMaxScoreScalars);
       CHECK(reinterpret_cast<const float *>(at)[3] == 2.5f);
     }
   }
+}
+
+TEST_CASE("params: kernels that clamp no index have the layout without sizes of tensors") {
+  const auto table = paramTable<ForwardParams>();
+  const ParamLayout plain = paramLayout(table, sizeof(ForwardParams), false);
+  const ParamLayout all = paramLayout(table, sizeof(ForwardParams), true);
+  checkTable(plain.fields, plain.size);
+  checkTable(all.fields, all.size);
+  CHECK(plain.fields.back().name == "scalar");
+  CHECK(all.fields.back().name == "aux_last");
+  CHECK(all.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
+  CHECK(plain.size <= all.size - sizeof(ForwardParams::aux_last));
 }
 
 TEST_CASE("params: layout text") {

@@ -102,7 +102,8 @@ struct Case {
                                    [&](int slot, std::span<const int64_t> at) {
                                      int64_t offset = 0;
                                      for (size_t d = 0; d < at.size(); ++d)
-                                       offset += at[d] * p.tensors[size_t(slot)].strides[d];
+                                       offset += std::min(at[d], p.tensors[size_t(slot)].shape[d] - 1) *
+                                                 p.tensors[size_t(slot)].strides[d];
                                      return double(p.tensors[size_t(slot)].data[offset]);
                                    });
             if (p.softcap > 0)
@@ -172,11 +173,25 @@ TEST_CASE("reference: scores") {
   Case c;
   c.p.score = *ScoreExpr::parse("where(k <= q * 4, c * s + bias[b, h, q, k], max(s, -abs(k - sk / 2)) + exp(-h) * (hk != b))");
   c.p.scalars = {0.75f};
-  c.p.tensors = {{bias.data(), {kHq * kSq * kSk, kSq * kSk, kSk, 1}}};
+  c.p.tensors = {{bias.data(), {kHq * kSq * kSk, kSq * kSk, kSk, 1}, {kBatch, kHq, kSq, kSk}}};
   c.check();
   c.p.softcap = 2;
   c.p.alibi_slopes = slopes.data();
   c.check();
+}
+
+TEST_CASE("reference: indices are clamped, and whole ones are exact in the model too") {
+  const std::vector<float> table = Random()(3 * kSk);
+  for (const char *score : {"s + t[b - 1, q - k]", "s + t[0 / 0, exp(100) * k]", "s + t[-1e38, k + 1e9]",
+                            "s + t[q + sk - sq - k, k * 1e20]", "s + t[h, k + 16777216 - 16777216]"}) {
+    CAPTURE(score);
+    Case c;
+    c.p.score = *ScoreExpr::parse(score);
+    c.p.tensors = {{table.data(), {kSk, 1}, {3, kSk}}};
+    c.check();
+    const Output model = attentionStorageModel(c.p);
+    CHECK(compare(c.p, {model.o, model.lse}).good());
+  }
 }
 
 TEST_CASE("reference: sequences of a ragged problem, and rows in use") {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 
 using namespace flashplus;
 
@@ -166,4 +167,43 @@ TEST_CASE("score: limits") {
   // Canonical text may not nest deeper than what it came from: the compiler parses it again.
   const std::string nested = repeat("neg(1 + ", 63) + "s" + repeat(")", 63);
   CHECK(canonical(canonical(nested)) == canonical(nested));
+}
+
+TEST_CASE("score: which indices are whole numbers, and which are clamped") {
+  auto last = [](std::string_view text) {
+    auto expr = ScoreExpr::parse(text);
+    REQUIRE_MESSAGE(expr.isOk(), text);
+    return std::pair{*expr, int(expr->nodes.size()) - 1};
+  };
+  // Up to what int32 holds, for all lengths; a query row lies before the end of its sequence, a key before that of its own.
+  for (const char *text : {"k", "q + k", "q + k + 3", "sq + sk + 1", "2 * k", "q + sk - sq - k", "q + sk - sq - k + 1e9", "-k", "abs(q - k)",
+                           "3", "1e9 - k", "k + 16777216 - 16777216", "min(k, 5) * 1000000", "min(q, 9) * min(k, 9)",
+                           "(q + k) * 2 - q - k - q - k + 3", "max(b, h) - hk"}) {
+    CAPTURE(text);
+    const auto [expr, node] = last(text);
+    CHECK(expr.isIntegerIndex(node));
+  }
+  for (const char *text : {"q + k + 4", "sq + sk + 2", "k * 4", "q * sk", "k / 2", "2.5", "3e9", "-3e9", "k + 1.1e9", "s + k", "exp(k)",
+                           "b + h + hk", "p", "t[k]", "k < q", "where(k, k, k)", "abs(4 * k) - 4 * k", "1e30 * 1e30 * k"}) {
+    CAPTURE(text);
+    const auto [expr, node] = last(text);
+    CHECK_FALSE(expr.isIntegerIndex(node));
+  }
+  CHECK_FALSE(ScoreExpr{}.clampsIndices());
+  CHECK_FALSE(last("cap * tanh(s / cap)").first.clampsIndices());
+  CHECK_FALSE(last("s - slopes[h] * abs(q + sk - sq - k) + t[b, hk]").first.clampsIndices());
+  for (const char *text : {"t[k]", "t[q]", "t[3]", "t[b, h, hk, sk]", "t[h + 1]", "t[u[h]]", "s - slopes[h] + t[0 / 0]"})
+    CHECK_MESSAGE(last(text).first.clampsIndices(), text);
+}
+
+TEST_CASE("score: a number as an index") {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  for (auto [value, index] : {std::pair<double, int64_t>{0, 0}, {0.9, 0}, {1, 1}, {2.9, 2}, {-0.5, 0}, {-1, 0}, {-1e300, 0},
+                              {-kInf, 0}, {2147483646, 2147483646}, {2147483647, 2147483647}, {2147483648, 2147483647},
+                              {1e300, 2147483647}, {kInf, 2147483647}})
+    CHECK(scoreIndex(value) == index);
+  CHECK(scoreIndex(std::numeric_limits<double>::quiet_NaN()) == 0);
+  CHECK(value("t[0 - 5]") == 10000);
+  CHECK(value("t[0 / 0]") == 10000);
+  CHECK(value("t[1 / 0]") == 10000.0 + 2147483647);
 }
