@@ -29,7 +29,8 @@
 //
 // An expression is compared and hashed by its canonical text, in which the caller's names are replaced by
 // p0, p1, ... (scalars) and t0, t1, ... (tensors) in order of first appearance: two callers who name things
-// differently share one kernel, and values stay run-time parameters.
+// differently share one kernel, and values stay run-time parameters. Numbers in a caller's text become scalars, too
+// (liftNumbers).
 #pragma once
 
 #include "spec/status.h"
@@ -101,6 +102,12 @@ inline constexpr int kMaxScoreNodes = 256;
 /// Most that a built-in name but `s` can be: lengths are checked against it.
 inline constexpr int64_t kMaxScorePosition = (int64_t(1) << 30) - 1;
 
+/// A number of an expression's text that became a scalar (ScoreExpr::liftNumbers).
+struct ScoreNumber {
+  int slot;
+  float value;
+};
+
 /// A parsed score expression. The default one is the identity "s". Immutable once parsed.
 class ScoreExpr {
 public:
@@ -123,6 +130,12 @@ public:
   bool isIntegerIndex(int node) const;
   /// Whether a kernel has to clamp some index: it is not a plain b, h or hk, which are checked when a tensor is bound.
   bool clampsIndices() const;
+
+  /// Makes a scalar of every number that the kernel need not know, so that two scores that differ in one share a kernel, and
+  /// returns what those scalars are. Numbers inside an index stay, since how an index is worked out depends on them, and so do
+  /// 0 and 1, which are structure more often than values; and those for which there is no slot left (kMaxScoreScalars).
+  /// Slots are numbered anew, in order of first appearance.
+  std::vector<ScoreNumber> liftNumbers();
 
   /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor; indices are
   /// 0 to INT32_MAX, and still to be clamped to the end of the tensor.

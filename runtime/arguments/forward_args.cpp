@@ -241,8 +241,13 @@ private:
                                (list ? "given" : "null") + "; they must agree");
     const ScoreForm &f = **form;
     out_.spec.score = &f;
-    for (size_t slot = 0; slot < f.expr.scalars.size(); ++slot)
-      FLASHPLUS_RETURN_IF_ERROR(bindScalar(f.expr.scalars[slot], out_.params.scalar[slot]));
+    auto number = f.numbers.begin(); // their slots ascend
+    for (size_t slot = 0; slot < f.expr.scalars.size(); ++slot) {
+      if (number != f.numbers.end() && number->slot == int(slot))
+        out_.params.scalar[slot] = number++->value;
+      else
+        FLASHPLUS_RETURN_IF_ERROR(bindScalar(f.expr.scalars[slot], out_.params.scalar[slot]));
+    }
     for (size_t slot = 0; slot < f.expr.tensors.size(); ++slot)
       FLASHPLUS_RETURN_IF_ERROR(bindTensor(f, int(slot), slopes));
     return everythingUsed(f.expr);

@@ -32,6 +32,7 @@ Result<ScoreForm> ScoreForm::make(const ScoreRequest &request) {
     return Status(expr.status().code(), "score together with softcap or alibi_slopes: " + expr.status().message());
   ScoreForm form;
   form.expr = std::move(*expr);
+  form.numbers = form.expr.liftNumbers();
   form.canonical = form.expr.canonical();
   for (const ScoreTensor &tensor : form.expr.tensors)
     form.labels.push_back(tensor.name == kSlopes ? "alibi_slopes" : "score tensor '" + tensor.name + "'");

@@ -40,6 +40,7 @@ struct ScoreForm {
   };
 
   ScoreExpr expr;
+  std::vector<ScoreNumber> numbers; ///< Scalars of `expr` that are numbers of the text.
   std::string canonical;
   std::vector<std::string> labels; ///< "score tensor 'bias'", one a tensor slot.
   std::vector<Index> indices;

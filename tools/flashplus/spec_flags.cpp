@@ -12,8 +12,10 @@ Result<ScoreExpr> composeScore(const std::string &expression, bool softcap, cons
       expression.empty() ? Result<ScoreExpr>(ScoreExpr()) : ScoreExpr::parse(expression);
   if (!parsed)
     return invalidArgument("--score: " + parsed.status().message());
-  if (!softcap && alibi == "none")
+  if (!softcap && alibi == "none") {
+    parsed->liftNumbers(); // as the library does, so that its kernels are those of any such score
     return parsed;
+  }
 
   // The library composes the expression for a forward of the least size; only its score is of interest here.
   auto tensor = [](std::vector<int64_t> &shape, DLDataTypeCode code, int bits) {

@@ -342,6 +342,24 @@ TEST_CASE("names of scalars and tensors do not make another spec") {
   CHECK(!a.sameSpec(d));
 }
 
+TEST_CASE("scores that differ in a number are one spec, with another scalar") {
+  using namespace flashplus;
+  ScoreTable scores;
+  auto check = [&](const char *score) {
+    Problem p;
+    p.args.score = score;
+    ForwardProblem problem;
+    const Status status = checkForwardArgs(&p.args, DataPointers::Required, scores, problem);
+    REQUIRE_MESSAGE(status.isOk(), status.message());
+    return problem;
+  };
+  const ForwardProblem half = check("s * 0.5"), quarter = check("s * 0.25");
+  CHECK(half.spec.sameSpec(quarter.spec));
+  CHECK(half.spec.spec().text() == quarter.spec.spec().text());
+  CHECK(half.params.scalar[0] == 0.5f);
+  CHECK(quarter.params.scalar[0] == 0.25f);
+}
+
 TEST_CASE("threads that ask for one score get one form, and parse it about once") {
   flashplus::ScoreTable scores;
   std::vector<std::vector<const flashplus::ScoreForm *>> found(4);

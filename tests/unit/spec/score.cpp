@@ -207,3 +207,31 @@ TEST_CASE("score: a number as an index") {
   CHECK(value("t[0 / 0]") == 10000);
   CHECK(value("t[1 / 0]") == 10000.0 + 2147483647);
 }
+
+TEST_CASE("score: numbers become scalars, so that they make no kernel of their own") {
+  auto lifted = [](const char *text) {
+    ScoreExpr expr = *ScoreExpr::parse(text);
+    std::vector<ScoreNumber> numbers = expr.liftNumbers();
+    std::string all = expr.canonical();
+    for (const ScoreNumber &n : numbers) {
+      REQUIRE(expr.scalars[size_t(n.slot)].starts_with("flashplus_"));
+      all += " p" + std::to_string(n.slot) + "=" + std::to_string(n.value).substr(0, 4);
+    }
+    // Slots are those of the canonical text, which is what a kernel is made from.
+    const ScoreExpr again = *ScoreExpr::parse(expr.canonical());
+    CHECK(again.scalars.size() == expr.scalars.size());
+    for (size_t i = 0; i < expr.nodes.size(); ++i)
+      CHECK(again.nodes[i].slot == expr.nodes[i].slot);
+    return all;
+  };
+  CHECK(lifted("s") == "s");
+  CHECK(lifted("s * 0.5") == "s * p0 p0=0.50");
+  CHECK(lifted("s * 0.25 + a * 3 - a") == "s * p0 + p1 * p2 - p1 p0=0.25 p2=3.00");
+  CHECK(lifted("max(s, -30)") == "max(s, -p0) p0=30.0");
+  CHECK(lifted("where(s > 0, 1 - s, 2)") == "where(s > 0, 1 - s, p0) p0=2.00");
+  // How an index is worked out depends on its numbers.
+  CHECK(lifted("s + 4 * t[k / 2 + u[7]]") == "s + p0 * t0[k / 2 + t1[7]] p0=4.00");
+  // Eight slots in all; the caller's own come first.
+  CHECK(lifted("2 * 3 * 4 * 5 * 6 * 7 * 8 * 9 * 10 * x") ==
+        "p0 * p1 * p2 * p3 * p4 * p5 * p6 * 9 * 10 * p7 p0=2.00 p1=3.00 p2=4.00 p3=5.00 p4=6.00 p5=7.00 p6=8.00");
+}
