@@ -30,7 +30,7 @@ class _NoBackward(torch.autograd.Function):
 def _above_autograd(operator):
     """What the operator does with gradients: refuses what would else be lost in silence."""
 
-    def function(*arguments):
+    def function(keys, *arguments):
         tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
         if forward_ad._current_level >= 0:
             for t in tensors:
@@ -40,8 +40,8 @@ def _above_autograd(operator):
             if backend.ours:
                 raise later.backward()
             return _NoBackward.apply(operator, *arguments)
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
+        # As PyTorch's own fallback: past autograd, which an implementation may still use inside.
+        return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
     return function
 
@@ -56,7 +56,7 @@ def _define(name, schema, function, fake, namespace="flash_attn"):
     library.define(name + schema, tags=tags)
     for key in ("CPU", "CUDA"):
         library.impl(name, function, key)
-    library.impl(name, _above_autograd(getattr(getattr(torch.ops, namespace), name).default), "Autograd")
+    library.impl(name, _above_autograd(getattr(getattr(torch.ops, namespace), name).default), "Autograd", with_keyset=True)
     torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
 
 

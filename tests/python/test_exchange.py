@@ -115,7 +115,7 @@ def test_errors_are_the_same(device, served, portable):
     wrong = {
         "dtype": (q, k.bfloat16(), v), "rank": (q[0], k, v), "no batch": (q[:0], k[:0], v[:0]), "batch": (q, k[:1], v[:1]),
         "heads": (q, k[:, :, :3], v[:, :, :3]), "integers": (q.int(), k.int(), v.int()), "double": (q.double(), k.double(), v.double()),
-        "meta": tuple(t.to("meta") for t in (q, k, v)), "a meta key": (q, k.to("meta"), v), "lengths": (q, k, v[:, :20]),
+        "a meta key": (q, k.to("meta"), v), "lengths": (q, k, v[:, :20]),
         "head dims": (q, k[..., :32], v), "sparse": (q, k.to_sparse(), v), "complex": (q, torch.view_as_complex(k.float().unflatten(-1, (-1, 2))), v),
     }
     if device == "cuda":
