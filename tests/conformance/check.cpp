@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/conformance/check.h"
 
+#include "spec/kernel_spec.h"
+
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
@@ -76,7 +78,7 @@ PlanInfo inspect(const flashplus_plan &plan) {
   const auto json = nlohmann::json::parse(flashplus_plan_describe(&plan));
   const std::string schedule = json["steps"][0]["schedule"], spec = json["steps"][0]["spec"];
   return {numberAfter(schedule, "tile_m"), numberAfter(schedule, "tile_n"), json["num_splits"],
-          int64_t(json["steps"].size()), json["packs_heads"], numberAfter(spec, "align")};
+          int64_t(json["steps"].size()), json["packs_heads"], KernelSpec::parse(spec)->alignment};
 }
 
 PlanPtr makePlan(const Instance &instance) {
