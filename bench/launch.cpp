@@ -6,6 +6,7 @@
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/plans/plan_memo.h"
+#include "templates/forward/planner.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
 

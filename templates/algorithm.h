@@ -23,12 +23,6 @@ struct Knob {
   std::span<const int> values; ///< What tuning tries; `launch` may allow more, and sorts out combinations.
 };
 
-/// A schedule of a target's table and the problems that it is for.
-struct Candidate {
-  Schedule schedule;
-  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
-};
-
 /// What a work item of a schedule is, for planners, which know nothing of knobs. What an operation does not have stays 0.
 struct ItemTraits {
   int rows = 0;             ///< Rows of a tile.
@@ -40,6 +34,13 @@ struct ItemTraits {
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
 
   int64_t packedHeads(const Bounds &bounds) const { return packs_heads ? bounds.group() : 1; }
+};
+
+/// A schedule of a target's table and the problems that it is for.
+struct Candidate {
+  Schedule schedule;
+  int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+  ItemTraits item; ///< Of the schedule; set by feasibleCandidates().
 };
 
 struct Algorithm {

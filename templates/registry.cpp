@@ -51,8 +51,10 @@ std::vector<Candidate> feasibleCandidates(const KernelSpec &spec, const DevicePr
     return result;
   for (const Algorithm *a : kAlgorithms)
     if (isFor(*a, spec, device.target))
-      for (Candidate &c : a->candidates(spec, device.target, device.shared_memory_per_block))
+      for (Candidate &c : a->candidates(spec, device.target, device.shared_memory_per_block)) {
+        c.item = a->traits(c.schedule);
         result.push_back(std::move(c));
+      }
   return result;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/launch_record.h"
 
-#include <algorithm>
 #include <cassert>
 
 namespace flashplus {
@@ -14,7 +13,8 @@ LaunchRecord recordOf(const Plan &plan, std::span<const ResidentKernel *const> k
   record.num_steps = int64_t(plan.steps.size());
   record.workspace_bytes = plan.workspace_bytes;
   record.zeroed_bytes = plan.zeroed_bytes;
-  std::ranges::copy(plan.parts, record.parts);
+  for (int i = 0; i < kMaxParts; ++i)
+    record.parts[i] = plan.parts[i].bytes ? plan.parts[i].offset : -1;
   return record;
 }
 

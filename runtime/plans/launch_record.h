@@ -19,15 +19,15 @@ struct StepRecord {
 };
 
 struct LaunchRecord {
-  StepRecord steps[kMaxSteps];
-  int64_t num_steps = 0;
+  int64_t num_steps = 0; ///< First, and the steps last: the memo copies no more of them than there are.
   int64_t workspace_bytes = 0;
   int64_t zeroed_bytes = 0;
-  WorkspacePart parts[kMaxParts];
+  int64_t parts[kMaxParts] = {-1, -1, -1, -1}; ///< Bytes from the start of the workspace; -1: the plan has no use for it.
+  StepRecord steps[kMaxSteps];
 
   /// Where part `index` of the workspace is; null for one that the plan has no use for.
   void *part(void *workspace, int index) const {
-    return parts[index].bytes ? static_cast<char *>(workspace) + parts[index].offset : nullptr;
+    return parts[index] < 0 ? nullptr : static_cast<char *>(workspace) + parts[index];
   }
 };
 static_assert(std::is_trivially_copyable_v<LaunchRecord>);

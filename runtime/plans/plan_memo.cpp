@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstring>
 
 namespace flashplus {
 namespace {
 
 constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
-static_assert(sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
+constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t), kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
+static_assert(kHeadWords + kMaxSteps * kStepWords == kRecordWords && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
+static_assert(offsetof(LaunchRecord, num_steps) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
 
@@ -70,12 +73,14 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
     if (!same)
       continue;
     std::array<uint64_t, kRecordWords> words;
-    for (size_t i = 0; i < kRecordWords; ++i)
+    words[0] = slot.record[0].load(std::memory_order_relaxed); // num_steps; anything while a writer is in the slot
+    const size_t used = kHeadWords + std::min<size_t>(words[0], kMaxSteps) * kStepWords;
+    for (size_t i = 1; i < used; ++i)
       words[i] = slot.record[i].load(std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_acquire);
     if (slot.version.load(std::memory_order_relaxed) != before)
       continue;
-    out = std::bit_cast<LaunchRecord>(words);
+    std::memcpy(static_cast<void *>(&out), words.data(), used * sizeof(uint64_t));
     return true;
   }
   return false;

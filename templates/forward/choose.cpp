@@ -11,25 +11,21 @@ int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds) {
   return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window) : bounds.max_seqlen_k;
 }
 
-const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
-                               const PlanOptions &options) {
+const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
+                                const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
   if (options.batch_invariant)
-    return candidates.front().schedule;
+    return candidates.front();
   const int64_t keys = visibleKeys(spec, bounds);
-  const Schedule *best = nullptr;
-  int best_rows = 0;
+  const Candidate *best = nullptr;
   for (const Candidate &c : candidates) {
-    const ItemTraits item = itemTraits(c.schedule);
-    const int64_t wanted = bounds.max_seqlen_q * item.packedHeads(bounds);
-    const bool another = best && best->algorithm != c.schedule.algorithm;
-    const int tiles = another ? item.short_tiles : 1;
-    if (keys <= c.most_keys && (!best || (item.rows * tiles >= wanted && item.rows < best_rows))) {
-      best = &c.schedule;
-      best_rows = item.rows;
-    }
+    const int64_t wanted = bounds.max_seqlen_q * c.item.packedHeads(bounds);
+    const bool another = best && best->schedule.algorithm != c.schedule.algorithm;
+    const int tiles = another ? c.item.short_tiles : 1;
+    if (keys <= c.most_keys && (!best || (c.item.rows * tiles >= wanted && c.item.rows < best->item.rows)))
+      best = &c;
   }
-  return best ? *best : candidates.front().schedule;
+  return best ? *best : candidates.front();
 }
 
 const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,

@@ -35,7 +35,7 @@ int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds);
 /// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries, or of
 /// which few tiles do (ItemTraits::short_tiles). The choice uses the bounds only, so it is the same for every run of a plan.
 /// `candidates` must not be empty.
-const Schedule &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
+const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
                                const PlanOptions &options);
 
 /// The tuned choice of the size nearest to the problem's that is feasible here; null if there is none. For fewer queries than

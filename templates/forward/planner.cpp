@@ -109,7 +109,7 @@ KernelSpec combineSpec(const KernelSpec &forward) {
 
 ForwardPlanner::ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
     : spec_(spec), device_(device), candidates_(feasibleCandidates(spec, device)),
-      combine_(feasibleSchedules(combineSpec(spec), device)) {}
+      combine_(feasibleCandidates(combineSpec(spec), device)) {}
 
 Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                          const PlanOptions &options) {
@@ -126,7 +126,7 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   if (options.schedule) {
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
-    fewer = {{*options.schedule}};
+    fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
   } else if (!options.rejected.empty()) {
     fewer = candidates_;
   }
@@ -137,11 +137,12 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
     return Status(StatusCode::Unsupported, "no schedule of '" + spec.text() + "' fits " + device.target.text());
   }
   const TunedSchedule *tuned = chooseTuned(spec, bounds, device, options);
-  const Schedule &schedule = tuned ? tuned->schedule : chooseSchedule(candidates, spec, bounds, options);
+  const Candidate *chosen = tuned ? nullptr : &chooseSchedule(candidates, spec, bounds, options);
+  const Schedule &schedule = tuned ? tuned->schedule : chosen->schedule;
 
   Plan plan;
   plan.schedule_source = options.schedule ? "forced" : tuned ? tuned->record : "default table";
-  const ItemTraits traits = itemTraits(schedule);
+  const ItemTraits traits = tuned ? itemTraits(schedule) : chosen->item;
   ItemShape item{.rows = traits.rows, .packs_heads = traits.packs_heads};
   const int forced_splits = options.num_splits ? options.num_splits : options.batch_invariant ? 1 : 0;
   const Geometry whole = geometryOf(item, bounds); // with one key head an item
@@ -170,8 +171,8 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   if (item.num_splits == 1)
     return plan;
 
-  const Schedule &combine_schedule = combine_.front();
-  auto merge = makeStep(combineSpec(spec), combine_schedule, device.target, {.rows = itemTraits(combine_schedule).rows}, bounds);
+  const Candidate &combine = combine_.front();
+  auto merge = makeStep(combineSpec(spec), combine.schedule, device.target, {.rows = combine.item.rows}, bounds);
   if (!merge)
     return merge.status();
   plan.steps.push_back(std::move(*merge));

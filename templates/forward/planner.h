@@ -23,7 +23,7 @@ private:
   KernelSpec spec_;
   DeviceProfile device_;
   std::vector<Candidate> candidates_;
-  std::vector<Schedule> combine_; ///< Of the second step of a split forward.
+  std::vector<Candidate> combine_; ///< Of the second step of a split forward.
 };
 
 /// One plan.

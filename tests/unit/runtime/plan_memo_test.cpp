@@ -34,11 +34,11 @@ LaunchRecord recordOf(int64_t n) {
     step.item.rows = int32_t(n + 10 + i);
     step.item.num_splits = int32_t(n + 20 + i);
   }
-  record.num_steps = n + 30;
+  record.num_steps = kMaxSteps;
   record.workspace_bytes = n + 31;
   record.zeroed_bytes = n + 32;
   for (int i = 0; i < kMaxParts; ++i)
-    record.parts[i] = {n + 40 + i, n + 50 + i};
+    record.parts[i] = n + 40 + i;
   return record;
 }
 bool isRecordOf(const LaunchRecord &r, int64_t n) {
