@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// How many processors there are to use. Asked of the system at every call, and not cheap: a file is read. Thread-safe;
+// nothing here fails, what cannot be read limits nothing.
 #pragma once
 
 #include <optional>
