@@ -4,24 +4,28 @@
 
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 
+#include <numbers>
+
 using namespace mlir;
 
 namespace flashplus {
 namespace {
 
-constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.69314718055994531;
+using std::numbers::ln2, std::numbers::log2e;
 
 /// Builds the scalar fp32 replacements.
 struct Builder {
   PatternRewriter &rewriter;
   Location loc;
 
-  Value constant(double v) { return arith::ConstantOp::create(rewriter, loc, rewriter.getF32FloatAttr(float(v))); }
+  Value constant(double v) {
+    return arith::ConstantOp::create(rewriter, loc, rewriter.getF32FloatAttr(float(v)));
+  }
   Value mul(Value a, Value b) { return arith::MulFOp::create(rewriter, loc, a, b); }
   Value add(Value a, Value b) { return arith::AddFOp::create(rewriter, loc, a, b); }
   Value call(StringRef name, Value x) {
-    return LLVM::CallIntrinsicOp::create(rewriter, loc, rewriter.getF32Type(),
-                                         rewriter.getStringAttr(name), ValueRange(x))
+    return LLVM::CallIntrinsicOp::create(rewriter, loc, rewriter.getF32Type(), rewriter.getStringAttr(name),
+                                         ValueRange(x))
         .getResult(0);
   }
   Value exp2(Value x) { return call("llvm.nvvm.ex2.approx.ftz.f", x); }
@@ -41,19 +45,20 @@ template <class Op> struct Lower : OpRewritePattern<Op> {
   Make make;
 };
 
-Value lowerExp(Builder b, Value x) { return b.exp2(b.mul(x, b.constant(kLog2E))); }
-Value lowerLog(Builder b, Value x) { return b.mul(b.log2(x), b.constant(kLn2)); }
+Value lowerExp(Builder b, Value x) { return b.exp2(b.mul(x, b.constant(log2e))); }
+Value lowerLog(Builder b, Value x) { return b.mul(b.log2(x), b.constant(ln2)); }
 Value lowerSqrt(Builder b, Value x) { return b.call("llvm.nvvm.sqrt.rn.f", x); }
 
-/// tanh x = 1 - 2 / (1 + e^(2x)), absolute error a few 2^-23. tanh.approx is one instruction but off by up to 2^-11,
-/// which a softcap of 50 turns into 2 % of a probability (and into 18 times the error that the conformance suite allows the LSE).
+/// tanh x = 1 - 2 / (1 + e^(2x)), absolute error a few 2^-23. tanh.approx is one instruction but off by up to
+/// 2^-11, which a softcap of 50 turns into 2 % of a probability (and into 18 times the error that the
+/// conformance suite allows the LSE).
 Value lowerTanh(Builder b, Value x) {
-  Value e = b.exp2(b.mul(x, b.constant(2 * kLog2E)));
+  Value e = b.exp2(b.mul(x, b.constant(2 * log2e)));
   return b.add(b.mul(b.rcp(b.add(e, b.constant(1))), b.constant(-2)), b.constant(1));
 }
 
-/// Division by a reciprocal, two ulp; the exact one is a subroutine. In two steps: the reciprocal of what is the same for all
-/// scores, as a softcap, leaves the loop.
+/// Division by a reciprocal, two ulp; the exact one is a subroutine. In two steps: the reciprocal of what is
+/// the same for all scores, as a softcap, leaves the loop.
 struct LowerDiv : OpRewritePattern<arith::DivFOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(arith::DivFOp op, PatternRewriter &rewriter) const final {

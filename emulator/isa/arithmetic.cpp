@@ -152,19 +152,19 @@ void decodeSetp(Builder &b) {
   const std::string name = "setp." + std::string(*(kCompareNames.begin() + b.out.mode));
   if (isFloat(type)) {
     if (b.out.mode >= kLo && b.out.mode <= kHs)
-      b.fail(name + " is for unsigned integers");
+      return b.fail(name + " is for unsigned integers");
     if (type == Type::F32)
       b.out.run = ftz ? runSetp<float, true> : runSetp<float>;
     else if (type == Type::F64 && !ftz)
       b.out.run = runSetp<double>;
     else
-      b.fail(name + (ftz ? ".ftz." : ".") + typeName(type) + " is not modelled");
+      return b.fail(name + (ftz ? ".ftz." : ".") + typeName(type) + " is not modelled");
     return;
   }
   const bool is_bits = type == Type::B16 || type == Type::B32 || type == Type::B64;
   if (ftz || b.out.mode >= kEqu || (is_bits && b.out.mode > kNe) || (isSigned(type) && b.out.mode >= kLo) ||
       !withInteger(type, [&]<class T>() { b.out.run = runSetp<T>; }))
-    b.fail(name + " does not exist for ." + typeName(type));
+    return b.fail(name + " does not exist for ." + typeName(type));
 }
 
 template <class U> void runSelp(Warp &w, const Instruction &in, uint32_t mask) {
@@ -181,7 +181,7 @@ template <class U> void runSelp(Warp &w, const Instruction &in, uint32_t mask) {
 void decodeSelp(Builder &b) {
   const Type type = b.type();
   if (typeBits(type) < 16)
-    b.fail(std::string("selp does not exist for .") + typeName(type));
+    return b.fail(std::string("selp does not exist for .") + typeName(type));
   b.wantOperands(4);
   b.dst(0, type);
   b.src(1, type);

@@ -155,11 +155,11 @@ void decodeCpAsync(Builder &b) {
   b.address(1, Space::Global);
   const int64_t from_offset = b.out.immediate;
   if (to_offset != int32_t(to_offset) || from_offset != int32_t(from_offset))
-    b.fail("cp.async: an address offset does not fit 32 bits");
+    return b.fail("cp.async: an address offset does not fit 32 bits");
   b.out.immediate = int64_t(uint64_t(to_offset) << 32 | uint32_t(from_offset));
   const int64_t bytes = b.constant(2, 4, 16);
   if ((bytes != 4 && bytes != 8 && bytes != 16) || (cg && bytes != 16))
-    b.fail("cp.async: the size must be 4, 8 or 16, with .cg 16");
+    return b.fail("cp.async: the size must be 4, 8 or 16, with .cg 16");
   b.out.lane_bytes = uint8_t(bytes);
   if (b.count() == 4)
     b.src(3, Type::U32);

@@ -125,8 +125,8 @@ template <bool Returns> void decodeAtomic(Builder &b) {
   if (space == Space::Param || space == Space::Const || space == Space::Local)
     exists = false;
   if (!exists)
-    b.fail(std::string(b.ast().opcode) + " does not exist (or is not modelled) in this form for ." +
-           typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist (or is not modelled) in this form for ." +
+                  typeName(type));
   const size_t first = Returns ? 1 : 0, sources = op == AtomicOp::CompareSwap ? 2 : 1;
   b.wantOperands(first + 1 + sources);
   if (Returns)

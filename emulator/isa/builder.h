@@ -9,23 +9,23 @@
 
 namespace flashplus::emu {
 
-/// The failure travels as a C++ exception inside the decoder only; decodeProgram() turns it into a Status.
-struct DecodeError {
-  Location at;
-  std::string message;
-};
-
-/// Looks names up for one entry, and gives out places in the register file.
+/// Looks names up for one entry, gives out places in the register file, and keeps the first failure.
 class Names;
 
 /// One instruction while it is decoded. Modifiers are taken one by one, from the left; whatever is left at
 /// the end is an error that names it.
+///
+/// Nothing throws: the first failure is kept, and after it the instruction is thrown away. So a decoder need
+/// not ask after each step: what it asks for is then a value that the text could have had (the first of
+/// several modifiers, .u32, the least constant, an operand without a name), and operands that it adds are
+/// ignored. Where it fails by itself it returns.
 class Builder {
 public:
   Builder(const InstructionAst &ast, Names &names, Instruction &out) : ast_(ast), names_(names), out(out) {}
 
-  [[noreturn]] void fail(const std::string &message) const { throw DecodeError{ast_.at, message}; }
-  [[noreturn]] void fail(Location at, const std::string &message) const { throw DecodeError{at, message}; }
+  bool failed() const;
+  void fail(const std::string &message) { fail(ast_.at, message); }
+  void fail(Location at, const std::string &message);
 
   // --- modifiers
   // ---------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ public:
   size_t count() const { return ast_.operands.size(); }
   void wantOperands(size_t least, size_t most);
   void wantOperands(size_t n) { wantOperands(n, n); }
-  const OperandAst &operand(size_t i) const { return ast_.operands[i]; }
+  const OperandAst &operand(size_t i) const; ///< One without a name if there are fewer.
 
   /// Adds a destination or source; `wider` lets the register have more bits than the type (ld, st, cvt).
   void dst(const OperandAst &o, Type type, bool wider = false);
@@ -66,7 +66,7 @@ public:
   /// [base + offset]: the base is a source, the offset goes to out.immediate. `space` checks variables.
   void address(size_t i, Space space);
   /// An integer constant.
-  int64_t constant(size_t i, int64_t least, int64_t most) const;
+  int64_t constant(size_t i, int64_t least, int64_t most);
   bool isConstant(size_t i) const { return operand(i).kind == OperandAst::Kind::Integer; }
   void label(size_t i);
   /// Whether operand i is a register of just as many bits.

@@ -277,14 +277,16 @@ void runPrefetchMap(Warp &w, const Instruction &in, uint32_t mask) {
 
 } // namespace
 
-const OperandAst &mapOperand(Builder &b, size_t i, int rank) {
+const OperandAst *mapOperand(Builder &b, size_t i, int rank) {
   const OperandAst &map = b.operand(i);
   if (map.kind != OperandAst::Kind::Address || map.elements.size() != 2 ||
       map.elements[1].kind != OperandAst::Kind::Vector || map.elements[1].elements.size() != size_t(rank) ||
-      map.offset)
+      map.offset) {
     b.fail(map.at, "cp.async.bulk: expected [map, {" + std::to_string(rank) + " coordinates}]");
+    return nullptr;
+  }
   b.src(map.elements[0], Type::B64);
-  return map;
+  return &map;
 }
 
 void coordinates(Builder &b, const OperandAst &map) {
@@ -310,24 +312,24 @@ void decodeBulk(Builder &b) {
   b.require("mbarrier::complete_tx::bytes");
   const bool multicast = b.take("multicast::cluster"), hint = b.take("L2::cache_hint");
   if (multicast && space != Space::SharedCluster)
-    b.fail("cp.async.bulk: a multicast goes to .shared::cluster");
+    return b.fail("cp.async.bulk: a multicast goes to .shared::cluster");
   const size_t barrier = rank ? 2 : 3;
   b.wantOperands(barrier + 1 + size_t(multicast) + size_t(hint));
   b.address(0, space);
   const int64_t to_offset = b.out.immediate;
   const OperandAst *map = nullptr;
   if (rank) {
-    map = &mapOperand(b, 1, rank);
+    map = mapOperand(b, 1, rank);
   } else {
     b.address(1, Space::Global);
     if (b.out.immediate)
-      b.fail("cp.async.bulk: an offset in the source's address is not modelled");
+      return b.fail("cp.async.bulk: an offset in the source's address is not modelled");
     b.src(2, Type::U32);
   }
   b.address(barrier, space);
   const int64_t barrier_offset = b.out.immediate;
   if (to_offset != int32_t(to_offset) || barrier_offset != int32_t(barrier_offset))
-    b.fail("cp.async.bulk: an address offset does not fit 32 bits");
+    return b.fail("cp.async.bulk: an address offset does not fit 32 bits");
   b.out.immediate = int64_t(uint64_t(to_offset) << 32 | uint32_t(barrier_offset));
   if (map)
     coordinates(b, *map);

@@ -18,7 +18,7 @@ void decodeBulkWait(Builder &b);
 void decodePrefetchMap(Builder &b);
 
 /// [map, {coordinates}]: the map as a source now; the coordinates to be added by coordinates().
-const OperandAst &mapOperand(Builder &b, size_t i, int rank);
+const OperandAst *mapOperand(Builder &b, size_t i, int rank);
 void coordinates(Builder &b, const OperandAst &map);
 
 /// The map at a generic address; false after a fault, also when it has not `rank` dimensions.

@@ -204,10 +204,10 @@ void decodeBulkStore(Builder &b, int rank, bool reduces) {
       const bool keeps = b.take("noftz");
       const Type type = b.type();
       if ((type == Type::F16 || type == Type::BF16) != keeps)
-        b.fail("cp.reduce.async.bulk: .noftz belongs to .f16 and .bf16");
+        return b.fail("cp.reduce.async.bulk: .noftz belongs to .f16 and .bf16");
       b.out.mode2 = uint8_t(type);
     } else {
-      b.fail("cp.reduce.async.bulk.tensor is not modelled: the element's type is the map's");
+      return b.fail("cp.reduce.async.bulk.tensor is not modelled: the element's type is the map's");
     }
     const auto op = Reduction(b.out.mode);
     const auto type = Type(b.out.mode2);
@@ -217,17 +217,17 @@ void decodeBulkStore(Builder &b, int rank, bool reduces) {
     if (!(is_float ? op == Reduction::Add
           : bits   ? logic
                    : !logic && (type == Type::U32 || type == Type::S32 || type == Type::U64)))
-      b.fail("cp.reduce.async.bulk does not exist (or is not modelled) in this form for ." +
-             std::string(typeName(type)));
+      return b.fail("cp.reduce.async.bulk does not exist (or is not modelled) in this form for ." +
+                    std::string(typeName(type)));
   }
   b.wantOperands((rank ? 2 : 3) + size_t(hint));
   const OperandAst *map = nullptr;
   if (rank) {
-    map = &mapOperand(b, 0, rank);
+    map = mapOperand(b, 0, rank);
   } else {
     b.address(0, Space::Global);
     if (b.out.immediate)
-      b.fail("cp.async.bulk: an offset in the destination's address is not modelled");
+      return b.fail("cp.async.bulk: an offset in the destination's address is not modelled");
   }
   b.address(1, Space::Shared);
   if (map)

@@ -55,10 +55,10 @@ void runRank(Warp &w, const Instruction &in, uint32_t mask) {
 template <bool Mapa> void decodeAddress(Builder &b) {
   const Space space = b.space();
   if (space != Space::Generic && space != Space::SharedCluster)
-    b.fail(std::string(b.ast().opcode) + ": the space is .shared::cluster or none");
+    return b.fail(std::string(b.ast().opcode) + ": the space is .shared::cluster or none");
   const Type type = b.takeOneOf({"u32", "u64"}) ? Type::U64 : Type::U32;
   if (space == Space::Generic && type == Type::U32)
-    b.fail(std::string(b.ast().opcode) + ": a generic address is .u64");
+    return b.fail(std::string(b.ast().opcode) + ": a generic address is .u64");
   b.wantOperands(Mapa ? 3 : 2);
   b.dst(0, Mapa ? type : Type::U32);
   b.src(1, type);

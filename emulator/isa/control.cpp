@@ -37,7 +37,7 @@ void decodeRet(Builder &b) {
 
 void decodeNanosleep(Builder &b) {
   if (b.type() != Type::U32)
-    b.fail("nanosleep: the type must be .u32");
+    return b.fail("nanosleep: the type must be .u32");
   b.wantOperands(1);
   b.src(0, Type::U32);
   b.out.run = runNothing;

@@ -205,7 +205,7 @@ void decodeCvt(Builder &b) {
   b.out.mode2 = flags;
   if (to == Type::F16x2 || to == Type::BF16x2) {
     if (from != Type::F32 || integral || rounding < 0 || rounding > 1 || (flags & ~kRelu))
-      b.fail("cvt to ." + std::string(typeName(to)) + " does not exist in this form");
+      return b.fail("cvt to ." + std::string(typeName(to)) + " does not exist in this form");
     b.wantOperands(3);
     b.dst(0, to);
     b.src(1, Type::F32);
@@ -216,24 +216,24 @@ void decodeCvt(Builder &b) {
     return;
   }
   if (finite || from == Type::F16x2 || from == Type::BF16x2 || from == Type::Pred || to == Type::Pred)
-    b.fail("cvt in this form is not modelled");
+    return b.fail("cvt in this form is not modelled");
   b.wantOperands(2);
   b.dst(0, to, true);
   b.src(1, from, true);
   const bool float_to = isFloat(to), float_from = isFloat(from);
   const bool narrows = float_to && float_from && typeBits(to) < typeBits(from);
   if (float_from && !float_to && !integral)
-    b.fail("cvt: a rounding to an integer (.rni, .rzi, .rmi, .rpi) is missing");
+    return b.fail("cvt: a rounding to an integer (.rni, .rzi, .rmi, .rpi) is missing");
   if (((float_to && !float_from) || narrows ||
        (float_to && float_from && to != from && typeBits(to) == typeBits(from))) &&
       (integral || rounding < 0))
-    b.fail("cvt: a rounding (.rn, .rz, .rm, .rp) is missing");
+    return b.fail("cvt: a rounding (.rn, .rz, .rm, .rp) is missing");
   if (((!float_to && !float_from) && rounding >= 0) || (integral && !float_from))
-    b.fail("cvt: this conversion takes no rounding");
+    return b.fail("cvt: this conversion takes no rounding");
   if ((to == Type::F16 || to == Type::BF16) && rounding > 1)
-    b.fail("cvt to halves is modelled for .rn and .rz");
+    return b.fail("cvt to halves is modelled for .rn and .rz");
   if ((to == Type::F16 || to == Type::BF16) && (from == Type::F64 || (!float_from && typeBits(from) > 16)))
-    b.fail("cvt to halves from this type is not modelled");
+    return b.fail("cvt to halves from this type is not modelled");
   b.out.mode = uint8_t(std::max(rounding, 0));
   b.out.lane_bytes = integral && float_to;
   b.out.immediate = int64_t(to) | int64_t(from) << 8;

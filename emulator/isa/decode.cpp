@@ -5,6 +5,7 @@
 #include "emulator/ptx/parser.h"
 
 #include <cstring>
+#include <optional>
 
 namespace flashplus::emu {
 
@@ -88,15 +89,16 @@ const OpcodeTable &opcodes() {
 
 } // namespace
 
+/// The first failure, of whoever uses the names, is kept; decodeProgram() makes a Status of it.
 class Names {
 public:
   Names(const ModuleAst &module, const EntryAst &entry, Program &program) : entry_(entry), program_(program) {
     (void)addRegister("_", 8, false, S::None, 0); // the sink: wide enough for everything
     layoutParams();
-    for (const VariableAst &v : module.variables)
-      place(v);
-    for (const VariableAst &v : entry.variables)
-      place(v);
+    for (const std::vector<VariableAst> *variables : {&module.variables, &entry.variables})
+      for (const VariableAst &v : *variables)
+        if (!failed()) // before memory is taken for what a refused module asks for
+          place(v);
     program_.dynamic_shared_offset = alignUp(program_.static_shared_bytes, dynamic_align_);
     if (dynamic_)
       program_.params.shrink_to_fit();
@@ -109,48 +111,41 @@ public:
 
   Operand sink() const { return {program_.registers[0].offset, 0}; }
 
-  /// A register that was declared, or a special register.
-  Found registerNamed(std::string_view name, int scope, Location at) {
-    for (int s = scope; s >= 0; s = entry_.scopes[size_t(s)].parent) {
-      const auto &registers = entry_.scopes[size_t(s)].registers;
-      if (auto it = registers.find(name); it != registers.end() && it->second.count < 0)
-        return declared(s, name, it->second.type);
-      size_t digits = name.size();
-      while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9')
-        --digits;
-      if (digits == name.size() || name.size() - digits > 8)
-        continue;
-      // "%r<100>" declares %r0 to %r99.
-      if (auto it = registers.find(name.substr(0, digits)); it != registers.end() && it->second.count >= 0) {
-        int index = 0;
-        for (char c : name.substr(digits))
-          index = index * 10 + (c - '0');
-        if (index >= it->second.count)
-          throw DecodeError{at, "register " + std::string(name) + " is past the " +
-                                    std::to_string(it->second.count) + " that are declared"};
-        return declared(s, name, it->second.type);
-      }
+  bool failed() const { return failed_; }
+  void fail(Location at, std::string message) {
+    if (!failed_)
+      message_ = at.text() + ": " + std::move(message);
+    failed_ = true;
+  }
+  Status status() const { return failed_ ? invalidArgument(message_) : Status::ok(); }
+
+  /// A register that was declared, or a special register; else fails.
+  std::optional<Found> registerNamed(std::string_view name, int scope, Location at) {
+    const Lookup found = lookUp(name, scope);
+    if (found.past >= 0) {
+      fail(at, "register " + std::string(name) + " is past the " + std::to_string(found.past) +
+                   " that are declared");
+      return std::nullopt;
     }
-    for (const SpecialName &special : kSpecials)
-      if (name == special.name) {
-        auto [it, fresh] = specials_.try_emplace(special.reg);
-        if (fresh)
-          it->second = addRegister(std::string(name), typeBits(special.type), true, special.reg, 0);
-        return {it->second, special.type};
-      }
-    throw DecodeError{at, "'" + std::string(name) + "' is not declared"};
+    if (found.special) {
+      auto [it, fresh] = specials_.try_emplace(found.special->reg);
+      if (fresh)
+        it->second =
+            addRegister(std::string(name), typeBits(found.special->type), true, found.special->reg, 0);
+      return Found{it->second, found.special->type};
+    }
+    if (found.type != Type::None)
+      return declared(found.scope, name, found.type);
+    fail(at, "'" + std::string(name) + "' is not declared");
+    return std::nullopt;
   }
 
-  bool isRegister(std::string_view name, int scope) {
+  bool isRegister(std::string_view name, int scope) const {
     // Variables and labels don't begin with '%', and registers mostly do.
     if (variable(name, scope))
       return name.starts_with('%');
-    try {
-      (void)registerNamed(name, scope, {});
-      return true;
-    } catch (const DecodeError &) {
-      return false;
-    }
+    const Lookup found = lookUp(name, scope);
+    return found.past < 0 && (found.special || found.type != Type::None);
   }
 
   Operand constant(uint64_t value, int bits, const std::string &text) {
@@ -175,16 +170,51 @@ public:
     return it == variables_.end() ? nullptr : &it->second;
   }
 
-  uint32_t label(std::string_view name, int scope, Location at) const {
+  uint32_t label(std::string_view name, int scope, Location at) {
     for (int s = scope; s >= 0; s = entry_.scopes[size_t(s)].parent) {
       const auto &labels = entry_.scopes[size_t(s)].labels;
       if (auto it = labels.find(name); it != labels.end())
         return it->second;
     }
-    throw DecodeError{at, "label '" + std::string(name) + "' is not declared"};
+    fail(at, "label '" + std::string(name) + "' is not declared");
+    return 0;
   }
 
 private:
+  /// What a name stands for: a register declared in `scope`, or a special one, or none.
+  struct Lookup {
+    Type type = Type::None;
+    int scope = 0;
+    const SpecialName *special = nullptr;
+    int past = -1; ///< A register of a row, past the so many that are declared.
+  };
+
+  Lookup lookUp(std::string_view name, int scope) const {
+    for (int s = scope; s >= 0; s = entry_.scopes[size_t(s)].parent) {
+      const auto &registers = entry_.scopes[size_t(s)].registers;
+      if (auto it = registers.find(name); it != registers.end() && it->second.count < 0)
+        return {it->second.type, s};
+      size_t digits = name.size();
+      while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9')
+        --digits;
+      if (digits == name.size() || name.size() - digits > 8)
+        continue;
+      // "%r<100>" declares %r0 to %r99.
+      if (auto it = registers.find(name.substr(0, digits)); it != registers.end() && it->second.count >= 0) {
+        int index = 0;
+        for (char c : name.substr(digits))
+          index = index * 10 + (c - '0');
+        if (index >= it->second.count)
+          return {.past = it->second.count};
+        return {it->second.type, s};
+      }
+    }
+    for (const SpecialName &special : kSpecials)
+      if (name == special.name)
+        return {.special = &special};
+    return {};
+  }
+
   void layoutParams() {
     uint64_t at = 0;
     for (const VariableAst &p : entry_.params) {
@@ -194,8 +224,7 @@ private:
       at += p.bytes;
     }
     if (at > 32764) // PTX ISA: the parameter space of sm_70 and newer
-      throw DecodeError{entry_.at,
-                        "the parameters take " + std::to_string(at) + " bytes; at most 32764 are allowed"};
+      fail(entry_.at, "the parameters take " + std::to_string(at) + " bytes; at most 32764 are allowed");
     program_.param_bytes = at;
   }
 
@@ -228,11 +257,11 @@ private:
       break;
     }
     default:
-      throw DecodeError{v.at, std::string(spaceName(v.space)) +
-                                  " variables are not modelled; memory is the host's"};
+      return fail(v.at,
+                  std::string(spaceName(v.space)) + " variables are not modelled; memory is the host's");
     }
     if (program_.static_shared_bytes + program_.local_bytes + program_.const_data.size() > kMaxRegisterFile)
-      throw DecodeError{v.at, "the variables take more than " + std::to_string(kMaxRegisterFile) + " bytes"};
+      return fail(v.at, "the variables take more than " + std::to_string(kMaxRegisterFile) + " bytes");
     remember(v, where);
     if (v.space == Space::Shared)
       for (const VariableAst *e : externals_) // static variables may follow in the text
@@ -266,8 +295,10 @@ private:
     program_.register_file_bytes = uint32_t(alignUp(program_.register_file_bytes, reg.bytes == 0 ? 4 : 8));
     reg.offset = program_.register_file_bytes;
     program_.register_file_bytes += size;
-    if (program_.register_file_bytes > kMaxRegisterFile)
-      throw DecodeError{entry_.at, "the entry uses too many registers"};
+    if (program_.register_file_bytes > kMaxRegisterFile) {
+      fail(entry_.at, "the entry uses too many registers");
+      return sink();
+    }
     program_.registers.push_back(std::move(reg));
     return {program_.registers.back().offset, uint32_t(program_.registers.size() - 1)};
   }
@@ -282,10 +313,20 @@ private:
   std::vector<const VariableAst *> externals_;
   bool dynamic_ = false;
   uint64_t dynamic_align_ = 16;
+  bool failed_ = false;
+  std::string message_; ///< Of the first failure.
 };
 
 // --- Builder
 // -------------------------------------------------------------------------------------------------------
+
+bool Builder::failed() const { return names_.failed(); }
+void Builder::fail(Location at, const std::string &message) { names_.fail(at, message); }
+
+const OperandAst &Builder::operand(size_t i) const {
+  static const OperandAst kNone;
+  return i < count() ? ast_.operands[i] : kNone;
+}
 
 std::string_view Builder::peek() const {
   return modifier_ < ast_.modifiers.size() ? ast_.modifiers[modifier_] : std::string_view();
@@ -319,6 +360,7 @@ int Builder::takeOneOf(std::initializer_list<std::string_view> modifiers) {
   const int column =
       modifier_ < ast_.modifier_columns.size() ? ast_.modifier_columns[modifier_] : ast_.at.column;
   fail({ast_.at.line, column}, std::string(ast_.opcode) + ": expected " + allowed + ", found " + what);
+  return 0;
 }
 
 Type Builder::type() {
@@ -330,6 +372,7 @@ Type Builder::type() {
          std::string(ast_.opcode) + ": " +
              (peek().empty() ? std::string("a type is missing")
                              : "modifier ." + std::string(peek()) + " is not known here"));
+    return Type::U32;
   }
   ++modifier_;
   return t;
@@ -368,39 +411,45 @@ void Builder::wantOperands(size_t least, size_t most) {
 }
 
 void Builder::dst(const OperandAst &o, Type type, bool wider) {
+  if (failed())
+    return;
   sink = o.kind == OperandAst::Kind::Sink;
   if (sink) {
     dsts_.push_back(names_.sink());
     return;
   }
   if (o.kind != OperandAst::Kind::Name)
-    fail(o.at, std::string(ast_.opcode) + ": a destination must be a register");
+    return fail(o.at, std::string(ast_.opcode) + ": a destination must be a register");
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
-  const int have = typeBits(found.type), want = typeBits(type);
-  if (found.type == Type::Pred || !(have == want || (wider && have > want)))
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
-                   typeName(found.type) + ", the instruction writes ." + typeName(type));
-  dsts_.push_back(found.operand);
+  if (!found)
+    return;
+  const int have = typeBits(found->type), want = typeBits(type);
+  if (found->type == Type::Pred || !(have == want || (wider && have > want)))
+    return fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                          typeName(found->type) + ", the instruction writes ." + typeName(type));
+  dsts_.push_back(found->operand);
 }
 
 void Builder::src(const OperandAst &o, Type type, bool wider) {
+  if (failed())
+    return;
   const int want = typeBits(type);
   const std::string opcode(ast_.opcode);
   switch (o.kind) {
   case OperandAst::Kind::Integer: {
     if (type == Type::F32 || type == Type::F64)
-      fail(o.at, opcode + ": an integer where a ." + typeName(type) + " is expected");
+      return fail(o.at, opcode + ": an integer where a ." + typeName(type) + " is expected");
     // Either reading of the bits: 0xffffffff and -1 are the same u32.
     const int64_t v = int64_t(o.value);
     if (want < 64 && (v < -(int64_t(1) << (want - 1)) || v > int64_t((uint64_t(1) << want) - 1)))
-      fail(o.at, opcode + ": " + std::to_string(v) + " does not fit ." + typeName(type));
+      return fail(o.at, opcode + ": " + std::to_string(v) + " does not fit ." + typeName(type));
     srcs_.push_back(names_.constant(want < 64 ? o.value & ((uint64_t(1) << want) - 1) : o.value,
                                     std::max(want, 2), std::to_string(v)));
     return;
   }
   case OperandAst::Kind::Float32:
     if (want != 32)
-      fail(o.at, opcode + ": a 32-bit float where a ." + typeName(type) + " is expected");
+      return fail(o.at, opcode + ": a 32-bit float where a ." + typeName(type) + " is expected");
     srcs_.push_back(names_.constant(o.value, 32, "constant"));
     return;
   case OperandAst::Kind::Float64:
@@ -414,91 +463,107 @@ void Builder::src(const OperandAst &o, Type type, bool wider) {
       return;
     }
     if (want != 64)
-      fail(o.at, opcode + ": a 64-bit float where a ." + typeName(type) + " is expected");
+      return fail(o.at, opcode + ": a 64-bit float where a ." + typeName(type) + " is expected");
     srcs_.push_back(names_.constant(o.value, 64, "constant"));
     return;
   case OperandAst::Kind::Name:
     break;
   default:
-    fail(o.at, opcode + ": expected a register or a constant");
+    return fail(o.at, opcode + ": expected a register or a constant");
   }
   if (const auto *v = names_.variable(o.name, ast_.scope); v && !names_.isRegister(o.name, ast_.scope)) {
     if (want != 32 && want != 64)
-      fail(o.at, opcode + ": the address of " + std::string(o.name) + " where a ." + typeName(type) +
-                     " is expected");
+      return fail(o.at, opcode + ": the address of " + std::string(o.name) + " where a ." + typeName(type) +
+                            " is expected");
     srcs_.push_back(names_.constant(v->address, want, std::string(o.name)));
     return;
   }
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
-  const int have = typeBits(found.type);
-  if (found.type == Type::Pred || !(have == want || (wider && have > want)))
-    fail(o.at, opcode + ": register " + std::string(o.name) + " is ." + typeName(found.type) +
-                   ", the instruction reads ." + typeName(type));
-  srcs_.push_back(found.operand);
+  if (!found)
+    return;
+  const int have = typeBits(found->type);
+  if (found->type == Type::Pred || !(have == want || (wider && have > want)))
+    return fail(o.at, opcode + ": register " + std::string(o.name) + " is ." + typeName(found->type) +
+                          ", the instruction reads ." + typeName(type));
+  srcs_.push_back(found->operand);
 }
 
 void Builder::predDst(const OperandAst &o) {
+  if (failed())
+    return;
   sink = o.kind == OperandAst::Kind::Sink;
   if (sink) {
     dsts_.push_back(names_.sink());
     return;
   }
   if (o.kind != OperandAst::Kind::Name)
-    fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
+    return fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
-  if (found.type != Type::Pred)
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
-                   typeName(found.type) + ", a predicate is expected");
-  dsts_.push_back(found.operand);
+  if (!found)
+    return;
+  if (found->type != Type::Pred)
+    return fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                          typeName(found->type) + ", a predicate is expected");
+  dsts_.push_back(found->operand);
 }
 
 void Builder::predSrc(const OperandAst &o) {
+  if (failed())
+    return;
   negated_source = o.negated;
   if (o.kind == OperandAst::Kind::Integer) {
     srcs_.push_back(names_.constant(o.value != 0, 1, std::to_string(o.value)));
     return;
   }
   if (o.kind != OperandAst::Kind::Name)
-    fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
+    return fail(o.at, std::string(ast_.opcode) + ": expected a predicate register");
   const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
-  if (found.type != Type::Pred)
-    fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
-                   typeName(found.type) + ", a predicate is expected");
-  srcs_.push_back(found.operand);
+  if (!found)
+    return;
+  if (found->type != Type::Pred)
+    return fail(o.at, std::string(ast_.opcode) + ": register " + std::string(o.name) + " is ." +
+                          typeName(found->type) + ", a predicate is expected");
+  srcs_.push_back(found->operand);
 }
 
 void Builder::dstVector(const OperandAst &o, size_t n, Type type, bool wider) {
+  if (failed())
+    return;
   if (o.kind != OperandAst::Kind::Vector) {
     if (n != 1)
-      fail(o.at, std::string(ast_.opcode) + ": expected {" + std::to_string(n) + " registers}");
+      return fail(o.at, std::string(ast_.opcode) + ": expected {" + std::to_string(n) + " registers}");
     return dst(o, type, wider);
   }
   if (o.elements.size() != n)
-    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
-                   " registers in braces, expected " + std::to_string(n));
+    return fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
+                          " registers in braces, expected " + std::to_string(n));
   for (const OperandAst &e : o.elements)
     dst(e, type, wider);
 }
 
 void Builder::srcVector(const OperandAst &o, size_t n, Type type, bool wider) {
+  if (failed())
+    return;
   if (o.kind != OperandAst::Kind::Vector) {
     if (n != 1)
-      fail(o.at, std::string(ast_.opcode) + ": expected {" + std::to_string(n) + " registers}");
+      return fail(o.at, std::string(ast_.opcode) + ": expected {" + std::to_string(n) + " registers}");
     return src(o, type, wider);
   }
   if (o.elements.size() != n)
-    fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
-                   " registers in braces, expected " + std::to_string(n));
+    return fail(o.at, std::string(ast_.opcode) + ": " + std::to_string(o.elements.size()) +
+                          " registers in braces, expected " + std::to_string(n));
   for (const OperandAst &e : o.elements)
     src(e, type, wider);
 }
 
 void Builder::address(size_t i, Space space) {
+  if (failed())
+    return;
   const OperandAst &o = operand(i);
   if (o.kind != OperandAst::Kind::Address)
-    fail(o.at, std::string(ast_.opcode) + ": expected an address in brackets");
+    return fail(o.at, std::string(ast_.opcode) + ": expected an address in brackets");
   if (o.elements.size() != 1)
-    fail(o.at, std::string(ast_.opcode) + ": expected one address");
+    return fail(o.at, std::string(ast_.opcode) + ": expected one address");
   const OperandAst &base = o.elements[0];
   out.space = space;
   out.immediate = o.offset;
@@ -507,54 +572,67 @@ void Builder::address(size_t i, Space space) {
     return;
   }
   if (base.kind != OperandAst::Kind::Name)
-    fail(base.at, std::string(ast_.opcode) + ": the base of an address must be a register or a variable");
+    return fail(base.at,
+                std::string(ast_.opcode) + ": the base of an address must be a register or a variable");
   if (!names_.isRegister(base.name, ast_.scope)) {
     const auto *v = names_.variable(base.name, ast_.scope);
     if (!v)
-      fail(base.at, "'" + std::string(base.name) + "' is not declared");
+      return fail(base.at, "'" + std::string(base.name) + "' is not declared");
     if (v->space != space && !(v->space == Space::Shared && space == Space::SharedCluster))
-      fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." +
-                        spaceName(v->space) + " space, the instruction addresses ." + spaceName(space));
+      return fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." +
+                               spaceName(v->space) + " space, the instruction addresses ." +
+                               spaceName(space));
     srcs_.push_back(names_.constant(v->address, 64, std::string(base.name)));
     return;
   }
   const auto found = names_.registerNamed(base.name, ast_.scope, base.at);
-  const int bits = typeBits(found.type);
-  if (isFloat(found.type) || (bits != 64 && bits != 32) ||
+  if (!found)
+    return;
+  const int bits = typeBits(found->type);
+  if (isFloat(found->type) || (bits != 64 && bits != 32) ||
       (bits == 32 && (space == Space::Global || space == Space::Generic)))
-    fail(base.at, std::string(ast_.opcode) + ": register " + std::string(base.name) + " is ." +
-                      typeName(found.type) +
-                      "; an address is .b64 (in shared, local, param and const also .b32)");
-  srcs_.push_back(found.operand);
+    return fail(base.at, std::string(ast_.opcode) + ": register " + std::string(base.name) + " is ." +
+                             typeName(found->type) +
+                             "; an address is .b64 (in shared, local, param and const also .b32)");
+  srcs_.push_back(found->operand);
 }
 
-int64_t Builder::constant(size_t i, int64_t least, int64_t most) const {
+int64_t Builder::constant(size_t i, int64_t least, int64_t most) {
   const OperandAst &o = operand(i);
-  if (o.kind != OperandAst::Kind::Integer || int64_t(o.value) < least || int64_t(o.value) > most)
-    fail(o.at, std::string(ast_.opcode) + ": operand " + std::to_string(i + 1) + " must be a constant from " +
-                   std::to_string(least) + " to " + std::to_string(most));
-  return int64_t(o.value);
+  if (o.kind == OperandAst::Kind::Integer && int64_t(o.value) >= least && int64_t(o.value) <= most)
+    return int64_t(o.value);
+  fail(o.at, std::string(ast_.opcode) + ": operand " + std::to_string(i + 1) + " must be a constant from " +
+                 std::to_string(least) + " to " + std::to_string(most));
+  return least;
 }
 
 void Builder::label(size_t i) {
+  if (failed())
+    return;
   const OperandAst &o = operand(i);
   if (o.kind != OperandAst::Kind::Name)
-    fail(o.at, std::string(ast_.opcode) + ": expected a label");
+    return fail(o.at, std::string(ast_.opcode) + ": expected a label");
   out.target = names_.label(o.name, ast_.scope, o.at);
 }
 
 bool Builder::exactWidth(size_t i, Type type) {
   const OperandAst &o = operand(i);
-  return o.kind == OperandAst::Kind::Name && names_.isRegister(o.name, ast_.scope) &&
-         typeBits(names_.registerNamed(o.name, ast_.scope, o.at).type) == typeBits(type);
+  if (failed() || o.kind != OperandAst::Kind::Name || !names_.isRegister(o.name, ast_.scope))
+    return false;
+  const auto found = names_.registerNamed(o.name, ast_.scope, o.at);
+  return found && typeBits(found->type) == typeBits(type);
 }
 
 void Builder::finish(std::vector<Operand> &pool) {
+  if (failed())
+    return;
   if (!ast_.guard.empty()) {
     const auto found = names_.registerNamed(ast_.guard, ast_.scope, ast_.at);
-    if (found.type != Type::Pred)
-      fail("the guard " + std::string(ast_.guard) + " is no predicate");
-    out.guard = found.operand;
+    if (!found)
+      return;
+    if (found->type != Type::Pred)
+      return fail("the guard " + std::string(ast_.guard) + " is no predicate");
+    out.guard = found->operand;
     out.guarded = true;
     out.guard_negated = ast_.guard_negated;
   }
@@ -582,11 +660,13 @@ void decodeInstruction(const InstructionAst &ast, Names &names, Program &program
   in.opcode = {ast.opcode.data(), size_t(end - ast.opcode.data())};
   const auto row = opcodes().find(ast.opcode);
   if (row == opcodes().end())
-    throw DecodeError{ast.at, "instruction '" + std::string(ast.opcode) + "' is not known"};
+    return names.fail(ast.at, "instruction '" + std::string(ast.opcode) + "' is not known");
   Builder b(ast, names, in);
   row->second(b);
   b.endModifiers();
   b.finish(program.operand_pool);
+  if (b.failed())
+    return;
   program.has_wgmma |= in.op_class == OpClass::Wgmma;
   program.code.push_back(in);
 }
@@ -613,18 +693,17 @@ Result<std::shared_ptr<const Program>> decodeProgram(std::shared_ptr<const Modul
     std::copy(entry->cluster, entry->cluster + 3, program->cluster);
   program->max_registers = entry->max_registers;
   program->min_ctas = entry->min_ctas;
-  try {
-    Names names(*module, *entry, *program);
-    for (const InstructionAst &ast : entry->code)
+  InstructionAst exit; // falling off the end is an exit
+  exit.at = entry->end;
+  exit.opcode = "exit";
+  exit.text = "}";
+  Names names(*module, *entry, *program);
+  for (const InstructionAst &ast : entry->code)
+    if (!names.failed())
       decodeInstruction(ast, names, *program);
-    InstructionAst exit; // falling off the end is an exit
-    exit.at = entry->end;
-    exit.opcode = "exit";
-    exit.text = "}";
+  if (!names.failed())
     decodeInstruction(exit, names, *program);
-  } catch (const DecodeError &error) {
-    return invalidArgument(error.at.text() + ": " + error.message);
-  }
+  FLASHPLUS_RETURN_IF_ERROR(names.status());
   const Operand *at = program->operand_pool.data();
   for (Instruction &in : program->code) {
     in.operands = at;

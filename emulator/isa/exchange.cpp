@@ -171,7 +171,7 @@ void decodeRedux(Builder &b) {
   const bool bits = Redux(b.out.mode) >= Redux::And;
   const Type type = b.type();
   if (bits ? type != Type::B32 : type != Type::U32 && type != Type::S32)
-    b.fail("redux does not exist in this form (f32 is for newer targets)");
+    return b.fail("redux does not exist in this form (f32 is for newer targets)");
   b.wantOperands(3);
   b.dst(0, type);
   b.src(1, type);
@@ -209,7 +209,7 @@ void decodeElect(Builder &b) {
   b.require("sync");
   b.wantOperands(2);
   if (!b.operand(0).second)
-    b.fail("elect.sync: expected d|p");
+    return b.fail("elect.sync: expected d|p");
   b.dst(0, Type::B32);
   b.predDst(*b.operand(0).second);
   b.src(1, Type::B32);

@@ -271,7 +271,7 @@ template <FloatOp Op> void decodeApproximate(Builder &b) {
   b.out.op_class = OpClass::Special;
   if (isHalf(type) && (Op == FloatOp::Exp2 || Op == FloatOp::Tanh)) {
     if (ftz != (Op == FloatOp::Exp2 && (type == Type::BF16 || type == Type::BF16x2)))
-      b.fail(std::string(b.ast().opcode) + ": .ftz is for ex2 of bf16, which must have it");
+      return b.fail(std::string(b.ast().opcode) + ": .ftz is for ex2 of bf16, which must have it");
     operands(b, type, 1);
     b.out.mode = uint8_t(Op);
     b.out.mode2 = type == Type::F16x2 || type == Type::BF16x2;
@@ -279,7 +279,7 @@ template <FloatOp Op> void decodeApproximate(Builder &b) {
     return;
   }
   if (type != Type::F32 || (ftz && Op == FloatOp::Tanh))
-    b.fail(std::string(b.ast().opcode) + " does not exist in this form");
+    return b.fail(std::string(b.ast().opcode) + " does not exist in this form");
   operands(b, type, 1);
   b.out.run = ftz ? handler32<true>(Op, false, false) : handler32<false>(Op, false, false);
 }
@@ -301,31 +301,31 @@ void decodeFloat(Builder &b, FloatOp op, size_t sources) {
   const bool needs_rounding = op == FloatOp::Fma || (may_approximate && !approximate && !full);
   const std::string name(b.ast().opcode);
   if (needs_rounding && rounding < 0)
-    b.fail(name + ": a rounding (.rn, .rz, .rm, .rp) is missing");
+    return b.fail(name + ": a rounding (.rn, .rz, .rm, .rp) is missing");
   operands(b, type, sources);
   b.out.op_class = may_approximate ? OpClass::Special : OpClass::Float;
   b.out.mode = uint8_t(op);
   if (isHalf(type)) {
     if (may_approximate || rounding > 0 || saturate || nan)
-      b.fail(name + " does not exist in this form for ." + typeName(type));
+      return b.fail(name + " does not exist in this form for ." + typeName(type));
     if (ftz)
-      b.fail(name + ".ftz for ." + typeName(type) + " is not modelled");
+      return b.fail(name + ".ftz for ." + typeName(type) + " is not modelled");
     b.out.mode2 = type == Type::F16x2 || type == Type::BF16x2;
     b.out.run = type == Type::BF16 || type == Type::BF16x2 ? runHalf<true> : runHalf<false>;
     return;
   }
   if (type == Type::F64) {
     if (approximate || full || ftz || saturate || nan)
-      b.fail(name + " does not exist in this form for .f64");
+      return b.fail(name + " does not exist in this form for .f64");
     b.out.run = rounding > 0 ? runRounded<double, false> : handler64(op);
     b.out.mode2 = uint8_t(std::max(rounding, 0));
     return;
   }
   if (type != Type::F32)
-    b.fail(name + " does not exist for ." + typeName(type));
+    return b.fail(name + " does not exist for ." + typeName(type));
   if (rounding > 0) {
     if (saturate)
-      b.fail(name + ".sat with directed rounding is not modelled");
+      return b.fail(name + ".sat with directed rounding is not modelled");
     b.out.mode2 = uint8_t(rounding);
     b.out.run = ftz ? runRounded<float, true> : runRounded<float, false>;
   } else if (op == FloatOp::Div && approximate) {
@@ -336,7 +336,7 @@ void decodeFloat(Builder &b, FloatOp op, size_t sources) {
     b.out.run = ftz ? handler32<true>(op, nan, saturate) : handler32<false>(op, nan, saturate);
   }
   if (!b.out.run)
-    b.fail(name + " does not exist in this form");
+    return b.fail(name + " does not exist in this form");
 }
 
 void addFloat(OpcodeTable &t) {

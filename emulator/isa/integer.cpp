@@ -183,7 +183,7 @@ template <bool Insert> void decodeBitField(Builder &b) {
   const Type type = b.type();
   const size_t values = Insert ? 2 : 1;
   if (typeBits(type) < 32 || isFloat(type) || (Insert && type != Type::B32 && type != Type::B64))
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.wantOperands(3 + values);
   b.dst(0, type);
   for (size_t i = 1; i <= values; ++i)
@@ -216,7 +216,7 @@ enum class BitCount { Clz, Popc, Brev };
 template <BitCount K> void decodeBitCount(Builder &b) {
   const Type type = b.type();
   if (type != Type::B32 && type != Type::B64)
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.wantOperands(2);
   b.dst(0, K == BitCount::Brev ? type : Type::U32);
   b.src(1, type);
@@ -269,7 +269,7 @@ template <IntegerOp Op> void decodeLogic(Builder &b) {
     return;
   }
   if (type != Type::B16 && type != Type::B32 && type != Type::B64)
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.dst(0, type);
   for (size_t i = 1; i < operands; ++i)
     b.src(i, type);
@@ -280,7 +280,7 @@ template <IntegerOp Op> void decodeShift(Builder &b) {
   const Type type = b.type();
   if (isFloat(type) || typeBits(type) < 16 ||
       (Op == IntegerOp::Shl && type != Type::B16 && type != Type::B32 && type != Type::B64))
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.wantOperands(3);
   b.dst(0, type);
   b.src(1, type);
@@ -296,14 +296,14 @@ void decodeInteger(Builder &b, IntegerOp op, size_t sources) {
   if (relu) {
     op = op == IntegerOp::Min ? IntegerOp::MinRelu : IntegerOp::MaxRelu;
     if (b.lastType() != Type::S32)
-      b.fail(std::string(b.ast().opcode) + ".relu exists for .s32");
+      return b.fail(std::string(b.ast().opcode) + ".relu exists for .s32");
   }
   const Type type = b.type();
   b.wantOperands(sources + 1);
   const bool signed_only = op == IntegerOp::Neg || op == IntegerOp::Abs;
   if (isFloat(type) || typeBits(type) < 16 || (signed_only && !isSigned(type)) || type == Type::B16 ||
       type == Type::B32 || type == Type::B64)
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.dst(0, type);
   for (size_t i = 1; i <= sources; ++i)
     b.src(i, type);
@@ -314,7 +314,7 @@ void decodeInteger(Builder &b, IntegerOp op, size_t sources) {
 void decodeIntegerDivide(Builder &b, bool remainder) {
   const Type type = b.type();
   if (isFloat(type) || typeBits(type) < 16)
-    b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + " does not exist for ." + typeName(type));
   b.wantOperands(3);
   b.dst(0, type);
   b.src(1, type);
@@ -337,7 +337,7 @@ void decodeMultiply(Builder &b, bool add) {
                     : type == Type::S32 ? Type::S64
                                         : Type::None;
   if (wide == Type::None)
-    b.fail(std::string(b.ast().opcode) + ".wide does not exist for ." + typeName(type));
+    return b.fail(std::string(b.ast().opcode) + ".wide does not exist for ." + typeName(type));
   b.wantOperands(add ? 4 : 3);
   b.dst(0, wide);
   b.src(1, type);

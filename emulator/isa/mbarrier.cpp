@@ -173,7 +173,8 @@ void decodeMbarrier(Builder &b) {
   const Space space = b.space();
   const bool remote = space == Space::SharedCluster;
   if (space != Space::Shared && !(remote && (op == 2 || counts)))
-    b.fail("mbarrier is modelled for .shared::cta, its arrivals and transactions for .shared::cluster too");
+    return b.fail(
+        "mbarrier is modelled for .shared::cta, its arrivals and transactions for .shared::cluster too");
   b.require("b64");
   size_t first = 0;
   switch (op) {
@@ -195,7 +196,7 @@ void decodeMbarrier(Builder &b) {
       b.dst(0, Type::B64);
       first = 1;
       if (remote && !b.sink)
-        b.fail("mbarrier.arrive: .shared::cluster returns no state; the destination must be _");
+        return b.fail("mbarrier.arrive: .shared::cluster returns no state; the destination must be _");
     }
     b.wantOperands(first + 1 + (expects || counts ? 1 : 0), first + 2);
     b.address(first, space);
@@ -252,7 +253,7 @@ void decodeSetMaxRegisters(Builder &b) {
   b.wantOperands(1);
   b.out.immediate = b.constant(0, 24, 256);
   if (b.out.immediate % 8)
-    b.fail("setmaxnreg: the count must be a multiple of 8");
+    return b.fail("setmaxnreg: the count must be a multiple of 8");
   b.out.run = runSetMaxRegisters;
   b.out.aligned = true;
   b.out.op_class = OpClass::Other;

@@ -88,10 +88,10 @@ template <bool Load> void decodeAccess(Builder &b) {
   const Type type = b.type();
   const uint32_t bytes = uint32_t(typeBits(type)) / 8;
   if (bytes == 0 || bytes > 8 || n * bytes > 32 || type == Type::F16x2 || type == Type::BF16x2)
-    b.fail(std::string(b.ast().opcode) + " of " + std::to_string(n) + " ." + typeName(type) +
-           " does not exist");
+    return b.fail(std::string(b.ast().opcode) + " of " + std::to_string(n) + " ." + typeName(type) +
+                  " does not exist");
   if (!Load && (space == Space::Param || space == Space::Const))
-    b.fail(std::string("st: .") + spaceName(space) + " cannot be written");
+    return b.fail(std::string("st: .") + spaceName(space) + " cannot be written");
   b.wantOperands(2);
   b.out.lane_bytes = uint8_t(bytes);
   b.out.elements = uint8_t(n);

@@ -61,16 +61,16 @@ void decodeMov(Builder &b) {
   }
   const int bits = typeBits(type);
   if (bits < 16 || bits > 64)
-    b.fail(std::string("mov does not exist for .") + typeName(type));
+    return b.fail(std::string("mov does not exist for .") + typeName(type));
   const bool pack = b.operand(1).kind == OperandAst::Kind::Vector,
              unpack = b.operand(0).kind == OperandAst::Kind::Vector;
   if (pack || unpack) {
     if (pack && unpack)
-      b.fail("mov: only one side may be a vector");
+      return b.fail("mov: only one side may be a vector");
     const size_t n = b.operand(pack ? 1 : 0).elements.size();
     const int part = bits / int(n);
     if ((n != 2 && n != 4) || (part != 16 && part != 32))
-      b.fail("mov: " + std::to_string(n) + " elements of a ." + typeName(type) + " is not modelled");
+      return b.fail("mov: " + std::to_string(n) + " elements of a ." + typeName(type) + " is not modelled");
     const Type element = part == 16 ? Type::B16 : Type::B32;
     if (pack) {
       b.dst(0, type);
@@ -102,10 +102,10 @@ void decodeCvta(Builder &b) {
   b.out.mode = b.take("to");
   b.out.space = b.space();
   if (b.out.space == Space::Generic)
-    b.fail("cvta: the space is missing");
+    return b.fail("cvta: the space is missing");
   const Type type = b.type();
   if (type != Type::U64)
-    b.fail("cvta is modelled for .u64");
+    return b.fail("cvta is modelled for .u64");
   b.wantOperands(2);
   b.dst(0, Type::U64);
   b.src(1, Type::U64);

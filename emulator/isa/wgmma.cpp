@@ -274,7 +274,8 @@ void decodeWgmma(Builder &b) {
       for (char c : shape.substr(4, k_at - 4))
         n = c >= '0' && c <= '9' && n < 1000 ? n * 10 + (c - '0') : 1000;
     if (n < 8 || n > 256 || n % 8 || !b.take(shape))
-      b.fail("wgmma: shape ." + std::string(shape) + " is not m64nNkK with N from 8 to 256 in steps of 8");
+      return b.fail("wgmma: shape ." + std::string(shape) +
+                    " is not m64nNkK with N from 8 to 256 in steps of 8");
     b.require("f32");
     const auto a_type = Input(b.takeOneOf({"f16", "bf16", "tf32", "e4m3", "e5m2"}));
     auto b_type = a_type;
@@ -284,7 +285,8 @@ void decodeWgmma(Builder &b) {
       b.require(a_type == Input::F16 ? "f16" : a_type == Input::BF16 ? "bf16" : "tf32");
     const int depth = 32 / inputBytes(a_type);
     if (shape.substr(k_at + 1) != std::to_string(depth))
-      b.fail("wgmma: shape ." + std::string(shape) + ": K is " + std::to_string(depth) + " for these types");
+      return b.fail("wgmma: shape ." + std::string(shape) + ": K is " + std::to_string(depth) +
+                    " for these types");
     const bool transposes = inputBytes(a_type) == 2;
     const bool register_a = b.count() > 1 && b.operand(1).kind == OperandAst::Kind::Vector;
     b.wantOperands(transposes ? (register_a ? 7 : 8) : 6);
@@ -302,7 +304,7 @@ void decodeWgmma(Builder &b) {
     for (auto [operand, flag] : {std::pair{size_t(4), kNegateA}, {size_t(5), kNegateB}}) {
       const int64_t v = b.constant(operand, -1, 1);
       if (v == 0)
-        b.fail("wgmma: the scale of an operand must be 1 or -1");
+        return b.fail("wgmma: the scale of an operand must be 1 or -1");
       mode |= v < 0 ? uint8_t(flag) : uint8_t(0);
     }
     if (transposes && !register_a && b.constant(6, 0, 1))

@@ -11,17 +11,13 @@ constexpr uint64_t kMaxVariableBytes = 1u << 26;
 constexpr int kMaxRegisters = 1 << 20;
 constexpr int kMaxDepth = 64;
 
-/// The failure travels as a C++ exception inside this file only; parsePtx() turns it into a Status.
-struct ParseError {
-  Location at;
-  std::string message;
-};
-
+/// Nothing throws: the first failure is kept and the rest of the text is skipped, so that every loop over it
+/// ends as at the end of the text, and whatever is parsed after that is thrown away with the module.
 class Parser {
 public:
   explicit Parser(ModuleAst &module) : module_(module), text_(module.source) {}
 
-  void parse() {
+  Status parse() {
     skipSpace();
     while (!atEnd()) {
       parseTopLevel();
@@ -29,6 +25,7 @@ public:
     }
     if (module_.version == 0)
       fail(here(), ".version is missing");
+    return failed_ ? invalidArgument(message_) : Status::ok();
   }
 
 private:
@@ -37,14 +34,17 @@ private:
   bool atEnd() const { return pos_ >= text_.size(); }
   char peek(size_t ahead = 0) const { return pos_ + ahead < text_.size() ? text_[pos_ + ahead] : '\0'; }
   void advance() {
-    if (text_[pos_++] == '\n') {
+    if (!atEnd() && text_[pos_++] == '\n') {
       ++line_;
       line_start_ = pos_;
     }
   }
   Location here() const { return {line_, int(pos_ - line_start_) + 1}; }
-  [[noreturn]] static void fail(Location at, std::string message) {
-    throw ParseError{at, std::move(message)};
+  void fail(Location at, const std::string &message) {
+    if (!failed_)
+      message_ = at.text() + ": " + message;
+    failed_ = true;
+    pos_ = text_.size();
   }
 
   void skipSpace() {
@@ -60,7 +60,7 @@ private:
         advance(), advance();
         while (!(peek() == '*' && peek(1) == '/')) {
           if (atEnd())
-            fail(start, "comment without an end");
+            return fail(start, "comment without an end");
           advance();
         }
         advance(), advance();
@@ -79,8 +79,10 @@ private:
   std::string_view word(const char *what) {
     skipSpace();
     const size_t start = pos_;
-    if (!isWordStart(peek()))
+    if (!isWordStart(peek())) {
       fail(here(), std::string("expected ") + what + unexpected());
+      return {};
+    }
     while (isWord(peek()))
       advance();
     return text_.substr(start, pos_ - start);
@@ -114,8 +116,10 @@ private:
     const size_t start = pos_;
     while (isWord(peek()) || (peek() == ':' && peek(1) == ':'))
       peek() == ':' ? (advance(), advance()) : advance();
-    if (start == pos_)
+    if (start == pos_) {
       fail(here(), "expected a name after '.'" + unexpected());
+      return {};
+    }
     return text_.substr(start, pos_ - start);
   }
 
@@ -132,8 +136,10 @@ private:
                                          : 99;
       if (digit >= base)
         break;
-      if (count >= max_digits || value > (UINT64_MAX - uint64_t(digit)) / uint64_t(base))
+      if (count >= max_digits || value > (UINT64_MAX - uint64_t(digit)) / uint64_t(base)) {
         fail(here(), "number is too large");
+        return 0;
+      }
       value = value * uint64_t(base) + uint64_t(digit);
       advance();
     }
@@ -152,8 +158,10 @@ private:
       negative = true;
       advance();
     }
-    if (!isDigit(peek()))
+    if (!isDigit(peek())) {
       fail(here(), "expected a number" + unexpected());
+      return out;
+    }
     const char second = peek(1);
     if (peek() == '0' && (second == 'f' || second == 'F' || second == 'd' || second == 'D')) {
       const bool wide = second == 'd' || second == 'D';
@@ -207,9 +215,10 @@ private:
 
   uint64_t unsignedNumber(const char *what, uint64_t max) {
     const OperandAst n = number();
-    if (n.kind != OperandAst::Kind::Integer || n.value > max)
-      fail(n.at, std::string(what) + " must be an integer from 0 to " + std::to_string(max));
-    return n.value;
+    if (n.kind == OperandAst::Kind::Integer && n.value <= max)
+      return n.value;
+    fail(n.at, std::string(what) + " must be an integer from 0 to " + std::to_string(max));
+    return 0;
   }
 
   // --- declarations
@@ -218,7 +227,7 @@ private:
     const Location at = here();
     std::string_view name = dotted();
     if (name.empty())
-      fail(at, "expected a directive" + unexpected());
+      return fail(at, "expected a directive" + unexpected());
     if (name == "version") {
       const uint64_t major = unsignedNumberNoDot("version");
       expect('.');
@@ -233,7 +242,7 @@ private:
     }
     if (name == "address_size") {
       if (unsignedNumber("address size", 64) != 64)
-        fail(at, "only .address_size 64 is modelled");
+        return fail(at, "only .address_size 64 is modelled");
       return;
     }
     if (name == "file") {
@@ -250,17 +259,19 @@ private:
     if (name == "entry")
       return parseEntry(at);
     if (name == "func")
-      fail(at, "device functions (.func) are not modelled");
+      return fail(at, "device functions (.func) are not modelled");
     const Space space = variableSpace(name);
     if (space == Space::Generic)
-      fail(at, "directive ." + std::string(name) + " is not known");
+      return fail(at, "directive ." + std::string(name) + " is not known");
     parseVariables(space, external, [&](VariableAst v) { module_.variables.push_back(std::move(v)); });
   }
 
   uint64_t unsignedNumberNoDot(const char *what) {
     skipSpace();
-    if (!isDigit(peek()))
+    if (!isDigit(peek())) {
       fail(here(), std::string("expected the ") + what + unexpected());
+      return 0;
+    }
     return digits(10, 2);
   }
 
@@ -283,7 +294,7 @@ private:
     while (!atEnd() && peek() != '}')
       advance();
     if (atEnd())
-      fail(start, "section without an end");
+      return fail(start, "section without an end");
     advance();
   }
 
@@ -294,21 +305,21 @@ private:
       const Location at = here();
       const std::string_view name = dotted();
       if (name.empty())
-        fail(at, "expected a type" + unexpected());
+        return fail(at, "expected a type" + unexpected());
       if (name == "align") {
         const uint64_t align = unsignedNumber("alignment", 1 << 16);
         if (align == 0 || (align & (align - 1)))
-          fail(at, "alignment " + std::to_string(align) + " is no power of two");
+          return fail(at, "alignment " + std::to_string(align) + " is no power of two");
         v.align = uint32_t(align);
         continue;
       }
       if (name == "ptr" || name == "global" || name == "shared" || name == "const" || name == "local")
         continue; // what a pointer parameter points to: a hint
       if (name == "attribute" || name == "unified" || name == "managed")
-        fail(at, "variable attributes are not modelled");
+        return fail(at, "variable attributes are not modelled");
       v.type = typeNamed(name);
       if (v.type == Type::None || v.type == Type::Pred)
-        fail(at, "." + std::string(name) + " is no type of a variable");
+        return fail(at, "." + std::string(name) + " is no type of a variable");
       break;
     }
     v.align = std::max(v.align, uint32_t(typeBits(v.type) / 8));
@@ -339,12 +350,12 @@ private:
       bytes *= unsignedNumber("array length", kMaxVariableBytes);
       expect(']');
       if (bytes > kMaxVariableBytes)
-        fail(v.at, "variable " + std::string(v.name) + " is larger than " +
-                       std::to_string(kMaxVariableBytes) + " bytes");
+        return fail(v.at, "variable " + std::string(v.name) + " is larger than " +
+                              std::to_string(kMaxVariableBytes) + " bytes");
     }
     v.bytes = bytes;
     if (array && bytes == 0 && !v.external)
-      fail(v.at, "only .extern variables may leave their length open");
+      return fail(v.at, "only .extern variables may leave their length open");
   }
 
   template <class Add> void parseVariables(Space space, bool external, Add add) {
@@ -365,12 +376,12 @@ private:
 
   void parseInitializer(VariableAst &v) {
     if (v.space == Space::Shared)
-      fail(here(), "shared memory cannot be initialised");
+      return fail(here(), "shared memory cannot be initialised");
     auto element = [&] {
       const OperandAst n = number();
       const size_t bytes = size_t(typeBits(v.type) / 8);
       if (v.initial.size() + bytes > v.bytes)
-        fail(n.at, "more initial values than " + std::string(v.name) + " has elements");
+        return fail(n.at, "more initial values than " + std::string(v.name) + " has elements");
       const size_t at = v.initial.size();
       v.initial.resize(at + bytes);
       std::memcpy(v.initial.data() + at, &n.value, std::min<size_t>(bytes, 8));
@@ -395,7 +406,7 @@ private:
       do {
         const Location where = here();
         if (dotted() != "param")
-          fail(where, "expected .param");
+          return fail(where, "expected .param");
         VariableAst p;
         p.space = Space::Param;
         parseAlignAndType(p);
@@ -429,7 +440,7 @@ private:
       else if (name == "pragma")
         skipLine();
       else
-        fail(where, "directive ." + std::string(name) + " of an entry is not known");
+        return fail(where, "directive ." + std::string(name) + " of an entry is not known");
     }
     expect('{');
     entry.scopes.emplace_back();
@@ -439,12 +450,12 @@ private:
 
   void parseBlock(EntryAst &entry, int scope, int depth) {
     if (depth > kMaxDepth)
-      fail(here(), "blocks are nested too deeply");
+      return fail(here(), "blocks are nested too deeply");
     for (;;) {
       skipSpace();
       const Location at = here();
       if (atEnd())
-        fail(at, "the body of " + std::string(entry.name) + " has no end");
+        return fail(at, "the body of " + std::string(entry.name) + " has no end");
       if (accept('}')) {
         entry.end = at;
         return;
@@ -474,7 +485,7 @@ private:
       return skipLine();
     const Space space = variableSpace(name);
     if (space == Space::Generic)
-      fail(at, "directive ." + std::string(name) + " inside a body is not known");
+      return fail(at, "directive ." + std::string(name) + " inside a body is not known");
     parseVariables(space, false, [&](VariableAst v) {
       entry.scopes[size_t(scope)].variables[v.name] = entry.variables.size();
       entry.variables.push_back(std::move(v));
@@ -486,7 +497,7 @@ private:
     const std::string_view type_name = dotted();
     const Type type = typeNamed(type_name);
     if (type == Type::None || type == Type::B8 || type == Type::U8 || type == Type::S8 || type == Type::B128)
-      fail(at, "." + std::string(type_name) + " is no type of a register");
+      return fail(at, "." + std::string(type_name) + " is no type of a register");
     do {
       skipSpace();
       const Location where = here();
@@ -497,7 +508,7 @@ private:
         expect('>');
       }
       if (!entry.scopes[size_t(scope)].registers.emplace(name, reg).second)
-        fail(where, "register " + std::string(name) + " is declared twice");
+        return fail(where, "register " + std::string(name) + " is declared twice");
     } while (accept(','));
     expect(';');
   }
@@ -518,7 +529,7 @@ private:
     if (in.guard.empty() && peek() == ':' && peek(1) != ':') {
       advance();
       if (!entry.scopes[size_t(scope)].labels.emplace(in.opcode, uint32_t(entry.code.size())).second)
-        fail(in.at, "label " + std::string(in.opcode) + " is declared twice");
+        return fail(in.at, "label " + std::string(in.opcode) + " is declared twice");
       return;
     }
     (void)opcode_start;
@@ -538,10 +549,12 @@ private:
   }
 
   OperandAst parseOperand(int depth) {
-    if (depth > kMaxDepth)
-      fail(here(), "operands are nested too deeply");
-    skipSpace();
     OperandAst out;
+    if (depth > kMaxDepth) {
+      fail(here(), "operands are nested too deeply");
+      return out;
+    }
+    skipSpace();
     out.at = here();
     if (accept('!')) {
       out = parseOperand(depth + 1);
@@ -578,7 +591,7 @@ private:
     out.name = word("an operand");
     if (out.name == "_") {
       out.kind = OperandAst::Kind::Sink;
-    } else if (out.name[0] == '%' && peek() == '.' && isWordStart(peek(1))) { // %tid.x
+    } else if (out.name.starts_with('%') && peek() == '.' && isWordStart(peek(1))) { // %tid.x
       advance();
       while (isWord(peek()))
         advance();
@@ -593,6 +606,8 @@ private:
   std::string_view text_;
   size_t pos_ = 0, line_start_ = 0;
   int line_ = 1;
+  bool failed_ = false;
+  std::string message_; ///< Of the first failure.
 };
 
 } // namespace
@@ -602,11 +617,7 @@ Result<std::unique_ptr<ModuleAst>> parsePtx(std::string text) {
   while (!text.empty() && text.back() == '\0') // as drivers take it
     text.pop_back();
   module->source = std::move(text);
-  try {
-    Parser(*module).parse();
-  } catch (const ParseError &error) {
-    return invalidArgument(error.at.text() + ": " + error.message);
-  }
+  FLASHPLUS_RETURN_IF_ERROR(Parser(*module).parse());
   return module;
 }
 

@@ -6,6 +6,7 @@ finder.py for how they are found. This file is imported at the start of every in
 imports nothing.
 """
 
+# The version of everything: CMakeLists.txt and pyproject.toml read this line.
 __version__ = "0.1.0"
 
 # What the face `flash_attn` says it is: plain integers, since clients parse it; at least 2.3.3 for transformers, less

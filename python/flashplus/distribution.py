@@ -4,7 +4,7 @@
 import os
 from importlib.metadata import Distribution
 
-from flashplus import FLASH_ATTN_VERSION, __version__, finder
+from flashplus import FLASH_ATTN_VERSION, __version__
 
 _FILES = {
     "METADATA": f"Metadata-Version: 2.1\nName: flash-attn\nVersion: {FLASH_ATTN_VERSION}\n"
@@ -15,10 +15,15 @@ _FILES = {
 
 
 class FaceDistribution(Distribution):
+    """`folder` is where the face's files lie: said by the finder, which imports this module when it is asked."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
     def read_text(self, filename):
         return _FILES.get(filename)
 
     def locate_file(self, path):
         import pathlib
 
-        return pathlib.Path(os.path.join(finder.FACES, path))
+        return pathlib.Path(os.path.join(self._folder, path))

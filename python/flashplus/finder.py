@@ -49,7 +49,7 @@ class Face:
             return ()
         from flashplus.distribution import FaceDistribution
 
-        return (FaceDistribution(),)
+        return (FaceDistribution(FACES),)
 
     @staticmethod
     def invalidate_caches():

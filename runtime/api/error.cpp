@@ -31,4 +31,4 @@ const char *flashplus_status_name(flashplus_status status) {
   return flashplus::statusCodeName(static_cast<flashplus::StatusCode>(status));
 }
 
-const char *flashplus_version(void) { return "0.1.0"; }
+const char *flashplus_version(void) { return FLASHPLUS_VERSION; }

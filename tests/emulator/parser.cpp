@@ -102,6 +102,33 @@ TEST_CASE("text that is no PTX") {
   CHECK(says(load(".version 8.0\n.visible .entry a() { ret; }\n.visible .entry b() { ret; }"), "2 entries"));
 }
 
+TEST_CASE("the first mistake is told, and what follows one does no harm") {
+  CHECK(says(load(".version 8.0\n.frob\n.func f() {}"), "line 2, column 1: directive .frob"));
+  CHECK(body("mov.u32 %none, 1; add.u32 %r1, %alsonone, 2;") == "9: '%none' is not declared");
+  const std::string good =
+      module("L: mov.u32 %r1, 0x10; @%p1 bra L; { .reg .b32 %x<2>; add.s32 %x1, %r1, -1; }\n"
+             "ld.global.v2.u32 {%r1, %r2}, [%rd1+8]; setp.lt.and.f32 %p1|%p2, %r3, 0f3f800000, "
+             "%p2;\nshfl.sync.bfly.b32 %r1|%p1, %r2, 1, 31, -1; mov.b64 {%r1, %r2}, %rd1; "
+             "cvt.rn.f32.s32 %r3, %r1; atom.global.cas.b32 %r1, [%rd1], %r2, 0; elect.sync "
+             "%r1|%p1, -1;\n");
+  REQUIRE(load(good) == "");
+  const size_t lines = size_t(std::count(good.begin(), good.end(), '\n')) + 1;
+  for (size_t at = 0; at < good.size(); ++at) {
+    CAPTURE(at);
+    CHECK((load(good.substr(0, at)) != "" || at + 1 == good.size()));
+    for (char c : std::string("{[(.,;\"/*9-%_|@!\n")) { // each ends, as a program or an error within the text
+      std::string changed = good;
+      changed[at] = c;
+      const std::string error = load(changed);
+      if (error.starts_with("line "))
+        CHECK(size_t(std::stoi(error.substr(5))) <= lines + 1);
+    }
+    std::string shorter = good;
+    shorter.erase(at, 1 + at % 7);
+    (void)load(shorter);
+  }
+}
+
 TEST_CASE("what is accepted") {
   CHECK(load(".version 8.0 .target sm_90a, debug .address_size 64 .visible .entry test() .maxntid 128, 1, 1 "
              ".minnctapersm 2 { ret; }") == "");

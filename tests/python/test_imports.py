@@ -105,6 +105,39 @@ def test_interpreter_start_imports_next_to_nothing():
     assert done.stdout.split() == ["flashplus", "flashplus.environment", "flashplus.finder", "flashplus.startup"]
 
 
+def test_the_library_has_the_version_of_the_package():
+    # The build reads python/flashplus/__init__.py; a library of another version is one that was built before a change.
+    assert flashplus.describe()["version"] == flashplus.__version__
+
+
+def imported(path):
+    """Modules of the package that a file names in imports, wherever they stand in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_the_start_and_what_it_leads_to_import_in_no_circle():
+    modules = {f"flashplus.{path.stem}": path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    arrows = {name: imported(path) & set(modules) - {name} for name, path in modules.items()}
+    reached, circles = {}, []
+
+    def follow(name, trail):
+        if name in trail:
+            circles.append([*trail[trail.index(name):], name])
+        elif name not in reached:
+            reached[name] = True
+            for other in sorted(arrows[name]):
+                follow(other, [*trail, name])
+
+    follow("flashplus.startup", [])
+    assert "flashplus.distribution" in reached and not circles
+
+
 def test_sources_are_python_3_9():
     for path in PACKAGE.rglob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 9))

@@ -16,6 +16,8 @@ import zipfile
 
 import pytest
 
+import flashplus
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_MIB = 25
 
@@ -163,7 +165,7 @@ def test_alone(venv, wheel):
     code = ("import importlib.metadata as m, importlib.util as u, flash_attn; "
             "print(flash_attn.__version__, m.version('flash-attn'), m.version('flash-attn-plus'), "
             "u.find_spec('flash_attn_2_cuda'), *m.packages_distributions()['flash_attn'])")
-    assert venv.run(code) == ["2.8.3", "2.8.3", "0.1.0", "None", "flash-attn"]
+    assert venv.run(code) == ["2.8.3", "2.8.3", flashplus.__version__, "None", "flash-attn"]
     assert venv.run("import flash_attn.modules.mha, flash_attn_interface; print('ok')") == ["ok"]
     assert "warmup" in run(venv.python, "-m", "flash_attn", "--help")
     assert "warmup" in run(venv.python.with_name("flashplus"), "--help")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the tests of the cache share: folders that vanish, sample keys and artifacts, and file operations that
+// What the tests of the cache share: folders that vanish, sample keys, and file operations that
 // fail on command.
 #pragma once
 
@@ -7,7 +7,7 @@
 #include "cache/file_ops.h"
 #include "cache/key.h"
 #include "cache/store.h"
-#include "spec/artifact.h"
+#include "tests/unit/spec/sample_artifact.h"
 
 #include <filesystem>
 #include <memory>
@@ -27,7 +27,6 @@ public:
 };
 
 KernelKey sampleKey(int number = 0);
-Artifact sampleArtifact(int number = 0, size_t code_bytes = 300);
 
 std::vector<uint8_t> readFile(const std::string &path);
 void writeFile(const std::string &path, std::span<const uint8_t> bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tests/unit/cache/support.h"
+#include "tests/unit/spec/sample_artifact.h"
 
 #include <doctest/doctest.h>
 

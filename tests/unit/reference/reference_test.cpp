@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What judges the kernels is itself judged: by bit patterns, and by attention written in the plainest way.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
 #include "reference/compare.h"
 #include "reference/numeric.h"
-
-#include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>

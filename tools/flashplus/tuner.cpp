@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tools/flashplus/tuner.h"
+
+#include "templates/registry.h"
+#include "tools/flashplus/judge.h"
+#include "tools/flashplus/parallel.h"
+#include "tools/flashplus/progress.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace flashplus::tool {
+
+namespace {
+
+/// Parses "tile_m=128,192" into the values that a knob is kept to.
+Result<std::map<std::string, std::set<int>>> parseKnobs(const std::vector<std::string> &flags) {
+  std::map<std::string, std::set<int>> kept;
+  for (const std::string &text : flags) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return invalidArgument("--knob '" + text + "': must be name=integer,...");
+    auto values = parseIntegers("--knob", text.substr(equals + 1), 1, 1000);
+    if (!values)
+      return values.status();
+    for (int64_t value : *values)
+      kept[text.substr(0, equals)].insert(static_cast<int>(value));
+  }
+  return kept;
+}
+
+Result<std::vector<std::string>> spaceOf(const std::string &spec_text, const Json &device,
+                                         const TuneFlags &flags) {
+  auto spec = KernelSpec::parse(spec_text);
+  auto target = Target::parse(device.value("target", ""));
+  auto kept = parseKnobs(flags.knobs);
+  if (!spec || !target || !kept)
+    return !spec ? spec.status() : !target ? target.status() : kept.status();
+  spec->results = Results::Final;
+  DeviceProfile profile = offlineProfile(*target);
+  profile.multiprocessors = device.value("multiprocessors", 1);
+  if (int bytes = device.value("shared_memory_per_block", 0))
+    profile.shared_memory_per_block = bytes;
+  std::vector<std::string> texts;
+  for (const Schedule &s : scheduleSpace(*spec, profile)) {
+    bool in = flags.algorithms.empty() ||
+              std::count(flags.algorithms.begin(), flags.algorithms.end(), s.algorithm) != 0;
+    for (const auto &[name, values] : *kept)
+      in &= s.knobs.count(name) == 0 || values.count(s.get(name)) != 0;
+    if (in)
+      texts.push_back(s.text());
+  }
+  return texts;
+}
+
+} // namespace
+
+Status Tuner::plan(std::vector<BenchCase> cases) {
+  cases_ = std::move(cases);
+  auto bench = Workbench::make(context_, device_, cases_);
+  if (!bench)
+    return bench.status();
+  bench_ = std::move(*bench);
+  std::map<std::string, size_t> by_spec;
+  for (size_t i = 0; i < cases_.size(); ++i) {
+    auto prepared = bench_->prepare(cases_[i], "");
+    if (!prepared)
+      return Status(prepared.status().code(), cases_[i].label() + ": " + prepared.status().message());
+    auto spec = KernelSpec::parse((*prepared)->spec());
+    if (!spec)
+      return spec.status();
+    spec->results = Results::Final;
+    const auto [at, added] = by_spec.emplace(spec->text(), groups_.size());
+    if (added) {
+      auto space = spaceOf(spec->text(), facts_, flags_);
+      if (!space)
+        return space.status();
+      groups_.emplace_back().spec = spec->text();
+      std::set<std::string> names(space->begin(), space->end());
+      for (const std::string &text : *space)
+        groups_.back().trials.push_back({text, "", {}, {}, {}});
+      if (names.insert((*prepared)->schedule()).second)
+        groups_.back().trials.push_back({(*prepared)->schedule(), "", {}, {}, {}});
+    }
+    groups_[at->second].cells.push_back(i);
+    chosen_.push_back(std::move(*prepared));
+  }
+  return Status::ok();
+}
+
+Status Tuner::compileAndJudge() {
+  std::vector<std::pair<TuneGroup *, Trial *>> all;
+  for (TuneGroup &group : groups_)
+    for (Trial &candidate : group.trials)
+      all.emplace_back(&group, &candidate);
+  const int jobs =
+      flags_.jobs ? flags_.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  {
+    Progress progress("compiling", static_cast<int64_t>(all.size()));
+    inParallel(all.size(), jobs, [&](size_t i) {
+      auto [group, candidate] = all[i];
+      auto prepared = bench_->prepare(cases_[group->cells.front()], candidate->schedule);
+      if (!prepared)
+        candidate->failed = prepared.status().message();
+      progress.step();
+    });
+  }
+  Progress progress("checking", static_cast<int64_t>(all.size()));
+  for (TuneGroup &group : groups_) {
+    const BenchCase reduced =
+        reducedCase(cases_[group.cells.front()], facts_.value("multiprocessors", 1), gpu());
+    auto judge = Judge::make(context_, device_, reduced, flags_.common.threads);
+    if (!judge)
+      return judge.status();
+    for (Trial &candidate : group.trials) {
+      if (candidate.failed.empty()) {
+        auto wrong = (*judge)->judge(candidate.schedule);
+        if (!wrong && wrong.status().code() == StatusCode::DeviceError)
+          return Status(wrong.status().code(), candidate.schedule + ": " + wrong.status().message());
+        candidate.failed = wrong ? *wrong : wrong.status().message();
+      }
+      progress.step();
+    }
+  }
+  return Status::ok();
+}
+
+Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int rounds, double milliseconds,
+                       double drift) {
+  struct Running {
+    Trial *candidate;
+    std::unique_ptr<Prepared> prepared;
+    int calls;
+  };
+  std::vector<Running> running;
+  for (Trial *candidate : trials) {
+    auto prepared = bench_->prepare(cases_[cell], candidate->schedule);
+    if (!prepared) {
+      candidate->failed = prepared.status().message();
+      continue;
+    }
+    auto once = bench_->time(**prepared, 1); // the first launch of a kernel loads it
+    if (once)
+      once = bench_->time(**prepared, 1);
+    if (!once)
+      return Status(once.status().code(), candidate->schedule + ": " + once.status().message());
+    const int calls =
+        static_cast<int>(std::clamp(milliseconds / 1000 / std::max(*once, 1e-7), 1.0, 100000.0));
+    running.push_back({candidate, std::move(*prepared), calls});
+  }
+  const Prepared &reference = *chosen_[cell];
+  auto calls = bench_->calibrate(reference, milliseconds);
+  if (!calls)
+    return calls.status();
+  // The reference runs before and after every few trials, and a candidate counts as a ratio to the mean of
+  // both. Where the two differ, clocks moved: the block is measured again, a few times, and what still drifts
+  // is left out.
+  constexpr size_t kBlock = 6;
+  for (int round = 0; round < rounds; ++round)
+    for (size_t begin = 0; begin < running.size(); begin += kBlock) {
+      const size_t end = std::min(running.size(), begin + kBlock);
+      for (int attempt = 0; attempt < 3; ++attempt) {
+        std::vector<double> seconds;
+        auto before = bench_->time(reference, *calls);
+        for (size_t i = begin; before && i < end; ++i) {
+          auto one = bench_->time(*running[i].prepared, running[i].calls);
+          if (!one)
+            return Status(one.status().code(),
+                          running[i].candidate->schedule + ": " + one.status().message());
+          seconds.push_back(*one);
+        }
+        auto after = bench_->time(reference, *calls);
+        if (!before || !after)
+          return before ? after.status() : before.status();
+        const double mean = (*before + *after) / 2;
+        // On a CPU that others use, the last attempt counts whatever it is: medians take care of the rest.
+        if (std::fabs(*before - *after) > drift / 100 * mean && (gpu() || attempt < 2)) {
+          ++discarded_;
+          continue;
+        }
+        for (size_t i = begin; i < end; ++i) {
+          running[i].candidate->seconds[cell].push_back(seconds[i - begin]);
+          running[i].candidate->ratios[cell].push_back(seconds[i - begin] / mean);
+        }
+        break;
+      }
+    }
+  clocks_.push_back(sensors_.read());
+  return Status::ok();
+}
+
+Status Tuner::measure() {
+  FLASHPLUS_RETURN_IF_ERROR(compileAndJudge());
+  Progress progress("timing", static_cast<int64_t>(groups_.size()));
+  for (TuneGroup &group : groups_) {
+    FLASHPLUS_RETURN_IF_ERROR(measureGroup(group));
+    progress.step();
+  }
+  return Status::ok();
+}
+
+/// All candidates at a few lengths, then the best of each of those at every length.
+Status Tuner::measureGroup(TuneGroup &group) {
+  std::vector<size_t> coarse = group.cells;
+  const size_t most = static_cast<size_t>(std::max(1, flags_.coarse_lengths));
+  if (coarse.size() > most) { // evenly spread, the ends included
+    std::vector<size_t> spread;
+    for (size_t i = 0; i < most; ++i)
+      spread.push_back(coarse[most == 1 ? coarse.size() - 1 : i * (coarse.size() - 1) / (most - 1)]);
+    coarse = spread;
+  }
+  const double milliseconds = flags_.milliseconds > 0 ? flags_.milliseconds : gpu() ? 8 : 15;
+  std::vector<Trial *> in;
+  for (Trial &candidate : group.trials)
+    if (candidate.failed.empty())
+      in.push_back(&candidate);
+  if (in.empty())
+    return Status(StatusCode::Unsupported,
+                  cases_[group.cells.front()].label() + ": no schedule is feasible and right");
+  std::set<Trial *> kept;
+  for (size_t cell : coarse) {
+    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, in, flags_.coarse_rounds, gpu() ? 1.0 : milliseconds / 3,
+                                       2 * flags_.drift)); // shorter times scatter more
+    std::vector<Trial *> order = in;
+    std::sort(order.begin(), order.end(), [&](const Trial *a, const Trial *b) {
+      return std::pair(a->ratio(cell), a->schedule) < std::pair(b->ratio(cell), b->schedule);
+    });
+    for (size_t i = 0; i < order.size() && i < static_cast<size_t>(flags_.keep); ++i)
+      kept.insert(order[i]);
+  }
+  std::vector<Trial *> fine;
+  for (Trial &candidate : group.trials) // in a fixed order, and what dispatch takes now always
+    if (kept.count(&candidate) ||
+        (candidate.failed.empty() && std::any_of(group.cells.begin(), group.cells.end(), [&](size_t cell) {
+           return chosen_[cell]->schedule() == candidate.schedule;
+         })))
+      fine.push_back(&candidate);
+  const int rounds = flags_.rounds ? flags_.rounds : 5;
+  for (size_t cell : group.cells) {
+    for (Trial *candidate : fine) { // coarse times are not mixed with those that decide
+      candidate->seconds.erase(cell);
+      candidate->ratios.erase(cell);
+      candidate->fine.insert(cell);
+    }
+    FLASHPLUS_RETURN_IF_ERROR(timeCell(cell, fine, rounds, milliseconds, flags_.drift));
+  }
+  return Status::ok();
+}
+
+} // namespace flashplus::tool
