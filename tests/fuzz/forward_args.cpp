@@ -2,6 +2,7 @@
 // Arguments of a forward with any sizes, strides, dtypes and devices: refused with a sentence, or a problem that plans
 // (or is refused there) on a CPU and a GPU without an overflow on the way.
 #include "runtime/arguments/forward_args.h"
+#include "templates/forward/planner.h"
 #include "tests/fuzz/seeds.h"
 
 #include <cstdlib>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Any bytes as a tuning record: refused with a message, or cells whose schedules this build has.
 #include "runtime/plans/tuning_record.h"
+#include "templates/forward/planner.h"
 #include "tests/fuzz/seeds.h"
 
 #include <cstdlib>
