@@ -24,26 +24,12 @@ namespace {
 
 constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"}; ///< As in CMakeLists.txt.
 
-const char *scoreText(tool::ScoreMode mode) {
-  switch (mode) {
-  case tool::ScoreMode::Plain:
-    return "s";
-  case tool::ScoreMode::Softcap:
-    return "cap * tanh(s / cap)";
-  case tool::ScoreMode::AlibiPerHead:
-    return "s - slopes[h] * abs(q + sk - sq - k)";
-  case tool::ScoreMode::AlibiPerBatchAndHead:
-    return "s - slopes[b, h] * abs(q + sk - sq - k)";
-  }
-  return "s";
-}
-
 std::vector<PlannedKernel> releaseKernels(const Target &target) {
   std::vector<PlannedKernel> kernels;
   std::set<std::string> seen;
   for (const tool::VariantRow &row : tool::releaseVariants())
     for (DType dtype : {DType::F16, DType::BF16})
-      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(scoreText(row.score))))
+      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(tool::scoreText(row.score))))
         for (PlannedKernel &kernel : reachableKernels(spec, offlineProfile(target)))
           if (seen.insert(kernel.spec.text() + kernel.schedule.text()).second)
             kernels.push_back(std::move(kernel));

@@ -27,6 +27,20 @@ constexpr VariantRow kRows[] = {
 
 std::span<const VariantRow> releaseVariants() { return kRows; }
 
+const char *scoreText(ScoreMode mode) {
+  switch (mode) {
+  case ScoreMode::Plain:
+    return "s";
+  case ScoreMode::Softcap:
+    return "cap * tanh(s / cap)";
+  case ScoreMode::AlibiPerHead:
+    return "s - slopes[h] * abs(q + sk - sq - k)";
+  case ScoreMode::AlibiPerBatchAndHead:
+    return "s - slopes[b, h] * abs(q + sk - sq - k)";
+  }
+  return "s";
+}
+
 std::vector<KernelSpec> specsOfRow(const VariantRow &row, DType dtype, const ScoreExpr &score) {
   KernelSpec spec;
   spec.dtype = dtype;

@@ -14,6 +14,9 @@ namespace flashplus::tool {
 /// How a variant changes the score. The expressions themselves come from the library (flashplus_spec_of).
 enum class ScoreMode { Plain, Softcap, AlibiPerHead, AlibiPerBatchAndHead };
 
+/// The expression of a mode, for those who compile without the library's calls.
+const char *scoreText(ScoreMode mode);
+
 struct VariantRow {
   int head_dim_qk, head_dim_v;
   ScoreMode score;

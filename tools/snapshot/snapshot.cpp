@@ -56,25 +56,11 @@ std::string oneLine(std::string text) {
   return text;
 }
 
-const char *scoreText(tool::ScoreMode mode) {
-  switch (mode) {
-  case tool::ScoreMode::Plain:
-    return "s";
-  case tool::ScoreMode::Softcap:
-    return "cap * tanh(s / cap)";
-  case tool::ScoreMode::AlibiPerHead:
-    return "s - slopes[h] * abs(q + sk - sq - k)";
-  case tool::ScoreMode::AlibiPerBatchAndHead:
-    return "s - slopes[b, h] * abs(q + sk - sq - k)";
-  }
-  return "s";
-}
-
 /// Every kernel of the release variants.
 void addReleases(const DeviceProfile &device, const std::vector<std::string> &dtypes, std::vector<PlannedKernel> &out) {
   for (const tool::VariantRow &row : tool::releaseVariants())
     for (const std::string &dtype : dtypes)
-      for (const KernelSpec &spec : tool::specsOfRow(row, *parseDType(dtype), *ScoreExpr::parse(scoreText(row.score))))
+      for (const KernelSpec &spec : tool::specsOfRow(row, *parseDType(dtype), *ScoreExpr::parse(tool::scoreText(row.score))))
         for (PlannedKernel &k : reachableKernels(spec, device))
           out.push_back(std::move(k));
 }
