@@ -5,6 +5,7 @@
 #include "tests/tools/temporary.h"
 
 #include <doctest/doctest.h>
+#include <mutex>
 #include <sys/stat.h>
 #include <thread>
 
@@ -22,6 +23,7 @@ PlannedKernel sampleKernel(const Target &target = kTarget, int head_dim = 64) {
   return {spec, feasibleSchedules(spec, offlineProfile(target)).front()};
 }
 
+/// Thread-safe like every device. What a test reads of it without a lock, it reads when no thread runs.
 struct FakeDevice final : Device {
   explicit FakeDevice(const Target &target) { profile_ = offlineProfile(target); }
   DLDevice id() const override { return {kDLCPU, 0}; }
@@ -29,6 +31,7 @@ struct FakeDevice final : Device {
   std::string detail() const override { return ""; }
   const DeviceProfile &profile() const override { return profile_; }
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {
+    std::lock_guard lock(mutex);
     ++loads;
     loaded_code = artifact.code;
     if (refusals > 0) {
@@ -43,6 +46,7 @@ struct FakeDevice final : Device {
   Status clearAsync(void *, size_t, void *) override { return Status::ok(); }
   std::string assemblerId() const override { return assembler; }
   Result<Artifact> assemble(const Artifact &ptx) override {
+    std::lock_guard lock(mutex);
     ++assembles;
     Artifact out = ptx;
     out.kind = CodeKind::Cubin;
@@ -57,6 +61,7 @@ struct FakeDevice final : Device {
   Status copyToHost(void *, const void *, size_t) override { return Status::ok(); }
   Status synchronize(void *) override { return Status::ok(); }
 
+  std::mutex mutex;
   DeviceProfile profile_;
   std::string assembler;
   std::vector<uint8_t> loaded_code;
