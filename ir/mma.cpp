@@ -52,6 +52,14 @@ Val pack(Ir &ir, DType dtype, Val low, Val high) {
   return ir.bitcast(ir.i32(), pair);
 }
 
+Val loadElement(Ir &ir, DType dtype, Val pointer) {
+  if (dtype == DType::F32)
+    return ir.load(ir.f32(), pointer, 4);
+  const bool half = dtype == DType::F16;
+  Type element = half ? Type(ir.builder.getF16Type()) : Type(ir.builder.getBF16Type());
+  return ir.wrap(arith::ExtFOp::create(ir.builder, ir.loc, ir.f32(), ir.load(element, pointer, 2).value));
+}
+
 void storeElement(Ir &ir, DType dtype, Val value, Val pointer) {
   if (dtype == DType::F32)
     return ir.store(value, pointer, 4);

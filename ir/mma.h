@@ -17,6 +17,8 @@ Vals mma16816(Ir &ir, DType dtype, const Vals &a, const Vals &b, const Vals &c);
 /// Two fp32 rounded to nearest even and packed, `low` in the lower half; i32.
 Val pack(Ir &ir, DType dtype, Val low, Val high);
 
+/// Loads one element as fp32.
+Val loadElement(Ir &ir, DType dtype, Val pointer);
 /// Rounds and stores one element.
 void storeElement(Ir &ir, DType dtype, Val value, Val pointer);
 

@@ -28,7 +28,7 @@ enum class Results : uint8_t {
 // X(type, member, default, name in the text, bits of its value, required in the text)
 //
 //   dtype          of q, and of every tensor that has none of its own
-//   dtype_kv       of k and v, where it is another than q's
+//   dtype_kv       of k and v, where it is another than q's; a gradient has the dtype of what it is the gradient of
 //   dtype_o        of o, where it is another than q's
 //   head_dim_qk    elements of a q or k row, as stored
 //   head_dim_v     elements of a v or o row, as stored
@@ -72,6 +72,10 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
   return set;
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
+/// Of operations whose rows are those of o, or of dq.
+inline constexpr FieldSet kRowsOfV =
+    fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
+inline constexpr FieldSet kRowsOfQ = fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
 
 /// Values as whole numbers, one overload a type of field.
 namespace field {
@@ -97,7 +101,9 @@ struct SpecFields {
   DType dtypeKV() const { return dtype_kv.value_or(dtype); }
   DType dtypeO() const { return dtype_o.value_or(dtype); }
   DType dtypeOf(Operand operand) const {
-    return operandInfo(operand).side == Side::Key ? dtypeKV() : operand == Operand::O ? dtypeO() : dtype;
+    if (operandInfo(operand).side == Side::Key)
+      return dtypeKV();
+    return operand == Operand::O || operand == Operand::DO ? dtypeO() : dtype;
   }
 
   /// A work item has one share of the keys.

@@ -77,7 +77,7 @@ private:
         field = &f;
     if (!field || !field->isIn(*info_) || equals == w.size()) {
       status_ = bad("unexpected '" + std::string(w) + "'; " + std::string(info_->name) + " has the fields " + fieldNames() +
-                    (info_->has_score ? ", and score={...} at the end" : ""));
+                    (info_->hasScore() ? ", and score={...} at the end" : ""));
       return;
     }
     if (seen_ >> int(field->id) & 1) {
@@ -103,7 +103,7 @@ private:
   }
 
   void score() {
-    if (!info_->has_score) {
+    if (!info_->hasScore()) {
       status_ = bad("unexpected '" + std::string(rest_) + "'; " + std::string(info_->name) + " has no score");
       return;
     }
@@ -137,7 +137,7 @@ std::string KernelSpec::text() const {
     text += " " + std::string(f.name) + "=";
     text += f.kind == SpecFieldInfo::Kind::Word ? std::string(f.words[size_t(value)]) : std::to_string(value);
   }
-  if (info.has_score && !score.isIdentity())
+  if (info.hasScore() && !score.isIdentity())
     text += " score={" + score.canonical() + "}";
   return text;
 }

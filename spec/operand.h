@@ -8,9 +8,9 @@
 
 namespace flashplus {
 
-/// Numbers are written into artifacts: they never change meaning, and new ones are added at the end.
-enum class Operand : uint8_t { Q, K, V, O };
-inline constexpr int kNumOperands = 4;
+/// DX is the gradient of x. Numbers are written into artifacts: they never change meaning, and new ones are added at the end.
+enum class Operand : uint8_t { Q, K, V, O, DO, DQ, DK, DV };
+inline constexpr int kNumOperands = 8;
 
 /// What the rows of an operand are.
 enum class Side : uint8_t {
@@ -32,6 +32,10 @@ constexpr OperandInfo kOperands[kNumOperands] = {
     {Operand::K, "k", "k_stride_b", "k_stride_s", "k_stride_h", Side::Key},
     {Operand::V, "v", "v_stride_b", "v_stride_s", "v_stride_h", Side::Key},
     {Operand::O, "o", "o_stride_b", "o_stride_s", "o_stride_h", Side::Query},
+    {Operand::DO, "dout", "dout_stride_b", "dout_stride_s", "dout_stride_h", Side::Query},
+    {Operand::DQ, "dq", "dq_stride_b", "dq_stride_s", "dq_stride_h", Side::Query},
+    {Operand::DK, "dk", "dk_stride_b", "dk_stride_s", "dk_stride_h", Side::Key},
+    {Operand::DV, "dv", "dv_stride_b", "dv_stride_s", "dv_stride_h", Side::Key},
 };
 
 constexpr const OperandInfo &operandInfo(Operand operand) { return kOperands[int(operand)]; }

@@ -14,9 +14,9 @@ template <Operand... operands> struct OperandList {
 };
 
 constexpr OperationInfo kOperations[] = {
-#define FLASHPLUS_OPERATION_ROW(ENUMERATOR, NAME, PARAMS, FIELDS, HAS_SCORE, ...)                            \
+#define FLASHPLUS_OPERATION_ROW(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                            \
   {Operation::ENUMERATOR, NAME,      paramTable<PARAMS>(), sizeof(PARAMS),                                   \
-   FIELDS,                HAS_SCORE, OperandList<__VA_ARGS__>::list},
+   FIELDS,                SCORE, OperandList<__VA_ARGS__>::list},
     FLASHPLUS_OPERATIONS(FLASHPLUS_OPERATION_ROW)
 #undef FLASHPLUS_OPERATION_ROW
 };

@@ -14,13 +14,26 @@
 #include <span>
 #include <string_view>
 
-// X(enumerator, name, params struct, fields that its specs have, whether it has a score, operands of tensor maps ...)
+// X(enumerator, name, params struct, fields that its specs have, what its kernels want of a score, operands of tensor maps ...)
 //   Forward   o, lse = attention(q, k, v)
 //   Combine   o, lse from the partial results of a forward that was split over the keys
+// The gradients of a forward, dq, dk, dv from q, k, v, o, lse and dout, are a plan of several steps (templates/backward/):
+//   BackwardDelta  what every row needs: delta = sum_d dout o - dlse, and lse in base 2
+//   Backward       dk, dv and dq together; of a share of the keys (results = partial) its part of dq
+//   BackwardSum    dq from the shares' parts
+//   BackwardKV     dk and dv alone,
+//   BackwardQ      and dq alone: two kernels that need no memory besides the rows' values, and add in a fixed order
 #define FLASHPLUS_BUILTIN_OPERATIONS(X)                                                                      \
-  X(Forward, "forward", ForwardParams, kAllFields, true, Operand::Q, Operand::K, Operand::V)                 \
-  X(Combine, "combine", CombineParams,                                                                       \
-    fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment}), false)
+  X(Forward, "forward", ForwardParams, kAllFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)      \
+  X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
+  X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \
+  X(Backward, "backward", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K, Operand::V,   \
+    Operand::DO)                                                                                             \
+  X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
+  X(BackwardKV, "backward_kv", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
+    Operand::V, Operand::DO)                                                                                 \
+  X(BackwardQ, "backward_q", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,            \
+    Operand::V, Operand::DO)
 
 // A test compiles these sources with rows of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_OPERATIONS
@@ -44,6 +57,13 @@ enum class Operation : uint8_t {
 inline constexpr int kNumOperations = 0 FLASHPLUS_OPERATIONS(FLASHPLUS_OPERATION_COUNT);
 #undef FLASHPLUS_OPERATION_COUNT
 
+/// What the kernels of an operation compute of a score expression.
+enum class ScoreUse : uint8_t {
+  None,  ///< Its specs have no score.
+  Value, ///< The new score.
+  Slope, ///< The new score and its derivative with respect to s.
+};
+
 /// A set of SpecField (spec/fields.h), a bit each.
 using FieldSet = uint32_t;
 
@@ -54,8 +74,10 @@ struct OperationInfo {
   std::span<const ParamInfo> params; ///< Of the struct that its kernels take.
   size_t params_size;                ///< sizeof that struct.
   FieldSet fields;                   ///< Which fields its specs have; the others stay at their default.
-  bool has_score;                    ///< Its specs have a score expression.
+  ScoreUse score;
   std::span<const Operand> mapped;   ///< Tensors that its kernels may want tensor maps of.
+
+  bool hasScore() const { return score != ScoreUse::None; }
 };
 
 const OperationInfo &operationInfo(Operation op);

@@ -108,6 +108,83 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, lse_empty, 1)
 
+// Backward, all its steps: the same names as above where they mean the same. Every gradient has the shape of what it is the
+// gradient of, and strides of its own; dout is that of o.
+//
+//   lse              read: as the forward wrote it, or that of a longer softmax of which these keys are a part
+//   dlse             fp32, shape of lse, null for none: the gradient that reaches lse itself
+//   row_lse          fp32 (heads_q, rows_q): lse log2(e), +inf for a row whose lse is not finite, so that its weights are 0
+//   row_delta        fp32 (heads_q, rows_q): sum_d dout o - dlse; 0 for such a row
+//   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without softmax_scale. One part in
+//                    memory that Backward works in (results = final), or one a share of the keys
+//   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys (ItemShape::side)
+#define FLASHPLUS_BACKWARD_PARAMS(X)                                                                         \
+  X(Ptr, q, 1)                                                                                               \
+  X(Ptr, k, 1)                                                                                               \
+  X(Ptr, v, 1)                                                                                               \
+  X(Ptr, o, 1)                                                                                               \
+  X(Ptr, lse, 1)                                                                                             \
+  X(Ptr, dout, 1)                                                                                            \
+  X(Ptr, dlse, 1)                                                                                            \
+  X(Ptr, dq, 1)                                                                                              \
+  X(Ptr, dk, 1)                                                                                              \
+  X(Ptr, dv, 1)                                                                                              \
+  X(Ptr, row_lse, 1)                                                                                         \
+  X(Ptr, row_delta, 1)                                                                                       \
+  X(Ptr, dq_parts, 1)                                                                                        \
+  X(Ptr, cu_seqlens_q, 1)                                                                                    \
+  X(Ptr, cu_seqlens_k, 1)                                                                                    \
+  X(Ptr, seqused_q, 1)                                                                                       \
+  X(Ptr, seqused_k, 1)                                                                                       \
+  X(Ptr, tile_counter, 1)                                                                                    \
+  X(Ptr, work_counter, 1)                                                                                    \
+  X(Ptr, aux, kMaxScoreTensors)                                                                              \
+  X(I64, q_stride_b, 1)                                                                                      \
+  X(I64, q_stride_s, 1)                                                                                      \
+  X(I64, q_stride_h, 1)                                                                                      \
+  X(I64, k_stride_b, 1)                                                                                      \
+  X(I64, k_stride_s, 1)                                                                                      \
+  X(I64, k_stride_h, 1)                                                                                      \
+  X(I64, v_stride_b, 1)                                                                                      \
+  X(I64, v_stride_s, 1)                                                                                      \
+  X(I64, v_stride_h, 1)                                                                                      \
+  X(I64, o_stride_b, 1)                                                                                      \
+  X(I64, o_stride_s, 1)                                                                                      \
+  X(I64, o_stride_h, 1)                                                                                      \
+  X(I64, dout_stride_b, 1)                                                                                   \
+  X(I64, dout_stride_s, 1)                                                                                   \
+  X(I64, dout_stride_h, 1)                                                                                   \
+  X(I64, dq_stride_b, 1)                                                                                     \
+  X(I64, dq_stride_s, 1)                                                                                     \
+  X(I64, dq_stride_h, 1)                                                                                     \
+  X(I64, dk_stride_b, 1)                                                                                     \
+  X(I64, dk_stride_s, 1)                                                                                     \
+  X(I64, dk_stride_h, 1)                                                                                     \
+  X(I64, dv_stride_b, 1)                                                                                     \
+  X(I64, dv_stride_s, 1)                                                                                     \
+  X(I64, dv_stride_h, 1)                                                                                     \
+  X(I64, lse_stride_b, 1)                                                                                    \
+  X(I64, lse_stride_h, 1)                                                                                    \
+  X(I64, dlse_stride_b, 1)                                                                                   \
+  X(I64, dlse_stride_h, 1)                                                                                   \
+  X(I64, rows_q, 1)                                                                                          \
+  X(I64, rows_k, 1)                                                                                          \
+  X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \
+  X(I32, batch, 1)                                                                                           \
+  X(I32, seqlen_q, 1)                                                                                        \
+  X(I32, seqlen_k, 1)                                                                                        \
+  X(I32, heads_q, 1)                                                                                         \
+  X(I32, heads_k, 1)                                                                                         \
+  X(I32, window_left, 1)                                                                                     \
+  X(I32, window_right, 1)                                                                                    \
+  X(I32, num_m_tiles, 1)                                                                                     \
+  X(I32, num_work_items, 1)                                                                                  \
+  X(I32, heads_per_section, 1)                                                                               \
+  X(I32, num_splits, 1)                                                                                      \
+  X(F32, softmax_scale, 1)                                                                                   \
+  X(F32, scalar, kMaxScoreScalars)                                                                           \
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
+
 namespace detail {
 template <ParamType> struct ParamCType;
 template <> struct ParamCType<ParamType::Ptr> {
@@ -164,6 +241,7 @@ template <class Params> constexpr std::span<const ParamInfo> paramTable() { retu
 
 FLASHPLUS_PARAMS(ForwardParams, FLASHPLUS_FORWARD_PARAMS);
 FLASHPLUS_PARAMS(CombineParams, FLASHPLUS_COMBINE_PARAMS);
+FLASHPLUS_PARAMS(BackwardParams, FLASHPLUS_BACKWARD_PARAMS);
 
 /// What of a params struct a kernel takes: its first `size` bytes, which hold `fields`.
 struct ParamLayout {

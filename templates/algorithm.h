@@ -32,6 +32,7 @@ struct ItemTraits {
   int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another algorithm.
   bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head) pairs.
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
+  Side side = Side::Query;  ///< Whose rows an item has a tile of; `rows` counts them (kWholeSequence: all of a sequence).
 
   int64_t packedHeads(const Bounds &bounds) const { return packs_heads ? bounds.group() : 1; }
 };
@@ -83,5 +84,9 @@ extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
 extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
 extern const Algorithm kCpuCombine; // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
+extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
+extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
+extern const Algorithm kGpuBackwardDelta;
+extern const Algorithm kCpuBackwardSum;
 
 } // namespace flashplus

@@ -20,6 +20,10 @@ constexpr Emitter kEmitters[] = {
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},
     {"gpu.combine", emitGpuCombine},
+    {"cpu.backward_delta", emitCpuBackwardDelta},
+    {"gpu.backward_delta", emitGpuBackwardDelta},
+    {"cpu.backward", emitCpuBackward},
+    {"cpu.backward_sum", emitCpuBackwardSum},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.
@@ -81,7 +85,7 @@ Status expandKernel(mlir::Operation *op) {
   if (!launch)
     return launch.status();
   const OperationInfo &info = operationInfo(description->spec.op);
-  if (info.has_score) // which the description is without
+  if (info.hasScore()) // which the description is without
     launch->params_size = int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
@@ -109,7 +113,7 @@ Status expandKernel(mlir::Operation *op) {
                       description->spec,
                       description->schedule,
                       description->target,
-                      info.has_score ? &op->getRegion(0) : nullptr,
+                      info.hasScore() ? &op->getRegion(0) : nullptr,
                       ParamReader(ir, params, info.params),
                       work_item,
                       launch->tensor_maps.empty() ? Val{} : ir.wrap(entry->getArgument(1)),

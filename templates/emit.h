@@ -22,7 +22,7 @@ struct EmitContext {
   Val scratch;         ///< CPU: the worker's scratch. GPU: dynamic shared memory (address space 3).
 };
 
-/// Replaces `op` (attn.forward or attn.combine) by an llvm.func of the name the op has.
+/// Replaces `op` (attn.forward, attn.combine, ...) by an llvm.func of the name the op has.
 Status expandKernel(mlir::Operation *op);
 
 // The emitters, a row each in the table of emit.cpp.
@@ -32,5 +32,9 @@ void emitSm80Flash(EmitContext &context);
 void emitSm90Flash(EmitContext &context);
 void emitCpuCombine(EmitContext &context);
 void emitGpuCombine(EmitContext &context);
+void emitCpuBackwardDelta(EmitContext &context);
+void emitGpuBackwardDelta(EmitContext &context);
+void emitCpuBackward(EmitContext &context);
+void emitCpuBackwardSum(EmitContext &context);
 
 } // namespace flashplus

@@ -6,7 +6,8 @@
 namespace flashplus {
 namespace {
 
-constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash, &kCpuStream, &kSm90Flash, &kSm80Flash, &kCpuCombine, &kGpuCombine};
+constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,       &kSm90Flash,       &kSm80Flash,     &kCpuCombine, &kGpuCombine,
+                                          &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum, &kCpuBackward};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa);

@@ -32,6 +32,23 @@ LogicalResult verifyDescription(mlir::Operation *op) {
   return success();
 }
 
+/// A score region that yields `yields` values.
+LogicalResult verifyScore(mlir::Operation *op, size_t yields) {
+  Block &block = op->getRegion(0).front();
+  bool good = block.getNumArguments() == kNumScoreArgs && block.getArgument(kScore).getType().isF32();
+  for (unsigned i = 1; good && i < kNumScoreArgs; ++i)
+    good = block.getArgument(i).getType().isInteger(32);
+  if (!good)
+    return op->emitOpError("the score region takes (f32, i32, i32, i32, i32, i32, i32, i32)");
+  auto yield = dyn_cast<YieldOp>(block.back());
+  if (!yield)
+    return op->emitOpError("the score region ends in attn.yield");
+  if (yield.getValues().size() != yields)
+    return op->emitOpError() << "the score region yields " << yield.getValues().size() << " values; it must yield "
+                             << (yields == 1 ? "one, the score" : "two, the score and its derivative with respect to s");
+  return success();
+}
+
 LogicalResult verifySlot(mlir::Operation *op, int64_t slot, int64_t limit) {
   if (slot < 0 || slot >= limit)
     return op->emitOpError() << "slot is " << slot << "; it must be 0 to " << limit - 1;
@@ -41,20 +58,17 @@ LogicalResult verifySlot(mlir::Operation *op, int64_t slot, int64_t limit) {
 } // namespace
 
 LogicalResult ForwardOp::verify() { return verifyDescription(*this); }
-
-LogicalResult ForwardOp::verifyRegions() {
-  Block &block = getScore().front();
-  bool good = block.getNumArguments() == kNumScoreArgs && block.getArgument(kScore).getType().isF32();
-  for (unsigned i = 1; good && i < kNumScoreArgs; ++i)
-    good = block.getArgument(i).getType().isInteger(32);
-  if (!good)
-    return emitOpError("the score region takes (f32, i32, i32, i32, i32, i32, i32, i32)");
-  if (!isa<YieldOp>(block.back()))
-    return emitOpError("the score region ends in attn.yield");
-  return success();
-}
-
+LogicalResult BackwardOp::verify() { return verifyDescription(*this); }
+LogicalResult BackwardKVOp::verify() { return verifyDescription(*this); }
+LogicalResult BackwardQOp::verify() { return verifyDescription(*this); }
+LogicalResult BackwardDeltaOp::verify() { return verifyDescription(*this); }
+LogicalResult BackwardSumOp::verify() { return verifyDescription(*this); }
 LogicalResult CombineOp::verify() { return verifyDescription(*this); }
+
+LogicalResult ForwardOp::verifyRegions() { return verifyScore(*this, 1); }
+LogicalResult BackwardOp::verifyRegions() { return verifyScore(*this, 2); }
+LogicalResult BackwardKVOp::verifyRegions() { return verifyScore(*this, 2); }
+LogicalResult BackwardQOp::verifyRegions() { return verifyScore(*this, 2); }
 
 LogicalResult ScalarOp::verify() { return verifySlot(*this, getSlot(), kMaxScoreScalars); }
 

@@ -20,9 +20,9 @@ namespace flashplus::attn {
 /// Arguments of the score region, in order.
 enum ScoreArg { kScore, kBatch, kHead, kHeadK, kQuery, kKey, kSeqlenQ, kSeqlenK, kNumScoreArgs };
 
-/// Fills an empty region with a score's block.
-void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score);
-/// Reads it back; names are the canonical ones. Unsupported if the region holds what no score expression has.
+/// Fills an empty region with a score's block, which yields what `use` says.
+void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score, ScoreUse use);
+/// Reads the score back, whatever else the block yields; names are the canonical ones. Unsupported if the region holds what no score expression has.
 Result<ScoreExpr> readScore(mlir::Region &region);
 
 /// Appends the operation for `kernel` to `module`.

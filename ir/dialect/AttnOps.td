@@ -12,21 +12,9 @@ def Attn_StorageType : TypeAttrBase<"::mlir::FloatType", "fp16, bf16 or fp32"> {
                              "::llvm::cast<::mlir::TypeAttr>($_self).getValue())">]>;
 }
 
-def Attn_ForwardOp : Attn_Op<"forward", [IsolatedFromAbove, SingleBlock]> {
-  let summary = "Forward attention";
-  let description = [{
-    o, lse = softmax(score(softmax_scale * q k^T) masked to an interval of keys per query row) v. The fields are those of
-    KernelSpec (spec/fields.h), as attributes; those that are at their default do not appear, nor do run-time parameters. The region maps one scaled score to another; its arguments are
-    (s : f32, b, h, hk, q, k, sq, sk : i32), and it ends in `attn.yield`.
-
-    ```mlir
-    attn.forward @flashplus_forward_bf16_d64_right dtype(bf16) head_dim(64, 64) schedule("cpu.flash tile_m=96")
-        target("x86-64-v3") attributes {bounded_right} {
-    ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
-      attn.yield %s
-    }
-    ```
-  }];
+/// A kernel of attention with a score: the fields of KernelSpec (spec/fields.h) are attributes, and those that are at their
+/// default do not appear, nor do run-time parameters. The region's arguments are (s : f32, b, h, hk, q, k, sq, sk : i32).
+class Attn_ScoredOp<string mnemonic> : Attn_Op<mnemonic, [IsolatedFromAbove, SingleBlock]> {
   let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_qk, I64Attr:$head_dim_v,
                        StrAttr:$schedule, StrAttr:$target);
   let regions = (region SizedRegion<1>:$score);
@@ -36,6 +24,72 @@ def Attn_ForwardOp : Attn_Op<"forward", [IsolatedFromAbove, SingleBlock]> {
   }];
   let hasVerifier = 1;
   let hasRegionVerifier = 1;
+}
+
+def Attn_ForwardOp : Attn_ScoredOp<"forward"> {
+  let summary = "Forward attention";
+  let description = [{
+    o, lse = softmax(score(softmax_scale * q k^T) masked to an interval of keys per query row) v. The region maps one scaled
+    score to another and ends in `attn.yield` of it.
+
+    ```mlir
+    attn.forward @flashplus_forward_bf16_d64_right dtype(bf16) head_dim(64, 64) schedule("cpu.flash tile_m=96")
+        target("x86-64-v3") attributes {bounded_right} {
+    ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+      attn.yield %s
+    }
+    ```
+  }];
+}
+
+def Attn_BackwardOp : Attn_ScoredOp<"backward"> {
+  let summary = "Gradients of q, k and v";
+  let description = [{
+    With w = score(s), p = exp(w - lse) and ds = p (dout v^T - delta) dw/ds:  dv = p^T dout, dk = softmax_scale ds^T q,
+    dq = softmax_scale ds k. The region yields w and dw/ds.
+
+    ```mlir
+    attn.backward @flashplus_backward_fp32_d64 dtype(f32) head_dim(64, 64) schedule("cpu.backward tile_m=96")
+        target("x86-64-v3") {
+    ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+      %one = arith.constant 1.0 : f32
+      attn.yield %s, %one
+    }
+    ```
+  }];
+}
+
+def Attn_BackwardKVOp : Attn_ScoredOp<"backward_kv"> {
+  let summary = "Gradients of k and v alone; otherwise as attn.backward";
+}
+
+def Attn_BackwardQOp : Attn_ScoredOp<"backward_q"> {
+  let summary = "The gradient of q alone; otherwise as attn.backward";
+}
+
+def Attn_BackwardDeltaOp : Attn_Op<"backward_delta"> {
+  let summary = "What a backward needs of every query row";
+  let description = [{
+    row_delta = sum_d dout o - dlse, row_lse = lse log2(e); 0 and +inf for a row whose lse is not finite.
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_v, StrAttr:$schedule,
+                       StrAttr:$target);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim_v` `(` $head_dim_v `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_BackwardSumOp : Attn_Op<"backward_sum"> {
+  let summary = "dq = softmax_scale times the sum of the parts that shares of the keys have of it";
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_qk, StrAttr:$schedule,
+                       StrAttr:$target);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim_qk` `(` $head_dim_qk `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword
+  }];
+  let hasVerifier = 1;
 }
 
 def Attn_CombineOp : Attn_Op<"combine"> {
@@ -97,10 +151,16 @@ def Attn_IndexOp : Attn_Op<"index", [Pure]> {
   let assemblyFormat = "$value attr-dict";
 }
 
-def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator, HasParent<"ForwardOp">]> {
-  let summary = "The new score";
-  let arguments = (ins F32:$value);
-  let assemblyFormat = "$value attr-dict";
+def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
+                                     ParentOneOf<["ForwardOp", "BackwardOp", "BackwardKVOp", "BackwardQOp"]>]> {
+  let summary = "The new score, and in a backward its derivative with respect to s";
+  let arguments = (ins Variadic<F32>:$values);
+  let assemblyFormat = "$values attr-dict";
+  let extraClassDeclaration = [{
+    ::mlir::Value getValue() { return getValues().front(); }
+    /// Of a backward: dw/ds.
+    ::mlir::Value getSlope() { return getValues()[1]; }
+  }];
 }
 
 #endif

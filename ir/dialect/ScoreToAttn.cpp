@@ -342,15 +342,17 @@ private:
 
 } // namespace
 
-void buildScore(Region &region, Location loc, const ScoreExpr &score) {
+void buildScore(Region &region, Location loc, const ScoreExpr &score, ScoreUse use) {
   OpBuilder builder(loc->getContext()); // the region may belong to no operation yet
   Block &block = region.emplaceBlock();
   block.addArgument(builder.getF32Type(), loc);
   for (int i = 1; i < kNumScoreArgs; ++i)
     block.addArgument(builder.getI32Type(), loc);
   builder.setInsertionPointToEnd(&block);
-  Value result = ScoreBuilder(builder, loc, block).build(score);
-  YieldOp::create(builder, loc, result);
+  SmallVector<Value> results{ScoreBuilder(builder, loc, block).build(score)};
+  if (use == ScoreUse::Slope)
+    results.push_back(arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(1)));
+  YieldOp::create(builder, loc, results);
 }
 
 Result<ScoreExpr> readScore(Region &region) { return ScoreReader().read(region.front()); }

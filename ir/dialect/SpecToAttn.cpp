@@ -90,8 +90,8 @@ mlir::Operation *buildOp(ModuleOp module, const Kernel &kernel) {
         state.addAttribute(StringRef(field.member), attribute);
   state.addAttribute(kSchedule, builder.getStringAttr(kernel.schedule.text()));
   state.addAttribute(kTarget, builder.getStringAttr(kernel.target.text()));
-  if (info.has_score)
-    buildScore(*state.addRegion(), state.location, kernel.spec.score);
+  if (info.hasScore())
+    buildScore(*state.addRegion(), state.location, kernel.spec.score, info.score);
   return builder.create(state);
 }
 
@@ -140,7 +140,7 @@ Result<Kernel> describeOpWithoutScore(mlir::Operation *op) {
 
 Result<Kernel> describeOp(mlir::Operation *op) {
   auto kernel = describeOpWithoutScore(op);
-  if (!kernel || !operationInfo(kernel->spec.op).has_score)
+  if (!kernel || !operationInfo(kernel->spec.op).hasScore())
     return kernel;
   auto score = readScore(op->getRegion(0));
   if (!score)

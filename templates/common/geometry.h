@@ -3,8 +3,11 @@
 // params with it.
 #pragma once
 
+#include "spec/operand.h"
+
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace flashplus {
 
@@ -26,24 +29,31 @@ struct Bounds {
   int64_t group() const { return std::max<int64_t>(1, heads_q / std::max<int64_t>(1, heads_k)); }
 };
 
+/// Rows of a tile that is a whole sequence, however long.
+inline constexpr int32_t kWholeSequence = std::numeric_limits<int32_t>::max();
+
 /// What one work item of a step has. Plain data: kept in launch records.
 struct ItemShape {
-  int32_t rows = 1;              ///< Rows of a tile: query rows, or pairs of a query row and a head where heads are packed.
+  int32_t rows = 1;              ///< Rows of a tile: those of `side`, or pairs of a query row and a head where heads are packed.
   int32_t key_heads = 1;         ///< Key heads of an item; more than 1 only with packed heads.
   int32_t num_splits = 1;        ///< Shares of the keys; an item has one of them.
   int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache together.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
+  Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, or keys of a key head.
 };
 
 struct Geometry {
-  int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles.
+  int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles. A whole sequence is one, even if empty.
   int64_t items = 0; ///< num_work_items
 };
 
 constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
   const int64_t packed = shape.packs_heads ? bounds.group() : 1;
-  const int64_t tiles = ceilDiv(bounds.max_seqlen_q * packed, shape.rows);
-  return {tiles, bounds.batch * ceilDiv(bounds.heads_q / packed, shape.key_heads) * tiles * shape.num_splits};
+  const bool keys = shape.side == Side::Key;
+  const int64_t rows = keys ? bounds.max_seqlen_k : bounds.max_seqlen_q * packed;
+  const int64_t heads = keys ? bounds.heads_k : ceilDiv(bounds.heads_q / packed, shape.key_heads);
+  const int64_t tiles = shape.rows == kWholeSequence ? 1 : ceilDiv(rows, shape.rows);
+  return {tiles, bounds.batch * heads * tiles * shape.num_splits};
 }
 
 } // namespace flashplus

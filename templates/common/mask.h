@@ -23,13 +23,20 @@ public:
   /// Of rows [first, last], both valid rows. `split` takes its share of the tiles.
   Tiles tiles(Val first, Val last, int tile_n, Val split, Val num_splits) const;
 
+  struct Rows {
+    Val begin, end; ///< i32; empty when begin >= end.
+  };
+  /// The inverse: the query rows that see some key of [first, last], cut to [0, q_len]. Both are valid keys, or last lies past
+  /// them.
+  Rows queries(Val first, Val last) const;
+
   /// Whether some row of [first, last] does not see some key of the tile that starts at `key`.
   Val needsMask(Val first, Val last, Val key, int tile_n) const;
 
 private:
   Ir &ir_;
   bool bounded_left_, bounded_right_;
-  Val k_len_, diagonal_; // diagonal = k_len - q_len: key position of query row 0
+  Val q_len_, k_len_, diagonal_; // diagonal = k_len - q_len: key position of query row 0
   Val left_, right_;     // first and one past the last visible key of query row 0, not cut
 };
 

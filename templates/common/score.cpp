@@ -3,6 +3,8 @@
 
 #include "ir/warp.h"
 
+#include "mlir/IR/Matchers.h"
+
 using namespace mlir;
 
 namespace flashplus {
@@ -117,9 +119,9 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   return result;
 }
 
-Val Score::apply(Val s, Val row, Val key, Val head) const {
+Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
   if (identity_)
-    return s;
+    return {s, {}};
   Ir &ir = ir_;
   const int lanes = lanesOf(s.value);
   if (!lanesOf(key.value)) {
@@ -140,7 +142,8 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
   for (mlir::Operation &op : block_) {
     if (auto yield = dyn_cast<attn::YieldOp>(op)) {
       Val result = map[yield.getValue()];
-      return lanesOf(result.value) ? result : ir.splat(result, lanes);
+      const bool sloped = yield.getValues().size() > 1 && !matchPattern(yield.getSlope(), m_OneFloat());
+      return {lanesOf(result.value) ? result : ir.splat(result, lanes), sloped ? map[yield.getSlope()] : Val{}};
     }
     if (auto scalar = dyn_cast<attn::ScalarOp>(op)) {
       map[scalar.getResult()] = params_.get("scalar", int(scalar.getSlot()));
@@ -170,7 +173,7 @@ Val Score::apply(Val s, Val row, Val key, Val head) const {
         result.setType(ir.vec(result.getType(), lanes));
     map[op.getResult(0)] = ir.wrap(clone->getResult(0));
   }
-  return s;
+  return {s, {}};
 }
 
 namespace softmax {

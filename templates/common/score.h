@@ -24,7 +24,14 @@ public:
   /// `s` are the scaled scores, `row` the query row (i32), `key` the key (i32) of the first lane. Rows and
   /// keys past the sequence are allowed: their value means nothing, and auxiliary tensors are read inside their bounds anyway.
   /// `head` is the query head where a work item has several. Rows, keys and heads may be vectors.
-  Val apply(Val s, Val row, Val key, Val head = {}) const;
+  Val apply(Val s, Val row, Val key, Val head = {}) const { return evaluate(s, row, key, head).value; }
+
+  struct WithSlope {
+    Val value;
+    Val slope; ///< Derivative of value with respect to s: a scalar or a vector; absent where it is 1, and in a forward.
+  };
+  /// As apply(); of a region that yields its derivative, too.
+  WithSlope evaluate(Val s, Val row, Val key, Val head = {}) const;
 
 private:
   Ir &ir_;

@@ -72,9 +72,10 @@ Val Sequence::hasRowsBehind(Operand operand) const {
   return (keys ? ragged_k_ : ragged_q_) | !ir_.isNull(used);
 }
 
-Val Sequence::lse(Val head) const {
-  Val start = ir_.select(ragged_q_, start_q_, batch_ * params_.get("lse_stride_b"));
-  return ir_.offset(params_.get("lse"), (start + ir_.toI64(head) * params_.get("lse_stride_h")) * 4);
+Val Sequence::lseLike(std::string_view name, Val head) const {
+  const std::string text(name);
+  Val start = ir_.select(ragged_q_, start_q_, batch_ * params_.get(text + "_stride_b"));
+  return ir_.offset(params_.get(name), (start + ir_.toI64(head) * params_.get(text + "_stride_h")) * 4);
 }
 
 } // namespace flashplus

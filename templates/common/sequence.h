@@ -23,7 +23,9 @@ public:
   /// Whether rows of `operand` past its valid ones may be somebody else's data and not outside the tensor; i1.
   Val hasRowsBehind(Operand operand) const;
   /// Pointer to the LSE of query row 0.
-  Val lse(Val head) const;
+  Val lse(Val head) const { return lseLike("lse", head); }
+  /// The same of another tensor of that shape: param `name`, strides `name`_stride_b and `name`_stride_h.
+  Val lseLike(std::string_view name, Val head) const;
   /// Number of query row 0 among all rows_q rows of the batch (i64); for partial results.
   Val firstRow() const { return first_row_; }
 

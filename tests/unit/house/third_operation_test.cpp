@@ -24,7 +24,7 @@ KernelSpec probe() {
 } // namespace
 
 TEST_CASE("its specs have its fields, text and name") {
-  CHECK(kNumOperations == 3);
+  CHECK(operationInfo(Operation(kNumOperations - 1)).name == "probe");
   KernelSpec spec = probe();
   CHECK(spec.text() == "probe dtype=fp16 dv=64");
   CHECK(kernelName(spec) == "flashplus_probe_fp16_dv64");
@@ -37,7 +37,7 @@ TEST_CASE("its specs have its fields, text and name") {
   CHECK(back->pack() == spec.pack());
   CHECK(probe().pack() != spec.pack());
   CHECK(!KernelSpec::parse("probe dtype=fp16 dqk=64 dv=64").isOk());
-  CHECK(operationNames() == "forward, combine, probe");
+  CHECK(operationNames().ends_with(", probe"));
 }
 
 TEST_CASE("a new field at its default changes no text, and drops no cell of a tuning record") {

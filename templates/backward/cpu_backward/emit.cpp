@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/backward/cpu_backward/pack.h"
+#include "templates/backward/rows/row_values.h"
+#include "templates/common/mask.h"
+#include "templates/common/result_rows.h"
+#include "templates/common/score.h"
+
+namespace flashplus {
+namespace {
+
+using cpu_backward::Scratch;
+
+/// (key head, share of the keys, batch entry), the shares of a head side by side.
+WorkItem decode(EmitContext &c) {
+  Val splits = c.params.get("num_splits"), heads = c.params.get("heads_k");
+  Val rest = c.work_item / splits;
+  WorkItem item;
+  item.split = c.work_item % splits;
+  item.head_k = rest % heads;
+  item.batch = rest / heads;
+  item.group = c.params.get("heads_q") / heads;
+  item.head = item.head_k * item.group;
+  return item;
+}
+
+/// One call of the kernel. Row numbers and loop indices are i64, positions inside a sequence i32.
+class CpuBackward {
+public:
+  explicit CpuBackward(EmitContext &c)
+      : c_(c), ir_(c.ir), l_(CpuBackwardLayout::of(c.spec, c.schedule, c.target)), item_(decode(c)),
+        seq_(ir_, c.params, item_.batch), mask_(ir_, c.params, c.spec, seq_),
+        score_(ir_, c.params, *c.score, item_, seq_), m_(c, l_), pack_(c, l_, seq_, m_) {}
+
+  void emit() {
+    Val tile = ir_.i32(l_.tile_n), tiles = ir_.ceilDiv(seq_.k_len, l_.tile_n);
+    forHeads([&](Val head) { clearDQ(head); });
+    ir_.forLoop(item_.split, tiles, c_.params.get("num_splits"), [&](Val t) { visitKeys(t * tile); });
+    if (!c_.spec.isPartial())
+      forHeads([&](Val head) { storeDQ(head); });
+  }
+
+private:
+  template <class Body> void forHeads(Body body) {
+    ir_.forLoop(ir_.i32(0), item_.group, ir_.i32(1), [&](Val g) { body(item_.head + g); });
+  }
+  template <class Body> void forRange(Val begin, Val end, int step, Body body) { m_.forRange(begin, end, step, body); }
+  template <class Body> void forRange(Val end, int step, Body body) { m_.forRange(ir_.i64(0), end, step, body); }
+
+  Val scoreScale() {
+    // With no score expression log2(e) rides on the scale; otherwise it is applied after the expression.
+    Val scale = c_.params.get("softmax_scale");
+    return score_.isIdentity() ? scale * softmax::kLog2E : scale;
+  }
+
+  // --- dQ in memory ------------------------------------------------------------------------------------------
+  Val dqRow(Val head, Val row) {
+    const RowValues values(ir_, c_.params, seq_, head);
+    return ir_.offset(values.dqPart(ir_.toI64(item_.split), l_.dqk), row * values.dqPartStride(l_.dqk));
+  }
+  template <class Body> void forDQRows(Val head, Body body) {
+    forRange(ir_.toI64(seq_.q_len), 1, [&](Val row) {
+      Val from = dqRow(head, row);
+      m_.forColumns(l_.dqk, l_.lanes, [&](Val column, int count) { body(row, column, count, ir_.offset(from, column * 4)); });
+    });
+  }
+  void clearDQ(Val head) {
+    forDQRows(head, [&](Val, Val, int count, Val at) { cpu::storeRow(ir_, DType::F32, m_.zero(), at, count); });
+  }
+  void storeDQ(Val head) {
+    const int bytes = dtypeBytes(c_.spec.dtype);
+    Val out = seq_.rows(Operand::DQ, head, bytes), stride = c_.params.get("dq_stride_s") * bytes;
+    Val scale = c_.params.get("softmax_scale");
+    forDQRows(head, [&](Val row, Val column, int count, Val at) {
+      Val x = cpu::loadRow(ir_, DType::F32, at, count) * scale;
+      cpu::storeRow(ir_, c_.spec.dtype, x, ir_.offset(ir_.offset(out, row * stride), column * bytes), count);
+    });
+  }
+
+  // --- one tile of keys --------------------------------------------------------------------------------------
+  void visitKeys(Val key) {
+    Val keys = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
+    pack_.keys(item_.head_k, key, keys);
+    m_.clear(l_.dk(), l_.tile_n * l_.dqk_pad);
+    m_.clear(l_.dvSum(), l_.tile_n * l_.dv_pad);
+    const Mask::Rows seen = mask_.queries(key, key + ir_.toI32(keys) - 1);
+    countTiles(ir_, c_.params, [&] {
+      return ir_.max(ir_.i32(0), ir_.ceilDiv(seen.end - seen.begin, l_.tile_m)) * item_.group;
+    });
+    forHeads([&](Val head) {
+      ir_.forLoop(seen.begin, seen.end, ir_.i32(l_.tile_m), [&](Val query) {
+        Val rows = ir_.toI64(ir_.min(ir_.i32(l_.tile_m), seen.end - query));
+        visitTile({head, query, rows, key, keys});
+      });
+    });
+    storeKeys(Operand::DK, l_.dk(), l_.dqk, l_.dqk_pad, key, keys, c_.params.get("softmax_scale"));
+    storeKeys(Operand::DV, l_.dvSum(), l_.dv, l_.dv_pad, key, keys, {});
+  }
+
+  void storeKeys(Operand operand, int block, int dim, int pad, Val key, Val keys, Val scale) {
+    const DType dtype = c_.spec.dtypeOf(operand);
+    const int bytes = dtypeBytes(dtype);
+    Val stride = c_.params.get(operandInfo(operand).stride_s) * bytes;
+    Val out = ir_.offset(seq_.rows(operand, item_.head_k, bytes), ir_.toI64(key) * stride);
+    forRange(keys, 1, [&](Val row) {
+      m_.forColumns(dim, l_.lanes, [&](Val column, int count) {
+        Val x = m_.loadVector(block, row * pad + column);
+        cpu::storeRow(ir_, dtype, scale ? x * scale : x, ir_.offset(ir_.offset(out, row * stride), column * bytes), count);
+      });
+    });
+  }
+
+  // --- a tile of keys and a tile of queries ------------------------------------------------------------------
+  struct Tile {
+    Val head;  ///< i32
+    Val query; ///< First query row of the tile, i32.
+    Val rows;  ///< Query rows in it, i64.
+    Val key, keys;
+    Val row(Val r) const { return query + query.ir->toI32(query.ir->min(r, rows - 1)); }
+  };
+
+  void visitTile(const Tile &t) {
+    pack_.queries(t.head, t.query, t.rows, scoreScale());
+    Val block_rows = ir_.ceilDiv(t.rows, l_.mr) * l_.mr;
+    forRange(block_rows, l_.mr, [&](Val r0) {
+      weights(t, r0);
+      multiplyDQ(t, r0);
+    });
+    multiplyKeys(t, l_.p(), l_.doutPanels(), l_.dvSum(), l_.dv_pad);
+    multiplyKeys(t, l_.ds(), l_.qPanels(), l_.dk(), l_.dqk_pad);
+  }
+
+  /// Keys of the tile, as columns, that rows r0 .. r0 + mr - 1 see some of.
+  std::pair<Val, Val> columns(const Tile &t, Val r0) {
+    Val begin = ir_.i64(0), end = t.keys;
+    if (c_.spec.bounded_left)
+      begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(t.row(r0)) - t.key)) / l_.panel() * l_.panel();
+    if (c_.spec.bounded_right)
+      end = ir_.max(begin, ir_.min(t.keys, ir_.toI64(mask_.hi(t.row(r0 + (l_.mr - 1))) - t.key)));
+    return {ir_.min(begin, end), end};
+  }
+
+  /// P and dS of rows r0 .. r0 + mr - 1: 0 where a key is hidden.
+  void weights(const Tile &t, Val r0) {
+    auto [begin, end] = columns(t, r0);
+    Val computed = ir_.ceilDiv(end, l_.panel()) * l_.panel();
+    if (c_.spec.bounded_left || c_.spec.bounded_right)
+      for (int r = 0; r < l_.mr; ++r)
+        for (auto [from, to] : {std::pair{ir_.i64(0), begin}, {computed, ir_.i64(l_.tile_n)}})
+          forRange(from, to, l_.panel(), [&](Val column) {
+            for (int block : {l_.p(), l_.ds()})
+              m_.clear(block, l_.panel(), (r0 + r) * l_.tile_n + column);
+          });
+    multiplyScores(l_.q(), l_.dqk_pad, l_.dqk, l_.kt(), r0, begin, computed, l_.p());
+    multiplyScores(l_.dout(), l_.dv_pad, l_.dv, l_.vt(), r0, begin, computed, l_.ds());
+    Val first = t.row(r0), last = t.row(r0 + (l_.mr - 1));
+    Val hidden = (t.key + ir_.toI32(begin) < mask_.lo(last)) | (t.key + ir_.toI32(computed) > mask_.hi(first));
+    auto rows = [&](bool masked) {
+      forRange(ir_.i64(l_.mr), 1, [&](Val r) { rowWeights(t, r0 + r, begin, computed, masked); });
+      return Vals();
+    };
+    ir_.ifElse(hidden, [&] { return rows(true); }, [&] { return rows(false); });
+  }
+
+  /// `out` [row][key] of the block's rows = left [row][i] right [i][key].
+  void multiplyScores(int left, int left_pad, int depth, int right, Val r0, Val begin, Val end, int out) {
+    const int right_pad = left_pad;
+    forRange(begin, end, l_.panel(), [&](Val j0) {
+      Vals acc = cpu::multiplyBlock(
+          ir_, cpu::Packed::F32, l_.mr, l_.nr, ir_.i64(0), ir_.i64(depth), Vals(l_.mr * l_.nr, m_.zero()),
+          [&](int r, Val i) { return m_.at(left, (r0 + r) * left_pad + i); },
+          [&](Val i) { return m_.at(right, j0 * right_pad + i * l_.panel()); });
+      for (int r = 0; r < l_.mr; ++r)
+        for (int c = 0; c < l_.nr; ++c)
+          m_.storeVector(out, (r0 + r) * l_.tile_n + j0 + c * l_.lanes, acc[r * l_.nr + c]);
+    });
+  }
+
+  /// S and dP of one row -> P and dS.
+  void rowWeights(const Tile &t, Val r, Val begin, Val end, bool masked) {
+    Val row = t.row(r), at = r * l_.tile_n;
+    const RowValues values(ir_, c_.params, seq_, t.head);
+    Val offset = ir_.toI64(row) * 4;
+    Val lse = ir_.load(ir_.f32(), ir_.offset(values.lse(), offset), 4);
+    Val delta = ir_.load(ir_.f32(), ir_.offset(values.delta(), offset), 4);
+    Val lo = mask_.lo(row) - t.key, hi = mask_.hi(row) - t.key;
+    forRange(begin, end, l_.lanes, [&](Val column) {
+      Val s = m_.loadVector(l_.p(), at + column), dp = m_.loadVector(l_.ds(), at + column);
+      const auto score = score_.evaluate(s, row, t.key + ir_.toI32(column), t.head);
+      Val exponent = score_.isIdentity() ? score.value : score.value * softmax::kLog2E;
+      Val p = ir_.exp2(exponent - lse), ds = p * (dp - delta);
+      if (score.slope)
+        ds = ds * score.slope;
+      if (masked) {
+        Val key = m_.laneNumbers() + ir_.toI32(column);
+        Val visible = (key >= lo) & (key < hi);
+        p = ir_.select(visible, p, m_.zero());
+        ds = ir_.select(visible, ds, m_.zero());
+      }
+      m_.storeVector(l_.p(), at + column, p);
+      m_.storeVector(l_.ds(), at + column, ds);
+    });
+  }
+
+  /// dQ += dS K of rows r0 .. r0 + mr - 1.
+  void multiplyDQ(const Tile &t, Val r0) {
+    auto [begin, end] = columns(t, r0);
+    m_.forColumns(l_.dqk_pad, l_.panel(), [&](Val c0, int width) {
+      const int nr = width / l_.lanes;
+      Vals acc = cpu::multiplyBlock(
+          ir_, cpu::Packed::F32, l_.mr, nr, begin, end, Vals(size_t(l_.mr * nr), m_.zero()),
+          [&](int r, Val j) { return m_.at(l_.ds(), (r0 + r) * l_.tile_n + j); },
+          [&](Val j) { return m_.at(l_.k(), c0 * l_.tile_n + j * width); });
+      for (int r = 0; r < l_.mr; ++r)
+        ir_.ifThen(r0 + r < t.rows, [&] {
+          Val to = ir_.offset(dqRow(t.head, ir_.toI64(t.query) + r0 + r), c0 * 4);
+          for (int c = 0; c < nr; ++c)
+            addTo(ir_.offset(to, int64_t(c) * l_.lanes * 4), acc[r * nr + c], c0, c * l_.lanes);
+        });
+    });
+  }
+
+  /// Adds to a vector of a row of dQ, column c0 + c; the row's last one may be cut.
+  void addTo(Val pointer, Val x, Val c0, int c) {
+    auto add = [&](int count) {
+      cpu::storeRow(ir_, DType::F32, cpu::loadRow(ir_, DType::F32, pointer, count) + x, pointer, count);
+      return Vals();
+    };
+    const int rest = l_.dqk % l_.lanes;
+    if (!rest)
+      add(l_.lanes);
+    else
+      ir_.ifElse(c0 + c == l_.dqk - rest, [&] { return add(rest); }, [&] { return add(l_.lanes); });
+  }
+
+  /// `sum` [key][column] += weights^T right: dV += P^T dO, dK += dS^T Q.
+  void multiplyKeys(const Tile &t, int weights, int right, int sum, int pad) {
+    forRange(ir_.ceilDiv(t.keys, l_.mr) * l_.mr, l_.mr, [&](Val k0) {
+      Val first = t.key + ir_.toI32(k0);
+      const Mask::Rows seen = mask_.queries(first, first + (l_.mr - 1));
+      Val begin = ir_.i64(0), end = t.rows;
+      if (c_.spec.bounded_right)
+        begin = ir_.max(begin, ir_.toI64(seen.begin - t.query));
+      if (c_.spec.bounded_left)
+        end = ir_.min(end, ir_.toI64(seen.end - t.query));
+      m_.forColumns(pad, l_.panel(), [&](Val c0, int width) {
+        const int nr = width / l_.lanes;
+        auto at = [&](int r, int c) { return (k0 + r) * pad + c0 + c * l_.lanes; };
+        Vals init;
+        for (int r = 0; r < l_.mr; ++r)
+          for (int c = 0; c < nr; ++c)
+            init.push_back(m_.loadVector(sum, at(r, c)));
+        Vals acc = cpu::multiplyBlock(
+            ir_, cpu::Packed::F32, l_.mr, nr, begin, end, init,
+            [&](int r, Val i) { return m_.at(weights, i * l_.tile_n + k0 + r); },
+            [&](Val i) { return m_.at(right, c0 * l_.tile_m + i * width); });
+        for (int r = 0; r < l_.mr; ++r)
+          for (int c = 0; c < nr; ++c)
+            m_.storeVector(sum, at(r, c), acc[r * nr + c]);
+      });
+    });
+  }
+
+  EmitContext &c_;
+  Ir &ir_;
+  const CpuBackwardLayout l_;
+  const WorkItem item_;
+  const Sequence seq_;
+  const Mask mask_;
+  const Score score_;
+  Scratch m_;
+  cpu_backward::Pack pack_;
+};
+
+} // namespace
+
+void emitCpuBackward(EmitContext &c) { CpuBackward(c).emit(); }
+
+} // namespace flashplus

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/backward/planner.h"
+
+#include <algorithm>
+
+namespace flashplus {
+namespace {
+
+/// The step `op` of a backward, with the fields that it has.
+KernelSpec stepSpec(const KernelSpec &backward, Operation op) {
+  const OperationInfo &info = operationInfo(op);
+  KernelSpec spec;
+  spec.op = op;
+  for (const SpecFieldInfo &field : specFields())
+    if (field.isIn(info))
+      field.set(spec, field.get(backward));
+  if (info.hasScore())
+    spec.score = backward.score;
+  else
+    spec.alignment = dtypeBytes(spec.dtype); // rows are read element by element or by masked vectors
+  return spec;
+}
+
+/// Shares of the keys, of which each has an item a (batch entry, key head): enough to keep many workers busy, as far as their parts
+/// of dq stay small. By the problem alone: dq is the sum of as many parts whatever device there is.
+int sharesOf(const Bounds &bounds, const ItemTraits &item, int64_t part_bytes) {
+  constexpr int64_t kItems = 32, kMostBytes = int64_t(64) << 20;
+  const int64_t items = std::max<int64_t>(1, bounds.batch * bounds.heads_k);
+  const int64_t tiles = ceilDiv(bounds.max_seqlen_k, item.keys), room = kMostBytes / std::max<int64_t>(1, part_bytes);
+  return int(std::max<int64_t>(1, std::min({ceilDiv(kItems, items), tiles, room})));
+}
+
+constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256; }
+
+} // namespace
+
+BackwardPlanner::BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
+    : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))), whole_(step(spec)),
+      sum_(step(stepSpec(spec, Operation::BackwardSum))), kv_(step(stepSpec(spec, Operation::BackwardKV))),
+      q_(step(stepSpec(spec, Operation::BackwardQ))) {}
+
+BackwardPlanner::Step BackwardPlanner::step(KernelSpec spec) const {
+  auto candidates = feasibleCandidates(spec, device_);
+  return {std::move(spec), std::move(candidates)};
+}
+
+Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &options) const {
+  if (options.schedule)
+    if (const Algorithm *a = findAlgorithm(options.schedule->algorithm); a && a->op == step.spec.op) {
+      if (auto known = launchSchema(step.spec, *options.schedule, device_.target); !known)
+        return known.status();
+      return Candidate{.schedule = *options.schedule, .item = itemTraits(*options.schedule)};
+    }
+  for (const Candidate &c : step.candidates)
+    if (!std::ranges::count(options.rejected, c.schedule))
+      return c;
+  FLASHPLUS_RETURN_IF_ERROR(checkDTypes(step.spec, device_.target));
+  return Status(StatusCode::Unsupported, "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
+}
+
+Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
+                                const Bounds &bounds) const {
+  const ItemShape item{.rows = chosen.item.rows, .num_splits = splits, .side = chosen.item.side};
+  auto made = makeStep(spec, chosen.schedule, device_.target, item, bounds);
+  if (!made)
+    return made.status();
+  plan.steps.push_back(std::move(*made));
+  return Status::ok();
+}
+
+Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
+  if (options.num_splits != 0)
+    return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; of a backward it must be 0");
+  Plan plan;
+  plan.schedule_source = options.schedule ? "forced" : "default table";
+  const int64_t values = alignedBytes(bounds.total_q * bounds.heads_q * 4);
+  plan.parts[kRowLse] = {kWorkspaceZeroed, values};
+  plan.parts[kRowDelta] = {kWorkspaceZeroed + values, values};
+  plan.workspace_bytes = kWorkspaceZeroed + 2 * values;
+
+  auto delta = choose(delta_, {});
+  if (!delta)
+    return delta.status();
+  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
+  if (whole_.candidates.empty()) {
+    for (const Step *step : {&kv_, &q_}) {
+      auto chosen = choose(*step, options);
+      if (!chosen)
+        return chosen.status();
+      FLASHPLUS_RETURN_IF_ERROR(addStep(plan, step->spec, *chosen, 1, bounds));
+    }
+    return plan;
+  }
+  auto whole = choose(whole_, options);
+  if (!whole)
+    return whole.status();
+  const int64_t part = bounds.total_q * bounds.heads_q * spec_.head_dim_qk * 4;
+  const int shares = sharesOf(bounds, whole->item, part);
+  plan.parts[kDQParts] = {plan.workspace_bytes, alignedBytes(part * shares)};
+  plan.workspace_bytes += plan.parts[kDQParts].bytes;
+  KernelSpec spec = spec_;
+  spec.results = shares > 1 ? Results::Partial : Results::Final;
+  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, bounds));
+  if (shares == 1)
+    return plan;
+  auto sum = choose(sum_, {});
+  if (!sum)
+    return sum.status();
+  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, sum_.spec, *sum, 1, bounds));
+  return plan;
+}
+
+Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+                          const PlanOptions &options) {
+  return BackwardPlanner(spec, device).plan(bounds, options);
+}
+
+std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, const DeviceProfile &device) {
+  std::vector<PlannedKernel> result;
+  auto add = [&](const KernelSpec &s) {
+    const size_t before = result.size();
+    for (Schedule &schedule : feasibleSchedules(s, device))
+      result.push_back({s, std::move(schedule)});
+    return result.size() > before;
+  };
+  add(stepSpec(spec, Operation::BackwardDelta));
+  if (!add(spec)) {
+    add(stepSpec(spec, Operation::BackwardKV));
+    add(stepSpec(spec, Operation::BackwardQ));
+    return result;
+  }
+  KernelSpec shares = spec;
+  shares.results = Results::Partial;
+  add(shares);
+  add(stepSpec(spec, Operation::BackwardSum));
+  return result;
+}
+
+} // namespace flashplus

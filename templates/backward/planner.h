@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Plans a backward: the rows' values, then the gradients by one of two forms,
+//   backward [ backward_sum ]    one kernel for all three gradients, and with shares of the keys a sum of their parts of dq
+//   backward_kv, backward_q      two kernels, where a target has no algorithm for the first
+// Both add in an order that depends on the problem alone, so that results are the same bits whatever device state, grid or number of
+// workers there is.
+#pragma once
+
+#include "templates/forward/choose.h"
+#include "templates/plan.h"
+
+#include <vector>
+
+namespace flashplus {
+
+/// The workspace's parts.
+enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
+
+/// Makes the plans of a backward whose spec (results final) is `spec`. Immutable.
+class BackwardPlanner {
+public:
+  BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
+  /// Of `options`, num_splits must be 0; batch_invariant holds anyway. A forced or rejected schedule is one of any of the steps
+  /// but the first and the sum.
+  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const;
+
+private:
+  struct Step {
+    KernelSpec spec;
+    std::vector<Candidate> candidates;
+  };
+  Step step(KernelSpec spec) const;
+  /// Fails if no candidate is left.
+  Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
+  Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits, const Bounds &bounds) const;
+
+  KernelSpec spec_;
+  DeviceProfile device_;
+  Step delta_, whole_, sum_, kv_, q_;
+};
+
+/// One plan.
+Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+                          const PlanOptions &options);
+
+/// The kernels that any plan of `spec` on `device` can use.
+std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, const DeviceProfile &device);
+
+} // namespace flashplus
