@@ -2,6 +2,7 @@
 #include "runtime/arguments/tensor_view.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace flashplus {
 namespace {
@@ -20,18 +21,11 @@ template <class Range> std::string listText(const Range &values) {
   return text + ")";
 }
 
-struct Span {
-  const int64_t *values;
-  int count;
-  const int64_t *begin() const { return values; }
-  const int64_t *end() const { return values + count; }
-};
-
 } // namespace
 
 std::string dimsText(std::initializer_list<int64_t> dims) { return listText(dims); }
 
-std::string TensorView::shapeText() const { return listText(Span{shape, rank}); }
+std::string TensorView::shapeText() const { return listText(std::span(shape, size_t(rank))); }
 
 std::string TensorView::dtypeText() const {
   const DLDataType &t = source->dtype;
@@ -52,23 +46,20 @@ Status TensorView::read(const char *argument, const DLTensor *tensor, DataPointe
     return invalidArgument(std::string(name) + " has rank " + number(tensor->ndim) +
                            (tensor->shape ? "" : " and no shape") + "; it must have 1 to 4 dimensions");
   rank = tensor->ndim;
-  std::copy_n(tensor->shape, rank, shape);
-  int64_t elements = 1;
-  bool has_elements = true;
-  for (int i = 0; i < rank; ++i) {
-    if (shape[i] < 0)
-      return invalidArgument(std::string(name) + " has shape " + shapeText() + "; dimensions must not be negative");
-    has_elements = has_elements && shape[i] > 0;
-    if (__builtin_mul_overflow(elements, std::max<int64_t>(shape[i], 1), &elements) || elements > kMost)
-      return invalidArgument(std::string(name) + " has shape " + shapeText() + "; at most 2^48 elements are allowed");
+  int64_t elements = 1; // of the dimensions so far, as if none were empty: the next one's compact stride
+  bool sized = true;
+  empty = false;
+  for (int i = rank; i-- > 0;) {
+    const int64_t size = shape[i] = tensor->shape[i];
+    strides[i] = tensor->strides ? tensor->strides[i] : elements;
+    empty |= size == 0;
+    sized = sized && size >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements) && elements <= kMost;
   }
-  if (tensor->strides) {
-    std::copy_n(tensor->strides, rank, strides);
-  } else {
-    int64_t stride = 1;
-    for (int i = rank; i-- > 0; stride *= std::max<int64_t>(shape[i], 1))
-      strides[i] = stride;
-  }
+  if (!sized)
+    return invalidArgument(std::string(name) + " has shape " + shapeText() +
+                           (std::any_of(shape, shape + rank, [](int64_t size) { return size < 0; })
+                                ? "; dimensions must not be negative"
+                                : "; at most 2^48 elements are allowed"));
   int64_t extent = 0; // of the last element
   for (int i = 0; i < rank; ++i) {
     if (shape[i] <= 1)
@@ -77,56 +68,35 @@ Status TensorView::read(const char *argument, const DLTensor *tensor, DataPointe
       return invalidArgument(std::string(name) + " has stride " + number(strides[i]) + " in dimension " + number(i) +
                              "; strides must be 0 to 2^48");
     int64_t reach = 0;
-    if (has_elements && (__builtin_mul_overflow(shape[i] - 1, strides[i], &reach) || (extent += reach) > kMost))
+    if (!empty && (__builtin_mul_overflow(shape[i] - 1, strides[i], &reach) || (extent += reach) > kMost))
       return invalidArgument(std::string(name) + " has shape " + shapeText() + " and strides " +
-                             listText(Span{strides, rank}) + "; it must not reach beyond 2^48 elements");
+                             listText(std::span(strides, size_t(rank))) + "; it must not reach beyond 2^48 elements");
   }
   data = nullptr;
   if (tensor->data)
     data = static_cast<char *>(tensor->data) + tensor->byte_offset;
-  else if (wanted == DataPointers::Required && has_elements)
+  else if (wanted == DataPointers::Required && !empty)
     return invalidArgument(std::string(name) + " has null data; it must point to " + shapeText() + " elements");
   const uintptr_t bytes = (uintptr_t(tensor->dtype.bits) * tensor->dtype.lanes + 7) / 8;
-  if (bytes > 1 && reinterpret_cast<uintptr_t>(data) % bytes)
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  if (bytes > 1 && (std::has_single_bit(bytes) ? address & (bytes - 1) : address % bytes))
     return invalidArgument(std::string(name) + " has data at an address that is not a multiple of its element size, " +
                            number(int64_t(bytes)) + " bytes");
   return Status::ok();
 }
 
-bool TensorView::hasShape(std::initializer_list<int64_t> wanted) const {
-  return int(wanted.size()) == rank && std::equal(wanted.begin(), wanted.end(), shape);
-}
-
-Status TensorView::wantShape(std::initializer_list<int64_t> wanted, const char *meaning) const {
-  if (hasShape(wanted))
-    return Status::ok();
+Status TensorView::wrongShape(std::span<const int64_t> wanted, const char *meaning) const {
   return invalidArgument(std::string(name) + " has shape " + shapeText() + "; it must be " + meaning + " = " +
-                         dimsText(wanted));
+                         listText(wanted));
 }
 
-bool TensorView::hasType(DLDataTypeCode code, int bits) const {
-  const DLDataType &t = source->dtype;
-  return t.code == code && t.bits == bits && t.lanes == 1;
-}
-
-Status TensorView::wantType(DLDataTypeCode code, int bits, const char *wanted) const {
-  if (hasType(code, bits))
-    return Status::ok();
+Status TensorView::wrongType(const char *wanted) const {
   return invalidArgument(std::string(name) + " has dtype " + dtypeText() + "; it must be " + wanted);
 }
 
-Status TensorView::wantUnitStride() const {
-  if (shape[rank - 1] <= 1 || strides[rank - 1] == 1)
-    return Status::ok();
+Status TensorView::wrongUnitStride() const {
   return invalidArgument(std::string(name) + " has stride " + number(strides[rank - 1]) +
                          " in its last dimension; it must be 1");
-}
-
-bool TensorView::isEmpty() const {
-  for (int i = 0; i < rank; ++i)
-    if (shape[i] == 0)
-      return true;
-  return false;
 }
 
 Status TensorView::wantDistinct() const {
