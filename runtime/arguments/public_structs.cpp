@@ -40,6 +40,30 @@ Status checkFlag(const char *name, int32_t value) {
   return invalidArgument(std::string(name) + " is " + number(value) + "; it must be 0 or 1");
 }
 
+namespace {
+
+/// What the fields mask and max_seqlen_* leave unsaid.
+template <class Args> Status readMaskAndBounds(Args &out) {
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("causal", out.causal));
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("has_window", out.has_window));
+  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", out.reserved));
+  if (!out.has_window) {
+    const int32_t side = out.window_left;
+    if (side != out.window_right || (side != 0 && side != -1))
+      return invalidArgument("window_left is " + number(side) + " and window_right " +
+                             number(out.window_right) +
+                             " while has_window is 0; set has_window to 1, or leave both at 0");
+    out.window_left = out.window_right = -1;
+    out.has_window = 1;
+  }
+  for (int64_t *bound : {&out.max_seqlen_q, &out.max_seqlen_k})
+    if (*bound == 0)
+      *bound = kMaxLength;
+  return Status::ok();
+}
+
+} // namespace
+
 Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_args &out) {
   if (!given)
     return invalidArgument("args is null");
@@ -52,25 +76,18 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
     out.batch_invariant = out.batch_invariant != 0;
     return Status::ok();
   }
-  FLASHPLUS_RETURN_IF_ERROR(checkFlag("causal", out.causal));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("batch_invariant", out.batch_invariant));
-  FLASHPLUS_RETURN_IF_ERROR(checkFlag("has_window", out.has_window));
-  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", out.reserved));
-  if (!out.has_window) {
-    const int32_t side = out.window_left;
-    if (side != out.window_right || (side != 0 && side != -1))
-      return invalidArgument("window_left is " + number(side) + " and window_right " +
-                             number(out.window_right) +
-                             " while has_window is 0; set has_window to 1, or leave both at 0");
-    out.window_left = out.window_right = -1;
-    out.has_window = 1;
-  }
   if (out.lse_empty == 0)
     out.lse_empty = INFINITY;
-  for (int64_t *bound : {&out.max_seqlen_q, &out.max_seqlen_k})
-    if (*bound == 0)
-      *bound = kMaxLength;
-  return Status::ok();
+  return readMaskAndBounds(out);
+}
+
+Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward_args &out) {
+  if (!given)
+    return invalidArgument("args is null");
+  FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_backward_args", given,
+                                       FLASHPLUS_SIZE_WITH(flashplus_backward_args, reserved), out));
+  return readMaskAndBounds(out);
 }
 
 Status readContextOptions(const flashplus_context_options *given, flashplus_context_options &out) {

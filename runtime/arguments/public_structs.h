@@ -53,6 +53,9 @@ template <class T> Status fillStruct(const char *name, const char *type, T *out,
 /// still to be checked), lse_empty is the number itself, causal and batch_invariant are 0 or 1, max_seqlen_* bounds.
 Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_args &out);
 
+/// The arguments of a backward, with the same spelt out.
+Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward_args &out);
+
 /// Options with cache_optional and the flags as the caller's header had them; `given` may be null.
 Status readContextOptions(const flashplus_context_options *given, flashplus_context_options &out);
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/plan.h"
 
+#include <algorithm>
+
 namespace flashplus {
 
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
@@ -32,7 +34,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     options.schedule = completeSchedule(std::move(*schedule));
   }
   for (Status failure;;) {
-    auto plan = planned->planner.plan(problem.bounds, options);
+    auto plan = planned->planner->plan(problem.bounds, options);
     if (!plan)
       return failure ? plan.status() : failure;
     out->kernels.clear();
@@ -61,8 +63,8 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
       return out;
     }
     const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
-    // Only the first step has a choice of schedules.
-    if (!another || failed != &plan->steps.front() || !context.compiler().isOpen())
+    // A step without a choice of schedules comes back with the one that was left out.
+    if (!another || std::ranges::count(options.rejected, failed->schedule) || !context.compiler().isOpen())
       return failure;
     if (context.reject(planned->id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());

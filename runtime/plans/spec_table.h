@@ -4,7 +4,7 @@
 #pragma once
 
 #include "runtime/plans/plan_memo.h"
-#include "templates/forward/planner.h"
+#include "templates/planner.h"
 
 #include <array>
 #include <map>
@@ -19,12 +19,12 @@ namespace flashplus {
 class PlannedSpec {
 public:
   PlannedSpec(KernelSpec spec, const DeviceProfile &device, std::string id, std::vector<TunedSchedule> tuned)
-      : spec(std::move(spec)), id(std::move(id)), tuned(std::move(tuned)), planner(this->spec, device) {}
+      : spec(std::move(spec)), id(std::move(id)), tuned(std::move(tuned)), planner(makePlanner(this->spec, device)) {}
 
   const KernelSpec spec;
   const std::string id; ///< Of Context::rejected.
   const std::vector<TunedSchedule> tuned;
-  const ForwardPlanner planner;
+  const std::unique_ptr<const Planner> planner; ///< Problems are of operations that have one.
 
   /// The kernel of a step that some plan of this spec had before; null if none had.
   std::shared_ptr<ResidentKernel> kernel(const PlanStep &step) const;

@@ -6,8 +6,7 @@
 // workers there is.
 #pragma once
 
-#include "templates/forward/choose.h"
-#include "templates/plan.h"
+#include "templates/planner.h"
 
 #include <vector>
 
@@ -16,13 +15,13 @@ namespace flashplus {
 /// The workspace's parts.
 enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
 
-/// Makes the plans of a backward whose spec (results final) is `spec`. Immutable.
-class BackwardPlanner {
+/// Makes the plans of a backward whose spec (results final) is `spec`.
+class BackwardPlanner final : public Planner {
 public:
   BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
   /// Of `options`, num_splits must be 0; batch_invariant holds anyway. A forced or rejected schedule is one of any of the steps
   /// but the first and the sum.
-  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const;
+  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const override;
 
 private:
   struct Step {

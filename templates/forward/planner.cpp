@@ -183,19 +183,17 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   return plan;
 }
 
-std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device) {
+std::vector<PlannedKernel> reachableForwardKernels(const KernelSpec &spec, const DeviceProfile &device) {
   std::vector<PlannedKernel> result;
   auto add = [&](const KernelSpec &s) {
     for (Schedule &schedule : feasibleSchedules(s, device))
       result.push_back({s, std::move(schedule)});
   };
   add(spec);
-  if (spec.op == Operation::Forward && spec.results == Results::Final) {
-    KernelSpec shares = spec;
-    shares.results = Results::Partial;
-    add(shares);
-    add(combineSpec(spec));
-  }
+  KernelSpec shares = spec;
+  shares.results = Results::Partial;
+  add(shares);
+  add(combineSpec(spec));
   return result;
 }
 

@@ -2,8 +2,7 @@
 // Plans a forward: one step, or, where the keys are split, a forward of shares and a combine.
 #pragma once
 
-#include "templates/forward/choose.h"
-#include "templates/plan.h"
+#include "templates/planner.h"
 
 #include <vector>
 
@@ -12,12 +11,11 @@ namespace flashplus {
 /// The workspace's parts.
 enum ForwardPart { kWorkCounter, kPartialO, kPartialLse };
 
-/// Makes the plans of a forward whose spec (results final) is `spec`. What they have in common is worked out once, so that a
-/// plan for another length costs about a microsecond. Immutable.
-class ForwardPlanner {
+/// Makes the plans of a forward whose spec (results final) is `spec`.
+class ForwardPlanner final : public Planner {
 public:
   ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
-  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const;
+  Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const override;
 
 private:
   KernelSpec spec_;
@@ -30,7 +28,7 @@ private:
 Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                          const PlanOptions &options);
 
-/// The kernels that any plan of `spec` on `device` can use: what warm-up compiles.
-std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device);
+/// The kernels that any plan of `spec` on `device` can use.
+std::vector<PlannedKernel> reachableForwardKernels(const KernelSpec &spec, const DeviceProfile &device);
 
 } // namespace flashplus

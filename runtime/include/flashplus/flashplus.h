@@ -240,6 +240,61 @@ typedef struct flashplus_forward_args {
 FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args,
                                                  void *stream);
 
+/* ----------------------------------------------------------------------------------------------- backward -- */
+
+/**
+ * Arguments of a backward: the gradients of q, k and v of the forward that has the same fields. What has the name of a field of
+ * flashplus_forward_args means the same; only what is new is explained. Gradients have the shape and dtype of what they are the
+ * gradient of, strides of their own (last stride 1), and memory of their own. All rows that belong to a sequence and are in use are
+ * written, and nothing else; nothing need be zero before.
+ *
+ * The result is the same bits from run to run, on a CPU whatever the number of threads.
+ */
+typedef struct flashplus_backward_args {
+  size_t struct_size;
+  const DLTensor *q;
+  const DLTensor *k;
+  const DLTensor *v;
+  const DLTensor *o;    /**< As the forward wrote it. */
+  const DLTensor *lse;  /**< As the forward wrote it. Where the keys are a part of a longer softmax (ring attention), o and
+                             lse of the whole give this part's share of the gradients. A row whose lse is not finite
+                             contributes nothing, and has dq = 0. */
+  const DLTensor *dout; /**< As o: the gradient that reaches o. */
+  DLTensor *dq;
+  DLTensor *dk; /**< Summed over the query heads of a key head. */
+  DLTensor *dv;
+  const DLTensor *dlse; /**< As lse, or null: the gradient that reaches lse. */
+  const DLTensor *cu_seqlens_q;
+  const DLTensor *cu_seqlens_k;
+  const DLTensor *seqused_q;
+  const DLTensor *seqused_k;
+  int64_t max_seqlen_q;
+  int64_t max_seqlen_k;
+  const float *softmax_scale;
+  int32_t causal;
+  int32_t window_left;
+  int32_t window_right;
+  float softcap;
+  const DLTensor *alibi_slopes;
+  const char *score;
+  const flashplus_score_tensor *score_tensors;
+  const flashplus_score_scalar *score_scalars;
+  int32_t num_score_tensors;
+  int32_t num_score_scalars;
+  int64_t *tile_counter; /**< Null, or an int64 on the device that pairs of a tile of keys and a tile of queries are added to. */
+  const char *schedule;  /**< Null: chosen. Text of a schedule of one of the plan's steps. */
+  int32_t has_window;
+  int32_t reserved;
+} flashplus_backward_args;
+
+/** Full attention, with a window that bounds nothing. */
+#define FLASHPLUS_BACKWARD_ARGS_INIT                                                                         \
+  {.struct_size = sizeof(flashplus_backward_args), .window_left = -1, .window_right = -1, .has_window = 1}
+
+/** As flashplus_forward. */
+FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args,
+                                                  void *stream);
+
 /* --------------------------------------------------------------------------------------- a forward from Python -- */
 
 /** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share one. */
@@ -278,6 +333,13 @@ FLASHPLUS_API const char *flashplus_plan_describe(const flashplus_plan *plan);
  *  the plan and sizes within its bounds. */
 FLASHPLUS_API flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args,
                                                   void *workspace, size_t workspace_bytes, void *stream);
+
+/** The same of a backward. A plan of one kind does not run arguments of the other. */
+FLASHPLUS_API flashplus_status flashplus_backward_plan_create(flashplus_context *context,
+                                                              const flashplus_backward_args *args,
+                                                              flashplus_plan **out);
+FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan, const flashplus_backward_args *args,
+                                                           void *workspace, size_t workspace_bytes, void *stream);
 
 /* ------------------------------------------------------------------------------------------------- kernels -- */
 
@@ -330,6 +392,8 @@ FLASHPLUS_API flashplus_status flashplus_reachable_kernels(flashplus_context *co
 /** The canonical spec text of a forward with these arguments (data pointers may be null). Freed with
  *  flashplus_free_text. */
 FLASHPLUS_API flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **text);
+/** The same of a backward. */
+FLASHPLUS_API flashplus_status flashplus_backward_spec_of(const flashplus_backward_args *args, char **text);
 
 /* -------------------------------------------------------------------------------------------- device memory -- */
 
