@@ -28,6 +28,9 @@ Result<ScoreExpr> readScore(mlir::Region &region);
 /// Appends the operation for `kernel` to `module`.
 mlir::Operation *buildOp(mlir::ModuleOp module, const Kernel &kernel);
 
+/// Whether it is an operation of kernels: attn.<name of an Operation>.
+bool isKernel(mlir::Operation *op);
+
 /// Reads a kernel operation (attn.forward, ...) back, the inverse of buildOp; score names are the canonical ones. Fails when the score region holds operations that no score expression
 /// has (hand-written IR may), or when a text attribute does not parse.
 Result<Kernel> describeOp(mlir::Operation *op);

@@ -95,6 +95,8 @@ mlir::Operation *buildOp(ModuleOp module, const Kernel &kernel) {
   return builder.create(state);
 }
 
+bool isKernel(mlir::Operation *op) { return infoOf(op) != nullptr; }
+
 Result<Kernel> describeOpWithoutScore(mlir::Operation *op) {
   const OperationInfo *info = infoOf(op);
   if (!info)

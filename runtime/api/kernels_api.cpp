@@ -2,6 +2,7 @@
 // flashplus_get_kernel, flashplus_print_stage, flashplus_reachable_kernels, flashplus_spec_of.
 #include "runtime/context.h"
 #include "runtime/api/error.h"
+#include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/public_structs.h"
 
@@ -22,7 +23,7 @@ struct KernelName {
   Target target;
 };
 
-Result<KernelName> parseName(const char *spec, const char *schedule, const char *target) {
+Result<KernelName> parseSpecAndTarget(const char *spec, const char *target) {
   if (!spec || !target)
     return invalidArgument(spec ? "target is null" : "spec is null");
   auto parsed_spec = KernelSpec::parse(spec);
@@ -31,20 +32,31 @@ Result<KernelName> parseName(const char *spec, const char *schedule, const char 
   auto parsed_target = Target::parse(target);
   if (!parsed_target)
     return parsed_target.status();
-  KernelName name{{std::move(*parsed_spec), {}}, *parsed_target};
+  return KernelName{{std::move(*parsed_spec), {}}, *parsed_target};
+}
+
+Status noSchedule(const KernelName &name) {
+  FLASHPLUS_RETURN_IF_ERROR(checkDTypes(name.kernel.spec, name.target));
+  return {StatusCode::Unsupported, "no schedule of '" + name.kernel.spec.text() + "' fits " + name.target.text()};
+}
+
+Result<KernelName> parseName(const char *spec, const char *schedule, const char *target) {
+  auto known = parseSpecAndTarget(spec, target);
+  if (!known)
+    return known;
+  KernelName &name = *known;
   if (schedule) {
     auto parsed = Schedule::parse(schedule);
     if (!parsed)
       return parsed.status();
     name.kernel.schedule = completeSchedule(std::move(*parsed));
   } else {
-    auto feasible = feasibleSchedules(name.kernel.spec, offlineProfile(*parsed_target));
+    auto feasible = feasibleSchedules(name.kernel.spec, offlineProfile(name.target));
     if (feasible.empty())
-      return Status(StatusCode::Unsupported,
-                    "no schedule of '" + name.kernel.spec.text() + "' fits " + parsed_target->text());
+      return noSchedule(name);
     name.kernel.schedule = std::move(feasible.front());
   }
-  auto launch = launchSchema(name.kernel.spec, name.kernel.schedule, *parsed_target);
+  auto launch = launchSchema(name.kernel.spec, name.kernel.schedule, name.target);
   if (!launch)
     return launch.status();
   return name;
@@ -156,32 +168,48 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
   return guarded([&]() -> Status {
     if (!context || !visit)
       return invalidArgument(context ? "visit is null" : "context is null");
-    auto name = parseName(spec, nullptr, target);
+    auto name = parseSpecAndTarget(spec, target);
     if (!name)
       return name.status();
-    for (const PlannedKernel &k : reachableKernels(name->kernel.spec, offlineProfile(name->target)))
+    KernelSpec wanted = name->kernel.spec;
+    const auto kernels = reachableKernels(wanted, offlineProfile(name->target));
+    if (kernels.empty())
+      return noSchedule(*name);
+    for (const PlannedKernel &k : kernels)
       visit(visitor_context, k.spec.text().c_str(), k.schedule.text().c_str());
     // What plans take from tuning records, of whichever model: one more kernel is cheaper than a missing one.
-    KernelSpec spec = name->kernel.spec;
-    if (spec.op == Operation::Forward)
-      for (const TunedSchedule &t : context->impl->tuning().find(spec, "", name->target))
+    if (wanted.op == Operation::Forward)
+      for (const TunedSchedule &t : context->impl->tuning().find(wanted, "", name->target))
         for (Results results : {Results::Final, Results::Partial})
-          if (spec.results = results; launchSchema(spec, t.schedule, name->target))
-            visit(visitor_context, spec.text().c_str(), t.schedule.text().c_str());
+          if (wanted.results = results; launchSchema(wanted, t.schedule, name->target))
+            visit(visitor_context, wanted.text().c_str(), t.schedule.text().c_str());
     return Status::ok();
   });
 }
 
-flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **text) {
+namespace {
+
+template <class Problem, class Args>
+flashplus_status specOf(const Args *args, Status (*check)(const Args *, DataPointers, ScoreTable &, Problem &), char **text) {
   return guarded([&]() -> Status {
     if (!text)
       return invalidArgument("text is null");
     *text = nullptr;
     ScoreTable scores;
-    ForwardProblem problem;
-    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Optional, scores, problem));
+    Problem problem;
+    FLASHPLUS_RETURN_IF_ERROR(check(args, DataPointers::Optional, scores, problem));
     const KernelSpec spec = problem.spec.spec();
     FLASHPLUS_RETURN_IF_ERROR(spec.validate());
     return copyText(spec.text(), text);
   });
+}
+
+} // namespace
+
+flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **text) {
+  return specOf(args, checkForwardArgs, text);
+}
+
+flashplus_status flashplus_backward_spec_of(const flashplus_backward_args *args, char **text) {
+  return specOf(args, checkBackwardArgs, text);
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_plan_* and flashplus_forward.
+// flashplus_plan_*, flashplus_forward, flashplus_backward and its plan: the same for every operation that callers ask for.
 #include "runtime/api/error.h"
+#include "runtime/arguments/backward_args.h"
+#include "runtime/arguments/forward_args.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
 
 #include <algorithm>
-#include <tuple>
+#include <utility>
 
 using namespace flashplus;
 
@@ -23,27 +25,38 @@ struct Workspace {
 };
 
 Status checkBounds(const Bounds &have, const Bounds &allowed) {
-  for (auto [name, value, limit] : {std::tuple{"batch", have.batch, allowed.batch},
-                                    {"seqlen_q", have.max_seqlen_q, allowed.max_seqlen_q},
-                                    {"seqlen_k", have.max_seqlen_k, allowed.max_seqlen_k},
-                                    {"number of query rows", have.total_q, allowed.total_q},
-                                    {"heads_q", have.heads_q, allowed.heads_q}})
-    if (value > limit)
-      return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(value) +
-                             "; the plan was made for at most " + std::to_string(limit));
+  static constexpr std::pair<const char *, int64_t Bounds::*> kLimits[] = {{"batch", &Bounds::batch},
+                                                                           {"seqlen_q", &Bounds::max_seqlen_q},
+                                                                           {"seqlen_k", &Bounds::max_seqlen_k},
+                                                                           {"number of query rows", &Bounds::total_q},
+                                                                           {"heads_q", &Bounds::heads_q}};
+  for (auto [name, field] : kLimits)
+    if (have.*field > allowed.*field)
+      return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(have.*field) +
+                             "; the plan was made for at most " + std::to_string(allowed.*field));
   return Status::ok();
 }
 
-} // namespace
+/// An operation as callers ask for it.
+struct ForwardCall {
+  using Args = flashplus_forward_args;
+  using Problem = ForwardProblem;
+  static constexpr auto check = checkForwardArgs;
+};
+struct BackwardCall {
+  using Args = flashplus_backward_args;
+  using Problem = BackwardProblem;
+  static constexpr auto check = checkBackwardArgs;
+};
 
-flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
-                                       flashplus_plan **out) {
+template <class Call>
+flashplus_status createPlan(flashplus_context *context, const typename Call::Args *args, flashplus_plan **out) {
   return guarded([&]() -> Status {
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
     *out = nullptr;
-    ForwardProblem problem;
-    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Optional, context->impl->scores(), problem));
+    typename Call::Problem problem;
+    FLASHPLUS_RETURN_IF_ERROR(Call::check(args, DataPointers::Optional, context->impl->scores(), problem));
     auto device = context->impl->device(problem.device);
     if (!device)
       return device.status();
@@ -55,27 +68,14 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
   });
 }
 
-void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
-
-size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->record.workspace_bytes) : 0; }
-
-const char *flashplus_plan_describe(const flashplus_plan *plan) {
-  const char *text = "";
-  if (plan)
-    (void)guarded([&] { // fails only for lack of memory
-      text = describePlan(*plan).c_str();
-      return Status::ok();
-    });
-  return text;
-}
-
-flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args, void *workspace,
-                                    size_t workspace_bytes, void *stream) {
+template <class Call>
+flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, void *workspace, size_t workspace_bytes,
+                         void *stream) {
   return guarded([&]() -> Status {
     if (!plan)
       return invalidArgument("plan is null");
-    ForwardProblem problem;
-    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Required, plan->context->scores(), problem));
+    typename Call::Problem problem;
+    FLASHPLUS_RETURN_IF_ERROR(Call::check(args, DataPointers::Required, plan->context->scores(), problem));
     const DLDevice id = plan->device->id();
     if (problem.device.device_type != id.device_type || problem.device.device_id != id.device_id)
       return invalidArgument("q is on another device than the plan, which is for " + plan->device->name());
@@ -97,12 +97,13 @@ flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forwar
   });
 }
 
-flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args, void *stream) {
+template <class Call>
+flashplus_status run(flashplus_context *context, const typename Call::Args *args, void *stream) {
   return guarded([&]() -> Status {
     if (!context)
       return invalidArgument("context is null");
-    ForwardProblem problem;
-    FLASHPLUS_RETURN_IF_ERROR(checkForwardArgs(args, DataPointers::Required, context->impl->scores(), problem));
+    typename Call::Problem problem;
+    FLASHPLUS_RETURN_IF_ERROR(Call::check(args, DataPointers::Required, context->impl->scores(), problem));
     auto device = context->impl->device(problem.device);
     if (!device)
       return device.status();
@@ -135,4 +136,48 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
     }
     return launch(plan, **device, problem, workspace.memory, stream);
   });
+}
+
+} // namespace
+
+flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
+                                       flashplus_plan **out) {
+  return createPlan<ForwardCall>(context, args, out);
+}
+
+flashplus_status flashplus_backward_plan_create(flashplus_context *context, const flashplus_backward_args *args,
+                                                flashplus_plan **out) {
+  return createPlan<BackwardCall>(context, args, out);
+}
+
+void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
+
+size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->record.workspace_bytes) : 0; }
+
+const char *flashplus_plan_describe(const flashplus_plan *plan) {
+  const char *text = "";
+  if (plan)
+    (void)guarded([&] { // fails only for lack of memory
+      text = describePlan(*plan).c_str();
+      return Status::ok();
+    });
+  return text;
+}
+
+flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args, void *workspace,
+                                    size_t workspace_bytes, void *stream) {
+  return runPlan<ForwardCall>(plan, args, workspace, workspace_bytes, stream);
+}
+
+flashplus_status flashplus_backward_plan_run(flashplus_plan *plan, const flashplus_backward_args *args, void *workspace,
+                                             size_t workspace_bytes, void *stream) {
+  return runPlan<BackwardCall>(plan, args, workspace, workspace_bytes, stream);
+}
+
+flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args, void *stream) {
+  return run<ForwardCall>(context, args, stream);
+}
+
+flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args, void *stream) {
+  return run<BackwardCall>(context, args, stream);
 }
