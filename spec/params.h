@@ -113,6 +113,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //
 //   lse              read: as the forward wrote it, or that of a longer softmax of which these keys are a part
 //   dlse             fp32, shape of lse, null for none: the gradient that reaches lse itself
+//   delta            written, if not null, in the shape of lse: what row_delta is
 //   row_lse          fp32 (heads_q, rows_q): lse log2(e), +inf for a row whose lse is not finite, so that its weights are 0
 //   row_delta        fp32 (heads_q, rows_q): sum_d dout o - dlse; 0 for such a row
 //   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without softmax_scale. One part in
@@ -126,6 +127,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(Ptr, lse, 1)                                                                                             \
   X(Ptr, dout, 1)                                                                                            \
   X(Ptr, dlse, 1)                                                                                            \
+  X(Ptr, delta, 1)                                                                                            \
   X(Ptr, dq, 1)                                                                                              \
   X(Ptr, dk, 1)                                                                                              \
   X(Ptr, dv, 1)                                                                                              \
@@ -167,6 +169,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, lse_stride_h, 1)                                                                                    \
   X(I64, dlse_stride_b, 1)                                                                                   \
   X(I64, dlse_stride_h, 1)                                                                                   \
+  X(I64, delta_stride_b, 1)                                                                                  \
+  X(I64, delta_stride_h, 1)                                                                                   \
   X(I64, rows_q, 1)                                                                                          \
   X(I64, rows_k, 1)                                                                                          \
   X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \

@@ -59,6 +59,17 @@ class ForwardArgs(ctypes.Structure):
                 ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
 
 
+class BackwardArgs(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("o", c_void_p),
+                ("lse", c_void_p), ("dout", c_void_p), ("dq", c_void_p), ("dk", c_void_p), ("dv", c_void_p),
+                ("dlse", c_void_p), ("delta", c_void_p), ("cu_seqlens_q", c_void_p), ("cu_seqlens_k", c_void_p),
+                ("seqused_q", c_void_p), ("seqused_k", c_void_p), ("max_seqlen_q", c_int64), ("max_seqlen_k", c_int64),
+                ("softmax_scale", c_void_p), ("causal", c_int32), ("window_left", c_int32), ("window_right", c_int32),
+                ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p), ("score_tensors", c_void_p),
+                ("score_scalars", c_void_p), ("num_score_tensors", c_int32), ("num_score_scalars", c_int32),
+                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
+
+
 class PythonCall(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("context", c_void_p), ("args", c_void_p), ("exchange_api", c_void_p),
                 ("save_thread", c_void_p), ("restore_thread", c_void_p)]
@@ -74,6 +85,7 @@ def declare(library):
         ("flashplus_get_counters", c_int32, [c_void_p, POINTER(Counters)]),
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
+        ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),
     ]:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -47,6 +47,20 @@ def tensors(q, k, v, ragged):
             raise RuntimeError(f"{name} must have shape {layout}; it has {_shape(t)}")
 
 
+def gradient(name, t, q, statistic=False):
+    """out, dout, dq, dk, dv, and the fp32 statistics of rows: device, dtype and rank, which the DLTensor takes for granted."""
+    tensor(name, t)
+    if t.device != q.device:
+        raise RuntimeError(f"{name} must be on the device of q, {q.device}; it is on {t.device}")
+    wanted = torch.float32 if statistic else q.dtype
+    if t.dtype != wanted:
+        raise RuntimeError(f"{name} must have dtype {wanted}; it has {t.dtype}" if statistic else
+                           f"query and {name} must have the same dtype; they are {q.dtype} and {t.dtype}")
+    rank = q.dim() - statistic
+    if t.dim() != rank:
+        raise RuntimeError(f"{name} must have {rank} dimensions; it has shape {_shape(t)}")
+
+
 def other(name, t, index):
     """alibi_slopes, cu_seqlens_*, seqused_*: device and dtype, which the DLTensor takes for granted."""
     tensor(name, t)

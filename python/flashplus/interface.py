@@ -107,8 +107,6 @@ def _pad_head_dim(t):
 
 def _run_forward(ctx, is_grad, q, k, v, o, lengths):
     """`lengths`: () or the four of a varlen call, block_table."""
-    if is_grad and backend.ours:
-        raise later.backward()
     head_dim = q.shape[-1]
     q, k, v = (_pad_head_dim(t) for t in (q, k, v))
     probs = o.return_softmax and o.dropout_p > 0
@@ -272,9 +270,6 @@ def _numbers(softmax_scale, causal, window_size, softcap):
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
-    for t in (q, k, v):
-        if is_grad_enabled() and t.requires_grad:
-            raise later.backward()
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     if softmax_scale is None:
         softmax_scale = q.shape[-1] ** -0.5

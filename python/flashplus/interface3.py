@@ -23,8 +23,6 @@ def _ready(*tensors):
         checks.tensor(name, t)
     if not backend.ours:
         raise later.not_yet("original FlashAttention 3 to hand calls to", "set FLASH_ATTENTION_USE_FLAGGEMS=TRUE")
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        raise later.backward()
 
 
 def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,

@@ -10,7 +10,9 @@ import inspect
 import torch
 
 from flashplus import backend, checks, later
-from flashplus.forward import contiguous_rows, dense, ragged
+from flashplus.backward import gradients
+from flashplus.forward import dense, ragged
+from flashplus.frames import contiguous_rows  # noqa: F401, for ops.py
 
 # dropout_p so small that the keep probability rounds to 1 in fp32 means none; diffusers passes 1e-30.
 _NO_DROPOUT = 2.0 ** -25
@@ -68,17 +70,42 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
     return [out, lse, q.new_empty(0), _rng_state(q)]
 
 
+def _padded(n):
+    return (n + 127) // 128 * 128
+
+
 def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropout, softmax_scale, is_causal,
              window_size_left, window_size_right, softcap, deterministic, gen, rng_state):
-    _check_positional(q, k, v, gen, 0.0, 0.0, False)
-    raise later.backward()
+    """[dq, dk, dv, softmax_d]; softmax_d (batch, heads, seqlen_q rounded up to 128), 0 in rows that are no query's."""
+    _check_positional(q, k, v, gen, p_dropout, softcap, False)
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    delta = torch.zeros((q.shape[0], q.shape[2], _padded(q.shape[1])), dtype=torch.float32, device=q.device)
+    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[..., :q.shape[1]],
+                      alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
+                      window_right=right, softcap=softcap)
+    return [*grads, delta]
 
 
 def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, max_seqlen_q,
                     max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
                     window_size_right, softcap, deterministic, gen, rng_state):
-    _check_positional(q, k, v, gen, 0.0, 0.0, False)
-    raise later.backward()
+    """[dq, dk, dv, softmax_d]; softmax_d (heads, total_q + 128 batch), whose row i is row i of q: the original leaves room
+    between sequences instead, and gives no meaning to the places."""
+    _check_positional(q, k, v, gen, p_dropout, softcap, False)
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    if zero_tensors:
+        for grad in (dq, dk, dv):
+            if grad is not None:
+                grad.zero_()
+    rows = q.shape[0]
+    delta = torch.zeros((q.shape[1], rows + 128 * (cu_seqlens_q.numel() - 1)), dtype=torch.float32, device=q.device)
+    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows], cu_seqlens_q=cu_seqlens_q,
+                      cu_seqlens_k=cu_seqlens_k, max_seqlen_q=int(max_seqlen_q), max_seqlen_k=int(max_seqlen_k),
+                      alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
+                      window_right=right, softcap=softcap)
+    return [*grads, delta]
 
 
 def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k, block_table,

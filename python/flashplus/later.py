@@ -6,10 +6,14 @@ def not_yet(what, instead):
     return NotImplementedError(f"flash-attn-plus has no {what} yet; {instead}")
 
 
-def backward():
-    return not_yet("backward pass",
-                   "call it under torch.no_grad() or torch.inference_mode(), or detach q, k and v, for inference; for "
-                   "training use the original flash-attn (FLASH_ATTENTION_USE_FLAGGEMS=FALSE with it installed)")
+def double_backward():
+    return not_yet("gradient of a gradient (double backward)",
+                   "the gradients of flash_attn_func have none of their own; compute them without create_graph=True")
+
+
+def functional_grad():
+    return not_yet("gradient under torch.func (grad, vjp, or vmap of tensors that need gradients)",
+                   "use tensor.backward() or torch.autograd.grad")
 
 
 def forward_ad():

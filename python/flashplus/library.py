@@ -53,6 +53,7 @@ class Library:
         self.check(self.dll.flashplus_context_create(ctypes.byref(options), ctypes.byref(context)))
         self.context = context.value
         self.forward = self.dll.flashplus_forward
+        self.backward = self.dll.flashplus_backward
         # Called with the interpreter's lock, and says by a Python exception what PyTorch says of a tensor.
         self.forward_python = ctypes.PyDLL(path).flashplus_forward_python
         self.forward_python.restype, self.forward_python.argtypes = ctypes.c_int32, [ctypes.c_void_p] * 5

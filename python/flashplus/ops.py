@@ -8,27 +8,19 @@ past them where direct.py allows it."""
 import torch
 from torch.autograd import forward_ad
 
-from flashplus import backend, kernels, later
+from flashplus import autograd, backend, kernels, later
 
 _libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
 
 
-class _NoBackward(torch.autograd.Function):
-    """An operator of the original's kernels that is called by itself: as there, its outputs have no gradient, and say so."""
+def _above_autograd(operator, meant):
+    """What the operator does with gradients. With our kernels a forward has some (`meant`: what its arguments are, autograd.Call);
+    what has none refuses what would else be lost in silence."""
 
-    @staticmethod
-    def forward(ctx, operator, *arguments):
-        ctx.name = operator.name()
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
-
-    @staticmethod
-    def backward(ctx, *_):
-        raise RuntimeError(f"{ctx.name} has no gradient of its own; call flash_attn_func or its kin")
-
-
-def _above_autograd(operator):
-    """What the operator does with gradients: refuses what would else be lost in silence."""
+    def refusal():
+        if operator.name() == "flashplus::backward":
+            return later.double_backward()
+        return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
 
     def function(keys, *arguments):
         tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
@@ -37,16 +29,20 @@ def _above_autograd(operator):
                 if t.is_floating_point() and forward_ad.unpack_dual(t).tangent is not None:
                     raise later.forward_ad()
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            if backend.ours:
-                raise later.backward()
-            return _NoBackward.apply(operator, *arguments)
+            if backend.ours and torch._C._are_functorch_transforms_active():
+                raise later.functional_grad()
+            if backend.ours and operator._schema.is_mutable:
+                raise later.double_backward()
+            if meant is None or not backend.ours:
+                return autograd.NoBackward.apply(refusal, operator, *arguments)
+            return autograd.Attention.apply(operator, meant, *arguments)
         # As PyTorch's own fallback: past autograd, which an implementation may still use inside.
         return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
     return function
 
 
-def _define(name, schema, function, fake, namespace="flash_attn"):
+def _define(name, schema, function, fake, namespace="flash_attn", meant=None):
     library = _libraries[namespace]
     tags = (torch.Tag.pt2_compliant_tag,)
     if hasattr(torch.Tag, "needs_exact_strides"):  # a transposed q stays what it was in the eager call
@@ -56,7 +52,8 @@ def _define(name, schema, function, fake, namespace="flash_attn"):
     library.define(name + schema, tags=tags)
     for key in ("CPU", "CUDA"):
         library.impl(name, function, key)
-    library.impl(name, _above_autograd(getattr(getattr(torch.ops, namespace), name).default), "Autograd", with_keyset=True)
+    operator = getattr(getattr(torch.ops, namespace), name).default
+    library.impl(name, _above_autograd(operator, meant), "Autograd", with_keyset=True)
     torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
 
 
@@ -77,6 +74,11 @@ def _forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window
                              window_size_right, softcap, return_softmax, None))
 
 
+def _meant_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
+                   return_softmax):
+    return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap), alibi_slopes=alibi_slopes)
+
+
 def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
                   return_softmax):
     batch, seqlen_q, heads = q.shape[:3]
@@ -92,6 +94,13 @@ def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqle
                                     alibi_slopes, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, zero_tensors,
                                     causal, window_size_left, window_size_right, softcap, return_softmax, None,
                                     num_splits))
+
+
+def _meant_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
+                          window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None, return_softmax=False,
+                          block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, num_splits=0):
+    return autograd.Call((max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
+                         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, alibi_slopes=alibi_slopes)
 
 
 def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
@@ -154,23 +163,42 @@ def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_
                           lse_empty, num_splits)
 
 
+def _meant_ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+                window_size_left, window_size_right, softcap, lse_empty, num_splits):
+    return autograd.Call((max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
+                         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
+
+
 def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
                window_size_left, window_size_right, softcap, lse_empty, num_splits):
     shape = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
     return _outputs(q, v, shape, ())[:2]
 
 
+def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
+                   max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap):
+    return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+                             seqused_q=seqused_q, seqused_k=seqused_k, alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q,
+                             max_seqlen_k=max_seqlen_k, softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
+                             window_right=window_size_right, softcap=softcap)
+
+
+def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
+                        max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap):
+    return tuple(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v))
+
+
 _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
 _define("_flash_attn_forward",
         "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
         "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax)" + _OUTPUTS,
-        _forward, _forward_fake)
+        _forward, _forward_fake, meant=_meant_forward)
 _define("_flash_attn_varlen_forward",
         "(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
         "SymInt max_seqlen_k, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left=-1, "
         "SymInt window_size_right=-1, float softcap=0., Tensor? alibi_slopes=None, bool return_softmax=False, "
         "Tensor? block_table=None, Tensor? leftpad_k=None, Tensor? seqused_k=None, bool zero_tensors=False, "
-        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake)
+        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake, meant=_meant_varlen_forward)
 _GRADS = "Tensor(a6!)? dq, Tensor(a7!)? dk, Tensor(a8!)? dv, "
 _define("_flash_attn_backward",
         "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
@@ -188,7 +216,12 @@ _define("forward",
         "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
         "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
         "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)",
-        _ours, _ours_fake, "flashplus")
+        _ours, _ours_fake, "flashplus", _meant_ours)
+_define("backward",
+        "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
+        "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
+        "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
+        "float softcap) -> (Tensor, Tensor, Tensor)", _ours_backward, _ours_backward_fake, "flashplus")
 
 ours = torch.ops.flashplus.forward
 forward = torch.ops.flash_attn._flash_attn_forward

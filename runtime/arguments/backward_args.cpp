@@ -22,7 +22,7 @@ Status checkApart(std::span<const OperandArg> operands) {
   return Status::ok();
 }
 
-/// lse, dlse, and how it is to be planned.
+/// lse, dlse, delta, and how it is to be planned.
 Status checkRest(TensorReader &reader, const flashplus_backward_args &a, const TensorSizes &sizes, BackwardProblem &out) {
   BackwardParams &p = out.params;
   TensorView lse, dlse;
@@ -31,6 +31,11 @@ Status checkRest(TensorReader &reader, const flashplus_backward_args &a, const T
   if (a.dlse) {
     FLASHPLUS_RETURN_IF_ERROR(checkRowStatistic(reader, "dlse", a.dlse, /*written=*/false, sizes, dlse));
     setRowStatistic(dlse, sizes.ragged, p.dlse, p.dlse_stride_b, p.dlse_stride_h);
+  }
+  if (a.delta) {
+    TensorView delta;
+    FLASHPLUS_RETURN_IF_ERROR(checkRowStatistic(reader, "delta", a.delta, /*written=*/true, sizes, delta));
+    setRowStatistic(delta, sizes.ragged, p.delta, p.delta_stride_b, p.delta_stride_h);
   }
   if (a.schedule && *a.schedule)
     out.schedule = a.schedule;

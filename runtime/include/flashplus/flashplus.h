@@ -264,6 +264,7 @@ typedef struct flashplus_backward_args {
   DLTensor *dk; /**< Summed over the query heads of a key head. */
   DLTensor *dv;
   const DLTensor *dlse; /**< As lse, or null: the gradient that reaches lse. */
+  DLTensor *delta;      /**< As lse, or null: gets sum_d dout o - dlse of every row (0 where lse is not finite). */
   const DLTensor *cu_seqlens_q;
   const DLTensor *cu_seqlens_k;
   const DLTensor *seqused_q;

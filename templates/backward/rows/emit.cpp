@@ -43,7 +43,10 @@ public:
         [&] { return ir_.load(ir_.f32(), ir_.offset(seq_.lseLike("dlse", item_.head), row * 4), 4); });
     Val infinity = ir_.f32(0) - ir_.negativeInfinity(ir_.f32());
     ir_.store(ir_.select(finite, lse * softmax::kLog2E, infinity), ir_.offset(values_.lse(), row * 4), 4);
-    ir_.store(ir_.select(finite, sum - gradient, ir_.f32(0)), ir_.offset(values_.delta(), row * 4), 4);
+    Val delta = ir_.select(finite, sum - gradient, ir_.f32(0));
+    ir_.store(delta, ir_.offset(values_.delta(), row * 4), 4);
+    ir_.ifThen(!ir_.isNull(c_.params.get("delta")),
+               [&] { ir_.store(delta, ir_.offset(seq_.lseLike("delta", item_.head), row * 4), 4); });
   }
 
 private:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gradients of the forward operators (ops.py) with our kernels: what their Autograd key runs.
+
+The forward runs below autograd and its inputs are saved; the backward is the operator `flashplus::backward`, so that compilers
+and dispatch modes see it, too. It is ours whatever the switch says by then: a graph that began with our kernels ends with them.
+"""
+
+import torch
+
+
+class Attention(torch.autograd.Function):
+    """`operator` of `arguments`, a forward operator whose first outputs are out and lse; `meant` tells what the arguments are."""
+
+    @staticmethod
+    def forward(ctx, operator, meant, *arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            out, lse, *rest = operator(*arguments)
+        call = ctx.call = meant(*arguments)
+        ctx.count = len(arguments)
+        ctx.save_for_backward(*arguments[:3], *call.tensors.values(), out, lse)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*rest)
+        return (out, lse, *rest)
+
+    @staticmethod
+    def backward(ctx, dout, dlse, *_):
+        if dout is None and dlse is None:
+            return (None,) * (2 + ctx.count)
+        *saved, out, lse = ctx.saved_tensors
+        q, k, v, *others = saved
+        named = dict(zip(ctx.call.tensors, others))
+        if dout is None:
+            dout = torch.zeros_like(out)
+        grads = torch.ops.flashplus.backward(
+            dout, q, k, v, out, lse, dlse, named.get("cu_seqlens_q"), named.get("cu_seqlens_k"), named.get("seqused_q"),
+            named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers)
+        return (None, None, *grads, *(None,) * (ctx.count - 3))
+
+
+class NoBackward(torch.autograd.Function):
+    """An operator whose outputs have no gradient, and say so when one is asked for: `refusal` makes the exception."""
+
+    @staticmethod
+    def forward(ctx, refusal, operator, *arguments):
+        ctx.refusal = refusal
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise ctx.refusal()
+
+
+class Call:
+    """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which are max_seqlen_q,
+    max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap."""
+
+    __slots__ = ("tensors", "numbers")
+
+    def __init__(self, numbers, **tensors):
+        self.numbers = numbers
+        self.tensors = {name: t for name, t in tensors.items() if t is not None}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A backward on torch tensors, over frames.py as forward.py is: one call of flashplus_backward."""
+
+import torch
+
+from flashplus import c_api, checks, frames, library
+from flashplus.frames import contiguous_rows, said
+
+_OPERANDS = ("q", "k", "v", "o", "dout", "dq", "dk", "dv")
+_REST = ("lse", "dlse", "delta", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes")
+_Block = frames.block(c_api.BackwardArgs, _OPERANDS + _REST)
+_known = frames.Frames()
+
+
+def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
+              cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None, softmax_scale,
+              causal, window_left, window_right, softcap):
+    """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
+
+    dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that belong
+    to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches lse, or None.
+    delta: fp32 like lse, gets sum(dout * out) - dlse, or None. The same bits from run to run."""
+    q, k, v, out, dout = (contiguous_rows(t) for t in (q, k, v, out, dout))
+    new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
+    kept, grads = [], []
+    for name, grad, like in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v)):
+        if grad is None:
+            grad = new(like)
+        elif isinstance(grad, torch.Tensor) and grad.dim() and grad.stride(-1) != 1 and grad.shape[-1] > 1:
+            kept.append((grad, grad := grad.contiguous()))  # keeps what is in rows that no sequence has
+        grads.append(grad)
+    if lse.stride(-1) != 1 and lse.shape[-1] > 1:
+        lse = lse.contiguous()
+    if dlse is not None:
+        dlse = contiguous_rows(dlse)
+    tensors = dict(zip(_OPERANDS, (q, k, v, out, dout, *grads)))
+    tensors.update((name, t) for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                                                         alibi_slopes)) if t is not None)
+    call = (tuple((name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap)
+    try:
+        frame = _known.lists[call].pop()
+    except LookupError:
+        frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap)
+    block = frame.block
+    for name, t in tensors.items():
+        getattr(block, name).data = t.data_ptr()
+    frame.args.max_seqlen_q, frame.args.max_seqlen_k = max_seqlen_q, max_seqlen_k
+    index = frame.index
+    lib = library._library or library.get()
+    status = lib.backward(lib.context, frame.address, None if index < 0 else frames.raw_stream(index))
+    if status:
+        message = lib.last_error()
+        checks.explain(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes)
+        raise library.failure(status, message)
+    frame.home.append(frame)
+    for given, copy in kept:
+        given.copy_(copy)
+    return tuple(dict(((id(copy), given) for given, copy in kept)).get(id(g), g) for g in grads)
+
+
+def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap):
+    ragged = "cu_seqlens_q" in tensors
+    q, k, v = tensors["q"], tensors["k"], tensors["v"]
+    checks.tensors(q, k, v, ragged)
+    index = q.get_device()
+    for name, like in (("o", "out"), ("dout",) * 2, ("dq",) * 2, ("dk",) * 2, ("dv",) * 2, ("lse", "softmax_lse"), ("dlse",) * 2,
+                       ("delta",) * 2):
+        if name in tensors:
+            checks.gradient(like, tensors[name], q, statistic=name in ("lse", "dlse", "delta"))
+    for name in _REST[3:]:
+        if name in tensors:
+            checks.other(name, tensors[name], index)
+    if tensors["cu_seqlens_q"].numel() < 2 if ragged else q.shape[0] == 0:
+        raise RuntimeError("batch size must be positive")
+    frame = frames.Frame(_known.home(call), index, _Block)
+    for name, t in tensors.items():
+        frame.lay_out(name, t.dtype, t.shape, t.stride())
+    rows = 0 if ragged else 1
+    left, right = frames.sides(window_left, window_right, q.shape[rows], k.shape[rows])
+    frame.set_mask_and_score(softmax_scale, causal, left, right, softcap)
+    return frame
