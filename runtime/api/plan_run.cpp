@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_plan_* and flashplus_forward.
 #include "runtime/api/error.h"
+#include "runtime/arguments/forward_args.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
 
 #include <algorithm>
-#include <tuple>
+#include <utility>
 
 using namespace flashplus;
 
@@ -23,14 +24,15 @@ struct Workspace {
 };
 
 Status checkBounds(const Bounds &have, const Bounds &allowed) {
-  for (auto [name, value, limit] : {std::tuple{"batch", have.batch, allowed.batch},
-                                    {"seqlen_q", have.max_seqlen_q, allowed.max_seqlen_q},
-                                    {"seqlen_k", have.max_seqlen_k, allowed.max_seqlen_k},
-                                    {"number of query rows", have.total_q, allowed.total_q},
-                                    {"heads_q", have.heads_q, allowed.heads_q}})
-    if (value > limit)
-      return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(value) +
-                             "; the plan was made for at most " + std::to_string(limit));
+  static constexpr std::pair<const char *, int64_t Bounds::*> kLimits[] = {{"batch", &Bounds::batch},
+                                                                           {"seqlen_q", &Bounds::max_seqlen_q},
+                                                                           {"seqlen_k", &Bounds::max_seqlen_k},
+                                                                           {"number of query rows", &Bounds::total_q},
+                                                                           {"heads_q", &Bounds::heads_q}};
+  for (auto [name, field] : kLimits)
+    if (have.*field > allowed.*field)
+      return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(have.*field) +
+                             "; the plan was made for at most " + std::to_string(allowed.*field));
   return Status::ok();
 }
 

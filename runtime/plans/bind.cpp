@@ -1,30 +1,46 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/bind.h"
 
+#include "runtime/arguments/forward_args.h"
 #include "runtime/kernels/kernel_table.h"
+#include "runtime/plans/tensor_layouts.h"
 #include "templates/forward/planner.h"
 
-#include <algorithm>
-#include <new>
+#include <type_traits>
 
 namespace flashplus {
 namespace {
 
-void bind(const BindInput &in, ForwardParams &p) {
-  p = in.problem.params;
+/// What a step's binder reads.
+struct BindInput {
+  AttentionProblem &problem;
+  const LaunchRecord &record;
+  const StepRecord &step;
+  Geometry geometry; ///< Of the step's items.
+  void *workspace;
+
+  void *part(int index) const { return record.part(workspace, index); }
+};
+
+// One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step copies nothing.
+
+const ForwardParams &bind(const BindInput &in, std::type_identity<ForwardParams>) {
+  ForwardParams &p = problemAs<ForwardProblem>(in.problem).params;
   p.num_m_tiles = int32_t(in.geometry.tiles);
   p.num_work_items = int32_t(in.geometry.items);
   p.num_splits = in.step.item.num_splits;
   p.heads_per_section = in.step.item.heads_per_section;
-  p.work_counter = in.record.part(in.workspace, kWorkCounter);
-  p.partial_o = in.record.part(in.workspace, kPartialO);
-  p.partial_lse = in.record.part(in.workspace, kPartialLse);
+  p.work_counter = in.part(kWorkCounter);
+  p.partial_o = in.part(kPartialO);
+  p.partial_lse = in.part(kPartialLse);
+  return p;
 }
 
-void bind(const BindInput &in, CombineParams &p) {
-  const ForwardParams &f = in.problem.params;
-  p.partial_o = in.record.part(in.workspace, kPartialO);
-  p.partial_lse = in.record.part(in.workspace, kPartialLse);
+CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
+  const ForwardParams &f = problemAs<ForwardProblem>(in.problem).params;
+  CombineParams p;
+  p.partial_o = in.part(kPartialO);
+  p.partial_lse = in.part(kPartialLse);
   p.o = f.o;
   p.lse = f.lse;
   p.cu_seqlens_q = f.cu_seqlens_q;
@@ -41,54 +57,36 @@ void bind(const BindInput &in, CombineParams &p) {
   p.num_row_blocks = int32_t(in.geometry.tiles);
   p.num_splits = in.record.steps[0].item.num_splits;
   p.lse_empty = f.lse_empty;
+  return p;
 }
 
-/// Room for the params of any operation.
-struct Params {
-#define FLASHPLUS_PARAMS_SIZE(ENUMERATOR, NAME, PARAMS, ...) sizeof(PARAMS),
-  static constexpr size_t kBytes = std::max({FLASHPLUS_OPERATIONS(FLASHPLUS_PARAMS_SIZE)});
-#undef FLASHPLUS_PARAMS_SIZE
-  alignas(8) std::byte bytes[kBytes];
-};
+template <class Params, Operand... kMapped> Status enqueue(const BindInput &in, Device &device, void *stream) {
+  const auto &params = bind(in, std::type_identity<Params>());
+  LoadedKernel &kernel = *in.step.kernel->loaded;
+  if (!in.step.maps)
+    return device.launch(kernel, &params, in.geometry.items, {}, stream);
+  return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec), stream);
+}
 
 /// An operation without a bind() of its own does not compile.
-void bindStep(const BindInput &in, Params &params) {
+Status enqueueStep(const BindInput &in, Device &device, void *stream) {
   switch (in.step.op) {
-#define FLASHPLUS_BIND_CASE(ENUMERATOR, NAME, PARAMS, ...)                                                   \
+#define FLASHPLUS_ENQUEUE_CASE(ENUMERATOR, NAME, PARAMS, FIELDS, HAS_SCORE, ...)                             \
   case Operation::ENUMERATOR:                                                                                \
-    return bind(in, *new (params.bytes) PARAMS);
-    FLASHPLUS_OPERATIONS(FLASHPLUS_BIND_CASE)
-#undef FLASHPLUS_BIND_CASE
+    return enqueue<PARAMS __VA_OPT__(, ) __VA_ARGS__>(in, device, stream);
+    FLASHPLUS_OPERATIONS(FLASHPLUS_ENQUEUE_CASE)
+#undef FLASHPLUS_ENQUEUE_CASE
   }
+  return {StatusCode::Internal, "a launch record has a step of no operation"};
 }
 
 } // namespace
 
-std::array<TensorLayout, 3> tensorLayouts(const ForwardProblem &problem) {
-  const ForwardParams &p = problem.params;
-  const SpecFields &s = problem.spec;
-  const int64_t bytes = dtypeBytes(s.dtype);
-  auto layout = [&](void *data, int head_dim, int64_t rows, int64_t length, int64_t heads, bool ragged, int64_t stride_s,
-                    int64_t stride_h, int64_t stride_b) {
-    return TensorLayout{data,
-                        {head_dim, ragged ? rows : length, heads, ragged ? 1 : p.batch},
-                        {stride_s * bytes, stride_h * bytes, stride_b * bytes},
-                        s.dtype};
-  };
-  const bool ragged_q = p.cu_seqlens_q != nullptr, ragged_k = p.cu_seqlens_k != nullptr;
-  return {layout(p.q, s.head_dim_qk, p.rows_q, p.seqlen_q, p.heads_q, ragged_q, p.q_stride_s, p.q_stride_h, p.q_stride_b),
-          layout(p.k, s.head_dim_qk, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.k_stride_s, p.k_stride_h, p.k_stride_b),
-          layout(p.v, s.head_dim_v, p.rows_k, p.seqlen_k, p.heads_k, ragged_k, p.v_stride_s, p.v_stride_h, p.v_stride_b)};
-}
-
-Status launch(const LaunchRecord &record, Device &device, const ForwardProblem &problem, void *workspace, void *stream) {
-  const auto tensors = tensorLayouts(problem);
-  Params params;
+Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace, void *stream) {
   for (int64_t i = 0; i < record.num_steps; ++i) {
     const StepRecord &step = record.steps[i];
-    const Geometry geometry = geometryOf(step.item, problem.bounds);
-    bindStep({problem, record, step, geometry, workspace}, params);
-    FLASHPLUS_RETURN_IF_ERROR(device.launch(*step.kernel->loaded, params.bytes, geometry.items, tensors, stream));
+    FLASHPLUS_RETURN_IF_ERROR(
+        enqueueStep({problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
   }
   return Status::ok();
 }

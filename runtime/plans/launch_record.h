@@ -15,15 +15,18 @@ struct ResidentKernel;
 struct StepRecord {
   const ResidentKernel *kernel = nullptr; ///< Lives as long as its context's table, which forgets none.
   Operation op = Operation::Forward;
+  bool maps = false; ///< The kernel wants tensor maps.
   ItemShape item;
 };
 
+/// What every launch reads is first: the memo copies no more steps than there are, and what follows them only where there is a
+/// workspace.
 struct LaunchRecord {
-  int64_t num_steps = 0; ///< First, and the steps last: the memo copies no more of them than there are.
+  int64_t num_steps = 0;
   int64_t workspace_bytes = 0;
+  StepRecord steps[kMaxSteps];
   int64_t zeroed_bytes = 0;
   int64_t parts[kMaxParts] = {-1, -1, -1, -1}; ///< Bytes from the start of the workspace; -1: the plan has no use for it.
-  StepRecord steps[kMaxSteps];
 
   /// Where part `index` of the workspace is; null for one that the plan has no use for.
   void *part(void *workspace, int index) const {

@@ -4,7 +4,7 @@
 namespace flashplus {
 
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &owner, Device &device,
-                                                 const ForwardProblem &problem, bool may_make) {
+                                                 const AttentionProblem &problem, bool may_make) {
   Context &context = *owner;
   auto out = std::make_unique<flashplus_plan>();
   out->context = owner;

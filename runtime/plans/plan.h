@@ -3,7 +3,7 @@
 #pragma once
 
 #include "runtime/context.h"
-#include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/problem.h"
 #include "runtime/plans/plan_memo.h"
 
 #include <mutex>
@@ -26,7 +26,7 @@ namespace flashplus {
 /// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning and the next
 /// one is planned. With `may_make` false nothing is compiled or loaded.
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &context, Device &device,
-                                                 const ForwardProblem &problem, bool may_make);
+                                                 const AttentionProblem &problem, bool may_make);
 
 /// JSON text; thread-safe.
 const std::string &describePlan(const flashplus_plan &plan);

@@ -9,16 +9,20 @@
 namespace flashplus {
 namespace {
 
+/// A LaunchRecord as words: the head, the steps, and the tail, which only a record with a workspace has.
+constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
+constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
+constexpr size_t kTailAt = kHeadWords + kMaxSteps * kStepWords;
 constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
-constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t), kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
-static_assert(kHeadWords + kMaxSteps * kStepWords == kRecordWords && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
-static_assert(offsetof(LaunchRecord, num_steps) == 0);
+static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
+static_assert(offsetof(LaunchRecord, zeroed_bytes) == kTailAt * sizeof(uint64_t));
+static_assert(kHeadWords == 2 && sizeof(StepRecord) % sizeof(uint64_t) == 0 && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
 
 } // namespace
 
-PlanKey::PlanKey(const ForwardProblem &p) {
+PlanKey::PlanKey(const AttentionProblem &p) {
   const auto fields = p.spec.pack();
   size_t next = 0;
   words[next++] = pair(p.device.device_type, p.device.device_id);
@@ -26,7 +30,7 @@ PlanKey::PlanKey(const ForwardProblem &p) {
     words[next++] = word;
   words[next++] = reinterpret_cast<uintptr_t>(p.spec.score);
   words[next++] = uint64_t(p.bounds.batch);
-  // The checks of forward_args.cpp keep these in 32 bits.
+  // The checks of arguments (lengths.cpp, mask_args.cpp) keep these in 32 bits.
   words[next++] = pair(p.bounds.max_seqlen_q, p.bounds.max_seqlen_k);
   words[next++] = uint64_t(p.bounds.total_q);
   words[next++] = pair(p.bounds.heads_q, p.bounds.heads_k);
@@ -41,10 +45,11 @@ std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {
 }
 
 uint64_t PlanKey::hash() const {
-  // Multiply and fold, word by word (the mixing step of wyhash); the key is ours, so no attacker chooses it.
+  // Multiply and fold, two words at a time (the mixing step of wyhash); the key is ours, so no attacker chooses it.
   uint64_t h = 0x9e3779b97f4a7c15;
-  for (uint64_t word : words) {
-    const auto product = static_cast<unsigned __int128>(h ^ word) * 0xd6e8feb86659fd93;
+  for (size_t i = 0; i < kWords; i += 2) {
+    const uint64_t second = i + 1 < kWords ? words[i + 1] : 0;
+    const auto product = static_cast<unsigned __int128>(h ^ words[i]) * (0xd6e8feb86659fd93 ^ second);
     h = uint64_t(product) ^ uint64_t(product >> 64);
   }
   return h;
@@ -73,14 +78,29 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
     if (!same)
       continue;
     std::array<uint64_t, kRecordWords> words;
-    words[0] = slot.record[0].load(std::memory_order_relaxed); // num_steps; anything while a writer is in the slot
-    const size_t used = kHeadWords + std::min<size_t>(words[0], kMaxSteps) * kStepWords;
-    for (size_t i = 1; i < used; ++i)
-      words[i] = slot.record[i].load(std::memory_order_relaxed);
+    const auto load = [&](size_t from, size_t to) {
+      for (size_t i = from; i < to; ++i)
+        words[i] = slot.record[i].load(std::memory_order_relaxed);
+    };
+    load(0, kHeadWords + kStepWords);
+    // Anything while a writer is in the slot.
+    const size_t steps = std::min<size_t>(words[0], kMaxSteps);
+    const bool workspace = words[1] != 0;
+    if (steps > 1)
+      load(kHeadWords + kStepWords, kHeadWords + steps * kStepWords);
+    if (workspace)
+      load(kTailAt, kRecordWords);
     std::atomic_thread_fence(std::memory_order_acquire);
     if (slot.version.load(std::memory_order_relaxed) != before)
       continue;
-    std::memcpy(static_cast<void *>(&out), words.data(), used * sizeof(uint64_t));
+    const auto store = [&](size_t from, size_t to) {
+      std::memcpy(reinterpret_cast<uint64_t *>(&out) + from, &words[from], (to - from) * sizeof(uint64_t));
+    };
+    store(0, kHeadWords + kStepWords);
+    if (steps > 1)
+      store(kHeadWords + kStepWords, kHeadWords + steps * kStepWords);
+    if (workspace)
+      store(kTailAt, kRecordWords);
     return true;
   }
   return false;

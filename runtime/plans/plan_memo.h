@@ -3,7 +3,7 @@
 // does not fit replaces something older, and is planned again when it is next wanted (some microseconds; kernels stay).
 #pragma once
 
-#include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/problem.h"
 #include "runtime/plans/launch_record.h"
 
 #include <array>
@@ -20,7 +20,7 @@ struct PlanKey {
   static constexpr size_t kWords = kSpecWords + 6;
   std::array<uint64_t, kWords> words;
 
-  explicit PlanKey(const ForwardProblem &problem);
+  explicit PlanKey(const AttentionProblem &problem);
   /// The words of device and spec: what the plans of all lengths share.
   std::array<uint64_t, kSpecWords> specWords() const;
   uint64_t hash() const;
@@ -32,6 +32,7 @@ class PlanMemo {
 public:
   PlanMemo();
   ~PlanMemo();
+  /// Fills `out` in, which must be as constructed: what the record has no use for is not written.
   bool find(const PlanKey &key, LaunchRecord &out) const;
   void put(const PlanKey &key, const LaunchRecord &record);
 

@@ -41,9 +41,13 @@ struct Geometry {
 };
 
 constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
-  const int64_t packed = shape.packs_heads ? bounds.group() : 1;
-  const int64_t tiles = ceilDiv(bounds.max_seqlen_q * packed, shape.rows);
-  return {tiles, bounds.batch * ceilDiv(bounds.heads_q / packed, shape.key_heads) * tiles * shape.num_splits};
+  int64_t rows = bounds.max_seqlen_q, heads = bounds.heads_q; // of a sequence; that have items of their own
+  if (shape.packs_heads) { // every launch comes here: no division without need
+    rows *= bounds.group();
+    heads = ceilDiv(bounds.heads_q / bounds.group(), shape.key_heads);
+  }
+  const int64_t tiles = ceilDiv(rows, shape.rows);
+  return {tiles, bounds.batch * heads * tiles * shape.num_splits};
 }
 
 } // namespace flashplus

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/arguments/forward_args.h"
 #include "runtime/plans/plan_memo.h"
 #include "tests/unit/runtime/problem.h"
 
