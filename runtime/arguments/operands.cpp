@@ -6,8 +6,6 @@
 namespace flashplus {
 namespace {
 
-constexpr bool hasValueDim(Operand o) { return o == Operand::V || o == Operand::O; }
-
 /// "(batch of q, seqlen_k, heads_k, head_dim of q)"
 std::string dimNames(Operand like, bool ragged) {
   const std::string side = operandInfo(like).side == Side::Query ? "_q" : "_k";

@@ -40,7 +40,7 @@ template <Operand O, class Params> TensorLayout tensorLayout(const Params &p, co
   const int64_t rows = ragged ? paramAt<int64_t>(p, paramOffset<Params>(query ? "rows_q" : "rows_k"))
                               : paramAt<int32_t>(p, paramOffset<Params>(query ? "seqlen_q" : "seqlen_k"));
   return {paramAt<void *>(p, paramOffset<Params>(info.name)),
-          {O == Operand::V || O == Operand::O ? spec.head_dim_v : spec.head_dim_qk, rows,
+          {hasValueDim(O) ? spec.head_dim_v : spec.head_dim_qk, rows,
            paramAt<int32_t>(p, paramOffset<Params>(query ? "heads_q" : "heads_k")), ragged ? 1 : p.batch},
           {paramAt<int64_t>(p, paramOffset<Params>(info.stride_s)) * bytes,
            paramAt<int64_t>(p, paramOffset<Params>(info.stride_h)) * bytes,
