@@ -22,7 +22,8 @@ struct BindInput {
   void *part(int index) const { return record.part(workspace, index); }
 };
 
-// One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step copies nothing.
+// One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step
+// copies nothing.
 
 const ForwardParams &bind(const BindInput &in, std::type_identity<ForwardParams>) {
   ForwardParams &p = problemAs<ForwardProblem>(in.problem).params;
@@ -60,12 +61,14 @@ CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
   return p;
 }
 
-template <class Params, Operand... kMapped> Status enqueue(const BindInput &in, Device &device, void *stream) {
+template <class Params, Operand... kMapped>
+Status enqueue(const BindInput &in, Device &device, void *stream) {
   const auto &params = bind(in, std::type_identity<Params>());
   LoadedKernel &kernel = *in.step.kernel->loaded;
   if (!in.step.maps)
     return device.launch(kernel, &params, in.geometry.items, {}, stream);
-  return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec), stream);
+  return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec),
+                       stream);
 }
 
 /// An operation without a bind() of its own does not compile.
@@ -82,11 +85,12 @@ Status enqueueStep(const BindInput &in, Device &device, void *stream) {
 
 } // namespace
 
-Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace, void *stream) {
+Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace,
+              void *stream) {
   for (int64_t i = 0; i < record.num_steps; ++i) {
     const StepRecord &step = record.steps[i];
-    FLASHPLUS_RETURN_IF_ERROR(
-        enqueueStep({problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
+    FLASHPLUS_RETURN_IF_ERROR(enqueueStep(
+        {problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
   }
   return Status::ok();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the arguments of every operation share, through a second set of arguments: a backward's, as far as rows, lengths, mask,
-// score and tensor maps go. Only its struct, its params and the dozen lines of check() are its own.
+// What the arguments of every operation share, through a second set of arguments: a backward's, as far as
+// rows, lengths, mask, score and tensor maps go. Only its struct, its params and the dozen lines of check()
+// are its own.
 #include "runtime/arguments/lengths.h"
 #include "runtime/arguments/mask_args.h"
 #include "runtime/arguments/operands.h"
@@ -71,8 +72,7 @@ struct GradientArgs : flashplus_forward_args {
 };
 
 struct Gradient : test::Problem {
-  explicit Gradient(bool ragged = false)
-      : test::Problem(ragged), dk(k.shape), dlse(lse.shape) {
+  explicit Gradient(bool ragged = false) : test::Problem(ragged), dk(k.shape), dlse(lse.shape) {
     static_cast<flashplus_forward_args &>(a) = args;
     a.dk = dk.get();
     a.dlse = dlse.get();
@@ -86,7 +86,8 @@ Status check(const GradientArgs &a, ScoreTable &scores, GradientProblem &out) {
   TensorSizes sizes;
   GradientParams &p = out.params;
   out.spec.op = GradientProblem::kOperation;
-  OperandArg operands[] = {{"q", Operand::Q, a.q}, {"k", Operand::K, a.k}, {"v", Operand::V, a.v}, {"dk", Operand::K, a.dk, true}};
+  OperandArg operands[] = {
+      {"q", Operand::Q, a.q}, {"k", Operand::K, a.k}, {"v", Operand::V, a.v}, {"dk", Operand::K, a.dk, true}};
   FLASHPLUS_RETURN_IF_ERROR(checkOperands(reader, operands, a.cu_seqlens_q, a.cu_seqlens_k, out.spec, sizes));
   out.device = reader.device();
   const auto &[q, k, v, dk] = operands;
@@ -106,7 +107,8 @@ Status check(const GradientArgs &a, ScoreTable &scores, GradientProblem &out) {
   return Status::ok();
 }
 
-void refused(const std::string &sentence, const std::function<void(Gradient &)> &change, bool ragged = false) {
+void refused(const std::string &sentence, const std::function<void(Gradient &)> &change,
+             bool ragged = false) {
   Gradient g(ragged);
   change(g);
   ScoreTable scores;
@@ -179,24 +181,37 @@ TEST_CASE("tensor maps are read off its params, dense and ragged") {
     const auto layouts = tensorLayouts<Operand::K, Operand::V>(out.params, out.spec);
     const int64_t rows = ragged ? 14 : 7, batch = ragged ? 1 : 2, entry = ragged ? 0 : 4;
     CHECK(layouts[size_t(Operand::Q)] == TensorLayout{});
-    CHECK(layouts[size_t(Operand::K)] == TensorLayout{g.k.tensor.data, {16, rows, 2, batch}, {2 * 16 * 4, 16 * 4, entry * 7 * 2 * 16}, DType::F32});
-    CHECK(layouts[size_t(Operand::V)] == TensorLayout{g.v.tensor.data, {24, rows, 2, batch}, {2 * 24 * 4, 24 * 4, entry * 7 * 2 * 24}, DType::F32});
+    CHECK(layouts[size_t(Operand::K)] ==
+          TensorLayout{
+              g.k.tensor.data, {16, rows, 2, batch}, {2 * 16 * 4, 16 * 4, entry * 7 * 2 * 16}, DType::F32});
+    CHECK(layouts[size_t(Operand::V)] ==
+          TensorLayout{
+              g.v.tensor.data, {24, rows, 2, batch}, {2 * 24 * 4, 24 * 4, entry * 7 * 2 * 24}, DType::F32});
   }
 }
 
 TEST_CASE("its own tensors are refused by their names") {
-  refused("dk has shape (2, 6, 2, 16); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
-          [](Gradient &g) { g.dk.shape[1] = 6; });
-  refused("dk has shape (13, 2, 16); it must be (total_k, heads_k, head_dim of q) = (14, 2, 16)",
-          [](Gradient &g) { g.dk.shape[0] = 13; }, true);
-  refused("dk has stride 0 in dimension 1; an output's must be at least 1", [](Gradient &g) { g.dk.useStrides()[1] = 0; });
-  refused("dk has dtype float16; it must be q's, float32", [](Gradient &g) { g.dk.tensor.dtype = {kDLFloat, 16, 1}; });
+  refused(
+      "dk has shape (2, 6, 2, 16); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
+      [](Gradient &g) { g.dk.shape[1] = 6; });
+  refused(
+      "dk has shape (13, 2, 16); it must be (total_k, heads_k, head_dim of q) = (14, 2, 16)",
+      [](Gradient &g) { g.dk.shape[0] = 13; }, true);
+  refused("dk has stride 0 in dimension 1; an output's must be at least 1",
+          [](Gradient &g) { g.dk.useStrides()[1] = 0; });
+  refused("dk has dtype float16; it must be q's, float32", [](Gradient &g) {
+    g.dk.tensor.dtype = {kDLFloat, 16, 1};
+  });
   refused("dk is null; it must be a tensor", [](Gradient &g) { g.a.dk = nullptr; });
   refused("dk is on device type 2 number 1; it must be on the device of q (type 1 number 0)",
-          [](Gradient &g) { g.dk.tensor.device = {kDLCUDA, 1}; });
+          [](Gradient &g) {
+            g.dk.tensor.device = {kDLCUDA, 1};
+          });
   refused("dlse has shape (2, 4, 6); it must be (batch, heads_q, seqlen_q) = (2, 4, 5)",
           [](Gradient &g) { g.dlse.shape[2] = 6; });
-  refused("dlse has dtype int32; it must be float32", [](Gradient &g) { g.dlse.tensor.dtype = {kDLInt, 32, 1}; });
+  refused("dlse has dtype int32; it must be float32", [](Gradient &g) {
+    g.dlse.tensor.dtype = {kDLInt, 32, 1};
+  });
 }
 
 TEST_CASE("a statistic that is only read may repeat its elements") {
