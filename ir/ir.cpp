@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/ir.h"
 
+#include <numbers>
+
 using namespace mlir;
 
 namespace flashplus {
@@ -160,7 +162,7 @@ Val Ir::log2(Val x) {
   if (gpu)
     return intrinsic("llvm.nvvm.lg2.approx.ftz.f", f32(), {x});
   Val ln = wrap(math::LogOp::create(builder, loc, x.value)); // expanded by the polynomial pass
-  return ln * 1.4426950408889634;
+  return ln * std::numbers::log2e;
 }
 
 Val Ir::rcp(Val x) {

@@ -55,19 +55,12 @@ constexpr SpecFieldInfo kFields[] = {
 };
 static_assert(std::size(kFields) <= 32, "FieldSet has a bit a field");
 
-/// Every field fits the words of pack(), and its words its bits.
+/// The words of every field fit its bits, and its bits a word of pack().
 constexpr bool fits() {
-  int used = 8, word = 0;
-  for (const SpecFieldInfo &f : kFields) {
-    if (used + f.bits > 64) {
-      ++word;
-      used = 0;
-    }
-    used += f.bits;
-    if (f.words.size() > size_t(1) << f.bits)
+  for (const SpecFieldInfo &f : kFields)
+    if (f.bits > 56 || f.words.size() > size_t(1) << f.bits)
       return false;
-  }
-  return word < SpecFields::kPackedWords;
+  return true;
 }
 static_assert(fits());
 static_assert(kMaxHeadDim < 1 << 16);

@@ -89,6 +89,21 @@ constexpr void decode(int64_t n, int &v) { v = int(n); }
 constexpr void decode(int64_t n, DType &v) { v = DType(n); }
 constexpr void decode(int64_t n, Results &v) { v = Results(n); }
 constexpr void decode(int64_t n, std::optional<DType> &v) { v = n ? std::optional(DType(n - 1)) : std::nullopt; }
+
+/// Words of SpecFields::pack(): the operation has 8 bits, a field those of its row, and none is in two words.
+constexpr int packedWords() {
+  int used = 8, words = 1;
+#define FLASHPLUS_FIELD_BITS(TYPE, MEMBER, DEFAULT, NAME, BITS, ...) BITS,
+  for (int bits : {FLASHPLUS_SPEC_FIELDS(FLASHPLUS_FIELD_BITS)}) {
+    if (used + bits > 64) {
+      ++words;
+      used = 0;
+    }
+    used += bits;
+  }
+#undef FLASHPLUS_FIELD_BITS
+  return words;
+}
 } // namespace field
 
 /// The fields as plain data: what launches compare instead of text. Equal if every field is.
@@ -114,12 +129,12 @@ struct SpecFields {
   bool operator==(const SpecFields &) const = default;
 
   /// Two specs pack to equal words if and only if they are equal, as long as validate() holds for both.
-  static constexpr int kPackedWords = 2;
+  static constexpr int kPackedWords = field::packedWords();
   std::array<uint64_t, kPackedWords> pack() const;
 };
 
 inline std::array<uint64_t, SpecFields::kPackedWords> SpecFields::pack() const {
-  std::array<uint64_t, kPackedWords> words{uint64_t(op), 0};
+  std::array<uint64_t, kPackedWords> words{uint64_t(op)};
   int used = 8, word = 0;
   auto add = [&](int64_t value, int bits) {
     if (used + bits > 64) {

@@ -40,6 +40,9 @@ constexpr OperandInfo kOperands[kNumOperands] = {
 
 constexpr const OperandInfo &operandInfo(Operand operand) { return kOperands[int(operand)]; }
 
+/// Its rows have head_dim_v elements; the others' head_dim_qk.
+constexpr bool hasValueDim(Operand operand) { return operand == Operand::V || operand == Operand::O; }
+
 constexpr bool operandsInOrder() {
   for (int i = 0; i < kNumOperands; ++i)
     if (int(kOperands[i].operand) != i)

@@ -3,7 +3,7 @@
 // the dialect and launches; nothing else asks "which operation is it" to find out what it has.
 //
 // To add one: a row here, its params (spec/params.h), an algorithm under templates/<operation>/, and, where the runtime
-// launches it, how its params are bound (runtime/plans/bind.h).
+// launches it, how its params are bound (runtime/plans/bind.cpp).
 #pragma once
 
 #include "spec/operand.h"

@@ -20,8 +20,8 @@ struct DeviceProfile {
   int multiprocessors = 1;         ///< SMs of a GPU; worker threads of a CPU.
   int shared_memory_per_block = 0; ///< Bytes, opt-in maximum (GPU).
   int shared_memory_per_sm = 0;    ///< Bytes (GPU).
-  /// Bytes of the cache that all multiprocessors share, as far as neighbouring work may count on it. The default is right for
-  /// the 40 to 60 MB of A100 to H200 and for about the last cache level of a server CPU.
+  /// Bytes of the cache that all multiprocessors share, as far as neighbouring work may count on it: of a GPU the largest power of
+  /// two that its L2 holds. The default is that of A100 to H200 (40 to 60 MB), and about the last cache level of a server CPU.
   int64_t shared_cache = int64_t(32) << 20;
 };
 

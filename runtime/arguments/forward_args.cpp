@@ -13,7 +13,8 @@ namespace flashplus {
 namespace {
 
 /// What only a forward has, and how it is to be planned.
-Status checkRest(TensorReader &reader, const flashplus_forward_args &a, const TensorSizes &sizes, ForwardProblem &out) {
+Status checkRest(TensorReader &reader, const flashplus_forward_args &a, const TensorSizes &sizes,
+                 ForwardProblem &out) {
   ForwardParams &p = out.params;
   if (std::isnan(a.lse_empty))
     return invalidArgument("lse_empty is NaN; it must be a number, +inf or -inf");
@@ -44,7 +45,8 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   ForwardParams &p = out.params;
   TensorReader reader(data);
   TensorSizes sizes;
-  OperandArg operands[] = {{"q", Operand::Q, a.q}, {"k", Operand::K, a.k}, {"v", Operand::V, a.v}, {"o", Operand::O, a.o, true}};
+  OperandArg operands[] = {
+      {"q", Operand::Q, a.q}, {"k", Operand::K, a.k}, {"v", Operand::V, a.v}, {"o", Operand::O, a.o, true}};
   FLASHPLUS_RETURN_IF_ERROR(checkOperands(reader, operands, a.cu_seqlens_q, a.cu_seqlens_k, out.spec, sizes));
   out.device = reader.device();
   const auto &[q, k, v, o] = operands;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Checks the arguments of a forward and turns them into what the layers below speak: a spec, bounds, options, params.
-// Every launch goes through here, so nothing on the good path allocates, parses or formats text.
+// Checks the arguments of a forward and turns them into what the layers below speak: a spec, bounds, options,
+// params. Every launch goes through here, so nothing on the good path allocates, parses or formats text.
 #pragma once
 
 #include "flashplus/flashplus.h"
@@ -17,8 +17,8 @@ struct ForwardProblem : AttentionProblem {
   ForwardParams params;
 };
 
-/// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its value and what
-/// is allowed.
+/// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its
+/// value and what is allowed.
 Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, ScoreTable &scores,
                         ForwardProblem &out);
 

@@ -10,16 +10,19 @@
 namespace flashplus {
 namespace {
 
-constexpr int64_t kMaxRows = int64_t(1) << 48; ///< batch * heads * rows: sums of it with splits and tiles fit int64.
+/// batch * heads * rows: sums of it with splits and tiles fit int64.
+constexpr int64_t kMaxRows = int64_t(1) << 48;
 
 /// int32 (n) tensors of lengths; n < 0: of any length.
-Status readLengths(TensorReader &reader, const char *name, const DLTensor *source, int64_t n, TensorView &out) {
+Status readLengths(TensorReader &reader, const char *name, const DLTensor *source, int64_t n,
+                   TensorView &out) {
   FLASHPLUS_RETURN_IF_ERROR(reader.read(name, source, out));
   FLASHPLUS_RETURN_IF_ERROR(out.wantType(kDLInt, 32, "int32"));
   if (n >= 0)
     FLASHPLUS_RETURN_IF_ERROR(out.wantShape({n}, name[0] == 'c' ? "(batch + 1)" : "(batch)"));
   if (out.rank != 1)
-    return invalidArgument(std::string(name) + " has shape " + out.shapeText() + "; it must have 1 dimension");
+    return invalidArgument(std::string(name) + " has shape " + out.shapeText() +
+                           "; it must have 1 dimension");
   return out.wantUnitStride();
 }
 
@@ -28,7 +31,9 @@ Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t 
   if (!reader.onHost(t))
     return Status::ok();
   const auto *values = static_cast<const int32_t *>(t.data);
-  auto element = [&](int64_t i) { return t.name + ("[" + std::to_string(i) + "] is " + std::to_string(values[i])); };
+  auto element = [&](int64_t i) {
+    return t.name + ("[" + std::to_string(i) + "] is " + std::to_string(values[i]));
+  };
   if (values[0] != 0)
     return invalidArgument(element(0) + "; it must be 0");
   for (int64_t i = 1; i < t.shape[0]; ++i) {
@@ -36,8 +41,8 @@ Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t 
       return invalidArgument(element(i) + ", less than " + std::to_string(values[i - 1]) +
                              " before it; it must not decrease");
     if (values[i] - values[i - 1] > longest)
-      return invalidArgument(std::string(longest_name) + " is " + std::to_string(longest) + ", but " + t.name +
-                             " holds a sequence of " + std::to_string(values[i] - values[i - 1]) +
+      return invalidArgument(std::string(longest_name) + " is " + std::to_string(longest) + ", but " +
+                             t.name + " holds a sequence of " + std::to_string(values[i] - values[i - 1]) +
                              " rows; it must be at least that");
   }
   if (values[t.shape[0] - 1] > total)
@@ -53,7 +58,8 @@ Status checkPacked(TensorReader &reader, const LengthArgs &args, TensorSizes &si
     return invalidArgument("cu_seqlens_q has 0 elements; it must have batch + 1");
   sizes.batch = cu_q.shape[0] - 1;
   FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, "cu_seqlens_k", args.cu_seqlens_k, sizes.batch + 1, cu_k));
-  for (auto [name, value] : {std::pair{"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k}})
+  for (auto [name, value] :
+       {std::pair{"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k}})
     if (value < 0 || value > kMaxLength)
       return invalidArgument(std::string(name) + " is " + std::to_string(value) + "; it must be 0 to " +
                              std::to_string(kMaxLength));
@@ -78,7 +84,8 @@ Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source,
 
 } // namespace
 
-Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes, AttentionProblem &problem, LengthArrays &out) {
+Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,
+                    AttentionProblem &problem, LengthArrays &out) {
   int64_t max_q = sizes.rows_q, max_k = sizes.rows_k;
   for (auto [name, value] : {std::pair{"q", max_q}, {"k", max_k}})
     if (value > kMaxLength)
@@ -97,10 +104,12 @@ Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &s
       return invalidArgument(std::string(name) + " is " + std::to_string(value) + "; at most " +
                              std::to_string(kMaxLength) + " are allowed");
   int64_t rows = 0; // batch and heads are below 2^30, so their product fits
-  if (__builtin_mul_overflow(batch * std::max<int64_t>(sizes.heads_q, 1), std::max<int64_t>(max_q, 1), &rows) ||
+  if (__builtin_mul_overflow(batch * std::max<int64_t>(sizes.heads_q, 1), std::max<int64_t>(max_q, 1),
+                             &rows) ||
       rows > kMaxRows)
-    return invalidArgument("batch " + std::to_string(batch) + " * heads of q " + std::to_string(sizes.heads_q) +
-                           " * rows of q " + std::to_string(max_q) + " is too large; at most 2^48 are allowed");
+    return invalidArgument("batch " + std::to_string(batch) + " * heads of q " +
+                           std::to_string(sizes.heads_q) + " * rows of q " + std::to_string(max_q) +
+                           " is too large; at most 2^48 are allowed");
   if (args.seqused_q)
     FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_q", args.seqused_q, batch, out.seqused_q));
   if (args.seqused_k)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How many rows the sequences of a call have: dense, packed (cu_seqlens) or partly in use (seqused). For the arguments of
-// every operation that has these fields.
+// How many rows the sequences of a call have: dense, packed (cu_seqlens) or partly in use (seqused). For the
+// arguments of every operation that has these fields.
 #pragma once
 
 #include "runtime/arguments/operands.h"
@@ -22,9 +22,10 @@ struct LengthArrays {
   void *cu_seqlens_q = nullptr, *cu_seqlens_k = nullptr, *seqused_q = nullptr, *seqused_k = nullptr;
 };
 
-/// Checks them (the values, too, where they can be read), completes `sizes`, and sets the problem's `bounds`, without a window,
-/// and `empty`.
-Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes, AttentionProblem &problem, LengthArrays &out);
+/// Checks them (the values, too, where they can be read), completes `sizes`, and sets the problem's `bounds`,
+/// without a window, and `empty`.
+Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,
+                    AttentionProblem &problem, LengthArrays &out);
 
 /// Params of the names that spec/params.h gives them.
 template <class Params>

@@ -6,8 +6,6 @@
 namespace flashplus {
 namespace {
 
-constexpr bool hasValueDim(Operand o) { return o == Operand::V || o == Operand::O; }
-
 /// "(batch of q, seqlen_k, heads_k, head_dim of q)"
 std::string dimNames(Operand like, bool ragged) {
   const std::string side = operandInfo(like).side == Side::Query ? "_q" : "_k";
@@ -68,12 +66,12 @@ Status checkSizes(std::span<const OperandArg> operands, TensorSizes &sizes) {
   sizes.head_dim_v = v.shape[rank - 1];
   for (auto [name, value] : {std::pair{"q", sizes.head_dim_qk}, {"v", sizes.head_dim_v}})
     if (value < 1 || value > kMaxHeadDim)
-      return invalidArgument(std::string(name) + " has head_dim " + std::to_string(value) + "; it must be 1 to " +
-                             std::to_string(kMaxHeadDim));
+      return invalidArgument(std::string(name) + " has head_dim " + std::to_string(value) +
+                             "; it must be 1 to " + std::to_string(kMaxHeadDim));
   const int64_t heads_q = q.shape[rank - 2], heads_k = k.shape[rank - 2];
   if (heads_k < 1 ? heads_q > 0 : heads_q % heads_k != 0)
-    return invalidArgument("q has " + std::to_string(heads_q) + " heads and k has " + std::to_string(heads_k) +
-                           "; k's must divide q's");
+    return invalidArgument("q has " + std::to_string(heads_q) + " heads and k has " +
+                           std::to_string(heads_k) + "; k's must divide q's");
   sizes.heads_q = heads_q;
   sizes.heads_k = heads_k;
   sizes.rows_q = q.shape[rank - 3];
@@ -98,7 +96,8 @@ Status TensorReader::read(const char *name, const DLTensor *source, TensorView &
   const DLDevice found = source->device;
   if (device_.device_type == 0) {
     if (found.device_type != kDLCPU && found.device_type != kDLCUDA && found.device_type != kDLExtDev)
-      return invalidArgument(std::string(name) + " is on DLPack device type " + std::to_string(found.device_type) +
+      return invalidArgument(std::string(name) + " is on DLPack device type " +
+                             std::to_string(found.device_type) +
                              "; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator");
     device_ = found;
   } else if (found.device_type != device_.device_type || found.device_id != device_.device_id) {
@@ -108,13 +107,14 @@ Status TensorReader::read(const char *name, const DLTensor *source, TensorView &
 }
 
 Status TensorReader::wrongDevice(const char *name, DLDevice found) const {
-  return invalidArgument(std::string(name) + " is on device type " + std::to_string(found.device_type) + " number " +
-                         std::to_string(found.device_id) + "; it must be on the device of q (type " +
-                         std::to_string(device_.device_type) + " number " + std::to_string(device_.device_id) + ")");
+  return invalidArgument(std::string(name) + " is on device type " + std::to_string(found.device_type) +
+                         " number " + std::to_string(found.device_id) +
+                         "; it must be on the device of q (type " + std::to_string(device_.device_type) +
+                         " number " + std::to_string(device_.device_id) + ")");
 }
 
-Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q, bool has_cu_seqlens_k,
-                     SpecFields &spec, TensorSizes &sizes) {
+Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q,
+                     bool has_cu_seqlens_k, SpecFields &spec, TensorSizes &sizes) {
   for (OperandArg &o : operands)
     FLASHPLUS_RETURN_IF_ERROR(reader.read(o.name, o.source, o.view));
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(operands, reader.device().device_type == kDLCPU, spec));

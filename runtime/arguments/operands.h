@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The tensors of a call: all on one device; q, k, v and whatever else has rows like theirs of sizes that agree. For the
-// arguments of every operation; nothing on the good path allocates.
+// The tensors of a call: all on one device; q, k, v and whatever else has rows like theirs of sizes that
+// agree. For the arguments of every operation; nothing on the good path allocates.
 #pragma once
 
 #include "runtime/arguments/tensor_view.h"
@@ -30,7 +30,8 @@ private:
 
 /// Sizes that the tensors of a call share.
 struct TensorSizes {
-  bool ragged = false; ///< With cu_seqlens: tensors are (total, heads, head_dim) instead of (batch, seqlen, heads, head_dim).
+  bool ragged = false; ///< With cu_seqlens: tensors are (total, heads, head_dim) instead of (batch, seqlen,
+                       ///< heads, head_dim).
   bool uneven_q = false, uneven_k = false; ///< A sequence may have fewer rows than rows_q, rows_k.
   int64_t batch = 0;                       ///< Of a ragged call: known once its lengths are checked.
   int64_t rows_q = 0, rows_k = 0;          ///< Of a batch entry; ragged: of all of them.
@@ -50,17 +51,19 @@ struct OperandArg {
   TensorView view{}; ///< Filled in by checkOperands.
 };
 
-/// Reads and checks `operands`, the first of which are q, k and v: dtypes, ranks, strides and shapes. Sets dtype, head dims
-/// and alignment of `spec`, and `sizes` but for the batch of a ragged call.
-Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q, bool has_cu_seqlens_k,
-                     SpecFields &spec, TensorSizes &sizes);
+/// Reads and checks `operands`, the first of which are q, k and v: dtypes, ranks, strides and shapes. Sets
+/// dtype, head dims and alignment of `spec`, and `sizes` but for the batch of a ragged call.
+Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q,
+                     bool has_cu_seqlens_k, SpecFields &spec, TensorSizes &sizes);
 
-/// A statistic a query row and head, such as lse: fp32 (batch, heads_q, seqlen_q), or (heads_q, total_q) where ragged.
+/// A statistic a query row and head, such as lse: fp32 (batch, heads_q, seqlen_q), or (heads_q, total_q)
+/// where ragged.
 Status checkRowStatistic(TensorReader &reader, const char *name, const DLTensor *source, bool written,
                          const TensorSizes &sizes, TensorView &out);
 
 /// Puts into an operand's params where its rows are.
-inline void setRows(const TensorView &t, bool ragged, void *&data, int64_t &stride_b, int64_t &stride_s, int64_t &stride_h) {
+inline void setRows(const TensorView &t, bool ragged, void *&data, int64_t &stride_b, int64_t &stride_s,
+                    int64_t &stride_h) {
   const int first = ragged ? 0 : 1;
   data = t.data;
   stride_b = ragged ? 0 : t.strides[0];
@@ -69,7 +72,8 @@ inline void setRows(const TensorView &t, bool ragged, void *&data, int64_t &stri
 }
 
 /// The same for a statistic.
-inline void setRowStatistic(const TensorView &t, bool ragged, void *&data, int64_t &stride_b, int64_t &stride_h) {
+inline void setRowStatistic(const TensorView &t, bool ragged, void *&data, int64_t &stride_b,
+                            int64_t &stride_h) {
   data = t.data;
   stride_b = ragged ? 0 : t.strides[0];
   stride_h = t.strides[ragged ? 0 : 1];

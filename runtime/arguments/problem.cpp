@@ -11,7 +11,8 @@ KernelSpec ProblemSpec::spec() const {
 }
 
 bool ProblemSpec::sameSpec(const ProblemSpec &o) const {
-  return static_cast<const SpecFields &>(*this) == o && (score == o.score || score->canonical == o.score->canonical);
+  return static_cast<const SpecFields &>(*this) == o &&
+         (score == o.score || score->canonical == o.score->canonical);
 }
 
 } // namespace flashplus

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the checks of every operation's arguments come to, in the terms of the layers below. Keys, plans and launches know
-// this much of a call; the params of its kernels are added by each operation (ForwardProblem) and read by its binders.
+// What the checks of every operation's arguments come to, in the terms of the layers below. Keys, plans and
+// launches know this much of a call; the params of its kernels are added by each operation (ForwardProblem)
+// and read by its binders.
 #pragma once
 
 #include "runtime/arguments/score_table.h"
@@ -12,8 +13,8 @@
 
 namespace flashplus {
 
-/// A KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs to the ScoreTable of
-/// the check; two of them may stand for one expression (other names).
+/// A KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs to the
+/// ScoreTable of the check; two of them may stand for one expression (other names).
 struct ProblemSpec : SpecFields {
   const ScoreForm *score = &ScoreForm::identity();
 
@@ -22,8 +23,8 @@ struct ProblemSpec : SpecFields {
   bool sameSpec(const ProblemSpec &other) const;
 };
 
-/// Made by the checks as an operation's own problem, a struct derived from it that has `kOperation` and `params`: those of the
-/// first step's kernels, complete but for what the plan decides.
+/// Made by the checks as an operation's own problem, a struct derived from it that has `kOperation` and
+/// `params`: those of the first step's kernels, complete but for what the plan decides.
 struct AttentionProblem {
   DLDevice device{};
   ProblemSpec spec; ///< spec.op says whose problem it is.

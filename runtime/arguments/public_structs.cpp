@@ -34,9 +34,7 @@ Status checkUnknownFields(const char *name, const void *given, size_t size, size
   return Status::ok();
 }
 
-Status checkFlag(const char *name, int32_t value) {
-  if (value == 0 || value == 1)
-    return Status::ok();
+Status wrongFlag(const char *name, int32_t value) {
   return invalidArgument(std::string(name) + " is " + number(value) + "; it must be 0 or 1");
 }
 

@@ -22,13 +22,20 @@ namespace flashplus {
 Status checkStructSize(const char *name, const char *type, size_t size, size_t least, size_t ours);
 /// Refuses a field that is set beyond the `ours` bytes that this library knows.
 Status checkUnknownFields(const char *name, const void *given, size_t size, size_t ours);
+Status wrongFlag(const char *name, int32_t value);
 /// A flag is 0 or 1.
-Status checkFlag(const char *name, int32_t value);
+inline Status checkFlag(const char *name, int32_t value) {
+  return value == 0 || value == 1 ? Status::ok() : wrongFlag(name, value);
+}
 
 /// Copies *given into `out`; fields that the caller lacks are 0. `out.struct_size` stays the caller's.
 template <class T>
 Status readStruct(const char *name, const char *type, const T *given, size_t least, T &out) {
   const size_t size = given->struct_size;
+  if (size == sizeof(T)) { // the caller was built with our header: nearly always, and every launch comes here
+    out = *given;
+    return Status::ok();
+  }
   FLASHPLUS_RETURN_IF_ERROR(checkStructSize(name, type, size, least, sizeof(T)));
   if (size > sizeof(T))
     FLASHPLUS_RETURN_IF_ERROR(checkUnknownFields(name, given, size, sizeof(T)));

@@ -11,23 +11,25 @@ namespace {
 
 class ScoreBinder {
 public:
-  ScoreBinder(TensorReader &reader, const ScoreArgs &args, const TensorSizes &sizes, const AttentionProblem &problem,
-              const ScoreParams &out)
+  ScoreBinder(TensorReader &reader, const ScoreArgs &args, const TensorSizes &sizes,
+              const AttentionProblem &problem, const ScoreParams &out)
       : reader_(reader), a_(args), sizes_(sizes), problem_(problem), out_(out) {}
 
   Status run(ScoreTable &scores, const ScoreForm *&found) {
     if (!std::isfinite(a_.softcap) || a_.softcap < 0)
-      return invalidArgument("softcap is " + std::to_string(a_.softcap) + "; it must be 0 (off) or a positive number");
+      return invalidArgument("softcap is " + std::to_string(a_.softcap) +
+                             "; it must be 0 (off) or a positive number");
     if (a_.alibi_slopes)
       FLASHPLUS_RETURN_IF_ERROR(readSlopes());
     auto form = scores.find({a_.score ? a_.score : "", a_.softcap > 0, slopes_.rank});
     if (!form)
       return form.status();
-    for (auto [name, count, list] : {std::tuple{"score_tensors", a_.num_tensors, static_cast<const void *>(a_.tensors)},
-                                     {"score_scalars", a_.num_scalars, static_cast<const void *>(a_.scalars)}})
+    for (auto [name, count, list] :
+         {std::tuple{"score_tensors", a_.num_tensors, static_cast<const void *>(a_.tensors)},
+          {"score_scalars", a_.num_scalars, static_cast<const void *>(a_.scalars)}})
       if (count < 0 || (count > 0 && !list))
-        return invalidArgument(std::string("num_") + name + " is " + std::to_string(count) + " and " + name + " is " +
-                               (list ? "given" : "null") + "; they must agree");
+        return invalidArgument(std::string("num_") + name + " is " + std::to_string(count) + " and " + name +
+                               " is " + (list ? "given" : "null") + "; they must agree");
     found = *form;
     const ScoreForm &f = *found;
     auto number = f.numbers.begin(); // their slots ascend
@@ -47,8 +49,9 @@ private:
     FLASHPLUS_RETURN_IF_ERROR(reader_.read("alibi_slopes", a_.alibi_slopes, slopes_));
     FLASHPLUS_RETURN_IF_ERROR(slopes_.wantType(kDLFloat, 32, "float32"));
     if (!slopes_.hasShape({sizes_.heads_q}) && !slopes_.hasShape({sizes_.batch, sizes_.heads_q}))
-      return invalidArgument("alibi_slopes has shape " + slopes_.shapeText() +
-                             "; it must be (heads_q) or (batch, heads_q) = " + dimsText({sizes_.batch, sizes_.heads_q}));
+      return invalidArgument(
+          "alibi_slopes has shape " + slopes_.shapeText() +
+          "; it must be (heads_q) or (batch, heads_q) = " + dimsText({sizes_.batch, sizes_.heads_q}));
     return Status::ok();
   }
 
@@ -74,13 +77,14 @@ private:
         if (a_.tensors[i].name && wanted.name == a_.tensors[i].name)
           source = a_.tensors[i].tensor;
       if (!source)
-        return invalidArgument("score uses the tensor '" + wanted.name + "', which score_tensors does not give");
+        return invalidArgument("score uses the tensor '" + wanted.name +
+                               "', which score_tensors does not give");
       FLASHPLUS_RETURN_IF_ERROR(reader_.read(form.labels[size_t(slot)].c_str(), source, t));
       FLASHPLUS_RETURN_IF_ERROR(t.wantType(kDLFloat, 32, "float32"));
     }
     if (t.rank != wanted.rank)
-      return invalidArgument(std::string(t.name) + " has shape " + t.shapeText() + "; the score reads it with " +
-                             std::to_string(wanted.rank) + " indices");
+      return invalidArgument(std::string(t.name) + " has shape " + t.shapeText() +
+                             "; the score reads it with " + std::to_string(wanted.rank) + " indices");
     for (const ScoreForm::Index &index : form.indices)
       if (index.slot == slot)
         FLASHPLUS_RETURN_IF_ERROR(checkIndex(t, index));
@@ -97,8 +101,8 @@ private:
     return Status::ok();
   }
 
-  /// An index that is a number or a built-in name must be inside the tensor, as far as that is known: rows are only where
-  /// every sequence has them all. b, h and hk are not clamped by kernels and rely on this.
+  /// An index that is a number or a built-in name must be inside the tensor, as far as that is known: rows
+  /// are only where every sequence has them all. b, h and hk are not clamped by kernels and rely on this.
   Status checkIndex(const TensorView &t, const ScoreForm::Index &index) {
     const char *by = "";
     int64_t least = 0;
@@ -132,9 +136,9 @@ private:
     }
     if (t.shape[index.dimension] >= least)
       return Status::ok();
-    return invalidArgument(std::string(t.name) + " has shape " + t.shapeText() + "; the score reads dimension " +
-                           std::to_string(index.dimension) + " by " + by + ", so it must be at least " +
-                           std::to_string(least));
+    return invalidArgument(std::string(t.name) + " has shape " + t.shapeText() +
+                           "; the score reads dimension " + std::to_string(index.dimension) + " by " + by +
+                           ", so it must be at least " + std::to_string(least));
   }
 
   /// A name that the score never mentions is most likely misspelt.
@@ -167,8 +171,8 @@ private:
 
 } // namespace
 
-Status bindScore(TensorReader &reader, const ScoreArgs &args, ScoreTable &scores, const TensorSizes &sizes, AttentionProblem &problem,
-                 const ScoreParams &out) {
+Status bindScore(TensorReader &reader, const ScoreArgs &args, ScoreTable &scores, const TensorSizes &sizes,
+                 AttentionProblem &problem, const ScoreParams &out) {
   // Most calls have no score at all, and nothing of one to check.
   if ((!args.score || !*args.score) && args.softcap == 0 && !args.alibi_slopes && args.num_tensors == 0 &&
       args.num_scalars == 0) {

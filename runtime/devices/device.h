@@ -43,7 +43,7 @@ public:
   virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
 
   /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns. `tensors`
-  /// are indexed by Operand, for a kernel that wants tensor maps.
+  /// are indexed by Operand, for a kernel that wants tensor maps; for others there need be none.
   virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
                         std::span<const TensorLayout> tensors, void *stream) = 0;
 

@@ -9,6 +9,7 @@
 namespace flashplus {
 namespace {
 
+<<<<<<< HEAD
 /// A LaunchRecord as words: the head, the steps, and the tail, which only a record with a workspace has.
 constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
 constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
@@ -16,6 +17,14 @@ constexpr size_t kTailAt = kHeadWords + kMaxSteps * kStepWords;
 constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
 static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
 static_assert(offsetof(LaunchRecord, zeroed_bytes) == kTailAt * sizeof(uint64_t));
+=======
+/// A LaunchRecord as words. A plan of one step without a workspace, which most are, is in the first of them.
+constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
+constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
+constexpr size_t kFirstWords = kHeadWords + kStepWords; ///< Head and first step.
+constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
+static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
+>>>>>>> house
 static_assert(kHeadWords == 2 && sizeof(StepRecord) % sizeof(uint64_t) == 0 && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
@@ -45,6 +54,7 @@ std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {
 }
 
 uint64_t PlanKey::hash() const {
+<<<<<<< HEAD
   // Multiply and fold, two words at a time (the mixing step of wyhash); the key is ours, so no attacker chooses it.
   uint64_t h = 0x9e3779b97f4a7c15;
   for (size_t i = 0; i < kWords; i += 2) {
@@ -53,6 +63,19 @@ uint64_t PlanKey::hash() const {
     h = uint64_t(product) ^ uint64_t(product >> 64);
   }
   return h;
+=======
+  // Products of pairs of words, folded (the mixing step of wyhash): they do not wait for each other. The key is ours, so no
+  // attacker chooses it.
+  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15, kOther = 0xd6e8feb86659fd93;
+  const auto fold = [](uint64_t a, uint64_t b) {
+    const auto product = static_cast<unsigned __int128>(a) * b;
+    return uint64_t(product) ^ uint64_t(product >> 64);
+  };
+  uint64_t h = 0;
+  for (size_t i = 0; i < kWords; i += 2) // each pair by numbers of its own, so that equal words do not cancel out
+    h ^= fold(words[i] ^ kOdd * (i + 1), (i + 1 < kWords ? words[i + 1] : 0) ^ kOther * (i + 1));
+  return fold(h ^ kOdd, kOther);
+>>>>>>> house
 }
 
 /// A sequence lock: `version` is odd while a writer is in it, and a reader that saw it change has read nothing.
@@ -60,6 +83,13 @@ struct alignas(64) PlanMemo::Slot {
   std::atomic<uint32_t> version{0};
   std::atomic<uint64_t> key[PlanKey::kWords] = {};
   std::atomic<uint64_t> record[kRecordWords] = {};
+
+  bool holds(const PlanKey &wanted) const {
+    for (size_t i = 0; i < PlanKey::kWords; ++i)
+      if (key[i].load(std::memory_order_relaxed) != wanted.words[i])
+        return false;
+    return true;
+  }
 };
 
 PlanMemo::PlanMemo() : slots_(new Slot[kWays * kSets]) {}
@@ -72,11 +102,9 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
     const uint32_t before = slot.version.load(std::memory_order_acquire);
     if (before == 0 || before % 2)
       continue;
-    bool same = true;
-    for (size_t i = 0; i < PlanKey::kWords; ++i)
-      same &= slot.key[i].load(std::memory_order_relaxed) == key.words[i];
-    if (!same)
+    if (!slot.holds(key))
       continue;
+<<<<<<< HEAD
     std::array<uint64_t, kRecordWords> words;
     const auto load = [&](size_t from, size_t to) {
       for (size_t i = from; i < to; ++i)
@@ -101,6 +129,25 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
       store(kHeadWords + kStepWords, kHeadWords + steps * kStepWords);
     if (workspace)
       store(kTailAt, kRecordWords);
+=======
+    uint64_t first[kFirstWords], rest[kRecordWords - kFirstWords];
+    const auto unchanged = [&] {
+      std::atomic_thread_fence(std::memory_order_acquire);
+      return slot.version.load(std::memory_order_relaxed) == before;
+    };
+    for (size_t i = 0; i < kFirstWords; ++i)
+      first[i] = slot.record[i].load(std::memory_order_relaxed);
+    const bool more = first[0] > 1 || first[1] != 0; // steps, workspace; anything while a writer is in the slot
+    if (more)
+      for (size_t i = kFirstWords; i < kRecordWords; ++i)
+        rest[i - kFirstWords] = slot.record[i].load(std::memory_order_relaxed);
+    if (!unchanged())
+      continue;
+    for (size_t i = 0; i < kFirstWords; ++i) // word by word, so that they stay in registers
+      std::memcpy(reinterpret_cast<char *>(&out) + i * sizeof(uint64_t), &first[i], sizeof(uint64_t));
+    if (more)
+      std::memcpy(reinterpret_cast<char *>(&out) + sizeof first, rest, sizeof rest);
+>>>>>>> house
     return true;
   }
   return false;
@@ -112,10 +159,7 @@ void PlanMemo::put(const PlanKey &key, const LaunchRecord &record) {
   Slot *set = &slots_[key.hash() % kSets * kWays];
   Slot *slot = nullptr;
   for (size_t way = 0; way < kWays && !slot; ++way) { // the key's own slot, else an unused one
-    bool same = set[way].version.load(std::memory_order_relaxed) != 0;
-    for (size_t i = 0; same && i < PlanKey::kWords; ++i)
-      same = set[way].key[i].load(std::memory_order_relaxed) == key.words[i];
-    if (same)
+    if (set[way].version.load(std::memory_order_relaxed) != 0 && set[way].holds(key))
       slot = &set[way];
   }
   for (size_t way = 0; way < kWays && !slot; ++way)

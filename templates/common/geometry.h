@@ -48,10 +48,14 @@ struct Geometry {
 };
 
 constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
-  const int64_t packed = shape.packs_heads ? bounds.group() : 1;
-  const bool keys = shape.side == Side::Key;
-  const int64_t rows = keys ? bounds.max_seqlen_k : bounds.max_seqlen_q * packed;
-  const int64_t heads = keys ? bounds.heads_k : ceilDiv(bounds.heads_q / packed, shape.key_heads);
+  int64_t rows = bounds.max_seqlen_q, heads = bounds.heads_q; // of a sequence; that have items of their own
+  if (shape.side == Side::Key) {
+    rows = bounds.max_seqlen_k;
+    heads = bounds.heads_k;
+  } else if (shape.packs_heads) { // every launch comes here: no division without need
+    rows *= bounds.group();
+    heads = ceilDiv(bounds.heads_q / bounds.group(), shape.key_heads);
+  }
   const int64_t tiles = shape.rows == kWholeSequence ? 1 : ceilDiv(rows, shape.rows);
   return {tiles, bounds.batch * heads * tiles * shape.num_splits};
 }

@@ -8,6 +8,8 @@
 #include "templates/common/sequence.h"
 #include "templates/common/work.h"
 
+#include <numbers>
+
 namespace flashplus {
 
 /// The region only yields its score.
@@ -59,8 +61,8 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::Arr
 ///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.
 namespace softmax {
 
-inline constexpr double kLog2E = 1.4426950408889634074;
-inline constexpr double kLn2 = 0.69314718055994530942;
+inline constexpr double kLog2E = std::numbers::log2e;
+inline constexpr double kLn2 = std::numbers::ln2;
 
 /// What to subtract from scores: m, or 0 while no score is above -inf (so that -inf - m is not NaN).
 Val reference(Ir &ir, Val m);

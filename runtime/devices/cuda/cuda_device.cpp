@@ -4,6 +4,7 @@
 #include "runtime/devices/cuda/cuda_tensor_map.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace flashplus {
 
@@ -88,6 +89,9 @@ public:
     profile_.multiprocessors = attribute(kMultiprocessors);
     profile_.shared_memory_per_block = attribute(kSharedMemoryPerBlockOptin);
     profile_.shared_memory_per_sm = attribute(kSharedMemoryPerSm);
+    // Part of it serves other work; a power of two keeps one plan for the 40 MB of an A100 and the 50 of an H100.
+    if (const int l2 = attribute(kL2CacheSize); l2 > 0)
+      profile_.shared_cache = std::bit_floor(unsigned(l2));
     // The plan must not exceed what warm-up assumed for the chip, or a warmed spec could compile.
     profile_.shared_memory_per_block =
         std::min(profile_.shared_memory_per_block, profile_.target.sharedMemoryPerBlock());

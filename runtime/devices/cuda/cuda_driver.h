@@ -31,6 +31,7 @@ enum : CUresult {
 };
 enum DeviceAttribute : int {
   kMultiprocessors = 16,
+  kL2CacheSize = 38,
   kComputeCapabilityMajor = 75,
   kComputeCapabilityMinor = 76,
   kSharedMemoryPerSm = 81,

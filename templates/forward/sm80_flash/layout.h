@@ -18,15 +18,16 @@ struct Sm80FlashLayout {
   int m_frags;         ///< 16-row fragments of a warp: tile_m / (16 * warps).
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
+  int element;         ///< Bytes of an element of q, k, v and o.
   bool plain_score;    ///< No score expression; of a plan only.
 
   int threads() const { return warps * 32; }
   // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix phase reads
   // then lie in different banks for every head dim, and all offsets stay constants (an XOR swizzle needs a power of
   // two of chunks and an address computation per step).
-  int qPitch() const { return (dqk_pad > dv_pad ? dqk_pad : dv_pad) * 2 + 16; } ///< O leaves through Q's memory.
-  int kPitch() const { return dqk_pad * 2 + 16; }
-  int vPitch() const { return dv_pad * 2 + 16; }
+  int qPitch() const { return (dqk_pad > dv_pad ? dqk_pad : dv_pad) * element + 16; } ///< O leaves through Q's memory.
+  int kPitch() const { return dqk_pad * element + 16; }
+  int vPitch() const { return dv_pad * element + 16; }
   int q() const { return 0; }
   int k() const { return q() + tile_m * qPitch(); }
   int kStage() const { return tile_n * kPitch(); }

@@ -19,6 +19,7 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
   l.dv_pad = roundUp(l.dv, 16);
+  l.element = dtypeBytes(spec.dtype);
   l.plain_score = spec.score.isIdentity();
   return l;
 }

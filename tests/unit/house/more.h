@@ -6,7 +6,7 @@
 #define FLASHPLUS_MORE_OPERATIONS(X)                                                                         \
   X(Probe, "probe", ProbeParams, fieldSet({SpecField::dtype, SpecField::head_dim_v, SpecField::colour}), ScoreUse::Value, Operand::V)
 
-#define FLASHPLUS_MORE_FIELDS(X) X(int, colour, 3, "colour", 3, false)
+#define FLASHPLUS_MORE_FIELDS(X) X(int, colour, 3, "colour", 4, false)
 
 #include "spec/params.h"
 

@@ -34,6 +34,7 @@ TEST_CASE("its specs have its fields, text and name") {
   auto back = KernelSpec::parse(spec.text());
   REQUIRE_MESSAGE(back.isOk(), back.status().message());
   CHECK(static_cast<const SpecFields &>(*back) == spec);
+  CHECK(SpecFields::kPackedWords == 2); // its field no longer fits the word of the others
   CHECK(back->pack() == spec.pack());
   CHECK(probe().pack() != spec.pack());
   CHECK(!KernelSpec::parse("probe dtype=fp16 dqk=64 dv=64").isOk());
@@ -93,6 +94,7 @@ TEST_CASE("a plan of three steps becomes a launch record, and its artifact comes
   for (int i = 0; i < 3; ++i) {
     CHECK(record.steps[i].kernel == resident[i]);
     CHECK(record.steps[i].op == Operation::Probe);
+    CHECK(record.steps[i].maps);
     CHECK(geometryOf(record.steps[i].item, bounds).items == plan.steps[size_t(i)].work_items);
   }
   char workspace[320];

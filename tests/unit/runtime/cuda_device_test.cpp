@@ -17,7 +17,7 @@ namespace {
 struct Fake {
   std::vector<std::string> calls;
   std::map<std::string, CUresult> answers; ///< By symbol; others succeed.
-  int major = 9, minor = 0, capture_state = 0, devices = 1;
+  int major = 9, minor = 0, capture_state = 0, devices = 1, l2 = 50 << 20;
   int depth = 0; ///< Contexts pushed and not popped.
   void *callers = nullptr; ///< The context that the caller has made current.
   unsigned grid = 0, block = 0, shared = 0;
@@ -54,6 +54,7 @@ Driver fakeDriver(int version = 13000) {
     *value = which == kComputeCapabilityMajor      ? fake.major
              : which == kComputeCapabilityMinor    ? fake.minor
              : which == kMultiprocessors           ? 132
+             : which == kL2CacheSize               ? fake.l2
              : which == kSharedMemoryPerBlockOptin ? 232448
                                                    : 233472;
     return CUresult(kSuccess);
@@ -168,6 +169,24 @@ TEST_CASE("a GPU is described by what the driver says") {
     CHECK(open(old)->profile().target.text() == "sm_80@sm_90");
   }
   CHECK(called("cuDevicePrimaryCtxRelease"));
+}
+
+TEST_CASE("neighbouring work counts on the largest power of two of the L2") {
+  struct Row {
+    int l2;
+    int64_t shared_cache;
+  };
+  constexpr int kMiB = 1 << 20;
+  const int64_t usual = DeviceProfile().shared_cache;
+  CHECK(usual == 32 * kMiB);
+  for (const Row &row : {Row{40 * kMiB, usual}, Row{50 * kMiB, usual}, Row{60 * kMiB, usual}, // A100, H100, H200
+                         Row{32 * kMiB, usual}, Row{32 * kMiB - 1, 16 * kMiB}, Row{6 * kMiB, 4 * kMiB},
+                         Row{72 * kMiB, 64 * kMiB}, Row{126 * kMiB, 64 * kMiB}, Row{0, usual}, Row{-1, usual}}) {
+    const Driver driver = fakeDriver();
+    fake.l2 = row.l2;
+    INFO(row.l2);
+    CHECK(open(driver)->profile().shared_cache == row.shared_cache);
+  }
 }
 
 TEST_CASE("a GPU or driver that cannot run our code is no device, and the reason is given") {

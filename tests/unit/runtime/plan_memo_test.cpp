@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/arguments/forward_args.h"
 #include "runtime/plans/plan_memo.h"
 #include "tests/unit/runtime/problem.h"
 
@@ -123,6 +124,40 @@ TEST_CASE("what was put is found, and the newest stays when the table is full") 
   for (int64_t n = 0; n < 512; ++n)
     spread += fresh.find(keyOf(n), found);
   CHECK(spread > 460);
+}
+
+TEST_CASE("a record comes back whole, however little of it there is") {
+  CHECK(SpecFields::kPackedWords == 1); // with unit.house, two: words follow from the fields
+  CHECK(PlanKey::kWords == 9);
+  PlanMemo memo;
+  for (int64_t steps = 1; steps <= kMaxSteps; ++steps)
+    for (int64_t workspace : {0, 512}) {
+      LaunchRecord record, found;
+      record.num_steps = steps;
+      for (int64_t i = 0; i < steps; ++i)
+        record.steps[i] = {reinterpret_cast<const ResidentKernel *>(100 + i), Operation::Combine, i % 2 == 0,
+                           {.rows = int32_t(10 + i), .num_splits = int32_t(20 + i)}};
+      record.workspace_bytes = workspace;
+      if (workspace) {
+        record.zeroed_bytes = 256;
+        record.parts[0] = 0;
+        record.parts[kMaxParts - 1] = 256;
+      }
+      memo.put(keyOf(2 * steps + (workspace != 0)), record);
+      REQUIRE(memo.find(keyOf(2 * steps + (workspace != 0)), found));
+      CHECK(found.num_steps == steps);
+      CHECK(found.workspace_bytes == workspace);
+      CHECK(found.zeroed_bytes == record.zeroed_bytes);
+      for (int i = 0; i < kMaxParts; ++i)
+        CHECK(found.parts[i] == record.parts[i]);
+      for (int64_t i = 0; i < steps; ++i) {
+        CHECK(found.steps[i].kernel == record.steps[i].kernel);
+        CHECK(found.steps[i].op == Operation::Combine);
+        CHECK(found.steps[i].maps == (i % 2 == 0));
+        CHECK(found.steps[i].item.rows == 10 + i);
+        CHECK(found.steps[i].item.num_splits == 20 + i);
+      }
+    }
 }
 
 TEST_CASE("readers among writers see whole records or none") {

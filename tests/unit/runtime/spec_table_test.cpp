@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "runtime/arguments/forward_args.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/plans/spec_table.h"
 #include "tests/unit/runtime/problem.h"
