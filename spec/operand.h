@@ -41,7 +41,9 @@ constexpr OperandInfo kOperands[kNumOperands] = {
 constexpr const OperandInfo &operandInfo(Operand operand) { return kOperands[int(operand)]; }
 
 /// Its rows have head_dim_v elements; the others' head_dim_qk.
-constexpr bool hasValueDim(Operand operand) { return operand == Operand::V || operand == Operand::O; }
+constexpr bool hasValueDim(Operand operand) {
+  return operand == Operand::V || operand == Operand::O || operand == Operand::DV || operand == Operand::DO;
+}
 
 constexpr bool operandsInOrder() {
   for (int i = 0; i < kNumOperands; ++i)

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_plan_*, flashplus_forward, flashplus_backward and its plan: the same for every operation that callers ask for.
 #include "runtime/api/error.h"
-<<<<<<< HEAD
 #include "runtime/arguments/backward_args.h"
-=======
->>>>>>> house
 #include "runtime/arguments/forward_args.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/bind.h"
 
-<<<<<<< HEAD
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/kernels/kernel_table.h"
@@ -10,13 +9,6 @@
 #include "templates/forward/planner.h"
 
 #include <algorithm>
-=======
-#include "runtime/arguments/forward_args.h"
-#include "runtime/kernels/kernel_table.h"
-#include "runtime/plans/tensor_layouts.h"
-#include "templates/forward/planner.h"
-
->>>>>>> house
 #include <type_traits>
 
 namespace flashplus {
@@ -33,12 +25,8 @@ struct BindInput {
   void *part(int index) const { return record.part(workspace, index); }
 };
 
-<<<<<<< HEAD
-// One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step copies nothing.
-=======
 // One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step
 // copies nothing.
->>>>>>> house
 
 const ForwardParams &bind(const BindInput &in, std::type_identity<ForwardParams>) {
   ForwardParams &p = problemAs<ForwardProblem>(in.problem).params;
@@ -76,7 +64,6 @@ CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
   return p;
 }
 
-<<<<<<< HEAD
 const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParams>) {
   BackwardParams &p = problemAs<BackwardProblem>(in.problem).params;
   p.num_m_tiles = int32_t(in.geometry.tiles);
@@ -86,36 +73,25 @@ const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParam
   p.row_lse = in.part(kRowLse);
   p.row_delta = in.part(kRowDelta);
   p.dq_parts = in.part(kDQParts);
-  // Of the steps, one has shares of the keys; the sum after it wants to know how many.
+  // One step has shares of the keys; the sum, which comes after it, adds as many parts.
   p.num_splits = std::max(p.num_splits, in.step.item.num_splits);
   return p;
 }
 
-template <class Params, Operand... kMapped> Status enqueue(const BindInput &in, Device &device, void *stream) {
-=======
 template <class Params, Operand... kMapped>
 Status enqueue(const BindInput &in, Device &device, void *stream) {
->>>>>>> house
   const auto &params = bind(in, std::type_identity<Params>());
   LoadedKernel &kernel = *in.step.kernel->loaded;
   if (!in.step.maps)
     return device.launch(kernel, &params, in.geometry.items, {}, stream);
-<<<<<<< HEAD
-  return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec), stream);
-=======
   return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec),
                        stream);
->>>>>>> house
 }
 
 /// An operation without a bind() of its own does not compile.
 Status enqueueStep(const BindInput &in, Device &device, void *stream) {
   switch (in.step.op) {
-<<<<<<< HEAD
 #define FLASHPLUS_ENQUEUE_CASE(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                             \
-=======
-#define FLASHPLUS_ENQUEUE_CASE(ENUMERATOR, NAME, PARAMS, FIELDS, HAS_SCORE, ...)                             \
->>>>>>> house
   case Operation::ENUMERATOR:                                                                                \
     return enqueue<PARAMS __VA_OPT__(, ) __VA_ARGS__>(in, device, stream);
     FLASHPLUS_OPERATIONS(FLASHPLUS_ENQUEUE_CASE)
@@ -126,20 +102,12 @@ Status enqueueStep(const BindInput &in, Device &device, void *stream) {
 
 } // namespace
 
-<<<<<<< HEAD
-Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace, void *stream) {
-  for (int64_t i = 0; i < record.num_steps; ++i) {
-    const StepRecord &step = record.steps[i];
-    FLASHPLUS_RETURN_IF_ERROR(
-        enqueueStep({problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
-=======
 Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace,
               void *stream) {
   for (int64_t i = 0; i < record.num_steps; ++i) {
     const StepRecord &step = record.steps[i];
     FLASHPLUS_RETURN_IF_ERROR(enqueueStep(
         {problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
->>>>>>> house
   }
   return Status::ok();
 }

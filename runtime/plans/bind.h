@@ -9,16 +9,10 @@
 
 namespace flashplus {
 
-<<<<<<< HEAD
-/// Enqueues the steps of a record. `problem` is the one that its operation's checks made (problemAs); what the plan decides of
-/// its params is filled in. `workspace` as the plan asked for; it stays in use until the steps are done.
-Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace, void *stream);
-=======
 /// Enqueues the steps of a record. `problem` is the one that its operation's checks made (problemAs); what
 /// the plan decides of its params is filled in. `workspace` as the plan asked for; it stays in use until the
 /// steps are done.
 Status launch(const LaunchRecord &record, Device &device, AttentionProblem &problem, void *workspace,
               void *stream);
->>>>>>> house
 
 } // namespace flashplus

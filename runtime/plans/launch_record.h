@@ -19,12 +19,7 @@ struct StepRecord {
   ItemShape item;
 };
 
-<<<<<<< HEAD
-/// What every launch reads is first: the memo copies no more steps than there are, and what follows them only where there is a
-/// workspace.
-=======
 /// What every launch reads is first: of a plan of one step without a workspace the memo copies no more.
->>>>>>> house
 struct LaunchRecord {
   int64_t num_steps = 0;
   int64_t workspace_bytes = 0;

@@ -9,22 +9,12 @@
 namespace flashplus {
 namespace {
 
-<<<<<<< HEAD
-/// A LaunchRecord as words: the head, the steps, and the tail, which only a record with a workspace has.
-constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
-constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
-constexpr size_t kTailAt = kHeadWords + kMaxSteps * kStepWords;
-constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
-static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
-static_assert(offsetof(LaunchRecord, zeroed_bytes) == kTailAt * sizeof(uint64_t));
-=======
 /// A LaunchRecord as words. A plan of one step without a workspace, which most are, is in the first of them.
 constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
 constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
 constexpr size_t kFirstWords = kHeadWords + kStepWords; ///< Head and first step.
 constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
 static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
->>>>>>> house
 static_assert(kHeadWords == 2 && sizeof(StepRecord) % sizeof(uint64_t) == 0 && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
@@ -54,16 +44,6 @@ std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {
 }
 
 uint64_t PlanKey::hash() const {
-<<<<<<< HEAD
-  // Multiply and fold, two words at a time (the mixing step of wyhash); the key is ours, so no attacker chooses it.
-  uint64_t h = 0x9e3779b97f4a7c15;
-  for (size_t i = 0; i < kWords; i += 2) {
-    const uint64_t second = i + 1 < kWords ? words[i + 1] : 0;
-    const auto product = static_cast<unsigned __int128>(h ^ words[i]) * (0xd6e8feb86659fd93 ^ second);
-    h = uint64_t(product) ^ uint64_t(product >> 64);
-  }
-  return h;
-=======
   // Products of pairs of words, folded (the mixing step of wyhash): they do not wait for each other. The key is ours, so no
   // attacker chooses it.
   constexpr uint64_t kOdd = 0x9e3779b97f4a7c15, kOther = 0xd6e8feb86659fd93;
@@ -75,7 +55,6 @@ uint64_t PlanKey::hash() const {
   for (size_t i = 0; i < kWords; i += 2) // each pair by numbers of its own, so that equal words do not cancel out
     h ^= fold(words[i] ^ kOdd * (i + 1), (i + 1 < kWords ? words[i + 1] : 0) ^ kOther * (i + 1));
   return fold(h ^ kOdd, kOther);
->>>>>>> house
 }
 
 /// A sequence lock: `version` is odd while a writer is in it, and a reader that saw it change has read nothing.
@@ -104,32 +83,6 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
       continue;
     if (!slot.holds(key))
       continue;
-<<<<<<< HEAD
-    std::array<uint64_t, kRecordWords> words;
-    const auto load = [&](size_t from, size_t to) {
-      for (size_t i = from; i < to; ++i)
-        words[i] = slot.record[i].load(std::memory_order_relaxed);
-    };
-    load(0, kHeadWords + kStepWords);
-    // Anything while a writer is in the slot.
-    const size_t steps = std::min<size_t>(words[0], kMaxSteps);
-    const bool workspace = words[1] != 0;
-    if (steps > 1)
-      load(kHeadWords + kStepWords, kHeadWords + steps * kStepWords);
-    if (workspace)
-      load(kTailAt, kRecordWords);
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (slot.version.load(std::memory_order_relaxed) != before)
-      continue;
-    const auto store = [&](size_t from, size_t to) {
-      std::memcpy(reinterpret_cast<uint64_t *>(&out) + from, &words[from], (to - from) * sizeof(uint64_t));
-    };
-    store(0, kHeadWords + kStepWords);
-    if (steps > 1)
-      store(kHeadWords + kStepWords, kHeadWords + steps * kStepWords);
-    if (workspace)
-      store(kTailAt, kRecordWords);
-=======
     uint64_t first[kFirstWords], rest[kRecordWords - kFirstWords];
     const auto unchanged = [&] {
       std::atomic_thread_fence(std::memory_order_acquire);
@@ -147,7 +100,6 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
       std::memcpy(reinterpret_cast<char *>(&out) + i * sizeof(uint64_t), &first[i], sizeof(uint64_t));
     if (more)
       std::memcpy(reinterpret_cast<char *>(&out) + sizeof first, rest, sizeof rest);
->>>>>>> house
     return true;
   }
   return false;

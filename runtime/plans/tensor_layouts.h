@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-<<<<<<< HEAD
-// Where the operands of a kernel lie, read off its params by the names that spec/params.h gives every operation's: q, q_stride_b,
-// rows_q, cu_seqlens_q, ... The names are looked up while this is compiled.
-=======
 // Where the operands of a kernel lie, read off its params by the names that spec/params.h gives every
 // operation's: q, q_stride_b, rows_q, cu_seqlens_q, ... The names are looked up while this is compiled.
->>>>>>> house
 #pragma once
 
 #include "runtime/devices/device.h"
@@ -41,20 +36,12 @@ template <Operand O, class Params> TensorLayout tensorLayout(const Params &p, co
   constexpr bool query = info.side == Side::Query;
   const DType dtype = spec.dtypeOf(O);
   const int64_t bytes = dtypeBytes(dtype);
-<<<<<<< HEAD
-  const bool ragged = paramAt<void *>(p, paramOffset<Params>(query ? "cu_seqlens_q" : "cu_seqlens_k")) != nullptr;
-  const int64_t rows = ragged ? paramAt<int64_t>(p, paramOffset<Params>(query ? "rows_q" : "rows_k"))
-                              : paramAt<int32_t>(p, paramOffset<Params>(query ? "seqlen_q" : "seqlen_k"));
-  return {paramAt<void *>(p, paramOffset<Params>(info.name)),
-          {O == Operand::V || O == Operand::O || O == Operand::DO || O == Operand::DV ? spec.head_dim_v : spec.head_dim_qk, rows,
-=======
   const bool ragged =
       paramAt<void *>(p, paramOffset<Params>(query ? "cu_seqlens_q" : "cu_seqlens_k")) != nullptr;
   const int64_t rows = ragged ? paramAt<int64_t>(p, paramOffset<Params>(query ? "rows_q" : "rows_k"))
                               : paramAt<int32_t>(p, paramOffset<Params>(query ? "seqlen_q" : "seqlen_k"));
   return {paramAt<void *>(p, paramOffset<Params>(info.name)),
           {hasValueDim(O) ? spec.head_dim_v : spec.head_dim_qk, rows,
->>>>>>> house
            paramAt<int32_t>(p, paramOffset<Params>(query ? "heads_q" : "heads_k")), ragged ? 1 : p.batch},
           {paramAt<int64_t>(p, paramOffset<Params>(info.stride_s)) * bytes,
            paramAt<int64_t>(p, paramOffset<Params>(info.stride_h)) * bytes,

@@ -40,7 +40,7 @@ TEST_CASE("a spec is found for every length, and the first of two entries stays"
 TEST_CASE("a kernel is known for its step alone") {
   auto planned = make();
   const Bounds bounds{1, 4096, 4096, 4096, 8, 8, -1, -1};
-  auto plan = planned->planner.plan(bounds, {.num_splits = 2});
+  auto plan = planned->planner->plan(bounds, {.num_splits = 2});
   REQUIRE(plan);
   REQUIRE(plan->steps.size() == 2);
   const PlanStep &split = plan->steps[0], &combine = plan->steps[1];
@@ -68,12 +68,12 @@ TEST_CASE("threads that plan a spec at once share what they find") {
         PlannedSpec *planned = table.find(key);
         if (!planned)
           planned = &table.add(key, make());
-        const auto plan = planned->planner.plan({1, 64, 64 + i, 64, 1, 1, -1, -1}, {});
+        const auto plan = planned->planner->plan({1, 64, 64 + i, 64, 1, 1, -1, -1}, {});
         if (!planned->kernel(plan->steps[0]))
           planned->remember(plan->steps[0], std::make_shared<ResidentKernel>());
       }
     });
   threads.clear();
-  const auto plan = table.find(key)->planner.plan({1, 64, 64, 64, 1, 1, -1, -1}, {});
+  const auto plan = table.find(key)->planner->plan({1, 64, 64, 64, 1, 1, -1, -1}, {});
   CHECK(table.find(key)->kernel(plan->steps[0]) != nullptr);
 }
