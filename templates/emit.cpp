@@ -24,6 +24,8 @@ constexpr Emitter kEmitters[] = {
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},
     {"cpu.backward_sum", emitCpuBackwardSum},
+    {"sm80.backward_kv", emitSm80BackwardKV},
+    {"sm80.backward_q", emitSm80BackwardQ},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.

@@ -20,7 +20,8 @@ struct AttnExpandPass : PassWrapper<AttnExpandPass, OperationPass<ModuleOp>> {
   void runOnOperation() final {
     SmallVector<mlir::Operation *> kernels;
     for (mlir::Operation &op : *getOperation().getBody())
-      if (isa<attn::ForwardOp, attn::CombineOp>(op))
+      if (isa<attn::ForwardOp, attn::CombineOp, attn::BackwardDeltaOp, attn::BackwardOp, attn::BackwardSumOp,
+              attn::BackwardKVOp, attn::BackwardQOp>(op))
         kernels.push_back(&op);
     for (mlir::Operation *op : kernels)
       if (Status status = expandKernel(op); !status) {
