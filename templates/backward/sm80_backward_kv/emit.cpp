@@ -56,7 +56,8 @@ void store(ItemView &k, const Sums &sums) {
   auto own = [&](int tile, int pitch, int pad) {
     return k.shared(tile, k.warp_key * pitch + k.part * (pad / l.parts * 2));
   };
-  gpu::barrier(ir); // every warp is done with K and V
+  if (l.parts == 1 && l.stages == 2)
+    gpu::barrier(ir); // every warp is done with K and V; else one came after they were last read
   storeFragment(ir, k.dtype, sums.dk, k.c.params.get("softmax_scale"), k.lane,
                 own(l.k(), l.qkPitch(), l.dqk_pad), l.qkPitch());
   storeFragment(ir, k.dtype, sums.dv, {}, k.lane, own(l.v(), l.vPitch(), l.dv_pad), l.vPitch());

@@ -54,7 +54,8 @@ void store(ItemView &k, const Fragment &dq) {
   k.item = decodeWorkItem(ir, k.c.params, k.c.spec, gpu::again(ir, k.c.work_item));
   const Sequence sequence(ir, k.c.params, k.item.batch, /*with_keys=*/false);
   Val first = k.item.m * l.tile_m, last = ir.min(first + l.tile_m, sequence.q_len) - 1;
-  gpu::barrier(ir); // every warp is done with Q
+  if (l.stages == 2)
+    gpu::barrier(ir); // every warp is done with Q; with one stage a barrier ends every tile
   storeFragment(ir, k.dtype, dq, k.c.params.get("softmax_scale"), k.lane,
                 k.shared(l.q(), k.warp_row * l.qkPitch()), l.qkPitch());
   gpu::barrier(ir);
