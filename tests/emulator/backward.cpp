@@ -64,6 +64,12 @@ private:
       return t;
     };
     in_.q = fill(rows_q_, s_.heads_q, s_.dqk), in_.k = fill(rows_k_, s_.heads_k, s_.dqk);
+    if (b_.steep) {
+      for (double &x : in_.q.values)
+        x = rounded(x - b_.steep);
+      for (double &x : in_.k.values)
+        x = rounded(1 + x / 16);
+    }
     in_.v = fill(rows_k_, s_.heads_k, s_.dv), in_.dout = fill(rows_q_, s_.heads_q, s_.dv);
     if (b_.dlse) {
       in_.dlse = HostTensor(rows_q_, s_.heads_q, 1);

@@ -35,7 +35,7 @@ struct Sm80BackwardQLayout {
   /// Registers of a thread that are alive at once, besides fragments, row values and addresses: dQ, S and dP.
   int accumulators() const { return m_frags * (dqk_pad / 2 + tile_n); }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
-  static constexpr int kMaxRegisters = 192;
+  static constexpr int kMaxRegisters = 176;
 
   static Sm80BackwardQLayout of(const KernelSpec &spec, const Schedule &schedule);
 };
