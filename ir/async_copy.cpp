@@ -12,6 +12,10 @@ void copyAsync16(Ir &ir, Val shared, Val global, Val bytes) {
                           bytes.value);
 }
 
+void copyAsync4(Ir &ir, Val shared, Val global) {
+  NVVM::CpAsyncOp::create(ir.builder, ir.loc, shared.value, global.value, 4, NVVM::LoadCacheModifierKind::CA, Value());
+}
+
 void commitGroup(Ir &ir) { NVVM::CpAsyncCommitGroupOp::create(ir.builder, ir.loc); }
 
 void waitGroup(Ir &ir, int pending) { NVVM::CpAsyncWaitGroupOp::create(ir.builder, ir.loc, pending); }

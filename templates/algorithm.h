@@ -78,6 +78,9 @@ Status badKnob(const Schedule &schedule, std::string_view name, std::string_view
 /// Unsupported, if a block of the schedule needs more shared memory than the target has.
 Status fitsSharedMemory(const Schedule &schedule, int64_t bytes, const Target &target);
 
+/// Unsupported, if a thread of the schedule needs more than `most` registers for its accumulators, `needed`.
+Status fitsRegisters(const Schedule &schedule, int needed, int most);
+
 extern const Algorithm kCpuFlash;   // templates/forward/cpu_flash/plan.cpp
 extern const Algorithm kCpuStream;  // templates/forward/cpu_stream/plan.cpp
 extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
@@ -88,5 +91,7 @@ extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/pla
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;
 extern const Algorithm kCpuBackwardSum;
+extern const Algorithm kSm80BackwardKV; // templates/backward/sm80_backward_kv/plan.cpp
+extern const Algorithm kSm80BackwardQ;  // templates/backward/sm80_backward_q/plan.cpp
 
 } // namespace flashplus

@@ -36,5 +36,7 @@ void emitCpuBackwardDelta(EmitContext &context);
 void emitGpuBackwardDelta(EmitContext &context);
 void emitCpuBackward(EmitContext &context);
 void emitCpuBackwardSum(EmitContext &context);
+void emitSm80BackwardKV(EmitContext &context);
+void emitSm80BackwardQ(EmitContext &context);
 
 } // namespace flashplus

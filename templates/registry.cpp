@@ -7,7 +7,8 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,       &kSm90Flash,       &kSm80Flash,     &kCpuCombine, &kGpuCombine,
-                                          &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum, &kCpuBackward};
+                                          &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum, &kCpuBackward,
+                                          &kSm80BackwardKV,   &kSm80BackwardQ};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa);
@@ -44,6 +45,14 @@ Status fitsSharedMemory(const Schedule &schedule, int64_t bytes, const Target &t
   return {StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(bytes) +
                                        " bytes of shared memory; " + target.text() + " has " +
                                        std::to_string(target.sharedMemoryPerBlock())};
+}
+
+Status fitsRegisters(const Schedule &schedule, int needed, int most) {
+  if (needed <= most)
+    return Status::ok();
+  return {StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(needed) +
+                                       " registers a thread for accumulators; at most " + std::to_string(most) +
+                                       " are allowed"};
 }
 
 std::vector<Candidate> feasibleCandidates(const KernelSpec &spec, const DeviceProfile &device) {

@@ -15,14 +15,16 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
   Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
-  w.m = m_tiles - inside / present - 1;
+  w.m = inside / present;
+  if (heads_of_item != HeadsOfItem::Keys)
+    w.m = m_tiles - w.m - 1;
   Val rest = section * section_heads + inside % present;
   w.group = params.get("heads_q") / params.get("heads_k");
   Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
   if (heads_of_item == HeadsOfItem::One) {
     w.head = rest % heads;
     w.head_k = w.head / w.group;
-  } else if (heads_of_item == HeadsOfItem::Packed) {
+  } else if (heads_of_item != HeadsOfItem::Groups) {
     w.head_k = rest % heads;
     w.head = w.head_k * w.group;
   } else {

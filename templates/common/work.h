@@ -9,7 +9,7 @@ namespace flashplus {
 
 /// One unit of the grid. All i32.
 struct WorkItem {
-  Val m;      ///< Query tile.
+  Val m;      ///< Query tile; with HeadsOfItem::Keys the tile of keys.
   Val head;   ///< Query head; the first of its group where the item has all of them.
   Val head_k; ///< The first where the item has several key heads.
   Val split;  ///< Share of the keys; 0 unless the spec is split.
@@ -21,12 +21,13 @@ struct WorkItem {
 };
 
 /// The heads that a work item has: one query head, all query heads of a key head, or those of neighbouring
-/// key heads.
-enum class HeadsOfItem { One, Packed, Groups };
+/// key heads. Keys: all query heads of a key head, and its rows are keys.
+enum class HeadsOfItem { One, Packed, Groups, Keys };
 
 /// Decodes a forward's work item. Items are ordered by section of `heads_per_section` (batch, split, head)
 /// triples; in a section first by query tile, the last one first (with a right-bounded mask it sees the most
-/// keys, and the longest work must not start last), then by triple. In a packed item a query tile counts
+/// keys, and the longest work must not start last; tiles of keys begin with the first one, which the most rows
+/// see), then by triple. In a packed item a query tile counts
 /// (row, head of the group) pairs, the heads of a row side by side; `head` in the triple is the key head, or
 /// counts groups of key heads: as many as num_work_items allows, of one size but for the last. `m_tiles`:
 /// query tiles of a triple, if fewer than the launch's num_m_tiles.

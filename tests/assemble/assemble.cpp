@@ -6,6 +6,7 @@
 #include "compiler/codegen/nvjitlink.h"
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
+#include "templates/backward/planner.h"
 #include "templates/forward/planner.h"
 #include "tests/soak.h"
 #include "tools/flashplus/release_variants.h"
@@ -29,10 +30,18 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
   std::set<std::string> seen;
   for (const tool::VariantRow &row : tool::releaseVariants())
     for (DType dtype : {DType::F16, DType::BF16})
-      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(tool::scoreText(row.score))))
-        for (PlannedKernel &kernel : reachableKernels(spec, offlineProfile(target)))
-          if (seen.insert(kernel.spec.text() + kernel.schedule.text()).second)
-            kernels.push_back(std::move(kernel));
+      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(tool::scoreText(row.score)))) {
+        auto add = [&](std::vector<PlannedKernel> reachable) {
+          for (PlannedKernel &kernel : reachable)
+            if (seen.insert(kernel.spec.text() + kernel.schedule.text()).second)
+              kernels.push_back(std::move(kernel));
+        };
+        const DeviceProfile device = offlineProfile(target);
+        add(reachableKernels(spec, device));
+        KernelSpec backward = spec;
+        backward.op = Operation::Backward;
+        add(reachableBackwardKernels(backward, device));
+      }
   return kernels;
 }
 

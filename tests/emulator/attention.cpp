@@ -12,13 +12,12 @@
 #include <cstring>
 
 namespace flashplus::emu::test {
-namespace {
 
 Target targetOf(const Shape &s) {
   return s.isa == Isa::Sm90a ? Target{Isa::Sm90a, 90} : Target{Isa::Sm80, 80};
 }
 
-ScoreExpr scoreOf(const Shape &s) { return *ScoreExpr::parse(s.score); }
+static ScoreExpr scoreOf(const Shape &s) { return *ScoreExpr::parse(s.score); }
 
 KernelSpec specOf(const Shape &s) {
   KernelSpec spec;
@@ -32,13 +31,13 @@ KernelSpec specOf(const Shape &s) {
   return spec;
 }
 
-int64_t sum(const std::vector<int32_t> &v) {
+static int64_t sum(const std::vector<int32_t> &v) {
   int64_t n = 0;
   for (int32_t x : v)
     n += x;
   return n;
 }
-int64_t most(const std::vector<int32_t> &v) {
+static int64_t most(const std::vector<int32_t> &v) {
   int64_t n = 0;
   for (int32_t x : v)
     n = std::max<int64_t>(n, x);
@@ -64,6 +63,8 @@ Bounds boundsOf(const Shape &s) {
   b.window_right = s.window_right;
   return b;
 }
+
+namespace {
 
 /// Device memory of one tensor.
 struct Buffer {

@@ -28,6 +28,13 @@ struct Shape {
   std::string schedule; ///< Of the forward kernel; empty: the plan's.
 };
 
+// What a shape says, as the runtime would put it.
+Target targetOf(const Shape &shape);
+KernelSpec specOf(const Shape &shape);
+Bounds boundsOf(const Shape &shape);
+/// Where each packed sequence begins, and the end of the last.
+std::vector<int32_t> cumulative(const std::vector<int32_t> &lengths);
+
 /// The PTX of every step of a shape's plan, forward first.
 struct Compiled {
   Plan plan;

@@ -2,7 +2,7 @@
 // Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report
 // the loss, or the instruction is redundant; which ones are is listed here, so that a new one shows. A run takes every
 // third mutant, in rotation (tests/soak.h), and a soak all.
-#include "tests/emulator/attention.h"
+#include "tests/emulator/backward.h"
 #include "tests/emulator/mutants.h"
 #include "tests/soak.h"
 
@@ -145,4 +145,65 @@ TEST_CASE("no synchronisation of the kernels can be left out unseen") {
   MESSAGE(count << " of " << all.size() << " mutants"
                 << (whole ? "" : ", part " + std::to_string(part) + " of 3 (FLASHPLUS_TEST_TURN; all: FLASHPLUS_SOAK=1)")
                 << ", unseen:" << list);
+}
+
+namespace {
+
+/// A backward, of which one step's kernel is mutated.
+struct MutatedBackward {
+  BackwardShape shape;
+  int step; ///< 1: dk and dv, 2: dq.
+};
+
+std::vector<MutatedBackward> backwardKernels() {
+  const Shape causal{.seqlen_q = 150, .seqlen_k = 200, .heads_q = 2, .window_right = 0};
+  Shape wide = causal, unaligned = causal;
+  wide.dqk = wide.dv = 32;
+  unaligned.dqk = unaligned.dv = 33;
+  auto named = [](Shape s, const char *name) {
+    s.name = name;
+    return s;
+  };
+  const char *q = "sm80.backward_q stages=1 tile_m=64 tile_n=32 warps=4";
+  return {{{named(causal, "kv, two stages")}, 1},
+          {{named(causal, "kv, one stage"), "sm80.backward_kv parts=1 stages=1 tile_m=32 tile_n=64 warps=4"}, 1},
+          {{named(wide, "kv, two parts"), "sm80.backward_kv parts=2 stages=1 tile_m=32 tile_n=32 warps=4"}, 1},
+          {{named(wide, "kv, two parts, two stages"), "sm80.backward_kv parts=2 stages=2 tile_m=32 tile_n=32 warps=4"}, 1},
+          {{named(unaligned, "kv, element by element")}, 1},
+          {{named(causal, "q, two stages")}, 2},
+          {{named(causal, "q, one stage"), {}, q}, 2},
+          {{named(unaligned, "q, element by element"), {}, q}, 2}};
+}
+
+} // namespace
+
+TEST_CASE("no synchronisation of the backward's kernels can be left out unseen") {
+  constexpr uint64_t kParts = 3;
+  const bool whole = flashplus::test::soak();
+  const uint64_t part = flashplus::test::turn() % kParts;
+  std::set<std::string> all;
+  for (const MutatedBackward &kernel : backwardKernels()) {
+    const Compiled original = compileBackward(kernel.shape);
+    REQUIRE(original.error == "");
+    REQUIRE(original.ptx.size() == 3);
+    const BackwardOutcome good = runBackward(kernel.shape, original, {});
+    REQUIRE_MESSAGE(good.good(), good.text());
+    for (const Mutant &m : mutants(original.ptx[size_t(kernel.step)])) {
+      const std::string name = kernel.shape.shape.name + ": " + m.name;
+      all.insert(name);
+      if (!whole && all.size() % kParts != part)
+        continue;
+      bool seen = false;
+      for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Random}) {
+        Compiled mutant = original;
+        mutant.ptx[size_t(kernel.step)] = m.ptx;
+        Options options;
+        options.async = mode;
+        seen = seen || !runBackward(kernel.shape, mutant, options).good();
+      }
+      INFO(name);
+      CHECK(seen);
+    }
+  }
+  CHECK(all.size() > 40);
 }

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/sm80_flash/copy.h"
 
-#include "ir/async_copy.h"
-#include "ir/carried.h"
-#include "templates/common/key_rows.h"
-
-#include <numeric>
-
 namespace flashplus::sm80_flash {
 
-Copy::Copy(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
+Copy::Copy(ItemView &kernel)
+    : k_(kernel), loader_(k_.ir, k_.c.spec.alignment, k_.bytes, k_.l.threads(), k_.thread, k_.c.scratch) {
   const Sm80FlashLayout &l = k_.l;
   q_ = tile(Operand::Q, k_.item.head, l.dqk, l.dqk_pad, l.tile_m, l.qPitch(), l.q(), false);
   keys_ = tile(Operand::K, k_.item.head_k, l.dqk, l.dqk_pad, l.tile_n, l.kPitch(), l.k(), false);
@@ -18,113 +13,14 @@ Copy::Copy(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
 
 TileLoad Copy::tile(Operand operand, Val head, int dim, int dim_pad, int rows, int pitch, int shared,
                     bool zeros) {
-  TileLoad t{k_.c.params.get(operandInfo(operand).stride_s), dim, dim_pad, rows, pitch, zeros};
-  t.columns = std::gcd(dim_pad / 8, 32);
-  t.rows_a_pass = k_.l.threads() / t.columns;
-  t.row = k_.thread / t.columns;
-  t.column = k_.thread % t.columns;
-  t.from = ir_.offset(
-      ir_.offset(KeyRows{k_.seq, operand, head}.first(k_.bytes), ir_.toI64(t.row) * (t.stride * k_.bytes)),
-      ir_.toI64(t.column) * 16);
-  t.to = k_.shared(shared, t.row * pitch + t.column * 16);
-  return t;
-}
-
-void Copy::commit() {
-  if (k_.c.spec.alignment == 16)
-    gpu::commitGroup(ir_);
-}
-
-void Copy::arrive() {
-  if (k_.c.spec.alignment == 16)
-    gpu::waitGroup(ir_, 0);
-  gpu::barrier(ir_);
-}
-
-/// Starts loading rows [row, row + rows) into the buffer `stage` bytes (none: 0) after the first. Nothing
-/// past `last` is read. Keys past it may be anything finite, since the mask hides their scores; values must
-/// be zeros, since their probabilities of 0 do not hide an infinity.
-void Copy::load(const TileLoad &t, Val row, Val last, Val stage) {
-  Val to = stage ? ir_.offset(t.to, stage) : t.to;
-  if (k_.c.spec.alignment != 16)
-    return loadElements(t, row, last, to);
-  ir_.ifElse(
-      row + (t.rows - 1) <= last, [&] { return loadWhole(t, row, to), Vals(); },
-      [&] { return loadEdge(t, row, last, to), Vals(); });
-}
-
-/// A tile that ends inside the sequence: no limits, and an addition a pass.
-void Copy::loadWhole(const TileLoad &t, Val row, Val to) {
-  // The stride anew: multiples of it would stay in registers through the loop.
-  Val stride = gpu::again(ir_, t.stride) * k_.bytes;
-  Val from = ir_.offset(t.from, ir_.toI64(row) * stride), pass = stride * t.rows_a_pass;
-  for (int r = 0; r < t.rows; r += t.rows_a_pass) {
-    auto copy = [&] { loadRow(t, from, ir_.offset(to, r * t.pitch), {}); };
-    if (r + t.rows_a_pass <= t.rows)
-      copy();
-    else
-      ir_.ifThen(t.row + r < t.rows, copy);
-    if (r + t.rows_a_pass < t.rows)
-      from = ir_.offset(from, pass);
-  }
-}
-
-/// Where the thread stands, worked out anew; bytes between rows.
-Val Copy::placeAnew(TileLoad &t) {
-  Val thread = gpu::again(ir_, k_.thread);
-  t.row = thread / t.columns;
-  t.column = thread % t.columns;
-  return gpu::again(ir_, t.stride) * k_.bytes;
-}
-
-/// The sequence's last tile: a loop, since few tiles come here.
-void Copy::loadEdge(TileLoad t, Val row, Val last, Val to) {
-  Val stride = placeAnew(t);
-  ir_.rareLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
-    Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
-    loadRow(t, from, ir_.offset(to, (r - t.row) * t.pitch), t.zeros ? row + r <= last : Val{});
-  });
-}
-
-/// This thread's chunks of one row; zeros where `valid` (none: everywhere) is false, and in the padding.
-void Copy::loadRow(const TileLoad &t, Val from, Val to, Val valid) {
-  for (int c = 0; c < t.dim_pad / 8; c += t.columns) {
-    Val source = ir_.offset(from, c * 16), dest = ir_.offset(to, c * 16), inside = valid;
-    if ((c + t.columns) * 8 > t.dim) {
-      // Head dims are multiples of 8 here, so a chunk is all data or all padding.
-      Val data = t.column + c < t.dim / 8;
-      inside = valid ? valid & data : data;
-      // Padding reads nothing, but its address is one inside the row, too.
-      source = ir_.select(data, source, c ? from : ir_.offset(from, t.column * -16));
-    }
-    if (inside)
-      gpu::copyAsync16(ir_, dest, source, ir_.select(inside, ir_.i32(16), ir_.i32(0)));
-    else
-      gpu::copyAsync16(ir_, dest, source);
-  }
-}
-
-/// Element by element: rows that are only aligned to an element.
-void Copy::loadElements(TileLoad t, Val row, Val last, Val to) {
-  Val stride = placeAnew(t);
-  ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
-    Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
-    Val dest = ir_.offset(to, (r - t.row) * t.pitch);
-    ir_.forLoop(t.column, ir_.i32(t.dim_pad / 8), ir_.i32(t.columns), [&](Val column) {
-      Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16;
-      Val packed = ir_.constant(ir_.vec(ir_.i16(), 8), 0), source = ir_.offset(from, ir_.toI64(chunk));
-      for (int e = 0; e < 8; ++e) {
-        Val at = column * 8 + e;
-        auto read = [&] { return ir_.load(ir_.i16(), ir_.offset(source, k_.bytes * e), k_.bytes); };
-        auto zero = [&] { return ir_.constant(ir_.i16(), 0); };
-        Val inside = t.dim == t.dim_pad ? valid : valid ? (at < t.dim) & valid : at < t.dim;
-        Val element = inside ? carry::ifElse(ir_, inside, read, zero) : read();
-        packed = ir_.wrap(
-            mlir::vector::InsertOp::create(ir_.builder, ir_.loc, element.value, packed.value, int64_t(e)));
-      }
-      ir_.store(packed, ir_.offset(dest, chunk), 16);
-    });
-  });
+  return loader_.tile({{k_.seq, operand, head},
+                       k_.c.params.get(operandInfo(operand).stride_s),
+                       dim,
+                       dim_pad,
+                       rows,
+                       pitch,
+                       shared,
+                       zeros});
 }
 
 } // namespace flashplus::sm80_flash

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/backward/sm80_backward_q/math.h"
+
+#include "ir/carried.h"
+#include "templates/backward/rows/row_values.h"
+#include "templates/backward/tile_weights.h"
+
+namespace flashplus::sm80_backward_q {
+
+Math::Math(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
+  const Sm80BackwardQLayout &l = k_.l;
+  q_ = TileOperand::rows(ir_, k_.shared(l.q(), k_.warp_row * l.qkPitch()), l.qkPitch(), k_.lane);
+  dout_ = TileOperand::rows(ir_, k_.shared(l.dout(), k_.warp_row * l.vPitch()), l.vPitch(), k_.lane);
+  k_columns_ = TileOperand::columns(ir_, ir_.offset(k_.c.scratch, int64_t(l.k())), l.qkPitch(), k_.lane);
+  v_columns_ = TileOperand::columns(ir_, ir_.offset(k_.c.scratch, int64_t(l.v())), l.vPitch(), k_.lane);
+  k_rows_ = TileOperand::rows(ir_, ir_.offset(k_.c.scratch, int64_t(l.k())), l.qkPitch(), k_.lane);
+  const RowValues values(ir_, k_.c.params, k_.seq, k_.item.head);
+  Val from = k_.first + k_.warp_row + firstOfLane(Axis::Rows, k_.lane);
+  for (int row = 0; row < k_.s_layout.count(Axis::Rows); ++row) {
+    rows_.push_back(ir_.min(from + FragmentLayout::offset(Axis::Rows, row), k_.last));
+    Val at = ir_.toI64(rows_.back()) * 4;
+    lse_.push_back(ir_.load(ir_.f32(), ir_.offset(values.lse(), at), 4));
+    delta_.push_back(ir_.load(ir_.f32(), ir_.offset(values.delta(), at), 4));
+  }
+}
+
+/// 0 where the mask hides a key, or there is none.
+Fragment Math::masked(Fragment p, Val key) {
+  const Sm80BackwardQLayout &l = k_.l;
+  return carry::ifElse(
+      ir_, k_.mask.needsMask(k_.first, k_.last, key, l.tile_n),
+      [&] {
+        Fragment seen = p;
+        Val thread = gpu::again(ir_, k_.thread); // else this is worked out before the loop and kept
+        Val column = key + firstOfLane(Axis::Columns, thread % 32);
+        Val from = k_.first + thread / 32 * (16 * l.m_frags) + firstOfLane(Axis::Rows, thread % 32);
+        for (int row = 0; row < seen.lines(Axis::Rows); ++row) {
+          Val query =
+              from + FragmentLayout::offset(Axis::Rows, row); // past the last one it sees what it likes
+          clearOutside(seen, Axis::Rows, row, k_.c.spec.bounded_left ? k_.mask.lo(query) - column : Val{},
+                       k_.mask.hi(query) - column);
+        }
+        return seen;
+      },
+      [&] { return p; });
+}
+
+void Math::add(Fragment &dq, Val key, Val stage) {
+  const Sm80BackwardQLayout &l = k_.l;
+  auto staged = [&](const TileOperand &t, int bytes) { return stage ? t.shifted(stage * bytes) : t; };
+  const Fragment zeros = Fragment::filled(k_.s_layout, ir_.f32(0));
+  Fragment s = zeros, dp = zeros;
+  multiplyTransposed(ir_, k_.dtype, s, q_, staged(k_columns_, l.kStage()), l.dqk_pad);
+  multiplyTransposed(ir_, k_.dtype, dp, dout_, staged(v_columns_, l.vStage()), l.dv_pad);
+  const ScoreTile tile = scoreTile(s.layout, Axis::Rows, rows_, key + firstOfLane(Axis::Columns, k_.lane));
+  auto lse = [&](int row) { return lse_[size_t(row)]; };
+  auto delta = [&](int row) { return delta_[size_t(row)]; };
+  const Fragment p = masked(exponentials(k_.c, k_.item, k_.seq, Axis::Rows, tile, std::move(s), lse), key);
+  const Fragment ds = subtractDelta(p, Axis::Rows, std::move(dp), delta);
+  multiply(ir_, k_.dtype, dq, leftOperands(ds, k_.dtype), staged(k_rows_, l.kStage()));
+}
+
+} // namespace flashplus::sm80_backward_q

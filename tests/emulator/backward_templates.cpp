@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The backward's kernels, whole, against gradients in fp64: masks, tails, empty sequences, groups of heads,
+// every form of the schedules; and that planted bugs do not pass.
+#include "tests/emulator/backward.h"
+
+#include <doctest/doctest.h>
+
+using namespace flashplus;
+using namespace flashplus::emu;
+using namespace flashplus::emu::test;
+
+namespace {
+
+std::vector<BackwardShape> shapes() {
+  std::vector<BackwardShape> s;
+  for (DType t : {DType::BF16, DType::F16})
+    for (int n : {1, 63, 64, 65, 129})
+      s.push_back({{.name = std::string(dtypeName(t)) + " length " + std::to_string(n),
+                    .dtype = t,
+                    .seqlen_q = n,
+                    .seqlen_k = n,
+                    .window_right = n % 2 ? 0 : -1}});
+  s.push_back({{.name = "more queries, causal", .seqlen_q = 190, .seqlen_k = 50, .window_right = 0}});
+  s.push_back(
+      {{.name = "more keys, causal", .seqlen_q = 50, .seqlen_k = 190, .window_right = 0}, .dlse = true});
+  s.push_back({{.name = "window", .seqlen_q = 100, .seqlen_k = 300, .window_left = 30, .window_right = 9}});
+  s.push_back({{.name = "window on the left only", .seqlen_q = 80, .seqlen_k = 200, .window_left = 40}});
+  s.push_back({{.name = "window that leaves rows and keys empty",
+                .seqlen_q = 300,
+                .seqlen_k = 40,
+                .window_left = 5,
+                .window_right = 5},
+               .dlse = true});
+  for (int64_t group : {1, 3, 8})
+    s.push_back({{.name = "group of " + std::to_string(group),
+                  .batch = 2,
+                  .seqlen_q = 70,
+                  .seqlen_k = 90,
+                  .heads_q = 2 * group,
+                  .heads_k = 2,
+                  .window_right = 0}});
+  s.push_back({{.name = "ragged with empty sequences",
+                .heads_q = 2,
+                .heads_k = 1,
+                .window_right = 0,
+                .lengths_q = {0, 5, 130, 1, 0, 64, 70},
+                .lengths_k = {10, 0, 140, 70, 0, 64, 20}},
+               .dlse = true});
+  s.push_back({{.name = "used lengths",
+                .batch = 3,
+                .seqlen_q = 140,
+                .seqlen_k = 140,
+                .window_right = 0,
+                .used_q = {140, 0, 77},
+                .used_k = {3, 50, 140}}});
+  // 2^-lse is infinite: what is past the last query or key must be 0 in itself, also where no key is hidden.
+  for (int window : {-1, 0})
+    s.push_back({{.name = "large negative scores",
+                  .seqlen_q = 65,
+                  .seqlen_k = window < 0 ? 128 : 65,
+                  .heads_q = 2,
+                  .window_right = window},
+                 .steep = 20});
+  s.push_back({{.name = "no queries", .seqlen_q = 0, .seqlen_k = 70}});
+  s.push_back({{.name = "no keys", .seqlen_q = 70, .seqlen_k = 0}});
+  for (int d : {8, 40, 72, 96, 128, 160, 192, 256})
+    s.push_back({{.name = "head dim " + std::to_string(d),
+                  .seqlen_q = 70,
+                  .seqlen_k = 90,
+                  .heads_q = 2,
+                  .dqk = d,
+                  .dv = d,
+                  .window_right = d % 64 ? -1 : 0}});
+  s.push_back({{.name = "head dims 192 and 128", .seqlen_q = 70, .seqlen_k = 90, .dqk = 192, .dv = 128}});
+  s.push_back({{.name = "head dims 40 and 72", .seqlen_q = 70, .seqlen_k = 90, .dqk = 40, .dv = 72}});
+  for (int d : {33, 59, 64, 250})
+    s.push_back({{.name = "unaligned, head dim " + std::to_string(d),
+                  .seqlen_q = 70,
+                  .seqlen_k = 90,
+                  .dqk = d,
+                  .dv = d,
+                  .window_right = 0,
+                  .unaligned = true}});
+  return s;
+}
+
+/// Other schedules than the tables': every number of stages, parts and fragments.
+std::vector<BackwardShape> schedules() {
+  std::vector<BackwardShape> s;
+  constexpr const char *kSchedules[][2] = {
+      {"parts=1 stages=1 tile_m=16 tile_n=16 warps=1", "stages=1 tile_m=16 tile_n=16 warps=1"},
+      {"parts=1 stages=2 tile_m=32 tile_n=64 warps=2", "stages=2 tile_m=64 tile_n=32 warps=2"},
+      {"parts=2 stages=1 tile_m=64 tile_n=64 warps=4", "stages=1 tile_m=64 tile_n=128 warps=4"},
+      {"parts=2 stages=2 tile_m=32 tile_n=48 warps=6", "stages=2 tile_m=96 tile_n=48 warps=6"},
+      {"parts=2 stages=2 tile_m=96 tile_n=32 warps=4", "stages=1 tile_m=128 tile_n=64 warps=8"},
+  };
+  for (const auto &[kv, q] : kSchedules)
+    for (int window : {-1, 40})
+      s.push_back({{.name = kv,
+                    .seqlen_q = 140,
+                    .seqlen_k = 150,
+                    .heads_q = 2,
+                    .window_left = window,
+                    .window_right = window < 0 ? -1 : 0},
+                   std::string("sm80.backward_kv ") + kv,
+                   std::string("sm80.backward_q ") + q});
+  return s;
+}
+
+void runAll(std::vector<BackwardShape> shapes, Isa isa) {
+  for (BackwardShape &shape : shapes) {
+    shape.shape.isa = isa;
+    INFO(shape.shape.name);
+    const Compiled compiled = compileBackward(shape);
+    REQUIRE(compiled.error == "");
+    for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Eager}) {
+      Options options;
+      options.async = mode;
+      const BackwardOutcome outcome = runBackward(shape, compiled, options);
+      CHECK_MESSAGE(outcome.good(), outcome.text());
+    }
+  }
+}
+
+} // namespace
+
+TEST_CASE("the sm_80 backward, whole") { runAll(shapes(), Isa::Sm80); }
+
+TEST_CASE("the sm_80 backward with other schedules") { runAll(schedules(), Isa::Sm80); }
+
+// The same code but for the target's name, and schedules by its shared memory.
+TEST_CASE("the sm_90a backward") {
+  std::vector<BackwardShape> all = shapes(), some;
+  for (size_t i = 0; i < all.size(); i += 4)
+    some.push_back(all[i]);
+  runAll(some, Isa::Sm90a);
+}
+
+TEST_CASE("gradients are the same bits whatever threads, modes and seeds, and in any place of a batch") {
+  BackwardShape shape{
+      {.batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 6, .heads_k = 2, .window_right = 0}};
+  const Compiled compiled = compileBackward(shape);
+  const BackwardOutcome first = runBackward(shape, compiled, {});
+  REQUIRE_MESSAGE(first.good(), first.text());
+  for (uint64_t seed : {1, 2}) {
+    Options options;
+    options.threads = 2;
+    options.async = AsyncMode::Random;
+    options.seed = seed;
+    const BackwardOutcome outcome = runBackward(shape, compiled, options);
+    REQUIRE(outcome.good());
+    CHECK(outcome.bits == first.bits);
+  }
+}
+
+// That the judge is sharp enough, by params that make a kernel do what a bug would.
+TEST_CASE("planted bugs are seen") {
+  const BackwardShape shape{
+      {.batch = 1, .seqlen_q = 130, .seqlen_k = 200, .heads_q = 6, .heads_k = 2, .window_right = 0},
+      .dlse = true};
+  const Compiled compiled = compileBackward(shape);
+  REQUIRE(runBackward(shape, compiled, {}).good());
+  REQUIRE(compiled.plan.steps.size() == 3);
+  auto next = [](void *p, int64_t bytes) { return static_cast<void *>(static_cast<uint8_t *>(p) + bytes); };
+  const std::pair<const char *, std::function<void(int, BackwardParams &)>> bugs[] = {
+      {"delta without dlse", [](int step, BackwardParams &p) { p.dlse = step == 0 ? nullptr : p.dlse; }},
+      {"delta of another head in kv",
+       [&](int step, BackwardParams &p) { p.row_delta = next(p.row_delta, step == 1 ? 130 * 4 : 0); }},
+      {"delta of another head in q",
+       [&](int step, BackwardParams &p) { p.row_delta = next(p.row_delta, step == 2 ? 130 * 4 : 0); }},
+      {"scale missing in kv",
+       [](int step, BackwardParams &p) { p.softmax_scale = step == 1 ? 1 : p.softmax_scale; }},
+      {"scale missing in q",
+       [](int step, BackwardParams &p) { p.softmax_scale = step == 2 ? 1 : p.softmax_scale; }},
+      {"the diagonal is hidden in kv", [](int step, BackwardParams &p) { p.window_right -= step == 1; }},
+      {"the diagonal is hidden in q", [](int step, BackwardParams &p) { p.window_right -= step == 2; }},
+      {"one key too many in kv", [](int step, BackwardParams &p) { p.window_right += step == 1; }},
+      {"one key too many in q", [](int step, BackwardParams &p) { p.window_right += step == 2; }},
+      {"the q of a group's first head for all",
+       [](int step, BackwardParams &p) { p.q_stride_h = step == 1 ? 0 : p.q_stride_h; }},
+      {"dout of the next head in q",
+       [&](int step, BackwardParams &p) {
+         p.dout = step == 2 ? next(p.dout, -p.dout_stride_h * 2) : p.dout;
+       }},
+  };
+  for (const auto &[name, bug] : bugs) {
+    INFO(name);
+    CHECK(!runBackward(shape, compiled, {}, bug).good());
+  }
+}
