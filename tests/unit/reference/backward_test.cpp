@@ -56,8 +56,8 @@ struct Case {
   explicit Case(DType dtype = DType::F32) {
     p.dtype = dtype;
     p.batch = 2;
-    p.seqlen_q = 7;
-    p.seqlen_k = 21;
+    p.seqlen_q = 6;
+    p.seqlen_k = 13;
     p.heads_q = 4;
     p.heads_k = 2;
     p.head_dim_qk = 5;
@@ -344,7 +344,7 @@ TEST_CASE("backward reference: central differences of scores, their scalars and 
   per_batch.p.alibi_per_batch = true;
   per_batch.checkDifferences();
   Case bias;
-  bias.score("c * s + bias[b, h, q, k] + row[q] - d * abs(q - k)", {0.7f, 0.1f}, {{2, 4, 7, 21}, {7}});
+  bias.score("c * s + bias[b, h, q, k] + row[q] - d * abs(q - k)", {0.7f, 0.1f}, {{2, 4, 6, 13}, {6}});
   bias.p.window_right = 2;
   bias.p.dropout = *Dropout::make(0.2);
   bias.checkDifferences();
@@ -371,9 +371,9 @@ TEST_CASE("backward reference: ragged sequences and rows in use") {
 
   // The dense problem with each sequence cut short, by seqused alone and in packed rows: the same numbers.
   Case dense, packed;
-  dense.used({4, 7}, {21, 20});
-  packed.used({4, 7}, {21, 20});
-  packed.ragged({0, 7, 14}, {0, 21, 42});
+  dense.used({4, 6}, {13, 12});
+  packed.used({4, 6}, {13, 12});
+  packed.ragged({0, 6, 12}, {0, 13, 26});
   packed.p.batch = 2;
   dense.checkDifferences();
   const BackwardOutput a = backwardFp64(dense.problem()), b = backwardFp64(packed.problem());
@@ -382,8 +382,8 @@ TEST_CASE("backward reference: ragged sequences and rows in use") {
   CHECK(a.dv == b.dv);
   CHECK(a.valid_q == b.valid_q);
   CHECK(a.valid_k == b.valid_k);
-  CHECK(a.valid_k[21 + 19] == 1);
-  CHECK(a.valid_k[21 + 20] == 0);
+  CHECK(a.valid_k[13 + 11] == 1);
+  CHECK(a.valid_k[13 + 12] == 0);
 }
 
 TEST_CASE("backward reference: what the forward wrote is used") {
@@ -398,15 +398,15 @@ TEST_CASE("backward reference: what the forward wrote is used") {
   Case whole, first, second;
   whole.problem();
   for (Case *shard : {&first, &second}) {
-    shard->p.seqlen_k = shard == &first ? 8 : 13;
+    shard->p.seqlen_k = shard == &first ? 8 : 5;
     const int64_t from = shard == &first ? 0 : 8;
     for (int t : {0, 3})
       shard->data[t] = whole.data[t];
     for (int t : {1, 2}) {
       const int64_t row = t == 1 ? 2 * 5 : 2 * 3;
       for (int64_t b = 0; b < 2; ++b)
-        shard->data[t].insert(shard->data[t].end(), whole.data[t].begin() + (b * 21 + from) * row,
-                              whole.data[t].begin() + (b * 21 + from + shard->p.seqlen_k) * row);
+        shard->data[t].insert(shard->data[t].end(), whole.data[t].begin() + (b * 13 + from) * row,
+                              whole.data[t].begin() + (b * 13 + from + shard->p.seqlen_k) * row);
     }
   }
   const BackwardOutput all = backwardFp64(whole.problem());
@@ -459,7 +459,7 @@ TEST_CASE("backward rule: shapes whose rows are exactly zero, peaked or long") {
     one.p.window_left = one.p.window_right = 0;
     accepts(one);
     Case zero(dtype); // dO = 0
-    zero.data[3].assign(size_t(2 * 7 * 4 * 3), 0.0f);
+    zero.data[3].assign(size_t(2 * 6 * 4 * 3), 0.0f);
     accepts(zero);
     Case peaked(dtype);
     peaked.softmax_width = 40;
@@ -491,7 +491,7 @@ TEST_CASE("backward rule: refuses planted bugs") {
     auto causal = [](Case &c) { c.p.window_right = 0; };
     auto dropout = [](Case &c) { c.p.dropout = *Dropout::make(0.17); };
     auto large = [](Case &c) {
-      c.p.seqlen_q = c.p.seqlen_k = 120;
+      c.p.seqlen_q = c.p.seqlen_k = 100;
       c.p.batch = 1;
     };
     refuses(Bug::NoDelta, nothing);
