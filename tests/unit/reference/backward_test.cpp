@@ -424,6 +424,88 @@ TEST_CASE("backward reference: what the forward wrote is used") {
     CHECK(sum[i] == doctest::Approx(all.dq[i]).epsilon(1e-12));
 }
 
+TEST_CASE("backward reference: rows whose scores are all -inf contribute nothing") {
+  for (float empty : {-std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()}) {
+    Case c;
+    c.p.lse_empty = empty;
+    c.score("c * s + bias[q]", {2.0f}, {{6}});
+    c.aux[0][2] = -std::numeric_limits<float>::infinity();
+    c.with_dlse = true;
+    const BackwardProblem b = c.problem();
+    for (const BackwardOutput &out : {backwardFp64(b), backwardStorageModel(b)}) {
+      for (const auto *gradient : {&out.dq, &out.dk, &out.dv, &out.dscalars, &out.dtensors[0]})
+        for (double x : *gradient)
+          CHECK(std::isfinite(x));
+      CHECK(out.dq[size_t(2 * 4 * 5)] == 0);
+      CHECK(out.dtensors[0][2] == 0);
+      CHECK(out.dq[size_t(1 * 4 * 5)] != 0);
+    }
+    CHECK(compareBackward(b, backwardStorageModel(b, {0.2})).complaint() == "");
+  }
+  // Single keys, of which the derivatives are infinite or NaN as well.
+  Case c;
+  c.score("s * scale[k] + bias[k]", {}, {{13}, {13}});
+  c.aux[0][4] = c.aux[1][4] = -std::numeric_limits<float>::infinity();
+  c.data[0].assign(size_t(2 * 6 * 4 * 5), 1.0f);
+  c.data[1].assign(size_t(2 * 13 * 2 * 5), 1.0f);
+  const BackwardOutput out = backwardFp64(c.problem());
+  for (const auto *gradient : {&out.dq, &out.dk, &out.dv, &out.dtensors[0], &out.dtensors[1]})
+    for (double x : *gradient)
+      CHECK(std::isfinite(x));
+}
+
+TEST_CASE("backward model: rounds P, dS, o and the results, and nothing else") {
+  // By fp64 with roundings; fp32 sums end on the other side of one now and then.
+  for (bool rounds_p : {false, true}) {
+    Case c(DType::BF16);
+    c.p.batch = 1;
+    c.p.heads_q = c.p.heads_k = 1;
+    c.p.seqlen_q = c.p.seqlen_k = 40;
+    c.p.head_dim_qk = c.p.head_dim_v = 16;
+    const BackwardProblem b = c.problem();
+    const BackwardOutput model = backwardStorageModel(b, {0, rounds_p});
+    auto rounded = [](double x) { return double(roundToStorage(DType::BF16, float(x))); };
+    std::vector<double> dq(40 * 16, 0), dk(40 * 16, 0), dv(40 * 16, 0);
+    auto get = [&](int t, int row, int d) { return double(c.data[t][size_t(row * 16 + d)]); };
+    for (int i = 0; i < 40; ++i) {
+      double w[40], dp[40] = {}, top = -1e300, sum = 0, delta = 0;
+      for (int j = 0; j < 40; ++j) {
+        w[j] = 0;
+        for (int d = 0; d < 16; ++d) {
+          w[j] += double(c.p.softmax_scale) * get(0, i, d) * get(1, j, d);
+          dp[j] += get(3, i, d) * get(2, j, d);
+        }
+        top = std::max(top, w[j]);
+      }
+      for (int j = 0; j < 40; ++j)
+        sum += std::exp(w[j] - top);
+      for (int d = 0; d < 16; ++d) {
+        double o = 0;
+        for (int j = 0; j < 40; ++j)
+          o += rounded(std::exp(w[j] - top)) * get(2, j, d);
+        delta += get(3, i, d) * rounded(o / sum);
+      }
+      for (int j = 0; j < 40; ++j) {
+        const double p = std::exp(w[j] - top) / sum, ds = rounded((rounds_p ? rounded(p) : p) * (dp[j] - delta));
+        for (int d = 0; d < 16; ++d) {
+          dv[size_t(j * 16 + d)] += rounded(p) * get(3, i, d);
+          dq[size_t(i * 16 + d)] += double(c.p.softmax_scale) * ds * get(1, j, d);
+          dk[size_t(j * 16 + d)] += double(c.p.softmax_scale) * ds * get(0, i, d);
+        }
+      }
+    }
+    auto same = [&](const std::vector<double> &emulated, const std::vector<double> &got) {
+      int equal = 0;
+      for (size_t i = 0; i < got.size(); ++i)
+        equal += rounded(emulated[i]) == got[i];
+      return equal;
+    };
+    CHECK(same(dq, model.dq) > 40 * 16 * 97 / 100);
+    CHECK(same(dk, model.dk) > 40 * 16 * 97 / 100);
+    CHECK(same(dv, model.dv) > 40 * 16 * 97 / 100);
+  }
+}
+
 TEST_CASE("backward rule: accepts the definition and other roundings") {
   for (DType dtype : {DType::F32, DType::F16, DType::BF16})
     for (unsigned seed = 1; seed <= 5; ++seed) {
@@ -536,6 +618,27 @@ TEST_CASE("backward rule: refuses planted bugs") {
     Gradients poisoned = c.plain();
     poisoned.dk[3] = std::numeric_limits<double>::quiet_NaN();
     CHECK_FALSE(compareBackward(b, poisoned).good());
+    Gradients one_wrong = c.plain();
+    one_wrong.dq[size_t((7 * 4 + 3) * 5 + 2)] += 10;
+    const BackwardComparison wrong = compareBackward(b, one_wrong);
+    CHECK_FALSE(wrong.good());
+    CHECK(wrong.parts[0].error > wrong.parts[0].bound);
+    CHECK(wrong.parts[0].worst_row == 7);
+    CHECK(wrong.parts[0].worst_head == 3);
+    CHECK(wrong.parts[0].absolute_error == doctest::Approx(10));
+    CHECK(wrong.parts[0].rows == 2 * 6 * 4);
+    CHECK(wrong.parts[1].good());
+    // A row of small gradients does not hide behind the others.
+    Case small(dtype);
+    small.problem();
+    for (size_t i = (7 * 4 + 3) * 3; i < (7 * 4 + 4) * 3; ++i)
+      small.data[3][i] = std::ldexp(small.data[3][i], -12);
+    const BackwardProblem small_row = small.problem();
+    Gradients half = small.plain();
+    CHECK(compareBackward(small_row, half).good());
+    for (size_t i = (7 * 4 + 3) * 5; i < (7 * 4 + 4) * 5; ++i)
+      half.dq[i] *= 1.5;
+    CHECK_FALSE(compareBackward(small_row, half).good());
     Gradients short_one = c.plain();
     short_one.dv.pop_back();
     CHECK_FALSE(compareBackward(b, short_one).good());
