@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "reference/attention.h"
 
-#include "reference/numeric.h"
+#include "reference/rows.h"
 #include "reference/score_rows.h"
 
 #include <algorithm>
@@ -12,39 +12,6 @@
 
 namespace flashplus::reference {
 namespace {
-
-/// One sequence of the batch.
-struct Sequence {
-  int64_t first_q = 0, first_k = 0; ///< First row when ragged, else 0.
-  int64_t q_len = 0, k_len = 0;
-};
-
-Sequence sequenceOf(const Problem &p, int64_t b) {
-  Sequence s{0, 0, p.seqlen_q, p.seqlen_k};
-  if (p.cu_seqlens_q) {
-    s.first_q = p.cu_seqlens_q[b];
-    s.q_len = p.cu_seqlens_q[b + 1] - s.first_q;
-    s.first_k = p.cu_seqlens_k[b];
-    s.k_len = p.cu_seqlens_k[b + 1] - s.first_k;
-  }
-  if (p.seqused_q)
-    s.q_len = std::min<int64_t>(s.q_len, p.seqused_q[b]);
-  if (p.seqused_k)
-    s.k_len = std::min<int64_t>(s.k_len, p.seqused_k[b]);
-  return s;
-}
-
-/// Rows [0, n) of one head, widened and packed.
-template <class T>
-std::vector<T> gather(const Problem &p, const void *data, const Strides &strides, int64_t b, int64_t first, int64_t head,
-                      int64_t n, int64_t dim) {
-  std::vector<T> out(size_t(n * dim));
-  const int64_t start = (p.cu_seqlens_q ? first * strides.s : b * strides.b) + head * strides.h;
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t c = 0; c < dim; ++c)
-      out[size_t(i * dim + c)] = T(loadElement(data, p.dtype, start + i * strides.s + c));
-  return out;
-}
 
 /// One query head of one sequence. T is the precision of the arithmetic; `rounds` makes it the model.
 template <class T> class Head {
@@ -61,19 +28,15 @@ public:
     double largest = 0;
     std::vector<T> s, o(size_t(p_.head_dim_v));
     for (int64_t i = 0; i < s_.q_len; ++i) {
-      const int64_t diagonal = i + s_.k_len - s_.q_len;
-      const int64_t lo = p_.window_left < 0 ? 0 : std::clamp<int64_t>(diagonal - p_.window_left, 0, s_.k_len);
-      const int64_t hi =
-          p_.window_right < 0 ? s_.k_len : std::clamp<int64_t>(diagonal + p_.window_right + 1, 0, s_.k_len);
-      s.assign(size_t(std::max<int64_t>(hi - lo, 0)), 0);
+      const auto [lo, hi] = visibleKeys(p_, s_, i);
+      s.assign(size_t(hi - lo), 0);
       products(i, lo, s);
       scores_.apply({b_, h_, hk_, i, s_.q_len, s_.k_len}, lo, s);
       for (T x : s)
         if (std::isfinite(x))
           largest = std::max(largest, std::fabs(double(x)));
-      const double lse = softmax(lo, s, o);
-      const int64_t row = p_.cu_seqlens_q ? s_.first_q + i : b_ * p_.seqlen_q + i;
-      const size_t index = size_t(row * p_.heads_q + h_);
+      const double lse = softmax(i, lo, s, o);
+      const size_t index = size_t(rowOf(p_, s_, b_, i) * p_.heads_q + h_);
       out_.lse[index] = lse;
       std::copy(o.begin(), o.end(), out_.o.begin() + int64_t(index) * p_.head_dim_v);
     }
@@ -92,7 +55,7 @@ private:
     }
   }
 
-  double softmax(int64_t lo, const std::vector<T> &s, std::vector<T> &o) const {
+  double softmax(int64_t i, int64_t lo, const std::vector<T> &s, std::vector<T> &o) const {
     constexpr T kNone = -std::numeric_limits<T>::infinity();
     std::fill(o.begin(), o.end(), T(0));
     T top = kNone, sum = 0;
@@ -102,6 +65,8 @@ private:
     for (size_t j = 0; top != kNone && j < s.size(); ++j) {
       T p = std::exp(s[j] - base);
       sum += p;
+      if (drops_ && !dropoutKeeps(p_.dropout, p_.rng_seed, p_.rng_offset, uint32_t(b_ * p_.heads_q + h_), i, lo + int64_t(j)))
+        continue;
       if (rounds_)
         p = T(roundToStorage(p_.dtype, float(p)));
       const T *v = v_.data() + (lo + int64_t(j)) * p_.head_dim_v;
@@ -111,13 +76,13 @@ private:
     if (sum == 0)
       return double(p_.lse_empty);
     for (T &x : o)
-      x = rounds_ ? T(roundToStorage(p_.dtype, float(x / sum))) : x / sum;
+      x = rounds_ ? T(roundToStorage(p_.dtype, float(x * T(p_.dropout.scale) / sum))) : x * T(p_.dropout.scale) / sum;
     return double(base + std::log(sum));
   }
 
   const Problem &p_;
   const T shift_;
-  const bool rounds_;
+  const bool rounds_, drops_ = p_.dropout.drops();
   const int64_t b_, h_, hk_;
   const Sequence s_;
   Output &out_;

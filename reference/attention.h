@@ -2,6 +2,7 @@
 // Attention on the host: in fp64, and as a model that rounds only where a kernel must. What results are judged by.
 #pragma once
 
+#include "spec/dropout.h"
 #include "spec/dtype.h"
 #include "spec/score.h"
 
@@ -27,6 +28,7 @@ struct Problem {
   DType dtype = DType::F32;
   int64_t batch = 0, seqlen_q = 0, seqlen_k = 0; ///< Lengths; not read where cu_seqlens are given.
   int64_t total_q = 0;                           ///< Query rows of a ragged problem.
+  int64_t total_k = 0;                           ///< Its key rows; only the backward reads them.
   int64_t heads_q = 0, heads_k = 0, head_dim_qk = 0, head_dim_v = 0;
   const void *q = nullptr, *k = nullptr, *v = nullptr;
   Strides q_strides, k_strides, v_strides;
@@ -41,8 +43,11 @@ struct Problem {
   float softcap = 0;                ///< > 0: softcap * tanh(s / softcap).
   const float *alibi_slopes = nullptr; ///< (heads_q), or (batch, heads_q) with alibi_per_batch.
   bool alibi_per_batch = false;
+  Dropout dropout = {}; ///< Of the probabilities, by the mask of (rng_seed, rng_offset).
+  uint64_t rng_seed = 0, rng_offset = 0;
 
   int64_t rowsQ() const { return cu_seqlens_q ? total_q : batch * seqlen_q; }
+  int64_t rowsK() const { return cu_seqlens_q ? total_k : batch * seqlen_k; }
 };
 
 /// Rows are counted over the batch: b * seqlen_q + i, or cu_seqlens_q[b] + i.

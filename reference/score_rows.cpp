@@ -6,14 +6,23 @@
 
 namespace flashplus::reference {
 
-template <class T> ScoreRows<T>::ScoreRows(const Problem &problem) : problem_(problem) {
-  for (size_t node = 0; node < problem.score.nodes.size(); ++node)
-    integer_.push_back(problem.score.isIntegerIndex(int(node)));
+template <class T>
+NodeRows<T>::NodeRows(std::vector<ScoreNode> nodes, std::vector<float> scalars, std::vector<AuxTensor> tensors)
+    : nodes_(std::move(nodes)), scalars_(std::move(scalars)), tensors_(std::move(tensors)), values_(nodes_.size()) {
+  for (size_t node = 0; node < nodes_.size(); ++node)
+    integer_.push_back(isIntegerIndex(nodes_, int(node)));
 }
 
-template <class T> void ScoreRows<T>::apply(const Row &row, int64_t first_key, std::span<T> s) {
-  if (!problem_.score.isIdentity())
-    evaluate(row, first_key, s);
+template <class T>
+ScoreRows<T>::ScoreRows(const Problem &problem)
+    : problem_(problem), nodes_(problem.score.nodes, problem.scalars, problem.tensors) {}
+
+template <class T> void ScoreRows<T>::apply(const ScoreRow &row, int64_t first_key, std::span<T> s) {
+  if (!problem_.score.isIdentity()) {
+    nodes_.evaluate(row, first_key, s);
+    const std::vector<T> &result = nodes_.values(int(problem_.score.nodes.size()) - 1);
+    std::copy(result.begin(), result.end(), s.begin());
+  }
   if (problem_.softcap > 0) {
     const T cap = T(problem_.softcap);
     for (T &x : s)
@@ -26,13 +35,13 @@ template <class T> void ScoreRows<T>::apply(const Row &row, int64_t first_key, s
   }
 }
 
-template <class T> void ScoreRows<T>::evaluate(const Row &row, int64_t first_key, std::span<T> s) {
-  const auto &nodes = problem_.score.nodes;
+template <class T> void NodeRows<T>::evaluate(const ScoreRow &row, int64_t first_key, std::span<const T> s) {
   const size_t n = s.size();
-  values_.resize(nodes.size());
-  for (size_t index = 0; index < nodes.size(); ++index) {
-    const ScoreNode &node = nodes[index];
-    std::vector<T> &out = values_[index];
+  row_ = row;
+  first_key_ = first_key;
+  for (size_t number = 0; number < nodes_.size(); ++number) {
+    const ScoreNode &node = nodes_[number];
+    std::vector<T> &out = values_[number];
     out.resize(n);
     auto fill = [&](double value) { std::fill(out.begin(), out.end(), T(value)); };
     auto operand = [&](int i) -> const std::vector<T> & { return values_[node.operands[i]]; };
@@ -76,18 +85,14 @@ template <class T> void ScoreRows<T>::evaluate(const Row &row, int64_t first_key
       fill(double(row.sk));
       break;
     case ScoreOp::Scalar:
-      fill(problem_.scalars[node.slot]);
+      fill(scalars_[size_t(node.slot)]);
       break;
     case ScoreOp::Tensor: {
-      const AuxTensor &t = problem_.tensors[node.slot];
+      const AuxTensor &t = tensors_[size_t(node.slot)];
       for (size_t i = 0; i < n; ++i) {
         int64_t at = 0;
-        for (size_t d = 0; d < node.operands.size(); ++d) {
-          const int operand = node.operands[d];
-          const int64_t index = integer_[size_t(operand)] ? integer(operand, row, first_key + int64_t(i))
-                                                          : scoreIndex(double(values_[size_t(operand)][i]));
-          at += std::clamp<int64_t>(index, 0, t.shape[d] - 1) * t.strides[d];
-        }
+        for (size_t d = 0; d < node.operands.size(); ++d)
+          at += index(node, d, i) * t.strides[d];
         out[i] = T(t.data[at]);
       }
       break;
@@ -154,12 +159,27 @@ template <class T> void ScoreRows<T>::evaluate(const Row &row, int64_t first_key
     }
     }
   }
-  std::copy(values_.back().begin(), values_.back().end(), s.begin());
 }
 
-template <class T> int64_t ScoreRows<T>::integer(int node, const Row &row, int64_t key) const {
-  const ScoreNode &n = problem_.score.nodes[size_t(node)];
-  auto operand = [&](int i) { return integer(n.operands[size_t(i)], row, key); };
+template <class T> int64_t NodeRows<T>::index(const ScoreNode &node, size_t d, size_t i) const {
+  const int operand = node.operands[d];
+  const int64_t at = integer_[size_t(operand)] ? integer(operand, first_key_ + int64_t(i))
+                                               : scoreIndex(double(values_[size_t(operand)][i]));
+  return std::clamp<int64_t>(at, 0, tensors_[size_t(node.slot)].shape[d] - 1);
+}
+
+template <class T> int64_t NodeRows<T>::element(int node, size_t i) const {
+  const ScoreNode &n = nodes_[size_t(node)];
+  int64_t at = 0;
+  for (size_t d = 0; d < n.operands.size(); ++d)
+    at = at * tensors_[size_t(n.slot)].shape[d] + index(n, d, i);
+  return at;
+}
+
+template <class T> int64_t NodeRows<T>::integer(int node, int64_t key) const {
+  const ScoreRow &row = row_;
+  const ScoreNode &n = nodes_[size_t(node)];
+  auto operand = [&](int i) { return integer(n.operands[size_t(i)], key); };
   switch (n.op) {
   case ScoreOp::Batch:
     return row.b;
@@ -194,6 +214,8 @@ template <class T> int64_t ScoreRows<T>::integer(int node, const Row &row, int64
   }
 }
 
+template class NodeRows<float>;
+template class NodeRows<double>;
 template class ScoreRows<float>;
 template class ScoreRows<double>;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "spec/score.h"
 
+#include "spec/score_print.h"
+
 #include <cmath>
 #include <cstdio>
 
@@ -77,14 +79,23 @@ Form formOf(ScoreOp op) {
   return {"", 4};
 }
 
-/// Prints nodes with canonical names; slots are numbered as they are first printed.
+/// Prints nodes with canonical names; slots are numbered as they are first printed, unless they are numbers already.
 class Printer {
 public:
   explicit Printer(const ScoreExpr &expr)
-      : expr_(expr), scalars_(expr.scalars.size(), -1), tensors_(expr.tensors.size(), -1) {}
+      : nodes_(expr.nodes), scalars_(expr.scalars.size(), -1), tensors_(expr.tensors.size(), -1) {}
+  Printer(std::span<const ScoreNode> nodes, std::span<const std::string> names)
+      : nodes_(nodes), names_(names), numbered_(true) {}
 
   std::string print(int index, int least_precedence) {
-    const ScoreNode &n = expr_.nodes[index];
+    if (!names_.empty() && !names_[size_t(index)].empty())
+      return names_[size_t(index)];
+    return define(index, least_precedence);
+  }
+
+  /// As above, whether the node has a name or not.
+  std::string define(int index, int least_precedence) {
+    const ScoreNode &n = nodes_[size_t(index)];
     const Form form = formOf(n.op);
     std::string text = body(n, form);
     return form.precedence < least_precedence ? "(" + text + ")" : text;
@@ -126,13 +137,17 @@ private:
     return text;
   }
 
-  static int number(std::vector<int> &slots, int slot, int &next) {
+  int number(std::vector<int> &slots, int slot, int &next) const {
+    if (numbered_)
+      return slot;
     if (slots[slot] < 0)
       slots[slot] = next++;
     return slots[slot];
   }
 
-  const ScoreExpr &expr_;
+  const std::span<const ScoreNode> nodes_;
+  const std::span<const std::string> names_;
+  const bool numbered_ = false;
   std::vector<int> scalars_, tensors_;
   int next_scalar_ = 0, next_tensor_ = 0;
 };
@@ -143,10 +158,18 @@ std::string ScoreExpr::canonical() const {
   return isIdentity() ? "s" : Printer(*this).print(int(nodes.size()) - 1, 0);
 }
 
+std::string printScore(std::span<const ScoreNode> nodes, int node, std::span<const std::string> names) {
+  return Printer(nodes, names).define(node, 0);
+}
+
 double ScoreExpr::evaluate(const Point &at, std::span<const double> scalar_values,
                            const std::function<double(int, std::span<const int64_t>)> &tensor) const {
-  if (isIdentity())
-    return at.s;
+  return isIdentity() ? at.s : evaluateNodes(nodes, at, scalar_values, tensor).back();
+}
+
+std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreExpr::Point &at,
+                                  std::span<const double> scalar_values,
+                                  const std::function<double(int, std::span<const int64_t>)> &tensor) {
   std::vector<double> v(nodes.size());
   for (size_t i = 0; i < nodes.size(); ++i) {
     const ScoreNode &n = nodes[i];
@@ -248,7 +271,7 @@ double ScoreExpr::evaluate(const Point &at, std::span<const double> scalar_value
       break;
     }
   }
-  return v.back();
+  return v;
 }
 
 } // namespace flashplus

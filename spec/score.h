@@ -147,6 +147,13 @@ public:
   std::vector<ScoreTensor> tensors;
 };
 
+/// The value of every node, in order; what ScoreExpr::evaluate says holds here.
+std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreExpr::Point &at,
+                                  std::span<const double> scalar_values,
+                                  const std::function<double(int slot, std::span<const int64_t>)> &tensor);
+/// ScoreExpr::isIntegerIndex of nodes in evaluation order.
+bool isIntegerIndex(std::span<const ScoreNode> nodes, int node);
+
 /// An index as a number of an element, before it is clamped to the end of a tensor: rounded towards zero, 0 to INT32_MAX; 0
 /// for NaN.
 int64_t scoreIndex(double value);

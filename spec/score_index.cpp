@@ -142,7 +142,9 @@ std::optional<Whole> wholeOf(const ScoreNode &n, const Whole &a, const Whole &b)
 
 } // namespace
 
-bool ScoreExpr::isIntegerIndex(int node) const {
+bool ScoreExpr::isIntegerIndex(int node) const { return flashplus::isIntegerIndex(nodes, node); }
+
+bool isIntegerIndex(std::span<const ScoreNode> nodes, int node) {
   std::vector<std::optional<Whole>> whole(size_t(node) + 1);
   for (int i = 0; i <= node; ++i) {
     const std::vector<int> &operands = nodes[size_t(i)].operands;

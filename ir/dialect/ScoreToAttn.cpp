@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Score expression -> score region -> score expression.
 #include "ir/dialect/Attn.h"
+#include "spec/score_gradient.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Matchers.h"
 #include "llvm/ADT/DenseMap.h"
+#include "llvm/ADT/SmallVectorExtras.h"
 
 using namespace mlir;
 
@@ -18,9 +20,12 @@ public:
   ScoreBuilder(OpBuilder &builder, Location loc, Block &block) : builder_(builder), loc_(loc), block_(block) {}
 
   Value build(const ScoreExpr &expr) {
-    if (expr.isIdentity())
-      return block_.getArgument(kScore);
-    findUses(expr);
+    return expr.isIdentity() ? Value(block_.getArgument(kScore)) : build(expr, {int(expr.nodes.size()) - 1}).front();
+  }
+
+  /// Values of the nodes `roots`.
+  SmallVector<Value> build(const ScoreExpr &expr, ArrayRef<int> roots) {
+    findUses(expr, roots);
     values_.resize(expr.nodes.size());
     integers_.resize(expr.nodes.size());
     for (size_t i = 0; i < expr.nodes.size(); ++i) {
@@ -29,15 +34,16 @@ public:
       if (wants_value_[i])
         values_[i] = node(expr, expr.nodes[i]);
     }
-    return values_.back();
+    return llvm::map_to_vector(roots, [&](int root) { return values_[size_t(root)]; });
   }
 
 private:
   /// An index is fp32 like every value, unless it is a whole number in any case: fp32 holds those only up to 2^24.
-  void findUses(const ScoreExpr &expr) {
+  void findUses(const ScoreExpr &expr, ArrayRef<int> roots) {
     wants_value_.assign(expr.nodes.size(), false);
     wants_integer_.assign(expr.nodes.size(), false);
-    wants_value_.back() = true;
+    for (int root : roots)
+      wants_value_[size_t(root)] = true;
     for (size_t i = expr.nodes.size(); i-- > 0;)
       for (int operand : expr.nodes[i].operands) {
         const bool is_index = wants_value_[i] && expr.nodes[i].op == ScoreOp::Tensor;
@@ -191,6 +197,8 @@ public:
         const int result = operand(yield.getValue());
         if (result < 0)
           break;
+        if (yield.getValues().size() > 1) // derivatives, whose nodes come after the score's own
+          expr_.nodes.resize(size_t(result) + 1);
         if (result != int(expr_.nodes.size()) - 1) // canonicalisation may have reordered
           return fail("the yielded value is not the last one computed");
         return std::move(expr_);
@@ -349,10 +357,14 @@ void buildScore(Region &region, Location loc, const ScoreExpr &score, ScoreUse u
   for (int i = 1; i < kNumScoreArgs; ++i)
     block.addArgument(builder.getI32Type(), loc);
   builder.setInsertionPointToEnd(&block);
-  SmallVector<Value> results{ScoreBuilder(builder, loc, block).build(score)};
-  if (use == ScoreUse::Slope)
-    results.push_back(arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(1)));
-  YieldOp::create(builder, loc, results);
+  if (use != ScoreUse::Slope) {
+    YieldOp::create(builder, loc, ScoreBuilder(builder, loc, block).build(score));
+    return;
+  }
+  const ScoreGradient gradient = differentiate(score);
+  ScoreExpr both = score;
+  both.nodes = gradient.nodes;
+  YieldOp::create(builder, loc, ScoreBuilder(builder, loc, block).build(both, {gradient.value, gradient.ds}));
 }
 
 Result<ScoreExpr> readScore(Region &region) { return ScoreReader().read(region.front()); }

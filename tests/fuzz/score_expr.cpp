@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Any bytes as a score expression: refused with a message, or an expression whose canonical text is the same
 // expression, whose nodes are in evaluation order, and which evaluates: at any scores and positions, in fp64 and fp32, inside
-// its tensors.
+// its tensors. Its gradient is of bounded size, has the expression's value and prints.
 #include "reference/score_rows.h"
-#include "spec/score.h"
+#include "spec/score_gradient.h"
 #include "tests/fuzz/seeds.h"
 
 #include <cstdlib>
@@ -47,6 +47,21 @@ template <class T> void evaluateRows(const ScoreExpr &expr) {
     }
 }
 
+void checkGradient(const ScoreExpr &expr, const ScoreExpr::Point &at, double value, std::span<const double> scalars,
+                   const std::function<double(int, std::span<const int64_t>)> &tensor) {
+  const ScoreGradient g = differentiate(expr);
+  require(g.nodes.size() <= size_t(kMaxScoreGradientNodes) && g.facts.size() == g.nodes.size());
+  for (size_t i = 0; i < g.nodes.size(); ++i)
+    for (int operand : g.nodes[i].operands)
+      require(operand >= 0 && size_t(operand) < i);
+  const std::vector<double> v = evaluateNodes(g.nodes, at, scalars, tensor);
+  require(v[size_t(g.value)] == value || (value != value && v[size_t(g.value)] != v[size_t(g.value)]));
+  require(g.dscalars.size() == expr.scalars.size());
+  for (const ScoreGradient::Read &read : g.reads)
+    require(g.nodes[size_t(read.node)].op == ScoreOp::Tensor && g.nodes[size_t(read.node)].slot == read.slot);
+  require(g.text().size() <= 100 * g.nodes.size() + 1000 && !g.text(g.ds).empty());
+}
+
 } // namespace
 
 std::vector<std::string> seeds() {
@@ -75,13 +90,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     require(a.op == b.op && float(a.value) == float(b.value) && a.slot == b.slot && a.operands == b.operands);
   }
   const double scalars[kMaxScoreScalars] = {1, 2, 3, 4, 5, 6, 7, 8};
-  expr->evaluate({.s = 1, .b = 2, .h = 3, .hk = 1, .q = 4, .k = 5, .sq = 6, .sk = 7}, scalars,
-                 [&](int slot, std::span<const int64_t> indices) {
-                   require(int(indices.size()) == expr->tensors[size_t(slot)].rank);
-                   for (int64_t index : indices)
-                     require(index >= 0 && index <= std::numeric_limits<int32_t>::max());
-                   return slot % 2 ? 0.5 : -1e30;
-                 });
+  const ScoreExpr::Point at = {.s = 1, .b = 2, .h = 3, .hk = 1, .q = 4, .k = 5, .sq = 6, .sk = 7};
+  auto tensor = [&](int slot, std::span<const int64_t> indices) {
+    require(int(indices.size()) == expr->tensors[size_t(slot)].rank);
+    for (int64_t index : indices)
+      require(index >= 0 && index <= std::numeric_limits<int32_t>::max());
+    return slot % 2 ? 0.5 : -1e30;
+  };
+  checkGradient(*expr, at, expr->evaluate(at, scalars, tensor), scalars, tensor);
   require(expr->clampsIndices() == again->clampsIndices());
   evaluateRows<double>(*expr);
   evaluateRows<float>(*expr);

@@ -230,6 +230,26 @@ TEST_CASE("inspect prints every stage of a CPU kernel, by flags or by spec text"
   CHECK(runCli({"inspect", "--stage", "attn", "--spec", flags["spec"], "--causal"}).code == 2);
 }
 
+TEST_CASE("inspect prints a score and its derivatives, without a compiler") {
+  auto text = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"inspect", "--stage", "score"});
+    auto result = runCli(arguments);
+    INFO(result.err);
+    CHECK(result.code == 0);
+    return result.out;
+  };
+  CHECK(text({}) == "canonical = s\nscore = s\nd/ds = 1\nlinear in s\n");
+  const std::string softcap = text({"--softcap"});
+  CHECK(softcap == "canonical = p0 * tanh(s / p0)\nx0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\n"
+                   "d/ds = x2\nd/dp0 = x1 - x2 * x0\nnot linear in s\n");
+  CHECK(text({"--score", "cap * tanh(s / cap)"}) == softcap);
+  CHECK(text({"--alibi", "heads"}).find("d/dt0[h] = -x0\n") != std::string::npos);
+  const std::string spec = "forward dtype=bf16 dqk=64 dv=64 score={p0 * tanh(s / p0)}";
+  CHECK(text({"--spec", spec}) == softcap);
+  CHECK(runCli({"inspect", "--stage", "score", "--softcap", "--json"}).json()["text"] == softcap);
+  CHECK(runCli({"inspect", "--stage", "score", "--score", "s +"}).code == 2);
+}
+
 TEST_CASE("inspect prints PTX without a GPU") {
   auto result =
       runCli({"inspect", "--stage", "ptx", "--target", "sm_80", "--arch", "sm_90", "--head-dim", "64"});

@@ -3,6 +3,8 @@
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/spec_flags.h"
 
+#include "spec/score_gradient.h"
+
 #include <cstdio>
 
 namespace flashplus::tool {
@@ -48,10 +50,39 @@ Result<std::string> specText(const InspectFlags &flags) {
   return spec.text();
 }
 
+/// The score and its derivatives, which no target changes.
+Result<std::string> scoreText(const std::string &spec_text) {
+  Result<KernelSpec> spec = KernelSpec::parse(spec_text);
+  if (!spec)
+    return spec.status();
+  const ScoreGradient gradient = differentiate(spec->score);
+  return "canonical = " + spec->score.canonical() + "\n" + gradient.text() +
+         (gradient.isLinear() ? "linear in s\n" : "not linear in s\n");
+}
+
+int print(const InspectFlags &flags, const std::string &spec, const Json &target, std::string text) {
+  if (flags.common.json) {
+    printJson({{"stage", flags.stage},
+               {"spec", spec},
+               {"schedule", flags.schedule.empty() ? Json(nullptr) : Json(flags.schedule)},
+               {"target", target},
+               {"text", text}});
+    return kExitGood;
+  }
+  if (!text.ends_with('\n'))
+    text += '\n';
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return kExitGood;
+}
+
 Result<int> inspect(const InspectFlags &flags) {
   Result<std::string> spec = specText(flags);
   if (!spec)
     return spec.status();
+  if (flags.stage == "score") {
+    Result<std::string> text = scoreText(*spec);
+    return text ? Result<int>(print(flags, *spec, nullptr, *text)) : text.status();
+  }
   Result<Context> context = makeContext(flags.common);
   if (!context)
     return context.status();
@@ -64,19 +95,7 @@ Result<int> inspect(const InspectFlags &flags) {
       context->get(), spec->c_str(), flags.schedule.empty() ? nullptr : flags.schedule.c_str(),
       targets->front().c_str(), flags.stage.c_str(), &raw)));
   std::unique_ptr<char, void (*)(char *)> text(raw, flashplus_free_text);
-  if (flags.common.json) {
-    printJson({{"stage", flags.stage},
-               {"spec", *spec},
-               {"schedule", flags.schedule.empty() ? Json(nullptr) : Json(flags.schedule)},
-               {"target", targets->front()},
-               {"text", text.get()}});
-    return kExitGood;
-  }
-  std::string shown = text.get();
-  if (!shown.ends_with('\n'))
-    shown += '\n';
-  std::fwrite(shown.data(), 1, shown.size(), stdout);
-  return kExitGood;
+  return print(flags, *spec, targets->front(), text.get());
 }
 
 } // namespace
@@ -87,12 +106,13 @@ void addInspect(CLI::App &app, Action *selected) {
   verb->footer("Examples:\n"
                "  flashplus inspect --stage ptx --target sm_80 --arch sm_90 --head-dim 128 --causal\n"
                "  flashplus inspect --stage loops --head-dim 64 --dtype fp32 --score 's + bias[h, q, k]'\n"
+               "  flashplus inspect --stage score --score 'cap * tanh(s / cap) - slopes[h] * abs(q - k)'\n"
                "  flashplus inspect --stage asm --spec \"$(flashplus inspect --stage spec --head-dim 64)\"");
   auto flags = std::make_shared<InspectFlags>();
   InspectFlags &f = *flags;
-  verb->add_option("--stage", f.stage, "What to print; ptx is for GPUs, asm for CPUs")
+  verb->add_option("--stage", f.stage, "What to print; score is the score and its derivatives, ptx is for GPUs, asm for CPUs")
       ->required()
-      ->check(CLI::IsMember({"spec", "attn", "loops", "llvm", "ptx", "asm", "resources"}))
+      ->check(CLI::IsMember({"spec", "score", "attn", "loops", "llvm", "ptx", "asm", "resources"}))
       ->type_name("STAGE");
   verb->add_option("--target", f.target,
                    "cpu (this machine's), x86-64-v3, x86-64-v4, sm_80, sm_80@sm_90, ...")

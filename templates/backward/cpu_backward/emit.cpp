@@ -188,8 +188,8 @@ private:
       const auto score = score_.evaluate(s, row, t.key + ir_.toI32(column), t.head);
       Val exponent = score_.isIdentity() ? score.value : score.value * softmax::kLog2E;
       Val p = ir_.exp2(exponent - lse), ds = p * (dp - delta);
-      if (score.slope)
-        ds = ds * score.slope;
+      if (score.slope) // which may be anything where a score is -inf
+        ds = ir_.select(p == m_.zero(), m_.zero(), ds * score.slope);
       if (masked) {
         Val key = m_.laneNumbers() + ir_.toI32(column);
         Val visible = (key >= lo) & (key < hi);
