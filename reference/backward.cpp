@@ -87,6 +87,7 @@ public:
 private:
   struct Worker;
   double item(Worker &worker, int64_t b, int64_t hk);
+  void addShared(Worker &worker, const std::vector<T> &p, const std::vector<T> &g, double delta_scale);
   void finish(BackwardOutput &out, const Shared<T> &shared) const;
   T rounded(T x) const { return rounds_ ? T(roundToStorage(p_.dtype, float(x))) : x; }
 
@@ -118,6 +119,38 @@ template <class T> struct Backward<T>::Worker {
     shared.squares[element] += run.squares + of_delta * of_delta;
   }
 };
+
+/// What the scores of one row, the last evaluated, give to scalars and elements of tensors.
+template <class T>
+void Backward<T>::addShared(Worker &worker, const std::vector<T> &p, const std::vector<T> &g,
+                            double delta_scale) {
+  auto share = [&](int node, auto elementOf) {
+    const std::vector<T> &by = worker.nodes.values(node);
+    typename Worker::Run run;
+    size_t element = 0;
+    for (size_t at = 0; at < p.size(); ++at) {
+      if (p[at] == 0)
+        continue;
+      if (const size_t next = elementOf(at); next != element) {
+        worker.add(element, run, delta_scale);
+        run = {};
+        element = next;
+      }
+      const T term = g[at] == 0 ? T(0) : g[at] * by[at];
+      run.sum += term;
+      run.product += p[at] * by[at];
+      run.squares += double(term) * double(term);
+    }
+    worker.add(element, run, delta_scale);
+  };
+  for (const ScoreGradient::Read &read : gradient_.reads)
+    share(read.adjoint, [&](size_t at) {
+      return starts_[size_t(read.slot)] + size_t(worker.nodes.element(read.node, at));
+    });
+  for (size_t slot = 0; slot < gradient_.dscalars.size(); ++slot)
+    if (!gradient_.isConstant(gradient_.dscalars[slot], 0))
+      share(gradient_.dscalars[slot], [&](size_t) { return starts_.back() + slot; });
+}
 
 /// One key head of one sequence with all query heads of it. Returns the largest |score|.
 template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t hk) {
@@ -219,32 +252,7 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
                                         double(scale) * dq_delta[size_t(c)], out_.dq[to]);
       }
 
-      auto share = [&](int node, auto elementOf) {
-        const std::vector<T> &by = worker.nodes.values(node);
-        typename Worker::Run run;
-        size_t element = 0;
-        for (size_t at = 0; at < s.size(); ++at) {
-          if (p[at] == 0)
-            continue;
-          if (const size_t next = elementOf(at); next != element) {
-            worker.add(element, run, delta_scale);
-            run = {};
-            element = next;
-          }
-          const T term = g[at] == 0 ? T(0) : g[at] * by[at];
-          run.sum += term;
-          run.product += p[at] * by[at];
-          run.squares += double(term) * double(term);
-        }
-        worker.add(element, run, delta_scale);
-      };
-      for (const ScoreGradient::Read &read : gradient_.reads)
-        share(read.adjoint, [&](size_t at) {
-          return starts_[size_t(read.slot)] + size_t(worker.nodes.element(read.node, at));
-        });
-      for (size_t slot = 0; slot < gradient_.dscalars.size(); ++slot)
-        if (!gradient_.isConstant(gradient_.dscalars[slot], 0))
-          share(gradient_.dscalars[slot], [&](size_t) { return starts_.back() + slot; });
+      addShared(worker, p, g, delta_scale);
     }
   }
   auto store = [&](std::vector<double> &to, std::vector<double> &scales, const std::vector<T> &sums,
