@@ -42,7 +42,8 @@ FullScore fullScore(const Problem &p) {
       slopes = {p.alibi_slopes, {p.heads_q, 1}, {p.batch, p.heads_q}};
     }
     const int slope = add(ScoreOp::Tensor, std::move(indices), int(full.tensors.size()));
-    const int from = add(ScoreOp::Sub, {add(ScoreOp::Add, {add(ScoreOp::Query), add(ScoreOp::SeqlenK)}), add(ScoreOp::SeqlenQ)});
+    const int from = add(ScoreOp::Sub, {add(ScoreOp::Add, {add(ScoreOp::Query), add(ScoreOp::SeqlenK)}),
+                                        add(ScoreOp::SeqlenQ)});
     const int distance = add(ScoreOp::Abs, {add(ScoreOp::Sub, {from, add(ScoreOp::Key)})});
     full.expr.tensors.push_back({"slopes", int(nodes[size_t(slope)].operands.size())});
     full.tensors.push_back(slopes);
@@ -86,6 +87,7 @@ public:
 private:
   struct Worker;
   double item(Worker &worker, int64_t b, int64_t hk);
+  void addShared(Worker &worker, const std::vector<T> &p, const std::vector<T> &g, double delta_scale);
   void finish(BackwardOutput &out, const Shared<T> &shared) const;
   T rounded(T x) const { return rounds_ ? T(roundToStorage(p_.dtype, float(x))) : x; }
 
@@ -97,7 +99,8 @@ private:
   const ScoreGradient gradient_;
   Output forward_;
   const double *o_, *lse_;
-  std::vector<size_t> starts_; ///< Where each tensor's elements begin among what is shared, and the scalars last.
+  std::vector<size_t>
+      starts_; ///< Where each tensor's elements begin among what is shared, and the scalars last.
   size_t shared_ = 0;
   BackwardOutput out_;
 };
@@ -117,6 +120,38 @@ template <class T> struct Backward<T>::Worker {
   }
 };
 
+/// What the scores of one row, the last evaluated, give to scalars and elements of tensors.
+template <class T>
+void Backward<T>::addShared(Worker &worker, const std::vector<T> &p, const std::vector<T> &g,
+                            double delta_scale) {
+  auto share = [&](int node, auto elementOf) {
+    const std::vector<T> &by = worker.nodes.values(node);
+    typename Worker::Run run;
+    size_t element = 0;
+    for (size_t at = 0; at < p.size(); ++at) {
+      if (p[at] == 0)
+        continue;
+      if (const size_t next = elementOf(at); next != element) {
+        worker.add(element, run, delta_scale);
+        run = {};
+        element = next;
+      }
+      const T term = g[at] == 0 ? T(0) : g[at] * by[at];
+      run.sum += term;
+      run.product += p[at] * by[at];
+      run.squares += double(term) * double(term);
+    }
+    worker.add(element, run, delta_scale);
+  };
+  for (const ScoreGradient::Read &read : gradient_.reads)
+    share(read.adjoint, [&](size_t at) {
+      return starts_[size_t(read.slot)] + size_t(worker.nodes.element(read.node, at));
+    });
+  for (size_t slot = 0; slot < gradient_.dscalars.size(); ++slot)
+    if (!gradient_.isConstant(gradient_.dscalars[slot], 0))
+      share(gradient_.dscalars[slot], [&](size_t) { return starts_.back() + slot; });
+}
+
 /// One key head of one sequence with all query heads of it. Returns the largest |score|.
 template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t hk) {
   const Sequence seq = sequenceOf(p_, b);
@@ -124,7 +159,8 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
   const auto k = gather<T>(p_, p_.k, p_.k_strides, b, seq.first_k, hk, seq.k_len, dqk);
   const auto v = gather<T>(p_, p_.v, p_.v_strides, b, seq.first_k, hk, seq.k_len, dv);
   std::vector<T> dk(k.size(), T(0)), dv_sum(v.size(), T(0)), dq(size_t(dqk), T(0));
-  std::vector<double> dk_squares(k.size(), 0), dv_squares(v.size(), 0), dq_squares(dq.size(), 0), dq_delta(dq.size(), 0);
+  std::vector<double> dk_squares(k.size(), 0), dv_squares(v.size(), 0), dq_squares(dq.size(), 0),
+      dq_delta(dq.size(), 0);
   const T scale = T(p_.softmax_scale), enlarged = T(std::exp(model_.shift)), r = T(p_.dropout.scale);
   const bool drops = p_.dropout.drops();
   double largest = 0;
@@ -157,7 +193,8 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
         s[size_t(j - lo)] = sum * scale;
       }
       worker.nodes.evaluate({b, h, hk, i, seq.q_len, seq.k_len}, lo, s);
-      const std::vector<T> &w = worker.nodes.values(gradient_.value), &dwds = worker.nodes.values(gradient_.ds);
+      const std::vector<T> &w = worker.nodes.values(gradient_.value),
+                           &dwds = worker.nodes.values(gradient_.ds);
       p.assign(s.size(), T(0));
       dp.assign(s.size(), T(0));
       g.assign(s.size(), T(0));
@@ -166,8 +203,8 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
         if (std::isfinite(w[at]))
           largest = std::max(largest, std::fabs(double(w[at])));
         p[at] = std::exp(w[at] - lse);
-        if (p[at] == 0 ||
-            (drops && !dropoutKeeps(p_.dropout, p_.rng_seed, p_.rng_offset, uint32_t(b * p_.heads_q + h), i, j)))
+        if (p[at] == 0 || (drops && !dropoutKeeps(p_.dropout, p_.rng_seed, p_.rng_offset,
+                                                  uint32_t(b * p_.heads_q + h), i, j)))
           continue;
         const T stored = rounded(p[at] * enlarged);
         for (int64_t c = 0; c < dv; ++c) {
@@ -201,7 +238,8 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
           dk[to] += ds * qi[c];
           if constexpr (!kScales)
             continue;
-          const double by_k = double(ds) * double(k[to]), by_q = double(ds) * double(qi[c]), of_delta = from_delta * double(qi[c]);
+          const double by_k = double(ds) * double(k[to]), by_q = double(ds) * double(qi[c]),
+                       of_delta = from_delta * double(qi[c]);
           dq_squares[size_t(c)] += by_k * by_k;
           dq_delta[size_t(c)] += from_delta * double(k[to]);
           dk_squares[to] += by_q * by_q + of_delta * of_delta;
@@ -210,41 +248,19 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
       for (int64_t c = 0; c < dqk; ++c) {
         const size_t to = row * size_t(dqk) + size_t(c);
         out_.dq[to] = double(rounded(dq[size_t(c)] * scale / enlarged));
-        out_.scales.dq[to] = std::hypot(double(scale) * std::sqrt(dq_squares[size_t(c)]), double(scale) * dq_delta[size_t(c)],
-                                        out_.dq[to]);
+        out_.scales.dq[to] = std::hypot(double(scale) * std::sqrt(dq_squares[size_t(c)]),
+                                        double(scale) * dq_delta[size_t(c)], out_.dq[to]);
       }
 
-      auto share = [&](int node, auto elementOf) {
-        const std::vector<T> &by = worker.nodes.values(node);
-        typename Worker::Run run;
-        size_t element = 0;
-        for (size_t at = 0; at < s.size(); ++at) {
-          if (p[at] == 0)
-            continue;
-          if (const size_t next = elementOf(at); next != element) {
-            worker.add(element, run, delta_scale);
-            run = {};
-            element = next;
-          }
-          const T term = g[at] == 0 ? T(0) : g[at] * by[at];
-          run.sum += term;
-          run.product += p[at] * by[at];
-          run.squares += double(term) * double(term);
-        }
-        worker.add(element, run, delta_scale);
-      };
-      for (const ScoreGradient::Read &read : gradient_.reads)
-        share(read.adjoint, [&](size_t at) { return starts_[size_t(read.slot)] + size_t(worker.nodes.element(read.node, at)); });
-      for (size_t slot = 0; slot < gradient_.dscalars.size(); ++slot)
-        if (!gradient_.isConstant(gradient_.dscalars[slot], 0))
-          share(gradient_.dscalars[slot], [&](size_t) { return starts_.back() + slot; });
+      addShared(worker, p, g, delta_scale);
     }
   }
   auto store = [&](std::vector<double> &to, std::vector<double> &scales, const std::vector<T> &sums,
                    const std::vector<double> &squares, int64_t dim, T factor, T square_factor) {
     for (int64_t j = 0; j < seq.k_len; ++j)
       for (int64_t c = 0; c < dim; ++c) {
-        const size_t from = size_t(j * dim + c), at = size_t((keyRowOf(p_, seq, b, j) * p_.heads_k + hk) * dim + c);
+        const size_t from = size_t(j * dim + c),
+                     at = size_t((keyRowOf(p_, seq, b, j) * p_.heads_k + hk) * dim + c);
         to[at] = double(rounded(sums[from] * factor));
         scales[at] = std::hypot(double(square_factor) * std::sqrt(squares[from]), to[at]);
       }
@@ -269,12 +285,14 @@ template <class T> BackwardOutput Backward<T>::run(int threads) {
   const int64_t items = p_.batch * p_.heads_k;
   const int64_t most = threads > 0 ? threads : int64_t(std::max(1u, std::thread::hardware_concurrency()));
   const int64_t count = std::clamp<int64_t>(most, 1, std::max<int64_t>(items, 1));
-  std::vector<Worker> workers(size_t(count),
-                              Worker{NodeRows<T>(gradient_.nodes, score_.scalars, score_.tensors), Shared<T>(shared_)});
+  std::vector<Worker> workers(
+      size_t(count),
+      Worker{NodeRows<T>(gradient_.nodes, score_.scalars, score_.tensors), Shared<T>(shared_)});
   std::mutex mutex;
   auto work = [&](int64_t first) {
     double largest = 0;
-    for (int64_t i = first; i < items; i += count) // which items a worker sums does not depend on the time they take
+    for (int64_t i = first; i < items;
+         i += count) // which items a worker sums does not depend on the time they take
       largest = std::max(largest, item(workers[size_t(first)], i / p_.heads_k, i % p_.heads_k));
     std::lock_guard lock(mutex);
     out_.max_score = std::max(out_.max_score, largest);

@@ -63,8 +63,8 @@ Errors measure(const View &v, const std::vector<double> &values) {
 std::vector<View> views(const Problem &p, const Gradients &actual, const BackwardOutput &exact) {
   std::vector<View> all;
   auto add = [&](const std::string &name, const std::vector<double> &a, const std::vector<double> &e,
-                 const std::vector<double> &scales, const std::vector<uint8_t> *valid = nullptr, int64_t heads = 1,
-                 int64_t dim = 1) {
+                 const std::vector<double> &scales, const std::vector<uint8_t> *valid = nullptr,
+                 int64_t heads = 1, int64_t dim = 1) {
     if (!a.empty())
       all.push_back({name, &a, &e, &scales, valid, heads, dim});
   };
@@ -72,7 +72,8 @@ std::vector<View> views(const Problem &p, const Gradients &actual, const Backwar
   add("dk", actual.dk, exact.dk, exact.scales.dk, &exact.valid_k, p.heads_k, p.head_dim_qk);
   add("dv", actual.dv, exact.dv, exact.scales.dv, &exact.valid_k, p.heads_k, p.head_dim_v);
   for (size_t slot = 0; slot < std::min(actual.dtensors.size(), exact.dtensors.size()); ++slot)
-    add("d" + p.score.tensors[slot].name, actual.dtensors[slot], exact.dtensors[slot], exact.scales.dtensors[slot]);
+    add("d" + p.score.tensors[slot].name, actual.dtensors[slot], exact.dtensors[slot],
+        exact.scales.dtensors[slot]);
   add("dscalars", actual.dscalars, exact.dscalars, exact.scales.dscalars);
   add("dsoftcap", actual.dsoftcap, exact.dsoftcap, exact.scales.dsoftcap);
   add("dslopes", actual.dslopes, exact.dslopes, exact.scales.dslopes);
@@ -89,12 +90,14 @@ std::string BackwardComparison::complaint() const {
   std::ostringstream text;
   for (const Part &p : parts)
     if (!p.good())
-      text << (text.tellp() > 0 ? "; " : "") << p.name << " error " << p.error << " of " << p.bound << ", rms " << p.rms
-           << " of " << p.rms_bound << ", worst at row " << p.worst_row << " head " << p.worst_head;
+      text << (text.tellp() > 0 ? "; " : "") << p.name << " error " << p.error << " of " << p.bound
+           << ", rms " << p.rms << " of " << p.rms_bound << ", worst at row " << p.worst_row << " head "
+           << p.worst_head;
   return text.str();
 }
 
-BackwardComparison compareBackward(const BackwardProblem &problem, const Gradients &actual, bool rounds_p, int threads) {
+BackwardComparison compareBackward(const BackwardProblem &problem, const Gradients &actual, bool rounds_p,
+                                   int threads) {
   const Problem &p = problem.forward;
   const BackwardOutput exact = backwardFp64(problem, threads);
   const std::vector<View> all = views(p, actual, exact);
@@ -130,7 +133,8 @@ BackwardComparison compareBackward(const BackwardProblem &problem, const Gradien
   const int models = int(std::clamp<int64_t>(65536 / fewest, 1, 12));
   std::vector<double> largest(all.size(), 0), rms(all.size(), 0);
   for (int i = 0; i < models; ++i) {
-    const BackwardOutput model = backwardStorageModel(problem, {std::numbers::ln2 * i / models, rounds_p}, threads);
+    const BackwardOutput model =
+        backwardStorageModel(problem, {std::numbers::ln2 * i / models, rounds_p}, threads);
     const std::vector<View> modelled = views(p, model, exact);
     for (size_t part = 0; part < all.size(); ++part)
       for (const View &v : modelled)
@@ -140,10 +144,11 @@ BackwardComparison compareBackward(const BackwardProblem &problem, const Gradien
           rms[part] = std::max(rms[part], e.rows ? std::sqrt(e.squares / double(e.rows * v.dim)) : 0);
         }
   }
-  // The floor is that of compare(): a probability is off by a few |w| epsilon, relatively, and sums add some epsilon.
+  // The floor is that of compare(): a probability is off by a few |w| epsilon, relatively, and sums add some
+  // epsilon.
   const double floor = kEpsilon * (16 + 4 * exact.max_score);
-  // A scalar's error is one sample, about which a dozen models say little; a scale is such that it deviates by half a unit in the
-  // last place / sqrt(3), of which three are allowed.
+  // A scalar's error is one sample, about which a dozen models say little; a scale is such that it deviates
+  // by half a unit in the last place / sqrt(3), of which three are allowed.
   const double one = std::sqrt(3.0) * std::ldexp(1, -precisionBits(p.dtype));
   for (size_t part = 0; part < all.size(); ++part) {
     if (!std::isfinite(largest[part])) // a bound of infinity would let everything pass

@@ -32,8 +32,8 @@ inline Sequence sequenceOf(const Problem &p, int64_t b) {
 
 /// Rows [0, n) of one head, widened and packed.
 template <class T>
-std::vector<T> gather(const Problem &p, const void *data, const Strides &strides, int64_t b, int64_t first, int64_t head,
-                      int64_t n, int64_t dim) {
+std::vector<T> gather(const Problem &p, const void *data, const Strides &strides, int64_t b, int64_t first,
+                      int64_t head, int64_t n, int64_t dim) {
   std::vector<T> out(size_t(n * dim));
   const int64_t start = (p.cu_seqlens_q ? first * strides.s : b * strides.b) + head * strides.h;
   for (int64_t i = 0; i < n; ++i)
@@ -46,7 +46,8 @@ std::vector<T> gather(const Problem &p, const void *data, const Strides &strides
 inline std::pair<int64_t, int64_t> visibleKeys(const Problem &p, const Sequence &s, int64_t i) {
   const int64_t diagonal = i + s.k_len - s.q_len;
   const int64_t lo = p.window_left < 0 ? 0 : std::clamp<int64_t>(diagonal - p.window_left, 0, s.k_len);
-  const int64_t hi = p.window_right < 0 ? s.k_len : std::clamp<int64_t>(diagonal + p.window_right + 1, 0, s.k_len);
+  const int64_t hi =
+      p.window_right < 0 ? s.k_len : std::clamp<int64_t>(diagonal + p.window_right + 1, 0, s.k_len);
   return {lo, std::max(lo, hi)};
 }
 

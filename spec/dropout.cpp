@@ -7,8 +7,9 @@
 namespace flashplus {
 namespace {
 
-/// In which order the places of a granule get the higher threshold: by diagonals, so that four of them are one of each row and
-/// of each key, and no row and no key is kept more often than another by more than 1/1024.
+/// In which order the places of a granule get the higher threshold: by diagonals, so that four of them are
+/// one of each row and of each key, and no row and no key is kept more often than another by more than
+/// 1/1024.
 constexpr int orderOf(int word, int byte) {
   constexpr int kSpread[4] = {0, 2, 1, 3};
   return 4 * kSpread[(byte - word) & 3] + kSpread[word];
@@ -22,7 +23,8 @@ Result<Dropout> Dropout::make(double p) {
   char value[32];
   std::snprintf(value, sizeof value, "%.9g", p);
   if (!(p >= 0 && p < 1)) // NaN too
-    return invalidArgument(std::string("dropout probability is ") + value + "; it must be at least 0 and below 1");
+    return invalidArgument(std::string("dropout probability is ") + value +
+                           "; it must be at least 0 and below 1");
   // Sixteen places of 256 levels: kept levels over all places.
   const int kept = int(std::lround((1 - p) * kPlaces * kLevels));
   if (kept == kPlaces * kLevels)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Philox 4x32 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011): 128 random bits that are
-// a function of a 128-bit counter and a 64-bit key. On the host; code generators take the constants from here.
+// Philox 4x32 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011): 128
+// random bits that are a function of a 128-bit counter and a 64-bit key. On the host; code generators take
+// the constants from here.
 #pragma once
 
 #include <array>

@@ -8,7 +8,8 @@
 namespace flashplus {
 namespace {
 
-/// Walks the expression's nodes from the score to the leaves and hands to each operand its share of the derivative.
+/// Walks the expression's nodes from the score to the leaves and hands to each operand its share of the
+/// derivative.
 class Reverse {
 public:
   explicit Reverse(const ScoreExpr &expr)
@@ -68,7 +69,8 @@ private:
     case ScoreOp::Abs:
       return give(0, [&] {
         const auto [u, e] = g_.factors(d);
-        const int zero = g_.constant(0), below = g_.select(g_.compare(ScoreOp::Lt, x(0), zero), g_.negative(e), zero);
+        const int zero = g_.constant(0),
+                  below = g_.select(g_.compare(ScoreOp::Lt, x(0), zero), g_.negative(e), zero);
         return g_.scaled(u, g_.select(g_.compare(ScoreOp::Gt, x(0), zero), e, below));
       });
     case ScoreOp::Exp:
@@ -114,7 +116,8 @@ private:
   std::vector<bool> has_one_;
 };
 
-/// The nodes that the numbers in `roots` name, and what these need, in order; the numbers become the new ones.
+/// The nodes that the numbers in `roots` name, and what these need, in order; the numbers become the new
+/// ones.
 std::vector<int> usedNodes(const std::vector<ScoreNode> &nodes, const std::vector<int *> &roots) {
   std::vector<bool> used(nodes.size(), false);
   for (const int *root : roots)
@@ -219,7 +222,8 @@ std::string ScoreGradient::text() const {
     if (!names[i].empty())
       text += names[i] + " = " + printScore(nodes, int(i), names) + "\n";
   for (const auto &[what, root] : lines)
-    text += what + " = " + (names[size_t(root)].empty() ? printScore(nodes, root, names) : names[size_t(root)]) + "\n";
+    text += what + " = " +
+            (names[size_t(root)].empty() ? printScore(nodes, root, names) : names[size_t(root)]) + "\n";
   return text;
 }
 

@@ -14,8 +14,8 @@ constexpr double kLargestNumber = 0x1p40, kLargestFloat = std::numeric_limits<fl
 bool isComparison(ScoreOp op) { return op >= ScoreOp::Lt && op <= ScoreOp::Ne; }
 
 bool commutes(ScoreOp op) {
-  return op == ScoreOp::Add || op == ScoreOp::Mul || op == ScoreOp::Min || op == ScoreOp::Max || op == ScoreOp::Eq ||
-         op == ScoreOp::Ne;
+  return op == ScoreOp::Add || op == ScoreOp::Mul || op == ScoreOp::Min || op == ScoreOp::Max ||
+         op == ScoreOp::Eq || op == ScoreOp::Ne;
 }
 
 } // namespace
@@ -123,7 +123,9 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
     break;
   case ScoreOp::Div: {
     const ScoreNode &by = nodes_[size_t(n.operands[1])];
-    const double least = by.op == ScoreOp::Constant ? std::fabs(by.value) : isUniform(n.operands[1]) ? 0x1p-40 : 0;
+    const double least = by.op == ScoreOp::Constant ? std::fabs(by.value)
+                         : isUniform(n.operands[1]) ? 0x1p-40
+                                                    : 0;
     f.largest = least == 0 ? kInfinity : of(0).largest / least;
     f.wild |= by.op != ScoreOp::Constant || by.value == 0;
     f.masked = of(0).masked;
@@ -209,7 +211,8 @@ int ScoreGraph::multiply(int a, int b) {
     return isConstant(b, -1) ? negative(a) : a;
   if (isConstant(b, 0) || isConstant(a, 1) || isConstant(a, -1))
     return isConstant(a, -1) ? negative(b) : b;
-  if (x.op == ScoreOp::Constant && y.op == ScoreOp::Constant && std::isfinite(float(x.value) * float(y.value)))
+  if (x.op == ScoreOp::Constant && y.op == ScoreOp::Constant &&
+      std::isfinite(float(x.value) * float(y.value)))
     return constant(float(x.value) * float(y.value));
   if (x.op == ScoreOp::Neg && a >= forward_)
     return negative(multiply(x.operands[0], b));
@@ -261,7 +264,8 @@ int ScoreGraph::sum(int a, int b) {
   if (isConstant(b, 0))
     return a;
   const ScoreNode x = nodes_[size_t(a)], y = nodes_[size_t(b)];
-  if (x.op == ScoreOp::Constant && y.op == ScoreOp::Constant && std::isfinite(float(x.value) + float(y.value)))
+  if (x.op == ScoreOp::Constant && y.op == ScoreOp::Constant &&
+      std::isfinite(float(x.value) + float(y.value)))
     return constant(float(x.value) + float(y.value));
   const auto [ua, xa] = factors(a);
   const auto [ub, xb] = factors(b);
@@ -270,7 +274,8 @@ int ScoreGraph::sum(int a, int b) {
   // where(c, x, 0) + where(c, 0, y) = where(c, x, y)
   int first[3], second[3];
   if (selects(xa, first) && selects(xb, second) && first[0] == second[0] &&
-      (isConstant(first[1], 0) || isConstant(second[1], 0)) && (isConstant(first[2], 0) || isConstant(second[2], 0))) {
+      (isConstant(first[1], 0) || isConstant(second[1], 0)) &&
+      (isConstant(first[2], 0) || isConstant(second[2], 0))) {
     int branches[3];
     for (int i : {1, 2})
       branches[i] = isConstant(first[i], 0) ? scaled(ub, second[i]) : scaled(ua, first[i]);
@@ -298,7 +303,8 @@ int ScoreGraph::select(int condition, int a, int b) {
     return a;
   if (isComparison(c.op) && isConstant(a, 1) && isConstant(b, 0))
     return condition;
-  // A number that is the same for the whole tile goes in front, unless it may be infinite: 0 times that is NaN.
+  // A number that is the same for the whole tile goes in front, unless it may be infinite: 0 times that is
+  // NaN.
   for (const auto &[chosen, other] : {std::pair{a, b}, {b, a}}) {
     const auto [u, x] = factors(chosen);
     if (!isConstant(other, 0) || isConstant(u, 1) || facts_[size_t(u)].wild || !facts_[size_t(u)].finite() ||
@@ -315,7 +321,9 @@ bool ScoreGraph::mustGuard(int a, int local, bool divides) const {
   const Facts &l = facts_[size_t(local)];
   const bool zero = nodes_[size_t(a)].op != ScoreOp::Constant, masked = facts_[size_t(a)].masked;
   if (divides) // by what may be 0 or NaN
-    return nodes_[size_t(local)].op != ScoreOp::Constant || isConstant(local, 0) ? (isUniform(local) ? masked : zero) : false;
+    return nodes_[size_t(local)].op != ScoreOp::Constant || isConstant(local, 0)
+               ? (isUniform(local) ? masked : zero)
+               : false;
   return (masked && l.wild) || (zero && (!l.finite() || l.tensor));
 }
 
@@ -339,7 +347,8 @@ int ScoreGraph::chain(int a, int local, bool divides) {
       return guarded(u, local, divides);
     return divides ? divide(u, local) : isUniform(local) ? multiply(u, local) : scaled(u, local);
   }
-  // The product goes into the branch that is selected; one level only, so that nodes stay linear in those of the expression.
+  // The product goes into the branch that is selected; one level only, so that nodes stay linear in those of
+  // the expression.
   int parts[3];
   if (selects(x, parts) && (isConstant(parts[1], 0) || isConstant(parts[2], 0))) {
     for (int branch : {1, 2})
@@ -351,9 +360,7 @@ int ScoreGraph::chain(int a, int local, bool divides) {
   return scaled(u, guarded(x, local, divides));
 }
 
-int ScoreGraph::product(int a, int local) {
-  return isConstant(local, 0) ? local : chain(a, local, false);
-}
+int ScoreGraph::product(int a, int local) { return isConstant(local, 0) ? local : chain(a, local, false); }
 
 int ScoreGraph::quotient(int a, int local) { return chain(a, local, true); }
 

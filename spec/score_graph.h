@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Nodes of score expressions that are built with sharing and simplified as they are made; what differentiate() is written in.
+// Nodes of score expressions that are built with sharing and simplified as they are made; what
+// differentiate() is written in.
 //
-// What is taken for granted of numbers that a caller passes: s, scalars and elements of tensors are below 2^40 in magnitude or,
-// tensors only, infinite; a divisor that is the same for a whole tile is above 2^-40. Where a branch is not selected nothing of this
-// need hold: a derivative that is 0 there stays 0 whatever it would be multiplied by.
+// What is taken for granted of numbers that a caller passes: s, scalars and elements of tensors are below
+// 2^40 in magnitude or, tensors only, infinite; a divisor that is the same for a whole tile is above 2^-40.
+// Where a branch is not selected nothing of this need hold: a derivative that is 0 there stays 0 whatever it
+// would be multiplied by.
 #pragma once
 
 #include "spec/score.h"
@@ -28,7 +30,7 @@ public:
   explicit ScoreGraph(const ScoreExpr &expr);
 
   const std::vector<ScoreNode> &nodes() const { return nodes_; }
-  int value() const { return value_; }   ///< The score.
+  int value() const { return value_; }     ///< The score.
   int forward() const { return forward_; } ///< Nodes before this one are those of the expression.
 
   int constant(double value);
@@ -40,7 +42,8 @@ public:
   /// u x, where u is uniform.
   int scaled(int u, int x);
   int multiply(int a, int b);
-  /// a times and divided by `local`, where a is a derivative so far: 0 where it is 0, even if `local` is infinite or NaN there.
+  /// a times and divided by `local`, where a is a derivative so far: 0 where it is 0, even if `local` is
+  /// infinite or NaN there.
   int product(int a, int local);
   int quotient(int a, int local);
 

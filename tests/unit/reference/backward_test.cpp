@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The backward reference: against central differences of the forward's, and against the definition written in the plainest way,
-// which also can be made wrong in the ways that kernels are.
+// The backward reference: against central differences of the forward's, and against the definition written in
+// the plainest way, which also can be made wrong in the ways that kernels are.
 #include "reference/compare.h"
 #include "reference/compare_backward.h"
 #include "reference/numeric.h"
@@ -21,12 +21,12 @@ enum class Bug {
   None,
   NoDelta,
   DeltaOfNextRow,
-  DeltaUndropped,  ///< Of o without dropout.
+  DeltaUndropped, ///< Of o without dropout.
   PlusDlse,
   ScaleTwiceInDq,
   NoScaleInDk,
   GroupMissesHead,
-  WrongKeyHead,    ///< h % heads_k instead of h / group.
+  WrongKeyHead, ///< h % heads_k instead of h / group.
   MaskTransposed,
   MaskOfNextHead,
   NoDropoutScaleInDs,
@@ -203,12 +203,16 @@ struct Case {
 
   /// The definition, for a dense problem with softcap and ALiBi; each sum over what it is over.
   Gradients plain(Bug bug = Bug::None) const {
-    const int64_t B = p.batch, Sq = p.seqlen_q, Sk = p.seqlen_k, H = p.heads_q, Hk = p.heads_k, D = p.head_dim_qk, Dv = p.head_dim_v;
+    const int64_t B = p.batch, Sq = p.seqlen_q, Sk = p.seqlen_k, H = p.heads_q, Hk = p.heads_k,
+                  D = p.head_dim_qk, Dv = p.head_dim_v;
     auto at = [&](int t, int64_t b, int64_t row, int64_t head, int64_t c) {
-      const int64_t rows = t == 0 || t == 3 ? Sq : Sk, heads = t == 0 || t == 3 ? H : Hk, dim = t < 2 ? D : Dv;
+      const int64_t rows = t == 0 || t == 3 ? Sq : Sk, heads = t == 0 || t == 3 ? H : Hk,
+                    dim = t < 2 ? D : Dv;
       return size_t(((b * rows + row) * heads + head) * dim + c);
     };
-    auto get = [&](int t, int64_t b, int64_t row, int64_t head, int64_t c) { return double(data[t][at(t, b, row, head, c)]); };
+    auto get = [&](int t, int64_t b, int64_t row, int64_t head, int64_t c) {
+      return double(data[t][at(t, b, row, head, c)]);
+    };
     Gradients out;
     out.dq.assign(data[0].size(), 0);
     out.dk.assign(data[1].size(), 0);
@@ -227,7 +231,8 @@ struct Case {
             for (int64_t j = 0; j < Sk; ++j) {
               const size_t n = size_t(j);
               const int64_t left = p.window_left + (bug == Bug::WindowInclusive ? 1 : 0);
-              const bool sees = (p.window_left < 0 || j >= diagonal - left) && (p.window_right < 0 || j <= diagonal + p.window_right) &&
+              const bool sees = (p.window_left < 0 || j >= diagonal - left) &&
+                                (p.window_right < 0 || j <= diagonal + p.window_right) &&
                                 !(bug == Bug::LastKeyMissing && j == Sk - 1);
               double s = 0;
               for (int64_t c = 0; c < D; ++c)
@@ -256,7 +261,8 @@ struct Case {
               const size_t n = size_t(j);
               prob[n] = sum == 0 ? 0 : prob[n] / sum;
               if (bug == Bug::Log2eMissing && prob[n] > 0)
-                prob[n] = std::exp(w[n] - std::log(sum) * std::numbers::log2e_v<double> / std::numbers::log2e_v<double> * 1.4427);
+                prob[n] = std::exp(w[n] - std::log(sum) * std::numbers::log2e_v<double> /
+                                              std::numbers::log2e_v<double> * 1.4427);
               dp[n] = 0;
               for (int64_t c = 0; c < Dv; ++c)
                 dp[n] += get(3, b, i, h, c) * get(2, b, j, hk, c);
@@ -275,17 +281,21 @@ struct Case {
               delta = deltas[size_t((i + 1) % Sq)];
             for (int64_t j = 0; j < Sk; ++j) {
               const size_t n = size_t(j);
-              const double g = prob[n] * (z[n] * (bug == Bug::NoDropoutScaleInDs ? 1 : r) * dp[n] - delta), ds = g * dw[n];
+              const double g = prob[n] * (z[n] * (bug == Bug::NoDropoutScaleInDs ? 1 : r) * dp[n] - delta),
+                           ds = g * dw[n];
               for (int64_t c = 0; c < D; ++c)
-                out.dq[at(0, b, i, h, c)] += scale * (bug == Bug::ScaleTwiceInDq ? scale : 1) * ds * get(1, b, j, hk, c);
+                out.dq[at(0, b, i, h, c)] +=
+                    scale * (bug == Bug::ScaleTwiceInDq ? scale : 1) * ds * get(1, b, j, hk, c);
               if (!slopes.empty())
-                out.dslopes[size_t(h)] += (bug == Bug::SlopeSign ? 1 : -1) * g * std::fabs(double(i + Sk - Sq - j));
+                out.dslopes[size_t(h)] +=
+                    (bug == Bug::SlopeSign ? 1 : -1) * g * std::fabs(double(i + Sk - Sq - j));
               if (bug == Bug::GroupMissesHead && h == H - 1)
                 continue;
               for (int64_t c = 0; c < D; ++c)
                 out.dk[at(1, b, j, hk, c)] += (bug == Bug::NoScaleInDk ? 1 : scale) * ds * get(0, b, i, h, c);
               for (int64_t c = 0; c < Dv; ++c)
-                out.dv[at(2, b, j, hk, c)] += prob[n] * z[n] * (bug == Bug::NoDropoutScaleInDv ? 1 : r) * get(3, b, i, h, c);
+                out.dv[at(2, b, j, hk, c)] +=
+                    prob[n] * z[n] * (bug == Bug::NoDropoutScaleInDv ? 1 : r) * get(3, b, i, h, c);
               if (bug == Bug::SumsIn16Bits)
                 for (int64_t c = 0; c < Dv; ++c) {
                   double &x = out.dv[at(2, b, j, hk, c)];
@@ -346,7 +356,8 @@ TEST_CASE("reference: the forward with dropout") {
       for (int64_t row = 0; row < p.rowsQ(); ++row)
         for (int64_t h = 0; h < 4; ++h) {
           const size_t at = size_t((row * 4 + h) * 3);
-          const bool kept = dropoutKeeps(p.dropout, 3, 4, uint32_t(row / p.seqlen_q * 4 + h), row % p.seqlen_q, key);
+          const bool kept =
+              dropoutKeeps(p.dropout, 3, 4, uint32_t(row / p.seqlen_q * 4 + h), row % p.seqlen_q, key);
           CHECK(with.o[at] == doctest::Approx(kept ? without.o[at] / 0.7 : 0).epsilon(1e-6));
         }
     }
@@ -384,7 +395,8 @@ TEST_CASE("backward reference: central differences of scores, their scalars and 
   bias.p.dropout = *Dropout::make(0.2);
   bias.checkDifferences();
   Case any; // indices that are clamped, elements that many scores share, an element that nothing reads
-  any.score("where(k <= q * 4, c * tanh(s * t[h] / c) + u[q - k], exp(0 - s * s) + t[hk]) * u[0] + u[k / 2]", {0.9f}, {{5}, {11}});
+  any.score("where(k <= q * 4, c * tanh(s * t[h] / c) + u[q - k], exp(0 - s * s) + t[hk]) * u[0] + u[k / 2]",
+            {0.9f}, {{5}, {11}});
   any.p.softcap = 3;
   any.checkDifferences();
 }
@@ -485,7 +497,8 @@ TEST_CASE("backward reference: rows whose scores are all -inf contribute nothing
   c.data[1].assign(size_t(2 * 13 * 2 * 5), 1.0f);
   const BackwardOutput out = backwardFp64(c.problem());
   for (const Gradients *gradients : {static_cast<const Gradients *>(&out), &out.scales})
-    for (const auto *gradient : {&gradients->dq, &gradients->dk, &gradients->dv, &gradients->dtensors[0], &gradients->dtensors[1]})
+    for (const auto *gradient :
+         {&gradients->dq, &gradients->dk, &gradients->dv, &gradients->dtensors[0], &gradients->dtensors[1]})
       for (double x : *gradient)
         CHECK(std::isfinite(x));
 }
@@ -522,7 +535,8 @@ TEST_CASE("backward model: rounds P, dS, o and the results, and nothing else") {
         delta += get(3, i, d) * rounded(o / sum);
       }
       for (int j = 0; j < 40; ++j) {
-        const double p = std::exp(w[j] - top) / sum, ds = rounded((rounds_p ? rounded(p) : p) * (dp[j] - delta));
+        const double p = std::exp(w[j] - top) / sum,
+                     ds = rounded((rounds_p ? rounded(p) : p) * (dp[j] - delta));
         for (int d = 0; d < 16; ++d) {
           dv[size_t(j * 16 + d)] += rounded(p) * get(3, i, d);
           dq[size_t(i * 16 + d)] += double(c.p.softmax_scale) * ds * get(1, j, d);

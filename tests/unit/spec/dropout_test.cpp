@@ -36,7 +36,8 @@ TEST_CASE("philox: known answers of Random123, 7 and 10 rounds") {
   CHECK(philox4x32({kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes}) ==
         PhiloxCounter{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662});
   CHECK(philox4x32(kPi, kPiKey) == PhiloxCounter{0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a});
-  CHECK(philox4x32({0, 0, 0, 0}, {0, 0}, 10) == PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  CHECK(philox4x32({0, 0, 0, 0}, {0, 0}, 10) ==
+        PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
   CHECK(philox4x32({kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes}, 10) ==
         PhiloxCounter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(philox4x32(kPi, kPiKey, 10) == PhiloxCounter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
@@ -51,11 +52,26 @@ TEST_CASE("dropout: known masks") {
     uint32_t rows[8];
   };
   const Known known[] = {
-      {0.1, 0x123456789abcdef0, 0x0fedcba987654321, 5, 12, 40,
+      {0.1,
+       0x123456789abcdef0,
+       0x0fedcba987654321,
+       5,
+       12,
+       40,
        {0xffbff7bf, 0xdffffdff, 0x3fb7ffff, 0x7fefffef, 0xeffbff7f, 0xffbffffd, 0xffeeffff, 0xffffffff}},
-      {0.5, 7, 4, 0, 0, 0,
+      {0.5,
+       7,
+       4,
+       0,
+       0,
+       0,
        {0x8db61980, 0xaaf706c3, 0x18f11226, 0xb84ca01b, 0xfbe516c9, 0x4bdb929c, 0xcd1af485, 0x309b4716}},
-      {0.17, 1, 0, 70000, 1000, 2000,
+      {0.17,
+       1,
+       0,
+       70000,
+       1000,
+       2000,
        {0xfdd59f6e, 0xb7f7efef, 0xf75bffff, 0xbfff3ff3, 0x7fb9edff, 0xff7fff6e, 0xdff7f75f, 0xfeefff76}}};
   for (const Known &k : known) {
     CAPTURE(k.p);
@@ -111,7 +127,8 @@ TEST_CASE("dropout: probabilities") {
   CHECK(error(-0.5) == "dropout probability is -0.5; it must be at least 0 and below 1");
   CHECK(error(1e300).find("is 1e+300; it must be") != std::string::npos);
   CHECK(error(std::numeric_limits<double>::quiet_NaN()).find("is nan; it must be") != std::string::npos);
-  CHECK(error(0.999) == "dropout probability is 0.999; above 255/256 = 0.99609375 a mask of 8 bits cannot keep that few");
+  CHECK(error(0.999) ==
+        "dropout probability is 0.999; above 255/256 = 0.99609375 a mask of 8 bits cannot keep that few");
 }
 
 TEST_CASE("dropout: the mean is that of the probability, and neighbours are independent") {
@@ -133,7 +150,8 @@ TEST_CASE("dropout: the mean is that of the probability, and neighbours are inde
       mean += kept / n;
     CHECK(std::fabs(mean - (1 - p)) < 1.0 / 8192 + 4 * deviation);
 
-    // Pearson's chi-square of the table of (kept, other kept), one degree of freedom: above 15.1 once in ten thousand.
+    // Pearson's chi-square of the table of (kept, other kept), one degree of freedom: above 15.1 once in ten
+    // thousand.
     auto independent = [&](const char *what, const std::vector<uint8_t> &second, int down, int right) {
       double table[2][2] = {}, count = 0;
       for (int i = 0; i + down < kRows; ++i)

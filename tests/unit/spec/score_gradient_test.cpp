@@ -19,7 +19,8 @@ ScoreExpr parse(std::string_view text) {
   return *expr;
 }
 
-/// Values of an expression's inputs; elements of tensors are a number of their own each, by a hash of the indices.
+/// Values of an expression's inputs; elements of tensors are a number of their own each, by a hash of the
+/// indices.
 struct Point {
   ScoreExpr::Point at = {.s = 0.7, .b = 1, .h = 5, .hk = 2, .q = 7, .k = 11, .sq = 13, .sk = 17};
   std::vector<double> scalars = {0.6, 1.7, -0.8, 2.4, 0.3, 1.1, -1.9, 0.9};
@@ -38,13 +39,16 @@ struct Point {
     return value;
   }
   std::vector<double> evaluate(std::span<const ScoreNode> nodes) const {
-    return evaluateNodes(nodes, at, scalars,
-                         [this](int slot, std::span<const int64_t> indices) { return element(slot, indices); });
+    return evaluateNodes(nodes, at, scalars, [this](int slot, std::span<const int64_t> indices) {
+      return element(slot, indices);
+    });
   }
 };
 
 /// The value of an expression by its own nodes.
-double value(const ScoreExpr &expr, const Point &p) { return expr.isIdentity() ? p.at.s : p.evaluate(expr.nodes).back(); }
+double value(const ScoreExpr &expr, const Point &p) {
+  return expr.isIdentity() ? p.at.s : p.evaluate(expr.nodes).back();
+}
 
 /// The central difference of f, and whether it is the same with half the step.
 template <class F> std::optional<double> slope(F f) {
@@ -72,9 +76,10 @@ Checked check(const ScoreExpr &expr, const Point &p) {
       return;
     ++checked.smooth;
     const double tolerance = 1e-5 * std::fabs(*expected) + 1e-7 + 1e-10 * std::fabs(w), got = v[size_t(node)];
-    CHECK_MESSAGE(std::fabs(got - *expected) <= tolerance,
-                  what << " is " << got << ", by differences " << *expected << ": " << expr.canonical() << "\n"
-                       << g.text());
+    CHECK_MESSAGE(std::fabs(got - *expected) <= tolerance, what << " is " << got << ", by differences "
+                                                                << *expected << ": " << expr.canonical()
+                                                                << "\n"
+                                                                << g.text());
   };
   compare("d/ds", g.ds, slope([&](double h) {
             Point moved = p;
@@ -84,11 +89,13 @@ Checked check(const ScoreExpr &expr, const Point &p) {
   if (const double product = v[size_t(g.ds_factor)] * v[size_t(g.ds_element)]; std::isfinite(product))
     CHECK(v[size_t(g.ds)] == product);
   for (size_t slot = 0; slot < expr.scalars.size(); ++slot)
-    compare("d/dp" + std::to_string(slot), g.dscalars[slot], slot < p.scalars.size() ? slope([&](double h) {
-      Point moved = p;
-      moved.scalars[slot] += h;
-      return value(expr, moved);
-    }) : std::nullopt);
+    compare("d/dp" + std::to_string(slot), g.dscalars[slot],
+            slot < p.scalars.size() ? slope([&](double h) {
+              Point moved = p;
+              moved.scalars[slot] += h;
+              return value(expr, moved);
+            })
+                                    : std::nullopt);
   // Two reads may be of one element here: all that read it move together.
   for (const ScoreGradient::Read &read : g.reads) {
     auto elementOf = [&](const ScoreNode &node) {
@@ -103,12 +110,12 @@ Checked check(const ScoreExpr &expr, const Point &p) {
       alone &= int(i) == read.node || g.nodes[i].op != ScoreOp::Tensor || g.nodes[i].slot != read.slot ||
                elementOf(g.nodes[i]) != indices;
     compare("d/dt" + std::to_string(read.slot), read.adjoint, !alone ? std::nullopt : slope([&](double h) {
-      Point moved = p;
-      moved.moved_slot = read.slot;
-      moved.moved_at = indices;
-      moved.moved_by = h;
-      return value(expr, moved);
-    }));
+              Point moved = p;
+              moved.moved_slot = read.slot;
+              moved.moved_at = indices;
+              moved.moved_by = h;
+              return value(expr, moved);
+            }));
   }
   return checked;
 }
@@ -124,12 +131,26 @@ TEST_CASE("score gradient: every operation against central differences") {
   std::mt19937 engine(3);
   std::uniform_real_distribution<double> any(-2, 2), positive(0.1, 2);
   int smooth = 0;
-  for (const char *text :
-       {"s", "-s * a", "abs(s) * abs(a)", "exp(s) + exp(a * s)", "tanh(s) + tanh(a - s)", "s + a + t[h]", "s - a - t[h]", "s * a * t[q, k]",
-        "a / s + s / a + t[k] / s", "min(s, a) + min(t[k], s)", "max(s, a) + max(t[k], s * c)", "where(s < a, s * s, a * s)",
-        "where(a, t[k] * s, s)", "(s < a) * s + (s <= a) * a + (s > t[k]) * s + (s >= a) + (s == a) + (s != a) * s",
-        "s * q + k * a - h / s * b + sq * s - hk * a * s / sk", "t[q] * t[k] * s + t[q] * a", "a * tanh(s / a)",
-        "(s - slopes[h] * abs(q + sk - sq - k)) * c", "s + t[u[k]] + t[s] * u[a]", "tanh(tanh(exp(-s * s)) * a) / (1 + exp(-s))"})
+  for (const char *text : {"s",
+                           "-s * a",
+                           "abs(s) * abs(a)",
+                           "exp(s) + exp(a * s)",
+                           "tanh(s) + tanh(a - s)",
+                           "s + a + t[h]",
+                           "s - a - t[h]",
+                           "s * a * t[q, k]",
+                           "a / s + s / a + t[k] / s",
+                           "min(s, a) + min(t[k], s)",
+                           "max(s, a) + max(t[k], s * c)",
+                           "where(s < a, s * s, a * s)",
+                           "where(a, t[k] * s, s)",
+                           "(s < a) * s + (s <= a) * a + (s > t[k]) * s + (s >= a) + (s == a) + (s != a) * s",
+                           "s * q + k * a - h / s * b + sq * s - hk * a * s / sk",
+                           "t[q] * t[k] * s + t[q] * a",
+                           "a * tanh(s / a)",
+                           "(s - slopes[h] * abs(q + sk - sq - k)) * c",
+                           "s + t[u[k]] + t[s] * u[a]",
+                           "tanh(tanh(exp(-s * s)) * a) / (1 + exp(-s))"})
     for (int i = 0; i < 20; ++i) {
       Point p;
       p.at.s = any(engine);
@@ -137,7 +158,8 @@ TEST_CASE("score gradient: every operation against central differences") {
         x = any(engine);
       smooth += check(parse(text), p).smooth;
     }
-  for (const char *text : {"log(s) * a + log(a)", "sqrt(s) * a + sqrt(a * s)", "log(s / a) + sqrt(log(s) * log(s) + t[k])"})
+  for (const char *text :
+       {"log(s) * a + log(a)", "sqrt(s) * a + sqrt(a * s)", "log(s / a) + sqrt(log(s) * log(s) + t[k])"})
     for (int i = 0; i < 20; ++i) {
       Point p;
       p.at.s = positive(engine);
@@ -177,9 +199,11 @@ TEST_CASE("score gradient: what kernels are spared") {
   CHECK_FALSE(softcap.isLinear());
   CHECK(softcap.isFinite(softcap.ds));
   CHECK(softcap.isConstant(softcap.ds_factor, 1));
-  CHECK(softcap.text() == "x0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\nd/ds = x2\nd/dp0 = x1 - x2 * x0\n");
+  CHECK(softcap.text() ==
+        "x0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\nd/ds = x2\nd/dp0 = x1 - x2 * x0\n");
 
-  const ScoreGradient alibi = differentiate(parse("c * s - slopes[h] * abs(q + sk - sq - k) + t[k] + u[b, h, q, k] + w[k < 3]"));
+  const ScoreGradient alibi =
+      differentiate(parse("c * s - slopes[h] * abs(q + sk - sq - k) + t[k] + u[b, h, q, k] + w[k < 3]"));
   CHECK(alibi.isLinear());
   CHECK(alibi.isUniform(alibi.ds));
   CHECK(alibi.ds == alibi.ds_factor);
@@ -235,7 +259,8 @@ TEST_CASE("score gradient: what is not finite stays where it is") {
   const Row rows[] = {
       // softcap at its ends
       {"a * tanh(s / a)", 1e6, 2, 0, 1},
-      {"a * tanh(s / a)", -kInf, 2, 0, std::nan("")}, // no score of finite q and k is infinite; ds is 0 all the same
+      {"a * tanh(s / a)", -kInf, 2, 0,
+       std::nan("")}, // no score of finite q and k is infinite; ds is 0 all the same
       {"a * tanh((s + t[k]) / a)", 3, 2, 0, -1, -kInf},
       {"tanh(a * t[k] + s)", 3, 2, 0, 0, -kInf},
       // a branch that is not selected
@@ -300,7 +325,8 @@ public:
   explicit Writer(uint32_t seed) : engine_(seed) {}
   std::string write(int depth) {
     if (depth == 0 || below(6) == 0) {
-      static const char *kLeaves[] = {"s", "s", "s", "a", "c", "e", "q", "k", "h", "sk", "0.5", "2", "1", "0", "t[h]", "t[k]", "u[q, k]", "u[h, q - k]"};
+      static const char *kLeaves[] = {"s",  "s",   "s", "a", "c", "e",    "q",    "k",       "h",
+                                      "sk", "0.5", "2", "1", "0", "t[h]", "t[k]", "u[q, k]", "u[h, q - k]"};
       return kLeaves[below(18)];
     }
     auto sub = [&] { return write(depth - 1); };
@@ -380,10 +406,12 @@ TEST_CASE("score gradient: the largest expressions have a bounded gradient and t
     return text;
   };
   for (const std::string &text :
-       {repeat("s*", 127) + "s", repeat("s/", 127) + "s", repeat("s+", 127) + "s", repeat("tanh(", 63) + "s" + repeat(")", 63),
-        repeat("abs(", 63) + "s" + repeat(")", 63), repeat("exp(a/", 60) + "s" + repeat(")", 60),
-        repeat("max(s,", 60) + "a" + repeat(")", 60), repeat("where(s,s/a,", 45) + "s" + repeat(")", 45),
-        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 80) + "s", repeat("tanh(s/", 60) + "a" + repeat(")", 60),
+       {repeat("s*", 127) + "s", repeat("s/", 127) + "s", repeat("s+", 127) + "s",
+        repeat("tanh(", 63) + "s" + repeat(")", 63), repeat("abs(", 63) + "s" + repeat(")", 63),
+        repeat("exp(a/", 60) + "s" + repeat(")", 60), repeat("max(s,", 60) + "a" + repeat(")", 60),
+        repeat("where(s,s/a,", 45) + "s" + repeat(")", 45),
+        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 80) + "s",
+        repeat("tanh(s/", 60) + "a" + repeat(")", 60),
         repeat("where(k<q,1,", 30) + "tanh(a*s)" + repeat(")*exp(s)", 30)}) {
     CAPTURE(text);
     const ScoreExpr expr = parse(text);
