@@ -3,6 +3,8 @@
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
 
+#include <algorithm>
+
 namespace flashplus {
 
 Sm80BackwardKVLayout Sm80BackwardKVLayout::of(const KernelSpec &spec, const Schedule &schedule) {

@@ -3,6 +3,9 @@
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
 
+#include <algorithm>
+#include <optional>
+
 namespace flashplus {
 
 Sm80BackwardQLayout Sm80BackwardQLayout::of(const KernelSpec &spec, const Schedule &schedule) {
@@ -53,9 +56,23 @@ constexpr TableRow kTable[] = {
 #include "templates/backward/sm80_backward_q/table.inc"
 };
 
+/// Two stages where they leave room for two blocks of four warps on a multiprocessor, which the registers of the table's
+/// schedule allow.
+std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, int shared_memory) {
+  const int d = std::max(spec.head_dim_qk, spec.head_dim_v);
+  Schedule s = completeSchedule({"sm80.backward_q", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}, {"stages", 2}}});
+  // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
+  const int bytes = Sm80BackwardQLayout::of(spec, s).bytes();
+  if (d > 64 && d <= 128 && launch(spec, s, target) && 2 * (bytes + 1024) <= shared_memory + 1024)
+    return s;
+  return std::nullopt;
+}
+
 /// One: what fits.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   static const ScheduleTable table(kSm80BackwardQ, kTable);
+  if (auto best = twoBlocks(spec, target, shared_memory))
+    return {{std::move(*best)}};
   auto result = table.candidates(spec, target, shared_memory);
   if (result.size() > 1) // the next ones are for chips with less shared memory
     result.resize(1);
