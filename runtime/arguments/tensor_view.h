@@ -53,7 +53,7 @@ struct TensorView {
     return t.code == code && t.bits == bits && t.lanes == 1;
   }
   Status wantUnitStride() const {
-    return shape[rank - 1] <= 1 || strides[rank - 1] == 1 ? Status::ok() : wrongUnitStride();
+    return empty || shape[rank - 1] <= 1 || strides[rank - 1] == 1 ? Status::ok() : wrongUnitStride();
   }
   /// For outputs: no two elements share memory through a stride of 0.
   Status wantDistinct() const;

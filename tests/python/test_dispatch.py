@@ -56,7 +56,7 @@ KEYS = {
     "a fake": r"Meta",
     "does nothing here": r"BackendSelect|ADInplaceOrView|Autocast\w+|Undefined|Dense|CompositeExplicitAutograd\w*"
                          r"|CompositeImplicitAutograd\w*",
-    "gradients, forward and backward: test_gradients_are_refused": r"Autograd\w*",
+    "gradients, forward and backward: test_gradients, test_training.py": r"Autograd\w*",
     "other memory: test_tensors": r"Conjugate|Negative|ZeroTensor|Functionalize|Python|FuncTorchBatched|FuncTorchGradWrapper"
                                   r"|(Sparse|Quantized|NestedTensor|SparseCsr)\w*",
     "who looks on: test_who_looks_on": r"PythonTLSSnapshot|PreDispatch|PythonDispatcher|FuncTorch\w+|Tracer",
@@ -138,12 +138,14 @@ def test_other_tensors_of_a_call(qkv):
 
 @faces
 @calls
-def test_gradients_are_refused(face, call, qkv):
+def test_gradients(face, call, qkv):
     """Backward, forward-mode, by torch.func: none is lost in silence."""
+    leaves = [t.clone().requires_grad_() for t in qkv]
+    expected = torch.autograd.grad(dense("2", *leaves).square().sum(), leaves)
     for i in range(3):
         wanting = [t.clone().requires_grad_(i == j) for j, t in enumerate(qkv)]
-        with pytest.raises(NotImplementedError, match="no backward pass"):
-            call(face, *wanting)
+        call(face, *wanting).square().sum().backward()
+        assert all(same(t.grad, expected[j]) if i == j else t.grad is None for j, t in enumerate(wanting))
         with torch.no_grad():
             assert same(call(face, *wanting), dense(face, *qkv))
         with forward_ad.dual_level():
@@ -154,16 +156,17 @@ def test_gradients_are_refused(face, call, qkv):
     function = lambda x: call(face, x, *qkv[1:])
     with pytest.raises(NotImplementedError, match="no forward-mode AD"):
         torch.func.jvp(function, (qkv[0],), (torch.ones_like(qkv[0]),))
-    with pytest.raises(NotImplementedError, match="no backward pass"):
+    with pytest.raises(NotImplementedError, match="no gradient under torch.func"):
         torch.func.grad(lambda x: function(x).sum())(qkv[0])
 
 
-def test_low_level_functions_refuse_gradients_too(qkv):
+def test_low_level_functions_have_gradients_too(qkv):
+    """Unlike the original's, whose outputs have none and say so."""
     from flash_attn.flash_attn_interface import _flash_attn_forward
 
     q, k, v = qkv
-    with pytest.raises(NotImplementedError, match="no backward pass"):
-        _flash_attn_forward(q.requires_grad_(), k, v, 0.0, 0.25, False, -1, -1, 0.0, None, False)
+    out = _flash_attn_forward(q.requires_grad_(), k, v, 0.0, 0.25, False, -1, -1, 0.0, None, False)[0]
+    assert same(torch.autograd.grad(out.sum(), q)[0], torch.autograd.grad(dense("2", q, k, v).sum(), q)[0])
 
 
 @faces

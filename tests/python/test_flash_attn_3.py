@@ -59,7 +59,22 @@ def test_what_is_not_there_yet(device):
         fa3.flash_attn_func(q, q, q, attention_chunk=4)
     with pytest.raises(NotImplementedError, match="q_descale"):
         fa3.flash_attn_func(q, q, q, q_descale=torch.zeros(1, 2, device=device))
-    with pytest.raises(NotImplementedError, match="backward"):
-        fa3.flash_attn_func(q.clone().requires_grad_(), q, q)
     with pytest.raises(NotImplementedError):
         fa3.flash_attn_with_kvcache(q, q, q)
+
+
+def test_gradients(device):
+    """Those of the other face; where rows see no key the LSE is -inf here and changes nothing."""
+    import flash_attn
+
+    q, k, v = (random(1, n, 2, 64, device=device).requires_grad_() for n in (60, 40, 40))
+    out = flash_attn.flash_attn_func(q, k, v, causal=True)
+    dout = torch.randn_like(out)
+    expected = torch.autograd.grad(out, (q, k, v), dout)
+    got = torch.autograd.grad(fa3.flash_attn_func(q, k, v, causal=True), (q, k, v), dout)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected))
+    cu = [torch.tensor([0, n], dtype=torch.int32, device=device) for n in (60, 40)]
+    used = torch.tensor([50], dtype=torch.int32, device=device)
+    out = fa3.flash_attn_varlen_func(*(t[0] for t in (q, k, v)), *cu, 60, 40, seqused_q=used, causal=True)
+    dq, = torch.autograd.grad(out, q, dout[0])
+    assert (dq[0, 50:] == 0).all() and dq[0, 30:50].abs().sum() > 0

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Training as others do it: Hugging Face models, DistributedDataParallel, ring attention over processes."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import flashplus
+
+STEPS = 30
+
+
+def losses(model, batches):
+    """The losses of some optimiser steps."""
+    model.train()
+    optimizer, record = torch.optim.AdamW(model.parameters(), lr=2e-3), []
+    for batch in batches:
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        record.append(loss.item())
+    return torch.tensor(record)
+
+
+def check(make, batches, device):
+    """Losses in bf16 with our attention, with eager in bf16, and with eager in fp32: ours are as far from the last as eager's are."""
+    transformers = pytest.importorskip("transformers", reason="transformers is only in the environment 'newest'")
+    del transformers
+    from test_transformers import implementation
+
+    calls = flashplus.counters()["memory_hits"]
+    ours = losses(make(implementation(device), torch.bfloat16), batches)
+    assert flashplus.counters()["memory_hits"] > calls + STEPS
+    noisy, exact = losses(make("eager", torch.bfloat16), batches), losses(make("eager", torch.float32), batches)
+    assert ours[-1] < ours[0]
+    noise = (noisy - exact).abs()
+    assert ((ours - exact).abs() <= 2 * noise.max() + 1e-3).all(), ((ours - exact).abs().max(), noise.max())
+    assert (ours - exact).abs().mean() <= 2 * noise.mean() + 1e-3
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mistral with a window", "Gemma2 with softcap", "Qwen2"])
+def test_models(device, name):
+    pytest.importorskip("transformers")
+    from test_transformers import both
+
+    tokens = torch.randint(2, 99, (4, 40), device=device)
+    check(lambda attention, dtype: both(name, attention, device, dtype), [{"input_ids": tokens, "labels": tokens}] * STEPS, device)
+
+
+def test_packed_sequences(device):
+    """Documents laid end to end, told apart by their positions."""
+    pytest.importorskip("transformers")
+    from test_transformers import both
+
+    tokens = torch.randint(2, 99, (1, 48), device=device)
+    positions = torch.cat([torch.arange(n) for n in (11, 25, 12)])[None].to(device)
+    batch = {"input_ids": tokens, "labels": tokens, "position_ids": positions}
+
+    def make(attention, dtype):
+        model = both("Qwen2", attention, device, dtype)
+        if attention != "eager":
+            return model
+        # Eager attention knows documents only by a mask.
+        seen = torch.block_diag(*(torch.ones(n, n) for n in (11, 25, 12))).tril().bool().to(device)
+        bias = torch.zeros(1, 1, 48, 48, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+        forward = model.forward
+        model.forward = lambda **given: forward(**given, attention_mask=bias)
+        return model
+
+    check(make, [batch] * STEPS, device)
+
+
+def test_bert_with_padding(device):
+    transformers = pytest.importorskip("transformers")
+    tokens = torch.randint(2, 99, (4, 24), device=device)
+    mask = torch.ones_like(tokens)
+    for i, n in enumerate((24, 9, 17, 3)):
+        mask[i, n:] = 0
+    labels = tokens.masked_fill(mask == 0, -100)
+
+    def make(attention, dtype):
+        config = transformers.BertConfig(vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                                         num_attention_heads=4, max_position_embeddings=64, initializer_range=0.2,
+                                         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        torch.manual_seed(7)
+        return transformers.BertForMaskedLM._from_config(config, attn_implementation=attention, dtype=dtype).to(device)
+
+    check(make, [{"input_ids": tokens, "attention_mask": mask, "labels": labels}] * STEPS, device)
+
+
+def spawn(code, processes=2):
+    """Runs `code` in some processes of one gloo group; returns what they print."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    start = ("import sys, torch, torch.distributed as dist\nimport flashplus.finder; flashplus.finder.install()\n"
+             "from flash_attn import flash_attn_func\ntorch.set_num_threads(1); dist.init_process_group('gloo')\nrank = dist.get_rank()\n")
+    folder = pathlib.Path(__file__).parent
+    running = [subprocess.Popen([sys.executable, "-c", start + code + "\ndist.destroy_process_group()"], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True,
+                                env={**os.environ, "RANK": str(r), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+                                     "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])})
+               for r in range(processes)]
+    outputs = [p.communicate(timeout=300)[0] for p in running]
+    assert all(p.returncode == 0 for p in running), "\n".join(outputs)
+    return outputs
+
+
+def test_distributed_data_parallel():
+    """Two processes with half of the batch each have the losses of one with all of it."""
+    spawn("""
+from test_training import Block
+attention = lambda q, k, v: flash_attn_func(q, k, v, causal=True)
+torch.manual_seed(3)
+x, y = torch.randn(2, 4, 16, 32)
+def run(wrap, rows):
+    torch.manual_seed(4)
+    model = wrap(Block(attention))
+    optimizer, record = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for _ in range(10):
+        loss = (model(x[rows]) - y[rows]).square().mean()
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        record.append(loss.detach())
+    return torch.stack(record)
+alone = run(lambda m: m, slice(0, 4))
+together = run(torch.nn.parallel.DistributedDataParallel, slice(2 * rank, 2 * rank + 2))
+dist.all_reduce(together)
+assert torch.allclose(together / 2, alone, rtol=1e-4), (together / 2, alone)
+""")
+
+
+def test_ring_attention():
+    """Keys go round two processes; out and LSE are merged, and the backward gets the merged ones: ring-flash-attention's pattern."""
+    spawn("""
+from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_forward
+torch.manual_seed(5)
+q, k, v, dout = (torch.randn(1, 32, 2, 16) for _ in range(4))
+leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+expected_out = flash_attn_func(*leaves)
+expected = torch.autograd.grad(expected_out, leaves, dout)
+mine = slice(16 * rank, 16 * rank + 16)
+q, dout = q[:, mine].contiguous(), dout[:, mine].contiguous()
+def part(owner): return [t[:, 16 * owner:16 * owner + 16].contiguous() for t in (k, v)]
+numbers = dict(dropout_p=0.0, softmax_scale=0.25, causal=False, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None)
+out = lse = None
+for step in range(2):
+    o, l, *_ = _flash_attn_forward(q, *part((rank + step) % 2), **numbers, return_softmax=False)
+    o, l = o.float(), l.transpose(1, 2).unsqueeze(-1)
+    if out is None:
+        out, lse = o, l
+    else:  # as ring_flash_attn.utils merges
+        out, lse = out - torch.sigmoid(l - lse) * (out - o), lse - torch.nn.functional.logsigmoid(lse - l)
+lse = lse.squeeze(-1).transpose(1, 2).contiguous()
+assert torch.allclose(out, expected_out[:, mine], atol=1e-5)
+dq, dk, dv = torch.zeros_like(q), torch.zeros(1, 32, 2, 16), torch.zeros(1, 32, 2, 16)
+for step in range(2):
+    owner = (rank + step) % 2
+    pair = part(owner)
+    grads = [torch.empty_like(t) for t in (q, *pair)]
+    _flash_attn_backward(dout, q, *pair, out, lse, *grads, **numbers, deterministic=False)
+    dq += grads[0]
+    dk[:, 16 * owner:16 * owner + 16] += grads[1]
+    dv[:, 16 * owner:16 * owner + 16] += grads[2]
+dist.all_reduce(dk); dist.all_reduce(dv)
+assert torch.allclose(dq, expected[0][:, mine], atol=1e-5)
+assert torch.allclose(dk, expected[1], atol=1e-5) and torch.allclose(dv, expected[2], atol=1e-5)
+""")
