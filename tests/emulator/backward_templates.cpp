@@ -73,7 +73,7 @@ std::vector<BackwardShape> shapes() {
                   .window_right = d % 64 ? -1 : 0}});
   s.push_back({{.name = "head dims 192 and 128", .seqlen_q = 70, .seqlen_k = 90, .dqk = 192, .dv = 128}});
   s.push_back({{.name = "head dims 40 and 72", .seqlen_q = 70, .seqlen_k = 90, .dqk = 40, .dv = 72}});
-  for (int d : {33, 59, 64, 250})
+  for (int d : {33, 64, 100, 250})
     s.push_back({{.name = "unaligned, head dim " + std::to_string(d),
                   .seqlen_q = 70,
                   .seqlen_k = 90,
@@ -136,7 +136,7 @@ TEST_CASE("the sm_90a backward") {
   runAll(some, Isa::Sm90a);
 }
 
-TEST_CASE("gradients are the same bits whatever threads, modes and seeds, and in any place of a batch") {
+TEST_CASE("gradients are the same bits whatever threads, modes and seeds") {
   BackwardShape shape{
       {.batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 6, .heads_k = 2, .window_right = 0}};
   const Compiled compiled = compileBackward(shape);

@@ -24,6 +24,7 @@ struct Sm80BackwardKVLayout {
   int n_frags;         ///< 16-key fragments of a warp.
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 columns of one MMA step, of each part.
+  bool by_element;     ///< Rows are aligned to an element only.
 
   int threads() const { return warps * 32; }
   int partM() const { return tile_m / parts; } ///< Query rows whose weights a warp works out.
@@ -47,6 +48,8 @@ struct Sm80BackwardKVLayout {
   /// Registers of a thread that are alive at once, besides fragments, row values and addresses: dK, dV, S and
   /// dP.
   int accumulators() const { return n_frags * ((dqk_pad + dv_pad) / (2 * parts) + partM()); }
+  static constexpr int kElementRegisters = 16; ///< What loading element by element takes.
+  int registers() const { return accumulators() + (by_element ? kElementRegisters : 0); }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
   static constexpr int kMaxRegisters = 192;
 

@@ -19,6 +19,7 @@ Sm80BackwardKVLayout Sm80BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16 * std::max(1, l.parts));
   l.dv_pad = roundUp(l.dv, 16 * std::max(1, l.parts));
+  l.by_element = spec.alignment != 16;
   return l;
 }
 
@@ -40,7 +41,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': the score is '" +
                                                spec.score.canonical() + "'; " + schedule.algorithm +
                                                " has gradients of plain scores only");
-  FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.accumulators(), l.kMaxRegisters));
+  FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(), l.kMaxRegisters));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);

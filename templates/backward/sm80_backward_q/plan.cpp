@@ -56,11 +56,12 @@ constexpr TableRow kTable[] = {
 #include "templates/backward/sm80_backward_q/table.inc"
 };
 
-/// Two stages where they leave room for two blocks of four warps on a multiprocessor, which the registers of the table's
-/// schedule allow.
+/// Two stages where they leave room for two blocks of four warps on a multiprocessor, which the registers of
+/// the table's schedule allow.
 std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, int shared_memory) {
   const int d = std::max(spec.head_dim_qk, spec.head_dim_v);
-  Schedule s = completeSchedule({"sm80.backward_q", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}, {"stages", 2}}});
+  Schedule s =
+      completeSchedule({"sm80.backward_q", {{"tile_m", 64}, {"tile_n", 64}, {"warps", 4}, {"stages", 2}}});
   // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
   const int bytes = Sm80BackwardQLayout::of(spec, s).bytes();
   if (d > 64 && d <= 128 && launch(spec, s, target) && 2 * (bytes + 1024) <= shared_memory + 1024)
