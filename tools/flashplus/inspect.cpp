@@ -146,7 +146,7 @@ void addInspect(CLI::App &app, Action *selected) {
                "  flashplus inspect --stage score --score 'cap * tanh(s / cap) - slopes[h] * abs(q - k)'\n"
                "  flashplus inspect --stage loops --operation backward --head-dim 64 --causal\n"
                "  flashplus inspect --stage resources --operation backward_kv --target sm_80 --head-dim 128\n"
-               "  flashplus inspect --stage asm --spec \"$(flashplus inspect --stage spec --head-dim 64)\"");
+               "  flashplus inspect --stage asm --spec 'forward dtype=bf16 dqk=64 dv=64'");
   auto flags = std::make_shared<InspectFlags>();
   InspectFlags &f = *flags;
   verb->add_option("--stage", f.stage, "What to print; score: with its derivatives; ptx is for GPUs, asm for CPUs")
