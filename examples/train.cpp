@@ -6,7 +6,7 @@
 // The layer projects tokens x to q = x Wq, k = x Wk and v = x Wv and attends causally. The loss is the mean square of what its
 // output is off by; its gradient is dout, from which flashplus_backward makes dq, dk and dv. Those of the weights are
 // x^T dq, x^T dk and x^T dv, and a step goes against them. The teacher is a layer of the same kind whose weights are near those
-// that training starts with. Leaves with 1 if the loss did not fall to a tenth.
+// that training starts with. Leaves with 1 if the loss did not fall to a twentieth.
 #include <flashplus/flashplus.hpp>
 
 #include <cstdint>
@@ -87,7 +87,8 @@ struct Layer {
     Floats dq(q.size()), dk(k.size()), dv(v.size()); // each element is written, so that they could hold anything
     auto tq = tensor(q), tk = tensor(k), tv = tensor(v), to = tensor(o), tdout = tensor(dout), tlse = lseTensor();
     auto tdq = tensor(dq), tdk = tensor(dk), tdv = tensor(dv);
-    flashplus_backward_args args = FLASHPLUS_BACKWARD_ARGS_INIT;
+    flashplus_backward_args args{}; // zeros are full attention
+    args.struct_size = sizeof args;
     args.q = tq.dl(), args.k = tk.dl(), args.v = tv.dl(), args.o = to.dl();
     args.lse = tlse.dl();
     args.dout = tdout.dl();
@@ -153,7 +154,7 @@ int main(int argc, char **argv) {
   const flashplus_counters counters = context->counters();
   std::printf("%lld compiled, %lld from the cache\n", static_cast<long long>(counters.compiles),
               static_cast<long long>(counters.disk_hits));
-  if (!(loss < first / 10))
-    return fail("the loss did not fall to a tenth of " + std::to_string(first));
+  if (!(loss < first / 20))
+    return fail("the loss did not fall to a twentieth of " + std::to_string(first));
   return 0;
 }
