@@ -224,6 +224,25 @@ TEST_CASE("run --backward: gradients are written, with dout, from which they com
     CHECK(io::elementAt((*doubled)["dq"], i) == doctest::Approx(2 * io::elementAt((*tensors)["dq"], i)).epsilon(2e-3));
 }
 
+TEST_CASE("run --backward --check leaves with 1 where gradients are not good") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), dout = folder.path("dout.npy");
+  io::Tensor one = *io::makeTensor(io::ElementType::F32, {1, 8, 1, 16});
+  const float nan = NAN;
+  std::memcpy(one.data.data(), &nan, sizeof nan);
+  REQUIRE(io::writeNpy(dout, one).isOk());
+  const std::vector<std::string> run = {"run",    "--random", "1,8,8,1,1,16", "--backward", "--dout", dout,
+                                        "--check", "--device", "cpu",          "--repeat",   "0"};
+  auto failed = runCli(joined(run, {"--json"}), cache);
+  CHECK(failed.code == 1);
+  CHECK(failed.json()["check"]["good"] == true); // the forward has no dout
+  CHECK(failed.json()["backward"]["check"]["good"] == false);
+  CHECK(failed.json()["backward"]["check"]["parts"]["dq"]["error"].is_null()); // not finite
+  auto text = runCli(run, cache);
+  CHECK(text.code == 1);
+  CHECK(text.out.find("FAILED") != std::string::npos);
+}
+
 TEST_CASE("emulate --backward: the GPU's gradients without a GPU, and what they executed") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
