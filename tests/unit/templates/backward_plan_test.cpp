@@ -119,7 +119,13 @@ TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what 
   options.schedule = completeSchedule(*Schedule::parse("sm80.backward_q"));
   CHECK(planBackward(spec, bounds, offlineProfile(*Target::parse("sm_80")), options));
 
-  KernelSpec fp32 = spec;
-  fp32.dtype = DType::F32;
-  CHECK(reachableBackwardKernels(fp32, offlineProfile(*Target::parse("sm_80"))).empty());
+  for (const char *target : {"sm_80", "sm_90a", "x86-64-v3"})
+    for (DType dtype : {DType::BF16, DType::F32})
+      for (const char *score : {"s", "20 * tanh(s / 20)"}) {
+        KernelSpec other = backward(64, 64, dtype);
+        other.score = *ScoreExpr::parse(score);
+        const DeviceProfile device = offlineProfile(*Target::parse(target));
+        INFO(target << " " << other.text());
+        CHECK(reachableBackwardKernels(other, device).empty() == !planBackward(other, bounds, device, {}));
+      }
 }
