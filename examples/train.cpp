@@ -3,10 +3,11 @@
 //
 //   train [steps]     default: 60
 //
-// The layer projects tokens x to q = x Wq, k = x Wk and v = x Wv and attends causally. The loss is the mean square of what its
-// output is off by; its gradient is dout, from which flashplus_backward makes dq, dk and dv. Those of the weights are
-// x^T dq, x^T dk and x^T dv, and a step goes against them. The teacher is a layer of the same kind whose weights are near those
-// that training starts with. Leaves with 1 if the loss did not fall to a twentieth.
+// The layer projects tokens x to q = x Wq, k = x Wk and v = x Wv and attends causally. The loss is the mean
+// square of what its output is off by; its gradient is dout, from which flashplus_backward makes dq, dk and
+// dv. Those of the weights are x^T dq, x^T dk and x^T dv, and a step goes against them. The teacher is a
+// layer of the same kind whose weights are near those that training starts with. Leaves with 1 if the loss
+// did not fall to a twentieth.
 #include <flashplus/flashplus.hpp>
 
 #include <cstdint>
@@ -56,8 +57,8 @@ struct Layer {
   Floats q, k, v, o, lse; ///< Of the last forward.
 
   Layer(std::mt19937 &engine)
-      : q_weight(size_t(kWidth * kWidth)), k_weight(q_weight), v_weight(q_weight), q(size_t(kTokens * kWidth)), k(q), v(q),
-        o(q), lse(size_t(kTokens * kHeads)) {
+      : q_weight(size_t(kWidth * kWidth)), k_weight(q_weight), v_weight(q_weight),
+        q(size_t(kTokens * kWidth)), k(q), v(q), o(q), lse(size_t(kTokens * kHeads)) {
     std::normal_distribution<float> normal(0, 1 / 8.0f); // 1 / sqrt(kWidth)
     for (Floats *weight : {&q_weight, &k_weight, &v_weight})
       for (float &w : *weight)
@@ -84,8 +85,9 @@ struct Layer {
 
   /// From the gradient of o to a step of the weights. After forward(), whose mask and tensors it takes.
   flashplus::Expected<void> backward(const flashplus::Context &context, const Floats &x, const Floats &dout) {
-    Floats dq(q.size()), dk(k.size()), dv(v.size()); // each element is written, so that they could hold anything
-    auto tq = tensor(q), tk = tensor(k), tv = tensor(v), to = tensor(o), tdout = tensor(dout), tlse = lseTensor();
+    Floats dq(q.size()), dk(k.size()), dv(v.size()); // could hold anything: each element is written
+    auto tq = tensor(q), tk = tensor(k), tv = tensor(v), to = tensor(o), tdout = tensor(dout),
+         tlse = lseTensor();
     auto tdq = tensor(dq), tdk = tensor(dk), tdv = tensor(dv);
     flashplus_backward_args args{}; // zeros are full attention
     args.struct_size = sizeof args;

@@ -73,7 +73,8 @@ Status BackwardPlanner::checkForced(const PlanOptions &options) const {
     if (!step->candidates.empty())
       known += (known.empty() ? "" : ", ") + step->candidates.front().schedule.algorithm;
   }
-  return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() + "': '" + options.schedule->algorithm +
+  return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() + "': '" +
+                                             options.schedule->algorithm +
                                              "' is not an algorithm for a backward's gradients on " +
                                              device_.target.text() + "; there is " + known);
 }

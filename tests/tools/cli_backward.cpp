@@ -50,13 +50,18 @@ TEST_CASE("bad usage of gradients names the flag") {
   refused({"run", "--random", "1,8,8,1,1,16", "--dout", dout}, "--dout: only with --backward");
   refused({"run", "--random", "1,9,8,1,1,16", "--backward", "--dout", dout},
           "--dout: shape (1, 8, 1, 16), must be (1, 9, 1, 16), that of the output");
-  refused({"run", "--random", "1,8,8,1,1,16", "--backward", "--dout", folder.path("absent.npy")}, "--dout: " + folder.path("absent.npy"));
-  refused({"tune", "--backward", "--shape", "1,8,8,1,1,16"}, "--backward: tune does not know gradients yet; allowed is");
+  refused({"run", "--random", "1,8,8,1,1,16", "--backward", "--dout", folder.path("absent.npy")},
+          "--dout: " + folder.path("absent.npy"));
+  refused({"tune", "--backward", "--shape", "1,8,8,1,1,16"},
+          "--backward: tune does not know gradients yet; allowed is");
   refused({"inspect", "--stage", "attn", "--operation", "sideward"}, "--operation");
   refused({"inspect", "--stage", "attn", "--operation", "combine"}, "--operation");
-  refused({"inspect", "--stage", "attn", "--spec", "forward dtype=bf16 dqk=64 dv=64", "--operation", "backward"}, "--spec");
+  refused(
+      {"inspect", "--stage", "attn", "--spec", "forward dtype=bf16 dqk=64 dv=64", "--operation", "backward"},
+      "--spec");
   refused({"inspect", "--stage", "attn", "--operation", "backward", "--target", "sm_80"},
-          "--operation 'backward': is no kernel of this backward on sm_80@sm_80, allowed are backward_delta, backward_kv, backward_q");
+          "--operation 'backward': is no kernel of this backward on sm_80@sm_80, allowed are backward_delta, "
+          "backward_kv, backward_q");
   refused({"inspect", "--stage", "attn", "--operation", "backward_q", "--target", "x86-64-v3"},
           "allowed are backward_delta, backward, backward with --split, backward_sum");
 }
@@ -88,7 +93,8 @@ TEST_CASE("the list of a release for training is that of the forward, each with 
 }
 
 TEST_CASE("a target without a kernel of the gradients is refused, not half warmed") {
-  auto result = runCli({"warmup", "--target", "sm_80", "--head-dim", "64", "--dtype", "fp32", "--backward", "--dry-run"});
+  auto result = runCli(
+      {"warmup", "--target", "sm_80", "--head-dim", "64", "--dtype", "fp32", "--backward", "--dry-run"});
   INFO(result.out);
   CHECK(result.code != 0);
   CHECK(result.err.find("backward dtype=fp32") != std::string::npos);
@@ -100,7 +106,9 @@ namespace {
 
 /// A run of forward and backward on the CPU that must be good.
 json runGood(const std::vector<std::string> &arguments, const std::string &cache) {
-  auto result = runCli(joined({"run", "--backward", "--check", "--json", "--device", "cpu", "--repeat", "1"}, arguments), cache);
+  auto result = runCli(
+      joined({"run", "--backward", "--check", "--json", "--device", "cpu", "--repeat", "1"}, arguments),
+      cache);
   INFO(result.err);
   INFO(result.out);
   REQUIRE(result.code == 0);
@@ -146,7 +154,8 @@ TEST_CASE("run --backward: both passes are measured, and judged part by part") {
 
   auto text = runCli(joined({"run", "--backward", "--check", "--device", "cpu"}, problem), cache);
   CHECK(text.code == 0);
-  for (const char *row : {"backward (GFLOP/s: 2.5 times", "error of dq", "error of dk", "error of dv", "mean square", "allowed", "good"})
+  for (const char *row : {"backward (GFLOP/s: 2.5 times", "error of dq", "error of dk", "error of dv",
+                          "mean square", "allowed", "good"})
     CHECK_MESSAGE(text.out.find(row) != std::string::npos, row);
   CHECK(runCli(joined({"run", "--device", "cpu"}, problem), cache).out.find("backward") == std::string::npos);
 }
@@ -160,8 +169,8 @@ TEST_CASE("run --backward: masks, scores, types and shapes meet the reference") 
   REQUIRE(io::writeNpy(slopes, tensor).isOk());
   runGood({"--random", "1,33,70,4,4,40,24", "--dtype", "fp32", "--window", "10,3", "--scale", "-0.3"}, cache);
   runGood({"--random", "1,40,40,4,4,32", "--dtype", "fp16", "--softcap", "5", "--alibi", slopes}, cache);
-  runGood({"--random", "1,40,40,4,2,32", "--score", "s + slopes[h] * w", "--tensor", "slopes=" + slopes, "--scalar", "w=0.5",
-           "--threads", "1"},
+  runGood({"--random", "1,40,40,4,2,32", "--score", "s + slopes[h] * w", "--tensor", "slopes=" + slopes,
+           "--scalar", "w=0.5", "--threads", "1"},
           cache);
   runGood({"--random", "1,20,5,2,2,32", "--causal", "--lse-empty=-inf"}, cache); // rows that see no key
   runGood({"--random", "1,8,0,2,2,16"}, cache);                                  // none sees one
@@ -184,7 +193,9 @@ TEST_CASE("run --backward: sequences of unequal length, and rows that are not in
     return folder.path(name);
   };
   const std::string cu = integers("cu.npy", {0, 0, 13, 30}), used = integers("used.npy", {0, 9, 17});
-  runGood({"--q", qkv, "--k", qkv, "--v", qkv, "--cu-seqlens-q", cu, "--cu-seqlens-k", cu, "--causal", "--seqused-k", used}, cache);
+  runGood({"--q", qkv, "--k", qkv, "--v", qkv, "--cu-seqlens-q", cu, "--cu-seqlens-k", cu, "--causal",
+           "--seqused-k", used},
+          cache);
 }
 
 TEST_CASE("run --backward: gradients are written, with dout, from which they come again") {
@@ -217,11 +228,13 @@ TEST_CASE("run --backward: gradients are written, with dout, from which they com
     std::memcpy(twice.data.data() + i, &x, 4);
   }
   REQUIRE(io::writeNpy(folder.path("twice.npy"), twice).isOk());
-  runGood(joined(problem, {"--dout", folder.path("twice.npy"), "-o", folder.path("twice.safetensors")}), cache);
+  runGood(joined(problem, {"--dout", folder.path("twice.npy"), "-o", folder.path("twice.safetensors")}),
+          cache);
   auto doubled = io::readSafetensors(folder.path("twice.safetensors"), names);
   REQUIRE(doubled);
   for (int64_t i = 0; i < (*doubled)["dq"].elements(); ++i)
-    CHECK(io::elementAt((*doubled)["dq"], i) == doctest::Approx(2 * io::elementAt((*tensors)["dq"], i)).epsilon(2e-3));
+    CHECK(io::elementAt((*doubled)["dq"], i) ==
+          doctest::Approx(2 * io::elementAt((*tensors)["dq"], i)).epsilon(2e-3));
 }
 
 TEST_CASE("run --backward --check leaves with 1 where gradients are not good") {
@@ -231,7 +244,7 @@ TEST_CASE("run --backward --check leaves with 1 where gradients are not good") {
   const float nan = NAN;
   std::memcpy(one.data.data(), &nan, sizeof nan);
   REQUIRE(io::writeNpy(dout, one).isOk());
-  const std::vector<std::string> run = {"run",    "--random", "1,8,8,1,1,16", "--backward", "--dout", dout,
+  const std::vector<std::string> run = {"run",     "--random", "1,8,8,1,1,16", "--backward", "--dout", dout,
                                         "--check", "--device", "cpu",          "--repeat",   "0"};
   auto failed = runCli(joined(run, {"--json"}), cache);
   CHECK(failed.code == 1);
@@ -246,7 +259,8 @@ TEST_CASE("run --backward --check leaves with 1 where gradients are not good") {
 TEST_CASE("emulate --backward: the GPU's gradients without a GPU, and what they executed") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
-  const std::vector<std::string> problem = {"--random", "1,70,90,2,1,64", "--causal", "--backward", "--check", "--json"};
+  const std::vector<std::string> problem = {"--random",   "1,70,90,2,1,64", "--causal",
+                                            "--backward", "--check",        "--json"};
   auto emulated = runCli(joined({"emulate"}, problem), cache);
   INFO(emulated.err);
   REQUIRE(emulated.code == 0);
@@ -268,9 +282,9 @@ TEST_CASE("emulate --backward: the GPU's gradients without a GPU, and what they 
 TEST_CASE("warmup --backward: no shape of a warmed variant compiles in training") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
-  const std::vector<std::string> warmup = {"warmup", "--target", "cpu",    "--head-dim", "64", "--dtype",
-                                           "bf16",   "--causal", "yes",    "--softcap",  "no", "--backward",
-                                           "--json", "--jobs",   "2"};
+  const std::vector<std::string> warmup = {"warmup",  "--target",   "cpu",      "--head-dim", "64",
+                                           "--dtype", "bf16",       "--causal", "yes",        "--softcap",
+                                           "no",      "--backward", "--json",   "--jobs",     "2"};
   auto done = runCli(warmup, cache);
   INFO(done.err);
   REQUIRE(done.code == 0);
@@ -279,17 +293,22 @@ TEST_CASE("warmup --backward: no shape of a warmed variant compiles in training"
   CHECK(runCli(joined(warmup, {"--dry-run"}), cache).json()["missing"] == 0);
   for (const char *sizes : {"1,1,1,1,1,64", "1,300,300,2,2,64", "40,3,7,8,2,64", "3,7,900,8,2,64"}) {
     INFO(sizes);
-    auto ran = runCli({"run", "--random", sizes, "--causal", "--backward", "--device", "cpu", "--repeat", "0", "--json"}, cache).json();
+    auto ran = runCli({"run", "--random", sizes, "--causal", "--backward", "--device", "cpu", "--repeat", "0",
+                       "--json"},
+                      cache)
+                   .json();
     CHECK(ran["counters"]["compiles"] == 0);
     CHECK(ran["backward"]["from"].get<std::string>().find("compiled") == std::string::npos);
   }
 }
 
-TEST_CASE("bench --backward: its operations are 2.5 times the forward's, its files are told from a forward's") {
+TEST_CASE(
+    "bench --backward: its operations are 2.5 times the forward's, its files are told from a forward's") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache"), file = folder.path("b.json");
-  const std::vector<std::string> grid = {"bench",    "--device", "cpu", "--head-dim", "16,32/24", "--seqlen", "17,32",
-                                         "--tokens", "64",       "--hidden", "64", "--rounds", "2", "--milliseconds", "0.1"};
+  const std::vector<std::string> grid = {
+      "bench", "--device", "cpu", "--head-dim", "16,32/24", "--seqlen",       "17,32", "--tokens",
+      "64",    "--hidden", "64",  "--rounds",   "2",        "--milliseconds", "0.1"};
   auto result = runCli(joined(grid, {"--backward", "--json", file, "--plot", folder.path("b.svg")}), cache);
   INFO(result.err);
   REQUIRE(result.code == 0);
@@ -320,14 +339,16 @@ TEST_CASE("bench --backward: its operations are 2.5 times the forward's, its fil
 TEST_CASE("bench --backward: schedules are forced, the suite runs") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
-  const std::vector<std::string> one = {"bench", "--device", "cpu",      "--shape",        "1,40,40,2,1,16", "--backward",
-                                        "--json", "--rounds", "1", "--milliseconds", "0.1"};
+  const std::vector<std::string> one = {"bench",      "--device", "cpu",      "--shape", "1,40,40,2,1,16",
+                                        "--backward", "--json",   "--rounds", "1",       "--milliseconds",
+                                        "0.1"};
   auto forced = runCli(joined(one, {"--schedule", "tile_n=192"}), cache);
   INFO(forced.err);
   REQUIRE(forced.code == 0);
   CHECK(forced.json()["cells"][0]["schedule"].get<std::string>().find("tile_n=192") != std::string::npos);
-  for (const auto &[schedule, why] : {std::pair<std::string, std::string>{"tile_n=7", "tile_n is 7; it must be a multiple"},
-                                      {"cpu.flash tile_n=32", "there is cpu.backward"}}) {
+  for (const auto &[schedule, why] :
+       {std::pair<std::string, std::string>{"tile_n=7", "tile_n is 7; it must be a multiple"},
+        {"cpu.flash tile_n=32", "there is cpu.backward"}}) {
     auto wrong = runCli(joined(one, {"--schedule", schedule}), cache);
     CHECK(wrong.code == 1);
     CHECK_MESSAGE(wrong.err.find(why) != std::string::npos, wrong.err);
@@ -337,8 +358,8 @@ TEST_CASE("bench --backward: schedules are forced, the suite runs") {
   auto ambiguous = runCli(joined(gpu, {"--schedule", "stages=1"}), cache);
   CHECK(ambiguous.code == 2);
   CHECK(ambiguous.err.find("It must begin with sm80.backward_kv or sm80.backward_q") != std::string::npos);
-  auto suite = runCli({"bench", "--suite", "features", "--backward", "--device", "cpu", "--tokens", "64", "--hidden", "128", "--rounds",
-                       "1", "--milliseconds", "0.1", "--json"},
+  auto suite = runCli({"bench", "--suite", "features", "--backward", "--device", "cpu", "--tokens", "64",
+                       "--hidden", "128", "--rounds", "1", "--milliseconds", "0.1", "--json"},
                       cache);
   INFO(suite.err);
   REQUIRE(suite.code == 0);
@@ -374,7 +395,9 @@ TEST_CASE("inspect prints every stage of a backward's kernels, on the CPU and fo
   for (std::string operation : {"backward_delta", "backward_kv", "backward_q"})
     for (std::string stage : {"spec", "attn", "loops", "llvm", "ptx", "resources"})
       CHECK(text({stage, "--operation", operation, "--target", "sm_80"}).size() > 10);
-  CHECK(text({"ptx", "--operation", "backward_kv", "--target", "sm_80", "--arch", "sm_90"}).find("mma.sync") != std::string::npos);
+  CHECK(
+      text({"ptx", "--operation", "backward_kv", "--target", "sm_80", "--arch", "sm_90"}).find("mma.sync") !=
+      std::string::npos);
   // By its text.
   const std::string spec = "backward_q dtype=bf16 dqk=32 dv=32 right=1";
   CHECK(runCli({"inspect", "--stage", "ptx", "--target", "sm_80", "--spec", spec}, cache).out ==

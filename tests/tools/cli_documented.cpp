@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the documents and every --help show as commands are commands: their flags and values are those of the verb.
+// What the documents and every --help show as commands are commands: their flags and values are those of the
+// verb.
 #include <doctest/doctest.h>
 
 #include "tests/tools/cli.h"

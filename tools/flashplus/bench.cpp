@@ -177,7 +177,8 @@ Status writePlot(const BenchFlags &flags, const Json *measured) {
       return invalidArgument("--overlay " + path + ": " + added.message());
   }
   const std::string pass = passOf(panels);
-  return writeText(flags.plot, drawPanels(panels, title.empty() ? "Attention, " + pass : title + ", attention " + pass));
+  return writeText(flags.plot,
+                   drawPanels(panels, title.empty() ? "Attention, " + pass : title + ", attention " + pass));
 }
 
 Result<int> bench(const BenchFlags &flags, bool measure) {
@@ -296,8 +297,8 @@ void addBench(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("bench", "Time a grid of problems in interleaved rounds; compare and plot");
   verb->footer("Input is random. TFLOP/s count the pairs that the mask lets through, exactly. Every round times every\n"
                "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
-               "--backward times the gradients of q, k and v alone, the forward before them not; their operations are 2.5 times\n"
-               "the forward's by convention, whatever a kernel works out again.\n"
+               "--backward times the gradients of q, k and v alone, the forward before them not; their operations\n"
+               "are 2.5 times the forward's by convention, whatever a kernel works out again.\n"
                "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
                "Examples:\n"
                "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot now.svg\n"

@@ -123,8 +123,8 @@ Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor 
   return reference::compare(to, actual, threads);
 }
 
-Result<reference::BackwardComparison> checkGradients(const Problem &problem, const Tensor &dq, const Tensor &dk,
-                                                     const Tensor &dv, int threads) {
+Result<reference::BackwardComparison> checkGradients(const Problem &problem, const Tensor &dq,
+                                                     const Tensor &dk, const Tensor &dv, int threads) {
   Result<reference::Problem> made = referenceProblem(problem);
   if (!made)
     return made.status();

@@ -13,8 +13,9 @@ namespace flashplus::tool {
 Result<reference::Comparison> checkOutputs(const Problem &problem, const io::Tensor &output,
                                            const io::Tensor &lse, int threads);
 
-/// The same of gradients, by the rule of reference/compare_backward.h. `problem` has dout. Takes some three times as long.
-Result<reference::BackwardComparison> checkGradients(const Problem &problem, const io::Tensor &dq, const io::Tensor &dk,
-                                                     const io::Tensor &dv, int threads);
+/// The same of gradients, by the rule of reference/compare_backward.h. `problem` has dout. Takes some three
+/// times as long.
+Result<reference::BackwardComparison> checkGradients(const Problem &problem, const io::Tensor &dq,
+                                                     const io::Tensor &dk, const io::Tensor &dv, int threads);
 
 } // namespace flashplus::tool

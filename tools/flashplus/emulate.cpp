@@ -151,7 +151,8 @@ Result<int> emulate(const EmulateFlags &flags) {
       Table table;
       table.add({"check", check->good() ? "good" : "FAILED"});
       if (check_backward)
-        table.add({"check of gradients", check_backward->good() ? "good" : "FAILED: " + check_backward->complaint()});
+        table.add({"check of gradients",
+                   check_backward->good() ? "good" : "FAILED: " + check_backward->complaint()});
       table.print();
     }
   }

@@ -51,9 +51,10 @@ Result<std::string> specText(const InspectFlags &flags) {
   return spec.text();
 }
 
-/// The spec of the kernel of `operation` among those of the backward of `forward`, which say what a plan has on `target`.
-Result<std::string> backwardSpec(flashplus_context *context, const std::string &forward, const std::string &operation,
-                                 const std::string &target) {
+/// The spec of the kernel of `operation` among those of the backward of `forward`, which say what a plan has
+/// on `target`.
+Result<std::string> backwardSpec(flashplus_context *context, const std::string &forward,
+                                 const std::string &operation, const std::string &target) {
   Result<KernelSpec> spec = KernelSpec::parse(forward);
   if (!spec)
     return spec.status();
@@ -63,7 +64,9 @@ Result<std::string> backwardSpec(flashplus_context *context, const std::string &
   std::vector<std::string> specs;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_reachable_kernels(
       context, spec->text().c_str(), target.c_str(),
-      [](void *to, const char *text, const char *) { static_cast<std::vector<std::string> *>(to)->push_back(text); },
+      [](void *to, const char *text, const char *) {
+        static_cast<std::vector<std::string> *>(to)->push_back(text);
+      },
       &specs)));
   std::string names;
   for (const std::string &text : specs) {
@@ -73,7 +76,8 @@ Result<std::string> backwardSpec(flashplus_context *context, const std::string &
     const std::string name(operationInfo(kernel->op).name);
     if (name == operation && kernel->isPartial() == partial)
       return text;
-    if (const std::string shown = name + (kernel->isPartial() ? " with --split" : ""); names.find(shown + ",") == std::string::npos)
+    if (const std::string shown = name + (kernel->isPartial() ? " with --split" : "");
+        names.find(shown + ",") == std::string::npos)
       names += " " + shown + ",";
   }
   if (!names.empty())
@@ -181,8 +185,10 @@ void addInspect(CLI::App &app, Action *selected) {
           ->type_name("KIND"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
-                       "Of a backward: backward_delta; backward and backward_sum (CPU), backward_kv or backward_q (GPU)")
-          ->check(CLI::IsMember({"forward", "backward", "backward_delta", "backward_sum", "backward_kv", "backward_q"}))
+                       "Of a backward: backward_delta; backward and backward_sum (CPU), backward_kv or "
+                       "backward_q (GPU)")
+          ->check(CLI::IsMember(
+              {"forward", "backward", "backward_delta", "backward_sum", "backward_kv", "backward_q"}))
           ->type_name("NAME"),
       verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
       verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")

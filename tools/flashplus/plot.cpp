@@ -182,7 +182,8 @@ Status addToPanels(const Json &result, const std::string &name, std::vector<Pane
 }
 
 std::string passOf(const std::vector<Panel> &panels) {
-  const auto backward = std::ranges::count_if(panels, [](const Panel &p) { return p.title.ends_with(kBackwardTitle); });
+  const auto backward =
+      std::ranges::count_if(panels, [](const Panel &p) { return p.title.ends_with(kBackwardTitle); });
   return backward == 0 ? "forward" : backward == std::ssize(panels) ? "backward" : "forward and backward";
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Result files as a picture: a panel for each head dim, mask and pass, in it TFLOP/s against sequence length, a line a series.
+// Result files as a picture: a panel for each head dim, mask and pass, in it TFLOP/s against sequence length,
+// a line a series.
 #pragma once
 
 #include "tools/flashplus/command.h"

@@ -46,7 +46,8 @@ int64_t longestSequence(const io::Tensor &cu) {
   return most;
 }
 
-/// The gradient that reaches the output: a file, or numbers of the seed that no other tensor of a problem has.
+/// The gradient that reaches the output: a file, or numbers of the seed that no other tensor of a problem
+/// has.
 Status makeDout(const ProblemFlags &flags, Problem &problem) {
   Result<io::Tensor> dout = flags.dout.empty()
                                 ? randomTensor(problem.outputShape(), problem.q.type, ~flags.input.seed)

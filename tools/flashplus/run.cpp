@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus run: one forward, and its backward on request, on real or random input, measured, and compared with the reference
-// where that is asked for.
+// flashplus run: one forward, and its backward on request, on real or random input, measured, and compared
+// with the reference where that is asked for.
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/device_flag.h"
@@ -65,8 +65,8 @@ double measureWarmLoad(const CommonFlags &flags, DLDevice device, const Pass &pa
   return plan ? now() - start : -1;
 }
 
-Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *plan, const Pass &pass, int repeat,
-                   MeasuredPass &measured) {
+Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *plan, const Pass &pass,
+                   int repeat, MeasuredPass &measured) {
   size_t workspace_bytes = flashplus_plan_workspace(plan);
   void *workspace = nullptr;
   if (workspace_bytes)
@@ -79,8 +79,7 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
   auto runMany = [&](int count, double &each) -> Status {
     double start = now();
     for (int i = 0; i < count; ++i)
-      FLASHPLUS_RETURN_IF_ERROR(
-          libraryStatus(pass.run(plan, workspace, workspace_bytes)));
+      FLASHPLUS_RETURN_IF_ERROR(libraryStatus(pass.run(plan, workspace, workspace_bytes)));
     FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context, device, nullptr)));
     each = (now() - start) / count;
     return Status::ok();
@@ -109,7 +108,8 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
   return status;
 }
 
-/// Plans `pass`, runs it at least once and times it. `counters` are those before, and become those after its plan was made.
+/// Plans `pass`, runs it at least once and times it. `counters` are those before, and become those after its
+/// plan was made.
 Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice device, const Pass &pass,
                    flashplus_counters &counters, MeasuredPass &measured) {
   const flashplus_counters before = counters;
@@ -140,7 +140,8 @@ Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice d
 
 using Outputs = std::map<std::string, io::Tensor>;
 
-/// Every tensor that was asked for is in the one .safetensors file, or in an .npy file of its own beside that of o.
+/// Every tensor that was asked for is in the one .safetensors file, or in an .npy file of its own beside that
+/// of o.
 Status writeOutputs(const std::string &path, Outputs outputs) {
   if (path.ends_with(".safetensors")) {
     io::TensorMap tensors;
@@ -188,8 +189,9 @@ Result<int> runProblem(const RunFlags &flags) {
   DeviceGradients gradients;
   if (flags.backward) {
     FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), *device, problem, on_device));
-    FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device, backwardPass(gradients.args(), flops),
-                                          measured.counters, measured.backward.emplace()));
+    FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device,
+                                          backwardPass(gradients.args(), flops), measured.counters,
+                                          measured.backward.emplace()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dq", gradients.dq()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dk", gradients.dk()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dv", gradients.dv()));
@@ -223,8 +225,8 @@ void addRun(CLI::App &app, Action *selected) {
       "Files: .safetensors with tensors q, k, v, or .npy; (batch, seqlen, heads, head_dim), or (total, "
       "heads,\n"
       "head_dim) with --cu-seqlens-q/-k. With --out FILE.npy the log-sum-exp goes to FILE.lse.npy.\n"
-      "--backward runs the backward after the forward, measures both and with --check judges both; dq, dk, dv\n"
-      "and dout are written beside o. --num-splits, --lse-empty and --batch-invariant are the forward's.\n\n"
+      "--backward runs the backward after the forward, measures both and with --check judges both;\n"
+      "dq, dk, dv and dout are written beside o. --num-splits, --lse-empty and --batch-invariant are the forward's.\n\n"
       "Examples:\n"
       "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
       "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
@@ -234,7 +236,8 @@ void addRun(CLI::App &app, Action *selected) {
   auto flags = std::make_shared<RunFlags>();
   RunFlags &f = *flags;
   addProblemFlags(*verb, f);
-  verb->add_option("-o,--out", f.out, "Write o and lse (and gradients) to .safetensors or .npy")->type_name("FILE");
+  verb->add_option("-o,--out", f.out, "Write o and lse (and gradients) to .safetensors or .npy")
+      ->type_name("FILE");
   verb->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();

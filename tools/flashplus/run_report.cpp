@@ -59,7 +59,8 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
   Table table;
   const Json &plan = measured.forward.plan;
   Json steps = plan.value("steps", Json::array());
-  table.add({"device", plan.value("device", "") + (steps.empty() ? "" : " (" + steps[0].value("target", "") + ")")});
+  table.add({"device",
+             plan.value("device", "") + (steps.empty() ? "" : " (" + steps[0].value("target", "") + ")")});
   table.add({"input", problem.source + ": q " + io::shapeText(problem.q.shape) + ", k " +
                           io::shapeText(problem.k.shape) + ", v " + io::shapeText(problem.v.shape) + ", " +
                           std::string(io::elementName(problem.q.type))});
@@ -79,9 +80,11 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
   }
   if (const auto &check = measured.check_backward) {
     for (const auto &part : check->parts) {
-      table.add({"error of " + part.name, numberText(part.absolute_error) + " against fp64" + (part.good() ? "" : ", FAILED")});
+      table.add({"error of " + part.name,
+                 numberText(part.absolute_error) + " against fp64" + (part.good() ? "" : ", FAILED")});
       table.add({"  of a row", numberText(part.error) + " of its scale, allowed " + numberText(part.bound)});
-      table.add({"  mean square", "root " + numberText(part.rms) + ", allowed " + numberText(part.rms_bound)});
+      table.add(
+          {"  mean square", "root " + numberText(part.rms) + ", allowed " + numberText(part.rms_bound)});
     }
     table.add({"check", check->good() ? "good" : "FAILED"});
   }

@@ -72,8 +72,9 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
 
 Result<int> tune(TuneFlags flags) {
   if (flags.backward)
-    return invalidArgument("--backward: tune does not know gradients yet; allowed is a forward, without it. "
-                           "'flashplus bench --backward --schedule TEXT' times a backward under a schedule of one's own");
+    return invalidArgument(
+        "--backward: tune does not know gradients yet; allowed is a forward, without it. "
+        "'flashplus bench --backward --schedule TEXT' times a backward under a schedule of one's own");
   if (!flags.table.empty() || !flags.records.empty()) {
     if (flags.table.empty() || flags.records.empty())
       return invalidArgument("--table and --record go together");

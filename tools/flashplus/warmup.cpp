@@ -148,8 +148,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
       auto &v = *static_cast<Visit *>(to);
       v.kernels.push_back({kernel_spec, schedule, *v.target});
     };
-    Status status =
-        libraryStatus(flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
+    Status status = libraryStatus(
+        flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
     if (!status) {
       if (optional && status.code() == StatusCode::Unsupported)
         return false;
@@ -167,7 +167,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
     if (!specs)
       return specs.status();
     for (const KernelSpec &spec : *specs) {
-      // Of what a release ships, training gets those that have a backward; what was asked for by flags must have one.
+      // Of what a release ships, training gets those that have a backward; what was asked for by flags must
+      // have one.
       if (flags.backward) {
         auto trained = add(backwardOf(spec), target, /*optional=*/!flags.has_variant_flags);
         if (!trained)
@@ -354,8 +355,8 @@ void addWarmup(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("warmup", "Fill the kernel cache ahead of time; needs no GPU");
   verb->footer(
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
-      "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward of each\n"
-      "variant beside its forward.\n\n"
+      "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
+      "of each variant beside its forward.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"

@@ -94,12 +94,14 @@ std::string Prepared::spec() const {
 }
 
 Status Prepared::settle() const {
-  return case_.backward ? libraryStatus(flashplus_forward(context_, &args_, /*stream=*/nullptr)) : Status::ok();
+  return case_.backward ? libraryStatus(flashplus_forward(context_, &args_, /*stream=*/nullptr))
+                        : Status::ok();
 }
 
 Status Prepared::run() const {
   if (case_.backward)
-    return libraryStatus(flashplus_backward_plan_run(plan_.get(), &backward_args_, workspace_.get(), workspace_.size(),
+    return libraryStatus(flashplus_backward_plan_run(plan_.get(), &backward_args_, workspace_.get(),
+                                                     workspace_.size(),
                                                      /*stream=*/nullptr));
   return libraryStatus(
       flashplus_plan_run(plan_.get(), &args_, workspace_.get(), workspace_.size(), /*stream=*/nullptr));
@@ -181,8 +183,11 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
       FLASHPLUS_RETURN_IF_ERROR(fill(context, device, *to, *block));
     }
   }
-  for (auto [to, bytes] : {std::pair(&bench->o_, o_bytes), {&bench->lse_, rows * 4}, {&bench->dq_, dq_bytes},
-                           {&bench->dk_, dk_bytes}, {&bench->dv_, dv_bytes}}) {
+  for (auto [to, bytes] : {std::pair(&bench->o_, o_bytes),
+                           {&bench->lse_, rows * 4},
+                           {&bench->dq_, dq_bytes},
+                           {&bench->dk_, dk_bytes},
+                           {&bench->dv_, dv_bytes}}) {
     if (!bytes)
       continue;
     auto memory = DeviceMemory::make(context, device, static_cast<size_t>(bytes));
@@ -209,8 +214,9 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
   const Inputs &inputs = inputs_.at(c.dtype);
   enum { Q, K, V, O, LSE }; // of shapes_
   const std::tuple<DLTensor *, const DeviceMemory *, int> tensors[] = {
-      {&p->q_, &inputs.q, Q},       {&p->k_, &inputs.k, K}, {&p->v_, &inputs.v, V}, {&p->o_, &o_, O},  {&p->lse_, &lse_, LSE},
-      {&p->dout_, &inputs.dout, O}, {&p->dq_, &dq_, Q},     {&p->dk_, &dk_, K},     {&p->dv_, &dv_, V}};
+      {&p->q_, &inputs.q, Q}, {&p->k_, &inputs.k, K}, {&p->v_, &inputs.v, V},
+      {&p->o_, &o_, O},       {&p->lse_, &lse_, LSE}, {&p->dout_, &inputs.dout, O},
+      {&p->dq_, &dq_, Q},     {&p->dk_, &dk_, K},     {&p->dv_, &dv_, V}};
   const DLDataType type = {static_cast<uint8_t>(c.dtype == DType::BF16 ? kDLBfloat : kDLFloat),
                            static_cast<uint8_t>(8 * dtypeBytes(c.dtype)), 1};
   for (auto [tensor, memory, shape_of] : tensors) {
@@ -283,7 +289,8 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
     if (const auto steps = p->chosenSteps(); steps.size() > 1) {
       std::string names;
       for (const Json *step : steps)
-        names += (names.empty() ? "" : " or ") + step->value("schedule", "").substr(0, step->value("schedule", "").find(' '));
+        names += (names.empty() ? "" : " or ") +
+                 step->value("schedule", "").substr(0, step->value("schedule", "").find(' '));
       return invalidArgument("--schedule '" + schedule + "': which kernel's? It must begin with " + names);
     }
     auto whole = scheduleText("--schedule", schedule, p->schedule());

@@ -54,11 +54,13 @@ public:
   ~Prepared();
   const BenchCase &problem() const { return case_; }
   const Json &plan() const { return description_; }
-  /// Of the steps whose schedules are chosen: the forward, or the kernels of gradients, with "; " between two.
+  /// Of the steps whose schedules are chosen: the forward, or the kernels of gradients, with "; " between
+  /// two.
   std::string schedule() const;
   /// Of the first of them.
   std::string spec() const;
-  /// Enqueues what a backward reads of its forward, o and lse, which all problems share; nothing for a forward.
+  /// Enqueues what a backward reads of its forward, o and lse, which all problems share; nothing for a
+  /// forward.
   Status settle() const;
   /// Enqueues one forward, or one backward.
   Status run() const;

@@ -99,11 +99,13 @@ TEST_CASE("a score whose derivative the kernels do not have is refused") {
     refuses(op, schedule, "gradients of plain scores only", "20 * tanh(s / 20)");
 }
 
-TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what has no plan has nothing to warm up") {
+TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what has no plan has nothing to "
+          "warm up") {
   const KernelSpec spec = backward(64, 64);
   const Bounds bounds{3, 200, 300, 600, 6, 2, -1, -1};
-  for (const auto &[target, known] : {std::pair<const char *, std::string>{"sm_80", "sm80.backward_kv, sm80.backward_q"},
-                                      {"x86-64-v3", "cpu.backward"}}) {
+  for (const auto &[target, known] :
+       {std::pair<const char *, std::string>{"sm_80", "sm80.backward_kv, sm80.backward_q"},
+        {"x86-64-v3", "cpu.backward"}}) {
     const DeviceProfile device = offlineProfile(*Target::parse(target));
     for (const char *wrong : {"cpu.flash", "nonsense", "cpu.backward_delta", "gpu.backward_delta"}) {
       INFO(target << " " << wrong);
