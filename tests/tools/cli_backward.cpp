@@ -17,11 +17,6 @@ using test::runCli;
 
 namespace {
 
-std::vector<std::string> joined(std::vector<std::string> a, const std::vector<std::string> &b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
 void refused(const std::vector<std::string> &arguments, const std::string &text) {
   auto result = runCli(arguments);
   INFO(result.err);
@@ -103,6 +98,11 @@ TEST_CASE("a target without a kernel of the gradients is refused, not half warme
 #ifdef FLASHPLUS_HAS_COMPILER
 
 namespace {
+
+std::vector<std::string> joined(std::vector<std::string> a, const std::vector<std::string> &b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
 
 /// A run of forward and backward on the CPU that must be good.
 json runGood(const std::vector<std::string> &arguments, const std::string &cache) {

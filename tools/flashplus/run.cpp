@@ -149,9 +149,10 @@ Status writeOutputs(const std::string &path, Outputs outputs) {
       tensors.emplace(name, std::move(tensor));
     return io::writeSafetensors(path, tensors);
   }
+  FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path, outputs["o"])); // first: a failure names what was asked for
+  outputs.erase("o");
   for (const auto &[name, tensor] : outputs)
-    FLASHPLUS_RETURN_IF_ERROR(
-        io::writeNpy(name == "o" ? path : path.substr(0, path.size() - 4) + "." + name + ".npy", tensor));
+    FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path.substr(0, path.size() - 4) + "." + name + ".npy", tensor));
   return Status::ok();
 }
 
@@ -226,7 +227,8 @@ void addRun(CLI::App &app, Action *selected) {
       "heads,\n"
       "head_dim) with --cu-seqlens-q/-k. With --out FILE.npy the log-sum-exp goes to FILE.lse.npy.\n"
       "--backward runs the backward after the forward, measures both and with --check judges both;\n"
-      "dq, dk, dv and dout are written beside o. --num-splits, --lse-empty and --batch-invariant are the forward's.\n\n"
+      "dq, dk, dv and dout are written beside o. --num-splits, --lse-empty and --batch-invariant are the\n"
+      "forward's.\n\n"
       "Examples:\n"
       "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
       "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
