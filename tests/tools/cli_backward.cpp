@@ -237,6 +237,18 @@ TEST_CASE("run --backward: gradients are written, with dout, from which they com
           doctest::Approx(2 * io::elementAt((*tensors)["dq"], i)).epsilon(2e-3));
 }
 
+TEST_CASE("run --backward: the same bits whatever the number of threads") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), one = folder.path("1.npy"), three = folder.path("3.npy");
+  const std::vector<std::string> problem = {"--random", "1,130,500,2,1,32", "--dtype", "fp32"};
+  const json whole = runGood(joined(problem, {"--threads", "1", "-o", one}), cache);
+  CHECK(whole["backward"]["plan"]["steps"].size() == 3); // parts of dq, and their sum
+  runGood(joined(problem, {"--threads", "3", "-o", three}), cache);
+  for (const char *gradient : {"dq", "dk", "dv"})
+    CHECK(test::readText(folder.path(std::string("1.") + gradient + ".npy")) ==
+          test::readText(folder.path(std::string("3.") + gradient + ".npy")));
+}
+
 TEST_CASE("run --backward --check leaves with 1 where gradients are not good") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache"), dout = folder.path("dout.npy");
