@@ -42,13 +42,14 @@ def _dtype(value):
 
 
 def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", softcap="no", alibi="none", target=None,
-           arch=None, jobs=None, quiet=False):
+           arch=None, jobs=None, quiet=False, backward=False):
     """Compiles ahead of time every kernel that any shape of these variants can use, so that no call compiles later.
 
     head_dim: one or several; None: the variants that a release ships, of all dtypes and masks (the rest is ignored).
     dtype: "fp16", "bf16", "fp32" (CPU) or torch dtypes. causal, window, softcap: "yes", "no" or "both".
     alibi: "none", "heads", "batch". target: "cpu", "sm_80", ...; None: this machine's devices. arch: chips that a GPU
-    target is assembled for ("sm_90"). jobs: kernels compiled at a time; None: all cores.
+    target is assembled for ("sm_90"). jobs: kernels compiled at a time; None: all cores. backward: for training, the
+    kernels of the gradients, too.
 
     Shows a progress bar on a terminal. Can be interrupted and called again. Kernels go to the cache that later
     processes read; RuntimeError if one failed or could not be kept.
@@ -61,6 +62,8 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
         for flag, value in (("causal", causal), ("window", window), ("softcap", softcap)):
             arguments += ["--" + flag, _values(flag, value, ("yes", "no", "both"))]
         arguments += ["--alibi", _values("alibi", alibi, ("none", "heads", "batch"))]
+    if backward:
+        arguments.append("--backward")
     if target is not None:
         arguments += ["--target", _values("target", target)]
     if arch is not None:

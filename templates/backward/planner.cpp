@@ -58,6 +58,27 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
   return Status(StatusCode::Unsupported, "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
 }
 
+std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps() const {
+  return whole_.candidates.empty() ? std::vector{&kv_, &q_} : std::vector{&whole_};
+}
+
+Status BackwardPlanner::checkForced(const PlanOptions &options) const {
+  if (!options.schedule)
+    return Status::ok();
+  const Algorithm *a = findAlgorithm(options.schedule->algorithm);
+  std::string known;
+  for (const Step *step : chosenSteps()) {
+    if (a && a->op == step->spec.op)
+      return Status::ok();
+    if (!step->candidates.empty())
+      known += (known.empty() ? "" : ", ") + step->candidates.front().schedule.algorithm;
+  }
+  return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() + "': '" +
+                                             options.schedule->algorithm +
+                                             "' is not an algorithm for a backward's gradients on " +
+                                             device_.target.text() + "; there is " + known);
+}
+
 Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
                                 const Bounds &bounds) const {
   const ItemShape item{.rows = chosen.item.rows, .num_splits = splits, .side = chosen.item.side};
@@ -71,6 +92,7 @@ Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candid
 Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
   if (options.num_splits != 0)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; of a backward it must be 0");
+  FLASHPLUS_RETURN_IF_ERROR(checkForced(options));
   Plan plan;
   plan.schedule_source = options.schedule ? "forced" : "default table";
   const int64_t values = alignedBytes(bounds.total_q * bounds.heads_q * 4);
@@ -83,7 +105,7 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
     return delta.status();
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
   if (whole_.candidates.empty()) {
-    for (const Step *step : {&kv_, &q_}) {
+    for (const Step *step : chosenSteps()) {
       auto chosen = choose(*step, options);
       if (!chosen)
         return chosen.status();
@@ -125,8 +147,8 @@ std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, cons
   };
   add(stepSpec(spec, Operation::BackwardDelta));
   if (!add(spec)) {
-    add(stepSpec(spec, Operation::BackwardKV));
-    add(stepSpec(spec, Operation::BackwardQ));
+    if (!add(stepSpec(spec, Operation::BackwardKV)) || !add(stepSpec(spec, Operation::BackwardQ)))
+      result.clear(); // there is no plan, so that nothing of one is of use
     return result;
   }
   KernelSpec shares = spec;

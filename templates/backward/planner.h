@@ -29,6 +29,10 @@ private:
     std::vector<Candidate> candidates;
   };
   Step step(KernelSpec spec) const;
+  /// The steps whose schedules may be forced.
+  std::vector<const Step *> chosenSteps() const;
+  /// A forced schedule that is of none of them would be ignored: Unsupported names those that there are.
+  Status checkForced(const PlanOptions &options) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
   Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits, const Bounds &bounds) const;

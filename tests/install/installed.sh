@@ -51,3 +51,10 @@ LD_LIBRARY_PATH=$prefix/$libdir "$work/embed"
 say "serve (C++)"
 "$work/examples/serve" cpu
 "$work/examples/serve" # on a GPU if there is one, with a captured graph
+say "train (C++)"
+"$work/examples/train"
+"$work/examples/train" 60 | tail -1 | grep -qx '0 compiled, [1-9][0-9]* from the cache' # what the first one compiled
+if "$work/examples/train" 1 >/dev/null 2>&1; then
+  echo "one step cannot have trained anything"
+  exit 1
+fi

@@ -50,6 +50,30 @@ def test_a_first_call_compiles_nothing(how, tmp_path):
         assert int(out.split()[1]) > 0, out + err
 
 
+TRAINING = START + """
+import torch, flash_attn, flashplus
+for n in (1, 3, 40, 200, 600):
+    q, k, v = (torch.randn(2, n, 4, 32).half().requires_grad_() for _ in range(3))
+    flash_attn.flash_attn_func(q, k, v, causal=True).sum().backward()
+    cu = torch.tensor([0, n, 2 * n], dtype=torch.int32)
+    packed = (t.detach().flatten(0, 1).requires_grad_() for t in (q, k, v))
+    flash_attn.flash_attn_varlen_func(*packed, cu, cu, n, n, causal=True).sum().backward()
+print("compiles", flashplus.counters()["compiles"])
+"""
+
+
+def test_a_first_step_of_training_compiles_nothing(tmp_path):
+    for backward in (False, True):
+        cache = tmp_path / str(backward)
+        code, out, err = run(sys.executable, "-c", START + "import flash_attn\n"
+                             "flash_attn.warmup(head_dim=32, dtype='fp16', causal='yes', target='cpu', jobs=2, "
+                             f"backward={backward})", FLASHPLUS_CACHE_DIR=cache)
+        assert code == 0, out + err
+        code, out, err = run(sys.executable, "-c", TRAINING, FLASHPLUS_CACHE_DIR=cache)
+        assert out.startswith("compiles"), out + err
+        assert (out.split()[1] == "0") == backward, out + err
+
+
 def test_the_loop_of_the_migration_guide(device):
     """Calls with q[:1] are enough for the full batch."""
     q, k, v = (random(4, 50, 4, 96, device=device) for _ in range(3))
@@ -73,6 +97,10 @@ def test_torch_dtypes_and_refusals(monkeypatch, tmp_path):
                                         "--alibi none --target sm_80 --arch sm_90 --jobs 3").split()
     flash_attn.warmup(quiet=True)
     assert seen.read_text().split() == ["warmup"]
+    flash_attn.warmup(backward=True, quiet=True)
+    assert seen.read_text().split() == ["warmup", "--backward"]
+    flash_attn.warmup(head_dim=64, dtype="fp16", target="cpu", backward=True, quiet=True)
+    assert seen.read_text().split()[-3:] == ["--backward", "--target", "cpu"]
     with pytest.raises(ValueError, match="causal is 'maybe'"):
         flash_attn.warmup(head_dim=64, causal="maybe")
     with pytest.raises(ValueError, match="dtype is"):

@@ -71,7 +71,7 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
 Json identity(const Json &cell) {
   Json out;
   for (const char *name : {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
-                           "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen"})
+                           "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen", "backward"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;
@@ -176,7 +176,9 @@ Status writePlot(const BenchFlags &flags, const Json *measured) {
     if (Status added = add(*json, stem(path)); !added)
       return invalidArgument("--overlay " + path + ": " + added.message());
   }
-  return writeText(flags.plot, drawPanels(panels, title.empty() ? "Attention, forward" : title + ", attention forward"));
+  const std::string pass = passOf(panels);
+  return writeText(flags.plot,
+                   drawPanels(panels, title.empty() ? "Attention, " + pass : title + ", attention " + pass));
 }
 
 Result<int> bench(const BenchFlags &flags, bool measure) {
@@ -218,8 +220,12 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   if (flags.suite == "features") {
     if (!flags.shapes.empty() || !flags.head_dims.empty() || !flags.seqlens.empty())
       return invalidArgument("--suite features: chooses its own shapes; --tokens and --hidden scale them");
-    for (const SuiteRow &row : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
-                                            flags.hidden ? flags.hidden : defaults.hidden))
+    for (SuiteRow &row : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
+                                      flags.hidden ? flags.hidden : defaults.hidden)) {
+      if (flags.backward) { // what is asked for is asked of the forward
+        row.problem.backward = row.dense.backward = true;
+        row.reach.reset();
+      }
       for (const std::string &schedule : schedules) {
         const std::string suffix = schedule.empty() ? "" : " " + schedule;
         wanted.push_back({"dense for " + row.name + suffix, row.dense, schedule});
@@ -227,6 +233,7 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
         cases.push_back(row.dense);
         cases.push_back(row.problem);
       }
+    }
   } else {
     auto made = makeCases(flags, defaults);
     if (!made)
@@ -290,16 +297,20 @@ void addBench(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("bench", "Time a grid of problems in interleaved rounds; compare and plot");
   verb->footer("Input is random. TFLOP/s count the pairs that the mask lets through, exactly. Every round times every\n"
                "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
+               "--backward times the gradients of q, k and v alone, the forward before them not; their operations\n"
+               "are 2.5 times the forward's by convention, whatever a kernel works out again.\n"
                "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
                "Examples:\n"
                "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot now.svg\n"
                "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule tile_m=128\n"
                "  flashplus bench --suite features\n"
+               "  flashplus bench --head-dim 64,128 --causal 0,1 --backward\n"
                "  flashplus bench --baseline before.json\n"
                "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
   auto flags = std::make_shared<BenchFlags>();
   BenchFlags &f = *flags;
   addCaseFlags(*verb, f);
+  verb->add_flag("--backward", f.backward, "Time the backward instead of the forward");
   verb->add_option("--schedule", f.schedules, "Force a schedule, or some knobs of the chosen one; repeatable")
       ->type_name("NAME=N,...|TEXT")
       ->allow_extra_args(false);
@@ -332,7 +343,7 @@ void addBench(CLI::App &app, Action *selected) {
   verb->callback([flags, selected, overlay, verb] {
     bool measure = overlay->count() == 0;
     for (const char *name : {"--shape", "--head-dim", "--seqlen", "--causal", "--suite", "--schedule", "--json",
-                             "--baseline", "--device"})
+                             "--baseline", "--device", "--backward"})
       measure |= verb->get_option(name)->count() > 0;
     *selected = [flags, measure] { return bench(*flags, measure); };
   });

@@ -2,7 +2,7 @@
 #include "tools/flashplus/bench_case.h"
 
 #include "spec/kernel_spec.h"
-#include "tools/flashplus/tensors.h"
+#include "tools/flashplus/gradients.h"
 
 #include <algorithm>
 #include <numeric>
@@ -25,7 +25,8 @@ double BenchCase::visiblePairs() const {
 }
 
 double BenchCase::flops() const {
-  return 2 * visiblePairs() * static_cast<double>(heads_q) * static_cast<double>(head_dim + head_dim_v);
+  return (backward ? kBackwardFlops : 1) * 2 * visiblePairs() * static_cast<double>(heads_q) *
+         static_cast<double>(head_dim + head_dim_v);
 }
 
 std::string BenchCase::label() const {
@@ -48,6 +49,8 @@ std::string BenchCase::label() const {
     text += " alibi";
   if (max_seqlen)
     text += " max_seqlen " + std::to_string(max_seqlen);
+  if (backward)
+    text += " backward";
   return text;
 }
 
@@ -65,6 +68,8 @@ Json BenchCase::json() const {
     out["lengths"] = lengths;
   if (max_seqlen)
     out["max_seqlen"] = max_seqlen;
+  if (backward)
+    out["backward"] = true;
   return out;
 }
 
@@ -152,6 +157,7 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   }
   base.softcap = flags.softcap;
   base.alibi = flags.alibi;
+  base.backward = flags.backward;
   const std::vector<int> full = {0};
   const auto &causal = !flags.causal.empty() ? flags.causal : flags.shapes.empty() ? defaults.causal : full;
   const auto &seqlens = flags.seqlens.empty() ? defaults.seqlens : flags.seqlens;

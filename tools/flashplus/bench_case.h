@@ -15,6 +15,7 @@ struct BenchCase {
   int64_t window_left = -1, window_right = -1; ///< As flashplus_forward_args.
   double softcap = 0;
   bool alibi = false;
+  bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
   std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike; `batch` of them,
                                 ///< seqlen_q = seqlen_k = the longest.
   int64_t max_seqlen = 0;       ///< Of packed sequences, the bound that the caller states; 0 = the longest.
@@ -23,7 +24,8 @@ struct BenchCase {
   int64_t rowsK() const;
   /// (query, key) pairs that the mask lets through, over the batch; counted exactly.
   double visiblePairs() const;
-  /// 2 (head_dim + head_dim_v) for each visible pair and query head: the two products.
+  /// 2 (head_dim + head_dim_v) for each visible pair and query head: the two products. Of a backward
+  /// kBackwardFlops (gradients.h) times as many.
   double flops() const;
 
   /// "D128 causal S4096 B4 H16 bf16"
@@ -43,6 +45,7 @@ struct CaseFlags {
   std::string window, device = "auto";
   double softcap = 0;
   bool alibi = false;
+  bool backward = false; ///< A flag of the verbs themselves.
 };
 void addCaseFlags(CLI::App &verb, CaseFlags &flags);
 

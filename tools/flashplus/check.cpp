@@ -56,10 +56,8 @@ Status bindScore(const Problem &problem, reference::Problem &to) {
   return Status::ok();
 }
 
-} // namespace
-
-Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor &output, const Tensor &lse,
-                                           int threads) {
+/// `problem` as the reference takes it, and as long as `problem` stays where it is.
+Result<reference::Problem> referenceProblem(const Problem &problem) {
   reference::Problem to;
   to.dtype = problem.q.type == io::ElementType::F16    ? DType::F16
              : problem.q.type == io::ElementType::BF16 ? DType::BF16
@@ -67,6 +65,7 @@ Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor 
   to.batch = static_cast<int64_t>(sequenceLengths(problem).size());
   if (problem.ragged()) {
     to.total_q = problem.q.shape[0];
+    to.total_k = problem.k.shape[0];
   } else {
     to.seqlen_q = problem.q.shape[1];
     to.seqlen_k = problem.k.shape[1];
@@ -93,12 +92,27 @@ Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor 
   to.alibi_slopes = dataOf<float>(problem.alibi_slopes);
   to.alibi_per_batch = problem.alibi_slopes && problem.alibi_slopes->shape.size() == 2;
   FLASHPLUS_RETURN_IF_ERROR(bindScore(problem, to));
+  return to;
+}
 
+std::vector<double> elementsOf(const Tensor &tensor) {
+  std::vector<double> all(static_cast<size_t>(tensor.elements()));
+  for (size_t i = 0; i < all.size(); ++i)
+    all[i] = io::elementAt(tensor, static_cast<int64_t>(i));
+  return all;
+}
+
+} // namespace
+
+Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor &output, const Tensor &lse,
+                                           int threads) {
+  Result<reference::Problem> made = referenceProblem(problem);
+  if (!made)
+    return made.status();
+  const reference::Problem &to = *made;
   reference::Actual actual;
   int64_t rows = to.rowsQ();
-  actual.o.resize(static_cast<size_t>(output.elements()));
-  for (size_t i = 0; i < actual.o.size(); ++i)
-    actual.o[i] = io::elementAt(output, static_cast<int64_t>(i));
+  actual.o = elementsOf(output);
   // (batch, heads, seqlen) or (heads, total) -> (rows, heads)
   actual.lse.resize(static_cast<size_t>(lse.elements()));
   int64_t length = problem.ragged() ? rows : to.seqlen_q;
@@ -107,6 +121,22 @@ Result<reference::Comparison> checkOutputs(const Problem &problem, const Tensor 
       actual.lse[static_cast<size_t>(row * to.heads_q + head)] =
           io::elementAt(lse, (row / length * to.heads_q + head) * length + row % length);
   return reference::compare(to, actual, threads);
+}
+
+Result<reference::BackwardComparison> checkGradients(const Problem &problem, const Tensor &dq,
+                                                     const Tensor &dk, const Tensor &dv, int threads) {
+  Result<reference::Problem> made = referenceProblem(problem);
+  if (!made)
+    return made.status();
+  reference::BackwardProblem to;
+  to.forward = std::move(*made);
+  to.dout = problem.dout->data.data();
+  to.dout_strides = compactStrides(problem.dout->shape);
+  reference::Gradients actual;
+  actual.dq = elementsOf(dq);
+  actual.dk = elementsOf(dk);
+  actual.dv = elementsOf(dv);
+  return reference::compareBackward(to, actual, /*rounds_p=*/false, threads);
 }
 
 } // namespace flashplus::tool

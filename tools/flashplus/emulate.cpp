@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus emulate: one forward on the PTX emulator, with what it executed.
+// flashplus emulate: one forward, and its backward on request, on the PTX emulator, with what it executed.
 #include "emulator/flashplus_emulator.h"
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
+#include "tools/flashplus/gradients.h"
 #include "tools/flashplus/problem_flags.h"
+#include "tools/flashplus/run_report.h"
 #include "tools/flashplus/table.h"
 
 #include <dlfcn.h>
@@ -106,8 +108,14 @@ Result<int> emulate(const EmulateFlags &flags) {
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), device, problem));
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &on_device.args(), nullptr)));
+  DeviceGradients gradients;
+  if (flags.problem.backward) {
+    FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), device, problem, on_device));
+    FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_backward(context->get(), &gradients.args(), nullptr)));
+  }
   Json launches = Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false);
   std::optional<reference::Comparison> check;
+  std::optional<reference::BackwardComparison> check_backward;
   if (flags.problem.check) {
     Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
     if (!output || !lse)
@@ -117,19 +125,34 @@ Result<int> emulate(const EmulateFlags &flags) {
     if (!compared)
       return compared.status();
     check = *compared;
+    if (flags.problem.backward) {
+      Result<io::Tensor> dq = gradients.dq(), dk = gradients.dk(), dv = gradients.dv();
+      if (!dq || !dk || !dv)
+        return !dq ? dq.status() : !dk ? dk.status() : dv.status();
+      Result<reference::BackwardComparison> judged =
+          checkGradients(problem, *dq, *dk, *dv, flags.problem.common.threads);
+      if (!judged)
+        return judged.status();
+      check_backward = std::move(*judged);
+    }
   }
-  const bool good = !check || check->good();
+  const bool good = (!check || check->good()) && (!check_backward || check_backward->good());
   if (flags.problem.common.json) {
     Json json = {{"launches", launches}};
     if (check)
-      json["check"] = {{"good", good}, {"error", check->error}, {"bound", check->bound}};
+      json["check"] = {{"good", check->good()}, {"error", check->error}, {"bound", check->bound}};
+    if (check_backward)
+      json["backward"] = {{"check", checkJson(*check_backward)}};
     printJson(json);
   } else {
     for (const Json &launch : launches)
       printLaunch(launch);
     if (check) {
       Table table;
-      table.add({"check", good ? "good" : "FAILED"});
+      table.add({"check", check->good() ? "good" : "FAILED"});
+      if (check_backward)
+        table.add({"check of gradients",
+                   check_backward->good() ? "good" : "FAILED: " + check_backward->complaint()});
       table.print();
     }
   }
@@ -146,6 +169,7 @@ void addEmulate(CLI::App &app, Action *selected) {
                "Cycles are those of a Hopper SM's units, each for itself (docs/emulator.md).\n\n"
                "Examples:\n"
                "  flashplus emulate --random 1,256,256,2,2,64 --causal --check\n"
+               "  flashplus emulate --random 1,96,96,2,1,64 --causal --backward --check\n"
                "  flashplus emulate --random 1,64,64,1,1,128 --async random --order-seed 7 --json");
   auto flags = std::make_shared<EmulateFlags>();
   addProblemFlags(*verb, flags->problem);

@@ -14,6 +14,7 @@ namespace {
 struct InspectFlags {
   CommonFlags common;
   std::string stage, spec, schedule, target = "cpu", arch;
+  std::string operation; ///< "": the spec's own.
   std::string dtype = "bf16", window, score, alibi = "none";
   int head_dim = 128, head_dim_v = 0, alignment = 0;
   bool causal = false, softcap = false, split = false;
@@ -48,6 +49,41 @@ Result<std::string> specText(const InspectFlags &flags) {
   spec.score = std::move(*score);
   FLASHPLUS_RETURN_IF_ERROR(spec.validate());
   return spec.text();
+}
+
+/// The spec of the kernel of `operation` among those of the backward of `forward`, which say what a plan has
+/// on `target`.
+Result<std::string> backwardSpec(flashplus_context *context, const std::string &forward,
+                                 const std::string &operation, const std::string &target) {
+  Result<KernelSpec> spec = KernelSpec::parse(forward);
+  if (!spec)
+    return spec.status();
+  const bool partial = spec->isPartial();
+  spec->op = Operation::Backward;
+  spec->results = Results::Final;
+  std::vector<std::string> specs;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_reachable_kernels(
+      context, spec->text().c_str(), target.c_str(),
+      [](void *to, const char *text, const char *) {
+        static_cast<std::vector<std::string> *>(to)->push_back(text);
+      },
+      &specs)));
+  std::string names;
+  for (const std::string &text : specs) {
+    Result<KernelSpec> kernel = KernelSpec::parse(text);
+    if (!kernel)
+      return kernel.status();
+    const std::string name(operationInfo(kernel->op).name);
+    if (name == operation && kernel->isPartial() == partial)
+      return text;
+    if (const std::string shown = name + (kernel->isPartial() ? " with --split" : "");
+        names.find(shown + ",") == std::string::npos)
+      names += " " + shown + ",";
+  }
+  if (!names.empty())
+    names.pop_back();
+  return invalidArgument("--operation '" + operation + "'" + (partial ? " with --split" : "") +
+                         ": is no kernel of this backward on " + target + ", allowed are" + names);
 }
 
 /// The score and its derivatives, which no target changes.
@@ -90,6 +126,11 @@ Result<int> inspect(const InspectFlags &flags) {
                                flags.arch.empty() ? std::vector<std::string>{} : std::vector{flags.arch});
   if (!targets)
     return targets.status();
+  if (!flags.operation.empty() && flags.operation != "forward") {
+    spec = backwardSpec(context->get(), *spec, flags.operation, targets->front());
+    if (!spec)
+      return spec.status();
+  }
   char *raw = nullptr;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_print_stage(
       context->get(), spec->c_str(), flags.schedule.empty() ? nullptr : flags.schedule.c_str(),
@@ -107,7 +148,9 @@ void addInspect(CLI::App &app, Action *selected) {
                "  flashplus inspect --stage ptx --target sm_80 --arch sm_90 --head-dim 128 --causal\n"
                "  flashplus inspect --stage loops --head-dim 64 --dtype fp32 --score 's + bias[h, q, k]'\n"
                "  flashplus inspect --stage score --score 'cap * tanh(s / cap) - slopes[h] * abs(q - k)'\n"
-               "  flashplus inspect --stage asm --spec \"$(flashplus inspect --stage spec --head-dim 64)\"");
+               "  flashplus inspect --stage loops --operation backward --head-dim 64 --causal\n"
+               "  flashplus inspect --stage resources --operation backward_kv --target sm_80 --head-dim 128\n"
+               "  flashplus inspect --stage asm --spec 'forward dtype=bf16 dqk=64 dv=64'");
   auto flags = std::make_shared<InspectFlags>();
   InspectFlags &f = *flags;
   verb->add_option("--stage", f.stage, "What to print; score: with its derivatives; ptx is for GPUs, asm for CPUs")
@@ -141,6 +184,12 @@ void addInspect(CLI::App &app, Action *selected) {
           ->check(CLI::IsMember({"none", "heads", "batch"}))
           ->type_name("KIND"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
+      verb->add_option("--operation", f.operation,
+                       "Of a backward: backward_delta; backward and backward_sum (CPU), backward_kv or "
+                       "backward_q (GPU)")
+          ->check(CLI::IsMember(
+              {"forward", "backward", "backward_delta", "backward_sum", "backward_kv", "backward_q"}))
+          ->type_name("NAME"),
       verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
       verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")
           ->check(CLI::IsMember({2, 4, 16}))

@@ -126,6 +126,9 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const c
   }
 }
 
+/// Ends the title of a panel of gradients.
+constexpr std::string_view kBackwardTitle = ", backward";
+
 std::string panelTitle(const Json &cell, const std::string &dtype) {
   const int64_t d = cell.value("head_dim", int64_t{0}), dv = cell.value("head_dim_v", d);
   std::string title = "D " + std::to_string(d) + (dv != d ? "/" + std::to_string(dv) : "");
@@ -140,6 +143,8 @@ std::string panelTitle(const Json &cell, const std::string &dtype) {
   const int64_t heads = cell.value("heads", int64_t{0}), heads_k = cell.value("heads_k", heads);
   if (heads != heads_k)
     title += ", heads " + std::to_string(heads) + "/" + std::to_string(heads_k);
+  if (cell.value("backward", false))
+    title += kBackwardTitle;
   return title;
 }
 
@@ -174,6 +179,12 @@ Status addToPanels(const Json &result, const std::string &name, std::vector<Pane
   return any ? Status::ok() : invalidArgument(name + ": holds no cells with a length and TFLOP/s");
 } catch (const Json::exception &error) {
   return invalidArgument(name + ": is not a result file: " + error.what());
+}
+
+std::string passOf(const std::vector<Panel> &panels) {
+  const auto backward =
+      std::ranges::count_if(panels, [](const Panel &p) { return p.title.ends_with(kBackwardTitle); });
+  return backward == 0 ? "forward" : backward == std::ssize(panels) ? "backward" : "forward and backward";
 }
 
 std::string drawPanels(const std::vector<Panel> &panels, const std::string &title) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Result files as a picture: a panel for each head dim and mask, in it TFLOP/s against sequence length, a line a series.
+// Result files as a picture: a panel for each head dim, mask and pass, in it TFLOP/s against sequence length,
+// a line a series.
 #pragma once
 
 #include "tools/flashplus/command.h"
@@ -18,6 +19,9 @@ struct Panel {
 /// series that is there already gets ` (name)` behind it, so that two files can be laid over each other. GEMM lines are left
 /// out. InvalidArgument if the file holds no cells.
 Status addToPanels(const Json &result, const std::string &name, std::vector<Panel> &panels);
+
+/// "forward", "backward" or both: what the panels show.
+std::string passOf(const std::vector<Panel> &panels);
 
 /// SVG text. Deterministic.
 std::string drawPanels(const std::vector<Panel> &panels, const std::string &title);

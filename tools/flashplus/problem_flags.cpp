@@ -46,6 +46,21 @@ int64_t longestSequence(const io::Tensor &cu) {
   return most;
 }
 
+/// The gradient that reaches the output: a file, or numbers of the seed that no other tensor of a problem
+/// has.
+Status makeDout(const ProblemFlags &flags, Problem &problem) {
+  Result<io::Tensor> dout = flags.dout.empty()
+                                ? randomTensor(problem.outputShape(), problem.q.type, ~flags.input.seed)
+                                : loadNpy("--dout", flags.dout, problem.q.type);
+  if (!dout)
+    return dout.status();
+  if (dout->shape != problem.outputShape())
+    return invalidArgument("--dout: shape " + io::shapeText(dout->shape) + ", must be " +
+                           io::shapeText(problem.outputShape()) + ", that of the output");
+  problem.dout = std::move(*dout);
+  return Status::ok();
+}
+
 } // namespace
 
 Result<Problem> makeProblem(const ProblemFlags &flags) {
@@ -109,6 +124,10 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   if (problem.score.empty() && !(problem.score_tensors.empty() && problem.score_scalars.empty()))
     return invalidArgument("--tensor and --scalar: only with --score, which names them");
   FLASHPLUS_RETURN_IF_ERROR(checkProblem(problem));
+  if (!flags.backward && !flags.dout.empty())
+    return invalidArgument("--dout: only with --backward");
+  if (flags.backward)
+    FLASHPLUS_RETURN_IF_ERROR(makeDout(flags, problem));
   return problem;
 }
 
@@ -159,6 +178,8 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   verb.add_option("--threads", f.common.threads, "CPU threads [all]")
       ->check(CLI::Range(0, 4096))
       ->type_name("N");
+  verb.add_flag("--backward", f.backward, "Run the backward, too: the gradients of q, k and v");
+  text("--dout", f.dout, "FILE", "With --backward, the gradient of the output, .npy [random, of the seed]");
   verb.add_flag("--check", f.check, "Compare with the fp64 reference; exit status 1 when it is not met");
   addCommonFlags(verb, f.common);
 }

@@ -10,14 +10,14 @@ namespace flashplus::tool {
 struct ProblemFlags {
   CommonFlags common;
   InputFlags input;
-  std::string window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k;
+  std::string window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, dout;
   std::string lse_empty = "inf";
   std::vector<std::string> tensors, scalars;
   std::optional<double> scale;
   double softcap = 0;
   int64_t max_seqlen_q = -1, max_seqlen_k = -1;
   int num_splits = 0;
-  bool causal = false, check = false, batch_invariant = false;
+  bool causal = false, check = false, batch_invariant = false, backward = false;
 };
 
 /// Adds them, --check and the common flags included.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus run: one forward on real or random input, measured, and compared with the reference on request.
+// flashplus run: one forward, and its backward on request, on real or random input, measured, and compared
+// with the reference where that is asked for.
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
-#include "tools/flashplus/counters.h"
 #include "tools/flashplus/device_flag.h"
+#include "tools/flashplus/gradients.h"
 #include "tools/flashplus/problem_flags.h"
-#include "tools/flashplus/table.h"
+#include "tools/flashplus/run_report.h"
 #include "tools/flashplus/tensors.h"
 #include "tools/flashplus/workbench.h"
 #include "tools/io/npy.h"
@@ -13,7 +14,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <functional>
+#include <map>
 
 namespace flashplus::tool {
 
@@ -29,44 +31,42 @@ double now() {
       .count();
 }
 
-/// What one run showed; times in milliseconds, negative where there is none.
-struct Measured {
-  std::string from;       ///< "memory", "disk", "compiled", or a mixture
-  double compile_ms = -1; ///< Cold: spec to resident kernels, the compiler included.
-  double load_ms = -1;    ///< Warm: the same from the disk cache.
-  double run_ms = -1;     ///< Median.
-  int runs = 0;
-  double gflops = -1;
-  flashplus_counters counters = {};
-  Json plan;
-  std::optional<reference::Comparison> check;
+/// A forward or a backward, as the library's calls take it.
+struct Pass {
+  std::function<Result<Plan>(flashplus_context *)> plan;
+  std::function<flashplus_status(flashplus_plan *, void *workspace, size_t bytes)> run;
+  double flops;
 };
 
-std::string describeSource(const flashplus_counters &counters) {
-  std::vector<std::pair<int64_t, const char *>> parts = {
-      {counters.compiles, "compiled"}, {counters.disk_hits, "disk"}, {counters.memory_hits, "memory"}};
-  std::erase_if(parts, [](const auto &part) { return part.first == 0; });
-  if (parts.size() == 1)
-    return parts[0].second;
-  std::string text;
-  for (auto [count, name] : parts)
-    text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + name;
-  return text.empty() ? "unknown" : text;
+Pass forwardPass(const flashplus_forward_args &args, double flops) {
+  return {[&args](flashplus_context *context) { return createPlan(context, args); },
+          [&args](flashplus_plan *plan, void *workspace, size_t bytes) {
+            return flashplus_plan_run(plan, &args, workspace, bytes, nullptr);
+          },
+          flops};
+}
+
+Pass backwardPass(const flashplus_backward_args &args, double forward_flops) {
+  return {[&args](flashplus_context *context) { return createPlan(context, args); },
+          [&args](flashplus_plan *plan, void *workspace, size_t bytes) {
+            return flashplus_backward_plan_run(plan, &args, workspace, bytes, nullptr);
+          },
+          kBackwardFlops * forward_flops};
 }
 
 /// Time from spec to resident kernels with the disk cache alone, in a context that has loaded nothing; -1
 /// when the disk cache does not have them.
-double measureWarmLoad(const CommonFlags &flags, DLDevice device, const flashplus_forward_args &args) {
+double measureWarmLoad(const CommonFlags &flags, DLDevice device, const Pass &pass) {
   Result<Context> context = makeContext(flags, /*offline=*/true);
   if (!context || !wakeDevice(context->get(), device).isOk())
     return -1;
   double start = now();
-  Result<Plan> plan = createPlan(context->get(), args);
+  Result<Plan> plan = pass.plan(context->get());
   return plan ? now() - start : -1;
 }
 
-Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *plan,
-                   const flashplus_forward_args &args, int repeat, Measured &measured) {
+Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *plan, const Pass &pass,
+                   int repeat, MeasuredPass &measured) {
   size_t workspace_bytes = flashplus_plan_workspace(plan);
   void *workspace = nullptr;
   if (workspace_bytes)
@@ -79,8 +79,7 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
   auto runMany = [&](int count, double &each) -> Status {
     double start = now();
     for (int i = 0; i < count; ++i)
-      FLASHPLUS_RETURN_IF_ERROR(
-          libraryStatus(flashplus_plan_run(plan, &args, workspace, workspace_bytes, nullptr)));
+      FLASHPLUS_RETURN_IF_ERROR(libraryStatus(pass.run(plan, workspace, workspace_bytes)));
     FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context, device, nullptr)));
     each = (now() - start) / count;
     return Status::ok();
@@ -109,83 +108,55 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
   return status;
 }
 
-Status writeOutputs(const std::string &path, io::Tensor output, io::Tensor lse) {
+/// Plans `pass`, runs it at least once and times it. `counters` are those before, and become those after its
+/// plan was made.
+Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice device, const Pass &pass,
+                   flashplus_counters &counters, MeasuredPass &measured) {
+  const flashplus_counters before = counters;
+  double start = now();
+  Result<Plan> plan = pass.plan(context);
+  double first_ms = now() - start;
+  if (!plan)
+    return plan.status();
+  counters.struct_size = sizeof counters;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context, &counters)));
+  measured.compiled = counters.compiles - before.compiles;
+  measured.from_disk = counters.disk_hits - before.disk_hits;
+  measured.from_memory = counters.memory_hits - before.memory_hits;
+  measured.plan = Json::parse(flashplus_plan_describe(plan->get()), nullptr, /*allow_exceptions=*/false);
+  if (!measured.plan.is_object())
+    measured.plan = Json::object();
+  if (measured.compiled > 0) {
+    measured.compile_ms = first_ms;
+    measured.load_ms = measureWarmLoad(flags.common, device, pass);
+  } else if (measured.from_disk > 0) {
+    measured.load_ms = first_ms; // this very process started warm
+  }
+  FLASHPLUS_RETURN_IF_ERROR(measureRuns(context, device, plan->get(), pass, flags.repeat, measured));
+  if (measured.run_ms > 0)
+    measured.gflops = pass.flops / measured.run_ms / 1e6;
+  return Status::ok();
+}
+
+using Outputs = std::map<std::string, io::Tensor>;
+
+/// Every tensor that was asked for is in the one .safetensors file, or in an .npy file of its own beside that
+/// of o.
+Status writeOutputs(const std::string &path, Outputs outputs) {
   if (path.ends_with(".safetensors")) {
     io::TensorMap tensors;
-    tensors.emplace("o", std::move(output));
-    tensors.emplace("lse", std::move(lse));
+    for (auto &[name, tensor] : outputs)
+      tensors.emplace(name, std::move(tensor));
     return io::writeSafetensors(path, tensors);
   }
-  FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path, output));
-  return io::writeNpy(path.substr(0, path.size() - 4) + ".lse.npy", lse);
+  FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path, outputs["o"])); // first: a failure names what was asked for
+  outputs.erase("o");
+  for (const auto &[name, tensor] : outputs)
+    FLASHPLUS_RETURN_IF_ERROR(io::writeNpy(path.substr(0, path.size() - 4) + "." + name + ".npy", tensor));
+  return Status::ok();
 }
 
-void printText(const RunFlags &flags, const Problem &problem, const Measured &measured) {
-  Table table;
-  Json steps = measured.plan.value("steps", Json::array());
-  auto timeText = [](double ms, const char *none) {
-    return ms < 0 ? std::string(none) : millisecondsText(ms);
-  };
-  table.add({"device", measured.plan.value("device", "") +
-                           (steps.empty() ? "" : " (" + steps[0].value("target", "") + ")")});
-  table.add({"input", problem.source + ": q " + io::shapeText(problem.q.shape) + ", k " +
-                          io::shapeText(problem.k.shape) + ", v " + io::shapeText(problem.v.shape) + ", " +
-                          std::string(io::elementName(problem.q.type))});
-  for (const Json &step : steps) {
-    table.add({"kernel", step.value("spec", "")});
-    table.add({"  schedule", step.value("schedule", "")});
-    table.add({"  key", step.value("key", "")});
-  }
-  table.add({"kernel from", measured.from + " (" + std::to_string(measured.counters.compiles) +
-                                " compiled, " + std::to_string(measured.counters.disk_hits) + " from disk)"});
-  table.add({"cold compile", timeText(measured.compile_ms, "- (nothing was compiled)")});
-  table.add({"warm load", timeText(measured.load_ms, "- (not in the disk cache)")});
-  table.add({"run", timeText(measured.run_ms, "-") +
-                        (measured.runs ? " (median of " + std::to_string(measured.runs) + ")" : "")});
-  table.add({"speed", measured.gflops < 0 ? "-" : numberText(measured.gflops, 4) + " GFLOP/s"});
-  if (const auto &check = measured.check) {
-    table.add({"largest error", numberText(check->absolute_error) + " against fp64"});
-    table.add({"  of a row",
-               numberText(check->error) + " of its largest value, allowed " + numberText(check->bound)});
-    table.add({"  of lse", numberText(check->lse_error) + ", allowed " + numberText(check->lse_bound)});
-    table.add({"check", check->good() ? "good" : "FAILED"});
-  }
-  if (!flags.out.empty())
-    table.add({"written", flags.out});
-  table.print();
-}
-
-void printAsJson(const RunFlags &flags, const Problem &problem, const Measured &measured) {
-  auto orNull = [](double value) { return value < 0 || !std::isfinite(value) ? Json(nullptr) : Json(value); };
-  Json json = {{"device", measured.plan.value("device", "")},
-               {"input",
-                {{"source", problem.source},
-                 {"dtype", io::elementName(problem.q.type)},
-                 {"q", problem.q.shape},
-                 {"k", problem.k.shape},
-                 {"v", problem.v.shape}}},
-               {"plan", measured.plan},
-               {"from", measured.from},
-               {"cold_compile_ms", orNull(measured.compile_ms)},
-               {"warm_load_ms", orNull(measured.load_ms)},
-               {"run_ms", orNull(measured.run_ms)},
-               {"runs", measured.runs},
-               {"gflops", orNull(measured.gflops)},
-               {"counters", countersJson(measured.counters)}};
-  if (const auto &check = measured.check)
-    json["check"] = {{"good", check->good()},
-                     {"absolute_error", orNull(check->absolute_error)},
-                     {"error", orNull(check->error)},
-                     {"bound", orNull(check->bound)},
-                     {"lse_error", orNull(check->lse_error)},
-                     {"lse_bound", orNull(check->lse_bound)},
-                     {"rows", check->rows}};
-  if (!flags.out.empty())
-    json["written"] = flags.out;
-  printJson(json);
-}
-
-Result<int> runForward(const RunFlags &flags) {
+Result<int> runProblem(const RunFlags &flags) {
   if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
     return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
   Result<Problem> loaded = makeProblem(flags);
@@ -201,68 +172,74 @@ Result<int> runForward(const RunFlags &flags) {
   FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
+  const double flops = 2 * visiblePairs(problem) * static_cast<double>(problem.headsQ()) *
+                       static_cast<double>(problem.q.shape.back() + problem.v.shape.back());
 
   Measured measured;
-  double start = now();
-  Result<Plan> plan = createPlan(context->get(), on_device.args());
-  double first_ms = now() - start;
-  if (!plan)
-    return plan.status();
-  measured.counters.struct_size = sizeof measured.counters;
-  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &measured.counters)));
-  measured.from = describeSource(measured.counters);
-  measured.plan = Json::parse(flashplus_plan_describe(plan->get()), nullptr, /*allow_exceptions=*/false);
-  if (!measured.plan.is_object())
-    measured.plan = Json::object();
-  if (measured.counters.compiles > 0) {
-    measured.compile_ms = first_ms;
-    measured.load_ms = measureWarmLoad(flags.common, *device, on_device.args());
-  } else if (measured.counters.disk_hits > 0) {
-    measured.load_ms = first_ms; // this very process started warm
+  Outputs outputs;
+  auto keep = [&](const char *name, Result<io::Tensor> tensor) -> Status {
+    if (!tensor)
+      return tensor.status();
+    outputs[name] = std::move(*tensor);
+    return Status::ok();
+  };
+  FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device, forwardPass(on_device.args(), flops),
+                                        measured.counters, measured.forward));
+  FLASHPLUS_RETURN_IF_ERROR(keep("o", on_device.output()));
+  FLASHPLUS_RETURN_IF_ERROR(keep("lse", on_device.lse()));
+  DeviceGradients gradients;
+  if (flags.backward) {
+    FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), *device, problem, on_device));
+    FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device,
+                                          backwardPass(gradients.args(), flops), measured.counters,
+                                          measured.backward.emplace()));
+    FLASHPLUS_RETURN_IF_ERROR(keep("dq", gradients.dq()));
+    FLASHPLUS_RETURN_IF_ERROR(keep("dk", gradients.dk()));
+    FLASHPLUS_RETURN_IF_ERROR(keep("dv", gradients.dv()));
   }
-
-  FLASHPLUS_RETURN_IF_ERROR(
-      measureRuns(context->get(), *device, plan->get(), on_device.args(), flags.repeat, measured));
-  if (measured.run_ms > 0) {
-    double flops = 2 * visiblePairs(problem) * static_cast<double>(problem.headsQ()) *
-                   static_cast<double>(problem.q.shape.back() + problem.v.shape.back());
-    measured.gflops = flops / measured.run_ms / 1e6;
-  }
-  Result<io::Tensor> output = on_device.output();
-  if (!output)
-    return output.status();
-  Result<io::Tensor> lse = on_device.lse();
-  if (!lse)
-    return lse.status();
   if (flags.check) {
-    Result<reference::Comparison> report = checkOutputs(problem, *output, *lse, flags.common.threads);
+    auto report = checkOutputs(problem, outputs["o"], outputs["lse"], flags.common.threads);
     if (!report)
       return report.status();
     measured.check = *report;
   }
-  if (!flags.out.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writeOutputs(flags.out, std::move(*output), std::move(*lse)));
-  (flags.common.json ? printAsJson : printText)(flags, problem, measured);
-  return measured.check && !measured.check->good() ? kExitFailed : kExitGood;
+  if (flags.check && flags.backward) {
+    auto report = checkGradients(problem, outputs["dq"], outputs["dk"], outputs["dv"], flags.common.threads);
+    if (!report)
+      return report.status();
+    measured.check_backward = *report;
+  }
+  if (!flags.out.empty()) {
+    if (flags.backward)
+      outputs["dout"] = *problem.dout;
+    FLASHPLUS_RETURN_IF_ERROR(writeOutputs(flags.out, std::move(outputs)));
+  }
+  (flags.common.json ? printRunJson : printRunText)(problem, measured, flags.out);
+  return measured.good() ? kExitGood : kExitFailed;
 }
 
 } // namespace
 
 void addRun(CLI::App &app, Action *selected) {
-  CLI::App *verb = app.add_subcommand("run", "Run forward attention on files or random input and measure it");
+  CLI::App *verb = app.add_subcommand("run", "Run attention on files or random input and measure it");
   verb->footer(
       "Files: .safetensors with tensors q, k, v, or .npy; (batch, seqlen, heads, head_dim), or (total, "
       "heads,\n"
-      "head_dim) with --cu-seqlens-q/-k. With --out FILE.npy the log-sum-exp goes to FILE.lse.npy.\n\n"
+      "head_dim) with --cu-seqlens-q/-k. With --out FILE.npy the log-sum-exp goes to FILE.lse.npy.\n"
+      "--backward runs the backward after the forward, measures both and with --check judges both;\n"
+      "dq, dk, dv and dout are written beside o. --num-splits, --lse-empty and --batch-invariant are the\n"
+      "forward's.\n\n"
       "Examples:\n"
       "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
       "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
+      "  flashplus run --random 2,512,512,8,2,64 --causal --backward --check\n"
       "  flashplus run --random 2,64,64,4,4,64 --score 's + bias[h] * w' --tensor bias=bias.npy --scalar "
       "w=0.5");
   auto flags = std::make_shared<RunFlags>();
   RunFlags &f = *flags;
   addProblemFlags(*verb, f);
-  verb->add_option("-o,--out", f.out, "Write o and lse to .safetensors or .npy")->type_name("FILE");
+  verb->add_option("-o,--out", f.out, "Write o and lse (and gradients) to .safetensors or .npy")
+      ->type_name("FILE");
   verb->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();
@@ -270,7 +247,7 @@ void addRun(CLI::App &app, Action *selected) {
       ->check(CLI::Range(0, 100000))
       ->type_name("N")
       ->capture_default_str();
-  verb->callback([flags, selected] { *selected = [flags] { return runForward(*flags); }; });
+  verb->callback([flags, selected] { *selected = [flags] { return runProblem(*flags); }; });
 }
 
 } // namespace flashplus::tool

@@ -12,10 +12,11 @@
 
 namespace flashplus::tool {
 
-/// Everything that one forward takes, in host memory.
+/// Everything that one forward takes, and its backward, in host memory.
 struct Problem {
   io::Tensor q, k, v;
   std::optional<io::Tensor> cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes;
+  std::optional<io::Tensor> dout; ///< As the output: the gradient that reaches it; there for a backward.
   int64_t max_seqlen_q = 0, max_seqlen_k = 0;
   bool causal = false;
   int window_left = -1, window_right = -1;

@@ -71,6 +71,10 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
 }
 
 Result<int> tune(TuneFlags flags) {
+  if (flags.backward)
+    return invalidArgument(
+        "--backward: tune does not know gradients yet; allowed is a forward, without it. "
+        "'flashplus bench --backward --schedule TEXT' times a backward under a schedule of one's own");
   if (!flags.table.empty() || !flags.records.empty()) {
     if (flags.table.empty() || flags.records.empty())
       return invalidArgument("--table and --record go together");
@@ -140,6 +144,7 @@ void addTune(CLI::App &app, Action *selected) {
   verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
+  verb->add_flag("--backward", f.backward, "Not there yet; says what is");
   verb->add_flag("--dry-run", f.dry_run, "Print how many kernels there are, and stop");
   verb->add_option("--table", f.table, "Write the default table of this algorithm from --record instead")
       ->type_name("NAME");

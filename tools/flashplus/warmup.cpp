@@ -25,7 +25,7 @@ struct WarmupFlags {
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", score;
-  bool list = false, dry_run = false, has_variant_flags = false;
+  bool list = false, dry_run = false, backward = false, has_variant_flags = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
@@ -85,6 +85,12 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
   return specs;
 }
 
+/// The backward that training with `forward` needs.
+KernelSpec backwardOf(KernelSpec forward) {
+  forward.op = Operation::Backward;
+  return forward;
+}
+
 /// What a release ships for one target.
 Result<std::vector<KernelSpec>> specsOfRelease(const std::string &target) {
   std::vector<KernelSpec> specs;
@@ -129,30 +135,49 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
   Variants variants;
   std::set<std::pair<std::string, std::string>> seen_specs;
   std::set<Kernel> seen;
+  /// Adds what any plan of `spec` on `target` can use. False if that is nothing and `optional`.
+  auto add = [&](const KernelSpec &spec, const std::string &target, bool optional) -> Result<bool> {
+    std::pair<std::string, std::string> item(spec.text(), target);
+    if (seen_specs.contains(item))
+      return true;
+    struct Visit {
+      std::vector<Kernel> kernels;
+      const std::string *target;
+    } visit = {{}, &target};
+    auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
+      auto &v = *static_cast<Visit *>(to);
+      v.kernels.push_back({kernel_spec, schedule, *v.target});
+    };
+    Status status = libraryStatus(
+        flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
+    if (!status) {
+      if (optional && status.code() == StatusCode::Unsupported)
+        return false;
+      return Status(status.code(), item.first + " on " + target + ": " + status.message());
+    }
+    for (Kernel &kernel : visit.kernels)
+      if (seen.insert(kernel).second)
+        variants.kernels.push_back(std::move(kernel));
+    seen_specs.insert(item);
+    variants.specs.push_back(std::move(item));
+    return true;
+  };
   for (const std::string &target : *targets) {
     auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
     if (!specs)
       return specs.status();
     for (const KernelSpec &spec : *specs) {
-      std::pair<std::string, std::string> item(spec.text(), target);
-      if (!seen_specs.insert(item).second)
-        continue;
-      struct Visit {
-        std::set<Kernel> *seen;
-        std::vector<Kernel> *kernels;
-        const std::string *target;
-      } visit = {&seen, &variants.kernels, &target};
-      auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
-        auto &v = *static_cast<Visit *>(to);
-        Kernel kernel = {kernel_spec, schedule, *v.target};
-        if (v.seen->insert(kernel).second)
-          v.kernels->push_back(std::move(kernel));
-      };
-      Status status = libraryStatus(
-          flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
-      if (!status)
-        return Status(status.code(), item.first + " on " + target + ": " + status.message());
-      variants.specs.push_back(std::move(item));
+      // Of what a release ships, training gets those that have a backward; what was asked for by flags must
+      // have one.
+      if (flags.backward) {
+        auto trained = add(backwardOf(spec), target, /*optional=*/!flags.has_variant_flags);
+        if (!trained)
+          return trained.status();
+        if (!*trained)
+          continue;
+      }
+      if (auto done = add(spec, target, /*optional=*/false); !done)
+        return done.status();
     }
   }
   return variants;
@@ -330,10 +355,12 @@ void addWarmup(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("warmup", "Fill the kernel cache ahead of time; needs no GPU");
   verb->footer(
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
-      "Afterwards no shape of a warmed variant compiles.\n\n"
+      "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
+      "of each variant beside its forward.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
+      "  flashplus warmup --target cpu --head-dim 64 --dtype bf16 --causal yes --backward\n"
       "  flashplus warmup --list --json");
   auto flags = std::make_shared<WarmupFlags>();
   WarmupFlags &f = *flags;
@@ -374,6 +401,7 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
+  verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
   verb->add_flag("--list", f.list, "Print the variants and stop");
   verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
   verb->add_flag_callback("--require-cubin", [flags] { flags->require_cubin = true; },

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/workbench.h"
 
+#include "spec/kernel_spec.h"
+#include "spec/operation.h"
 #include "spec/schedule.h"
 #include "tools/flashplus/device_flag.h"
+#include "tools/flashplus/gradients.h"
 #include "tools/flashplus/machine.h"
 
 #include <algorithm>
@@ -37,6 +40,12 @@ Result<Plan> createPlan(flashplus_context *context, const flashplus_forward_args
   return Plan(plan);
 }
 
+Result<Plan> createPlan(flashplus_context *context, const flashplus_backward_args &args) {
+  flashplus_plan *plan = nullptr;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_backward_plan_create(context, &args, &plan)));
+  return Plan(plan);
+}
+
 Result<DeviceMemory> DeviceMemory::make(flashplus_context *context, DLDevice device, size_t bytes) {
   DeviceMemory made;
   made.context_ = context;
@@ -63,10 +72,37 @@ DeviceMemory::~DeviceMemory() {
 
 Prepared::~Prepared() = default;
 
-std::string Prepared::schedule() const { return description_["steps"][0].value("schedule", ""); }
-std::string Prepared::spec() const { return description_["steps"][0].value("spec", ""); }
+std::vector<const Json *> Prepared::chosenSteps() const {
+  // The others, which merge or prepare rows, have one schedule, and no score either.
+  std::vector<const Json *> steps;
+  for (const Json &step : description_["steps"])
+    if (auto spec = KernelSpec::parse(step.value("spec", "")); spec && operationInfo(spec->op).hasScore())
+      steps.push_back(&step);
+  return steps;
+}
+
+std::string Prepared::schedule() const {
+  std::string text;
+  for (const Json *step : chosenSteps())
+    text += (text.empty() ? "" : "; ") + step->value("schedule", "");
+  return text;
+}
+
+std::string Prepared::spec() const {
+  const auto steps = chosenSteps();
+  return steps.empty() ? "" : steps.front()->value("spec", "");
+}
+
+Status Prepared::settle() const {
+  return case_.backward ? libraryStatus(flashplus_forward(context_, &args_, /*stream=*/nullptr))
+                        : Status::ok();
+}
 
 Status Prepared::run() const {
+  if (case_.backward)
+    return libraryStatus(flashplus_backward_plan_run(plan_.get(), &backward_args_, workspace_.get(),
+                                                     workspace_.size(),
+                                                     /*stream=*/nullptr));
   return libraryStatus(
       flashplus_plan_run(plan_.get(), &args_, workspace_.get(), workspace_.size(), /*stream=*/nullptr));
 }
@@ -111,10 +147,10 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
   bench->context_ = context;
   bench->device_ = device;
   struct Most {
-    int64_t q = 1, k = 1, v = 1;
+    int64_t q = 1, k = 1, v = 1, dout = 0;
   };
   std::map<DType, Most> most;
-  int64_t o_bytes = 1, rows = 1;
+  int64_t o_bytes = 1, rows = 1, dq_bytes = 0, dk_bytes = 0, dv_bytes = 0;
   for (const BenchCase &c : cases) {
     Most &m = most[c.dtype];
     m.q = std::max(m.q, c.rowsQ() * c.heads_q * c.head_dim);
@@ -122,11 +158,20 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
     m.v = std::max(m.v, c.rowsK() * c.heads_k * c.head_dim_v);
     o_bytes = std::max(o_bytes, c.rowsQ() * c.heads_q * c.head_dim_v * dtypeBytes(c.dtype));
     rows = std::max(rows, c.rowsQ() * c.heads_q);
+    if (c.backward) {
+      m.dout = std::max(m.dout, c.rowsQ() * c.heads_q * c.head_dim_v);
+      dq_bytes = std::max(dq_bytes, m.q * dtypeBytes(c.dtype));
+      dk_bytes = std::max(dk_bytes, m.k * dtypeBytes(c.dtype));
+      dv_bytes = std::max(dv_bytes, m.v * dtypeBytes(c.dtype));
+    }
   }
   for (const auto &[dtype, m] : most) {
     Inputs &inputs = bench->inputs_[dtype];
     uint64_t seed = 1;
-    for (auto [to, elements] : {std::pair(&inputs.q, m.q), {&inputs.k, m.k}, {&inputs.v, m.v}}) {
+    for (auto [to, elements] :
+         {std::pair(&inputs.q, m.q), {&inputs.k, m.k}, {&inputs.v, m.v}, {&inputs.dout, m.dout}}) {
+      if (!elements)
+        continue;
       auto memory = DeviceMemory::make(context, device, static_cast<size_t>(elements * dtypeBytes(dtype)));
       if (!memory)
         return memory.status();
@@ -138,7 +183,13 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
       FLASHPLUS_RETURN_IF_ERROR(fill(context, device, *to, *block));
     }
   }
-  for (auto [to, bytes] : {std::pair(&bench->o_, o_bytes), {&bench->lse_, rows * 4}}) {
+  for (auto [to, bytes] : {std::pair(&bench->o_, o_bytes),
+                           {&bench->lse_, rows * 4},
+                           {&bench->dq_, dq_bytes},
+                           {&bench->dk_, dk_bytes},
+                           {&bench->dv_, dv_bytes}}) {
+    if (!bytes)
+      continue;
     auto memory = DeviceMemory::make(context, device, static_cast<size_t>(bytes));
     if (!memory)
       return memory.status();
@@ -161,16 +212,19 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
                 shape(batch, sk, c.heads_k, c.head_dim_v), shape(batch, sq, c.heads_q, c.head_dim_v),
                 ragged ? std::vector<int64_t>{c.heads_q, sq} : std::vector<int64_t>{c.batch, c.heads_q, c.seqlen_q}};
   const Inputs &inputs = inputs_.at(c.dtype);
-  const std::pair<DLTensor *, const DeviceMemory *> tensors[] = {
-      {&p->q_, &inputs.q}, {&p->k_, &inputs.k}, {&p->v_, &inputs.v}, {&p->o_, &o_}, {&p->lse_, &lse_}};
+  enum { Q, K, V, O, LSE }; // of shapes_
+  const std::tuple<DLTensor *, const DeviceMemory *, int> tensors[] = {
+      {&p->q_, &inputs.q, Q}, {&p->k_, &inputs.k, K}, {&p->v_, &inputs.v, V},
+      {&p->o_, &o_, O},       {&p->lse_, &lse_, LSE}, {&p->dout_, &inputs.dout, O},
+      {&p->dq_, &dq_, Q},     {&p->dk_, &dk_, K},     {&p->dv_, &dv_, V}};
   const DLDataType type = {static_cast<uint8_t>(c.dtype == DType::BF16 ? kDLBfloat : kDLFloat),
                            static_cast<uint8_t>(8 * dtypeBytes(c.dtype)), 1};
-  for (size_t i = 0; i < std::size(tensors); ++i) {
-    auto [tensor, memory] = tensors[i];
+  for (auto [tensor, memory, shape_of] : tensors) {
+    std::vector<int64_t> &dims = p->shapes_[static_cast<size_t>(shape_of)];
     tensor->data = memory->get();
     tensor->device = device_;
-    tensor->ndim = static_cast<int32_t>(p->shapes_[i].size());
-    tensor->shape = p->shapes_[i].data();
+    tensor->ndim = static_cast<int32_t>(dims.size());
+    tensor->shape = dims.data();
     tensor->dtype = tensor == &p->lse_ ? DLDataType{kDLFloat, 32, 1} : type;
   }
   flashplus_forward_args &args = p->args_;
@@ -214,11 +268,13 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
   args.window_left = static_cast<int32_t>(c.window_left);
   args.window_right = static_cast<int32_t>(c.window_right);
   args.softcap = static_cast<float>(c.softcap);
+  flashplus_backward_args &backward = p->backward_args_ = backwardArgs(args);
+  backward.dout = &p->dout_, backward.dq = &p->dq_, backward.dk = &p->dk_, backward.dv = &p->dv_;
 
   auto plan = [&](const std::string &text) -> Status {
     p->schedule_text_ = text;
-    args.schedule = text.empty() ? nullptr : p->schedule_text_.c_str();
-    auto made = createPlan(context_, args);
+    (c.backward ? backward.schedule : args.schedule) = text.empty() ? nullptr : p->schedule_text_.c_str();
+    auto made = c.backward ? createPlan(context_, backward) : createPlan(context_, args);
     if (!made)
       return made.status();
     p->plan_ = std::move(*made);
@@ -230,6 +286,13 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
   std::string text = schedule;
   if (text.substr(0, text.find_first_of(" ,")).find('=') != std::string::npos) {
     FLASHPLUS_RETURN_IF_ERROR(plan(""));
+    if (const auto steps = p->chosenSteps(); steps.size() > 1) {
+      std::string names;
+      for (const Json *step : steps)
+        names += (names.empty() ? "" : " or ") +
+                 step->value("schedule", "").substr(0, step->value("schedule", "").find(' '));
+      return invalidArgument("--schedule '" + schedule + "': which kernel's? It must begin with " + names);
+    }
     auto whole = scheduleText("--schedule", schedule, p->schedule());
     if (!whole)
       return whole.status();
@@ -255,6 +318,8 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
 
 Result<double> Workbench::time(const Prepared &prepared, int calls) const {
   // The launches of a GPU overlap its work, so that one wait at the end is all that is not the kernel's.
+  FLASHPLUS_RETURN_IF_ERROR(prepared.settle());
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context_, device_, nullptr)));
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < calls; ++i)
     FLASHPLUS_RETURN_IF_ERROR(prepared.run());

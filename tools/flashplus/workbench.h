@@ -27,6 +27,7 @@ struct PlanDeleter {
 };
 using Plan = std::unique_ptr<flashplus_plan, PlanDeleter>;
 Result<Plan> createPlan(flashplus_context *context, const flashplus_forward_args &args);
+Result<Plan> createPlan(flashplus_context *context, const flashplus_backward_args &args);
 
 /// Device memory; freed with it. Must not outlive the context.
 class DeviceMemory {
@@ -53,10 +54,15 @@ public:
   ~Prepared();
   const BenchCase &problem() const { return case_; }
   const Json &plan() const { return description_; }
-  /// Of the forward step.
+  /// Of the steps whose schedules are chosen: the forward, or the kernels of gradients, with "; " between
+  /// two.
   std::string schedule() const;
+  /// Of the first of them.
   std::string spec() const;
-  /// Enqueues one forward.
+  /// Enqueues what a backward reads of its forward, o and lse, which all problems share; nothing for a
+  /// forward.
+  Status settle() const;
+  /// Enqueues one forward, or one backward.
   Status run() const;
 
 private:
@@ -64,11 +70,13 @@ private:
   Prepared() = default;
   flashplus_context *context_ = nullptr;
   BenchCase case_;
-  DLTensor q_ = {}, k_ = {}, v_ = {}, o_ = {}, lse_ = {};
+  std::vector<const Json *> chosenSteps() const;
+  DLTensor q_ = {}, k_ = {}, v_ = {}, o_ = {}, lse_ = {}, dout_ = {}, dq_ = {}, dk_ = {}, dv_ = {};
   std::vector<std::vector<int64_t>> shapes_;
   std::vector<DeviceTensor> own_; ///< cu_seqlens, slopes.
   std::string schedule_text_;
   flashplus_forward_args args_ = FLASHPLUS_FORWARD_ARGS_INIT;
+  flashplus_backward_args backward_args_ = FLASHPLUS_BACKWARD_ARGS_INIT;
   Plan plan_;
   Json description_;
   DeviceMemory workspace_;
@@ -84,7 +92,7 @@ public:
   /// else the text of a schedule, with blanks or commas. Compiles what is missing. Thread-safe.
   Result<std::unique_ptr<Prepared>> prepare(const BenchCase &problem, const std::string &schedule) const;
 
-  /// Seconds of one of `calls` forwards enqueued together.
+  /// Seconds of one of `calls` forwards, or backwards, enqueued together.
   Result<double> time(const Prepared &prepared, int calls) const;
   /// Warms up and returns how many calls take about `milliseconds`.
   Result<int> calibrate(const Prepared &prepared, double milliseconds) const;
@@ -92,12 +100,12 @@ public:
 private:
   Workbench() = default;
   struct Inputs {
-    DeviceMemory q, k, v;
+    DeviceMemory q, k, v, dout;
   };
   flashplus_context *context_ = nullptr;
   DLDevice device_ = {};
   std::map<DType, Inputs> inputs_;
-  DeviceMemory o_, lse_;
+  DeviceMemory o_, lse_, dq_, dk_, dv_;
 };
 
 /// As Workbench::prepare: the schedule that `text` means where the library chooses `chosen`. Failures name `flag`.

@@ -98,3 +98,36 @@ TEST_CASE("a score whose derivative the kernels do not have is refused") {
        {std::pair{Operation::BackwardKV, "sm80.backward_kv"}, {Operation::BackwardQ, "sm80.backward_q"}})
     refuses(op, schedule, "gradients of plain scores only", "20 * tanh(s / 20)");
 }
+
+TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what has no plan has nothing to "
+          "warm up") {
+  const KernelSpec spec = backward(64, 64);
+  const Bounds bounds{3, 200, 300, 600, 6, 2, -1, -1};
+  for (const auto &[target, known] :
+       {std::pair<const char *, std::string>{"sm_80", "sm80.backward_kv, sm80.backward_q"},
+        {"x86-64-v3", "cpu.backward"}}) {
+    const DeviceProfile device = offlineProfile(*Target::parse(target));
+    for (const char *wrong : {"cpu.flash", "nonsense", "cpu.backward_delta", "gpu.backward_delta"}) {
+      INFO(target << " " << wrong);
+      PlanOptions options;
+      options.schedule = completeSchedule(*Schedule::parse(wrong));
+      const auto plan = planBackward(spec, bounds, device, options);
+      REQUIRE(!plan);
+      CHECK(plan.status().code() == StatusCode::Unsupported);
+      CHECK_MESSAGE(plan.status().message().ends_with("there is " + known), plan.status().message());
+    }
+  }
+  PlanOptions options;
+  options.schedule = completeSchedule(*Schedule::parse("sm80.backward_q"));
+  CHECK(planBackward(spec, bounds, offlineProfile(*Target::parse("sm_80")), options));
+
+  for (const char *target : {"sm_80", "sm_90a", "x86-64-v3"})
+    for (DType dtype : {DType::BF16, DType::F32})
+      for (const char *score : {"s", "20 * tanh(s / 20)"}) {
+        KernelSpec other = backward(64, 64, dtype);
+        other.score = *ScoreExpr::parse(score);
+        const DeviceProfile device = offlineProfile(*Target::parse(target));
+        INFO(target << " " << other.text());
+        CHECK(reachableBackwardKernels(other, device).empty() == !planBackward(other, bounds, device, {}));
+      }
+}
