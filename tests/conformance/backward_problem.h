@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A backward as a test writes it down: a forward's problem, and what only a backward has.
+#pragma once
+
+#include "tests/conformance/problem.h"
+
+namespace flashplus::conformance {
+
+struct BackwardCase {
+  Case forward; ///< Its `fill` also gives dout ('g') and dlse ('e', column 0). want_lse and num_splits are unused.
+
+  bool dlse = false, delta = false; ///< Whether they are given.
+  /// o and lse are written by the device's own forward, instead of being those of fp64, rounded.
+  bool after_forward = false;
+  Layout dout_layout = {}, dq_layout = {}, dk_layout = {}, dv_layout = {};
+  bool packed_dqkv = false; ///< dq, dk and dv are slices of one (.., rows, hq + 2 hk, d) of dq_layout.
+
+  std::vector<Case::Field> fields() const;
+  std::string text() const;
+};
+
+} // namespace flashplus::conformance
