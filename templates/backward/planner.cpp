@@ -68,9 +68,19 @@ Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candid
   return Status::ok();
 }
 
+Status BackwardPlanner::checkForced(const Schedule &forced) const {
+  const Step &first = whole_.candidates.empty() ? kv_ : whole_;
+  const Algorithm *a = findAlgorithm(forced.algorithm);
+  if (a && (a->op == first.spec.op || (&first == &kv_ && a->op == q_.spec.op)))
+    return Status::ok(); // its knobs are checked where the step is made
+  return launchSchema(first.spec, forced, device_.target).status(); // which tells what there is
+}
+
 Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
   if (options.num_splits != 0)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; of a backward it must be 0");
+  if (options.schedule)
+    FLASHPLUS_RETURN_IF_ERROR(checkForced(*options.schedule));
   Plan plan;
   plan.schedule_source = options.schedule ? "forced" : "default table";
   const int64_t values = alignedBytes(bounds.total_q * bounds.heads_q * 4);

@@ -29,6 +29,8 @@ private:
     std::vector<Candidate> candidates;
   };
   Step step(KernelSpec spec) const;
+  /// Fails if no step whose schedule may be forced has the algorithm.
+  Status checkForced(const Schedule &forced) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
   Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits, const Bounds &bounds) const;

@@ -16,7 +16,6 @@ const BackwardCase kGood = {.forward = {.batch = 2, .sq = 9, .sk = 9, .hq = 4, .
                             .delta = true};
 
 void unharmed(const BackwardInstance &instance) {
-  std::string where;
   BackwardOutputs outputs = instance.readGradients();
   for (std::vector<std::byte> *bytes : {&outputs.dq, &outputs.dk, &outputs.dv, &outputs.delta})
     CHECK(std::all_of(bytes->begin(), bytes->end(), [](std::byte b) { return b == kPoison; }));
@@ -144,7 +143,13 @@ TEST_CASE("backward errors: numbers and scores") {
   refused(kGood, [](A &a) { a.reserved = 1; }, kInvalid, {"reserved is 1"});
   refused(kGood, [](A &a) { a.score = "s + * 2"; }, kInvalid, {"column 5"});
   refused(kGood, [](A &a) { a.score = "s * w"; }, kInvalid, {"scalar 'w'"});
-  refused(kGood, [](A &a) { a.schedule = "no.such tile_m=1"; }, kInvalid, {"no.such"});
+}
+
+TEST_CASE("backward errors: a schedule that is none of its steps'") {
+  for (const char *schedule : {"no.such tile_m=1", "cpu.flash", "sm80.flash", "cpu.backward_delta", "gpu.backward_delta"})
+    refused(kGood, [&](A &a) { a.schedule = schedule; }, FLASHPLUS_UNSUPPORTED, {schedule, "is not an algorithm", "there is"});
+  const char *own = Session::get().onCpu() ? "cpu.backward tile_m=7" : "sm80.backward_q tile_m=7";
+  refused(kGood, [&](A &a) { a.schedule = own; }, FLASHPLUS_UNSUPPORTED, {"tile_m is 7"});
 }
 
 TEST_CASE("backward errors: a plan refuses what it was not made for") {

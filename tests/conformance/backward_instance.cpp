@@ -83,10 +83,7 @@ void BackwardInstance::spoilEmptyRows() {
   static constexpr float kGarbage[] = {kInf, -kInf, kNaN, 0, 1e30f, -1e30f, 50};
   const Case &p = case_;
   forRows(lse_, /*keys=*/false, [&](int64_t, int64_t h, int64_t at, int64_t b, int64_t i) {
-    const int64_t position = i + p.lengthK(b) - p.lengthQ(b);
-    const int64_t first = p.window_left < 0 ? 0 : std::max<int64_t>(0, position - p.window_left);
-    const int64_t last = p.windowRight() < 0 ? p.lengthK(b) - 1
-                                             : std::min<int64_t>(p.lengthK(b) - 1, position + p.windowRight());
+    const auto [first, last] = visibleKeys(p, b, i);
     if (first > last)
       reference::storeElement(lse_.memory->host.data(), DType::F32, at, kGarbage[(i * 3 + h) % std::ssize(kGarbage)]);
   });

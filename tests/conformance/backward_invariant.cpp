@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 using namespace flashplus;
@@ -63,19 +65,26 @@ TEST_CASE("backward invariant: any number of threads gives the same bits") {
   one.hq = one.hk = 1;
   Case small = one;
   small.sk = 60;
-  for (const BackwardCase &c : backwards({kLong, one, small})) {
-    BackwardInstance instance(c);
-    const BackwardOutputs expected = runBackward(instance);
-    for (int threads : {1, 2, 3, 7}) {
-      flashplus_context_options options = {.struct_size = sizeof options};
-      options.cache_dir = "";
-      options.num_threads = threads;
-      flashplus_context *context = nullptr;
-      require(flashplus_context_create(&options, &context), "flashplus_context_create");
-      CHECK_MESSAGE(runBackward(instance, context) == expected, threads << " threads: " << c.text());
-      flashplus_context_destroy(context);
-    }
+    const std::vector<BackwardCase> cases = forEveryDtype(backwards({kLong, one, small}));
+  std::vector<std::unique_ptr<BackwardInstance>> instances;
+  std::vector<BackwardOutputs> expected;
+  for (const BackwardCase &c : cases) {
+    instances.push_back(std::make_unique<BackwardInstance>(c));
+    expected.push_back(runBackward(*instances.back()));
   }
+  std::string cache = (std::filesystem::temp_directory_path() / "conformance-XXXXXX").string();
+  REQUIRE(mkdtemp(cache.data()) != nullptr); // so that kernels are compiled once
+  for (int threads : {1, 2, 3, 7}) {
+    flashplus_context_options options = {.struct_size = sizeof options};
+    options.cache_dir = cache.c_str();
+    options.num_threads = threads;
+    flashplus_context *context = nullptr;
+    require(flashplus_context_create(&options, &context), "flashplus_context_create");
+    for (size_t i = 0; i < cases.size(); ++i)
+      CHECK_MESSAGE(runBackward(*instances[i], context) == expected[i], threads << " threads: " << cases[i].text());
+    flashplus_context_destroy(context);
+  }
+  std::filesystem::remove_all(cache);
 }
 
 TEST_CASE("backward invariant: the place in a batch does not matter") {
@@ -84,7 +93,7 @@ TEST_CASE("backward invariant: the place in a batch does not matter") {
   Case packed = kLong;
   packed.ragged_q = {97, 5, 64};
   packed.ragged_k = {97, 70, 200};
-  for (const BackwardCase &c : chosen(backwards({dense, packed}))) {
+  for (const BackwardCase &c : chosen(forEveryDtype(backwards({dense, packed})))) {
     const reference::Gradients all = gradientsOf(c);
     BackwardCase turned = c; // its entry b has the numbers of entry b + 1
     turned.forward.first_batch = 1;
@@ -109,7 +118,7 @@ TEST_CASE("backward invariant: the place in a batch does not matter") {
 }
 
 TEST_CASE("backward invariant: dense, packed and partly used sequences are the same problem") {
-  for (const BackwardCase &c : chosen(backwards({kLong}))) {
+  for (const BackwardCase &c : chosen(forEveryDtype(backwards({kLong})))) {
     const reference::Gradients dense = gradientsOf(c);
     BackwardCase packed = c;
     packed.forward.ragged_q = {97, 97};
@@ -123,7 +132,7 @@ TEST_CASE("backward invariant: dense, packed and partly used sequences are the s
 }
 
 TEST_CASE("backward invariant: delta may be left out, and max_seqlen_k is a bound only") {
-  for (BackwardCase c : chosen(backwards({kLong}))) {
+  for (BackwardCase c : chosen(forEveryDtype(backwards({kLong})))) {
     c.delta = true;
     const reference::Gradients with = gradientsOf(c);
     c.delta = false;
@@ -138,7 +147,7 @@ TEST_CASE("backward invariant: delta may be left out, and max_seqlen_k is a boun
 TEST_CASE("backward invariant: a plan runs every problem within its bounds") {
   Case largest = kLong;
   largest.batch = 3;
-  for (const BackwardCase &planned : chosen(backwards({largest}))) {
+  for (const BackwardCase &planned : chosen(forEveryDtype(backwards({largest})))) {
     const PlanPtr plan = makeBackwardPlan(BackwardInstance(planned));
     REQUIRE(plan);
     for (auto [batch, sq, sk, hq, hk] :

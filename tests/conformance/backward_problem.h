@@ -4,6 +4,8 @@
 
 #include "tests/conformance/problem.h"
 
+#include <algorithm>
+
 namespace flashplus::conformance {
 
 struct BackwardCase {
@@ -18,5 +20,12 @@ struct BackwardCase {
   std::vector<Case::Field> fields() const;
   std::string text() const;
 };
+
+/// First and last key that row i of entry b sees; none if the last is before the first.
+inline std::pair<int64_t, int64_t> visibleKeys(const Case &c, int64_t b, int64_t i) {
+  const int64_t p = i + c.lengthK(b) - c.lengthQ(b);
+  return {c.window_left < 0 ? 0 : std::max<int64_t>(0, p - c.window_left),
+          c.windowRight() < 0 ? c.lengthK(b) - 1 : std::min<int64_t>(c.lengthK(b) - 1, p + c.windowRight())};
+}
 
 } // namespace flashplus::conformance
