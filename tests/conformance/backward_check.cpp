@@ -67,8 +67,8 @@ std::vector<PlanPtr> makePlans(const std::vector<std::unique_ptr<BackwardInstanc
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Pairs of tiles of one walk, over all heads. By key tiles: the rows that see one of its keys, in tiles from the first
-/// of them or from row 0. By query tiles: the key tiles that hold a key that one of its rows sees.
+/// Pairs of tiles of one walk, over all heads. By key tiles: the rows that see one of its keys, in tiles from
+/// the first of them or from row 0. By query tiles: the key tiles that hold a key that one of its rows sees.
 enum class Walk { KeysFromFirst, KeysAligned, Queries };
 int64_t pairsOfTiles(const Case &c, Walk walk, int64_t tile_m, int64_t tile_n) {
   int64_t pairs = 0;
@@ -115,10 +115,9 @@ int64_t expectedTiles(const Case &c, const flashplus_plan &plan) {
   return pairs;
 }
 
-/// Whether flashplus_backward comes too. An emulated run takes seconds, and one case in eight is enough there.
-bool runsDirectly(const BackwardCase &c) {
-  return !Session::get().pairsOnly() || test::inShare(c.text(), 8);
-}
+/// Whether flashplus_backward comes too. An emulated run takes seconds, and one case in eight is enough
+/// there.
+bool runsDirectly(const BackwardCase &c) { return !Session::get().pairsOnly() || test::inShare(c.text(), 8); }
 
 BackwardOutputs runBothWays(BackwardInstance &instance, flashplus_plan &plan) {
   const BackwardCase &c = instance.backward();
@@ -197,11 +196,13 @@ BackwardOutputs runBackwardPlan(BackwardInstance &instance, flashplus_plan &plan
   const DeviceBuffer workspace = freshWorkspace(plan);
   const std::string name = instance.backward().text();
   instance.resetGradients();
-  require(flashplus_backward_plan_run(&plan, &instance.gradientArgs(), workspace.data(), workspace.size(), nullptr),
+  require(flashplus_backward_plan_run(&plan, &instance.gradientArgs(), workspace.data(), workspace.size(),
+                                      nullptr),
           name);
   require(flashplus_synchronize(s.context(), s.device(), nullptr), name);
   const std::vector<std::byte> after = workspace.read();
-  const auto counters = after.begin() + std::ptrdiff_t(std::min<size_t>(after.size(), FLASHPLUS_WORKSPACE_ZEROED));
+  const auto counters =
+      after.begin() + std::ptrdiff_t(std::min<size_t>(after.size(), FLASHPLUS_WORKSPACE_ZEROED));
   CHECK_MESSAGE(std::all_of(after.begin(), counters, [](std::byte b) { return b == std::byte(0); }), name);
   return instance.readGradients();
 }

@@ -23,15 +23,16 @@ BackwardOutputs runBackwardPlan(BackwardInstance &instance, flashplus_plan &plan
 /// Poisoned gradients, flashplus_backward in `context`, or in the session's.
 BackwardOutputs runBackward(BackwardInstance &instance, flashplus_context *context = nullptr);
 
-/// Plans chosen(cases), runs each by plan and by flashplus_backward (on the emulator, a part of them), and checks
+/// Plans chosen(cases), runs each by plan and by flashplus_backward (on the emulator, a part of them), and
+/// checks
 ///  - dq, dk and dv against fp64 by the rule of reference/compare_backward.h, and delta,
 ///  - that both runs give the same bits, and leave what is not a valid row, and the inputs, as it was,
 ///  - that the pairs of tiles visited are those of a walk over what is visible.
 void checkBackward(const std::vector<BackwardCase> &cases);
 inline void checkBackward(const std::vector<Case> &cases) { checkBackward(forEveryDtype(backwards(cases))); }
 
-/// The same without the comparison with the reference, for tests that know the exact result; nothing where the
-/// device refuses the case.
+/// The same without the comparison with the reference, for tests that know the exact result; nothing where
+/// the device refuses the case.
 std::optional<reference::Gradients> runBackwardCase(const BackwardCase &c);
 
 } // namespace flashplus::conformance

@@ -11,9 +11,8 @@ namespace {
 
 using A = flashplus_backward_args;
 
-const BackwardCase kGood = {.forward = {.batch = 2, .sq = 9, .sk = 9, .hq = 4, .hk = 2, .d = 16},
-                            .dlse = true,
-                            .delta = true};
+const BackwardCase kGood = {
+    .forward = {.batch = 2, .sq = 9, .sk = 9, .hq = 4, .hk = 2, .d = 16}, .dlse = true, .delta = true};
 
 void unharmed(const BackwardInstance &instance) {
   BackwardOutputs outputs = instance.readGradients();
@@ -47,7 +46,8 @@ void refused(const BackwardCase &c, const std::function<void(A &)> &change, flas
 }
 
 /// A plan of kGood must not run these.
-void notRun(flashplus_plan &plan, const BackwardCase &c, void *workspace, size_t bytes, const std::string &word) {
+void notRun(flashplus_plan &plan, const BackwardCase &c, void *workspace, size_t bytes,
+            const std::string &word) {
   BackwardInstance instance(c);
   instance.resetGradients();
   CHECK(flashplus_backward_plan_run(&plan, &instance.gradientArgs(), workspace, bytes, nullptr) ==
@@ -100,30 +100,50 @@ TEST_CASE("backward errors: tensors") {
   refused(kGood, [](A &a) { a.dq = nullptr; }, kInvalid, {"dq is null"});
   refused(kGood, [](A &a) { a.dk = nullptr; }, kInvalid, {"dk is null"});
   refused(kGood, [](A &a) { a.dv = nullptr; }, kInvalid, {"dv is null"});
-  refused(kGood, with(&A::dout, [](DLTensor &d) { d.dtype = {kDLFloat, 16, 1}; }), kInvalid,
-          {"dout has dtype float16", "bfloat16"});
-  refused(kGood, with(&A::dk, [](DLTensor &d) { d.dtype = {kDLFloat, 32, 1}; }), kInvalid, {"dk has dtype float32"});
-  refused(kGood, with(&A::dq, number(&DLTensor::shape, 1, 8)), kInvalid, {"dq has shape (2, 8, 4, 16)", "(2, 9, 4, 16)"});
-  refused(kGood, with(&A::dk, number(&DLTensor::shape, 2, 4)), kInvalid, {"dk has shape (2, 9, 4, 16)", "heads_k"});
+  refused(kGood,
+          with(&A::dout,
+               [](DLTensor &d) {
+                 d.dtype = {kDLFloat, 16, 1};
+               }),
+          kInvalid, {"dout has dtype float16", "bfloat16"});
+  refused(kGood,
+          with(&A::dk,
+               [](DLTensor &d) {
+                 d.dtype = {kDLFloat, 32, 1};
+               }),
+          kInvalid, {"dk has dtype float32"});
+  refused(kGood, with(&A::dq, number(&DLTensor::shape, 1, 8)), kInvalid,
+          {"dq has shape (2, 8, 4, 16)", "(2, 9, 4, 16)"});
+  refused(kGood, with(&A::dk, number(&DLTensor::shape, 2, 4)), kInvalid,
+          {"dk has shape (2, 9, 4, 16)", "heads_k"});
   refused(kGood, with(&A::dv, number(&DLTensor::shape, 3, 8)), kInvalid, {"dv has shape (2, 9, 2, 8)"});
   refused(kGood, with(&A::dout, number(&DLTensor::shape, 3, 8)), kInvalid, {"dout has shape (2, 9, 4, 8)"});
   refused(kGood, with(&A::dout, number(&DLTensor::strides, 3, 2)), kInvalid, {"dout has stride 2"});
   refused(kGood, with(&A::dq, number(&DLTensor::strides, 0, 0)), kInvalid, {"dq has stride 0", "at least 1"});
   refused(kGood, with(&A::dk, [](DLTensor &d) { d.ndim = 3; }), kInvalid, {"dk has shape", "4 dimensions"});
-  refused(kGood, with(&A::lse, number(&DLTensor::shape, 2, 8)), kInvalid, {"lse has shape (2, 4, 8)", "(2, 4, 9)"});
+  refused(kGood, with(&A::lse, number(&DLTensor::shape, 2, 8)), kInvalid,
+          {"lse has shape (2, 4, 8)", "(2, 4, 9)"});
   refused(kGood, with(&A::dlse, number(&DLTensor::shape, 1, 2)), kInvalid, {"dlse has shape (2, 2, 9)"});
   refused(kGood, with(&A::delta, number(&DLTensor::shape, 0, 1)), kInvalid, {"delta has shape (1, 4, 9)"});
-  refused(kGood, with(&A::lse, [](DLTensor &d) { d.dtype = {kDLFloat, 16, 1}; }), kInvalid, {"lse has dtype float16", "float32"});
+  refused(kGood,
+          with(&A::lse,
+               [](DLTensor &d) {
+                 d.dtype = {kDLFloat, 16, 1};
+               }),
+          kInvalid, {"lse has dtype float16", "float32"});
   refused(kGood, with(&A::delta, number(&DLTensor::strides, 1, 0)), kInvalid, {"delta has stride 0"});
-  refused(kGood, with(&A::dv, [](DLTensor &d) { d.device.device_type = kDLMetal; }), kInvalid, {"dv is on device"});
+  refused(kGood, with(&A::dv, [](DLTensor &d) { d.device.device_type = kDLMetal; }), kInvalid,
+          {"dv is on device"});
   refused(kGood, with(&A::dq, [](DLTensor &d) { d.byte_offset += 1; }), kInvalid, {"dq has data", "2 bytes"});
-  refused(kGood, with(&A::dout, [](DLTensor &d) { d.data = nullptr; }), kInvalid, {"dout"}, /*planning_too=*/false);
+  refused(kGood, with(&A::dout, [](DLTensor &d) { d.data = nullptr; }), kInvalid, {"dout"},
+          /*planning_too=*/false);
 }
 
 TEST_CASE("backward errors: a gradient in the memory of another tensor") {
   const flashplus_status kInvalid = FLASHPLUS_INVALID_ARGUMENT;
   auto onto = [](auto A::*field, auto A::*other) {
-    return [field, other](A &a) { a.*field = const_cast<DLTensor *>(static_cast<const DLTensor *>(a.*other)); };
+    return
+        [field, other](A &a) { a.*field = const_cast<DLTensor *>(static_cast<const DLTensor *>(a.*other)); };
   };
   refused(kGood, onto(&A::dq, &A::q), kInvalid, {"dq has the memory of q"});
   refused(kGood, onto(&A::dq, &A::dout), kInvalid, {"dq has the memory of dout"});
@@ -146,8 +166,10 @@ TEST_CASE("backward errors: numbers and scores") {
 }
 
 TEST_CASE("backward errors: a schedule that is none of its steps'") {
-  for (const char *schedule : {"no.such tile_m=1", "cpu.flash", "sm80.flash", "cpu.backward_delta", "gpu.backward_delta"})
-    refused(kGood, [&](A &a) { a.schedule = schedule; }, FLASHPLUS_UNSUPPORTED, {schedule, "is not an algorithm", "there is"});
+  for (const char *schedule :
+       {"no.such tile_m=1", "cpu.flash", "sm80.flash", "cpu.backward_delta", "gpu.backward_delta"})
+    refused(kGood, [&](A &a) { a.schedule = schedule; }, FLASHPLUS_UNSUPPORTED,
+            {schedule, "is not an algorithm", "there is"});
   const char *own = Session::get().onCpu() ? "cpu.backward tile_m=7" : "sm80.backward_q tile_m=7";
   refused(kGood, [&](A &a) { a.schedule = own; }, FLASHPLUS_UNSUPPORTED, {"tile_m is 7"});
 }
@@ -177,7 +199,8 @@ TEST_CASE("backward errors: a plan refuses what it was not made for") {
 }
 
 TEST_CASE("backward errors: plans of one kind do not run arguments of the other") {
-  const PlanPtr forward = makePlan(Instance(kGood.forward)), backward = makeBackwardPlan(BackwardInstance(kGood));
+  const PlanPtr forward = makePlan(Instance(kGood.forward)),
+                backward = makeBackwardPlan(BackwardInstance(kGood));
   REQUIRE(backward);
   const DeviceBuffer workspace = freshWorkspace(*backward);
   notRun(*forward, kGood, workspace.data(), workspace.size(), "the plan was made for 'forward");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Backwards whose gradients are known without a reference: what random data hides, such as a swapped key, a row of
-// another head, or a head of a group that is left out.
+// Backwards whose gradients are known without a reference: what random data hides, such as a swapped key, a
+// row of another head, or a head of a group that is left out.
 #include "tests/conformance/backward_check.h"
 
 #include "reference/numeric.h"
@@ -45,7 +45,8 @@ void checkRetrieval(const BackwardCase &backward, const Target &target, double s
   const auto actual = runBackwardCase(backward);
   if (!actual)
     return;
-  const int64_t rows_q = c.ragged() ? c.rowsQ() : c.batch * c.sq, rows_k = c.ragged() ? c.rowsK() : c.batch * c.sk;
+  const int64_t rows_q = c.ragged() ? c.rowsQ() : c.batch * c.sq,
+                rows_k = c.ragged() ? c.rowsK() : c.batch * c.sk;
   const int64_t group = c.hq / c.hk, dv = c.dimV();
   reference::Gradients want, size;
   for (reference::Gradients *g : {&want, &size}) {
@@ -70,8 +71,10 @@ void checkRetrieval(const BackwardCase &backward, const Target &target, double s
         for (int64_t x = 0; x < dv; ++x)
           add(want.dv, size.dv, key * dv + x, double(c.fill('g', b, i, h, x)));
         for (int64_t x = 0; x < c.d; ++x) {
-          add(want.dq, size.dq, row * c.d + x, double(c.softmaxScale()) * e * double(c.fill('k', b, j, hk, x)));
-          add(want.dk, size.dk, key * c.d + x, double(c.softmaxScale()) * e * double(c.fill('q', b, i, h, x)));
+          add(want.dq, size.dq, row * c.d + x,
+              double(c.softmaxScale()) * e * double(c.fill('k', b, j, hk, x)));
+          add(want.dk, size.dk, key * c.d + x,
+              double(c.softmaxScale()) * e * double(c.fill('q', b, i, h, x)));
         }
       }
   auto wrong = [&](const std::vector<double> &got, const std::vector<double> &expected,
@@ -92,15 +95,21 @@ void checkRetrieval(const BackwardCase &backward, const Target &target, double s
 TEST_SUITE_BEGIN("backward_exact");
 
 TEST_CASE("backward exact: a window of one key: dv is dout, dq and dk are dlse alone") {
-  Case base = {.batch = 2, .hq = 4, .hk = 2, .d = 40, .dv = 24, .window_left = 0, .window_right = 0, .scale = 0.25f};
+  Case base = {
+      .batch = 2, .hq = 4, .hk = 2, .d = 40, .dv = 24, .window_left = 0, .window_right = 0, .scale = 0.25f};
   base.fill = [](char tensor, int64_t b, int64_t row, int64_t head, int64_t c) {
-    return tensor == 'v' ? code(b, row, head, c, 60) : tensor == 'g' ? code(b, row, head, c, 15) : code(b, row, head + tensor, c, 2);
+    return tensor == 'v'   ? code(b, row, head, c, 60)
+           : tensor == 'g' ? code(b, row, head, c, 15)
+                           : code(b, row, head + tensor, c, 2);
   };
   for (const BackwardCase &c : chosen(variety(base)))
-    checkRetrieval(c, [](const Case &p, int64_t b, int64_t i, int64_t) {
-      const int64_t j = i + p.lengthK(b) - p.lengthQ(b);
-      return j >= 0 && j < p.lengthK(b) ? j : -1;
-    }, 0);
+    checkRetrieval(
+        c,
+        [](const Case &p, int64_t b, int64_t i, int64_t) {
+          const int64_t j = i + p.lengthK(b) - p.lengthQ(b);
+          return j >= 0 && j < p.lengthK(b) ? j : -1;
+        },
+        0);
 }
 
 TEST_CASE("backward exact: each row retrieves one key of many") {
@@ -109,10 +118,20 @@ TEST_CASE("backward exact: each row retrieves one key of many") {
   const Target target = [](const Case &c, int64_t b, int64_t i, int64_t h) {
     const auto [first, last] = visibleKeys(c, b, i);
     // The ends of the interval are where masks go wrong.
-    return first > last ? -1 : i % 3 == 0 ? first : i % 3 == 1 ? last : first + (i * 31 + h * 7) % (last - first + 1);
+    return first > last ? -1
+           : i % 3 == 0 ? first
+           : i % 3 == 1 ? last
+                        : first + (i * 31 + h * 7) % (last - first + 1);
   };
   for (auto [left, right] : {std::pair<int, int>{-1, -1}, {-1, 0}, {9, 3}, {70, -1}}) {
-    const Case base = {.batch = 2, .hq = 4, .hk = 2, .d = 40, .dv = 24, .window_left = left, .window_right = right, .scale = 4.0f};
+    const Case base = {.batch = 2,
+                       .hq = 4,
+                       .hk = 2,
+                       .d = 40,
+                       .dv = 24,
+                       .window_left = left,
+                       .window_right = right,
+                       .scale = 4.0f};
     for (BackwardCase c : chosen(variety(base))) {
       const Case shape = c.forward;
       c.forward.fill = [=](char tensor, int64_t b, int64_t row, int64_t head, int64_t column) {
@@ -143,12 +162,14 @@ TEST_CASE("backward exact: dout = 0 gives zeros, whatever the rest") {
     const auto actual = runBackwardCase(c);
     REQUIRE(actual);
     for (auto [name, values] : {std::pair{"dq", &actual->dq}, {"dk", &actual->dk}, {"dv", &actual->dv}})
-      CHECK_MESSAGE(std::all_of(values->begin(), values->end(), [](double x) { return x == 0; }), name << ": " << c.text());
+      CHECK_MESSAGE(std::all_of(values->begin(), values->end(), [](double x) { return x == 0; }),
+                    name << ": " << c.text());
   }
 }
 
 TEST_CASE("backward exact: q = 0 and one element of dout is 1") {
-  // P = 1 / 64. Of dv only column 5 is there, of dq only one row: scale / 64 sum_j (v_j - mean) k_j. dk is q's: 0.
+  // P = 1 / 64. Of dv only column 5 is there, of dq only one row: scale / 64 sum_j (v_j - mean) k_j. dk is
+  // q's: 0.
   constexpr int64_t kRow = 20, kHead = 2, kColumn = 5;
   Case base = {.sq = 33, .sk = 64, .hq = 4, .hk = 2, .d = 24, .scale = 0.25f};
   base.fill = [](char tensor, int64_t b, int64_t row, int64_t head, int64_t c) {
@@ -173,13 +194,15 @@ TEST_CASE("backward exact: q = 0 and one element of dout is 1") {
     double mean = 0;
     for (int64_t j = 0; j < p.sk; ++j)
       mean += double(p.fill('v', 0, j, hk, kColumn)) / 64;
-    const double o = double(reference::roundToStorage(p.dtype, float(mean))); // delta comes from what o was stored as
+    const double o =
+        double(reference::roundToStorage(p.dtype, float(mean))); // delta comes from what o was stored as
     for (int64_t i = 0; i < p.sq; ++i)
       for (int64_t h = 0; h < p.hq; ++h)
         for (int64_t x = 0; x < p.d; ++x) {
           double want = 0, size = 0;
           for (int64_t j = 0; j < p.sk && i == kRow && h == kHead; ++j) {
-            const double term = 0.25 / 64 * (double(p.fill('v', 0, j, hk, kColumn)) - o) * double(p.fill('k', 0, j, hk, x));
+            const double term =
+                0.25 / 64 * (double(p.fill('v', 0, j, hk, kColumn)) - o) * double(p.fill('k', 0, j, hk, x));
             want += term;
             size += std::fabs(term);
           }

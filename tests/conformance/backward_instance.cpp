@@ -62,10 +62,11 @@ void BackwardInstance::makeStatistics() {
                                 float(known.o[size_t((row * p.hq + h) * p.dimV() + c)]));
     });
     forRows(lse_, /*keys=*/false, [&](int64_t row, int64_t h, int64_t at, int64_t, int64_t) {
-      reference::storeElement(lse_.memory->host.data(), DType::F32, at, float(known.lse[size_t(row * p.hq + h)]));
+      reference::storeElement(lse_.memory->host.data(), DType::F32, at,
+                              float(known.lse[size_t(row * p.hq + h)]));
     });
   }
-  spoilEmptyRows();
+  spoilLse();
   o_.memory->device.write(o_.memory->host);
   lse_.memory->device.write(lse_.memory->host);
 }
@@ -79,13 +80,18 @@ void BackwardInstance::runOwnForward() {
   lse_.memory->host = readLse();
 }
 
-void BackwardInstance::spoilEmptyRows() {
+void BackwardInstance::spoilLse() {
   static constexpr float kGarbage[] = {kInf, -kInf, kNaN, 0, 1e30f, -1e30f, 50};
   const Case &p = case_;
   forRows(lse_, /*keys=*/false, [&](int64_t, int64_t h, int64_t at, int64_t b, int64_t i) {
     const auto [first, last] = visibleKeys(p, b, i);
-    if (first > last)
-      reference::storeElement(lse_.memory->host.data(), DType::F32, at, kGarbage[(i * 3 + h) % std::ssize(kGarbage)]);
+    const bool empty = first > last, spoilt = backward_.infinite_lse && (i + h) % 5 == 1;
+    if (spoilt)
+      reference::storeElement(lse_.memory->host.data(), DType::F32, at,
+                              kGarbage[(i + h) / 5 % 3]); // not finite
+    else if (empty)
+      reference::storeElement(lse_.memory->host.data(), DType::F32, at,
+                              kGarbage[(i * 3 + h) % std::ssize(kGarbage)]);
   });
 }
 
@@ -124,10 +130,13 @@ void BackwardInstance::makeReference() {
     for (int64_t c = 0; c < p.dimV(); ++c)
       o_values_[size_t((row * p.hq + h) * p.dimV() + c)] = loadAt(o_, p.dtype, at + c);
   });
+  // The reference knows infinities only.
   for (auto [from, to] : {std::pair{&lse_, &lse_values_}, {&dlse_, &dlse_values_}})
     forRows(*from, /*keys=*/false, [&](int64_t row, int64_t h, int64_t at, int64_t, int64_t) {
       (*to)[size_t(row * p.hq + h)] = loadAt(*from, DType::F32, at);
     });
+  for (double &x : lse_values_)
+    x = std::isfinite(x) ? x : double(kInf);
   reference::BackwardProblem &r = gradient_reference_;
   r.forward = reference_;
   r.dout = dout_.memory->host.data() + dout_.offset * dtypeBytes(p.dtype);
@@ -193,7 +202,8 @@ reference::Gradients BackwardInstance::unpackGradients(const BackwardOutputs &ou
     std::vector<double> values(size_t((keys ? reference_.rowsK() : reference_.rowsQ()) * heads * dim));
     forRows(v, keys, [&](int64_t row, int64_t h, int64_t at, int64_t, int64_t) {
       for (int64_t c = 0; c < dim; ++c)
-        values[size_t((row * heads + h) * dim + c)] = double(reference::loadElement(bytes.data(), p.dtype, at + c));
+        values[size_t((row * heads + h) * dim + c)] =
+            double(reference::loadElement(bytes.data(), p.dtype, at + c));
     });
     return values;
   };
@@ -208,7 +218,8 @@ BackwardInstance::Delta BackwardInstance::unpackDelta(const BackwardOutputs &out
   const size_t n = size_t(reference_.rowsQ() * p.hq);
   Delta delta = {std::vector<double>(n), std::vector<double>(n), std::vector<double>(n)};
   forRows(delta_, /*keys=*/false, [&](int64_t row, int64_t h, int64_t at, int64_t, int64_t) {
-    delta.actual[size_t(row * p.hq + h)] = double(reference::loadElement(outputs.delta.data(), DType::F32, at));
+    delta.actual[size_t(row * p.hq + h)] =
+        double(reference::loadElement(outputs.delta.data(), DType::F32, at));
   });
   forRows(dout_, /*keys=*/false, [&](int64_t row, int64_t h, int64_t at, int64_t, int64_t) {
     const size_t to = size_t(row * p.hq + h);

@@ -45,7 +45,7 @@ private:
   void runOwnForward();
   void makeGradients();
   void makeReference();
-  void spoilEmptyRows();
+  void spoilLse();
 
   const BackwardCase backward_;
   flashplus_backward_args args_ = FLASHPLUS_BACKWARD_ARGS_INIT;

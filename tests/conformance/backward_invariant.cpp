@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a gradient may not depend on, bit for bit: the run, the number of threads, the place in a batch, how sequences are
-// packed; and what else a plan may be run for.
+// What a gradient may not depend on, bit for bit: the run, the number of threads, the place in a batch, how
+// sequences are packed; and what else a plan may be run for.
 #include "tests/conformance/backward_check.h"
 
 #include <doctest/doctest.h>
@@ -65,7 +65,7 @@ TEST_CASE("backward invariant: any number of threads gives the same bits") {
   one.hq = one.hk = 1;
   Case small = one;
   small.sk = 60;
-    const std::vector<BackwardCase> cases = forEveryDtype(backwards({kLong, one, small}));
+  const std::vector<BackwardCase> cases = forEveryDtype(backwards({kLong, one, small}));
   std::vector<std::unique_ptr<BackwardInstance>> instances;
   std::vector<BackwardOutputs> expected;
   for (const BackwardCase &c : cases) {
@@ -81,7 +81,8 @@ TEST_CASE("backward invariant: any number of threads gives the same bits") {
     flashplus_context *context = nullptr;
     require(flashplus_context_create(&options, &context), "flashplus_context_create");
     for (size_t i = 0; i < cases.size(); ++i)
-      CHECK_MESSAGE(runBackward(*instances[i], context) == expected[i], threads << " threads: " << cases[i].text());
+      CHECK_MESSAGE(runBackward(*instances[i], context) == expected[i],
+                    threads << " threads: " << cases[i].text());
     flashplus_context_destroy(context);
   }
   std::filesystem::remove_all(cache);
@@ -151,8 +152,13 @@ TEST_CASE("backward invariant: a plan runs every problem within its bounds") {
     const PlanPtr plan = makeBackwardPlan(BackwardInstance(planned));
     REQUIRE(plan);
     for (auto [batch, sq, sk, hq, hk] :
-         {std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>{3, 9, 300, 4, 2}, {1, 1, 1, 4, 2}, {2, 5, 0, 4, 2},
-          {2, 0, 5, 4, 2}, {0, 1, 1, 4, 2}, {3, 97, 50, 4, 4}, {2, 70, 130, 3, 1}}) {
+         {std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>{3, 9, 300, 4, 2},
+          {1, 1, 1, 4, 2},
+          {2, 5, 0, 4, 2},
+          {2, 0, 5, 4, 2},
+          {0, 1, 1, 4, 2},
+          {3, 97, 50, 4, 4},
+          {2, 70, 130, 3, 1}}) {
       BackwardCase c = planned;
       c.forward.batch = batch;
       c.forward.sq = sq;
@@ -161,7 +167,8 @@ TEST_CASE("backward invariant: a plan runs every problem within its bounds") {
       c.forward.hk = hk;
       BackwardInstance instance(c);
       const BackwardOutputs outputs = runBackwardPlan(instance, *plan);
-      const auto result = reference::compareBackward(instance.gradientReference(), instance.unpackGradients(outputs));
+      const auto result =
+          reference::compareBackward(instance.gradientReference(), instance.unpackGradients(outputs));
       CHECK_MESSAGE(result.good(), result.complaint() << ": " << c.text());
       std::string where;
       CHECK_MESSAGE(instance.gradientsUntouched(outputs, where), where << ": " << c.text());
@@ -196,7 +203,8 @@ TEST_CASE("backward invariant: many threads, one plan, a workspace each") {
             direct ? flashplus_backward(s.context(), &instance.gradientArgs(), nullptr)
                    : flashplus_backward_plan_run(plan.get(), &instance.gradientArgs(), workspace.data(),
                                                  workspace.size(), nullptr);
-        if (status != FLASHPLUS_OK || flashplus_synchronize(s.context(), s.device(), nullptr) != FLASHPLUS_OK) {
+        if (status != FLASHPLUS_OK ||
+            flashplus_synchronize(s.context(), s.device(), nullptr) != FLASHPLUS_OK) {
           ++failed;
           continue;
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How the tensors of a backward lie in memory: orders, gaps, alignment, shared memory, broadcast inputs; what is given.
+// How the tensors of a backward lie in memory: orders, gaps, alignment, shared memory, broadcast inputs; what
+// is given.
 #include "tests/conformance/backward_check.h"
 
 #include <doctest/doctest.h>
@@ -13,13 +14,14 @@ constexpr Layout::Order kOrders[] = {Layout::Order::Bshd, Layout::Order::Bhsd, L
 
 BackwardCase laidOut(BackwardCase c, Layout layout) {
   Case &f = c.forward;
-  for (Layout *l : {&f.q_layout, &f.k_layout, &f.v_layout, &f.o_layout, &c.dout_layout, &c.dq_layout, &c.dk_layout,
-                    &c.dv_layout})
+  for (Layout *l : {&f.q_layout, &f.k_layout, &f.v_layout, &f.o_layout, &c.dout_layout, &c.dq_layout,
+                    &c.dk_layout, &c.dv_layout})
     *l = layout;
   return c;
 }
 
-const BackwardCase kBase = {.forward = {.batch = 2, .sq = 33, .sk = 70, .hq = 4, .hk = 2, .d = 40, .causal = true}};
+const BackwardCase kBase = {
+    .forward = {.batch = 2, .sq = 33, .sk = 70, .hq = 4, .hk = 2, .d = 40, .causal = true}};
 
 } // namespace
 
@@ -45,8 +47,8 @@ TEST_CASE("backward layout: one tensor alone is aligned to an element only, or h
       cases.push_back(kBase);
       cases.back().forward.*tensor = layout;
     }
-    for (Layout BackwardCase::*tensor : {&BackwardCase::dout_layout, &BackwardCase::dq_layout, &BackwardCase::dk_layout,
-                                         &BackwardCase::dv_layout}) {
+    for (Layout BackwardCase::*tensor : {&BackwardCase::dout_layout, &BackwardCase::dq_layout,
+                                         &BackwardCase::dk_layout, &BackwardCase::dv_layout}) {
       cases.push_back(kBase);
       cases.back().*tensor = layout;
     }

@@ -12,9 +12,17 @@ TEST_SUITE_BEGIN("backward_mask");
 TEST_CASE("backward mask: every window, with more keys than rows and fewer") {
   std::vector<Case> cases;
   for (auto [sq, sk] : {std::pair<int64_t, int64_t>{97, 97}, {65, 130}, {130, 50}, {7, 200}, {200, 7}})
-    for (auto [left, right] :
-         {std::pair<int, int>{-1, 0}, {0, 0}, {9, 3}, {64, 0}, {-1, 6}, {70, -1}, {0, -1}, {1000, 1000}, {3, 64}})
-      cases.push_back({.batch = 2, .sq = sq, .sk = sk, .hq = 2, .d = 40, .window_left = left, .window_right = right});
+    for (auto [left, right] : {std::pair<int, int>{-1, 0},
+                               {0, 0},
+                               {9, 3},
+                               {64, 0},
+                               {-1, 6},
+                               {70, -1},
+                               {0, -1},
+                               {1000, 1000},
+                               {3, 64}})
+      cases.push_back(
+          {.batch = 2, .sq = sq, .sk = sk, .hq = 2, .d = 40, .window_left = left, .window_right = right});
   checkBackward(cases);
 }
 
@@ -55,12 +63,32 @@ TEST_CASE("backward mask: all sequences are empty, on one side or both") {
 TEST_CASE("backward mask: rows in use, with garbage behind them") {
   std::vector<Case> cases;
   for (bool causal : {false, true}) {
-    cases.push_back({.batch = 3, .sq = 97, .sk = 130, .hq = 4, .hk = 2, .d = 40, .used_q = {97, 0, 49},
-                     .used_k = {1, 130, 66}, .causal = causal});
+    cases.push_back({.batch = 3,
+                     .sq = 97,
+                     .sk = 130,
+                     .hq = 4,
+                     .hk = 2,
+                     .d = 40,
+                     .used_q = {97, 0, 49},
+                     .used_k = {1, 130, 66},
+                     .causal = causal});
     cases.push_back({.batch = 3, .sq = 65, .sk = 70, .d = 64, .used_k = {0, 70, 63}, .causal = causal});
-    cases.push_back({.batch = 3, .sq = 65, .sk = 70, .d = 64, .used_q = {64, 1, 0}, .causal = causal, .window_left = 20});
+    cases.push_back(
+        {.batch = 3, .sq = 65, .sk = 70, .d = 64, .used_q = {64, 1, 0}, .causal = causal, .window_left = 20});
   }
   checkBackward(cases);
+}
+
+TEST_CASE("backward mask: rows whose lse is no number have no part in it, whatever they see") {
+  std::vector<BackwardCase> cases;
+  for (bool causal : {false, true})
+    for (auto [sq, sk] : {std::pair<int64_t, int64_t>{7, 200}, {97, 70}})
+      cases.push_back(
+          {.forward = {.batch = 2, .sq = sq, .sk = sk, .hq = 4, .hk = 2, .d = 40, .causal = causal},
+           .dlse = true,
+           .delta = true,
+           .infinite_lse = true});
+  checkBackward(forEveryDtype(cases));
 }
 
 TEST_SUITE_END();

@@ -22,6 +22,7 @@ std::vector<Case::Field> BackwardCase::fields() const {
   flag("dlse", dlse);
   flag("delta", delta);
   flag("after_forward", after_forward);
+  flag("infinite_lse", infinite_lse);
   for (auto [name, layout] :
        {std::pair{"dout", &dout_layout}, {"dq", &dq_layout}, {"dk", &dk_layout}, {"dv", &dv_layout}})
     fields.push_back({name, layoutText(*layout), layoutText(*layout) == layoutText({})});

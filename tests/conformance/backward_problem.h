@@ -9,11 +9,14 @@
 namespace flashplus::conformance {
 
 struct BackwardCase {
-  Case forward; ///< Its `fill` also gives dout ('g') and dlse ('e', column 0). want_lse and num_splits are unused.
+  Case forward; ///< Its `fill` also gives dout ('g') and dlse ('e', column 0). want_lse and num_splits are
+                ///< unused.
 
   bool dlse = false, delta = false; ///< Whether they are given.
   /// o and lse are written by the device's own forward, instead of being those of fp64, rounded.
   bool after_forward = false;
+  /// The lse of every fifth row is no number though the row sees keys; it then has no part in the gradients.
+  bool infinite_lse = false;
   Layout dout_layout = {}, dq_layout = {}, dk_layout = {}, dv_layout = {};
   bool packed_dqkv = false; ///< dq, dk and dv are slices of one (.., rows, hq + 2 hk, d) of dq_layout.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Scores in a backward: scales, peaked, flat and constant ones, and on a CPU slopes of expressions. A GPU refuses the
-// latter for the moment; what was skipped is in the summary.
+// Scores in a backward: scales, peaked, flat and constant ones, and on a CPU slopes of expressions. A GPU
+// refuses the latter for the moment; what was skipped is in the summary.
 #include "tests/conformance/backward_check.h"
 
 #include <doctest/doctest.h>
@@ -68,7 +68,8 @@ TEST_CASE("backward score: all keys alike, and all queries") {
 TEST_CASE("backward score: softcap") {
   checkScore({.softcap = 1.5f});
   checkScore({.causal = true, .scale = 4.0f, .softcap = 30});
-  // Farther out its slope is the difference of two numbers that fp32 has rounded, and all of a row's may be such.
+  // Farther out its slope is the difference of two numbers that fp32 has rounded, and all of a row's may be
+  // such.
   checkScore({.window_left = 9, .window_right = 4, .scale = -0.2f, .softcap = 2});
 }
 
@@ -80,9 +81,11 @@ TEST_CASE("backward score: ALiBi") {
 
 TEST_CASE("backward score: text with tensors and scalars") {
   checkScore({.score = "s + bias[h, q, k]", .aux = {{.name = "bias", .shape = {4, 97, 70}}}});
-  checkScore({.score = "s * gain[hk] + shift[b]", .aux = {{.name = "gain", .shape = {2}}, {.name = "shift", .shape = {2}}}});
-  checkScore({.score = "s + table[bucket[k]]",
-              .aux = {{.name = "table", .shape = {3}}, {.name = "bucket", .shape = {70}, .values = cycle(70, 5)}}});
+  checkScore({.score = "s * gain[hk] + shift[b]",
+              .aux = {{.name = "gain", .shape = {2}}, {.name = "shift", .shape = {2}}}});
+  checkScore(
+      {.score = "s + table[bucket[k]]",
+       .aux = {{.name = "table", .shape = {3}}, {.name = "bucket", .shape = {70}, .values = cycle(70, 5)}}});
   checkScore({.causal = true, .score = "a * s + c", .scalars = {{"a", 0.3f}, {"c", -2.0f}}});
 }
 

@@ -11,8 +11,19 @@ TEST_SUITE_BEGIN("backward_shapes");
 
 TEST_CASE("backward shapes: head dims") {
   std::vector<Case> cases;
-  for (auto [d, dv] : {std::pair<int64_t, int64_t>{8, 8}, {16, 16}, {32, 32}, {40, 40}, {59, 59}, {64, 64},
-                       {72, 72}, {96, 96}, {111, 111}, {128, 128}, {192, 128}, {192, 192}, {256, 256}}) {
+  for (auto [d, dv] : {std::pair<int64_t, int64_t>{8, 8},
+                       {16, 16},
+                       {32, 32},
+                       {40, 40},
+                       {59, 59},
+                       {64, 64},
+                       {72, 72},
+                       {96, 96},
+                       {111, 111},
+                       {128, 128},
+                       {192, 128},
+                       {192, 192},
+                       {256, 256}}) {
     cases.push_back({.sq = 37, .sk = 70, .d = d, .dv = dv, .causal = d % 16 == 0});
     cases.push_back({.sq = 130, .sk = 65, .d = d, .dv = dv, .causal = d % 16 == 0});
   }
@@ -21,8 +32,17 @@ TEST_CASE("backward shapes: head dims") {
 
 TEST_CASE("backward shapes: the head dim of v differs, and odd ones") {
   std::vector<Case> cases;
-  for (auto [d, dv] : {std::pair<int64_t, int64_t>{64, 128}, {128, 64}, {8, 256}, {256, 8}, {40, 17}, {33, 100}, {1, 1},
-                       {7, 2}, {255, 1}, {1, 255}, {129, 127}})
+  for (auto [d, dv] : {std::pair<int64_t, int64_t>{64, 128},
+                       {128, 64},
+                       {8, 256},
+                       {256, 8},
+                       {40, 17},
+                       {33, 100},
+                       {1, 1},
+                       {7, 2},
+                       {255, 1},
+                       {1, 255},
+                       {129, 127}})
     cases.push_back({.sq = 67, .sk = 49, .d = d, .dv = dv, .causal = d > dv});
   checkBackward(dtypesInTurn(backwards(cases)));
 }
@@ -59,7 +79,9 @@ TEST_CASE("backward shapes: more heads in the batch than a grid's dimension has"
 }
 
 TEST_CASE("backward shapes: nothing to do") {
-  checkBackward(std::vector<Case>{{.batch = 0, .sq = 5, .sk = 7}, {.batch = 2, .sq = 0, .sk = 0}, {.batch = 2, .sq = 5, .sk = 7, .hq = 0, .hk = 0}});
+  checkBackward(std::vector<Case>{{.batch = 0, .sq = 5, .sk = 7},
+                                  {.batch = 2, .sq = 0, .sk = 0},
+                                  {.batch = 2, .sq = 5, .sk = 7, .hq = 0, .hk = 0}});
 }
 
 TEST_CASE("backward shapes: no keys, and no query rows: gradients are zeros that somebody writes") {
