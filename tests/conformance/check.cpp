@@ -17,12 +17,6 @@ namespace {
 
 constexpr size_t kAtOnce = 64; ///< Cases whose memory is held at the same time.
 
-/// The number after "name=" in text like "cpu.flash mr=6 nr=2 tile_m=96".
-int64_t numberAfter(const std::string &text, const std::string &name) {
-  const size_t at = (" " + text).find(" " + name + "=");
-  return at == std::string::npos ? 0 : std::stoll(text.substr(at + name.size() + 1));
-}
-
 /// Makes every plan, as many at once as there are processors; compiling is most of the suite's time.
 std::vector<PlanPtr> makePlans(const std::vector<std::unique_ptr<Instance>> &instances) {
   std::vector<PlanPtr> plans(instances.size());
@@ -73,6 +67,11 @@ void judge(const Instance &instance, const Outputs &outputs) {
 }
 
 } // namespace
+
+int64_t numberAfter(const std::string &text, const std::string &name) {
+  const size_t at = (" " + text).find(" " + name + "=");
+  return at == std::string::npos ? 0 : std::stoll(text.substr(at + name.size() + 1));
+}
 
 PlanInfo inspect(const flashplus_plan &plan) {
   const auto json = nlohmann::json::parse(flashplus_plan_describe(&plan));

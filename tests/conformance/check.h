@@ -20,6 +20,8 @@ struct PlanInfo {
   int64_t alignment = 0;
 };
 PlanInfo inspect(const flashplus_plan &plan);
+/// The number after "name=" in text like "cpu.flash mr=6 nr=2 tile_m=96"; 0 if there is none.
+int64_t numberAfter(const std::string &text, const std::string &name);
 
 /// What a run left in the memory of o and lse.
 struct Outputs {

@@ -12,15 +12,9 @@
 namespace flashplus::conformance {
 namespace {
 
-constexpr std::byte kPoison{
-    0xff}; ///< 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
 constexpr int64_t kTilesBefore = 1000; ///< The kernel adds to what is in the counter.
 constexpr int64_t kGuard = 128;        ///< Elements of poison before and after; keeps 256-byte alignment.
 constexpr DLDataType kFloat32 = {kDLFloat, 32, 1}, kInt32 = {kDLInt, 32, 1};
-
-DLDataType typeOf(DType dtype) {
-  return {uint8_t(dtype == DType::BF16 ? kDLBfloat : kDLFloat), uint8_t(dtypeBytes(dtype) * 8), 1};
-}
 
 uint64_t mix(uint64_t x) { // splitmix64 (Steele, Lea, Flood 2014)
   x += 0x9e3779b97f4a7c15;
@@ -41,6 +35,10 @@ float randomNormal(uint64_t seed, char tensor, int64_t b, int64_t row, int64_t h
 }
 
 } // namespace
+
+DLDataType Instance::typeOf(DType dtype) {
+  return {uint8_t(dtype == DType::BF16 ? kDLBfloat : kDLFloat), uint8_t(dtypeBytes(dtype) * 8), 1};
+}
 
 Instance::Instance(const Case &c) : case_(c) {
   makeLengths();
@@ -64,6 +62,7 @@ Instance::Instance(const Case &c) : case_(c) {
   r.seqlen_q = p.sq;
   r.seqlen_k = p.sk;
   r.total_q = p.rowsQ();
+  r.total_k = p.rowsK();
   r.heads_q = p.hq;
   r.heads_k = p.hk;
   r.head_dim_qk = p.d;
@@ -126,33 +125,27 @@ DLTensor *Instance::finish(View &v, DLDataType type) {
   return &v.tensor;
 }
 
-void Instance::write(View &v, char tensor, int64_t heads, int64_t dim) {
+void Instance::write(View &v, char tensor, DType dtype, int64_t dim) {
   const Case &p = case_;
-  for (int64_t b = 0; b < p.batches(); ++b) {
-    const int64_t rows = tensor == 'q' ? p.lengthQ(b) : p.lengthK(b),
-                  start = tensor == 'q' ? p.startQ(b) : p.startK(b);
-    const int64_t entry = v.strides.b == 0 && !p.ragged() ? 0 : b; // broadcast: one set of values
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t h = 0; h < heads; ++h) {
-        const int64_t at =
-            v.offset + (p.ragged() ? 0 : b * v.strides.b) + (start + i) * v.strides.s + h * v.strides.h;
-        for (int64_t c = 0; c < dim; ++c)
-          reference::storeElement(v.memory->host.data(), p.dtype, at + c,
-                                  p.fill ? p.fill(tensor, entry, i, h, c)
-                                         : randomNormal(p.seed, tensor, p.first_batch + entry, i, h, c));
-      }
-  }
+  const bool keys = tensor != 'q' && tensor != 'g' && tensor != 'e';
+  const bool broadcast = v.strides.b == 0 && !p.ragged(); // one set of values
+  forRows(v, keys, [&](int64_t, int64_t h, int64_t at, int64_t b, int64_t i) {
+    const int64_t entry = broadcast ? 0 : b;
+    for (int64_t c = 0; c < dim; ++c)
+      reference::storeElement(v.memory->host.data(), dtype, at + c,
+                              p.fill ? p.fill(tensor, entry, i, h, c)
+                                     : randomNormal(p.seed, tensor, p.first_batch + entry, i, h, c));
+  });
 }
 
-/// q, k and v as slices of one tensor (.., rows, hq + 2 hk, d).
-void Instance::sliceQkv() {
+void Instance::sliceQkv(const Layout &layout, View &q, View &k, View &v) {
   const Case &p = case_;
-  View whole = view(typeOf(p.dtype), p.q_layout, p.rowsQ(), p.hq + 2 * p.hk, p.d);
+  View whole = view(typeOf(p.dtype), layout, p.rowsQ(), p.hq + 2 * p.hk, p.d);
   int64_t first_head = 0;
-  for (auto [v, heads] : {std::pair{&q_, p.hq}, {&k_, p.hk}, {&v_, p.hk}}) {
-    *v = whole; // shares the memory
-    v->offset += first_head * whole.strides.h;
-    v->dl_shape[v->dl_shape.size() - 2] = heads;
+  for (auto [part, heads] : {std::pair{&q, p.hq}, {&k, p.hk}, {&v, p.hk}}) {
+    *part = whole; // shares the memory
+    part->offset += first_head * whole.strides.h;
+    part->dl_shape[part->dl_shape.size() - 2] = heads;
     first_head += heads;
   }
 }
@@ -161,18 +154,35 @@ void Instance::makeInputs() {
   const Case &p = case_;
   const DLDataType type = typeOf(p.dtype);
   if (p.packed_qkv) {
-    sliceQkv();
+    sliceQkv(p.q_layout, q_, k_, v_);
   } else {
     q_ = view(type, p.q_layout, p.rowsQ(), p.hq, p.d);
     k_ = view(type, p.k_layout, p.rowsK(), p.hk, p.d);
     v_ = view(type, p.v_layout, p.rowsK(), p.hk, p.dimV());
   }
-  write(q_, 'q', p.hq, p.d);
-  write(k_, 'k', p.hk, p.d);
-  write(v_, 'v', p.hk, p.dimV());
+  write(q_, 'q', p.dtype, p.d);
+  write(k_, 'k', p.dtype, p.d);
+  write(v_, 'v', p.dtype, p.dimV());
   args_.q = finish(q_, type);
   args_.k = finish(k_, type);
   args_.v = finish(v_, type);
+}
+
+View Instance::statistic() const {
+  const Case &p = case_;
+  const int64_t per_head = p.rowsQ() + p.lse_gap, batch = p.ragged() ? 1 : p.batch;
+  View v;
+  v.offset = kGuard;
+  v.strides = {p.hq * per_head, 1, per_head};
+  v.memory = std::make_shared<Memory>();
+  v.memory->host.assign(size_t((batch * p.hq * per_head + 2 * kGuard) * 4), kPoison);
+  v.dl_shape = {p.hq, p.rowsQ()};
+  v.dl_strides = {per_head, 1};
+  if (!p.ragged()) {
+    v.dl_shape.insert(v.dl_shape.begin(), p.batch);
+    v.dl_strides.insert(v.dl_strides.begin(), v.strides.b);
+  }
+  return v;
 }
 
 void Instance::makeOutputs() {
@@ -180,17 +190,7 @@ void Instance::makeOutputs() {
   o_ = view(typeOf(p.dtype), p.o_layout, p.rowsQ(), p.hq, p.dimV());
   args_.o = finish(o_, typeOf(p.dtype));
 
-  const int64_t per_head = p.rowsQ() + p.lse_gap, batch = p.ragged() ? 1 : p.batch;
-  lse_.offset = kGuard;
-  lse_.strides = {p.hq * per_head, 1, per_head};
-  lse_.memory = std::make_shared<Memory>();
-  lse_.memory->host.assign(size_t((batch * p.hq * per_head + 2 * kGuard) * 4), kPoison);
-  lse_.dl_shape = {p.hq, p.rowsQ()};
-  lse_.dl_strides = {per_head, 1};
-  if (!p.ragged()) {
-    lse_.dl_shape.insert(lse_.dl_shape.begin(), p.batch);
-    lse_.dl_strides.insert(lse_.dl_strides.begin(), lse_.strides.b);
-  }
+  lse_ = statistic();
   DLTensor *lse = finish(lse_, kFloat32);
   if (p.want_lse)
     args_.lse = lse;
@@ -321,6 +321,10 @@ void Instance::makeScore() {
 void Instance::resetOutputs() {
   o_.memory->device.write(o_.memory->host);
   lse_.memory->device.write(lse_.memory->host);
+  resetTiles();
+}
+
+void Instance::resetTiles() {
   std::vector<std::byte> tiles(sizeof kTilesBefore);
   std::memcpy(tiles.data(), &kTilesBefore, sizeof kTilesBefore);
   tiles_.write(tiles);
@@ -334,10 +338,7 @@ int64_t Instance::readTiles() const {
 }
 
 bool Instance::inputsUnchanged() const {
-  for (const View *v : {&q_, &k_, &v_})
-    if (v->memory->device.read() != v->memory->host)
-      return false;
-  return true;
+  return unchanged(q_) && unchanged(k_) && unchanged(v_);
 }
 
 /// body(reference row, head, element of o, element of lse), both counted from the start of the memory.

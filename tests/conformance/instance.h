@@ -13,6 +13,9 @@
 
 namespace flashplus::conformance {
 
+/// 0xffff and 0xffffffff are NaN in every storage type, and none that is computed.
+inline constexpr std::byte kPoison{0xff};
+
 /// One allocation, on the host and on the device.
 struct Memory {
   std::vector<std::byte> host;
@@ -31,6 +34,7 @@ struct View {
 class Instance {
 public:
   explicit Instance(const Case &c);
+  virtual ~Instance() = default;
   Instance(const Instance &) = delete;
   Instance &operator=(const Instance &) = delete;
 
@@ -53,23 +57,44 @@ public:
   bool untouched(const std::vector<std::byte> &o, const std::vector<std::byte> &lse,
                  std::string &where) const;
 
-private:
-  void makeInputs();
-  void makeOutputs();
-  void makeLengths();
-  void makeScore();
+protected:
   View view(DLDataType type, const Layout &layout, int64_t rows, int64_t heads, int64_t dim);
-  void sliceQkv();
-  void write(View &view, char tensor, int64_t heads, int64_t dim);
+  /// fp32, of the shape of lse.
+  View statistic() const;
+  /// Three views of one tensor (.., rows, hq + 2 hk, d), which have the heads of q, k and v.
+  void sliceQkv(const Layout &layout, View &q, View &k, View &v);
+  /// Values of the valid rows; 'q', 'g' (dout) and 'e' (dlse) have the query rows, others the key rows.
+  void write(View &view, char tensor, DType dtype, int64_t dim);
   DLTensor *finish(View &view, DLDataType type);
-  DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
-  template <class Body> void forValidRows(Body body) const;
+  void resetTiles();
+  bool unchanged(const View &view) const { return view.memory->device.read() == view.memory->host; }
+  static DLDataType typeOf(DType dtype);
+  /// body(reference row, head, element of v in its memory, entry of the batch, row in the sequence)
+  template <class Body> void forRows(const View &v, bool keys, Body body) const {
+    for (int64_t b = 0; b < case_.batches(); ++b)
+      for (int64_t i = 0; i < (keys ? case_.lengthK(b) : case_.lengthQ(b)); ++i)
+        for (int64_t h = 0; h < (keys ? case_.hk : case_.hq); ++h) {
+          const int64_t start = keys ? case_.startK(b) : case_.startQ(b), rows = keys ? case_.sk : case_.sq;
+          const int64_t entry = case_.ragged() ? 0 : b * v.strides.b;
+          body(case_.ragged() ? start + i : b * rows + i, h,
+               v.offset + entry + (start + i) * v.strides.s + h * v.strides.h, b, i);
+        }
+  }
 
   const Case case_;
   flashplus_forward_args args_ = FLASHPLUS_FORWARD_ARGS_INIT;
   reference::Problem reference_;
   View q_, k_, v_, o_, lse_;
   DeviceBuffer tiles_;
+
+private:
+  void makeInputs();
+  void makeOutputs();
+  void makeLengths();
+  void makeScore();
+  DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
+  template <class Body> void forValidRows(Body body) const;
+
   std::deque<View> small_; ///< Lengths, slopes and auxiliary tensors.
   std::vector<int32_t> cu_q_, cu_k_;
   std::deque<std::vector<float>> floats_;

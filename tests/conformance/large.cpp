@@ -3,6 +3,7 @@
 // hardly touched; on a device it must be real, so that --large is needed.
 #include "tests/conformance/check.h"
 
+#include "reference/compare_backward.h"
 #include "reference/numeric.h"
 
 #include <doctest/doctest.h>
@@ -161,10 +162,71 @@ void checkPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, refer
   CHECK(result.error <= result.bound);
 }
 
+/// The same of a backward: every tensor of rows is past 2^31 elements.
+void checkBackwardPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, reference::Strides k_strides) {
+  Sparse q(q_shape, q_strides, 'q'), k(k_shape, k_strides, 'k'), v(k_shape, k_strides, 'v'), o(q_shape, q_strides, 'p'),
+      dout(q_shape, q_strides, 'g'), dq(q_shape, q_strides, 'o'), dk(k_shape, k_strides, 'o'), dv(k_shape, k_strides, 'o');
+  reference::BackwardProblem p;
+  reference::Problem &f = p.forward;
+  f.dtype = DType::BF16;
+  f.batch = q_shape.batch;
+  f.seqlen_q = q_shape.rows;
+  f.seqlen_k = k_shape.rows;
+  f.heads_q = q_shape.heads;
+  f.heads_k = k_shape.heads;
+  f.head_dim_qk = f.head_dim_v = q_shape.dim;
+  f.q = q.host();
+  f.k = k.host();
+  f.v = v.host();
+  f.q_strides = q.strides();
+  f.k_strides = f.v_strides = k.strides();
+  f.window_right = 0;
+  f.softmax_scale = 1.0f / std::sqrt(float(q_shape.dim));
+  const std::vector<double> lse = reference::attentionFp64(f).lse, o_values = o.read();
+  std::vector<double> rounded(lse.size());
+  std::vector<std::byte> bytes(lse.size() * 4);
+  for (int64_t b = 0; b < q_shape.batch; ++b)
+    for (int64_t i = 0; i < q_shape.rows; ++i)
+      for (int64_t h = 0; h < q_shape.heads; ++h) {
+        const size_t from = size_t((b * q_shape.rows + i) * q_shape.heads + h);
+        rounded[from] = double(float(lse[from]));
+        reference::storeElement(bytes.data(), DType::F32, (b * q_shape.heads + h) * q_shape.rows + i, float(lse[from]));
+      }
+  const DeviceBuffer device_lse(bytes);
+  int64_t lse_shape[] = {q_shape.batch, q_shape.heads, q_shape.rows};
+  DLTensor lse_tensor = {device_lse.data(), Session::get().device(), 3, {kDLFloat, 32, 1}, lse_shape, nullptr, 0};
+
+  flashplus_backward_args args = FLASHPLUS_BACKWARD_ARGS_INIT;
+  args.q = q.tensor();
+  args.k = k.tensor();
+  args.v = v.tensor();
+  args.o = o.tensor();
+  args.lse = &lse_tensor;
+  args.dout = dout.tensor();
+  args.dq = dq.tensor();
+  args.dk = dk.tensor();
+  args.dv = dv.tensor();
+  args.causal = 1;
+  const Session &s = Session::get();
+  require(flashplus_backward(s.context(), &args, nullptr), "flashplus_backward");
+  require(flashplus_synchronize(s.context(), s.device(), nullptr), "flashplus_synchronize");
+  p.dout = dout.host();
+  p.dout_strides = dout.strides();
+  p.o = o_values.data();
+  p.lse = rounded.data();
+  reference::Gradients actual;
+  actual.dq = dq.read();
+  actual.dk = dk.read();
+  actual.dv = dv.read();
+  const reference::BackwardComparison result = reference::compareBackward(p, actual);
+  Session::get().record(DType::BF16, result, "past 2^31 elements");
+  CHECK_MESSAGE(result.good(), result.complaint());
+}
+
 bool unavailable() {
   const bool skip = !Session::get().onCpu() && !Session::get().options().large;
   if (skip)
-    MESSAGE("needs 18 GB of device memory: run with --large");
+    MESSAGE("needs 18 GB of device memory, 36 GB for a backward: run with --large");
   return skip;
 }
 
@@ -198,6 +260,15 @@ TEST_CASE("large: packed sequences past 2^31 elements") {
     return;
   const int64_t s = kPast / 8 + 8;
   checkPast({1, 9, 2, 32}, {1, 70, 1, 32}, {0, s, 32}, {0, s / 8, 32}, 1, /*ragged=*/true);
+}
+
+TEST_CASE("large: rows, heads and batch entries of a backward past 2^31 elements") {
+  if (unavailable())
+    return;
+  const int64_t s = kPast / 8 + 8;
+  checkBackwardPast({1, 9, 2, 32}, {1, 70, 1, 32}, {0, s, 32}, {0, s / 8, 32});
+  checkBackwardPast({1, 9, 4, 32}, {1, 70, 2, 32}, {0, 32, kPast / 3 / 8 * 8 + 8}, {0, 32, kPast});
+  checkBackwardPast({3, 9, 2, 32}, {3, 70, 1, 32}, {kPast / 2 / 8 * 8 + 8, 64, 32}, {kPast / 2 / 8 * 8 + 8, 32, 32});
 }
 
 TEST_SUITE_END();

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // That the pairs chosen cover: counted again here, by trying every two values.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "tests/conformance/backward_problem.h"
 #include "tests/conformance/pairs.h"
-#include "tests/conformance/problem.h"
 #include "tests/soak.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <random>
+#include <set>
+#include <string>
 
 using namespace flashplus;
 using namespace flashplus::conformance;
@@ -138,6 +140,24 @@ TEST_CASE("every member of a case is a dimension") {
         differ += a[k].value != b[k].value;
       CHECK_MESSAGE(differ > 0, changed[i].text() << " and " << changed[j].text());
     }
+}
+
+TEST_CASE("every member of a backward's case is a dimension") {
+  std::vector<BackwardCase> changed(1);
+  auto change = [&](auto set) { set(changed.emplace_back()); };
+  change([](BackwardCase &c) { c.forward.sq = 77; });
+  for (bool BackwardCase::*member : {&BackwardCase::dlse, &BackwardCase::delta, &BackwardCase::after_forward, &BackwardCase::infinite_lse, &BackwardCase::packed_dqkv})
+    change([&](BackwardCase &c) { c.*member = true; });
+  for (Layout BackwardCase::*member : {&BackwardCase::dout_layout, &BackwardCase::dq_layout, &BackwardCase::dk_layout, &BackwardCase::dv_layout}) {
+    change([&](BackwardCase &c) { (c.*member).order = Layout::Order::Bhsd; });
+    change([&](BackwardCase &c) { (c.*member).gap = 1; });
+    change([&](BackwardCase &c) { (c.*member).shift = 1; });
+    change([&](BackwardCase &c) { (c.*member).broadcast = true; });
+  }
+  std::set<std::string> texts;
+  for (const BackwardCase &c : changed)
+    texts.insert(c.text());
+  CHECK(texts.size() == changed.size());
 }
 
 TEST_CASE("a soak is whole, a run of CI a twentieth") {

@@ -91,6 +91,46 @@ void Session::record(DType dtype, const reference::Comparison &c, const std::str
   tally.lse = std::max(tally.lse, c.lse_error / c.lse_bound);
 }
 
+void Session::record(DType dtype, const reference::BackwardComparison &c, const std::string &name) {
+  BackwardTally &tally = backward_tallies_[dtype];
+  ++tally.cases;
+  for (const auto &part : c.parts) {
+    if (part.rows == 0)
+      continue;
+    const double ratio = std::max(part.error / part.bound, part.rms / part.rms_bound);
+    double &worst = tally.parts[part.name];
+    worst = std::max(worst, ratio);
+    if (ratio > tally.largest) {
+      tally.largest = ratio;
+      tally.worst = part.name + " of " + name;
+    }
+  }
+}
+
+void Session::recordRefused(const std::string &message) {
+  if (refused_++ == 0)
+    refusal_ = message;
+}
+
+std::string Session::backwardSummary() const {
+  char line[512];
+  std::string text;
+  for (const auto &[dtype, t] : backward_tallies_) {
+    std::snprintf(line, sizeof line, "%-6s %6lld backwards, error/bound", std::string(dtypeName(dtype)).c_str(),
+                  static_cast<long long>(t.cases));
+    text += line;
+    for (const auto &[part, ratio] : t.parts) {
+      std::snprintf(line, sizeof line, " %s %.3f", part.c_str(), ratio);
+      text += line;
+    }
+    text += "   " + t.worst + "\n";
+  }
+  if (refused_)
+    text += "backwards skipped because the device refuses them: " + std::to_string(refused_) + " (" + refusal_ +
+            ")\n";
+  return text;
+}
+
 std::string Session::summary() const {
   char line[512];
   std::string text = "\nconformance on " + options_.device + "\n";
@@ -103,6 +143,7 @@ std::string Session::summary() const {
                   static_cast<long long>(t.rows), t.o, t.lse, t.worst.c_str());
     text += line;
   }
+  text += backwardSummary();
   if (pairsOnly()) {
     std::snprintf(line, sizeof line, "pairs only: %zu more cases with --cases all\n", left_out_);
     text += line;

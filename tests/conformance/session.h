@@ -4,6 +4,7 @@
 #pragma once
 
 #include "reference/compare.h"
+#include "reference/compare_backward.h"
 #include "spec/dtype.h"
 
 #include <flashplus/flashplus.h>
@@ -50,7 +51,11 @@ public:
   /// Cases that pairsOnly() left out.
   void recordLeftOut(size_t cases) { left_out_ += cases; }
   void record(DType dtype, const reference::Comparison &comparison, const std::string &name);
-  /// Table: cases and worst error in units of what is allowed, per dtype; then the kernels compiled.
+  void record(DType dtype, const reference::BackwardComparison &comparison, const std::string &name);
+  /// A backward that the device has no kernel for, and what it said.
+  void recordRefused(const std::string &message);
+  /// Tables: cases and worst error in units of what is allowed, per dtype, of forwards and of backwards; what was
+  /// refused; then the kernels compiled.
   std::string summary() const;
 
 private:
@@ -59,10 +64,21 @@ private:
     double o = 0, lse = 0; ///< Largest error / allowed.
     std::string worst;
   };
+  struct BackwardTally {
+    int64_t cases = 0;
+    std::map<std::string, double> parts; ///< "dq" ...: largest error / allowed, of the largest and the rms.
+    double largest = 0;
+    std::string worst;
+  };
+  std::string backwardSummary() const;
+
   Options options_;
   flashplus_context *context_ = nullptr;
   DLDevice device_ = {kDLCPU, 0};
   std::map<DType, Tally> tallies_;
+  std::map<DType, BackwardTally> backward_tallies_;
+  int64_t refused_ = 0;
+  std::string refusal_; ///< The first.
   size_t left_out_ = 0;
 };
 

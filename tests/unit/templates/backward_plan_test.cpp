@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Plans of a GPU's backward: for every head dim, dtype, alignment and chip there is one, warm-up has its
-// kernels, and knobs are checked.
+// Plans of a backward. On a GPU: for every head dim, dtype, alignment and chip there is one, warm-up has its
+// kernels, and knobs are checked. On a CPU: shares of the keys by the problem alone, and room for their parts of dq.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -130,4 +130,118 @@ TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what 
         INFO(target << " " << other.text());
         CHECK(reachableBackwardKernels(other, device).empty() == !planBackward(other, bounds, device, {}));
       }
+}
+
+namespace {
+
+constexpr const char *kCpus[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"};
+
+Plan cpuPlan(const char *target, const KernelSpec &spec, const Bounds &bounds, int workers = 4) {
+  DeviceProfile device = offlineProfile(*Target::parse(target));
+  device.multiprocessors = workers;
+  auto plan = planBackward(spec, bounds, device, {});
+  REQUIRE_MESSAGE(plan, plan.status().message());
+  return std::move(*plan);
+}
+
+} // namespace
+
+TEST_CASE("on a CPU shares follow from the problem, not from the workers") {
+  for (const char *target : kCpus)
+    for (int64_t batch : {1, 3, 40})
+      for (int64_t keys : {0, 1, 96, 97, 300, 5000}) {
+        const Bounds bounds{batch, 200, keys, batch * 200, 8, 2, -1, -1};
+        const Plan one = cpuPlan(target, backward(64, 64), bounds, 1);
+        const Plan many = cpuPlan(target, backward(64, 64), bounds, 192);
+        CHECK(one.steps.size() == many.steps.size());
+        CHECK(one.steps[1].item.num_splits == many.steps[1].item.num_splits);
+        CHECK(one.workspace_bytes == many.workspace_bytes);
+        const int shares = one.steps[1].item.num_splits;
+        CHECK(shares >= 1);
+        CHECK(shares <= std::max<int64_t>(1, ceilDiv(keys, 96))); // none without a key
+        CHECK(one.steps[1].work_items == batch * 2 * shares);
+        if (batch * 2 >= 32)
+          CHECK(shares == 1);
+      }
+}
+
+TEST_CASE("on a CPU a plan has three steps with several shares, two with one") {
+  const Bounds few{1, 200, 960, 200, 4, 1, -1, -1}, many{40, 200, 960, 8000, 4, 1, -1, -1};
+  const Plan shared = cpuPlan("x86-64-v3", backward(64, 64), few), whole = cpuPlan("x86-64-v3", backward(64, 64), many);
+  REQUIRE(shared.steps.size() == 3);
+  CHECK(shared.steps[0].spec.op == Operation::BackwardDelta);
+  CHECK(shared.steps[1].spec.op == Operation::Backward);
+  CHECK(shared.steps[1].spec.isPartial());
+  CHECK(shared.steps[1].item.num_splits == 10);
+  CHECK(shared.steps[2].spec.op == Operation::BackwardSum);
+  REQUIRE(whole.steps.size() == 2);
+  CHECK(!whole.steps[1].spec.isPartial());
+}
+
+TEST_CASE("the parts of a workspace hold the rows' values and every share of dq, and none overlap") {
+  for (const char *target : {"x86-64-v3", "x86-64-v4", "sm_80@sm_80", "sm_90a"})
+    for (int64_t batch : {1, 3, 64})
+      for (int64_t rows : {0, 1, 200}) {
+        const int d = 40, heads = 6;
+        const Bounds bounds{batch, rows, 1000, batch * rows, heads, 2, -1, -1};
+        const Plan plan = cpuPlan(target, backward(d, 24), bounds);
+        CHECK(plan.parts[kRowLse].bytes >= batch * rows * heads * 4);
+        CHECK(plan.parts[kRowDelta].bytes >= batch * rows * heads * 4);
+        if (plan.steps[1].spec.op == Operation::Backward)
+          CHECK(plan.parts[kDQParts].bytes >= batch * rows * heads * d * 4 * plan.steps[1].item.num_splits);
+        int64_t end = kWorkspaceZeroed;
+        for (BackwardPart part : {kRowLse, kRowDelta, kDQParts}) {
+          if (plan.parts[part].bytes == 0)
+            continue;
+          CHECK(plan.parts[part].offset >= end);
+          CHECK(plan.parts[part].offset % 256 == 0);
+          end = plan.parts[part].offset + plan.parts[part].bytes;
+        }
+        CHECK(plan.workspace_bytes >= end);
+      }
+}
+
+TEST_CASE("parts of dq stay small: a long problem has fewer shares") {
+  const int64_t rows = int64_t(1) << 20; // dq in fp32 is 256 MiB: one part is all there may be
+  const Plan plan = cpuPlan("x86-64-v3", backward(64, 64), {1, rows, rows, rows, 1, 1, -1, -1});
+  CHECK(plan.steps[1].item.num_splits == 1);
+  CHECK(plan.parts[kDQParts].bytes == rows * 64 * 4);
+}
+
+TEST_CASE("on a CPU warm-up has every kernel of every plan") {
+  for (const char *target : kCpus)
+    for (auto [dqk, dv] : {std::pair{64, 64}, {40, 8}, {256, 256}, {59, 59}})
+      for (const char *score : {"s", "20 * tanh(s / 20)"}) {
+        KernelSpec spec = backward(dqk, dv);
+        spec.score = *ScoreExpr::parse(score);
+        const auto reachable = reachableBackwardKernels(spec, offlineProfile(*Target::parse(target)));
+        for (int64_t batch : {1, 40})
+          for (int64_t keys : {0, 1, 5000})
+            for (const PlanStep &step : cpuPlan(target, spec, {batch, 100, keys, batch * 100, 4, 2, -1, -1}).steps)
+              CHECK_MESSAGE(std::ranges::count_if(reachable, [&](const PlannedKernel &k) {
+                              return k.spec == step.spec && k.schedule == step.schedule;
+                            }) == 1, step.spec.text());
+      }
+}
+
+TEST_CASE("a forced schedule is one of a step that has a choice") {
+  auto forced = [](const char *target, const char *schedule) {
+    return planBackward(backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1}, offlineProfile(*Target::parse(target)),
+                        {.schedule = completeSchedule(*Schedule::parse(schedule))});
+  };
+  CHECK(forced("x86-64-v3", "cpu.backward tile_m=24"));
+  CHECK(forced("sm_80@sm_80", "sm80.backward_kv stages=1"));
+  CHECK(forced("sm_80@sm_80", "sm80.backward_q stages=1"));
+  for (auto [target, schedule] : {std::pair{"x86-64-v3", "sm80.backward_kv"}, {"x86-64-v3", "cpu.flash"},
+                                  {"x86-64-v3", "no.such"}, {"sm_80@sm_80", "cpu.backward"},
+                                  {"sm_80@sm_80", "sm80.flash"}, {"sm_80@sm_80", "no.such"}}) {
+    const auto plan = forced(target, schedule);
+    INFO(target << " " << schedule);
+    REQUIRE(!plan);
+    CHECK(plan.status().message().find("is not an algorithm for this operation") != std::string::npos);
+  }
+  const auto splits = planBackward(backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1},
+                                   offlineProfile(*Target::parse("x86-64-v3")), {.num_splits = 2});
+  REQUIRE(!splits);
+  CHECK(splits.status().message().find("num_splits is 2") != std::string::npos);
 }
