@@ -112,9 +112,10 @@ constexpr const char *kSoftcap = "p0 * tanh(s / p0)", *kAlibi = "s - t[h] * abs(
 /// Scores with and without slopes, with every kind of operand.
 std::vector<BackwardShape> scores() {
   std::vector<BackwardShape> s;
-  for (const char *score : {kSoftcap, kAlibi, "s + t[h, q, k]", "where(s > 0, s, 0.25 * s)",
-                            "where(k < q, s, exp(s) - log(1 + abs(s)))", "s * t[h, k] + u[q]", "s * s * p0",
-                            "min(max(s, -1), sqrt(1 + abs(s)) + h * b - hk)", "p0 * tanh((s + t[b, h, q, k]) / p1)"})
+  for (const char *score :
+       {kSoftcap, kAlibi, "s + t[h, q, k]", "where(s > 0, s, 0.25 * s)",
+        "where(k < q, s, exp(s) - log(1 + abs(s)))", "s * t[h, k] + u[q]", "s * s * p0",
+        "min(max(s, -1), sqrt(1 + abs(s)) + h * b - hk)", "p0 * tanh((s + t[b, h, q, k]) / p1)"})
     for (int window : {-1, 0})
       s.push_back({{.name = std::string(score) + (window ? "" : ", causal"),
                     .batch = 2,
@@ -126,7 +127,7 @@ std::vector<BackwardShape> scores() {
                     .score = score}});
   // A score of -infinity where t is 0, with a slope that is NaN; NaN and infinity at the keys past the
   // diagonal, which are hidden.
-  for (const char *score : {"log(t[k] * exp(s))", "log(exp(s) * (q + sk - sq - k + 1))"})
+  for (const char *score : {"s + log(t[k])", "log(t[k] * exp(s))", "log(exp(s) * (q + sk - sq - k + 1))"})
     s.push_back({{.name = score, .seqlen_q = 70, .seqlen_k = 100, .window_right = 0, .score = score}});
   s.push_back({{.name = "softcap, window, fp16",
                 .dtype = DType::F16,
@@ -142,7 +143,8 @@ std::vector<BackwardShape> scores() {
                 .lengths_q = {0, 5, 130, 1, 70},
                 .lengths_k = {10, 0, 140, 70, 20},
                 .score = kSoftcap}});
-  s.push_back({{.name = "softcap, large scores", .seqlen_q = 65, .seqlen_k = 128, .score = kSoftcap}, .steep = 20});
+  s.push_back(
+      {{.name = "softcap, large scores", .seqlen_q = 65, .seqlen_k = 128, .score = kSoftcap}, .steep = 20});
   for (int d : {96, 128, 192, 256})
     for (const char *score : {kSoftcap, kAlibi, "s + t[h, q, k]"})
       s.push_back({{.name = std::string(score) + ", head dim " + std::to_string(d),
@@ -152,7 +154,12 @@ std::vector<BackwardShape> scores() {
                     .dv = d,
                     .window_right = 0,
                     .score = score}});
-  s.push_back({{.name = "softcap, unaligned", .seqlen_q = 70, .seqlen_k = 90, .dqk = 100, .dv = 100, .score = kSoftcap}});
+  s.push_back({{.name = "softcap, unaligned",
+                .seqlen_q = 70,
+                .seqlen_k = 90,
+                .dqk = 100,
+                .dv = 100,
+                .score = kSoftcap}});
   return s;
 }
 

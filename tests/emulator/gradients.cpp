@@ -59,7 +59,8 @@ void roundResult(Expected &e, const Rounding &rounding) {
 class Scores {
 public:
   Scores(const ScoreExpr &expr, const Inputs &in)
-      : identity(expr.isIdentity()), nodes_(expr.nodes, in.scalars, in.tensors), last_(int(expr.nodes.size()) - 1) {}
+      : identity(expr.isIdentity()), nodes_(expr.nodes, in.scalars, in.tensors),
+        last_(int(expr.nodes.size()) - 1) {}
 
   const bool identity;
   std::vector<double> value, slope;
@@ -78,7 +79,8 @@ public:
   }
 
 private:
-  std::vector<double> at(const reference::ScoreRow &row, int64_t first_key, std::vector<double> s, double step) {
+  std::vector<double> at(const reference::ScoreRow &row, int64_t first_key, std::vector<double> s,
+                         double step) {
     for (double &x : s)
       x += step;
     nodes_.evaluate(row, first_key, s);

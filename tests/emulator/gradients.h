@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Gradients of attention with any score in fp64, and how far from them a kernel may be that rounds only where it must: p and
-// ds to the storage dtype before the products, o before delta, and the results.
+// Gradients of attention with any score in fp64, and how far from them a kernel may be that rounds only where
+// it must: p and ds to the storage dtype before the products, o before delta, and the results.
 #pragma once
 
 #include "tests/emulator/attention.h"
