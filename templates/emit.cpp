@@ -12,7 +12,6 @@ namespace {
 struct Emitter {
   std::string_view algorithm;
   void (*emit)(EmitContext &);
-  bool plain_score = false; ///< It takes no other one.
 };
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
@@ -25,8 +24,8 @@ constexpr Emitter kEmitters[] = {
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},
     {"cpu.backward_sum", emitCpuBackwardSum},
-    {"sm80.backward_kv", emitSm80BackwardKV, /*plain_score=*/true},
-    {"sm80.backward_q", emitSm80BackwardQ, /*plain_score=*/true},
+    {"sm80.backward_kv", emitSm80BackwardKV},
+    {"sm80.backward_q", emitSm80BackwardQ},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.
@@ -96,8 +95,6 @@ Status expandKernel(mlir::Operation *op) {
       emitter = &e;
   if (!emitter)
     return {StatusCode::Internal, "algorithm '" + description->schedule.algorithm + "' has no emitter"};
-  if (emitter->plain_score && !isPlainScore(op->getRegion(0)))
-    return {StatusCode::Unsupported, std::string(emitter->algorithm) + " has gradients of plain scores only"};
 
   auto module = op->getParentOfType<ModuleOp>();
   OpBuilder builder(op);

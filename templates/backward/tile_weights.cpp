@@ -5,24 +5,64 @@
 
 namespace flashplus {
 
-Fragment exponentials(EmitContext &c, const WorkItem &item, const Sequence &sequence, Axis queries,
-                      const ScoreTile &tile, Fragment products, LineValue lse) {
+namespace {
+
+/// -lse, with what the scores of query line `line` have in common.
+Val exponentOfLine(Ir &ir, const TileScores &scores, int line, Val lse) {
+  Val minus = lse * -1.0; // as the sign of the fused operation's operand
+  if (!scores.shift.empty())
+    minus = ir.fma(scores.shift[size_t(line)], ir.f32(softmax::kLog2E), minus);
+  return minus;
+}
+
+/// The scores of query line `line` alone.
+ScoreTile lineOf(const ScoreTile &tile, const FragmentLayout &layout, Axis queries, int line) {
+  ScoreTile one{{tile.rows[size_t(line)]}, tile.key, {}, /*short_cuts=*/false};
+  for (int i = 0; i < layout.count(across(queries)); ++i)
+    one.elements.push_back({0, tile.elements[size_t(layout.at(queries, line, i))].offset});
+  return one;
+}
+
+} // namespace
+
+TileWeights tileWeights(EmitContext &c, const WorkItem &item, const Sequence &sequence, Axis queries,
+                        const ScoreTile &tile, Fragment products, LineValue lse) {
   Ir &ir = c.ir;
-  const TileScores scores = tileScores(ir, c.params, *c.score, item, sequence, tile,
-                                       std::move(products.values), c.params.get("softmax_scale"));
-  Val scale = scores.factor * softmax::kLog2E;
-  Fragment p{products.layout, scores.values};
-  for (int line = 0; line < p.lines(queries); ++line) {
-    // As the sign of the fused operation's operand.
-    Val minus = lse(line) * -1.0;
-    if (!scores.shift.empty())
-      minus = ir.fma(scores.shift[size_t(line)], ir.f32(softmax::kLog2E), minus);
-    for (int i = 0; i < p.lines(across(queries)); ++i) {
-      Val &x = p.at(queries, line, i);
-      x = ir.exp2(ir.fma(x, scale, minus));
+  Val softmax_scale = c.params.get("softmax_scale");
+  auto evaluate = [&](const ScoreTile &of, Vals s) {
+    return tileScores(ir, c.params, *c.score, item, sequence, of, std::move(s), softmax_scale);
+  };
+  const FragmentLayout layout = products.layout;
+  const int lines = layout.count(queries), length = layout.count(across(queries));
+  TileWeights w{std::move(products), {layout, {}}};
+  if (!hasSlope(*c.score)) {
+    const TileScores scores = evaluate(tile, std::move(w.p.values));
+    w.p.values = scores.values;
+    Val scale = scores.factor * softmax::kLog2E;
+    for (int line = 0; line < lines; ++line) {
+      Val minus = exponentOfLine(ir, scores, line, lse(line));
+      for (int i = 0; i < length; ++i) {
+        Val &x = w.p.at(queries, line, i);
+        x = ir.exp2(ir.fma(x, scale, minus));
+      }
+    }
+    return w;
+  }
+  // Line by line, so that scores and slopes of one line at most are alive beside p and h.
+  w.h.values.resize(size_t(layout.size()));
+  for (int line = 0; line < lines; ++line) {
+    Vals s;
+    for (int i = 0; i < length; ++i)
+      s.push_back(w.p.at(queries, line, i));
+    const TileScores scores = evaluate(lineOf(tile, layout, queries, line), std::move(s));
+    Val scale = scores.factor * softmax::kLog2E, minus = exponentOfLine(ir, scores, 0, lse(line));
+    for (int i = 0; i < length; ++i) {
+      Val p = ir.exp2(ir.fma(scores.values[size_t(i)], scale, minus));
+      w.p.at(queries, line, i) = p;
+      w.h.at(queries, line, i) = ir.select(p == 0.0, ir.f32(0), p * scores.slopes[size_t(i)]);
     }
   }
-  return p;
+  return w;
 }
 
 void clearOutside(Fragment &f, Axis axis, int line, Val lo, Val hi) {
@@ -33,6 +73,12 @@ void clearOutside(Fragment &f, Axis axis, int line, Val lo, Val hi) {
     Val &x = f.at(axis, line, i);
     x = ir.select(inside, x, ir.f32(0));
   }
+}
+
+void clearOutside(TileWeights &w, Axis axis, int line, Val lo, Val hi) {
+  clearOutside(w.p, axis, line, lo, hi);
+  if (!w.h.values.empty())
+    clearOutside(w.h, axis, line, lo, hi);
 }
 
 Fragment subtractDelta(const Fragment &weights, Axis queries, Fragment dp, LineValue delta) {

@@ -14,6 +14,12 @@ bool isPlainScore(Region &region) {
   return yield.getValue() == region.front().getArgument(attn::kScore);
 }
 
+bool hasSlope(attn::YieldOp yield) {
+  return yield.getValues().size() > 1 && !matchPattern(yield.getSlope(), m_OneFloat());
+}
+
+bool hasSlope(Region &region) { return hasSlope(cast<attn::YieldOp>(region.front().getTerminator())); }
+
 Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
     : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
   identity_ = isPlainScore(region);
@@ -142,8 +148,8 @@ Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
   for (mlir::Operation &op : block_) {
     if (auto yield = dyn_cast<attn::YieldOp>(op)) {
       Val result = map[yield.getValue()];
-      const bool sloped = yield.getValues().size() > 1 && !matchPattern(yield.getSlope(), m_OneFloat());
-      return {lanesOf(result.value) ? result : ir.splat(result, lanes), sloped ? map[yield.getSlope()] : Val{}};
+      return {lanesOf(result.value) ? result : ir.splat(result, lanes),
+              hasSlope(yield) ? map[yield.getSlope()] : Val{}};
     }
     if (auto scalar = dyn_cast<attn::ScalarOp>(op)) {
       map[scalar.getResult()] = params_.get("scalar", int(scalar.getSlot()));

@@ -15,6 +15,10 @@ namespace flashplus {
 /// The region only yields its score.
 bool isPlainScore(mlir::Region &region);
 
+/// The region yields a derivative, too, and that is not 1 everywhere.
+bool hasSlope(attn::YieldOp yield);
+bool hasSlope(mlir::Region &region);
+
 /// Inlines a score region on a vector of scores, of one query row at consecutive keys unless apply() is told otherwise; what
 /// does not depend on the key stays scalar. For the CPU; a GPU thread's tile of scores is score_tile.h's.
 class Score {

@@ -48,7 +48,7 @@ public:
     for (; at != block_.end(); ++at) {
       mlir::Operation &op = *at;
       if (auto yield = dyn_cast<attn::YieldOp>(op))
-        return finish(form(state, yield.getValue()));
+        return finish(form(state, yield.getValue()), state, yield);
       if (isa<math::TanhOp, math::AbsFOp>(op)) {
         const Form operand = form(state, op.getOperand(0));
         if (isa<math::TanhOp>(op) && !operand.perRow())
@@ -258,12 +258,14 @@ private:
       flat.push_back(scores.factor);
       for (int row = 0; row < rows(); ++row)
         flat.push_back(scores.shift.empty() ? ir_.f32(0) : scores.shift[size_t(row)]);
+      flat.insert(flat.end(), scores.slopes.begin(), scores.slopes.end());
       return flat;
     };
     Vals flat = ir_.ifElse(
         gpu::anyLane(ir_, exact), [&] { return rest(exactly); }, [&] { return rest(shortly); });
-    const auto values_end = flat.begin() + elements();
-    return {Vals(flat.begin(), values_end), *values_end, Vals(values_end + 1, flat.end())};
+    const auto values_end = flat.begin() + elements(), shift_end = values_end + 1 + rows();
+    return {Vals(flat.begin(), values_end), *values_end, Vals(values_end + 1, shift_end),
+            Vals(shift_end, flat.end())};
   }
 
   TileScores tanh(mlir::Operation &op, Form x, Block::iterator after, State state) {
@@ -333,8 +335,13 @@ private:
 
   // --- the end
   // -----------------------------------------------------------------------------------------------
-  TileScores finish(Form f) {
+  TileScores finish(Form f, const State &state, attn::YieldOp yield) {
     TileScores out;
+    if (hasSlope(yield)) {
+      const Form slope = form(state, yield.getSlope());
+      for (int x = 0; x < elements(); ++x)
+        out.slopes.push_back(value(slope, x));
+    }
     for (int row = 0; row < rows() && !f.base.empty(); ++row)
       out.shift.push_back(ofRow(f.base, row));
     if (f.element.empty())

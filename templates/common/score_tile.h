@@ -26,8 +26,9 @@ struct ScoreTile {
 /// Scores in pieces: score x = values[x] * factor + shift[row of x].
 struct TileScores {
   Vals values;
-  Val factor; ///< One for all elements; any sign, may be 0.
-  Vals shift; ///< One a row, of this thread alone; empty if all are 0.
+  Val factor;  ///< One for all elements; any sign, may be 0.
+  Vals shift;  ///< One a row, of this thread alone; empty if all are 0.
+  Vals slopes; ///< Derivatives by the region's score, one an element; empty if all are 1, and in a forward.
 };
 
 /// Evaluates `region` on Q K^T, which times `softmax_scale` is the region's score. The thread's whole warp

@@ -78,6 +78,44 @@ private:
     }
     p_.softmax_scale = 1.0f / std::sqrt(float(s_.dqk));
     in_.scale = p_.softmax_scale;
+    makeScore(random);
+  }
+
+  /// What the score reads, on the host.
+  void makeScore(Random &random) {
+    const ScoreExpr score = specOf(s_).score;
+    for (size_t i = 0; i < score.scalars.size(); ++i)
+      in_.scalars.push_back(float(i) + 1.5f);
+    constexpr int64_t kDims[] = {4, 8, 97, 90}; // batch entries, heads, queries or keys, keys
+    for (const auto &tensor : score.tensors) {
+      reference::AuxTensor t;
+      const int first = tensor.rank > 2 ? 4 - tensor.rank : 3 - tensor.rank;
+      for (int d = 0; d < tensor.rank; ++d)
+        t.shape[size_t(d)] = kDims[first + d];
+      int64_t count = 1;
+      for (int d = tensor.rank; d-- > 0; count *= t.shape[size_t(d)])
+        t.strides[size_t(d)] = count;
+      std::vector<float> &data = score_data_.emplace_back(size_t(count));
+      for (size_t i = 0; i < data.size(); ++i)
+        data[i] = i % 5 == 3 ? 0 : 0.25f + float(random.below(65536)) / 65536;
+      t.data = data.data();
+      in_.tensors.push_back(t);
+    }
+  }
+
+  void uploadScore() {
+    for (size_t i = 0; i < in_.scalars.size(); ++i)
+      p_.scalar[i] = in_.scalars[i];
+    for (size_t slot = 0; slot < in_.tensors.size(); ++slot) {
+      const std::vector<float> &data = score_data_[slot];
+      p_.aux[slot] = memory_.allocate(data.size() * 4);
+      (void)memory_.write(address(p_.aux[slot]), data.data(), data.size() * 4);
+      for (size_t d = 0; d < kMaxScoreTensorRank; ++d) {
+        const size_t at = slot * kMaxScoreTensorRank + d;
+        p_.aux_stride[at] = in_.tensors[slot].strides[d];
+        p_.aux_last[at] = int32_t(std::max<int64_t>(1, in_.tensors[slot].shape[d]) - 1);
+      }
+    }
   }
 
   bool query(Side side) const { return side == Side::Query; }
@@ -174,6 +212,7 @@ private:
     p_.seqlen_q = int32_t(bounds_.max_seqlen_q), p_.seqlen_k = int32_t(bounds_.max_seqlen_k);
     p_.heads_q = int32_t(s_.heads_q), p_.heads_k = int32_t(s_.heads_k);
     p_.window_left = s_.window_left, p_.window_right = s_.window_right;
+    uploadScore();
   }
 
   void launchAll(const Options &options, const std::function<void(int, BackwardParams &)> &plant) {
@@ -244,6 +283,7 @@ private:
   int64_t rows_q_, rows_k_;
   GlobalMemory memory_;
   Inputs in_;
+  std::vector<std::vector<float>> score_data_;
   Gradients expected_;
   BackwardParams p_;
   DeviceTensor dq_{}, dk_{}, dv_{};

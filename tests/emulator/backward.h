@@ -9,7 +9,7 @@
 namespace flashplus::emu::test {
 
 struct BackwardShape {
-  Shape shape;                 ///< Its splits, score and schedule play no part.
+  Shape shape;                 ///< Its splits and schedule play no part.
   std::string kv = {}, q = {}; ///< Schedules of the two kernels; empty: the plan's.
   bool dlse = false;           ///< A gradient reaches lse, too.
   double steep = 0;            ///< Not 0: scores are about -steep times the root of the head dim.
@@ -30,7 +30,8 @@ struct BackwardOutcome {
 
 /// Rows that are in no sequence, or past its used length, are left unwritten, so that a read of one is a
 /// fault; each tensor is an allocation of exactly its size. dout, dq, dk and dv lie (batch, heads, seqlen,
-/// dim), the others (batch, seqlen, heads, dim). Rows that see no key have any LSE. `plant` may spoil the
+/// dim), the others (batch, seqlen, heads, dim). Scalars of the score are 1.5, 2.5, ...; tensors are smaller
+/// than the problem, so that indices are clamped, and every fifth of their elements is 0. Rows that see no key have any LSE. `plant` may spoil the
 /// params of step `step`.
 BackwardOutcome runBackward(const BackwardShape &shape, const Compiled &compiled, const Options &options,
                             const std::function<void(int step, BackwardParams &)> &plant = nullptr);

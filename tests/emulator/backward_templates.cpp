@@ -107,6 +107,62 @@ std::vector<BackwardShape> schedules() {
   return s;
 }
 
+constexpr const char *kSoftcap = "p0 * tanh(s / p0)", *kAlibi = "s - t[h] * abs(q + sk - sq - k)";
+
+/// Scores with and without slopes, with every kind of operand.
+std::vector<BackwardShape> scores() {
+  std::vector<BackwardShape> s;
+  for (const char *score :
+       {kSoftcap, kAlibi, "s + t[h, q, k]", "where(s > 0, s, 0.25 * s)",
+        "where(k < q, s, exp(s) - log(1 + abs(s)))", "s * t[h, k] + u[q]", "s * s * p0",
+        "min(max(s, -1), sqrt(1 + abs(s)) + h * b - hk)", "p0 * tanh((s + t[b, h, q, k]) / p1)"})
+    for (int window : {-1, 0})
+      s.push_back({{.name = std::string(score) + (window ? "" : ", causal"),
+                    .batch = 2,
+                    .seqlen_q = 70,
+                    .seqlen_k = 100,
+                    .heads_q = 4,
+                    .heads_k = 2,
+                    .window_right = window,
+                    .score = score}});
+  // A score of -infinity where t is 0, with a slope that is NaN; NaN and infinity at the keys past the
+  // diagonal, which are hidden.
+  for (const char *score : {"s + log(t[k])", "log(t[k] * exp(s))", "log(exp(s) * (q + sk - sq - k + 1))"})
+    s.push_back({{.name = score, .seqlen_q = 70, .seqlen_k = 100, .window_right = 0, .score = score}});
+  s.push_back({{.name = "softcap, window, fp16",
+                .dtype = DType::F16,
+                .seqlen_q = 100,
+                .seqlen_k = 300,
+                .window_left = 30,
+                .window_right = 9,
+                .score = kSoftcap},
+               .dlse = true});
+  s.push_back({{.name = "softcap, ragged",
+                .heads_q = 2,
+                .window_right = 0,
+                .lengths_q = {0, 5, 130, 1, 70},
+                .lengths_k = {10, 0, 140, 70, 20},
+                .score = kSoftcap}});
+  s.push_back(
+      {{.name = "softcap, large scores", .seqlen_q = 65, .seqlen_k = 128, .score = kSoftcap}, .steep = 20});
+  for (int d : {96, 128, 192, 256})
+    for (const char *score : {kSoftcap, kAlibi, "s + t[h, q, k]"})
+      s.push_back({{.name = std::string(score) + ", head dim " + std::to_string(d),
+                    .seqlen_q = 70,
+                    .seqlen_k = 90,
+                    .dqk = d,
+                    .dv = d,
+                    .window_right = 0,
+                    .score = score}});
+  s.push_back({{.name = "softcap, unaligned",
+                .seqlen_q = 70,
+                .seqlen_k = 90,
+                .dqk = 100,
+                .dv = 100,
+                .score = kSoftcap}});
+  return s;
+}
+
 void runAll(std::vector<BackwardShape> shapes, Isa isa) {
   for (BackwardShape &shape : shapes) {
     shape.shape.isa = isa;
@@ -127,6 +183,8 @@ void runAll(std::vector<BackwardShape> shapes, Isa isa) {
 TEST_CASE("the sm_80 backward, whole") { runAll(shapes(), Isa::Sm80); }
 
 TEST_CASE("the sm_80 backward with other schedules") { runAll(schedules(), Isa::Sm80); }
+
+TEST_CASE("the sm_80 backward with scores") { runAll(scores(), Isa::Sm80); }
 
 // The same code but for the target's name, and schedules by its shared memory.
 TEST_CASE("the sm_90a backward") {
@@ -187,4 +245,33 @@ TEST_CASE("planted bugs are seen") {
     INFO(name);
     CHECK(!runBackward(shape, compiled, {}, bug).good());
   }
+}
+
+TEST_CASE("planted bugs in scores are seen") {
+  const BackwardShape softcap{{.seqlen_q = 70, .seqlen_k = 90, .heads_q = 2, .score = kSoftcap}};
+  const BackwardShape rows{{.seqlen_q = 70, .seqlen_k = 90, .heads_q = 2, .score = "s * t[h, q]"}};
+  const Compiled capped = compileBackward(softcap), by_row = compileBackward(rows);
+  REQUIRE(runBackward(softcap, capped, {}).good());
+  REQUIRE(runBackward(rows, by_row, {}).good());
+  for (int kernel : {1, 2}) {
+    INFO("step ", kernel);
+    // A cap that makes the slope of large scores 0.5 % smaller.
+    CHECK(!runBackward(softcap, capped, {}, [&](int step, BackwardParams &p) {
+             p.scalar[0] *= step == kernel ? 0.995f : 1;
+           }).good());
+    CHECK(!runBackward(rows, by_row, {}, [&](int step, BackwardParams &p) {
+             p.aux[0] = static_cast<float *>(p.aux[0]) + (step == kernel ? 1 : 0); // the next row's
+           }).good());
+    CHECK(!runBackward(rows, by_row, {}, [&](int step, BackwardParams &p) {
+             p.aux_stride[0] = step == kernel ? 0 : p.aux_stride[0]; // the first head's
+           }).good());
+  }
+}
+
+TEST_CASE("a backward counts the pairs of tiles once") {
+  const BackwardShape shape{{.seqlen_q = 128, .seqlen_k = 256, .heads_q = 2},
+                            "sm80.backward_kv parts=1 stages=1 tile_m=32 tile_n=64 warps=4"};
+  const BackwardOutcome outcome = runBackward(shape, compileBackward(shape), {});
+  REQUIRE_MESSAGE(outcome.good(), outcome.text());
+  CHECK(outcome.tiles == 2 * (128 / 32) * (256 / 64));
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/emulator/gradients.h"
 
+#include "reference/score_rows.h"
+
 #include <cmath>
 #include <limits>
 
@@ -53,6 +55,42 @@ void roundResult(Expected &e, const Rounding &rounding) {
   }
 }
 
+/// Final scores of one row's keys and their slopes.
+class Scores {
+public:
+  Scores(const ScoreExpr &expr, const Inputs &in)
+      : identity(expr.isIdentity()), nodes_(expr.nodes, in.scalars, in.tensors),
+        last_(int(expr.nodes.size()) - 1) {}
+
+  const bool identity;
+  std::vector<double> value, slope;
+
+  void evaluate(const reference::ScoreRow &row, int64_t first_key, std::vector<double> s) {
+    slope.assign(s.size(), 1);
+    if (identity) {
+      value = std::move(s);
+      return;
+    }
+    constexpr double kStep = 1e-5;
+    value = at(row, first_key, s, 0);
+    const std::vector<double> above = at(row, first_key, s, kStep), below = at(row, first_key, s, -kStep);
+    for (size_t i = 0; i < s.size(); ++i) // -infinity has p = 0, with any slope
+      slope[i] = std::isinf(value[i]) ? 0 : (above[i] - below[i]) / (2 * kStep);
+  }
+
+private:
+  std::vector<double> at(const reference::ScoreRow &row, int64_t first_key, std::vector<double> s,
+                         double step) {
+    for (double &x : s)
+      x += step;
+    nodes_.evaluate(row, first_key, s);
+    return nodes_.values(last_);
+  }
+
+  reference::NodeRows<double> nodes_;
+  const int last_;
+};
+
 } // namespace
 
 std::vector<Rows> sequencesOf(const Shape &s) {
@@ -78,7 +116,10 @@ Gradients gradients(const Shape &s, const Inputs &in) {
   g.o = HostTensor(in.q.rows, in.q.heads, s.dv);
   g.lse = HostTensor(in.q.rows, in.q.heads, 1);
   g.dq = in.q, g.dk = in.k, g.dv = in.v;
-  for (const Rows &r : sequencesOf(s))
+  Scores scores(specOf(s).score, in);
+  int64_t b = -1;
+  for (const Rows &r : sequencesOf(s)) {
+    ++b;
     for (int64_t h = 0; h < s.heads_q; ++h)
       for (int64_t i = 0; i < r.q_len; ++i) {
         const int64_t row = r.first_q + i, hk = h / (s.heads_q / s.heads_k), place = i + r.k_len - r.q_len;
@@ -90,10 +131,16 @@ Gradients gradients(const Shape &s, const Inputs &in) {
           continue;
         std::vector<double> p;
         double most = -std::numeric_limits<double>::infinity(), sum = 0, largest = 0;
-        for (int64_t j = lo; j < hi; ++j) {
+        for (int64_t j = lo; j < hi; ++j)
           p.push_back(in.scale * dot(in.q.at(row, h), in.k.at(r.first_k + j, hk), s.dqk));
-          most = std::max(most, p.back());
-          largest = std::max(largest, std::abs(p.back()));
+        scores.evaluate({b, h, hk, i, r.q_len, r.k_len}, lo, p);
+        for (size_t j = 0; j < p.size(); ++j) {
+          // What the score's own roundings are relative to.
+          largest = std::max(largest, std::abs(p[j] * scores.slope[j]));
+          p[j] = scores.value[j];
+          most = std::max(most, p[j]);
+          if (std::isfinite(p[j]))
+            largest = std::max(largest, std::abs(p[j]));
         }
         for (double &x : p)
           sum += x = std::exp(x - most);
@@ -117,22 +164,26 @@ Gradients gradients(const Shape &s, const Inputs &in) {
         for (int64_t j = lo; j < hi; ++j) {
           const int64_t key = r.first_k + j;
           const double weight = p[size_t(j - lo)] / sum, *v = in.v.at(key, hk), *k = in.k.at(key, hk);
-          const double dp = dot(dout, v, s.dv), ds = weight * (dp - delta);
+          const double sloped = weight * scores.slope[size_t(j - lo)];
+          const double dp = dot(dout, v, s.dv), ds = sloped * (dp - delta);
           const double weight_error = rounding.of(weight) + fp32 * weight;
-          const double ds_error = rounding.of(ds) + fp32 * (std::abs(ds) + weight * size(dout, v, s.dv));
+          double ds_error = rounding.of(ds) + fp32 * (std::abs(ds) + std::abs(sloped) * size(dout, v, s.dv));
+          if (!scores.identity) // a slope is off by units of the last place of 1 at least, as 1 - tanh^2 is
+            ds_error += fp32 * weight * std::abs(dp - delta);
+          const double common = in.scale * std::abs(sloped) * delta_error;
           add(g.dv, key, hk, weight, weight_error, 0, dout);
-          add(g.dk, key, hk, in.scale * ds, in.scale * ds_error, in.scale * weight * delta_error,
-              in.q.at(row, h));
-          add(g.dq, row, h, in.scale * ds, in.scale * ds_error, in.scale * weight * delta_error, k);
+          add(g.dk, key, hk, in.scale * ds, in.scale * ds_error, common, in.q.at(row, h));
+          add(g.dq, row, h, in.scale * ds, in.scale * ds_error, common, k);
           for (int d = 0; d < s.dqk; ++d) {
-            sum_pk[size_t(d)] += weight * k[d];
+            sum_pk[size_t(d)] += sloped * k[d];
             g.dk.variance.at(key, hk)[d] +=
-                delta_variance * std::pow(in.scale * weight * in.q.at(row, h)[d], 2);
+                delta_variance * std::pow(in.scale * sloped * in.q.at(row, h)[d], 2);
           }
         }
         for (int d = 0; d < s.dqk; ++d) // one delta for all keys
           g.dq.variance.at(row, h)[d] += delta_variance * std::pow(in.scale * sum_pk[size_t(d)], 2);
       }
+  }
   for (Expected *e : {&g.dq, &g.dk, &g.dv})
     roundResult(*e, rounding);
   return g;

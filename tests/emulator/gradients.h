@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Gradients of attention in fp64, and how far from them a kernel may be that rounds only where it must: p and
-// ds to the storage dtype before the products, o before delta, and the results.
+// Gradients of attention with any score in fp64, and how far from them a kernel may be that rounds only where
+// it must: p and ds to the storage dtype before the products, o before delta, and the results.
 #pragma once
 
 #include "tests/emulator/attention.h"
@@ -30,6 +30,9 @@ struct Inputs {
   HostTensor q, k, v, dout; ///< Values that the storage dtype has.
   HostTensor dlse;          ///< dim 1; empty for none.
   double scale = 1;         ///< softmax_scale
+  // Of the shape's score.
+  std::vector<float> scalars;
+  std::vector<reference::AuxTensor> tensors;
 };
 
 /// A result with what it may be off by: never more than `bound`, and about the root of `variance`.
@@ -44,6 +47,7 @@ struct Gradients {
   Expected dq, dk, dv;
 };
 
+/// Slopes of scores are differences of their values, so that nothing here knows a derivative's rules.
 Gradients gradients(const Shape &shape, const Inputs &in);
 
 /// How much of what is allowed the values of a result use: 1 is the limit of both.

@@ -28,18 +28,6 @@ attn.forward @memory dtype(bf16) head_dim(256, 256) schedule("sm80.flash stages=
 
 // -----
 
-// A score whose slope a kernel does not work out is refused, also where no spec says it.
-// expected-error @+1 {{sm80.backward_q has gradients of plain scores only}}
-attn.backward_q @slope dtype(bf16) head_dim(64, 64) schedule("sm80.backward_q stages=1 tile_m=64 tile_n=64 warps=4")
-    target("sm_80@sm_80") attributes {alignment = 16 : i64} {
-^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
-  %two = arith.constant 2.0 : f32
-  %w = arith.mulf %s, %two : f32
-  attn.yield %w, %two
-}
-
-// -----
-
 // TMA copies whole rows of 16 bytes.
 // expected-error @+1 {{copies with TMA, which needs rows aligned to 16 bytes; the spec has alignment 2}}
 attn.forward @unaligned dtype(bf16) head_dim(64, 64)

@@ -56,3 +56,24 @@ attn.backward_q @q dtype(f16) head_dim(33, 33) schedule("sm80.backward_q stages=
   %one = arith.constant 1.0 : f32
   attn.yield %s, %one
 }
+
+// -----
+
+// A slope multiplies the weights of dS where they are not 0. A row's 16 scores have one tanh each, which score and slope share.
+// CHECK-LABEL: llvm.func @slope(
+// CHECK: scf.for
+// CHECK-COUNT-16: llvm.nvvm.rcp.approx.ftz.f
+// CHECK-NOT: llvm.nvvm.rcp.approx.ftz.f
+// CHECK: %[[P:.*]] = llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f"
+// CHECK: %[[NONE:.*]] = arith.cmpf oeq, %[[P]], %{{.*}} : f32
+// CHECK: %[[H:.*]] = arith.mulf %[[P]], %{{.*}} : f32
+// CHECK: arith.select %[[NONE]], %{{.*}}, %[[H]] : f32
+attn.backward_q @slope dtype(bf16) head_dim(64, 64) schedule("sm80.backward_q stages=1 tile_m=64 tile_n=64 warps=4")
+    target("sm_80@sm_80") attributes {alignment = 16 : i64} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  %one = arith.constant 1.0 : f32
+  %t = math.tanh %s : f32
+  %tt = arith.mulf %t, %t : f32
+  %slope = arith.subf %one, %tt : f32
+  attn.yield %t, %slope
+}

@@ -49,7 +49,9 @@ struct Sm80BackwardKVLayout {
   /// dP.
   int accumulators() const { return n_frags * ((dqk_pad + dv_pad) / (2 * parts) + partM()); }
   static constexpr int kElementRegisters = 16; ///< What loading element by element takes.
-  int registers() const { return accumulators() + (by_element ? kElementRegisters : 0); }
+  /// With what `score` takes beside them: p dw/ds beside P where slopes are not 1, and addresses of tensors
+  /// that are read element by element.
+  int registers(const ScoreExpr &score) const;
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
   static constexpr int kMaxRegisters = 192;
 

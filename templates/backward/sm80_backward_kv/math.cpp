@@ -2,7 +2,6 @@
 #include "templates/backward/sm80_backward_kv/math.h"
 
 #include "ir/carried.h"
-#include "templates/backward/tile_weights.h"
 
 namespace flashplus::sm80_backward_kv {
 namespace {
@@ -44,18 +43,18 @@ Math::Math(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
 }
 
 /// 0 where the mask hides a key or there is no query.
-Fragment Math::masked(Fragment p, Val query) {
+TileWeights Math::masked(TileWeights w, Val query) {
   const Sm80BackwardKVLayout &l = k_.l;
   Val end = query + l.tile_m, last = ir_.min(end, k_.seq.q_len) - 1;
   return carry::ifElse(
       ir_, k_.mask.needsMask(query, last, k_.first, l.tile_n) | (end > k_.seq.q_len),
       [&] {
-        Fragment seen = p;
+        TileWeights seen = w;
         Val thread = gpu::again(ir_, k_.thread); // else this is worked out before the loop and kept
         Val key =
             k_.first + thread / (32 * l.parts) * (16 * l.n_frags) + firstOfLane(Axis::Rows, thread % 32);
         Val from = query + thread / 32 % l.parts * l.partM() + firstOfLane(Axis::Columns, thread % 32);
-        for (int row = 0; row < seen.lines(Axis::Rows); ++row) {
+        for (int row = 0; row < k_.s_layout.count(Axis::Rows); ++row) {
           Val own = key + FragmentLayout::offset(Axis::Rows, row);
           const Mask::Rows queries = k_.mask.queries(own, own);
           clearOutside(seen, Axis::Rows, row, k_.c.spec.bounded_right ? queries.begin - from : Val{},
@@ -63,7 +62,7 @@ Fragment Math::masked(Fragment p, Val query) {
         }
         return seen;
       },
-      [&] { return p; });
+      [&] { return w; });
 }
 
 Math::Weights Math::weights(Val head, Val query, Val stage) {
@@ -83,11 +82,11 @@ Math::Weights Math::weights(Val head, Val query, Val stage) {
   for (int column = 0; column < s.lines(Axis::Columns); ++column)
     rows.push_back(ir_.min(from + FragmentLayout::offset(Axis::Columns, column), k_.seq.q_len - 1));
   Val key = k_.first + k_.warp_key + firstOfLane(Axis::Rows, k_.lane);
-  Fragment p = masked(exponentials(k_.c, item, k_.seq, Axis::Columns,
-                                   scoreTile(s.layout, Axis::Columns, rows, key), std::move(s), lse),
-                      query);
-  Fragment ds = subtractDelta(p, Axis::Columns, std::move(dp), delta);
-  return {std::move(p), std::move(ds)};
+  TileWeights w = masked(tileWeights(k_.c, item, k_.seq, Axis::Columns,
+                                     scoreTile(s.layout, Axis::Columns, rows, key), std::move(s), lse),
+                         query);
+  Fragment ds = subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta);
+  return {std::move(w.p), std::move(ds)};
 }
 
 /// Weights -> shared memory at `at`, as left operands of all parts.

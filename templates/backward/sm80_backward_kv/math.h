@@ -3,6 +3,7 @@
 #pragma once
 
 #include "templates/backward/sm80_backward_kv/kernel.h"
+#include "templates/backward/tile_weights.h"
 #include "templates/common/tile_product.h"
 
 namespace flashplus::sm80_backward_kv {
@@ -21,7 +22,7 @@ private:
     Fragment p, ds; ///< Transposed: keys in rows.
   };
   Weights weights(Val head, Val query, Val stage);
-  Fragment masked(Fragment p, Val query);
+  TileWeights masked(TileWeights w, Val query);
   void exchange(int at, const Fragment &weights);
   LeftOperands exchanged(int at, int step);
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/score_gradient.h"
 #include "templates/backward/sm80_backward_kv/layout.h"
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
@@ -23,6 +24,16 @@ Sm80BackwardKVLayout Sm80BackwardKVLayout::of(const KernelSpec &spec, const Sche
   return l;
 }
 
+int Sm80BackwardKVLayout::registers(const ScoreExpr &score) const {
+  int all = accumulators() + (by_element ? kElementRegisters : 0);
+  if (score.isIdentity())
+    return all;
+  if (score.clampsIndices()) // a tensor has one element a head where no index is clamped
+    all += kElementRegisters;
+  const ScoreGradient gradient = differentiate(score);
+  return gradient.isConstant(gradient.ds, 1) ? all : all + n_frags * partM() / 2;
+}
+
 namespace {
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
@@ -37,11 +48,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "a multiple of 16 times parts up to 128");
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
-  if (!spec.score.isIdentity())
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': the score is '" +
-                                               spec.score.canonical() + "'; " + schedule.algorithm +
-                                               " has gradients of plain scores only");
-  FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(), l.kMaxRegisters));
+  FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(spec.score), l.kMaxRegisters));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
@@ -64,7 +71,7 @@ constexpr TableRow kTable[] = {
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   static const ScheduleTable table(kSm80BackwardKV, kTable);
   auto result = table.candidates(spec, target, shared_memory);
-  if (result.size() > 1) // the next ones are for chips with less shared memory
+  if (result.size() > 1) // the next ones are for less shared memory or scores that take more registers
     result.resize(1);
   return result;
 }

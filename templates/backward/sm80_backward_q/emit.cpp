@@ -77,9 +77,6 @@ void emitSm80BackwardQ(EmitContext &c) {
     k.last = ir.min(k.first + k.l.tile_m, k.seq.q_len) - 1;
     k.setThread(gpu::threadId(ir));
     const KeyWalk walk{k.mask.tiles(k.first, k.last, k.l.tile_n, k.item.split, {}), k.l.tile_n};
-    countTiles(
-        ir, c.params, [&] { return walk.tiles.count(); },
-        [&](Val counting) { return counting & (k.thread == 0); });
     const Fragment dq = carry::ifElse(
         ir, walk.tiles.begin < walk.tiles.end, [&] { return loop(k, walk); },
         [&] { return Fragment::filled(k.dq_layout, ir.f32(0)); });

@@ -55,8 +55,9 @@ void Math::add(Fragment &dq, Val key, Val stage) {
   const ScoreTile tile = scoreTile(s.layout, Axis::Rows, rows_, key + firstOfLane(Axis::Columns, k_.lane));
   auto lse = [&](int row) { return lse_[size_t(row)]; };
   auto delta = [&](int row) { return delta_[size_t(row)]; };
-  const Fragment p = masked(exponentials(k_.c, k_.item, k_.seq, Axis::Rows, tile, std::move(s), lse), key);
-  const Fragment ds = subtractDelta(p, Axis::Rows, std::move(dp), delta);
+  // P itself is not needed.
+  const TileWeights w = tileWeights(k_.c, k_.item, k_.seq, Axis::Rows, tile, std::move(s), lse);
+  const Fragment ds = subtractDelta(masked(w.ofScores(), key), Axis::Rows, std::move(dp), delta);
   multiply(ir_, k_.dtype, dq, leftOperands(ds, k_.dtype), staged(k_rows_, l.kStage()));
 }
 

@@ -34,10 +34,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_n", "a multiple of 16 up to 128");
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
-  if (!spec.score.isIdentity())
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': the score is '" +
-                                               spec.score.canonical() + "'; " + schedule.algorithm +
-                                               " has gradients of plain scores only");
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.accumulators(), l.kMaxRegisters));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;

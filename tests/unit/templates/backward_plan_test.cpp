@@ -93,10 +93,34 @@ TEST_CASE("every knob is checked") {
   refuses(q, "sm80.backward_q stages=2 tile_m=128 tile_n=128 warps=8", "bytes of shared memory");
 }
 
-TEST_CASE("a score whose derivative the kernels do not have is refused") {
-  for (auto [op, schedule] :
-       {std::pair{Operation::BackwardKV, "sm80.backward_kv"}, {Operation::BackwardQ, "sm80.backward_q"}})
-    refuses(op, schedule, "gradients of plain scores only", "20 * tanh(s / 20)");
+TEST_CASE("every score has a plan, with room for its slopes and addresses") {
+  for (const char *name : kTargets)
+    for (int d : {33, 64, 72, 96, 100, 128, 192, 256})
+      for (const char *score : {"20 * tanh(s / 20)", "s - t[h] * abs(q - k)", "s + t[b, h, q, k]",
+                                "s * t[h, k] + exp(s) * u[q]"}) {
+        KernelSpec spec = backward(d, d);
+        spec.score = *ScoreExpr::parse(score);
+        INFO(name << " " << spec.text());
+        const DeviceProfile device = offlineProfile(*Target::parse(name));
+        const auto plan = planBackward(spec, {3, 200, 300, 600, 6, 2, -1, -1}, device, {});
+        REQUIRE_MESSAGE(plan, plan.status().message());
+        CHECK(plan->steps.size() == 3);
+        CHECK(reachableBackwardKernels(spec, device).size() == 3);
+      }
+  // What is without slopes and loads has all registers.
+  const Operation kv = Operation::BackwardKV;
+  auto registers = [&](const char *score) {
+    KernelSpec spec = backward(128, 128);
+    spec.op = kv;
+    return Sm80BackwardKVLayout::of(spec, completeSchedule(*Schedule::parse("sm80.backward_kv")))
+        .registers(*ScoreExpr::parse(score));
+  };
+  CHECK(registers("s") == 128 + 64);
+  CHECK(registers("s - t[h] * abs(q - k)") == registers("s"));
+  CHECK(registers("s + t[h, k]") == registers("s") + 16);
+  CHECK(registers("20 * tanh(s / 20)") == registers("s") + 32);
+  CHECK(registers("s * t[h, k]") == registers("s") + 48);
+  refuses(kv, "sm80.backward_kv tile_m=128 warps=8 tile_n=128", "registers a thread", "20 * tanh(s / 20)");
 }
 
 TEST_CASE("a forced schedule is of a kernel that the plan has, or refused; what has no plan has nothing to "
