@@ -262,7 +262,7 @@ TEST_CASE("a forced schedule is one of a step that has a choice") {
     const auto plan = forced(target, schedule);
     INFO(target << " " << schedule);
     REQUIRE(!plan);
-    CHECK(plan.status().message().find("is not an algorithm for this operation") != std::string::npos);
+    CHECK(plan.status().message().find("is not an algorithm for a backward") != std::string::npos);
   }
   const auto splits = planBackward(backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1},
                                    offlineProfile(*Target::parse("x86-64-v3")), {.num_splits = 2});
