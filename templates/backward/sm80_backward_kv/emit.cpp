@@ -86,6 +86,7 @@ void emitSm80BackwardKV(EmitContext &c) {
     Copy copy(k);
     Math math(k);
     const QueryWalk walk(k.mask.queries(k.first, k.last), k.l.tile_m, k.item.group);
+    // The backward's pairs of tiles: backward_q does not count them again.
     countTiles(
         ir, c.params, [&] { return walk.steps; }, [&](Val counting) { return counting & (k.thread == 0); });
     const Sums sums = carry::ifElse(
