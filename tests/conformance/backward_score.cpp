@@ -66,17 +66,17 @@ TEST_CASE("backward score: all keys alike, and all queries") {
 }
 
 TEST_CASE("backward score: softcap") {
-  checkScore({.softcap = 1.5f});
-  checkScore({.causal = true, .scale = 4.0f, .softcap = 30});
-  // Farther out its slope is the difference of two numbers that fp32 has rounded, and all of a row's may be
+  // Farther out a slope is the difference of two numbers that fp32 has rounded, and all of a row's may be
   // such.
-  checkScore({.window_left = 9, .window_right = 4, .scale = -0.2f, .softcap = 2});
+  checkInTurn({{.softcap = 1.5f},
+               {.causal = true, .scale = 4.0f, .softcap = 30},
+               {.window_left = 9, .window_right = 4, .scale = -0.2f, .softcap = 2}});
 }
 
 TEST_CASE("backward score: ALiBi") {
-  checkScore({.alibi = Alibi::PerHead});
-  checkScore({.window_left = 20, .alibi = Alibi::PerBatch});
-  checkScore({.causal = true, .softcap = 5, .alibi = Alibi::PerBatch});
+  checkInTurn({{.alibi = Alibi::PerHead},
+               {.window_left = 20, .alibi = Alibi::PerBatch},
+               {.causal = true, .softcap = 5, .alibi = Alibi::PerBatch}});
 }
 
 TEST_CASE("backward score: text with tensors and scalars") {
