@@ -113,7 +113,7 @@ TEST_CASE("spec: scores tell specs apart, names in them do not") {
 
 TEST_CASE("spec: parse errors name the field") {
   CHECK(contains(error(""), "the operation is ''; it must be one of forward, combine"));
-  CHECK(contains(error("backward dtype=bf16"), "'backward'"));
+  CHECK(contains(error("sideways dtype=bf16"), "'sideways'"));
   CHECK(contains(error("forward dtype=int8 dqk=64 dv=64"), "dtype is 'int8'; it must be fp16, bf16 or fp32"));
   CHECK(contains(error("forward dtype_o=int8"), "dtype_o is 'int8'; it must be same, fp16, bf16 or fp32"));
   CHECK(contains(error("forward dqk=64 dv=64"), "'dtype=' is missing"));
