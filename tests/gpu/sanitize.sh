@@ -35,4 +35,9 @@ check --random 1,70,90,2,1,256 --dtype fp16 --causal
 # The split forward and gpu.combine.
 check --random 1,3,2000,4,2,128 --dtype bf16 --num-splits 4
 check --random 1,3,200,4,2,33 --dtype fp16 --num-splits 7
+# Gradients: gpu.backward_delta, sm80.backward_kv and sm80.backward_q with rests of rows and keys; pairs of warps that share
+# their keys; rows read element by element, a slope.
+check --backward --random 2,200,300,4,2,64 --dtype bf16 --causal
+check --backward --random 1,70,90,2,1,256 --dtype bf16
+check --backward --random 2,17,130,4,2,33,20 --dtype fp16 --window 40,3 --softcap 5
 exit $failed
