@@ -67,9 +67,9 @@ std::vector<PlanPtr> makePlans(const std::vector<std::unique_ptr<BackwardInstanc
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Pairs of tiles of one walk, over all heads. By key tiles: the rows that see one of its keys, in tiles from
-/// the first of them or from row 0. By query tiles: the key tiles that hold a key that one of its rows sees.
-enum class Walk { KeysFromFirst, KeysAligned, Queries };
+/// Pairs of tiles, over all heads: for each tile of keys the rows that see one of them, in tiles from the first of them or
+/// from row 0.
+enum class Walk { FromFirst, Aligned };
 int64_t pairsOfTiles(const Case &c, Walk walk, int64_t tile_m, int64_t tile_n) {
   int64_t pairs = 0;
   for (int64_t b = 0; b < c.batches(); ++b) {
@@ -81,20 +81,14 @@ int64_t pairsOfTiles(const Case &c, Walk walk, int64_t tile_m, int64_t tile_n) {
             return true;
       return false;
     };
-    if (walk != Walk::Queries) {
-      for (int64_t n = 0; n < keys; n += tile_n) {
-        int64_t first = 0, last = rows;
-        while (first < rows && !visible(first, first + 1, n, n + tile_n))
-          ++first;
-        while (last > first && !visible(last - 1, last, n, n + tile_n))
-          --last;
-        const int64_t start = walk == Walk::KeysAligned ? first / tile_m * tile_m : first;
-        pairs += first < last ? ceilDiv(last - start, tile_m) : 0;
-      }
-    } else {
-      for (int64_t m = 0; m < rows; m += tile_m)
-        for (int64_t n = 0; n < keys; n += tile_n)
-          pairs += visible(m, m + tile_m, n, n + tile_n);
+    for (int64_t n = 0; n < keys; n += tile_n) {
+      int64_t first = 0, last = rows;
+      while (first < rows && !visible(first, first + 1, n, n + tile_n))
+        ++first;
+      while (last > first && !visible(last - 1, last, n, n + tile_n))
+        --last;
+      const int64_t start = walk == Walk::Aligned ? first / tile_m * tile_m : first;
+      pairs += first < last ? ceilDiv(last - start, tile_m) : 0;
     }
   }
   return pairs * c.hq;
@@ -106,9 +100,7 @@ int64_t expectedTiles(const Case &c, const flashplus_plan &plan) {
   for (const auto &step : json["steps"]) {
     const std::string spec = step["spec"], schedule = step["schedule"];
     const std::string op = spec.substr(0, spec.find(' '));
-    for (auto [name, walk] : {std::pair{"backward", Walk::KeysFromFirst},
-                              {"backward_kv", Walk::KeysAligned},
-                              {"backward_q", Walk::Queries}})
+    for (auto [name, walk] : {std::pair{"backward", Walk::FromFirst}, {"backward_kv", Walk::Aligned}})
       if (op == name)
         pairs += pairsOfTiles(c, walk, numberAfter(schedule, "tile_m"), numberAfter(schedule, "tile_n"));
   }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensor, FakeTensorMode
 
-from flashplus import c_api, forward, library
+from flashplus import c_api, forward, frames, library
 
 # Where there is a GPU, PyTorch asks it about streams and devices, and every other file tests the host's half as well.
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="fake CUDA tensors, for machines without a GPU")
@@ -27,7 +27,7 @@ class Recorder:
     def forward(self, context, address, stream):
         args = c_api.ForwardArgs.from_address(address)
         tensors = {}
-        for name in forward._NAMES:
+        for name in forward._Block.NAMES:
             if at := getattr(args, name):
                 t = c_api.DLTensor.from_address(at)
                 read = lambda address: [ctypes.c_int64.from_address(address + 8 * i).value for i in range(t.ndim)]
@@ -43,7 +43,9 @@ class Recorder:
 def recorder(monkeypatch):
     recorder, pointers = Recorder(), {}
     monkeypatch.setattr(library, "_library", recorder)
-    monkeypatch.setattr(forward, "_frames", {})
+    known = frames.Frames()
+    monkeypatch.setattr(forward, "_known", known)
+    monkeypatch.setattr(forward, "_frames", known.lists)
     monkeypatch.setattr(forward, "_raw_stream", lambda index: STREAM + index)
     monkeypatch.setattr(FakeTensor, "data_ptr", lambda self: pointers.setdefault(id(self), 4096 * (len(pointers) + 1)))
     recorder.pointers = pointers

@@ -262,10 +262,10 @@ def test_a_scale_that_changes_in_place(device):
 
 
 def test_what_is_remembered_is_bounded(device, monkeypatch):
-    from flashplus import forward, interface
+    from flashplus import forward, frames, interface
 
     monkeypatch.setattr(interface, "_calls", {})
-    monkeypatch.setattr(forward, "_KEPT", 4)
+    monkeypatch.setattr(frames, "_KEPT", 4)
     forward._frames.clear()
     for n in (*range(1, 12), 3):
         q = random(1, n, 1, 64, device=device)
