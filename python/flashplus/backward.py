@@ -12,6 +12,12 @@ _Block = frames.block(c_api.BackwardArgs, _OPERANDS + _REST)
 _known = frames.Frames()
 
 
+def _readable(name, t):
+    """A tensor whose last stride is 1; what else is wrong with it is said by _new_frame."""
+    checks.tensor(name, t)
+    return contiguous_rows(t) if t.dim() else t
+
+
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
               cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None, softmax_scale,
               causal, window_left, window_right, softcap):
@@ -20,7 +26,8 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that belong
     to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches lse, or None.
     delta: fp32 like lse, gets sum(dout * out) - dlse, or None. The same bits from run to run."""
-    q, k, v, out, dout = (contiguous_rows(t) for t in (q, k, v, out, dout))
+    q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out), ("dout", dout),
+                                                                  ("softmax_lse", lse)))
     new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
     kept, grads = [], []
     for name, grad, like in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v)):
@@ -29,10 +36,8 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
         elif isinstance(grad, torch.Tensor) and grad.dim() and grad.stride(-1) != 1 and grad.shape[-1] > 1:
             kept.append((grad, grad := grad.contiguous()))  # keeps what is in rows that no sequence has
         grads.append(grad)
-    if lse.stride(-1) != 1 and lse.shape[-1] > 1:
-        lse = lse.contiguous()
     if dlse is not None:
-        dlse = contiguous_rows(dlse)
+        dlse = _readable("dlse", dlse)
     tensors = dict(zip(_OPERANDS, (q, k, v, out, dout, *grads)))
     tensors.update((name, t) for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                                                          alibi_slopes)) if t is not None)

@@ -113,6 +113,11 @@ def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_
     return _outputs(q, v, (heads, total), probs)
 
 
+def _readable(*tensors):
+    """dout, q, k, v and out as the original's extension wants them; ours says of each what is wrong with it."""
+    return tensors if backend.ours else tuple(kernels.contiguous_rows(t) for t in tensors)
+
+
 def _copy_grads(buffers, grads):
     for buffer, grad in zip(buffers, grads):
         if buffer is not None and buffer.data_ptr() != grad.data_ptr():
@@ -121,7 +126,7 @@ def _copy_grads(buffers, grads):
 
 def _backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
               window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
-    dout, q, k, v, out = (kernels.contiguous_rows(t) for t in (dout, q, k, v, out))
+    dout, q, k, v, out = _readable(dout, q, k, v, out)
     *grads, softmax_d = kernels.bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, dropout_p, softmax_scale,
                                     causal, window_size_left, window_size_right, softcap, deterministic, None, rng_state)
     _copy_grads((dq, dk, dv), grads)
@@ -137,7 +142,7 @@ def _backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softm
 def _varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
                      max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                      alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
-    dout, q, k, v, out = (kernels.contiguous_rows(t) for t in (dout, q, k, v, out))
+    dout, q, k, v, out = _readable(dout, q, k, v, out)
     *grads, softmax_d = kernels.varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k,
                                            alibi_slopes, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                                            zero_tensors, causal, window_size_left, window_size_right, softcap,

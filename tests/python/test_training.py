@@ -180,8 +180,10 @@ def test_refused_in_words(device):
     for index, bad, words in ((0, torch.zeros(2, 70, 4, 32, device=device, dtype=q.dtype), "dout"),
                               (0, torch.zeros_like(q, dtype=torch.float64), "dout"), (5, lse[:, :2], "lse"),
                               (5, lse.double(), "softmax_lse"), (6, arguments[1], "dq has the memory of q"),
-                              (6, torch.zeros(3, device=device), "dq")):
-        with pytest.raises((RuntimeError, ValueError), match=words):
+                              (6, torch.zeros(3, device=device), "dq"), (0, None, "dout is NoneType"),
+                              (0, torch.tensor(1.0, device=device, dtype=q.dtype), "dout"), (4, None, "out is NoneType"),
+                              (5, None, "softmax_lse is NoneType"), (5, torch.tensor(0.0, device=device), "softmax_lse")):
+        with pytest.raises((RuntimeError, ValueError, TypeError), match=words):
             _flash_attn_backward(*arguments[:index], bad, *arguments[index + 1:])
 
 
@@ -216,6 +218,10 @@ def test_the_positional_functions(device):
                              softcap=0.0, alibi_slopes=None, deterministic=False, rng_state=None)
     assert all(torch.equal(a, b) for a, b in zip(buffers, expected))
     assert d.shape == (2, 4, 128) and torch.allclose(d[..., :70], (out.double() * dout.double()).sum(-1).transpose(1, 2).float(), atol=1e-4)
+    turned = [torch.full_like(t.transpose(1, 3).contiguous(), float("nan")).transpose(1, 3) for t in (q, k, v)]  # no last stride of 1
+    assert turned[0].stride(-1) != 1
+    _flash_attn_backward(dout, q, k, v, out, lse, *turned, 0.0, 64 ** -0.5, True, -1, -1, 0.0, None, False)
+    assert all(torch.equal(a, b) for a, b in zip(turned, expected))
     dq, dk, dv, _ = flash_attn_gpu.bwd(dout, q, k, v, out, lse, None, None, None, None, 0.0, 64 ** -0.5, True, -1, -1, 0.0, True,
                                        None, None)
     assert torch.equal(dq, expected[0]) and torch.equal(dk, expected[1]) and torch.equal(dv, expected[2])
