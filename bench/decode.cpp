@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One query row on the CPU: bytes of K and V a second beside the fastest plain read of the same memory, for any product of
-// thread counts, shares of the keys and schedules; interleaved rounds, medians.
+// One query row on the CPU: bytes of K and V a second beside the fastest plain read of the same memory, for
+// any product of thread counts, shares of the keys and schedules; interleaved rounds, medians.
 //
-//   bench_decode --threads 1,2 --splits 0,16 --schedule default --schedule "cpu.stream heads=4"     # --help: the others
+//   bench_decode --threads 1,2 --splits 0,16 --schedule default --schedule "cpu.stream heads=4"
 #include "flashplus/flashplus.h"
 #include "runtime/devices/cpu/thread_pool.h"
 
@@ -47,12 +47,19 @@ Options parse(int argc, char **argv) {
   Options o;
   std::string heads = "32/8";
   CLI::App app("One query row on the CPU beside plain reads of K and V");
-  app.add_option("--threads", o.threads, "Thread counts")->delimiter(',')->check(CLI::Range(1, 4096))->capture_default_str();
-  app.add_option("--splits", o.splits, "Shares of the keys; 0 = chosen")->delimiter(',')->check(CLI::Range(0, 128));
-  app.add_option("--schedule", o.schedules, "'default' or a schedule's text; repeatable")->allow_extra_args(false);
+  app.add_option("--threads", o.threads, "Thread counts")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--splits", o.splits, "Shares of the keys; 0 = chosen")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 128));
+  app.add_option("--schedule", o.schedules, "'default' or a schedule's text; repeatable")
+      ->allow_extra_args(false);
   app.add_option("--heads", heads, "Query heads / key heads")->check([](const std::string &text) {
     int q = 0, k = 0, end = 0;
-    const bool good = std::sscanf(text.c_str(), "%d/%d%n", &q, &k, &end) == 2 && size_t(end) == text.size() && k > 0 && q > 0;
+    const bool good = std::sscanf(text.c_str(), "%d/%d%n", &q, &k, &end) == 2 && size_t(end) == text.size() &&
+                      k > 0 && q > 0;
     return good && q % k == 0 ? "" : "it must be Q/K, with Q a multiple of K";
   });
   app.add_option("--keys", o.keys, "Keys")->check(CLI::Range(1, 1 << 24));
@@ -69,7 +76,8 @@ Options parse(int argc, char **argv) {
   o.heads_q = q;
   o.heads_k = k;
   if (o.keys * o.heads_k * o.dim * 2 % 512)
-    fail("K has " + std::to_string(o.keys * o.heads_k * o.dim * 2) + " bytes; the plain read needs a multiple of 512");
+    fail("K has " + std::to_string(o.keys * o.heads_k * o.dim * 2) +
+         " bytes; the plain read needs a multiple of 512");
   for (std::string &schedule : o.schedules)
     if (schedule == "default")
       schedule.clear();
@@ -80,7 +88,8 @@ Options parse(int argc, char **argv) {
 
 /// A bf16 tensor (1, rows, heads, dim), page-aligned.
 struct Tensor {
-  Tensor(int64_t rows, int64_t heads, int64_t dim) : shape{1, rows, heads, dim}, bytes(size_t(rows * heads * dim) * 2) {
+  Tensor(int64_t rows, int64_t heads, int64_t dim)
+      : shape{1, rows, heads, dim}, bytes(size_t(rows * heads * dim) * 2) {
     data.reset(static_cast<uint16_t *>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
     std::minstd_rand random(unsigned(bytes + rows));
     std::normal_distribution<float> normal;
@@ -105,8 +114,8 @@ struct Tensor {
 };
 
 /// Sums of `bytes` at `a` and at `b`, in turns of `turn` bytes. All are multiples of 512.
-__attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum(const uint64_t *a, const uint64_t *b, size_t bytes,
-                                                                          size_t turn) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t
+sum(const uint64_t *a, const uint64_t *b, size_t bytes, size_t turn) {
   uint64_t part[64] = {};
   for (size_t at = 0; at < bytes / 8; at += turn / 8)
     for (const uint64_t *side : {a, b})
@@ -149,12 +158,15 @@ int main(int argc, char **argv) {
   for (int threads : o.threads) {
     ThreadPool *pool = pools.emplace_back(std::make_unique<ThreadPool>(threads)).get();
     for (size_t turn : {size_t(2048), size_t(1) << 40})
-      entries.push_back({turn == 2048 ? "read, K and V in turns" : "read, K then V", threads, true, [&, pool, threads, turn] {
+      entries.push_back({turn == 2048 ? "read, K and V in turns" : "read, K then V", threads, true,
+                         [&, pool, threads, turn] {
                            for (int i = 0; i < o.buffers; ++i)
                              pool->run(threads, [&](int, int64_t item) {
-                               const size_t share = k[i]->bytes / 512 / size_t(threads) * 512, at = size_t(item) * share / 8;
+                               const size_t share = k[i]->bytes / 512 / size_t(threads) * 512,
+                                            at = size_t(item) * share / 8;
                                sink = sum(reinterpret_cast<const uint64_t *>(k[i]->data.get()) + at,
-                                          reinterpret_cast<const uint64_t *>(v[i]->data.get()) + at, share, turn);
+                                          reinterpret_cast<const uint64_t *>(v[i]->data.get()) + at, share,
+                                          turn);
                              });
                          }});
     flashplus_context_options options{};
@@ -177,14 +189,17 @@ int main(int argc, char **argv) {
         auto after = [&](const std::string &word) {
           const std::string name = "\"" + word + "\":";
           const size_t at = text.find(name);
-          return at == text.npos ? std::string("?") : text.substr(at + name.size(), text.find_first_of(",}", at) - at - name.size());
+          return at == text.npos
+                     ? std::string("?")
+                     : text.substr(at + name.size(), text.find_first_of(",}", at) - at - name.size());
         };
         const size_t bytes = flashplus_plan_workspace(plan);
-        std::shared_ptr<void> workspace(bytes ? std::aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr, std::free);
+        std::shared_ptr<void> workspace(bytes ? std::aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr,
+                                        std::free);
         if (bytes)
           std::memset(workspace.get(), 0, bytes);
-        const std::string name = (schedule.empty() ? "default" : schedule) + ", key_heads " + after("key_heads") + ", splits " +
-                                 after("num_splits");
+        const std::string name = (schedule.empty() ? "default" : schedule) + ", key_heads " +
+                                 after("key_heads") + ", splits " + after("num_splits");
         entries.push_back({name, threads, false, [&, args, plan, workspace, bytes]() mutable {
                              for (int i = 0; i < o.buffers; ++i) {
                                args.k = &k[i]->tensor;
@@ -205,7 +220,8 @@ int main(int argc, char **argv) {
       e.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
   const double bytes = double(o.buffers) * 2 * double(k[0]->bytes);
-  std::printf("heads %ld/%ld, head dim %ld, %ld keys, bf16; GB/s of K and V, share of the fastest plain read; medians of %d\n",
+  std::printf("heads %ld/%ld, head dim %ld, %ld keys, bf16; GB/s of K and V, share of the fastest plain "
+              "read; medians of %d\n",
               long(o.heads_q), long(o.heads_k), long(o.dim), long(o.keys), o.rounds);
   for (const Entry &e : entries) {
     double fastest = 0;

@@ -98,8 +98,9 @@ class Library:
 
         def run():
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream if q.is_cuda else 0)
-            self.check(self.lib.flashplus_plan_run(plan, ctypes.byref(args), ctypes.c_void_p(aligned), ctypes.c_size_t(size),
-                                                   stream))
+            self.check(
+                self.lib.flashplus_plan_run(plan, ctypes.byref(args), ctypes.c_void_p(aligned), ctypes.c_size_t(size),
+                                            stream))
 
         run.held = (held, workspace, plan)
         run.description = self.lib.flashplus_plan_describe(plan).decode()

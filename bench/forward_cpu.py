@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Forward attention on the CPU: ours beside PyTorch's scaled_dot_product_attention, on one thread and on all, in one process
-and interleaved round by round; one query row against 8192 keys as a share of the machine's read bandwidth; and what windows,
-ragged batches, grouped heads, softcap, ALiBi and fp16 cost. Ends with a short table; --json keeps every figure.
+"""Forward attention on the CPU: ours beside PyTorch's scaled_dot_product_attention, on one thread and on all, in one
+process and interleaved round by round; one query row against 8192 keys as a share of the machine's read bandwidth;
+and what windows, ragged batches, grouped heads, softcap, ALiBi and fp16 cost. Ends with a short table; --json keeps
+every figure.
 
     python bench/forward_cpu.py --library build/release/bin/libflashplus.so --json bench/results/cpu.json
     python bench/forward_cpu.py --library ... --isa native,avx512_bf16      # a machine with AMX, with and without it
 
-Figures are GFLOP/s of 4 B H Sq Sk D visible operations, medians over rounds. Results are checked against fp64 before they are
-timed. --isa caps the instructions of both sides; every cap runs in a process of its own.
+Figures are GFLOP/s of 4 B H Sq Sk D visible operations, medians over rounds. Results are checked against fp64 before
+they are timed. --isa caps the instructions of both sides; every cap runs in a process of its own.
 """
 import argparse
 import json
@@ -96,7 +97,8 @@ def measure(options):
         group = q.shape[2] // k.shape[2]
 
         def attention(dtype, low=None):
-            qh, kh, vh = (t[-1, :, h].to(dtype) for t, h in ((q, -1), (k, (q.shape[2] - 1) // group), (v, (q.shape[2] - 1) // group)))
+            qh, kh, vh = (t[-1, :, h].to(dtype)
+                          for t, h in ((q, -1), (k, (q.shape[2] - 1) // group), (v, (q.shape[2] - 1) // group)))
             s = qh @ kh.T / math.sqrt(q.shape[-1])
             if causal:
                 s.masked_fill_(torch.ones_like(s, dtype=torch.bool).triu(1 + k.shape[1] - q.shape[1]), -math.inf)
@@ -165,8 +167,8 @@ def measure(options):
         _, _, chosen = libraries[1].forward(q, k, v)
         text = json.loads(chosen.description)["steps"][0]["schedule"]
         runs = {"chosen": chosen}
-        knobs = [("tile_m", 192), ("tile_m", 48), ("tile_n", 64), ("tile_n", 256), ("tile_n", 512), ("pairs", 0), ("pairs", 1),
-                 ("mr nr", (8, 3)), ("mr nr", (6, 4)), ("mr nr", (14, 2))]
+        knobs = [("tile_m", 192), ("tile_m", 48), ("tile_n", 64), ("tile_n", 256), ("tile_n", 512), ("pairs", 0),
+                 ("pairs", 1), ("mr nr", (8, 3)), ("mr nr", (6, 4)), ("mr nr", (14, 2))]
         for name, value in knobs:
             words = dict(w.split("=") for w in text.split()[1:])
             if name == "mr nr":
@@ -217,7 +219,8 @@ def measure(options):
                 run = make()[2]
                 seconds = timer({name: run, "dense": base})
                 value = (flops / seconds[name]) / (base_flops / seconds["dense"])
-                result["shares"].append({"what": name, "share": value, "bar": bar, "gflops": flops / seconds[name] / 1e9})
+                result["shares"].append(
+                    {"what": name, "share": value, "bar": bar, "gflops": flops / seconds[name] / 1e9})
                 return run
             return attempt(name, cell)
 
@@ -274,8 +277,10 @@ def measure(options):
         seconds = timer({"ours": ours, "torch": sdpa, **probes})
         rate = {n: bytes_a_call * (2 if n == "torch" else count) / t / 1e9 for n, t in seconds.items()}
         probe = max(rate[p] for p in probes)
-        result["decode"].append({"threads": threads, "gb_per_s": rate, "read_bandwidth": probe, "share": rate["ours"] / probe,
-                                 "torch_share": rate["torch"] / probe, "plan": json.loads(made[0][2].description)})
+        result["decode"].append({
+            "threads": threads, "gb_per_s": rate, "read_bandwidth": probe, "share": rate["ours"] / probe,
+            "torch_share": rate["torch"] / probe, "plan": json.loads(made[0][2].description)
+        })
 
     if "decode" in parts:
         pairs = [tensors(1, keys, heads_k, d, torch.bfloat16, heads_k)[1:] for _ in range(count)]
@@ -293,8 +298,9 @@ def mean(values):
 
 
 def report(result):
-    print(f"\n== {result['isa']}: {result.get('cpu')}, {result['threads']} threads, {' '.join(result.get('flags', []))}; "
-          f"torch {result['torch']} ({result['aten']})")
+    print(
+        f"\n== {result['isa']}: {result.get('cpu')}, {result['threads']} threads, {' '.join(result.get('flags', []))}; "
+        f"torch {result['torch']} ({result['aten']})")
     cells = result["forward"]
     for dtype in dict.fromkeys(c["dtype"] for c in cells):
         for threads in dict.fromkeys(c["threads"] for c in cells):
@@ -302,27 +308,34 @@ def report(result):
             if not mine:
                 continue
             ratios = [c["ratio"] for c in mine]
-            print(f"{dtype}, {threads} thread{'s' * (threads > 1)}: x{mean(ratios):.2f} of PyTorch, lowest x{min(ratios):.2f} "
-                  f"({mine[0]['target']}); GFLOP/s (times PyTorch) full | causal, causal's speed in units of full's time")
+            print(
+                f"{dtype}, {threads} thread{'s' * (threads > 1)}: x{mean(ratios):.2f} of PyTorch, lowest "
+                f"x{min(ratios):.2f} "
+                f"({mine[0]['target']}); GFLOP/s (times PyTorch) full | causal, causal's speed in units of full's time")
             for d in dict.fromkeys(c["head_dim"] for c in mine):
                 line = f"  D {d:3}"
                 for s in dict.fromkeys(c["seqlen"] for c in mine):
-                    pair = [[c for c in mine if (c["head_dim"], c["seqlen"], c["causal"]) == (d, s, x)] for x in (False, True)]
+                    pair = [[c for c in mine if (c["head_dim"], c["seqlen"], c["causal"]) == (d, s, x)]
+                            for x in (False, True)]
                     if not all(pair):
                         line += f"   S {s}: failed"
                         continue
                     full, causal = pair[0][0], pair[1][0]
-                    line += (f"   S {s}: {full['ours']:.0f} ({full['ratio']:.2f}) | {causal['ours']:.0f} ({causal['ratio']:.2f})"
-                             f" {2 * causal['ours'] / full['ours'] * s / (s + 1):.2f}")
+                    line += (
+                        f"   S {s}: {full['ours']:.0f} ({full['ratio']:.2f}) | {causal['ours']:.0f} "
+                        f"({causal['ratio']:.2f})"
+                        f" {2 * causal['ours'] / full['ours'] * s / (s + 1):.2f}")
                 print(line)
     for share in result["shares"]:
         print(f"  {share['what']:28} {share['share']:.2f} of dense (bar {share['bar']}), {share['gflops']:.0f} GFLOP/s")
     for v in result["variants"]:
-        print(f"  {v['dtype']} D {v['head_dim']}, {v['chosen']}: " + ", ".join(f"{n} x{x:.2f}" for n, x in v["speed"].items() if n != "chosen"))
+        print(f"  {v['dtype']} D {v['head_dim']}, {v['chosen']}: "
+              + ", ".join(f"{n} x{x:.2f}" for n, x in v["speed"].items() if n != "chosen"))
     for decode in result["decode"]:
         rates = decode["gb_per_s"]
-        print(f"  decode, {decode['threads']} threads: {rates['ours']:.1f} GB/s of {decode['read_bandwidth']:.1f} read = "
-              f"{decode['share']:.2f} (bar 0.8); PyTorch {rates['torch']:.1f}")
+        print(
+            f"  decode, {decode['threads']} threads: {rates['ours']:.1f} GB/s of {decode['read_bandwidth']:.1f} read = "
+            f"{decode['share']:.2f} (bar 0.8); PyTorch {rates['torch']:.1f}")
     for problem in result["problems"]:
         print(f"  WRONG: {problem}")
     print("  seconds: " + ", ".join(f"{part} {t}" for part, t in result["seconds"].items()))
@@ -337,11 +350,13 @@ def main():
     parser.add_argument("--dtypes", default="fp32,bf16")
     parser.add_argument("--head-dims", default="64,128")
     parser.add_argument("--lengths", default="512,1024,2048")
-    parser.add_argument("--parts", default="forward,shares,decode",
-                        help="what to measure: forward, variants (other schedules), shares, decode [forward,shares,decode]")
+    parser.add_argument(
+        "--parts", default="forward,shares,decode",
+        help="what to measure: forward, variants (other schedules), shares, decode [forward,shares,decode]")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--milliseconds", type=float, default=20, help="of each entry a round")
-    parser.add_argument("--quick", action="store_true", help="short sequences outside the forward: shows that everything runs")
+    parser.add_argument("--quick", action="store_true",
+                        help="short sequences outside the forward: shows that everything runs")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Forward attention on one GPU: ours, PyTorch SDPA's cuDNN and FlashAttention-2 backends, FlashAttention-3 where it is
 installed, and a bf16 GEMM, interleaved round by round in one process, so that clocks and power are the same for all.
-Prints a table; --json keeps every figure. The best peer is the faster of FlashAttention-3 and cuDNN, measured here; without
-FlashAttention-3, its ratio to cuDNN is taken from earlier runs on an H200.
+Prints a table; --json keeps every figure. The best peer is the faster of FlashAttention-3 and cuDNN, measured here;
+without FlashAttention-3, its ratio to cuDNN is taken from earlier runs on an H200.
 
     python bench/forward_gpu.py --library build/release/bin/libflashplus.so --json bench/results/h200.json
 
 --softcap C gives ours and FlashAttention-3 a softcap and leaves the other attention peers out.
-With --plot FILE.svg --flashplus PATH the command draws the result; `flashplus bench --plot ... --overlay FILE` lays several over
-each other.
+With --plot FILE.svg --flashplus PATH the command draws the result; `flashplus bench --plot ... --overlay FILE` lays
+several over each other.
 
 Figures are TFLOP/s of 4 B H Sq Sk D visible operations (half for causal), medians over rounds. Each entry is checked
 against fp32 attention of a few heads before it is timed.
@@ -112,7 +112,8 @@ def main():
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--causal", default="no,yes")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp16"])
-    parser.add_argument("--softcap", type=float, default=0, help="of ours and FlashAttention-3; the other peers have none")
+    parser.add_argument("--softcap", type=float, default=0,
+                        help="of ours and FlashAttention-3; the other peers have none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--milliseconds", type=float, default=15)
     parser.add_argument("--peers", default="cudnn,fa2,fa3,gemm")

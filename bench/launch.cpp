@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a launch costs on the host beyond the kernel: the C API on the CPU device, one thread, with a kernel that only
-// returns (tests/unit/runtime/fake_compiler.cpp). Prints nanoseconds a call, the median of 21 rounds.
-// bench_launch [libfake_compiler.so]: the library's path on another machine than it was built on.
+// What a launch costs on the host beyond the kernel: the C API on the CPU device, one thread, with a kernel
+// that only returns (tests/unit/runtime/fake_compiler.cpp). Prints nanoseconds a call, the median of 21
+// rounds. bench_launch [libfake_compiler.so]: the library's path on another machine than it was built on.
 #include "flashplus/flashplus.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/arguments/forward_args.h"
@@ -29,7 +29,8 @@ template <class Body> double nanoseconds(Body body, int calls = 20000) {
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < calls; ++i)
       body();
-    rounds.push_back(std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / calls);
+    rounds.push_back(
+        std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / calls);
   }
   std::sort(rounds.begin(), rounds.end());
   return rounds[rounds.size() / 2];
@@ -63,8 +64,8 @@ cuda::Driver idleDriver() {
   d.moduleLoadData = [](cuda::CUmodule *, const void *) { return 0; };
   d.moduleGetFunction = [](cuda::CUfunction *, cuda::CUmodule, const char *) { return 0; };
   d.moduleUnload = [](cuda::CUmodule) { return 0; };
-  d.tensorMapEncodeTiled = [](void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *,
-                              const uint32_t *, int, int, int, int) { return 0; };
+  d.tensorMapEncodeTiled = [](void *, int, uint32_t, void *, const uint64_t *, const uint64_t *,
+                              const uint32_t *, const uint32_t *, int, int, int, int) { return 0; };
   d.tensorMapReplaceAddress = [](void *, void *) { return 0; };
   d.funcSetAttribute = [](cuda::CUfunction, int, int) { return 0; };
   d.launchKernel = [](cuda::CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
@@ -98,7 +99,8 @@ int main(int argc, char **argv) {
   must(flashplus_plan_create(context, &scored.args, &scored_plan));
   show("plan_run, softcap and ALiBi",
        nanoseconds([&] { must(flashplus_plan_run(scored_plan, &scored.args, nullptr, 0, nullptr)); }));
-  show("forward, softcap and ALiBi", nanoseconds([&] { must(flashplus_forward(context, &scored.args, nullptr)); }));
+  show("forward, softcap and ALiBi",
+       nanoseconds([&] { must(flashplus_forward(context, &scored.args, nullptr)); }));
 
   test::Problem text(1, 1, 512, 1, 1, 128);
   const flashplus_score_scalar cap{"cap", 30};
@@ -125,7 +127,8 @@ int main(int argc, char **argv) {
   show("plan_create and plan_destroy, kernel resident", nanoseconds(
                                                             [&] {
                                                               flashplus_plan *made = nullptr;
-                                                              must(flashplus_plan_create(context, &p.args, &made));
+                                                              must(flashplus_plan_create(context, &p.args,
+                                                                                         &made));
                                                               flashplus_plan_destroy(made);
                                                             },
                                                             2000));
@@ -139,12 +142,13 @@ int main(int argc, char **argv) {
   (void)checkForwardArgs(&p.args, DataPointers::Required, scores, problem);
   const KernelSpec spec = problem.spec.spec();
   const DeviceProfile profile = offlineProfile({Isa::X86_64_v3, 0});
-  show("planForward (templates), which makes a planner", nanoseconds(
-                                                             [&] {
-                                                               if (!planForward(spec, problem.bounds, profile, {}))
-                                                                 std::exit(1);
-                                                             },
-                                                             2000));
+  show("planForward (templates), which makes a planner",
+       nanoseconds(
+           [&] {
+             if (!planForward(spec, problem.bounds, profile, {}))
+               std::exit(1);
+           },
+           2000));
   const ForwardPlanner planner(spec, profile);
   show("  of these: ForwardPlanner::plan (templates)", nanoseconds(
                                                            [&] {

@@ -4,11 +4,12 @@
     PYTHONPATH=python FLASHPLUS_LIBRARY=build/release/bin/libflashplus.so \\
       $(scripts/python_env.py newest) bench/python_overhead.py [--device cuda] [--wheel build/*.whl] [--json FILE]
 
-Prints one row for each row of the table in docs/performance.md, with what is to be reached. On CUDA a call is host time: it
-is enqueued, and the device is waited for outside the timed part. On the CPU a call returns when it is done, so both sides
-hold the kernel; both allocate the output, whose fresh pages cost more than the face does.
+Prints one row for each row of the table in docs/performance.md, with what is to be reached. On CUDA a call is host
+time: it is enqueued, and the device is waited for outside the timed part. On the CPU a call returns when it is done,
+so both sides hold the kernel; both allocate the output, whose fresh pages cost more than the face does.
 
-Calls are interleaved in random order and the lower decile is taken, since whatever else runs on the machine only adds."""
+Calls are interleaved in random order and the lower decile is taken, since whatever else runs on the machine only
+adds."""
 
 import argparse
 import glob
@@ -34,7 +35,8 @@ ROWS = []
 def row(what, got, reach, unit, note=""):
     verdict = "" if reach is None else "reached" if got <= reach else "NOT reached"
     ROWS.append({"what": what, "got": got, "reach": reach, "unit": unit, "note": note})
-    print(f"{what:<72} {got:>9.1f} {unit:<4} {'' if reach is None else f'(<= {reach:g})':<10} {verdict} {note}", flush=True)
+    print(f"{what:<72} {got:>9.1f} {unit:<4} {'' if reach is None else f'(<= {reach:g})':<10} {verdict} {note}",
+          flush=True)
 
 
 def decile(times):
@@ -93,17 +95,21 @@ def calls(device):
     if device == "cpu":
         for seqlen, count, reach in ((256, 1000, None), (1024, 300, 20)):
             ours, c_api, kernel = around_the_kernel_us(tensors((1, seqlen, 1, 64), device), count)
-            row(f"a call beyond the C API, (1, {seqlen}, 1, 64)", ours - c_api, reach, "us",
-                f"{ours:.1f} us of it are not in the library, of the C API's {c_api:.1f}; the library takes {kernel:.0f}")
-        # The same Python code after as long a wait that touches no memory: what it is here came into the row above from other
-        # processes, which took the caches in the meantime.
-        row("  of that, what other processes on this machine add", after_a_pause_us(kernel, q, k, v) - got["ours"], None, "us")
+            row(
+                f"a call beyond the C API, (1, {seqlen}, 1, 64)", ours - c_api, reach, "us",
+                f"{ours:.1f} us of it are not in the library, of the C API's {c_api:.1f}; the library takes "
+                f"{kernel:.0f}"
+            )
+        # The same Python code after as long a wait that touches no memory: what it is here came into the row above
+        # from other processes, which took the caches in the meantime.
+        row("  of that, what other processes on this machine add",
+            after_a_pause_us(kernel, q, k, v) - got["ours"], None, "us")
 
 
 def around_the_kernel_us(qkv, count):
-    """(what a call of ours takes outside of the library, the same of a C call with an output allocated, what the library takes):
-    medians, interleaved. The kernel's own time, which varies by more than all else here, is measured in each call and taken
-    away; what it does to the caches is not."""
+    """(what a call of ours takes outside of the library, the same of a C call with an output allocated, what the
+    library takes): medians, interleaved. The kernel's own time, which varies by more than all else here, is measured
+    in each call and taken away; what it does to the caches is not."""
     inside = 0
 
     def timed(function):
@@ -146,7 +152,8 @@ def after_a_pause_us(pause, q, k, v):
 
 
 def new_process(code, **environment):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, **environment})
     if done.returncode:
         sys.exit(done.stderr)
     return [float(word) for word in done.stdout.split()]
@@ -161,11 +168,16 @@ def import_ms(rounds=9):
 
 def first_call_ms(device, cache, rounds):
     """From before `import flash_attn` to the end of the first call, in a new process where PyTorch has started."""
-    code = ("import time, torch; q = torch.ones(1, 128, 4, 64).half().to(DEVICE); wait = torch.cuda.synchronize if q.is_cuda "
-            "else (lambda: 0); (q @ q.mT).sum(); wait(); a = time.perf_counter(); import flashplus.startup, flash_attn; "
-            "b = time.perf_counter(); flash_attn.flash_attn_func(q, q, q); wait(); c = time.perf_counter(); "
-            "print((b - a) * 1000, (c - b) * 1000)").replace("DEVICE", repr(device))
-    return [statistics.median(column) for column in zip(*(new_process(code, FLASHPLUS_CACHE_DIR=cache) for _ in range(rounds)))]
+    code = (
+        "import time, torch; q = torch.ones(1, 128, 4, 64).half().to(DEVICE); wait = torch.cuda.synchronize if "
+        "q.is_cuda "
+        "else (lambda: 0); (q @ q.mT).sum(); wait(); a = time.perf_counter(); import flashplus.startup, flash_attn; "
+        "b = time.perf_counter(); flash_attn.flash_attn_func(q, q, q); wait(); c = time.perf_counter(); "
+        "print((b - a) * 1000, (c - b) * 1000)").replace("DEVICE", repr(device))
+    return [
+        statistics.median(column)
+        for column in zip(*(new_process(code, FLASHPLUS_CACHE_DIR=cache) for _ in range(rounds)))
+    ]
 
 
 def first_calls(device):
@@ -174,7 +186,8 @@ def first_calls(device):
         row(f"first call in a new process on {device}, nothing in the cache", statistics.median(cold), 700, "ms")
         first_call_ms(device, folder, 1)
         imported, called = first_call_ms(device, folder, 7)
-        row(f"first call in a new process on {device}, from the cache", called, 30, "ms", f"after {imported:.1f} ms of import")
+        row(f"first call in a new process on {device}, from the cache", called, 30, "ms",
+            f"after {imported:.1f} ms of import")
 
 
 def after_the_warm_up_loop(device):
@@ -193,8 +206,10 @@ def main():
     parser.add_argument("--json", help="the rows go there too")
     options = parser.parse_args()
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{options.device} ({name}), torch {torch.__version__} ({'with' if exchange._API else 'without'} DLPack's exchange API), "
-          f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{options.device} ({name}), torch {torch.__version__} ({'with' if exchange._API else 'without'} DLPack's "
+        "exchange API), "
+        f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
     with torch.no_grad():
         calls(options.device)
         first_calls(options.device)
@@ -205,7 +220,8 @@ def main():
             row("size of the wheel", os.path.getsize(path) / 2**20, 25, "MiB")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"device": options.device, "name": name, "torch": torch.__version__, "rows": ROWS}, file, indent=1)
+            json.dump({"device": options.device, "name": name, "torch": torch.__version__, "rows": ROWS}, file,
+                      indent=1)
 
 
 if __name__ == "__main__":

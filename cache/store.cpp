@@ -22,13 +22,14 @@ bool meansNoHardLinks(int error) {
          error == EXDEV;
 }
 
-/// By which the system says that it cannot rename without overwriting: the file system, an old kernel, a filter of
-/// system calls.
+/// By which the system says that it cannot rename without overwriting: the file system, an old kernel, a
+/// filter of system calls.
 bool meansNoRenameNew(int error) {
   return error == EINVAL || error == ENOSYS || error == EPERM || error == EOPNOTSUPP;
 }
 
-/// Said of a folder that others can have written to. Taking the right away does not take away what they wrote.
+/// Said of a folder that others can have written to. Taking the right away does not take away what they
+/// wrote.
 constexpr const char *kEmptyIt =
     "; what is in it may be somebody else's, so remove it with everything in it, and it is made again";
 
@@ -57,7 +58,8 @@ struct KernelStore::LoadedFile {
 
 /// The store's folder, held open.
 struct KernelStore::Root {
-  Root(Descriptor descriptor, const struct stat &info) : fd(std::move(descriptor)), device(info.st_dev), inode(info.st_ino) {}
+  Root(Descriptor descriptor, const struct stat &info)
+      : fd(std::move(descriptor)), device(info.st_dev), inode(info.st_ino) {}
 
   ~Root() { // a process that closes all its descriptors has given the number to somebody else
     struct stat info = {};
@@ -98,9 +100,9 @@ void KernelStore::warn(const std::string &message) const {
     log_(message);
 }
 
-/// The store's folder as it is now. It is opened once and held, so that who can write to its parent cannot put
-/// another one there; only when it was deleted, or its descriptor closed by somebody who closes all there are, it is
-/// opened again by its path. Null, and `why`, if it is not to be used.
+/// The store's folder as it is now. It is opened once and held, so that who can write to its parent cannot
+/// put another one there; only when it was deleted, or its descriptor closed by somebody who closes all there
+/// are, it is opened again by its path. Null, and `why`, if it is not to be used.
 std::shared_ptr<const KernelStore::Root> KernelStore::root(bool make, OpenFolder &why) const {
   std::lock_guard lock(root_mutex_);
   struct stat info = {};
@@ -139,7 +141,8 @@ KernelStore::LoadedFile KernelStore::load(int folder, const std::string &name, i
   LoadedFile file;
   int fd = -1;
   // O_NONBLOCK: opening a FIFO that was put there must not wait for a writer.
-  file.error = openRetrying(ops_, folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, fd);
+  file.error =
+      openRetrying(ops_, folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, fd);
   if (file.error) {
     if (file.error == ELOOP)
       file.damage = "it is a symbolic link";
@@ -153,8 +156,8 @@ KernelStore::LoadedFile KernelStore::load(int folder, const std::string &name, i
   else if (file.distrust = distrust(file.info); !file.distrust.empty())
     file.distrust = "it " + file.distrust;
   else if (file.info.st_size > most_bytes)
-    file.damage = "it has " + std::to_string(file.info.st_size) + " bytes, at most " + std::to_string(most_bytes) +
-                  " are allowed";
+    file.damage = "it has " + std::to_string(file.info.st_size) + " bytes, at most " +
+                  std::to_string(most_bytes) + " are allowed";
   else {
     try {
       const auto size = static_cast<size_t>(file.info.st_size);
@@ -305,7 +308,8 @@ int KernelStore::writeTemporary(int fd, std::span<const uint8_t> bytes) const {
 bool KernelStore::mayReplace(int shard, const std::string &name, const KernelKey &key,
                              const Artifact &artifact) const {
   const LoadedFile file = load(shard, name);
-  if (file.error && file.damage.empty()) // gone meanwhile; else it may be good, but PTX it is better than for certain
+  // gone meanwhile; else it may be good, but PTX it is better than for certain
+  if (file.error && file.damage.empty())
     return file.error == ENOENT || artifact.kind != CodeKind::Ptx;
   if (!file.isOk())
     return true;
@@ -317,7 +321,8 @@ bool KernelStore::mayReplace(int shard, const std::string &name, const KernelKey
   }
 }
 
-/// Gives a finished file the name of the entry, unless what has that name is as good. Returns 0 or an errno value.
+/// Gives a finished file the name of the entry, unless what has that name is as good. Returns 0 or an errno
+/// value.
 int KernelStore::place(int from, const std::string &temporary, int shard, const KernelKey &key,
                        const Artifact &artifact, Placed &placed) const {
   const std::string name = entryName(key.hash());
@@ -334,8 +339,8 @@ int KernelStore::place(int from, const std::string &temporary, int shard, const 
     if (error != EEXIST) {
       if (!meansNoHardLinks(error))
         return error;
-      // rename() replaces what is there, so look first. Two writers in the gap both rename a whole entry of the
-      // same key, and readers see one or the other.
+      // rename() replaces what is there, so look first. Two writers in the gap both rename a whole entry of
+      // the same key, and readers see one or the other.
       struct stat info = {};
       if (ops_.lstat(shard, name.c_str(), &info) != 0)
         return ops_.rename(from, temporary.c_str(), shard, name.c_str()) == 0 ? 0 : errno;

@@ -2,8 +2,8 @@
 // KernelStore: compiled kernels on disk, one file each, shared by any number of threads and processes without
 // a lock. A reader sees a whole, verified entry or none. Nothing that happens to the disk is an error of the
 // caller's: whatever cannot be read is a miss, whatever cannot be written is a warning, and the kernel runs
-// all the same. The folder is held open; it, the folder inside and the file are examined anew at every read and
-// write (cache/trust.h), so that what others may have written is never used.
+// all the same. The folder is held open; it, the folder inside and the file are examined anew at every read
+// and write (cache/trust.h), so that what others may have written is never used.
 #pragma once
 
 #include "cache/entry.h"
@@ -30,8 +30,8 @@ enum class Miss {
   Absent,     ///< No such entry; the usual miss.
   Damaged,    ///< A file was read and is not the entry; it was removed so that a rebuild can take its place,
               ///< unless the store keeps what it has.
-  Unreadable, ///< The system would not read it (an I/O error, permissions, no file handles, stale handle, ...);
-              ///< it was left: what could not be read may be good.
+  Unreadable, ///< The system would not read it (an I/O error, permissions, no file handles, stale handle,
+              ///< ...); it was left: what could not be read may be good.
   Untrusted,  ///< Somebody else can have written it, or a folder that it is in. It was not read, and left.
   MemoryOnly, ///< The store has no folder.
 };
@@ -96,8 +96,8 @@ public:
   /// No file that is larger is read or written.
   static constexpr int64_t kMaxEntryBytes = int64_t(1) << 30;
 
-  /// What read() does with an entry that is damaged or that discard() is called for. `Keep` is for those who can
-  /// rebuild nothing.
+  /// What read() does with an entry that is damaged or that discard() is called for. `Keep` is for those who
+  /// can rebuild nothing.
   enum class Bad { Remove, Keep };
 
   /// Opens the store in `dir`, which is made if need be. Never fails: when the folder cannot be used or
@@ -110,27 +110,29 @@ public:
   const std::string &dir() const { return dir_; }       ///< Absolute; "" when none was asked for.
   const std::string &reason() const { return reason_; } ///< Why it is memory-only; empty when on disk.
 
-  /// The verified artifact of `key`, or a miss. Damaged, Unreadable and Untrusted log one warning each; what is
-  /// wrong with the store's own folder is logged once.
+  /// The verified artifact of `key`, or a miss. Damaged, Unreadable and Untrusted log one warning each; what
+  /// is wrong with the store's own folder is logged once.
   ReadResult read(const KernelKey &key);
 
-  /// Writes an entry unless the key has one that is as good (the first writer wins; the caller goes on with what
-  /// it built and never reads it back). One that is worse (isBetter() of spec/artifact.h), damaged or not to be
-  /// trusted is replaced. Ok as well when there was one, or the store is memory-only. On a failure (IoError,
-  /// OutOfMemory) what the entry's name had is untouched; the caller is to treat it as a warning. Not logged here.
+  /// Writes an entry unless the key has one that is as good (the first writer wins; the caller goes on with
+  /// what it built and never reads it back). One that is worse (isBetter() of spec/artifact.h), damaged or
+  /// not to be trusted is replaced. Ok as well when there was one, or the store is memory-only. On a failure
+  /// (IoError, OutOfMemory) what the entry's name had is untouched; the caller is to treat it as a warning.
+  /// Not logged here.
   Status publish(const KernelKey &key, const Artifact &artifact);
 
-  /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store keeps
-  /// what it has; logs `why`.
+  /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store
+  /// keeps what it has; logs `why`.
   void discard(const KernelKey &key, const std::string &why);
 
-  /// The files "*`suffix`" in `folder`, another folder in the store's, in the order of their names: regular files that
-  /// are trusted as entries are and within the limits. The others, and a folder that is not to be trusted, are left
-  /// out with a warning. None if the store is memory-only or there is no such folder.
-  std::vector<TextFile> texts(const std::string &folder, std::string_view suffix, const TextLimits &limits) const;
+  /// The files "*`suffix`" in `folder`, another folder in the store's, in the order of their names: regular
+  /// files that are trusted as entries are and within the limits. The others, and a folder that is not to be
+  /// trusted, are left out with a warning. None if the store is memory-only or there is no such folder.
+  std::vector<TextFile> texts(const std::string &folder, std::string_view suffix,
+                              const TextLimits &limits) const;
 
-  /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't be
-  /// listed is one that is bad.
+  /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't
+  /// be listed is one that is bad.
   std::vector<EntryInfo> list() const;
   /// Those of list() that are not good. Removes nothing.
   std::vector<EntryInfo> verify() const;

@@ -50,7 +50,8 @@ std::string distrust(const struct stat &info) {
     return "has mode " + std::string(mode) + ": others than its owner can write to it";
   }
   if (S_ISREG(info.st_mode) && info.st_nlink > 1 && info.st_uid == ::geteuid())
-    return "has " + std::to_string(info.st_nlink) + " names (hard links), so it can have been written elsewhere";
+    return "has " + std::to_string(info.st_nlink) +
+           " names (hard links), so it can have been written elsewhere";
   return {};
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Which files and folders may be believed. Code that is read from the cache runs as whoever reads it, so it must
-// have been written by someone who could run code as that user anyway: the user or root. docs/security.md has
-// the whole of it.
+// Which files and folders may be believed. Code that is read from the cache runs as whoever reads it, so it
+// must have been written by someone who could run code as that user anyway: the user or root.
+// docs/security.md has the whole of it.
 #pragma once
 
 #include "cache/file_ops.h"
@@ -11,9 +11,10 @@
 
 namespace flashplus {
 
-/// Why what `info` describes may have been written by somebody else, as a clause ("belongs to user 7, ..."); empty
-/// if only this process's effective user or root can have. A regular file of the user's own must have one name
-/// only: where the system lets anyone link any file (fs.protected_hardlinks = 0), a second one may be elsewhere.
+/// Why what `info` describes may have been written by somebody else, as a clause ("belongs to user 7, ...");
+/// empty if only this process's effective user or root can have. A regular file of the user's own must have
+/// one name only: where the system lets anyone link any file (fs.protected_hardlinks = 0), a second one may
+/// be elsewhere.
 std::string distrust(const struct stat &info);
 
 /// A descriptor that is closed when it goes away.
@@ -53,13 +54,14 @@ struct OpenFolder {
   bool isOk() const { return problem.empty(); }
 };
 
-/// The folder `name` in the open folder `dir`; no symbolic link. With `make` it is made with mode 0700 if it is
-/// not there.
+/// The folder `name` in the open folder `dir`; no symbolic link. With `make` it is made with mode 0700 if it
+/// is not there.
 OpenFolder openFolder(const FileOps &ops, int dir, const std::string &name, bool make);
 
-/// The folder with an absolute path. With `make` it is made with mode 0700, and its parents with the default mode,
-/// if they are not there. Its parents may belong to anyone and may be links, but a link must be the user's own or
-/// root's: who can write to a parent can then keep us from our folder, but not lead us to another one.
+/// The folder with an absolute path. With `make` it is made with mode 0700, and its parents with the default
+/// mode, if they are not there. Its parents may belong to anyone and may be links, but a link must be the
+/// user's own or root's: who can write to a parent can then keep us from our folder, but not lead us to
+/// another one.
 OpenFolder openFolderAt(const FileOps &ops, const std::string &path, bool make);
 
 } // namespace flashplus

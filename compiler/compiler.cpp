@@ -150,11 +150,11 @@ Status runTo(Compilation &c) {
 
 std::string describeResources(const Artifact &a) {
   auto number = [](int64_t v) { return v < 0 ? std::string("unknown") : std::to_string(v); };
-  return "entry         " + a.launch.entry + "\nthreads       " + number(a.launch.threads) + "\nregisters     " +
-         number(a.resources.registers) + "\nspill bytes   " + number(a.resources.spill_bytes) + "\nstack bytes   " +
-         number(a.resources.stack_bytes) + "\nshared memory " + number(a.launch.shared_memory) + "\nscratch       " +
-         number(a.launch.scratch) + "\ncode bytes    " + number(int64_t(a.code.size())) + "\nmade by       " +
-         a.provenance + "\n";
+  return "entry         " + a.launch.entry + "\nthreads       " + number(a.launch.threads) +
+         "\nregisters     " + number(a.resources.registers) + "\nspill bytes   " +
+         number(a.resources.spill_bytes) + "\nstack bytes   " + number(a.resources.stack_bytes) +
+         "\nshared memory " + number(a.launch.shared_memory) + "\nscratch       " + number(a.launch.scratch) +
+         "\ncode bytes    " + number(int64_t(a.code.size())) + "\nmade by       " + a.provenance + "\n";
 }
 
 /// PTX -> cubin in `artifact`, if there is an assembler that can; else it stays PTX.
@@ -164,8 +164,10 @@ Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel
   Result<Cubin> cubin = Cubin();
   std::string assembler;
   const auto named = [](const char *path) { return path && *path && std::string_view(path) != "off"; };
-  // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
-  const bool may_link = !isaInfo(kernel.target.isa).has(kSetMaxRegisters) && (named(assemblers.nvjitlink) || !named(assemblers.ptxas));
+  // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored
+  // (docs/rationale/assemblers.md).
+  const bool may_link = !isaInfo(kernel.target.isa).has(kSetMaxRegisters) &&
+                        (named(assemblers.nvjitlink) || !named(assemblers.ptxas));
   auto linker = may_link ? NvJitLink::open(assemblers.nvjitlink) : Status(StatusCode::Unsupported, "");
   if (linker) {
     assembler = "nvJitLink " + (*linker)->version();

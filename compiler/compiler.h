@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiler: spec, schedule and target in, artifact out. Everything between lives for one call, in contexts of its own,
-// so that calls on many threads run side by side.
+// Compiler: spec, schedule and target in, artifact out. Everything between lives for one call, in contexts of
+// its own, so that calls on many threads run side by side.
 #pragma once
 
 #include "ir/dialect/Attn.h"

@@ -102,8 +102,8 @@ int ptxas(const char *path, char *text, size_t size) {
 
 extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table *flashplus_compiler(void) {
   static const std::string description = flashplus::compilerDescription();
-  static const flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID,  description.c_str(),
-                                                 flashplus::compile,     flashplus::print, flashplus::release,
-                                                 flashplus::nvjitlink,   flashplus::ptxas};
+  static const flashplus_compiler_table table = {
+      FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, description.c_str(),  flashplus::compile,
+      flashplus::print,       flashplus::release, flashplus::nvjitlink, flashplus::ptxas};
   return &table;
 }

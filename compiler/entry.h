@@ -13,8 +13,8 @@ extern "C" {
 #define FLASHPLUS_COMPILER_ENTRY "flashplus_compiler"
 #define FLASHPLUS_COMPILER_ABI 2
 
-/// Where the assemblers are; null to search the usual places, "off" to use none. One that is named and does not work is an
-/// error; another never takes its place.
+/// Where the assemblers are; null to search the usual places, "off" to use none. One that is named and does
+/// not work is an error; another never takes its place.
 typedef struct flashplus_assemblers {
   const char *nvjitlink; ///< Path of libnvJitLink.
   const char *ptxas;     ///< Path of the program ptxas.
@@ -37,8 +37,8 @@ typedef struct flashplus_compile_times {
   double assemble; ///< PTX -> cubin (0 on a CPU or without nvJitLink)
 } flashplus_compile_times;
 
-/// `status` is a flashplus::StatusCode. On success `data` is a serialised Artifact (spec/artifact.h), or text for
-/// print(); on failure it is the message. Released with release(); `data` is never null after a call.
+/// `status` is a flashplus::StatusCode. On success `data` is a serialised Artifact (spec/artifact.h), or text
+/// for print(); on failure it is the message. Released with release(); `data` is never null after a call.
 typedef struct flashplus_compile_result {
   int status;
   uint8_t *data;
@@ -53,7 +53,8 @@ typedef struct flashplus_compiler_table {
   /// Compiles to an artifact. A GPU target without nvJitLink gives an artifact of kind Ptx. Thread-safe.
   void (*compile)(const flashplus_compile_request *request, flashplus_compile_result *result);
   /// Prints one stage ("attn", "loops", "llvm", "ptx" or "asm", "resources") as text. Thread-safe.
-  void (*print)(const flashplus_compile_request *request, const char *stage, flashplus_compile_result *result);
+  void (*print)(const flashplus_compile_request *request, const char *stage,
+                flashplus_compile_result *result);
   void (*release)(flashplus_compile_result *result);
   /// Write the version of an assembler ("13.0") or the reason why it is not there; return 1 if it is.
   int (*nvjitlink)(const char *path, char *text, size_t size);

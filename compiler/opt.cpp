@@ -11,5 +11,6 @@ int main(int argc, char **argv) {
   flashplus::registerFlashplusPasses();
   mlir::registerCSEPass();
   mlir::registerCanonicalizerPass();
-  return mlir::asMainReturnCode(mlir::MlirOptMain(argc, argv, "FlashAttention-Plus kernel compiler driver\n", registry));
+  return mlir::asMainReturnCode(
+      mlir::MlirOptMain(argc, argv, "FlashAttention-Plus kernel compiler driver\n", registry));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A CUDA stream and graph for the examples, through libcuda.so.1 opened at run time, so that they build on any machine. A
-// program of yours will include <cuda.h> instead.
+// A CUDA stream and graph for the examples, through libcuda.so.1 opened at run time, so that they build on
+// any machine. A program of yours will include <cuda.h> instead.
 #pragma once
 
 #include <dlfcn.h>
@@ -17,11 +17,13 @@ public:
     }
     int device = 0;
     good = find(library, "cuInit", init_) && find(library, "cuDeviceGet", device_get_) &&
-           find(library, "cuDevicePrimaryCtxRetain", retain_) && find(library, "cuCtxSetCurrent", set_current_) &&
-           find(library, "cuStreamCreate", stream_create_) && find(library, "cuStreamBeginCapture_v2", begin_) &&
-           find(library, "cuStreamEndCapture", end_) &&
-           find(library, "cuGraphInstantiateWithFlags", instantiate_) && find(library, "cuGraphLaunch", launch_) &&
-           call("cuInit", init_(0)) && call("cuDeviceGet", device_get_(&device, 0)) &&
+           find(library, "cuDevicePrimaryCtxRetain", retain_) &&
+           find(library, "cuCtxSetCurrent", set_current_) &&
+           find(library, "cuStreamCreate", stream_create_) &&
+           find(library, "cuStreamBeginCapture_v2", begin_) && find(library, "cuStreamEndCapture", end_) &&
+           find(library, "cuGraphInstantiateWithFlags", instantiate_) &&
+           find(library, "cuGraphLaunch", launch_) && call("cuInit", init_(0)) &&
+           call("cuDeviceGet", device_get_(&device, 0)) &&
            call("cuDevicePrimaryCtxRetain", retain_(&context_, device)) &&
            call("cuCtxSetCurrent", set_current_(context_)) &&
            call("cuStreamCreate", stream_create_(&stream_, 1 /* non-blocking */));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The smallest use from C: causal attention of one short sequence on the CPU, and what the library says when the
- * arguments are wrong. The first run compiles the kernel; later runs read it from the cache. */
+/* The smallest use from C: causal attention of one short sequence on the CPU, and what the library says
+ * when the arguments are wrong. The first run compiles the kernel; later runs read it from the cache. */
 #include <flashplus/flashplus.h>
 
 #include <stdio.h>

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The inner loop of a batch server: packed sequences whose lengths change at every step, one plan for all of them.
+// The inner loop of a batch server: packed sequences whose lengths change at every step, one plan for all of
+// them.
 //
 //   serve [cpu|cuda]     default: the GPU if there is one
 //
-// A plan is made once for the largest step. A step then writes its lengths (cu_seqlens) where the kernels read them and
-// runs: nothing is compiled, allocated or planned again. On a GPU the run is captured into a graph once and replayed;
-// since lengths are read from device memory, the same graph serves every step.
+// A plan is made once for the largest step. A step then writes its lengths (cu_seqlens) where the kernels
+// read them and runs: nothing is compiled, allocated or planned again. On a GPU the run is captured into a
+// graph once and replayed; since lengths are read from device memory, the same graph serves every step.
 //
-// So that the result can be checked, q and k are 0 and all rows of v in sequence b hold the number b: so does o.
+// So that the result can be checked, q and k are 0 and all rows of v in sequence b hold the number b: so does
+// o.
 #include "cuda_stream.hpp"
 
 #include <flashplus/flashplus.hpp>
@@ -59,7 +61,9 @@ int main(int argc, char **argv) {
     return fail("usage: serve [cpu|cuda]");
 
   flashplus::ContextOptions options;
-  options.log = [](std::string_view warning) { std::fprintf(stderr, "%.*s\n", int(warning.size()), warning.data()); };
+  options.log = [](std::string_view warning) {
+    std::fprintf(stderr, "%.*s\n", int(warning.size()), warning.data());
+  };
   auto context = flashplus::Context::create(options);
   if (!context)
     return fail(context.error().message);
@@ -75,7 +79,8 @@ int main(int argc, char **argv) {
   void *const queue = stream ? stream->get() : nullptr;
 
   // Buffers for the largest step, filled once with zeros.
-  const size_t q_bytes = size_t(kMaxTokens * kHeadsQ * kHeadDim) * 2, k_bytes = size_t(kMaxTokens * kHeadsK * kHeadDim) * 2;
+  const size_t q_bytes = size_t(kMaxTokens * kHeadsQ * kHeadDim) * 2,
+               k_bytes = size_t(kMaxTokens * kHeadsK * kHeadDim) * 2;
   auto q = context->allocate(device, q_bytes), k = context->allocate(device, k_bytes);
   auto v = context->allocate(device, k_bytes), o = context->allocate(device, q_bytes);
   auto ends = context->allocate(device, size_t(kMaxBatch + 1) * 4);
@@ -143,10 +148,11 @@ int main(int argc, char **argv) {
       return fail(done.error().message);
     int64_t wrong = 0;
     for (int64_t b = 0; b < kMaxBatch; ++b)
-      for (int64_t i = lengths[size_t(b)] * kHeadsQ * kHeadDim; i < lengths[size_t(b) + 1] * kHeadsQ * kHeadDim; ++i)
+      for (int64_t i = lengths[size_t(b)] * kHeadsQ * kHeadDim;
+           i < lengths[size_t(b) + 1] * kHeadsQ * kHeadDim; ++i)
         wrong += fromBf16(results[size_t(i)]) != float(b);
-    std::printf("step %d on %s: %d tokens in %d sequences, %s\n", step, stream ? "cuda, replayed" : "cpu", lengths.back(),
-                int(kMaxBatch), wrong ? "WRONG" : "as expected");
+    std::printf("step %d on %s: %d tokens in %d sequences, %s\n", step, stream ? "cuda, replayed" : "cpu",
+                lengths.back(), int(kMaxBatch), wrong ? "WRONG" : "as expected");
     if (wrong)
       return 1;
   }

@@ -13,7 +13,8 @@ void copyAsync16(Ir &ir, Val shared, Val global, Val bytes) {
 }
 
 void copyAsync4(Ir &ir, Val shared, Val global) {
-  NVVM::CpAsyncOp::create(ir.builder, ir.loc, shared.value, global.value, 4, NVVM::LoadCacheModifierKind::CA, Value());
+  NVVM::CpAsyncOp::create(ir.builder, ir.loc, shared.value, global.value, 4, NVVM::LoadCacheModifierKind::CA,
+                          Value());
 }
 
 void commitGroup(Ir &ir) { NVVM::CpAsyncCommitGroupOp::create(ir.builder, ir.loc); }

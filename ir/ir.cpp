@@ -136,12 +136,13 @@ Val Ir::select(Val condition, Val yes, Val no) {
 Val Ir::exp2(Val x) {
   if (gpu)
     return intrinsic("llvm.nvvm.ex2.approx.ftz.f", f32(), {x});
-  // 2^x = 2^n p(r) with n = round(x) and r in [-0.5, 0.5]. p has degree 5, p(0) = 1 and the least relative error there,
-  // 2^-23.4 (found by reweighted least squares); with the roundings of its evaluation 2^-22.5.
+  // 2^x = 2^n p(r) with n = round(x) and r in [-0.5, 0.5]. p has degree 5, p(0) = 1 and the least relative
+  // error there, 2^-23.4 (found by reweighted least squares); with the roundings of its evaluation 2^-22.5.
   Type type = x.type();
   auto vector = dyn_cast<VectorType>(type);
   Type integers = vector ? Type(vector.clone(i32())) : i32();
-  // Adding 1.5 * 2^23 rounds to an integer in the low bits of the mantissa; 127 more makes that the exponent field of 2^n.
+  // Adding 1.5 * 2^23 rounds to an integer in the low bits of the mantissa; 127 more makes that the exponent
+  // field of 2^n.
   Val magic = constant(type, 12582912.0 + 127);
   auto plain = arith::FastMathFlags::none; // the two must not be folded into nothing
   Val shifted = wrap(arith::AddFOp::create(builder, loc, x.value, magic.value, plain));
@@ -217,8 +218,8 @@ void Ir::rareLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val)> bo
   const auto unroll = LLVM::LoopUnrollAttr::get(context, yes, {}, {}, {}, {}, {}, {});
   const auto licm = LLVM::LoopLICMAttr::get(context, yes, {});
   // The lowering hands the attribute to the branch at the loop's end, whose own it then is.
-  loop->setAttr("loop_annotation", LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, licm, {}, {}, {}, {}, {},
-                                                                 {}, {}, {}, {}));
+  loop->setAttr("loop_annotation", LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, licm, {},
+                                                                 {}, {}, {}, {}, {}, {}, {}, {}));
 }
 
 Vals Ir::whileLoop(const Vals &inits, llvm::function_ref<Val(const Vals &)> more,

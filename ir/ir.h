@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ir: a thin layer over OpBuilder in which templates are written. A Val is an SSA value that knows its builder, so
-// that address and softmax arithmetic read like formulas; the same formula works on a scalar (GPU thread) and on a
-// vector (CPU). Everything folds constants as it builds.
+// Ir: a thin layer over OpBuilder in which templates are written. A Val is an SSA value that knows its
+// builder, so that address and softmax arithmetic read like formulas; the same formula works on a scalar (GPU
+// thread) and on a vector (CPU). Everything folds constants as it builds.
 #pragma once
 
 #include "ir/pch.h"
@@ -12,18 +12,20 @@ namespace flashplus {
 
 class Ir;
 
-/// An SSA value. Arithmetic needs two values of one type; a C++ number takes the other's type: an integer meets any, a
-/// floating-point number only floats. A scalar meeting a vector is broadcast.
+/// An SSA value. Arithmetic needs two values of one type; a C++ number takes the other's type: an integer
+/// meets any, a floating-point number only floats. A scalar meeting a vector is broadcast.
 struct Val {
   mlir::Value value;
   Ir *ir = nullptr;
 
   mlir::Type type() const { return value.getType(); }
-  explicit operator bool() const { return bool(value); } ///< Whether there is a value, for parts that may be absent.
+  explicit operator bool() const { return bool(value); } ///< Whether there is a value, for parts that may be
+                                                         ///< absent.
   bool absent() const { return !value; }
 };
 
-/// What `!x` makes. Not a Val, so that `if (!x)`, which would ask whether there is a value and emit code, does not compile.
+/// What `!x` makes. Not a Val, so that `if (!x)`, which would ask whether there is a value and emit code,
+/// does not compile.
 struct Negation {
   Val value;
   operator Val() const { return value; }
@@ -104,7 +106,8 @@ public:
   Val i64(int64_t value) { return constant(i64(), value); }
   Val f32(double value) { return constant(f32(), value); }
   Val boolean(bool value) { return constant(i1(), int64_t(value)); }
-  /// A splat for a vector type. An integer makes a constant of any type, a floating-point number one of floats.
+  /// A splat for a vector type. An integer makes a constant of any type, a floating-point number one of
+  /// floats.
   template <Number T> Val constant(mlir::Type type, T value) {
     if constexpr (std::integral<T>)
       return constantInteger(type, int64_t(value));
@@ -136,8 +139,8 @@ public:
   Vals forLoop(Val begin, Val end, Val step, const Vals &inits,
                llvm::function_ref<Vals(Val index, const Vals &carried)> body);
   void forLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val index)> body);
-  /// A loop that runs seldom: neither LLVM nor the assembler unrolls it, and nothing is hoisted out of it to hold registers
-  /// elsewhere.
+  /// A loop that runs seldom: neither LLVM nor the assembler unrolls it, and nothing is hoisted out of it to
+  /// hold registers elsewhere.
   void rareLoop(Val begin, Val end, Val step, llvm::function_ref<void(Val index)> body);
   /// `inits` -> body(...) as long as more(...) holds; returns the last values.
   Vals whileLoop(const Vals &inits, llvm::function_ref<Val(const Vals &)> more,
@@ -165,7 +168,8 @@ private:
 /// The params struct as a kernel sees it: field by name, from the table in spec/params.h.
 class ParamReader {
 public:
-  ParamReader(Ir &ir, Val pointer, std::span<const ParamInfo> table) : ir_(ir), pointer_(pointer), table_(table) {}
+  ParamReader(Ir &ir, Val pointer, std::span<const ParamInfo> table)
+      : ir_(ir), pointer_(pointer), table_(table) {}
 
   /// Loads field `name`, element `index`. Pointers come as global pointers. The name must exist.
   Val get(std::string_view name, int index = 0) const;

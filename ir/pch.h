@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Precompiled: what nearly every file of the compiler includes. Never mlir/Conversion/Passes.h (12 s to parse).
+// Precompiled: what nearly every file of the compiler includes. Never mlir/Conversion/Passes.h (12 s to
+// parse).
 #pragma once
 
 #include "mlir/Dialect/Arith/IR/Arith.h"

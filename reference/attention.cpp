@@ -65,7 +65,8 @@ private:
     for (size_t j = 0; top != kNone && j < s.size(); ++j) {
       T p = std::exp(s[j] - base);
       sum += p;
-      if (drops_ && !dropoutKeeps(p_.dropout, p_.rng_seed, p_.rng_offset, uint32_t(b_ * p_.heads_q + h_), i, lo + int64_t(j)))
+      if (drops_ && !dropoutKeeps(p_.dropout, p_.rng_seed, p_.rng_offset, uint32_t(b_ * p_.heads_q + h_), i,
+                                  lo + int64_t(j)))
         continue;
       if (rounds_)
         p = T(roundToStorage(p_.dtype, float(p)));
@@ -76,7 +77,8 @@ private:
     if (sum == 0)
       return double(p_.lse_empty);
     for (T &x : o)
-      x = rounds_ ? T(roundToStorage(p_.dtype, float(x * T(p_.dropout.scale) / sum))) : x * T(p_.dropout.scale) / sum;
+      x = rounds_ ? T(roundToStorage(p_.dtype, float(x * T(p_.dropout.scale) / sum)))
+                  : x * T(p_.dropout.scale) / sum;
     return double(base + std::log(sum));
   }
 
@@ -123,7 +125,9 @@ template <class T> Output compute(const Problem &p, double shift, bool rounds, i
 
 } // namespace
 
-Output attentionFp64(const Problem &problem, int threads) { return compute<double>(problem, 0, false, threads); }
+Output attentionFp64(const Problem &problem, int threads) {
+  return compute<double>(problem, 0, false, threads);
+}
 
 Output attentionStorageModel(const Problem &problem, double shift, int threads) {
   return compute<float>(problem, shift, true, threads);

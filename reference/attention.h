@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Attention on the host: in fp64, and as a model that rounds only where a kernel must. What results are judged by.
+// Attention on the host: in fp64, and as a model that rounds only where a kernel must. What results are
+// judged by.
 #pragma once
 
 #include "spec/dropout.h"
@@ -20,7 +21,8 @@ struct Strides {
 struct AuxTensor {
   const float *data = nullptr;
   std::array<int64_t, kMaxScoreTensorRank> strides = {}; ///< In elements, one per index.
-  std::array<int64_t, kMaxScoreTensorRank> shape = {};   ///< At least 1 where it is read; indices are clamped to it.
+  std::array<int64_t, kMaxScoreTensorRank> shape = {};   ///< At least 1 where it is read; indices are clamped
+                                                         ///< to it.
 };
 
 /// As flashplus_forward_args, with everything in host memory. Pointers are borrowed.
@@ -61,9 +63,9 @@ struct Output {
 /// Everything in fp64. `threads` 0 = all processors.
 Output attentionFp64(const Problem &problem, int threads = 0);
 
-/// q k^T, scale, score and exponential in fp32; P rounded once to the storage type for the second product, its sum taken
-/// before that; o accumulated in fp32 and rounded once. No tiling. `shift` is subtracted from the exponents: the result is
-/// the same but for another set of roundings.
+/// q k^T, scale, score and exponential in fp32; P rounded once to the storage type for the second product,
+/// its sum taken before that; o accumulated in fp32 and rounded once. No tiling. `shift` is subtracted from
+/// the exponents: the result is the same but for another set of roundings.
 Output attentionStorageModel(const Problem &problem, double shift = 0, int threads = 0);
 
 } // namespace flashplus::reference

@@ -25,7 +25,8 @@ struct Errors {
   int64_t rows = 0, row = 0, head = 0;
 };
 
-Errors measure(const Problem &p, const Output &exact, const std::vector<double> &o, const std::vector<double> &lse) {
+Errors measure(const Problem &p, const Output &exact, const std::vector<double> &o,
+               const std::vector<double> &lse) {
   Errors e;
   for (int64_t row = 0; row < p.rowsQ(); ++row) {
     if (!exact.valid[size_t(row)])
@@ -59,8 +60,8 @@ Comparison compare(const Problem &p, const Actual &actual, int threads) {
   const Output exact = attentionFp64(p, threads);
   const Errors kernel = measure(p, exact, actual.o, actual.lse);
 
-  // The error of a model is a largest value of random roundings: of few elements it varies much from one set of
-  // roundings to the next, so small problems are modelled several times.
+  // The error of a model is a largest value of random roundings: of few elements it varies much from one set
+  // of roundings to the next, so small problems are modelled several times.
   const int64_t elements = std::max<int64_t>(1, kernel.rows * p.head_dim_v);
   const int models = int(std::clamp<int64_t>(65536 / elements, 1, 12));
   Errors model;
@@ -78,9 +79,10 @@ Comparison compare(const Problem &p, const Actual &actual, int threads) {
   c.rows = kernel.rows;
   c.worst_row = kernel.row;
   c.worst_head = kernel.head;
-  // Floors. A score of magnitude |s| that is rounded a few times (scale, log2 e, the subtraction of the maximum) moves
-  // by a few |s| epsilon, and its probability by as much, relatively; exp2 itself and the sums add some epsilon. lse is
-  // a score plus a logarithm. Both are 1/1000 of a 16-bit rounding for usual scores, and bind for fp32 only.
+  // Floors. A score of magnitude |s| that is rounded a few times (scale, log2 e, the subtraction of the
+  // maximum) moves by a few |s| epsilon, and its probability by as much, relatively; exp2 itself and the sums
+  // add some epsilon. lse is a score plus a logarithm. Both are 1/1000 of a 16-bit rounding for usual scores,
+  // and bind for fp32 only.
   const double floor = kEpsilon * (16 + 4 * exact.max_score);
   c.bound = 1.25 * model.o + floor;
   c.lse_bound = 1.25 * model.lse + floor;

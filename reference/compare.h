@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The one rule by which a kernel's results are good: its error against fp64 is at most 1.25 times the error of a model
-// that rounds only where a kernel must, plus a floor of a few fp32 roundings.
+// The one rule by which a kernel's results are good: its error against fp64 is at most 1.25 times the error
+// of a model that rounds only where a kernel must, plus a floor of a few fp32 roundings.
 #pragma once
 
 #include "reference/attention.h"
@@ -8,8 +8,9 @@
 namespace flashplus::reference {
 
 struct Comparison {
-  /// Largest error of a row of o, divided by the largest |o| of that row in fp64 (rows of many keys have small values,
-  /// in which a wrong key must not hide behind the rounding of a row of few). Infinity for a NaN.
+  /// Largest error of a row of o, divided by the largest |o| of that row in fp64 (rows of many keys have
+  /// small values, in which a wrong key must not hide behind the rounding of a row of few). Infinity for a
+  /// NaN.
   double error = 0;
   double bound = 0;
   double lse_error = 0; ///< Absolute. 0 where both are the same infinity.

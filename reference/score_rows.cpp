@@ -7,8 +7,10 @@
 namespace flashplus::reference {
 
 template <class T>
-NodeRows<T>::NodeRows(std::vector<ScoreNode> nodes, std::vector<float> scalars, std::vector<AuxTensor> tensors)
-    : nodes_(std::move(nodes)), scalars_(std::move(scalars)), tensors_(std::move(tensors)), values_(nodes_.size()) {
+NodeRows<T>::NodeRows(std::vector<ScoreNode> nodes, std::vector<float> scalars,
+                      std::vector<AuxTensor> tensors)
+    : nodes_(std::move(nodes)), scalars_(std::move(scalars)), tensors_(std::move(tensors)),
+      values_(nodes_.size()) {
   for (size_t node = 0; node < nodes_.size(); ++node)
     integer_.push_back(isIntegerIndex(nodes_, int(node)));
 }
@@ -29,7 +31,8 @@ template <class T> void ScoreRows<T>::apply(const ScoreRow &row, int64_t first_k
       x = cap * std::tanh(x / cap);
   }
   if (problem_.alibi_slopes) {
-    const T slope = T(problem_.alibi_slopes[(problem_.alibi_per_batch ? row.b * problem_.heads_q : 0) + row.h]);
+    const T slope =
+        T(problem_.alibi_slopes[(problem_.alibi_per_batch ? row.b * problem_.heads_q : 0) + row.h]);
     for (size_t i = 0; i < s.size(); ++i)
       s[i] -= slope * T(std::abs(row.q + row.sk - row.sq - first_key - int64_t(i)));
   }

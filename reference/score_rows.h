@@ -12,8 +12,8 @@ struct ScoreRow {
   int64_t b = 0, h = 0, hk = 0, q = 0, sq = 0, sk = 0;
 };
 
-/// Evaluates nodes of a score for the keys [first_key, first_key + s.size()) of one query row, each node in all of them.
-/// T is the precision in which everything is computed.
+/// Evaluates nodes of a score for the keys [first_key, first_key + s.size()) of one query row, each node in
+/// all of them. T is the precision in which everything is computed.
 template <class T> class NodeRows {
 public:
   NodeRows(std::vector<ScoreNode> nodes, std::vector<float> scalars, std::vector<AuxTensor> tensors);
@@ -21,7 +21,8 @@ public:
   void evaluate(const ScoreRow &row, int64_t first_key, std::span<const T> s);
   /// Of the last row, one value a key.
   const std::vector<T> &values(int node) const { return values_[size_t(node)]; }
-  /// The index of the element that a Tensor node read for the i-th key of the last row, counted in order of the tensor's shape.
+  /// The index of the element that a Tensor node read for the i-th key of the last row, counted in order of
+  /// the tensor's shape.
   int64_t element(int node, size_t i) const;
 
 private:
@@ -39,8 +40,8 @@ private:
   int64_t first_key_ = 0;
 };
 
-/// Turns the scaled scores of keys [first_key, first_key + s.size()) of one query row into final ones, in place.
-/// T is the precision in which everything is computed.
+/// Turns the scaled scores of keys [first_key, first_key + s.size()) of one query row into final ones, in
+/// place. T is the precision in which everything is computed.
 template <class T> class ScoreRows {
 public:
   explicit ScoreRows(const Problem &problem);

@@ -16,7 +16,8 @@ namespace {
 
 Status checkOptions(const flashplus_context_options &o) {
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
-    return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " + std::to_string(kMaxThreads));
+    return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " +
+                           std::to_string(kMaxThreads));
   if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
     return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
                            "; with parallel_for it must be 1 to " + std::to_string(kMaxThreads));
@@ -59,7 +60,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   if (!environment.cuda_target.empty()) {
     auto target = Target::parse(environment.cuda_target);
     if (!target || !isGpu(target->isa))
-      return invalidArgument("$FLASHPLUS_CUDA_TARGET is '" + environment.cuda_target + "'; it must be a GPU target such as sm_80");
+      return invalidArgument("$FLASHPLUS_CUDA_TARGET is '" + environment.cuda_target +
+                             "'; it must be a GPU target such as sm_80");
     limits.isa = target->isa;
   }
   std::optional<Target> cpu_target;
@@ -81,7 +83,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   const Context *self = c.get();
   auto log = [self](const std::string &message) { self->log(message); };
   const std::string cache_dir = o.cache_dir ? o.cache_dir : environment.cache_dir;
-  auto debug = KernelDebug::open(environment.debug_kernels, cache_dir.empty() ? "/tmp" : cache_dir + "/jitdump", log);
+  auto debug =
+      KernelDebug::open(environment.debug_kernels, cache_dir.empty() ? "/tmp" : cache_dir + "/jitdump", log);
   if (!debug)
     return debug.status();
   c->kernel_debug_ = std::move(*debug);
@@ -89,16 +92,18 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   c->store_ = KernelStore::open(cache_dir, log, systemFileOps(),
                                 o.offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove);
   if (o.cache_dir && *o.cache_dir && !o.cache_optional && !c->store_->onDisk())
-    return Status(StatusCode::IoError, "options.cache_dir is '" + cache_dir + "', which cannot be used: " +
-                                           c->store_->reason() +
-                                           "; name another folder, \"\" for none, or set cache_optional to 1");
+    return Status(StatusCode::IoError,
+                  "options.cache_dir is '" + cache_dir + "', which cannot be used: " + c->store_->reason() +
+                      "; name another folder, \"\" for none, or set cache_optional to 1");
   if (!environment.tuning.empty())
     c->tuning_ = TuningRecords::read(environment.tuning, log);
   else
-    for (const TextFile &file : c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+    for (const TextFile &file :
+         c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
       c->tuning_.addText(file.text, file.path, log);
-  c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                                   environment.nvjitlink, environment.ptxas, environment.path);
+  c->compiler_ =
+      std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
+                                        environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       *c->store_,
@@ -106,9 +111,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
         return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
       },
       o.offline != 0, log,
-      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](const flashplus_event &event) {
-        listener(self, &event);
-      })
+      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](
+                                           const flashplus_event &event) { listener(self, &event); })
                  : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
   return c;
@@ -137,10 +141,10 @@ Result<Device *> Context::device(DLDevice id) {
       if (id.device_type == kDLExtDev)
         return createEmulatorDevice(id.device_id, pool_->threads());
       if (id.device_type != kDLCUDA)
-        return Status(StatusCode::NoDevice, "device type " + std::to_string(key.first) + " number " +
-                                                std::to_string(key.second) +
-                                                " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
-                                                "kDLExtDev (12), the emulator");
+        return Status(StatusCode::NoDevice,
+                      "device type " + std::to_string(key.first) + " number " + std::to_string(key.second) +
+                          " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
+                          "kDLExtDev (12), the emulator");
       auto driver = cuda::openDriver();
       if (!driver)
         return driver.status();
@@ -148,8 +152,9 @@ Result<Device *> Context::device(DLDevice id) {
       if (!count)
         return count.status();
       if (id.device_id < 0 || id.device_id >= *count)
-        return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) + " does not exist; there are " +
-                                                std::to_string(*count) + " GPUs, numbered from 0");
+        return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) +
+                                                " does not exist; there are " + std::to_string(*count) +
+                                                " GPUs, numbered from 0");
       return createCudaDevice(**driver, id.device_id, cuda_limits_);
     };
     auto opened = open();
@@ -224,11 +229,12 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .resident_kernels = c.resident_kernels,
                                  .resident_bytes = c.resident_bytes,
                                  .warnings = context->impl->warningsCount()};
-    return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms), all);
+    return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
+                      all);
   });
 }
 
-// --- device memory ---------------------------------------------------------------------------------------------
+// --- device memory -----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -252,7 +258,8 @@ Status checkCopy(const void *to, const char *to_name, const void *from, const ch
 
 } // namespace
 
-flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes, void **out) {
+flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes,
+                                         void **out) {
   return onDevice(context, device, [&](Device &d) -> Status {
     if (!out)
       return invalidArgument("out is null");
@@ -277,8 +284,8 @@ flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice d
   });
 }
 
-flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst, const void *src,
-                                        size_t bytes) {
+flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst,
+                                        const void *src, size_t bytes) {
   return onDevice(context, device, [&](Device &d) -> Status {
     FLASHPLUS_RETURN_IF_ERROR(checkCopy(host_dst, "host_dst", src, "src", bytes));
     return bytes ? d.copyToHost(host_dst, src, bytes) : Status::ok();

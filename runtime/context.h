@@ -28,7 +28,8 @@ public:
   static Result<std::shared_ptr<Context>> create(const flashplus_context_options *options);
   ~Context();
 
-  /// The device, opened on first use; NoDevice (with the reason) if it is not there. Without a lock once it is open.
+  /// The device, opened on first use; NoDevice (with the reason) if it is not there. Without a lock once it
+  /// is open.
   Result<Device *> device(DLDevice id);
 
   KernelTable &kernels() { return *kernels_; }
@@ -74,14 +75,16 @@ private:
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;
-  std::atomic<Device *> open_cpu_{nullptr}, open_cuda_[kFastDevices] = {}; ///< Those in devices_ with small numbers.
+  std::atomic<Device *> open_cpu_{nullptr}, open_cuda_[kFastDevices] = {}; ///< Those in devices_ with small
+                                                                           ///< numbers.
   ScoreTable scores_;
   PlanMemo plans_;
   TuningRecords tuning_;
   std::mutex rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_;
-  SpecTable specs_; ///< After the devices, as kernels_: kernels go before the devices that they are loaded on.
+  SpecTable specs_; ///< After the devices, as kernels_: kernels go before the devices that they are loaded
+                    ///< on.
 };
 
 } // namespace flashplus

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The only place that reads environment variables. They choose among targets and schedules, which are in every key, but
-// change no code otherwise, so none is in a key itself.
+// The only place that reads environment variables. They choose among targets and schedules, which are in
+// every key, but change no code otherwise, so none is in a key itself.
 #pragma once
 
 #include <string>
@@ -10,21 +10,24 @@ namespace flashplus {
 inline constexpr int kMaxThreads = 4096; ///< More CPU workers than this is a mistake.
 
 struct Environment {
-  std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else $HOME/.cache/flashplus,
-                         ///< else empty: memory only.
+  std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else
+                         ///< $HOME/.cache/flashplus, else empty: memory only.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
   std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink, or "off"; empty if unset: searched.
   std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas, or "off"; empty if unset: searched.
   std::string path;      ///< $PATH, where ptxas is searched.
-  std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80; empty: all
-                           ///< that the GPU has.
-  std::string cpu_target;  ///< $FLASHPLUS_CPU_TARGET: instructions that CPU kernels may use, such as x86-64-v3; empty: all
-                           ///< that the processor has.
-  int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the GPU has.
-  std::string tuning; ///< $FLASHPLUS_TUNING: a tuning record or a folder of them, or "off"; empty: `tuning` in the cache.
-  std::string debug_kernels; ///< $FLASHPLUS_DEBUG_KERNELS: who is told of CPU kernels, of gdb, perf and perf=FOLDER;
-                             ///< empty: nobody.
-  int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to kMaxThreads.
+  std::string cuda_target; ///< $FLASHPLUS_CUDA_TARGET: instructions that GPU kernels may use, such as sm_80;
+                           ///< empty: all that the GPU has.
+  std::string cpu_target;  ///< $FLASHPLUS_CPU_TARGET: instructions that CPU kernels may use, such as
+                           ///< x86-64-v3; empty: all that the processor has.
+  int cuda_shared_memory = 0; ///< $FLASHPLUS_CUDA_SHARED_MEMORY: most bytes of a thread block; 0: what the
+                              ///< GPU has.
+  std::string tuning; ///< $FLASHPLUS_TUNING: a tuning record or a folder of them, or "off"; empty: `tuning`
+                      ///< in the cache.
+  std::string debug_kernels; ///< $FLASHPLUS_DEBUG_KERNELS: who is told of CPU kernels, of gdb, perf and
+                             ///< perf=FOLDER; empty: nobody.
+  int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
+                         ///< kMaxThreads.
 
   static Environment read();
 };

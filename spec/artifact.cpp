@@ -60,7 +60,9 @@ bool isBetter(const Artifact &a, const Artifact &b) {
 Assembler assemblerOf(Assembler::Kind kind, std::string_view version) {
   Assembler out{kind, 0, 0};
   const size_t dot = version.find('.');
-  const auto number = [](std::string_view text, int &value) { std::from_chars(text.data(), text.data() + text.size(), value); };
+  const auto number = [](std::string_view text, int &value) {
+    std::from_chars(text.data(), text.data() + text.size(), value);
+  };
   number(version.substr(0, dot), out.major);
   if (dot != std::string_view::npos)
     number(version.substr(dot + 1), out.minor);
@@ -119,8 +121,8 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   artifact.launch.blocks_per_sm = in.integer<int32_t>();
   const uint32_t map_count = in.integer<uint32_t>();
   if (map_count > kMaxTensorMaps)
-    return malformed("has " + std::to_string(map_count) + " tensor maps, at most " + std::to_string(kMaxTensorMaps) +
-                     " are allowed");
+    return malformed("has " + std::to_string(map_count) + " tensor maps, at most " +
+                     std::to_string(kMaxTensorMaps) + " are allowed");
   for (uint32_t i = 0; i < map_count; ++i) {
     TensorMap map;
     const uint32_t tensor = in.integer<uint32_t>();
@@ -130,9 +132,10 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
     // The limits of cuTensorMapEncodeTiled.
     if (in.ok() && (tensor >= uint32_t(kNumOperands) || map.box_rows < 1 || map.box_rows > 256 ||
                     map.box_columns < 1 || map.box_columns > 256))
-      return malformed("tensor map " + std::to_string(i) + " is of tensor " + std::to_string(tensor) + " and has boxes of " +
-                       std::to_string(map.box_rows) + " x " + std::to_string(map.box_columns) +
-                       "; allowed are tensors 0 to " + std::to_string(kNumOperands - 1) + " and boxes of 1 to 256");
+      return malformed("tensor map " + std::to_string(i) + " is of tensor " + std::to_string(tensor) +
+                       " and has boxes of " + std::to_string(map.box_rows) + " x " +
+                       std::to_string(map.box_columns) + "; allowed are tensors 0 to " +
+                       std::to_string(kNumOperands - 1) + " and boxes of 1 to 256");
     artifact.launch.tensor_maps.push_back(map);
   }
   artifact.resources.registers = in.integer<int32_t>();
@@ -153,14 +156,17 @@ Result<Artifact> parseArtifact(std::span<const uint8_t> bytes) {
   const LaunchSchema &launch = artifact.launch;
   if (launch.threads < 0 || launch.shared_memory < 0 || launch.scratch < 0 || launch.params_size < 0 ||
       launch.blocks_per_sm < 0)
-    return malformed("threads, shared_memory, scratch, params_size and blocks_per_sm must not be negative, but are " +
-                     std::to_string(launch.threads) + ", " + std::to_string(launch.shared_memory) + ", " +
-                     std::to_string(launch.scratch) + ", " + std::to_string(launch.params_size) + ", " +
-                     std::to_string(launch.blocks_per_sm));
+    return malformed(
+        "threads, shared_memory, scratch, params_size and blocks_per_sm must not be negative, but are " +
+        std::to_string(launch.threads) + ", " + std::to_string(launch.shared_memory) + ", " +
+        std::to_string(launch.scratch) + ", " + std::to_string(launch.params_size) + ", " +
+        std::to_string(launch.blocks_per_sm));
 
-  if (assembler > uint32_t(Assembler::Kind::Driver) || artifact.assembler.major < 0 || artifact.assembler.minor < 0)
+  if (assembler > uint32_t(Assembler::Kind::Driver) || artifact.assembler.major < 0 ||
+      artifact.assembler.minor < 0)
     return malformed("assembler is " + std::to_string(assembler) + " version " +
-                     std::to_string(artifact.assembler.major) + "." + std::to_string(artifact.assembler.minor) +
+                     std::to_string(artifact.assembler.major) + "." +
+                     std::to_string(artifact.assembler.minor) +
                      "; allowed are 0 to 3 and versions that are not negative");
   artifact.assembler.kind = static_cast<Assembler::Kind>(assembler);
 

@@ -20,8 +20,9 @@ enum class CodeKind {
   Cubin,
 };
 
-/// A hardware tensor map (CUtensorMap) that the code reads one of the operands through: boxes of rows x columns with
-/// 128-byte swizzle. Dimensions are (head dim, row, head, batch); outside them a read gives zeros.
+/// A hardware tensor map (CUtensorMap) that the code reads one of the operands through: boxes of rows x
+/// columns with 128-byte swizzle. Dimensions are (head dim, row, head, batch); outside them a read gives
+/// zeros.
 struct TensorMap {
   Operand operand = Operand::Q;
   int box_rows = 0;
@@ -40,8 +41,8 @@ struct LaunchSchema {
   int64_t shared_memory = 0;      ///< Dynamic shared memory of a block in bytes (GPU).
   int64_t scratch = 0;            ///< Private scratch of a worker in bytes (CPU).
   int64_t params_size = 0;        ///< sizeof the params struct that the code reads.
-  int blocks_per_sm = 0;          ///< 0: one block per work item. n: at most n blocks per multiprocessor, each of which
-                                  ///< takes the items blockIdx, blockIdx + gridDim, ... (GPU).
+  int blocks_per_sm = 0;          ///< 0: one block per work item. n: at most n blocks per multiprocessor,
+                                  ///< each of which takes the items blockIdx, blockIdx + gridDim, ... (GPU).
   std::vector<TensorMap> tensor_maps; ///< The second parameter of the entry; without them it has one (GPU).
   bool operator==(const LaunchSchema &) const = default;
 };
@@ -54,8 +55,8 @@ struct Resources {
   bool operator==(const Resources &) const = default;
 };
 
-/// What turned PTX into machine code, as it calls itself: "ptxas", 13, 0. None of it is in a key: any assembler's code
-/// will do, and some is better (isBetter()).
+/// What turned PTX into machine code, as it calls itself: "ptxas", 13, 0. None of it is in a key: any
+/// assembler's code will do, and some is better (isBetter()).
 struct Assembler {
   enum class Kind { None, NvJitLink, Ptxas, Driver };
   Kind kind = Kind::None; ///< None: nothing did; the code is PTX, or was never PTX.
@@ -73,8 +74,8 @@ struct Artifact {
   bool operator==(const Artifact &) const = default;
 };
 
-/// Whether `a` should take the place of `b`, which is of the same key: machine code is better than PTX, and a newer
-/// assembler's than an older one's. Equal ones are not better than each other.
+/// Whether `a` should take the place of `b`, which is of the same key: machine code is better than PTX, and a
+/// newer assembler's than an older one's. Equal ones are not better than each other.
 bool isBetter(const Artifact &a, const Artifact &b);
 
 /// "ptxas", 13, 0 out of a version text such as "13.0"; 0.0 if that is not what it is.
@@ -84,9 +85,9 @@ Assembler assemblerOf(Assembler::Kind kind, std::string_view version);
 /// artifacts give equal bytes. The format is in docs/file-formats.md.
 std::vector<uint8_t> serializeArtifact(const Artifact &artifact);
 
-/// Parses what serializeArtifact() wrote. `bytes` may be anything: whatever is not exactly a serialised artifact
-/// is InvalidArgument that names the field. Refused as well: a negative launch size, an entry name or PTX text with
-/// a NUL inside. Accepted bytes are canonical: serialising the result gives them back.
+/// Parses what serializeArtifact() wrote. `bytes` may be anything: whatever is not exactly a serialised
+/// artifact is InvalidArgument that names the field. Refused as well: a negative launch size, an entry name
+/// or PTX text with a NUL inside. Accepted bytes are canonical: serialising the result gives them back.
 Result<Artifact> parseArtifact(std::span<const uint8_t> bytes);
 
 } // namespace flashplus

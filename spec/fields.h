@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The fields of a KernelSpec, as one table. Members, text, parser, comparison, hash, plan key and the dialect's attributes
-// are all made from it: a field that is added here cannot be forgotten in one of them.
+// The fields of a KernelSpec, as one table. Members, text, parser, comparison, hash, plan key and the
+// dialect's attributes are all made from it: a field that is added here cannot be forgotten in one of them.
 #pragma once
 
 #include "spec/dtype.h"
@@ -28,18 +28,20 @@ enum class Results : uint8_t {
 // X(type, member, default, name in the text, bits of its value, required in the text)
 //
 //   dtype          of q, and of every tensor that has none of its own
-//   dtype_kv       of k and v, where it is another than q's; a gradient has the dtype of what it is the gradient of
+//   dtype_kv       of k and v, where it is another than q's; a gradient has the dtype of what it is the
+//                  gradient of
 //   dtype_o        of o, where it is another than q's
 //   head_dim_qk    elements of a q or k row, as stored
 //   head_dim_v     elements of a v or o row, as stored
 //   bounded_left   the mask is an interval of visible keys per query row: with p = q + sk - sq,
-//   bounded_right    [ bounded_left ? p - window_left : 0, bounded_right ? p + window_right + 1 : sk ) cut to [0, sk);
+//   bounded_right    [ bounded_left ? p - window_left : 0, bounded_right ? p + window_right + 1 : sk ) cut to
+//                    [0, sk);
 //                  causal is bounded_right with window_right = 0
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
 //
-// A field at its default is left out of the text unless it is required, so that a new one changes no text, drops no tuning
-// record and needs no new number of a format.
+// A field at its default is left out of the text unless it is required, so that a new one changes no text,
+// drops no tuning record and needs no new number of a format.
 #define FLASHPLUS_BUILTIN_FIELDS(X)                                                                          \
   X(DType, dtype, DType::BF16, "dtype", 4, true)                                                             \
   X(std::optional<DType>, dtype_kv, std::nullopt, "dtype_kv", 4, false)                                      \
@@ -75,7 +77,8 @@ inline constexpr FieldSet kAllFields = ~FieldSet(0);
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
-inline constexpr FieldSet kRowsOfQ = fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
+inline constexpr FieldSet kRowsOfQ =
+    fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
 
 /// Values as whole numbers, one overload a type of field.
 namespace field {
@@ -88,7 +91,9 @@ constexpr void decode(int64_t n, bool &v) { v = n != 0; }
 constexpr void decode(int64_t n, int &v) { v = int(n); }
 constexpr void decode(int64_t n, DType &v) { v = DType(n); }
 constexpr void decode(int64_t n, Results &v) { v = Results(n); }
-constexpr void decode(int64_t n, std::optional<DType> &v) { v = n ? std::optional(DType(n - 1)) : std::nullopt; }
+constexpr void decode(int64_t n, std::optional<DType> &v) {
+  v = n ? std::optional(DType(n - 1)) : std::nullopt;
+}
 
 /// Words of SpecFields::pack(): the operation has 8 bits, a field those of its row, and none is in two words.
 constexpr int packedWords() {

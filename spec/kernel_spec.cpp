@@ -24,7 +24,8 @@ public:
     const std::string_view name = word();
     const auto op = parseOperation(name);
     if (!op)
-      return bad("the operation is '" + std::string(name) + "'; it must be one of " + std::string(operationNames()));
+      return bad("the operation is '" + std::string(name) + "'; it must be one of " +
+                 std::string(operationNames()));
     spec_.op = *op;
     info_ = &operationInfo(*op);
     while (status_ && !rest_.empty() && !rest_.starts_with(kScore))
@@ -76,8 +77,8 @@ private:
       if (f.name == name)
         field = &f;
     if (!field || !field->isIn(*info_) || equals == w.size()) {
-      status_ = bad("unexpected '" + std::string(w) + "'; " + std::string(info_->name) + " has the fields " + fieldNames() +
-                    (info_->hasScore() ? ", and score={...} at the end" : ""));
+      status_ = bad("unexpected '" + std::string(w) + "'; " + std::string(info_->name) + " has the fields " +
+                    fieldNames() + (info_->hasScore() ? ", and score={...} at the end" : ""));
       return;
     }
     if (seen_ >> int(field->id) & 1) {
@@ -147,18 +148,20 @@ Result<KernelSpec> KernelSpec::parse(std::string_view text) { return Parser(text
 Status KernelSpec::validate() const {
   const OperationInfo &info = operationInfo(op);
   auto has = [&](SpecField f) { return (info.fields & fieldSet({f})) != 0; };
-  for (auto [field, value] : {std::pair{SpecField::head_dim_qk, head_dim_qk}, {SpecField::head_dim_v, head_dim_v}})
+  for (auto [field, value] :
+       {std::pair{SpecField::head_dim_qk, head_dim_qk}, {SpecField::head_dim_v, head_dim_v}})
     if (has(field) && (value < 1 || value > kMaxHeadDim))
-      return invalidArgument(std::string(specFields()[size_t(field)].member) + " is " + std::to_string(value) +
-                             "; it must be 1 to " + std::to_string(kMaxHeadDim));
+      return invalidArgument(std::string(specFields()[size_t(field)].member) + " is " +
+                             std::to_string(value) + "; it must be 1 to " + std::to_string(kMaxHeadDim));
   // Every tensor's rows are aligned, so elements of the smallest size limit what there may be.
   const int element = std::min({dtypeBytes(dtype), dtypeBytes(dtypeKV()), dtypeBytes(dtypeO())});
   if (alignment != 16 && alignment != element)
-    return invalidArgument("alignment is " + std::to_string(alignment) + "; it must be 16 or the element size " +
-                           std::to_string(element));
+    return invalidArgument("alignment is " + std::to_string(alignment) +
+                           "; it must be 16 or the element size " + std::to_string(element));
   if (alignment == 16 && (head_dim_qk * element % 16 || head_dim_v * element % 16))
-    return invalidArgument("alignment is 16, but rows of head_dim_qk " + std::to_string(head_dim_qk) + " and head_dim_v " +
-                           std::to_string(head_dim_v) + " are not multiples of 16 bytes");
+    return invalidArgument("alignment is 16, but rows of head_dim_qk " + std::to_string(head_dim_qk) +
+                           " and head_dim_v " + std::to_string(head_dim_v) +
+                           " are not multiples of 16 bytes");
   return Status::ok();
 }
 

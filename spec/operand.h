@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Operand: the tensors that kernels read and write by rows, and which side of the scores their rows are on. Params and
-// tensor maps name an operand by its enumerator, never by text.
+// Operand: the tensors that kernels read and write by rows, and which side of the scores their rows are on.
+// Params and tensor maps name an operand by its enumerator, never by text.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace flashplus {
 
-/// DX is the gradient of x. Numbers are written into artifacts: they never change meaning, and new ones are added at the end.
+/// DX is the gradient of x. Numbers are written into artifacts: they never change meaning, and new ones are
+/// added at the end.
 enum class Operand : uint8_t { Q, K, V, O, DO, DQ, DK, DV };
 inline constexpr int kNumOperands = 8;
 

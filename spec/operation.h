@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Operation: what a kernel is a step of. One row of FLASHPLUS_OPERATIONS makes an operation known to specs, keys, artifacts,
-// the dialect and launches; nothing else asks "which operation is it" to find out what it has.
+// Operation: what a kernel is a step of. One row of FLASHPLUS_OPERATIONS makes an operation known to specs,
+// keys, artifacts, the dialect and launches; nothing else asks "which operation is it" to find out what it
+// has.
 //
-// To add one: a row here, its params (spec/params.h), an algorithm under templates/<operation>/, and, where the runtime
-// launches it, how its params are bound (runtime/plans/bind.cpp).
+// To add one: a row here, its params (spec/params.h), an algorithm under templates/<operation>/, and, where
+// the runtime launches it, how its params are bound (runtime/plans/bind.cpp).
 #pragma once
 
 #include "spec/operand.h"
@@ -14,15 +15,18 @@
 #include <span>
 #include <string_view>
 
-// X(enumerator, name, params struct, fields that its specs have, what its kernels want of a score, operands of tensor maps ...)
+// X(enumerator, name, params struct, fields that its specs have, what its kernels want of a score, operands
+//   of tensor maps ...)
 //   Forward   o, lse = attention(q, k, v)
 //   Combine   o, lse from the partial results of a forward that was split over the keys
-// The gradients of a forward, dq, dk, dv from q, k, v, o, lse and dout, are a plan of several steps (templates/backward/):
+// The gradients of a forward, dq, dk, dv from q, k, v, o, lse and dout, are a plan of several steps
+//   (templates/backward/):
 //   BackwardDelta  what every row needs: delta = sum_d dout o - dlse, and lse in base 2
 //   Backward       dk, dv and dq together; of a share of the keys (results = partial) its part of dq
 //   BackwardSum    dq from the shares' parts
 //   BackwardKV     dk and dv alone,
-//   BackwardQ      and dq alone: two kernels that need no memory besides the rows' values, and add in a fixed order
+//   BackwardQ      and dq alone: two kernels that need no memory besides the rows' values, and add in a fixed
+//                  order
 #define FLASHPLUS_BUILTIN_OPERATIONS(X)                                                                      \
   X(Forward, "forward", ForwardParams, kAllFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)      \
   X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
@@ -70,7 +74,8 @@ using FieldSet = uint32_t;
 /// What there is to know of an operation.
 struct OperationInfo {
   Operation op;
-  std::string_view name; ///< First word of a spec's text; op of the dialect, "attn.<name>"; part of kernels' names.
+  std::string_view name; ///< First word of a spec's text; op of the dialect, "attn.<name>"; part of kernels'
+                         ///< names.
   std::span<const ParamInfo> params; ///< Of the struct that its kernels take.
   size_t params_size;                ///< sizeof that struct.
   FieldSet fields;                   ///< Which fields its specs have; the others stay at their default.

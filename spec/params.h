@@ -28,16 +28,20 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   partial_lse      fp32 (num_splits, heads_q, rows_q); -inf for a share without a visible key
 //   rows_q, rows_k   rows of the whole batch: batch * seqlen, or the ragged total
 //   tile_counter     int64[1] or null: key tiles visited, added up over all work items
-//   work_counter     int32[2] or null: zero before and after every launch; blocks that loop over the items take their
-//                    next one from the first (null: by position). Two launches at once need one each
+//   work_counter     int32[2] or null: zero before and after every launch; blocks that loop over the items
+//                    take their next one from the first (null: by position). Two launches at once need one
+//                    each
 //   seqlen_q/_k      lengths (dense) or upper bounds (ragged)
 //   num_m_tiles      ceil(seqlen_q / tile_m)
-//   num_work_items   batch * num_splits * (heads or groups of them) * num_m_tiles; decoded in templates/common/work.h
-//   heads_per_section  heads of items (counted through the batch) whose work items are mixed, so that their keys stay in
+//   num_work_items   batch * num_splits * (heads or groups of them) * num_m_tiles; decoded in
+//                    templates/common/work.h
+//   heads_per_section  heads of items (counted through the batch) whose work items are mixed, so that their
+//                      keys stay in
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
-//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX. Only kernels that clamp an index
-//                    have it (paramLayout); it stands at the end, so that the others are what they are without it
+//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX. Only kernels
+//                    that clamp an index have it (paramLayout); it stands at the end, so that the others are
+//                    what they are without it
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -108,17 +112,21 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, lse_empty, 1)
 
-// Backward, all its steps: the same names as above where they mean the same. Every gradient has the shape of what it is the
-// gradient of, and strides of its own; dout is that of o.
+// Backward, all its steps: the same names as above where they mean the same. Every gradient has the shape of
+// what it is the gradient of, and strides of its own; dout is that of o.
 //
-//   lse              read: as the forward wrote it, or that of a longer softmax of which these keys are a part
+//   lse              read: as the forward wrote it, or that of a longer softmax of which these keys are a
+//                    part
 //   dlse             fp32, shape of lse, null for none: the gradient that reaches lse itself
 //   delta            written, if not null, in the shape of lse: what row_delta is
-//   row_lse          fp32 (heads_q, rows_q): lse log2(e), +inf for a row whose lse is not finite, so that its weights are 0
+//   row_lse          fp32 (heads_q, rows_q): lse log2(e), +inf for a row whose lse is not finite, so that its
+//                    weights are 0
 //   row_delta        fp32 (heads_q, rows_q): sum_d dout o - dlse; 0 for such a row
-//   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without softmax_scale. One part in
-//                    memory that Backward works in (results = final), or one a share of the keys
-//   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys (ItemShape::side)
+//   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without
+//                    softmax_scale. One part in memory that Backward works in (results = final), or one a
+//                    share of the keys
+//   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys
+//                    (ItemShape::side)
 #define FLASHPLUS_BACKWARD_PARAMS(X)                                                                         \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -127,7 +135,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(Ptr, lse, 1)                                                                                             \
   X(Ptr, dout, 1)                                                                                            \
   X(Ptr, dlse, 1)                                                                                            \
-  X(Ptr, delta, 1)                                                                                            \
+  X(Ptr, delta, 1)                                                                                           \
   X(Ptr, dq, 1)                                                                                              \
   X(Ptr, dk, 1)                                                                                              \
   X(Ptr, dv, 1)                                                                                              \
@@ -170,7 +178,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, dlse_stride_b, 1)                                                                                   \
   X(I64, dlse_stride_h, 1)                                                                                   \
   X(I64, delta_stride_b, 1)                                                                                  \
-  X(I64, delta_stride_h, 1)                                                                                   \
+  X(I64, delta_stride_h, 1)                                                                                  \
   X(I64, rows_q, 1)                                                                                          \
   X(I64, rows_k, 1)                                                                                          \
   X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \
@@ -224,15 +232,17 @@ template <class Params> struct ParamTable;
 }
 
 /// The fields of a params struct that FLASHPLUS_PARAMS defined, in order.
-template <class Params> constexpr std::span<const ParamInfo> paramTable() { return detail::ParamTable<Params>::rows; }
+template <class Params> constexpr std::span<const ParamInfo> paramTable() {
+  return detail::ParamTable<Params>::rows;
+}
 
 #define FLASHPLUS_PARAM_MEMBER(TYPE, NAME, COUNT)                                                            \
   typename detail::ParamField<ParamType::TYPE, COUNT>::type NAME = {};
 #define FLASHPLUS_PARAM_ROW(TYPE, NAME, COUNT) {#NAME, ParamType::TYPE, COUNT, offsetof(Struct, NAME)},
 #define FLASHPLUS_PARAM_BYTES(TYPE, NAME, COUNT) +sizeof(detail::ParamCType<ParamType::TYPE>::type) * (COUNT)
 
-/// Defines struct NAME and its table from a list of fields. No padding inside, at most some at the end: two compilers cannot
-/// disagree on the offsets.
+/// Defines struct NAME and its table from a list of fields. No padding inside, at most some at the end: two
+/// compilers cannot disagree on the offsets.
 #define FLASHPLUS_PARAMS(NAME, LIST)                                                                         \
   struct NAME {                                                                                              \
     LIST(FLASHPLUS_PARAM_MEMBER)                                                                             \
@@ -252,8 +262,9 @@ struct ParamLayout {
   std::span<const ParamInfo> fields;
   size_t size;
 };
-/// The layout of kernels of a params struct whose whole table is `fields`: without the field aux_last, which then is the last,
-/// where no index is clamped (ScoreExpr::clampsIndices). Other fields are where they are with it.
+/// The layout of kernels of a params struct whose whole table is `fields`: without the field aux_last, which
+/// then is the last, where no index is clamped (ScoreExpr::clampsIndices). Other fields are where they are
+/// with it.
 ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices);
 
 /// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.

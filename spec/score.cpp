@@ -79,7 +79,8 @@ Form formOf(ScoreOp op) {
   return {"", 4};
 }
 
-/// Prints nodes with canonical names; slots are numbered as they are first printed, unless they are numbers already.
+/// Prints nodes with canonical names; slots are numbered as they are first printed, unless they are numbers
+/// already.
 class Printer {
 public:
   explicit Printer(const ScoreExpr &expr)

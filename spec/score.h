@@ -18,19 +18,20 @@
 //                  sq, sk     lengths of this sequence (true lengths, not the padded maxima)
 // Functions:       abs exp log sqrt tanh neg (1 argument), min max (2), where(condition, a, b) (3)
 // Any other name is the caller's: followed by "[" an auxiliary fp32 tensor of 1 to 4 indices, else a scalar.
-// Every value is fp32 but for indices, below. Comparisons give 1 or 0 and `where` takes its second argument when the first
-// is not 0.
+// Every value is fp32 but for indices, below. Comparisons give 1 or 0 and `where` takes its second argument
+// when the first is not 0.
 //
-// Indices (docs/rationale/score-indices.md). No index reads outside its tensor: it is rounded towards zero, then one below
-// 0, or NaN, reads the first element of its dimension, and one past the end the last. So `rel[h, q - k + 64]` is a table of
-// clipped distances, and what is worked out for keys that a mask hides does no harm. An index of positions, lengths, heads and
-// whole numbers under + - * neg abs min max is worked out in int32, exactly, unless some lengths up to kMaxScorePosition could
-// take it out of int32; every other one is an fp32 value, which is exact up to 2^24.
+// Indices (docs/rationale/score-indices.md). No index reads outside its tensor: it is rounded towards zero,
+// then one below 0, or NaN, reads the first element of its dimension, and one past the end the last. So
+// `rel[h, q - k + 64]` is a table of clipped distances, and what is worked out for keys that a mask hides
+// does no harm. An index of positions, lengths, heads and whole numbers under + - * neg abs min max is worked
+// out in int32, exactly, unless some lengths up to kMaxScorePosition could take it out of int32; every other
+// one is an fp32 value, which is exact up to 2^24.
 //
 // An expression is compared and hashed by its canonical text, in which the caller's names are replaced by
 // p0, p1, ... (scalars) and t0, t1, ... (tensors) in order of first appearance: two callers who name things
-// differently share one kernel, and values stay run-time parameters. Numbers in a caller's text become scalars, too
-// (liftNumbers).
+// differently share one kernel, and values stay run-time parameters. Numbers in a caller's text become
+// scalars, too (liftNumbers).
 #pragma once
 
 #include "spec/status.h"
@@ -128,17 +129,18 @@ public:
   };
   /// Whether an index that is node `node` is worked out in int32.
   bool isIntegerIndex(int node) const;
-  /// Whether a kernel has to clamp some index: it is not a plain b, h or hk, which are checked when a tensor is bound.
+  /// Whether a kernel has to clamp some index: it is not a plain b, h or hk, which are checked when a tensor
+  /// is bound.
   bool clampsIndices() const;
 
-  /// Makes a scalar of every number that the kernel need not know, so that two scores that differ in one share a kernel, and
-  /// returns what those scalars are. Numbers inside an index stay, since how an index is worked out depends on them, and so do
-  /// 0 and 1, which are structure more often than values; and those for which there is no slot left (kMaxScoreScalars).
-  /// Slots are numbered anew, in order of first appearance.
+  /// Makes a scalar of every number that the kernel need not know, so that two scores that differ in one
+  /// share a kernel, and returns what those scalars are. Numbers inside an index stay, since how an index is
+  /// worked out depends on them, and so do 0 and 1, which are structure more often than values; and those for
+  /// which there is no slot left (kMaxScoreScalars). Slots are numbered anew, in order of first appearance.
   std::vector<ScoreNumber> liftNumbers();
 
-  /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor; indices are
-  /// 0 to INT32_MAX, and still to be clamped to the end of the tensor.
+  /// Evaluates in fp64; for tests and references. `tensor(slot, indices)` reads an auxiliary tensor; indices
+  /// are 0 to INT32_MAX, and still to be clamped to the end of the tensor.
   double evaluate(const Point &at, std::span<const double> scalar_values,
                   const std::function<double(int slot, std::span<const int64_t>)> &tensor) const;
 
@@ -154,8 +156,8 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
 /// ScoreExpr::isIntegerIndex of nodes in evaluation order.
 bool isIntegerIndex(std::span<const ScoreNode> nodes, int node);
 
-/// An index as a number of an element, before it is clamped to the end of a tensor: rounded towards zero, 0 to INT32_MAX; 0
-/// for NaN.
+/// An index as a number of an element, before it is clamped to the end of a tensor: rounded towards zero, 0
+/// to INT32_MAX; 0 for NaN.
 int64_t scoreIndex(double value);
 
 } // namespace flashplus

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What an index of a score's tensor is: the number type that it is worked out in, and the element that it names.
+// What an index of a score's tensor is: the number type that it is worked out in, and the element that it
+// names.
 #include "spec/score.h"
 
 #include <algorithm>
@@ -15,8 +16,8 @@ constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
 /// Leaves of an index; a query row lies before the end of its sequence, and a key before the end of its own.
 enum Leaf { kBatch, kHead, kHeadK, kQuery, kSeqlenQ, kKey, kSeqlenK, kOne, kLeaves };
 
-/// A whole number: a sum of multiples of the leaves, as long as it is one, and the values that it can have. Sums and products
-/// in int32 are right modulo 2^32, so that only the end of a chain of them has to fit.
+/// A whole number: a sum of multiples of the leaves, as long as it is one, and the values that it can have.
+/// Sums and products in int32 are right modulo 2^32, so that only the end of a chain of them has to fit.
 struct Whole {
   std::optional<std::array<int64_t, kLeaves>> multiples;
   int64_t least = 0, most = 0;

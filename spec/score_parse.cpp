@@ -24,9 +24,10 @@ struct Function {
   ScoreOp op;
   int arity;
 };
-constexpr Function kFunctions[] = {{"abs", ScoreOp::Abs, 1},   {"exp", ScoreOp::Exp, 1}, {"log", ScoreOp::Log, 1},
-                                   {"sqrt", ScoreOp::Sqrt, 1}, {"tanh", ScoreOp::Tanh, 1}, {"neg", ScoreOp::Neg, 1},
-                                   {"min", ScoreOp::Min, 2},   {"max", ScoreOp::Max, 2}, {"where", ScoreOp::Where, 3}};
+constexpr Function kFunctions[] = {
+    {"abs", ScoreOp::Abs, 1},   {"exp", ScoreOp::Exp, 1},   {"log", ScoreOp::Log, 1},
+    {"sqrt", ScoreOp::Sqrt, 1}, {"tanh", ScoreOp::Tanh, 1}, {"neg", ScoreOp::Neg, 1},
+    {"min", ScoreOp::Min, 2},   {"max", ScoreOp::Max, 2},   {"where", ScoreOp::Where, 3}};
 // Longest first: "<=" before "<".
 struct Comparison {
   std::string_view text;
@@ -64,7 +65,8 @@ private:
       std::string found = at_ < text_.size() ? "'" + std::string(1, text_[at_]) + "'" : "the end";
       if (at_ < text_.size() && (text_[at_] < ' ' || text_[at_] > '~'))
         found = "an unprintable character";
-      status_ = invalidArgument("score does not parse at column " + std::to_string(at_ + 1) + " (" + found + "): " + why);
+      status_ = invalidArgument("score does not parse at column " + std::to_string(at_ + 1) + " (" + found +
+                                "): " + why);
     }
     return -1;
   }
@@ -226,8 +228,8 @@ private:
       if (!operands)
         return -1;
       if (int(operands->size()) != f.arity)
-        return at_ = begin, fail("'" + std::string(name) + "' takes " + std::to_string(f.arity) + " arguments, not " +
-                                 std::to_string(operands->size()));
+        return at_ = begin, fail("'" + std::string(name) + "' takes " + std::to_string(f.arity) +
+                                 " arguments, not " + std::to_string(operands->size()));
       return push(f.op, std::move(*operands));
     }
     std::string known;
@@ -257,7 +259,8 @@ private:
       return at_ = begin, fail("a tensor has at most " + std::to_string(kMaxScoreTensorRank) + " indices");
     ScoreTensor &t = expr_.tensors[slot];
     if (t.rank != 0 && t.rank != rank)
-      return at_ = begin, fail("'" + std::string(name) + "' has " + std::to_string(t.rank) + " indices elsewhere");
+      return at_ = begin,
+             fail("'" + std::string(name) + "' has " + std::to_string(t.rank) + " indices elsewhere");
     t.rank = rank;
     return push(ScoreOp::Tensor, std::move(*indices), 0, int(slot));
   }

@@ -16,7 +16,8 @@ constexpr IsaInfo kTargets[] = {
     {Isa::X86_64_v4_Bf16, TargetKind::Cpu, kBf16Dot, "x86-64-v4+avx512bf16", 16, 32, 0, 0, "", {}},
     {Isa::Sm80, TargetKind::Gpu, kMmaSync, "sm_80", 0, 0, 80, 12000, "", kSm80Chips},
     // PTX 8.0 has wgmma and TMA; LLVM emits some of it only from 8.6 on, which drivers for CUDA 12.7 brought.
-    {Isa::Sm90a, TargetKind::Gpu, kMmaSync | kTma | kWgmma | kSetMaxRegisters, "sm_90a", 0, 0, 86, 12070, "a", kSm90aChips},
+    {Isa::Sm90a, TargetKind::Gpu, kMmaSync | kTma | kWgmma | kSetMaxRegisters, "sm_90a", 0, 0, 86, 12070, "a",
+     kSm90aChips},
 };
 
 std::string allowed() {
@@ -66,11 +67,13 @@ Result<Target> Target::parse(std::string_view text) {
       else
         name = {};
       const auto [stop, error] = std::from_chars(name.data(), name.data() + name.size(), chip);
-      if (error != std::errc() || stop != name.data() + name.size() || std::ranges::count(row.chips, chip) == 0) {
+      if (error != std::errc() || stop != name.data() + name.size() ||
+          std::ranges::count(row.chips, chip) == 0) {
         std::string chips;
         for (int c : row.chips)
           chips += (chips.empty() ? "" : ", ") + Target{row.isa, c}.chipName();
-        return invalidArgument("target '" + std::string(text) + "': the chip after '@' must be one of " + chips);
+        return invalidArgument("target '" + std::string(text) + "': the chip after '@' must be one of " +
+                               chips);
       }
     }
     return Target{row.isa, chip};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Target: *where* code runs. {instructions the template may use, PTX version, chip the code is assembled
-// for}. One table, `kTargets`, lists what exists and what it can do; a new target is a row there, and runs every algorithm whose
-// needs it meets.
+// for}. One table, `kTargets`, lists what exists and what it can do; a new target is a row there, and runs
+// every algorithm whose needs it meets.
 #pragma once
 
 #include "spec/status.h"
@@ -29,7 +29,8 @@ enum Feature : uint32_t {
   kMmaSync = 1 << 0,      ///< mma.sync m16n8k16, ldmatrix, cp.async
   kTma = 1 << 1,          ///< cp.async.bulk.tensor, mbarrier
   kWgmma = 1 << 2,        ///< Warpgroup products.
-  kSetMaxRegisters = 1 << 3, ///< setmaxnreg: wants an assembler that is not nvJitLink (docs/rationale/assemblers.md).
+  kSetMaxRegisters = 1 << 3, ///< setmaxnreg: wants an assembler that is not nvJitLink
+                             ///< (docs/rationale/assemblers.md).
   kBf16Dot = 1 << 4,      ///< AVX512_BF16: products of pairs of bf16.
 };
 
@@ -42,7 +43,8 @@ struct IsaInfo {
   int vector_lanes;           ///< fp32 lanes of a vector register (CPU), 0 for a GPU
   int vector_registers;       ///< CPU only
   int ptx_version;            ///< Emitted PTX ISA version times ten (80 = 8.0); 0 for a CPU
-  int least_driver;           ///< CUDA driver API version that accepts it, as cuDriverGetVersion counts (12000)
+  int least_driver;           ///< CUDA driver API version that accepts it, as cuDriverGetVersion counts
+                              ///< (12000)
   std::string_view chip_suffix; ///< "a" where the code runs on exactly that chip and on none later
   std::span<const int> chips;   ///< Compute capabilities (80, 86, ...) its PTX may be assembled for
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An algorithm is one way to compute an operation on a family of targets: a plan half (this struct, no LLVM) and an emit half
-// (templates/emit.h) under the same name. Adding one is a folder templates/<operation>/<name>/ and a row in each of the two
-// tables (registry.cpp, emit.cpp).
+// An algorithm is one way to compute an operation on a family of targets: a plan half (this struct, no LLVM)
+// and an emit half (templates/emit.h) under the same name. Adding one is a folder
+// templates/<operation>/<name>/ and a row in each of the two tables (registry.cpp, emit.cpp).
 #pragma once
 
 #include "spec/artifact.h"
@@ -19,20 +19,26 @@ namespace flashplus {
 /// A knob of an algorithm's schedules.
 struct Knob {
   std::string_view name;
-  int standard;                ///< What a schedule that does not name it means: records and tables outlive new knobs.
+  int standard;                ///< What a schedule that does not name it means: records and tables outlive
+                               ///< new knobs.
   std::span<const int> values; ///< What tuning tries; `launch` may allow more, and sorts out combinations.
 };
 
-/// What a work item of a schedule is, for planners, which know nothing of knobs. What an operation does not have stays 0.
+/// What a work item of a schedule is, for planners, which know nothing of knobs. What an operation does not
+/// have stays 0.
 struct ItemTraits {
   int rows = 0;             ///< Rows of a tile.
   int keys = 0;             ///< Keys of a tile.
   int key_heads = 1;        ///< Neighbouring key heads that an item may have, at most.
-  int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a choice.
-  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another algorithm.
-  bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head) pairs.
+  int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a
+                            ///< choice.
+  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another
+                            ///< algorithm.
+  bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head)
+                            ///< pairs.
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
-  Side side = Side::Query;  ///< Whose rows an item has a tile of; `rows` counts them (kWholeSequence: all of a sequence).
+  Side side = Side::Query;  ///< Whose rows an item has a tile of; `rows` counts them (kWholeSequence: all of
+                            ///< a sequence).
 
   int64_t packedHeads(const Bounds &bounds) const { return packs_heads ? bounds.group() : 1; }
 };
@@ -50,8 +56,8 @@ struct Algorithm {
   TargetKind kind; ///< Of the targets that it runs on,
   uint32_t needs;  ///< with all of these features (spec/target.h).
 
-  /// Schedules worth having for `spec` within `shared_memory` bytes a block. Of those whose most_keys suffices the first is
-  /// taken, or a later one with a shorter tile that still covers the queries.
+  /// Schedules worth having for `spec` within `shared_memory` bytes a block. Of those whose most_keys
+  /// suffices the first is taken, or a later one with a shorter tile that still covers the queries.
   std::vector<Candidate> (*candidates)(const KernelSpec &spec, const Target &target, int shared_memory);
 
   /// Checks every knob and returns how to launch. The failure names the knob, its value and what is allowed.

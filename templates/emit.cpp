@@ -29,7 +29,8 @@ constexpr Emitter kEmitters[] = {
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.
-LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef name, const LaunchSchema &launch) {
+LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef name,
+                                 const LaunchSchema &launch) {
   MLIRContext *context = builder.getContext();
   auto ptr = LLVM::LLVMPointerType::get(context);
   const size_t maps = launch.tensor_maps.size();
@@ -46,7 +47,8 @@ LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef nam
   if (maps)
     byValue(1, int64_t(maps) * kTensorMapBytes, 64);
   func->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
-  func->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), builder.getDenseI32ArrayAttr({launch.threads, 1, 1}));
+  func->setAttr(NVVM::NVVMDialect::getReqntidAttrName(),
+                builder.getDenseI32ArrayAttr({launch.threads, 1, 1}));
   func->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), builder.getI32IntegerAttr(1));
   // Flush denormals: exp2 and the products then need no slow path.
   func.setPassthroughAttr(builder.getArrayAttr(
@@ -71,7 +73,8 @@ Val sharedMemory(Ir &ir, ModuleOp module) {
     OpBuilder::InsertionGuard guard(ir.builder);
     ir.builder.setInsertionPointToStart(module.getBody());
     LLVM::GlobalOp::create(ir.builder, ir.loc, LLVM::LLVMArrayType::get(ir.builder.getI8Type(), 0),
-                           /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(), /*alignment=*/1024,
+                           /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(),
+                            /*alignment=*/1024,
                            /*addrSpace=*/3);
   }
   return ir.wrap(LLVM::AddressOfOp::create(ir.builder, ir.loc, ir.ptr(3), kName));
@@ -88,7 +91,8 @@ Status expandKernel(mlir::Operation *op) {
     return launch.status();
   const OperationInfo &info = operationInfo(description->spec.op);
   if (info.hasScore()) // which the description is without
-    launch->params_size = int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
+    launch->params_size =
+        int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)

@@ -5,8 +5,8 @@
 
 namespace flashplus {
 
-Result<PlanStep> makeStep(const KernelSpec &spec, const Schedule &schedule, const Target &target, const ItemShape &item,
-                          const Bounds &bounds) {
+Result<PlanStep> makeStep(const KernelSpec &spec, const Schedule &schedule, const Target &target,
+                          const ItemShape &item, const Bounds &bounds) {
   auto schema = launchSchema(spec, schedule, target);
   if (!schema)
     return schema.status();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Planner: what turns problems of one spec into plans. An operation that callers ask for (Forward, Backward) has one; the steps that
-// plans are made of have none of their own.
+// Planner: what turns problems of one spec into plans. An operation that callers ask for (Forward, Backward)
+// has one; the steps that plans are made of have none of their own.
 #pragma once
 
 #include "templates/forward/choose.h"
@@ -11,7 +11,8 @@
 
 namespace flashplus {
 
-/// Immutable: what the plans of a spec have in common is worked out once, so that a plan for another length costs about a microsecond.
+/// Immutable: what the plans of a spec have in common is worked out once, so that a plan for another length
+/// costs about a microsecond.
 class Planner {
 public:
   virtual ~Planner() = default;

@@ -6,9 +6,10 @@
 namespace flashplus {
 namespace {
 
-constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,       &kSm90Flash,       &kSm80Flash,     &kCpuCombine, &kGpuCombine,
-                                          &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum, &kCpuBackward,
-                                          &kSm80BackwardKV,   &kSm80BackwardQ};
+constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
+                                            &kSm80Flash,        &kCpuCombine,       &kGpuCombine,
+                                            &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum,
+                                            &kCpuBackward,      &kSm80BackwardKV,   &kSm80BackwardQ};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa);
@@ -25,11 +26,13 @@ const Algorithm *findAlgorithm(std::string_view name) {
 
 Status checkDTypes(const SpecFields &spec, const Target &target) {
   if (isGpu(target.isa) && spec.dtype == DType::F32) // the tensor-core templates take 16-bit inputs
-    return {StatusCode::Unsupported, "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16"};
+    return {StatusCode::Unsupported,
+            "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16"};
   for (auto [name, dtype] : {std::pair{"dtype_kv", spec.dtypeKV()}, {"dtype_o", spec.dtypeO()}})
     if (dtype != spec.dtype)
       return {StatusCode::Unsupported, std::string(name) + " is " + std::string(dtypeName(dtype)) +
-                                           "; no algorithm takes another than q's, " + std::string(dtypeName(spec.dtype))};
+                                           "; no algorithm takes another than q's, " +
+                                           std::string(dtypeName(spec.dtype))};
   return Status::ok();
 }
 
@@ -51,8 +54,8 @@ Status fitsRegisters(const Schedule &schedule, int needed, int most) {
   if (needed <= most)
     return Status::ok();
   return {StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(needed) +
-                                       " registers a thread for accumulators; at most " + std::to_string(most) +
-                                       " are allowed"};
+                                       " registers a thread for accumulators; at most " +
+                                       std::to_string(most) + " are allowed"};
 }
 
 std::vector<Candidate> feasibleCandidates(const KernelSpec &spec, const DeviceProfile &device) {
@@ -112,8 +115,8 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
       if (isFor(*k, spec, target))
         known += (known.empty() ? "" : ", ") + std::string(k->name);
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + schedule.algorithm +
-                                               "' is not an algorithm for this operation on " + target.text() +
-                                               "; there is " + known);
+                                               "' is not an algorithm for this operation on " +
+                                               target.text() + "; there is " + known);
   }
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, target));
   for (const auto &[name, value] : schedule.knobs)
@@ -121,12 +124,14 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
       std::string known;
       for (const Knob &knob : a->knobs)
         known += (known.empty() ? "" : ", ") + std::string(knob.name);
-      return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + name + "' is not a knob of " +
-                                                 schedule.algorithm + "; there is " + known);
+      return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + name +
+                                                 "' is not a knob of " + schedule.algorithm + "; there is " +
+                                                 known);
     }
   auto launch = a->launch(spec, schedule, target);
   if (launch && spec.results == Results::Merged && !a->traits(schedule).merges)
-    return Status(StatusCode::Unsupported, "results is merged; " + schedule.algorithm + " does not merge shares of the keys");
+    return Status(StatusCode::Unsupported,
+                  "results is merged; " + schedule.algorithm + " does not merge shares of the keys");
   return launch;
 }
 

@@ -13,25 +13,27 @@ namespace flashplus {
 /// Null if there is none of that name.
 const Algorithm *findAlgorithm(std::string_view name);
 
-/// Unsupported, with a sentence that says what to use, if no algorithm for the target takes the spec's dtypes.
+/// Unsupported, with a sentence that says what to use, if no algorithm for the target takes the spec's
+/// dtypes.
 Status checkDTypes(const SpecFields &spec, const Target &target);
 
-/// Every candidate for a spec on a device, in the order of the tables: best first for large problems; the later ones serve
-/// short queries and stand in for one that does not compile. Empty when nothing fits.
+/// Every candidate for a spec on a device, in the order of the tables: best first for large problems; the
+/// later ones serve short queries and stand in for one that does not compile. Empty when nothing fits.
 std::vector<Candidate> feasibleCandidates(const KernelSpec &spec, const DeviceProfile &device);
 
 /// Their schedules. Warm-up compiles all of them, so that no shape of a warmed spec compiles.
 std::vector<Schedule> feasibleSchedules(const KernelSpec &spec, const DeviceProfile &device);
 
-/// Every feasible schedule worth timing for a spec on a device, of all algorithms, in a fixed order: the product of the
-/// knobs' values.
+/// Every feasible schedule worth timing for a spec on a device, of all algorithms, in a fixed order: the
+/// product of the knobs' values.
 std::vector<Schedule> scheduleSpace(const KernelSpec &spec, const DeviceProfile &device);
 
-/// The schedule with the standard value of every knob that it does not name. Unknown names stay, for launchSchema to refuse.
+/// The schedule with the standard value of every knob that it does not name. Unknown names stay, for
+/// launchSchema to refuse.
 Schedule completeSchedule(Schedule schedule);
 
-/// The launch schema of a spec under a complete schedule. Fails with Unsupported when the algorithm or a knob is not known,
-/// or a knob is outside what its algorithm allows, naming it.
+/// The launch schema of a spec under a complete schedule. Fails with Unsupported when the algorithm or a knob
+/// is not known, or a knob is outside what its algorithm allows, naming it.
 Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 
 /// Whether the schedule can be launched on this very device, which may have less shared memory than its kind.

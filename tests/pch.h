@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Precompiled once for all tests: what takes long to parse and does not change. No headers of our own: a change of one
-// would compile every test again.
+// Precompiled once for all tests: what takes long to parse and does not change. No headers of our own: a
+// change of one would compile every test again.
 #pragma once
 
 #include <doctest/doctest.h>

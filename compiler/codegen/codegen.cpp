@@ -86,9 +86,9 @@ void optimizeModule(llvm::Module &module, llvm::TargetMachine &machine) {
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, graphs, modules);
-  // Kernels come out of the templates in SSA form, inlined, blocked, vectorised and unrolled as wanted. What is left to
-  // do is common subexpressions, peepholes and hoisting out of loops; the default O2 pipeline gives the same code in
-  // five times the time (docs/rationale/compile-time.md).
+  // Kernels come out of the templates in SSA form, inlined, blocked, vectorised and unrolled as wanted. What
+  // is left to do is common subexpressions, peepholes and hoisting out of loops; the default O2 pipeline
+  // gives the same code in five times the time (docs/rationale/compile-time.md).
   llvm::FunctionPassManager passes;
   passes.addPass(llvm::EarlyCSEPass(/*UseMemorySSA=*/true));
   passes.addPass(llvm::InstCombinePass());

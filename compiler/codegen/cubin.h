@@ -18,8 +18,9 @@ struct Cubin {
 /// Registers, spills and stack out of a ptxas -v style log.
 Resources parseResources(std::string_view log);
 
-/// The first message that says that the code is far slower than it was meant to be: asynchronous products that run one
-/// after the other, or a register reallocation that is ignored (ptxas' C75xx). Empty if there is none.
+/// The first message that says that the code is far slower than it was meant to be: asynchronous products
+/// that run one after the other, or a register reallocation that is ignored (ptxas' C75xx). Empty if there is
+/// none.
 std::string performanceLoss(std::string_view log);
 
 } // namespace flashplus

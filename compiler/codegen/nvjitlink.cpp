@@ -68,8 +68,9 @@ Result<const NvJitLink *> NvJitLink::open(const char *path) {
     void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
     const char *error = library ? nullptr : dlerror();
     if (!library && !named.empty())
-      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named + "', which cannot be opened: " +
-                             (error ? error : "no reason was given") + "; it must be an nvJitLink that works, or off");
+      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named +
+                             "', which cannot be opened: " + (error ? error : "no reason was given") +
+                             "; it must be an nvJitLink that works, or off");
     if (!library) {
       tried += (tried.empty() ? "" : ", ") + name;
       continue;
@@ -77,7 +78,8 @@ Result<const NvJitLink *> NvJitLink::open(const char *path) {
     // The versioned names of the releases that exist; the plain ones come first in find().
     for (const char *suffix : {"_13_0", "_13_1", "_12_8", "_12_4", "_12_0"}) {
       Functions f;
-      if (find(library, "nvJitLinkCreate", suffix, f.create) && find(library, "nvJitLinkDestroy", suffix, f.destroy) &&
+      if (find(library, "nvJitLinkCreate", suffix, f.create) &&
+          find(library, "nvJitLinkDestroy", suffix, f.destroy) &&
           find(library, "nvJitLinkAddData", suffix, f.addData) &&
           find(library, "nvJitLinkComplete", suffix, f.complete) &&
           find(library, "nvJitLinkGetLinkedCubinSize", suffix, f.cubinSize) &&
@@ -94,7 +96,8 @@ Result<const NvJitLink *> NvJitLink::open(const char *path) {
     }
     dlclose(library);
     if (!named.empty())
-      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named + "', which is a library without nvJitLink's functions; "
+      return invalidArgument("$FLASHPLUS_NVJITLINK is '" + named +
+                             "', which is a library without nvJitLink's functions; "
                              "it must be an nvJitLink that works, or off");
     tried += (tried.empty() ? "" : ", ") + name + " (lacks symbols)";
   }

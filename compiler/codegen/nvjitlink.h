@@ -12,9 +12,10 @@ namespace flashplus {
 
 class NvJitLink {
 public:
-  /// The library: `path` if it is neither null nor empty, else the first of the loader's search path and CUDA's usual
-  /// folders that can be used. Opened once per process and path. Unsupported, saying what was tried, if there is none or
-  /// `path` is "off"; InvalidArgument if one was named and does not work: another never takes its place.
+  /// The library: `path` if it is neither null nor empty, else the first of the loader's search path and
+  /// CUDA's usual folders that can be used. Opened once per process and path. Unsupported, saying what was
+  /// tried, if there is none or `path` is "off"; InvalidArgument if one was named and does not work: another
+  /// never takes its place.
   static Result<const NvJitLink *> open(const char *path);
 
   /// Assembles for `chip` ("sm_90a"). Fails with the assembler's log. Thread-safe.

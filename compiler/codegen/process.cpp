@@ -87,7 +87,8 @@ private:
 /// Whether the kernel throws the exit status of every child away.
 bool statusIsThrownAway() {
   struct sigaction now{};
-  return sigaction(SIGCHLD, nullptr, &now) == 0 && (now.sa_handler == SIG_IGN || (now.sa_flags & SA_NOCLDWAIT));
+  return sigaction(SIGCHLD, nullptr, &now) == 0 &&
+         (now.sa_handler == SIG_IGN || (now.sa_flags & SA_NOCLDWAIT));
 }
 
 /// As launch.run(), from a process in between, whose children nobody else waits for.
@@ -130,7 +131,8 @@ Report runApart(const Launch &launch) {
 
 Result<MemoryFile> MemoryFile::make(const char *name) {
   const auto failed = [&](int error) {
-    return Status(StatusCode::IoError, std::string("no file in memory for ") + name + ": " + errorText(error));
+    return Status(StatusCode::IoError,
+                  std::string("no file in memory for ") + name + ": " + errorText(error));
   };
   const int first = memfd_create(name, MFD_CLOEXEC);
   if (first < 0)
@@ -142,7 +144,8 @@ Result<MemoryFile> MemoryFile::make(const char *name) {
     return failed(error);
   MemoryFile file(fd);
   if (access(file.path().c_str(), R_OK | W_OK) != 0)
-    return Status(StatusCode::IoError, file.path() + " cannot be used: " + errorText(errno) + "; is /proc mounted?");
+    return Status(StatusCode::IoError,
+                  file.path() + " cannot be used: " + errorText(errno) + "; is /proc mounted?");
   return file;
 }
 
@@ -180,8 +183,9 @@ std::string ProgramRun::ending() const {
     return "could not be started: " + errorText(start_error);
   if (signal) {
     const char *name = sigabbrev_np(signal);
-    return "was killed by signal " + std::to_string(signal) + (name ? std::string(" (SIG") + name + ")" : "") +
-           " when it used " + std::to_string(peak_kib / 1024) + " MiB";
+    return "was killed by signal " + std::to_string(signal) +
+           (name ? std::string(" (SIG") + name + ")" : "") + " when it used " +
+           std::to_string(peak_kib / 1024) + " MiB";
   }
   return "failed with code " + std::to_string(code) + (isMute() ? " and printed nothing" : "");
 }
@@ -198,13 +202,16 @@ Result<ProgramRun> runProgram(const std::string &program, const std::vector<std:
       continue; // somebody else has waited for it: what it did is lost
     ProgramRun run;
     if (!report.started) {
-      if (report.error == EAGAIN || report.error == ENOMEM || report.error == EMFILE || report.error == ENFILE)
-        return Status(StatusCode::IoError, "'" + program + "' could not be started: " + errorText(report.error));
+      if (report.error == EAGAIN || report.error == ENOMEM || report.error == EMFILE ||
+          report.error == ENFILE)
+        return Status(StatusCode::IoError,
+                      "'" + program + "' could not be started: " + errorText(report.error));
       run.start_error = report.error;
       return run;
     }
     if (report.error)
-      return Status(StatusCode::IoError, "how '" + program + "' ended is not known: " + errorText(report.error));
+      return Status(StatusCode::IoError,
+                    "how '" + program + "' ended is not known: " + errorText(report.error));
     run.output = log->read();
     run.peak_kib = report.peak_kib;
     if (WIFEXITED(report.status))

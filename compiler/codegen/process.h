@@ -9,7 +9,8 @@
 
 namespace flashplus {
 
-/// A file in memory that a child process can open by name. Needs no temporary folder, and nobody else can reach it.
+/// A file in memory that a child process can open by name. Needs no temporary folder, and nobody else can
+/// reach it.
 class MemoryFile {
 public:
   /// IoError if there is no descriptor or memory left, or no /proc.
@@ -36,16 +37,17 @@ struct ProgramRun {
   std::string output;  ///< Of both its outputs.
 
   bool isGood() const { return !start_error && !signal && code == 0; }
-  /// Whether it failed without saying why: killed (out of memory, say), or a status and no text. Nothing about the
-  /// input can be concluded from that.
+  /// Whether it failed without saying why: killed (out of memory, say), or a status and no text. Nothing
+  /// about the input can be concluded from that.
   bool isMute() const;
-  /// "could not be started: ...", "was killed by signal 9 (Killed) when it used 12 MiB", "failed with code 1".
+  /// "could not be started: ...", "was killed by signal 9 (Killed) when it used 12 MiB", "failed with code
+  /// 1".
   std::string ending() const;
 };
 
-/// Runs `program` (searched in $PATH when it has no slash), which gets `files` besides its arguments. Right whatever the
-/// process does about SIGCHLD: where it is ignored, or somebody else waits for every child, the exit status would be lost,
-/// so a process in between waits. IoError if the status is not to be had.
+/// Runs `program` (searched in $PATH when it has no slash), which gets `files` besides its arguments. Right
+/// whatever the process does about SIGCHLD: where it is ignored, or somebody else waits for every child, the
+/// exit status would be lost, so a process in between waits. IoError if the status is not to be had.
 Result<ProgramRun> runProgram(const std::string &program, const std::vector<std::string> &arguments,
                               const std::vector<const MemoryFile *> &files);
 

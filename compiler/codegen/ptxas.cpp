@@ -9,7 +9,8 @@
 namespace flashplus {
 namespace {
 
-/// "13.0" out of "Cuda compilation tools, release 13.0, V13.0.88". Empty, and `why`, if that is not what the program prints.
+/// "13.0" out of "Cuda compilation tools, release 13.0, V13.0.88". Empty, and `why`, if that is not what the
+/// program prints.
 Result<std::string> versionOf(const std::string &path, std::string &why) {
   const auto run = runProgramTwice(path, {"--version"}, {});
   if (!run)
@@ -46,7 +47,8 @@ Result<const Ptxas *> Ptxas::find(const char *path) {
       return version.status();
     if (version->empty()) {
       if (!named.empty())
-        return invalidArgument("$FLASHPLUS_PTXAS is '" + named + "', which " + why + "; it must be a ptxas that works, or off");
+        return invalidArgument("$FLASHPLUS_PTXAS is '" + named + "', which " + why +
+                               "; it must be a ptxas that works, or off");
       tried += (tried.empty() ? "'" : ", '") + candidate + "' " + why;
       continue;
     }
@@ -63,13 +65,14 @@ Result<Cubin> Ptxas::assemble(std::string_view ptx, const std::string &chip) con
   if (!source || !object)
     return source ? object.status() : source.status();
   FLASHPLUS_RETURN_IF_ERROR(source->write(ptx));
-  const auto run = runProgramTwice(path_, {"-arch=" + chip, "-O3", "-v", source->path(), "-o", object->path()},
-                                   {&*source, &*object});
+  const auto run = runProgramTwice(
+      path_, {"-arch=" + chip, "-O3", "-v", source->path(), "-o", object->path()}, {&*source, &*object});
   if (!run)
     return run.status();
   const std::string name = "ptxas " + version_;
   if (run->start_error || run->isMute())
-    return Status(StatusCode::IoError, name + " ('" + path_ + "') " + run->ending() + (run->isMute() ? ", twice" : ""));
+    return Status(StatusCode::IoError,
+                  name + " ('" + path_ + "') " + run->ending() + (run->isMute() ? ", twice" : ""));
   if (!run->isGood())
     return Status(StatusCode::CompileFailed, name + " " + run->ending() + ": " + run->output);
   Cubin cubin;

@@ -13,8 +13,8 @@ struct AttnExpandPass : PassWrapper<AttnExpandPass, OperationPass<ModuleOp>> {
   StringRef getArgument() const final { return "attn-expand"; }
   StringRef getDescription() const final { return "Expand attn operations into kernels for their target"; }
   void getDependentDialects(DialectRegistry &registry) const final {
-    registry.insert<arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect, NVVM::NVVMDialect, scf::SCFDialect,
-                    vector::VectorDialect>();
+    registry.insert<arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect, NVVM::NVVMDialect,
+                    scf::SCFDialect, vector::VectorDialect>();
   }
 
   void runOnOperation() final {

@@ -13,7 +13,8 @@ namespace flashplus {
 /// attn-expand: replaces every attn.forward and attn.combine by a kernel (templates/emit.h).
 std::unique_ptr<mlir::Pass> createAttnExpandPass();
 
-/// lower-math-to-nvvm: exp, log, tanh and sqrt as approximate GPU instructions; stock MLIR would call libdevice.
+/// lower-math-to-nvvm: exp, log, tanh and sqrt as approximate GPU instructions; stock MLIR would call
+/// libdevice.
 std::unique_ptr<mlir::Pass> createLowerMathToNvvmPass();
 
 /// approximate-math: MLIR's polynomial expansions, for a CPU object that calls no library.

@@ -21,8 +21,8 @@ namespace flashplus::emu {
 class Reservation {
 public:
   Reservation() = default;
-  /// `bytes` to read and write, then as much gap as GlobalMemory::kGap says, or as there are addresses for. Null data()
-  /// when there is no memory.
+  /// `bytes` to read and write, then as much gap as GlobalMemory::kGap says, or as there are addresses for.
+  /// Null data() when there is no memory.
   explicit Reservation(size_t bytes);
   Reservation(Reservation &&other) noexcept { *this = std::move(other); }
   Reservation &operator=(Reservation &&other) noexcept {
@@ -43,8 +43,10 @@ private:
 /// released.
 class GlobalMemory {
 public:
-  /// Between two allocations: what a 32-bit index of 4-byte elements reaches, so that no wrong one ends up in a neighbour.
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer) // resets its shadow of every address that is mapped
+  /// Between two allocations: what a 32-bit index of 4-byte elements reaches, so that no wrong one ends up in
+  /// a neighbour.
+// resets its shadow of every address that is mapped
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
   static constexpr uint64_t kGap = 1 << 16;
 #else
   static constexpr uint64_t kGap = uint64_t(1) << 33;

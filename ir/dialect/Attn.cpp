@@ -44,8 +44,10 @@ LogicalResult verifyScore(mlir::Operation *op, size_t yields) {
   if (!yield)
     return op->emitOpError("the score region ends in attn.yield");
   if (yield.getValues().size() != yields)
-    return op->emitOpError() << "the score region yields " << yield.getValues().size() << " values; it must yield "
-                             << (yields == 1 ? "one, the score" : "two, the score and its derivative with respect to s");
+    return op->emitOpError() << "the score region yields " << yield.getValues().size()
+                             << " values; it must yield "
+                             << (yields == 1 ? "one, the score"
+                                             : "two, the score and its derivative with respect to s");
   return success();
 }
 
@@ -74,7 +76,8 @@ LogicalResult ScalarOp::verify() { return verifySlot(*this, getSlot(), kMaxScore
 
 LogicalResult AuxOp::verify() {
   if (getIndices().empty() || getIndices().size() > size_t(kMaxScoreTensorRank))
-    return emitOpError() << "has " << getIndices().size() << " indices; it must have 1 to " << kMaxScoreTensorRank;
+    return emitOpError() << "has " << getIndices().size() << " indices; it must have 1 to "
+                         << kMaxScoreTensorRank;
   return verifySlot(*this, getSlot(), kMaxScoreTensors);
 }
 

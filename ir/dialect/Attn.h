@@ -22,7 +22,8 @@ enum ScoreArg { kScore, kBatch, kHead, kHeadK, kQuery, kKey, kSeqlenQ, kSeqlenK,
 
 /// Fills an empty region with a score's block, which yields what `use` says.
 void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score, ScoreUse use);
-/// Reads the score back, whatever else the block yields; names are the canonical ones. Unsupported if the region holds what no score expression has.
+/// Reads the score back, whatever else the block yields; names are the canonical ones. Unsupported if the
+/// region holds what no score expression has.
 Result<ScoreExpr> readScore(mlir::Region &region);
 
 /// Appends the operation for `kernel` to `module`.
@@ -31,8 +32,9 @@ mlir::Operation *buildOp(mlir::ModuleOp module, const Kernel &kernel);
 /// Whether it is an operation of kernels: attn.<name of an Operation>.
 bool isKernel(mlir::Operation *op);
 
-/// Reads a kernel operation (attn.forward, ...) back, the inverse of buildOp; score names are the canonical ones. Fails when the score region holds operations that no score expression
-/// has (hand-written IR may), or when a text attribute does not parse.
+/// Reads a kernel operation (attn.forward, ...) back, the inverse of buildOp; score names are the canonical
+/// ones. Fails when the score region holds operations that no score expression has (hand-written IR may), or
+/// when a text attribute does not parse.
 Result<Kernel> describeOp(mlir::Operation *op);
 
 /// As describeOp but without the score, which stays in the region; for expanding hand-written regions.

@@ -14,13 +14,16 @@ using namespace mlir;
 namespace flashplus::attn {
 namespace {
 
-/// Emits a score expression into its region: each node as fp32, as int32 (of indices), or both, as its users want it.
+/// Emits a score expression into its region: each node as fp32, as int32 (of indices), or both, as its users
+/// want it.
 class ScoreBuilder {
 public:
-  ScoreBuilder(OpBuilder &builder, Location loc, Block &block) : builder_(builder), loc_(loc), block_(block) {}
+  ScoreBuilder(OpBuilder &builder, Location loc, Block &block)
+      : builder_(builder), loc_(loc), block_(block) {}
 
   Value build(const ScoreExpr &expr) {
-    return expr.isIdentity() ? Value(block_.getArgument(kScore)) : build(expr, {int(expr.nodes.size()) - 1}).front();
+    return expr.isIdentity() ? Value(block_.getArgument(kScore))
+                             : build(expr, {int(expr.nodes.size()) - 1}).front();
   }
 
   /// Values of the nodes `roots`.
@@ -38,7 +41,8 @@ public:
   }
 
 private:
-  /// An index is fp32 like every value, unless it is a whole number in any case: fp32 holds those only up to 2^24.
+  /// An index is fp32 like every value, unless it is a whole number in any case: fp32 holds those only up to
+  /// 2^24.
   void findUses(const ScoreExpr &expr, ArrayRef<int> roots) {
     wants_value_.assign(expr.nodes.size(), false);
     wants_integer_.assign(expr.nodes.size(), false);
@@ -129,9 +133,9 @@ private:
     case ScoreOp::Tensor: {
       SmallVector<Value> indices;
       for (int o : n.operands)
-        indices.push_back(integers_[size_t(o)]
-                              ? integers_[size_t(o)]
-                              : Value(IndexOp::create(builder_, loc_, builder_.getI32Type(), values_[size_t(o)])));
+        indices.push_back(integers_[size_t(o)] ? integers_[size_t(o)]
+                                               : Value(IndexOp::create(builder_, loc_, builder_.getI32Type(),
+                                                                       values_[size_t(o)])));
       return AuxOp::create(builder_, loc_, builder_.getF32Type(), n.slot, indices);
     }
     case ScoreOp::Neg:
@@ -247,10 +251,10 @@ private:
   Status node(mlir::Operation &op) {
     IntegerAttr minus_one;
     const StringRef name = op.getName().getStringRef();
-    static const llvm::StringMap<ScoreOp> kUnary = {{"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},
-                                                    {"math.exp", ScoreOp::Exp},   {"math.log", ScoreOp::Log},
-                                                    {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh},
-                                                    {"math.absi", ScoreOp::Abs}};
+    static const llvm::StringMap<ScoreOp> kUnary = {
+        {"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},  {"math.exp", ScoreOp::Exp},
+        {"math.log", ScoreOp::Log},   {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh},
+        {"math.absi", ScoreOp::Abs}};
     static const llvm::StringMap<ScoreOp> kBinary = {
         {"arith.addf", ScoreOp::Add}, {"arith.subf", ScoreOp::Sub},     {"arith.mulf", ScoreOp::Mul},
         {"arith.divf", ScoreOp::Div}, {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max},
@@ -258,7 +262,8 @@ private:
         {"arith.minsi", ScoreOp::Min}, {"arith.maxsi", ScoreOp::Max}};
     if (auto it = kUnary.find(name); it != kUnary.end())
       return unary(op, it->second);
-    if (isa<arith::MulIOp>(op) && matchPattern(op.getOperand(1), m_Constant(&minus_one)) && minus_one.getInt() == -1)
+    if (isa<arith::MulIOp>(op) && matchPattern(op.getOperand(1), m_Constant(&minus_one)) &&
+        minus_one.getInt() == -1)
       return unary(op, ScoreOp::Neg);
     if (auto it = kBinary.find(name); it != kBinary.end())
       return binary(op, it->second);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Kernel -> attn op -> kernel, field by field from the table of spec/fields.h; no field is named here. The round trip is tested
-// for every field (tests/ir).
+// Kernel -> attn op -> kernel, field by field from the table of spec/fields.h; no field is named here. The
+// round trip is tested for every field (tests/ir).
 #include "ir/dialect/Attn.h"
 
 using namespace mlir;
@@ -48,7 +48,8 @@ int64_t fromAttribute(const SpecFieldInfo &field, Attribute attribute) {
     return isa<UnitAttr>(attribute) ? 1 : -1;
   if (field.kind == SpecFieldInfo::Kind::Integer) {
     auto integer = dyn_cast<IntegerAttr>(attribute);
-    // validate() has more to say of a value than that it is outside; here it need only be one that an int holds.
+    // validate() has more to say of a value than that it is outside; here it need only be one that an int
+    // holds.
     return integer && integer.getValue().isSignedIntN(32) ? integer.getInt() : -1;
   }
   std::string_view word;
@@ -85,7 +86,8 @@ mlir::Operation *buildOp(ModuleOp module, const Kernel &kernel) {
   OperationState state(builder.getUnknownLoc(), "attn." + std::string(info.name));
   state.addAttribute(SymbolTable::getSymbolAttrName(), builder.getStringAttr(kernelName(kernel.spec)));
   for (const SpecFieldInfo &field : specFields())
-    if (const int64_t value = field.get(kernel.spec); field.isIn(info) && (field.required || value != field.standard))
+    if (const int64_t value = field.get(kernel.spec);
+        field.isIn(info) && (field.required || value != field.standard))
       if (Attribute attribute = toAttribute(builder, field, value))
         state.addAttribute(StringRef(field.member), attribute);
   state.addAttribute(kSchedule, builder.getStringAttr(kernel.schedule.text()));
@@ -111,8 +113,9 @@ Result<Kernel> describeOpWithoutScore(mlir::Operation *op) {
     known |= fieldSet({field.id});
     const int64_t value = fromAttribute(field, attribute);
     if (value < 0)
-      return invalidArgument("attribute '" + std::string(field.member) + "' must be " +
-                             (field.kind == SpecFieldInfo::Kind::Flag ? "a unit attribute" : field.allowed()));
+      return invalidArgument(
+          "attribute '" + std::string(field.member) + "' must be " +
+          (field.kind == SpecFieldInfo::Kind::Flag ? "a unit attribute" : field.allowed()));
     field.set(kernel.spec, value);
   }
   for (const NamedAttribute &attribute : op->getDiscardableAttrs()) {
@@ -121,7 +124,8 @@ Result<Kernel> describeOpWithoutScore(mlir::Operation *op) {
       return StringRef(field.member) == name && (known & fieldSet({field.id}));
     });
     if (!is_field && !name.contains('.')) // an attribute of some dialect's is none of ours
-      return invalidArgument("attribute '" + name.str() + "' is not a field of attn." + std::string(info->name));
+      return invalidArgument("attribute '" + name.str() + "' is not a field of attn." +
+                             std::string(info->name));
   }
   auto schedule_text = textOf(op, kSchedule);
   if (!schedule_text)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Gradients of the forward operators (ops.py) with our kernels: what their Autograd key runs.
 
-The forward runs below autograd and its inputs are saved; the backward is the operator `flashplus::backward`, so that compilers
-and dispatch modes see it, too. It is ours whatever the switch says by then: a graph that began with our kernels ends with them.
+The forward runs below autograd and its inputs are saved; the backward is the operator `flashplus::backward`, so that
+compilers and dispatch modes see it, too. It is ours whatever the switch says by then: a graph that began with our
+kernels ends with them.
 """
 
 import torch
 
 
 class Attention(torch.autograd.Function):
-    """`operator` of `arguments`, a forward operator whose first outputs are out and lse; `meant` tells what the arguments are."""
+    """`operator` of `arguments`, a forward operator whose first outputs are out and lse; `meant` tells what the
+    arguments are."""
 
     @staticmethod
     def forward(ctx, operator, meant, *arguments):
@@ -52,7 +54,8 @@ class NoBackward(torch.autograd.Function):
 
 
 class Call:
-    """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which are max_seqlen_q,
+    """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which
+    are max_seqlen_q,
     max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap."""
 
     __slots__ = ("tensors", "numbers")

@@ -19,15 +19,16 @@ def _readable(name, t):
 
 
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
-              cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None, softmax_scale,
-              causal, window_left, window_right, softcap):
+              cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None,
+              softmax_scale, causal, window_left, window_right, softcap):
     """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
 
-    dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that belong
-    to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches lse, or None.
+    dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that
+    belong to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches
+    lse, or None.
     delta: fp32 like lse, gets sum(dout * out) - dlse, or None. The same bits from run to run."""
-    q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out), ("dout", dout),
-                                                                  ("softmax_lse", lse)))
+    q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out),
+                                                                  ("dout", dout), ("softmax_lse", lse)))
     new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
     kept, grads = [], []
     for name, grad, like in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v)):
@@ -39,9 +40,12 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     if dlse is not None:
         dlse = _readable("dlse", dlse)
     tensors = dict(zip(_OPERANDS, (q, k, v, out, dout, *grads)))
-    tensors.update((name, t) for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
-                                                         alibi_slopes)) if t is not None)
-    call = (tuple((name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap)
+    tensors.update(
+        (name, t)
+        for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes))
+        if t is not None)
+    call = (tuple(
+        (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap)
     try:
         frame = _known.lists[call].pop()
     except LookupError:
@@ -68,8 +72,8 @@ def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, 
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     checks.tensors(q, k, v, ragged)
     index = q.get_device()
-    for name, like in (("o", "out"), ("dout",) * 2, ("dq",) * 2, ("dk",) * 2, ("dv",) * 2, ("lse", "softmax_lse"), ("dlse",) * 2,
-                       ("delta",) * 2):
+    for name, like in (("o", "out"), ("dout", ) * 2, ("dq", ) * 2, ("dk", ) * 2, ("dv", ) * 2, ("lse", "softmax_lse"),
+                       ("dlse", ) * 2, ("delta", ) * 2):
         if name in tensors:
             checks.gradient(like, tensors[name], q, statistic=name in ("lse", "dlse", "delta"))
     for name in _REST[3:]:

@@ -2,7 +2,8 @@
 """The structs of flashplus.h and dlpack.h as ctypes. tests/python/test_c_api.py compares them with the headers."""
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint64, c_void_p
+from ctypes import (POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint64,
+                    c_void_p)
 
 OK = 0
 INVALID_ARGUMENT = 1
@@ -40,15 +41,16 @@ class ContextOptions(ctypes.Structure):
 class Counters(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("memory_hits", c_int64), ("disk_hits", c_int64), ("compiles", c_int64),
                 ("corrupt", c_int64), ("publish_failures", c_int64), ("compile_ms", c_double), ("load_ms", c_double),
-                ("miss_absent", c_int64), ("miss_damaged", c_int64), ("miss_unreadable", c_int64), ("miss_refused", c_int64),
-                ("compile_failures", c_int64), ("fallbacks", c_int64), ("build_ms", c_double), ("passes_ms", c_double),
-                ("optimize_ms", c_double), ("emit_ms", c_double), ("assemble_ms", c_double), ("resident_kernels", c_int64),
-                ("resident_bytes", c_int64), ("warnings", c_int64)]
+                ("miss_absent", c_int64), ("miss_damaged", c_int64), ("miss_unreadable", c_int64),
+                ("miss_refused", c_int64), ("compile_failures", c_int64), ("fallbacks", c_int64),
+                ("build_ms", c_double), ("passes_ms", c_double), ("optimize_ms", c_double), ("emit_ms", c_double),
+                ("assemble_ms", c_double), ("resident_kernels", c_int64), ("resident_bytes", c_int64),
+                ("warnings", c_int64)]
 
 
 class ForwardArgs(ctypes.Structure):
-    # All zero after struct_size is full attention. A library that is newer than this takes the fields that it has more as
-    # 0; one that is older refuses those that are not (struct_size).
+    # All zero after struct_size is full attention. A library that is newer than this takes the fields that it has
+    # more as 0; one that is older refuses those that are not (struct_size).
     _fields_ = [("struct_size", c_size_t), ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("o", c_void_p),
                 ("lse", c_void_p), ("cu_seqlens_q", c_void_p), ("cu_seqlens_k", c_void_p), ("seqused_q", c_void_p),
                 ("seqused_k", c_void_p), ("max_seqlen_q", c_int64), ("max_seqlen_k", c_int64),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What is wrong with a call, in the original's words where it has some (csrc/flash_attn/flash_api.cpp).
 
-Called when something is already known to be wrong, or once for each kind of call (forward.py): nothing here is on the hot
-path.
+Called when something is already known to be wrong, or once for each kind of call (forward.py): nothing here is on
+the hot path.
 """
 
 import operator
@@ -21,8 +21,9 @@ def tensor(name, value):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is {type(value).__name__}; it must be a torch.Tensor")
     if value.is_nested:
-        raise TypeError(f"{name} is a nested tensor; it must be a dense one: flash_attn_varlen_func takes a jagged tensor's "
-                        "values() and offsets()")
+        raise TypeError(
+            f"{name} is a nested tensor; it must be a dense one: flash_attn_varlen_func takes a jagged tensor's "
+            "values() and offsets()")
 
 
 def tensors(q, k, v, ragged):
@@ -48,7 +49,8 @@ def tensors(q, k, v, ragged):
 
 
 def gradient(name, t, q, statistic=False):
-    """out, dout, dq, dk, dv, and the fp32 statistics of rows: device, dtype and rank, which the DLTensor takes for granted."""
+    """out, dout, dq, dk, dv, and the fp32 statistics of rows: device, dtype and rank, which the DLTensor takes for
+    granted."""
     tensor(name, t)
     if t.device != q.device:
         raise RuntimeError(f"{name} must be on the device of q, {q.device}; it is on {t.device}")
@@ -72,7 +74,8 @@ def other(name, t, index):
         if t.dtype != torch.float32:
             raise RuntimeError(f"ALiBi slopes must have dtype fp32; alibi_slopes is {t.dtype}")
         if t.dim() not in (1, 2):
-            raise RuntimeError(f"alibi_slopes must have shape (num_heads) or (batch_size, num_heads); it has {_shape(t)}")
+            raise RuntimeError(
+                f"alibi_slopes must have shape (num_heads) or (batch_size, num_heads); it has {_shape(t)}")
         if t.stride(-1) != 1 and t.shape[-1] > 1:
             raise RuntimeError("ALiBi slopes tensor must have contiguous last dimension")
     else:
@@ -89,8 +92,8 @@ def output(out, q, v):
     """An output that the caller gives."""
     tensor("out", out)
     if out.device != q.device:
-        raise RuntimeError(f"out must be on CUDA, on the device of q; it is on {out.device} and q on {q.device}" if q.is_cuda
-                           else f"out must be on the device of q, {q.device}; it is on {out.device}")
+        raise RuntimeError(f"out must be on CUDA, on the device of q; it is on {out.device} and q on {q.device}" if q.
+                           is_cuda else f"out must be on the device of q, {q.device}; it is on {out.device}")
     if out.dtype != q.dtype:
         raise RuntimeError(f"Output must have the same dtype as inputs; out is {out.dtype} and q is {q.dtype}")
     wanted = (*q.shape[:-1], v.shape[-1])
@@ -109,7 +112,8 @@ def numbers(softmax_scale, causal, window_size, softcap):
         left, right = window_size
         left, right = _integer(left), _integer(right)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"window_size is {window_size!r}; it must be two integers (left, right), -1 for unbounded") from None
+        raise TypeError(
+            f"window_size is {window_size!r}; it must be two integers (left, right), -1 for unbounded") from None
     if softmax_scale is not None:
         softmax_scale = _float("softmax_scale", softmax_scale)
     if not isinstance(causal, (bool, int)) and type(causal).__name__ not in ("bool", "bool_"):  # the latter: NumPy

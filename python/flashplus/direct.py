@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""When a call may go past PyTorch's dispatcher, straight to the library with the addresses of its tensors: one rule, for all
-faces. Everywhere else a call goes through a torch operator (ops.py), so that whoever looks on sees it, and what a tensor
-stands for is what is computed with.
+"""When a call may go past PyTorch's dispatcher, straight to the library with the addresses of its tensors: one rule,
+for all faces. Everywhere else a call goes through a torch operator (ops.py), so that whoever looks on sees it, and
+what a tensor stands for is what is computed with.
 
-Straight is right where the dispatcher would do nothing but call our kernel: plain tensors, whose memory is what they say, in a
-thread where nobody looks on, and no gradient is wanted. docs/rationale/python-face.md has the list; the tests hold it against
-every dispatch key that PyTorch has."""
+Straight is right where the dispatcher would do nothing but call our kernel: plain tensors, whose memory is what they
+say, in a thread where nobody looks on, and no gradient is wanted. docs/rationale/python-face.md has the list; the
+tests hold it against every dispatch key that PyTorch has."""
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -21,8 +21,8 @@ _PYTHON_DISPATCHER = torch._C.DispatchKey.PythonDispatcher  # export and make_fx
 
 
 def direct(q, k, v):
-    """Whether a call with these may go straight. They may be anything. Tensors without memory (torch.func's wrappers among
-    them) are not asked for here, which would cost each call: the library can't read them, and see unusual()."""
+    """Whether a call with these may go straight. They may be anything. Tensors without memory (torch.func's wrappers
+    among them) are not asked for here, which would cost each call: the library can't read them, and see unusual()."""
     # is_compiling first: a compiler that traces this reads no further.
     return not (is_compiling() or type(q) is not Tensor or type(k) is not Tensor or type(v) is not Tensor
                 or is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
@@ -48,8 +48,8 @@ _PLAIN = _keys("CPU", "CUDA", "AutogradCPU", "AutogradCUDA", "AutogradFunctional
 
 
 def unusual(*tensors):
-    """Asked when a call that went straight failed: whether one of its tensors is none whose memory can be read, such as a wrapper
-    or a meta tensor, so that PyTorch has to be asked what to do with it."""
+    """Asked when a call that went straight failed: whether one of its tensors is none whose memory can be read, such
+    as a wrapper or a meta tensor, so that PyTorch has to be asked what to do with it."""
     for t in tensors:
         if not isinstance(t, Tensor) or t.device.type not in ("cpu", "cuda", "meta"):
             continue

@@ -3,14 +3,15 @@
 
 | variable | meaning | read |
 |---|---|---|
-| FLASH_ATTENTION_USE_FLAGGEMS | TRUE (default): our kernels; FALSE: the original extension `flash_attn_2_cuda` | on `import flash_attn`; later `flash_attn.set_backend` |
-| FLASHPLUS_FACE | OFF: `flash_attn` is not ours in this process; the import finds what else is installed. Default ON | at interpreter start |
-| FLASHPLUS_LIBRARY | path of libflashplus.so, instead of the one inside the package | on the first call |
-| FLASHPLUS_COMMAND | path of the command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
+| FLASH_ATTENTION_USE_FLAGGEMS | TRUE (default): our kernels; FALSE: the original extension `flash_attn_2_cuda` | on
+`import flash_attn`; later `flash_attn.set_backend` | | FLASHPLUS_FACE | OFF: `flash_attn` is not ours in this
+process; the import finds what else is installed. Default ON | at interpreter start | | FLASHPLUS_LIBRARY | path of
+libflashplus.so, instead of the one inside the package | on the first call | | FLASHPLUS_COMMAND | path of the
+command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
 
-libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS, FLASHPLUS_CPU_TARGET,
-FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING, FLASHPLUS_NUM_THREADS and FLASHPLUS_DEBUG_KERNELS
-(runtime/environment.h) when its context is made, which is on the first call.
+libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS,
+FLASHPLUS_CPU_TARGET, FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING, FLASHPLUS_NUM_THREADS
+and FLASHPLUS_DEBUG_KERNELS (runtime/environment.h) when its context is made, which is on the first call.
 """
 
 import os

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Calls that hand PyTorch's tensors to the library as they are, through DLPack's C exchange API (PyTorch 2.10 and later).
+"""Calls that hand PyTorch's tensors to the library as they are, through DLPack's C exchange API (PyTorch 2.10 and
+later).
 
-flashplus_forward_python reads shapes, strides and pointers itself, so such a call costs some 2 us less than one that asks for
-them from Python (forward.py), which serves older PyTorch and everything that is not here."""
+flashplus_forward_python reads shapes, strides and pointers itself, so such a call costs some 2 us less than one that
+asks for them from Python (forward.py), which serves older PyTorch and everything that is not here."""
 
 import ctypes
 import threading
@@ -35,7 +36,8 @@ def _exchange_api():
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return None
-    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object,
+                                ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     try:
         return pointer(capsule, b"dlpack_exchange_api")
     except ValueError:  # a capsule of another name
@@ -50,9 +52,10 @@ _API = _exchange_api()
 
 
 def remember(key):
-    """Puts what was said of a call that went well into `calls`, if calls like it can go this way: (dropout_p, softmax_scale,
-    causal, window_size, softcap, alibi_slopes, return_attn_probs) as the caller gave them. Only plain numbers: what is found
-    under such a key later is equal to it, and so means the same (1 and True; NumPy's float64(0.5) and 0.5)."""
+    """Puts what was said of a call that went well into `calls`, if calls like it can go this way: (dropout_p,
+    softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs) as the caller gave them. Only plain
+    numbers: what is found under such a key later is equal to it, and so means the same (1 and True; NumPy's
+    float64(0.5) and 0.5)."""
     dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs = key
     if (_API is None or dropout_p or alibi_slopes is not None or return_attn_probs or type(causal) is not bool
             or type(softcap) is not float or type(softmax_scale) not in (float, type(None))

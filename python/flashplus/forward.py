@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A forward on torch tensors: from tensors to DLTensors without a copy, and one call of flashplus_forward.
 
-This is the hot path, over frames.py. What is checked here or in checks.py is checked once for each kind of call; what the C API
-refuses is put in words by checks.py.
+This is the hot path, over frames.py. What is checked here or in checks.py is checked once for each kind of call;
+what the C API refuses is put in words by checks.py.
 """
 
 import math
@@ -13,8 +13,9 @@ from flashplus import c_api, checks, frames, library
 from flashplus.frames import contiguous_rows, raw_stream as _raw_stream, said as _said, sides as _sides
 
 _INF = float("inf")
-_Block = frames.block(c_api.ForwardArgs, ("q", "k", "v", "o", "lse", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k",
-                                          "alibi_slopes"))
+_Block = frames.block(
+    c_api.ForwardArgs,
+    ("q", "k", "v", "o", "lse", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes"))
 _known = frames.Frames()
 _frames = _known.lists
 
@@ -28,8 +29,8 @@ class Frame(frames.Frame):
         self.q, self.k, self.v, self.o = block.q, block.k, block.v, block.o
 
 
-def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, window_left, window_right, softcap, lse_empty,
-               num_splits):
+def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, window_left, window_right, softcap,
+               lse_empty, num_splits):
     """A frame for a call that is seen for the first time, or whose frames are all in use. `others`: {name: tensor}."""
     ragged = "cu_seqlens_q" in others
     index = q.get_device()
@@ -44,7 +45,8 @@ def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, win
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     frame.like_q = q.shape[-1] == v.shape[-1]
-    # Made only for its strides. (A meta tensor would have them too, but the first one of a process takes PyTorch seconds.)
+    # Made only for its strides. (A meta tensor would have them too, but the first one of a process takes PyTorch
+    # seconds.)
     o = out if out is not None else output(q, v, frame.like_q)
     for name, t in (("q", q), ("k", k), ("v", v), ("o", o), *others.items()):
         frame.lay_out(name, t.dtype, t.shape, t.stride())
@@ -81,7 +83,8 @@ def _run(frame, q, k, v, out, others=None):
 
 def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
           lse_empty=_INF, num_splits=0):
-    """(out, lse or None) of q (b, sq, h, d), k (b, sk, hk, d) and v (b, sk, hk, dv), on the current stream of q's device.
+    """(out, lse or None) of q (b, sq, h, d), k (b, sk, hk, d) and v (b, sk, hk, dv), on the current stream of q's
+    device.
 
     out None: a new tensor. softmax_scale None: 1 / sqrt(d). lse_empty: the LSE of rows that see no key. Flags are plain
     Python numbers (checks.flags)."""
@@ -92,8 +95,8 @@ def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window
     try:
         frame = _frames[call].pop()
     except LookupError:
-        frame = _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap,
-                             want_lse, lse_empty, num_splits)
+        frame = _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right,
+                             softcap, want_lse, lse_empty, num_splits)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
@@ -133,15 +136,15 @@ def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, ma
         if t is not None:
             others[name] = t
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
-            v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits, _said(out),
-            *((name, _said(t)) for name, t in others.items()))
+            v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits,
+            _said(out), *((name, _said(t)) for name, t in others.items()))
     try:
         frame = _frames[call].pop()
     except LookupError:
         checks.tensors(q, k, v, True)
         left, right = _sides(window_left, window_right, q.shape[0], k.shape[0])
-        frame = _new_frame(call, q, k, v, out, others, (q.shape[1], q.shape[0]) if want_lse else None, softmax_scale, causal,
-                           left, right, softcap, lse_empty, num_splits)
+        frame = _new_frame(call, q, k, v, out, others, (q.shape[1], q.shape[0]) if want_lse else None, softmax_scale,
+                           causal, left, right, softcap, lse_empty, num_splits)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:

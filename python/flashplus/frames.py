@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Frames: the arguments of a C call in one block of memory, with their DLTensors, laid out once and used again.
 
-What a call says besides its pointers (dtypes, devices, shapes, strides, flags) is one tuple, and a frame is what such a tuple
-comes to, checked and laid out when the tuple is first seen. A call that was seen before only writes pointers into its frame.
+What a call says besides its pointers (dtypes, devices, shapes, strides, flags) is one tuple, and a frame is what
+such a tuple comes to, checked and laid out when the tuple is first seen. A call that was seen before only writes
+pointers into its frame.
 
-A frame is taken out of its list for the length of a call, so that threads (the C call releases the GIL) and calls nested by
-a signal or finaliser never share one. A frame whose call failed is not put back.
+A frame is taken out of its list for the length of a call, so that threads (the C call releases the GIL) and calls
+nested by a signal or finaliser never share one. A frame whose call failed is not put back.
 """
 
 import ctypes
@@ -15,8 +16,10 @@ import torch
 
 from flashplus import c_api
 
-DTYPES = {torch.float16: (c_api.DL_FLOAT, 16), torch.bfloat16: (c_api.DL_BFLOAT, 16), torch.float32: (c_api.DL_FLOAT, 32),
-          torch.int32: (c_api.DL_INT, 32)}
+DTYPES = {
+    torch.float16: (c_api.DL_FLOAT, 16), torch.bfloat16: (c_api.DL_BFLOAT, 16), torch.float32: (c_api.DL_FLOAT, 32),
+    torch.int32: (c_api.DL_INT, 32)
+}
 _RANK = 4  # at most
 _KEPT = 256  # tuples; the first seen goes first
 
@@ -33,8 +36,8 @@ def block(arguments, names):
 
 
 class Frame:
-    """The arguments of a call in memory, all but pointers. `home` is the list that the frame belongs in between calls; `index`
-    the GPU, or -1."""
+    """The arguments of a call in memory, all but pointers. `home` is the list that the frame belongs in between
+    calls; `index` the GPU, or -1."""
 
     __slots__ = ("block", "args", "address", "home", "index")
 
@@ -99,10 +102,10 @@ def said(t):
 
 
 def sides(left, right, rows_q, rows_k):
-    """A side that bounds no row is -1, which is a faster kernel. Query i of sq sees, of sk keys, those from i + sk - sq - left to
-    i + sk - sq + right. The first is most for the last row, sk - 1 - left; the second least for row 0, sk - sq + right, which
-    is the last key or beyond it from right = sq - 1 on. `rows_*` are the tensors', which no sequence in them is longer than:
-    the result doesn't depend on what a caller says of max_seqlen."""
+    """A side that bounds no row is -1, which is a faster kernel. Query i of sq sees, of sk keys, those from i + sk -
+    sq - left to i + sk - sq + right. The first is most for the last row, sk - 1 - left; the second least for row 0,
+    sk - sq + right, which is the last key or beyond it from right = sq - 1 on. `rows_*` are the tensors', which no
+    sequence in them is longer than: the result doesn't depend on what a caller says of max_seqlen."""
     for name, side in (("window_left", left), ("window_right", right)):
         if side < -1:  # said here as it is by the library, whose numbers have 32 bits
             raise ValueError(f"{name} is {side}; it must be -1 (unbounded) or more")

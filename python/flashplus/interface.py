@@ -37,14 +37,14 @@ def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_l
                         alibi_slopes, return_softmax):
     """(out, softmax_lse, S_dmask, rng_state)"""
     function = ops._forward if direct(q, k, v) and plain(alibi_slopes) else ops.forward
-    return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-                    return_softmax)
+    return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                    alibi_slopes, return_softmax)
 
 
-def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
-                               causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
-                               return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
-                               num_splits=0):
+def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
+                               softmax_scale, causal, window_size_left=-1, window_size_right=-1, softcap=0.0,
+                               alibi_slopes=None, return_softmax=False, block_table=None, leftpad_k=None,
+                               seqused_k=None, zero_tensors=False, num_splits=0):
     """(out, softmax_lse, S_dmask, rng_state)"""
     others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
     function = ops._varlen_forward if direct(q, k, v) and plain(*others) else ops.varlen_forward
@@ -53,8 +53,8 @@ def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q
                     seqused_k, zero_tensors, num_splits)
 
 
-def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
-                         window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
+def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal,
+                         window_size_left, window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
     """softmax_d; writes dq, dk and dv"""
     others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
     function = ops._backward if direct(q, k, v) and plain(*others) else ops.backward
@@ -133,7 +133,8 @@ def _run_backward(ctx, dout, dq, dk, dv):
     o = ctx.options
     if dout.shape[-1] != q.shape[-1]:
         dout = torch.nn.functional.pad(dout, [0, q.shape[-1] - dout.shape[-1]])
-    rest = (o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, o.deterministic, rng_state)
+    rest = (o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, o.deterministic,
+            rng_state)
     if cu:
         _flash_attn_varlen_backward(dout, q, k, v, out, lse, dq, dk, dv, *cu, *ctx.max_lengths, *rest)
     else:
@@ -161,8 +162,8 @@ class FlashAttnFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                 return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     q.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, q.shape[-1])
         return _run_forward(ctx, is_grad_enabled and any(t.requires_grad for t in (q, k, v)), q, k, v, o, ())
 
     @staticmethod
@@ -174,8 +175,8 @@ class FlashAttnQKVPackedFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                 return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     qkv.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, qkv.shape[-1])
         return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(2)), o, ())
 
     @staticmethod
@@ -187,8 +188,8 @@ class FlashAttnKVPackedFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                 return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     q.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, q.shape[-1])
         is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
         return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(2)), o, ())
 
@@ -201,8 +202,8 @@ class FlashAttnVarlenFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                 window_size, softcap, alibi_slopes, deterministic, return_softmax, block_table, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     q.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, q.shape[-1])
         is_grad = is_grad_enabled and any(t.requires_grad for t in (q, k, v))
         return _run_forward(ctx, is_grad, q, k, v, o,
                             (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, block_table))
@@ -216,8 +217,8 @@ class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                 deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     qkv.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, qkv.shape[-1])
         return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(1)), o,
                             (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, None))
 
@@ -230,8 +231,8 @@ class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                 window_size, softcap, alibi_slopes, deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_softmax,
-                     q.shape[-1])
+        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                     return_softmax, q.shape[-1])
         is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
         return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(1)), o,
                             (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None))
@@ -267,7 +268,8 @@ def _numbers(softmax_scale, causal, window_size, softcap):
     return checks.numbers(softmax_scale, causal, window_size, softcap)
 
 
-def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
+def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+              return_attn_probs):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
@@ -276,17 +278,19 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     probs = return_attn_probs and dropout_p > 0
     if lengths:
         *lengths, block_table = lengths
-        out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right, softcap,
-                                                alibi_slopes, probs, block_table)
+        out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right,
+                                                softcap, alibi_slopes, probs, block_table)
     else:
-        out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes, probs)
+        out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes,
+                                         probs)
     return (out, lse, dmask) if return_attn_probs else out
 
 
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
     """Straight to our kernels."""
     if alibi_slopes is not None and not plain(alibi_slopes):
-        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     key = (dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     try:
         call = _calls.get(key)
@@ -305,7 +309,8 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
     except Exception:
         if not unusual(q, k, v, alibi_slopes):
             raise
-        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     if call is None:
         exchange.remember(key)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
@@ -328,8 +333,8 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
         except Exception:
             if not unusual(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes):
                 raise
-    return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale, causal,
-                     window_size, softcap, alibi_slopes, return_attn_probs)
+    return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale,
+                     causal, window_size, softcap, alibi_slopes, return_attn_probs)
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -349,7 +354,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, k=k, v=v)
     if backend.ours:
-        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     return FlashAttnFunc.apply(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                deterministic, return_attn_probs, is_grad_enabled())
 
@@ -390,14 +396,14 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     tensor). Rows of q that belong to no sequence are 0.
     """
     if backend.ours and block_table is None and direct(q, k, v):
-        return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                       window_size, softcap, alibi_slopes, return_attn_probs)
+        return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
+                       causal, window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         if block_table is not None:
             raise later.paged()
-        return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale,
-                         causal, window_size, softcap, alibi_slopes, return_attn_probs)
+        return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
+                         softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                      return_attn_probs, block_table, is_grad_enabled())
@@ -413,8 +419,9 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
         return flash_attn_varlen_func(*qkv.unbind(1), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p,
                                       softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                       return_attn_probs)
-    return FlashAttnVarlenQKVPackedFunc.apply(qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size,
-                                              softcap, alibi_slopes, deterministic, return_attn_probs, is_grad_enabled())
+    return FlashAttnVarlenQKVPackedFunc.apply(qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal,
+                                              window_size, softcap, alibi_slopes, deterministic, return_attn_probs,
+                                              is_grad_enabled())
 
 
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
@@ -424,9 +431,9 @@ def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqle
     _need(q=q, kv=kv, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         _packed("kv", kv, 4, 1, 2)
-        return flash_attn_varlen_func(q, *kv.unbind(1), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
-                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                                      return_attn_probs)
+        return flash_attn_varlen_func(q, *kv.unbind(1), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+                                      dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                                      deterministic, return_attn_probs)
     return FlashAttnVarlenKVPackedFunc.apply(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                              softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                              return_attn_probs, is_grad_enabled())
@@ -439,9 +446,9 @@ def _packed(name, t, rank, dim, count):
 
 
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
-                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None, causal=False,
-                            window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None, num_splits=0,
-                            return_softmax_lse=False):
+                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
+                            causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
+                            num_splits=0, return_softmax_lse=False):
     """Attention on a KV cache that is appended to in place. With our kernels: NotImplementedError for now."""
     if backend.ours:
         raise later.kvcache()

@@ -48,9 +48,10 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
 
 
 def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=None, k_descale=None, v_descale=None,
-                              window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False, num_heads_q=None,
-                              sm_margin=0, return_attn_probs=False):
-    """flash_attn_func of qkv (batch, seqlen, 3, heads, d), or (batch, seqlen, heads + 2 heads_k, d) with num_heads_q."""
+                              window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False,
+                              num_heads_q=None, sm_margin=0, return_attn_probs=False):
+    """flash_attn_func of qkv (batch, seqlen, 3, heads, d), or (batch, seqlen, heads + 2 heads_k, d) with
+    num_heads_q."""
     checks.tensor("qkv", qkv)
     if qkv.dim() == 5:
         q, k, v = qkv.unbind(2)
@@ -78,8 +79,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     if straight:
         scale, *rest = numbers
         try:
-            out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, max_seqlen_q, max_seqlen_k,
-                                      scale, False, *rest, bool(return_attn_probs), seqused_q=seqused_q, lse_empty=-_INF,
+            out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k,
+                                      seqused_k, None, max_seqlen_q, max_seqlen_k, scale, False, *rest,
+                                      bool(return_attn_probs), seqused_q=seqused_q, lse_empty=-_INF,
                                       num_splits=num_splits)
         except Exception:
             if not unusual(q, k, v, *lengths):
@@ -95,7 +97,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             cu_seqlens_q=None, cu_seqlens_k_new=None, max_seqlen_q=None, rotary_seqlens=None,
                             q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
-                            scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0, return_softmax_lse=False):
+                            scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
+                            return_softmax_lse=False):
     """NotImplementedError for now."""
     raise later.kvcache()
 

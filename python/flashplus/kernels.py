@@ -90,8 +90,8 @@ def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropou
 def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, max_seqlen_q,
                     max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
                     window_size_right, softcap, deterministic, gen, rng_state):
-    """[dq, dk, dv, softmax_d]; softmax_d (heads, total_q + 128 batch), whose row i is row i of q: the original leaves room
-    between sequences instead, and gives no meaning to the places."""
+    """[dq, dk, dv, softmax_d]; softmax_d (heads, total_q + 128 batch), whose row i is row i of q: the original
+    leaves room between sequences instead, and gives no meaning to the places."""
     _check_positional(q, k, v, gen, p_dropout, softcap, False)
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
@@ -101,16 +101,16 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
                 grad.zero_()
     rows = q.shape[0]
     delta = torch.zeros((q.shape[1], rows + 128 * (cu_seqlens_q.numel() - 1)), dtype=torch.float32, device=q.device)
-    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows], cu_seqlens_q=cu_seqlens_q,
-                      cu_seqlens_k=cu_seqlens_k, max_seqlen_q=int(max_seqlen_q), max_seqlen_k=int(max_seqlen_k),
-                      alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
-                      window_right=right, softcap=softcap)
+    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows],
+                      cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, max_seqlen_q=int(max_seqlen_q),
+                      max_seqlen_k=int(max_seqlen_k), alibi_slopes=alibi_slopes, softmax_scale=softmax_scale,
+                      causal=is_causal, window_left=left, window_right=right, softcap=softcap)
     return [*grads, delta]
 
 
-def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k, block_table,
-                     alibi_slopes, out, softmax_scale, is_causal, window_size_left, window_size_right, softcap,
-                     is_rotary_interleaved, num_splits):
+def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k,
+                     block_table, alibi_slopes, out, softmax_scale, is_causal, window_size_left, window_size_right,
+                     softcap, is_rotary_interleaved, num_splits):
     raise later.kvcache()
 
 

@@ -2,8 +2,8 @@
 """The torch operators `flash_attn::_flash_attn_forward`, ... : what torch.compile, torch.export and dispatch modes see.
 
 They have the original's names and schemas, and a fake each that gives shapes without computing. They follow the switch
-(backend.py). `flashplus::forward` is what FlashAttention 3's face needs beyond them. Eager calls of the public functions go
-past them where direct.py allows it."""
+(backend.py). `flashplus::forward` is what FlashAttention 3's face needs beyond them. Eager calls of the public
+functions go past them where direct.py allows it."""
 
 import torch
 from torch.autograd import forward_ad
@@ -14,8 +14,8 @@ _libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("flash_
 
 
 def _above_autograd(operator, meant):
-    """What the operator does with gradients. With our kernels a forward has some (`meant`: what its arguments are, autograd.Call);
-    what has none refuses what would else be lost in silence."""
+    """What the operator does with gradients. With our kernels a forward has some (`meant`: what its arguments are,
+    autograd.Call); what has none refuses what would else be lost in silence."""
 
     def refusal():
         if operator.name() == "flashplus::backward":
@@ -74,9 +74,10 @@ def _forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window
                              window_size_right, softcap, return_softmax, None))
 
 
-def _meant_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-                   return_softmax):
-    return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap), alibi_slopes=alibi_slopes)
+def _meant_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                   alibi_slopes, return_softmax):
+    return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap),
+                         alibi_slopes=alibi_slopes)
 
 
 def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
@@ -96,11 +97,13 @@ def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqle
                                     num_splits))
 
 
-def _meant_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                          window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None, return_softmax=False,
-                          block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, num_splits=0):
-    return autograd.Call((max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
-                         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, alibi_slopes=alibi_slopes)
+def _meant_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
+                          causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
+                          return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
+                          num_splits=0):
+    return autograd.Call(
+        (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
+        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, alibi_slopes=alibi_slopes)
 
 
 def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
@@ -128,7 +131,8 @@ def _backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_sc
               window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
     dout, q, k, v, out = _readable(dout, q, k, v, out)
     *grads, softmax_d = kernels.bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, dropout_p, softmax_scale,
-                                    causal, window_size_left, window_size_right, softcap, deterministic, None, rng_state)
+                                    causal, window_size_left, window_size_right, softcap, deterministic, None,
+                                    rng_state)
     _copy_grads((dq, dk, dv), grads)
     return softmax_d
 
@@ -161,35 +165,39 @@ def _varlen_backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlen
 def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
           window_size_left, window_size_right, softcap, lse_empty, num_splits):
     if cu_seqlens_q is None:
-        return kernels.dense(q, k, v, None, None, softmax_scale, causal, window_size_left, window_size_right, softcap, True,
-                             lse_empty, num_splits)
+        return kernels.dense(q, k, v, None, None, softmax_scale, causal, window_size_left, window_size_right, softcap,
+                             True, lse_empty, num_splits)
     return kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, None, max_seqlen_q, max_seqlen_k,
                           softmax_scale, False, causal, window_size_left, window_size_right, softcap, True, seqused_q,
                           lse_empty, num_splits)
 
 
-def _meant_ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
-                window_size_left, window_size_right, softcap, lse_empty, num_splits):
-    return autograd.Call((max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
-                         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
+def _meant_ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
+                causal, window_size_left, window_size_right, softcap, lse_empty, num_splits):
+    return autograd.Call(
+        (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
+        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
 
 
-def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
-               window_size_left, window_size_right, softcap, lse_empty, num_splits):
+def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
+               causal, window_size_left, window_size_right, softcap, lse_empty, num_splits):
     shape = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
     return _outputs(q, v, shape, ())[:2]
 
 
-def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
-                   max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap):
-    return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
-                             seqused_q=seqused_q, seqused_k=seqused_k, alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q,
-                             max_seqlen_k=max_seqlen_k, softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
+def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                   alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right,
+                   softcap):
+    return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q,
+                             cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k,
+                             alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
+                             softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
                              window_right=window_size_right, softcap=softcap)
 
 
-def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
-                        max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap):
+def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                        alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left,
+                        window_size_right, softcap):
     return tuple(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v))
 
 
@@ -217,16 +225,18 @@ _define("_flash_attn_varlen_backward",
         "Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None, bool zero_tensors=False) -> Tensor",
         _varlen_backward, _varlen_backward_fake)
 
-_define("forward",
-        "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
-        "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
-        "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)",
-        _ours, _ours_fake, "flashplus", _meant_ours)
-_define("backward",
-        "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
-        "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
-        "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
-        "float softcap) -> (Tensor, Tensor, Tensor)", _ours_backward, _ours_backward_fake, "flashplus")
+_define(
+    "forward",
+    "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
+    "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
+    "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)", _ours,
+    _ours_fake, "flashplus", _meant_ours)
+_define(
+    "backward",
+    "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
+    "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
+    "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
+    "float softcap) -> (Tensor, Tensor, Tensor)", _ours_backward, _ours_backward_fake, "flashplus")
 
 ours = torch.ops.flashplus.forward
 forward = torch.ops.flash_attn._flash_attn_forward

@@ -14,7 +14,8 @@ def rotate_half(x, interleaved=False):
 
 
 def apply_rotary_emb_torch(x, cos, sin, interleaved=False):
-    """The definition: x (batch, seqlen, heads, head_dim), cos and sin (seqlen, rotary_dim / 2) or (batch, seqlen, ..)."""
+    """The definition: x (batch, seqlen, heads, head_dim), cos and sin (seqlen, rotary_dim / 2) or (batch, seqlen,
+    ..)."""
     rotary_dim = cos.shape[-1] * 2
     if rotary_dim > x.shape[-1]:
         raise ValueError(f"cos has {cos.shape[-1]} columns; twice that must be at most x's head_dim, {x.shape[-1]}")
@@ -44,8 +45,9 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
         raise ValueError(f"cos and sin have shapes {tuple(cos.shape)} and {tuple(sin.shape)}; they must be equal, "
                          "(seqlen_ro, rotary_dim / 2)")
     if x.dim() != (4 if cu_seqlens is None else 3):
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (batch, seqlen, heads, head_dim), or (total, heads, "
-                         "head_dim) with cu_seqlens")
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; it must be (batch, seqlen, heads, head_dim), or (total, heads, "
+            "head_dim) with cu_seqlens")
     half, head_dim = cos.shape[1], x.shape[-1]
     if 2 * half > head_dim:
         raise ValueError(f"cos has {half} columns; twice that must be at most x's head_dim, {head_dim}")
@@ -54,8 +56,9 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     longest = x.shape[1] if cu_seqlens is None else int(max_seqlen)
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
     if fixed and seqlen_offsets + longest > cos.shape[0]:
-        raise ValueError(f"seqlen_offsets is {seqlen_offsets} and the longest sequence {longest}; together they must be "
-                         f"at most the {cos.shape[0]} rows of cos")
+        raise ValueError(
+            f"seqlen_offsets is {seqlen_offsets} and the longest sequence {longest}; together they must be "
+            f"at most the {cos.shape[0]} rows of cos")
     if cu_seqlens is None:
         positions = torch.arange(longest, device=x.device)
         if fixed:
@@ -92,7 +95,8 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
 class ApplyRotaryEmb(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, cos, sin, interleaved=False, inplace=False, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None):
-        ctx.save_for_backward(cos, sin, cu_seqlens, seqlen_offsets if isinstance(seqlen_offsets, torch.Tensor) else None)
+        ctx.save_for_backward(cos, sin, cu_seqlens,
+                              seqlen_offsets if isinstance(seqlen_offsets, torch.Tensor) else None)
         ctx.arguments = (interleaved, inplace, seqlen_offsets if not isinstance(seqlen_offsets, torch.Tensor) else None,
                          max_seqlen)
         out = apply_rotary(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen, interleaved, inplace)

@@ -17,8 +17,9 @@ def register_transformers(name="attention_plus"):
 
     The name must not contain "flash": transformers takes such names for kernels that it has to load itself."""
     if "flash" in name:
-        raise ValueError(f"register_transformers: name is {name!r}; it must not contain 'flash', which transformers takes "
-                         "for kernels that it loads itself")
+        raise ValueError(
+            f"register_transformers: name is {name!r}; it must not contain 'flash', which transformers takes "
+            "for kernels that it loads itself")
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
@@ -30,13 +31,13 @@ def register_transformers(name="attention_plus"):
 def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None,
                       softcap=None, is_causal=None, position_ids=None, cu_seq_lens_q=None, cu_seq_lens_k=None,
                       max_length_q=None, max_length_k=None, s_aux=None, **kwargs):
-    """transformers' attention interface: query (batch, heads, seqlen_q, d), key and value (batch, heads_k, seqlen_k, d);
-    attention_mask is None or (batch, keys), zero for padding. Returns ((batch, seqlen_q, heads, d), None).
+    """transformers' attention interface: query (batch, heads, seqlen_q, d), key and value (batch, heads_k, seqlen_k,
+    d); attention_mask is None or (batch, keys), zero for padding. Returns ((batch, seqlen_q, heads, d), None).
 
-    The mask is of keys; a static cache may hold more of them than it has columns. Where the positions of the queries matter,
-    which is with is_causal or a sliding window, they are those of the last seqlen_q keys, as in a self-attention with or
-    without a cache; queries that are padding there give 0. Else, as in a cross attention or an encoder, every query sees
-    every key that is no padding."""
+    The mask is of keys; a static cache may hold more of them than it has columns. Where the positions of the queries
+    matter, which is with is_causal or a sliding window, they are those of the last seqlen_q keys, as in a
+    self-attention with or without a cache; queries that are padding there give 0. Else, as in a cross attention or
+    an encoder, every query sees every key that is no padding."""
     if s_aux is not None:
         from flashplus.later import not_yet
 
@@ -79,14 +80,17 @@ def _is_packed(position_ids, batch, seqlen_q, seqlen_k):
 def _keys_kept(mask, batch, seqlen_k):
     """The mask as bool (batch, keys), keys at most seqlen_k; a ValueError for what it can't be."""
     if mask.dim() != 2:
-        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}; it must be None or (batch, keys), zero for padding: a "
-                         "mask for each query and key needs attn_implementation='sdpa' or 'eager'")
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}; it must be None or (batch, keys), zero for padding: a "
+            "mask for each query and key needs attn_implementation='sdpa' or 'eager'")
     if mask.shape[0] not in (1, batch) or mask.shape[1] > seqlen_k:
-        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}; it must be (batch, keys) with at most as many keys as "
-                         f"there are, {(batch, seqlen_k)}")
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}; it must be (batch, keys) with at most as many keys as "
+            f"there are, {(batch, seqlen_k)}")
     if mask.is_floating_point():
-        raise ValueError(f"attention_mask has dtype {mask.dtype}; it must be bool or an integer type, zero for padding: a mask "
-                         "that is added to scores needs attn_implementation='sdpa' or 'eager'")
+        raise ValueError(
+            f"attention_mask has dtype {mask.dtype}; it must be bool or an integer type, zero for padding: a mask "
+            "that is added to scores needs attn_implementation='sdpa' or 'eager'")
     return (mask != 0).expand(batch, -1)
 
 
@@ -99,8 +103,8 @@ def _padded(q, k, v, mask, options):
         raise ValueError("attention_mask has padding between tokens, and sliding_window counts distances over it; use "
                          "attn_implementation='sdpa' or 'eager'")
     if options["causal"] or "window_size" in options:
-        # The queries are the last tokens; a batch that is being continued is padded on the left. More queries than keys:
-        # those before the first key see none.
+        # The queries are the last tokens; a batch that is being continued is padded on the left. More queries than
+        # keys: those before the first key see none.
         kept = torch.nn.functional.pad(mask, [max(0, seqlen_q - mask.shape[1]), 0])[:, -seqlen_q:]
     else:
         kept = mask.new_ones((batch, seqlen_q))

@@ -30,7 +30,8 @@ void addDevice(Context &context, DLDevice id, const std::string &name, json &dev
 
 json describeCompiler(Context &context) {
   json out{{"path", context.compiler().path()}, {"build", FLASHPLUS_BUILD_ID}};
-  if (context.kernels().offline()) { // it will never compile, so the compiler is not to be opened for a description
+  // it will never compile, so the compiler is not to be opened for a description
+  if (context.kernels().offline()) {
     out["state"] = "not opened (offline)";
     return out;
   }

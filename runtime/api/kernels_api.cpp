@@ -37,7 +37,8 @@ Result<KernelName> parseSpecAndTarget(const char *spec, const char *target) {
 
 Status noSchedule(const KernelName &name) {
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(name.kernel.spec, name.target));
-  return {StatusCode::Unsupported, "no schedule of '" + name.kernel.spec.text() + "' fits " + name.target.text()};
+  return {StatusCode::Unsupported,
+          "no schedule of '" + name.kernel.spec.text() + "' fits " + name.target.text()};
 }
 
 Result<KernelName> parseName(const char *spec, const char *schedule, const char *target) {
@@ -70,12 +71,13 @@ Status copyText(const std::string &from, char **to) {
   return Status::ok();
 }
 
-/// The tuning records that speak for a spec, a line each: which of them a plan takes depends on the device and the sizes.
+/// The tuning records that speak for a spec, a line each: which of them a plan takes depends on the device
+/// and the sizes.
 std::string tunedLines(const Context &context, const KernelName &name) {
   std::string text;
   for (const TunedSchedule &t : context.tuning().find(name.kernel.spec, "", name.target))
-    text += "\nrecord    " + t.record + ": " + std::to_string(t.queries) + " queries, " + std::to_string(t.keys) +
-            " keys: " + t.schedule.text();
+    text += "\nrecord    " + t.record + ": " + std::to_string(t.queries) + " queries, " +
+            std::to_string(t.keys) + " keys: " + t.schedule.text();
   return text;
 }
 
@@ -84,7 +86,9 @@ const char *kindName(CodeKind kind) {
 }
 
 const char *sourceName(KernelCode::Source source) {
-  return source == KernelCode::Source::Memory ? "memory" : source == KernelCode::Source::Disk ? "disk" : "compiled";
+  return source == KernelCode::Source::Memory ? "memory"
+         : source == KernelCode::Source::Disk ? "disk"
+                                              : "compiled";
 }
 
 } // namespace
@@ -135,7 +139,8 @@ flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel, flash
     all.provenance = a.provenance.c_str();
     all.compile_ms = c.compile_ms;
     all.load_ms = c.load_ms;
-    return fillStruct("out", "flashplus_kernel_info", out, FLASHPLUS_SIZE_WITH(flashplus_kernel_info, load_ms), all);
+    return fillStruct("out", "flashplus_kernel_info", out,
+                      FLASHPLUS_SIZE_WITH(flashplus_kernel_info, load_ms), all);
   });
 }
 
@@ -150,8 +155,8 @@ flashplus_status flashplus_print_stage(flashplus_context *context, const char *s
     const std::string spec_text = name->kernel.spec.text(), schedule_text = name->kernel.schedule.text();
     if (std::strcmp(stage, "spec") == 0)
       return copyText("spec      " + spec_text + "\nschedule  " + schedule_text + "\nsource    " +
-                          (schedule ? "forced" : "default table") +
-                          tunedLines(*context->impl, *name) + "\ntarget    " + name->target.text() + "\nkey       " +
+                          (schedule ? "forced" : "default table") + tunedLines(*context->impl, *name) +
+                          "\ntarget    " + name->target.text() + "\nkey       " +
                           KernelTable::keyOf(name->kernel, name->target).hex() + "\n",
                       text);
     auto printed = context->impl->compiler().print(spec_text, schedule_text, name->target.text(), stage);
@@ -190,7 +195,8 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
 namespace {
 
 template <class Problem, class Args>
-flashplus_status specOf(const Args *args, Status (*check)(const Args *, DataPointers, ScoreTable &, Problem &), char **text) {
+flashplus_status specOf(const Args *args,
+                        Status (*check)(const Args *, DataPointers, ScoreTable &, Problem &), char **text) {
   return guarded([&]() -> Status {
     if (!text)
       return invalidArgument("text is null");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_plan_*, flashplus_forward, flashplus_backward and its plan: the same for every operation that callers ask for.
+// flashplus_plan_*, flashplus_forward, flashplus_backward and its plan: the same for every operation that
+// callers ask for.
 #include "runtime/api/error.h"
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
@@ -25,11 +26,12 @@ struct Workspace {
 };
 
 Status checkBounds(const Bounds &have, const Bounds &allowed) {
-  static constexpr std::pair<const char *, int64_t Bounds::*> kLimits[] = {{"batch", &Bounds::batch},
-                                                                           {"seqlen_q", &Bounds::max_seqlen_q},
-                                                                           {"seqlen_k", &Bounds::max_seqlen_k},
-                                                                           {"number of query rows", &Bounds::total_q},
-                                                                           {"heads_q", &Bounds::heads_q}};
+  static constexpr std::pair<const char *, int64_t Bounds::*> kLimits[] = {
+      {"batch", &Bounds::batch},
+      {"seqlen_q", &Bounds::max_seqlen_q},
+      {"seqlen_k", &Bounds::max_seqlen_k},
+      {"number of query rows", &Bounds::total_q},
+      {"heads_q", &Bounds::heads_q}};
   for (auto [name, field] : kLimits)
     if (have.*field > allowed.*field)
       return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(have.*field) +
@@ -50,7 +52,8 @@ struct BackwardCall {
 };
 
 template <class Call>
-flashplus_status createPlan(flashplus_context *context, const typename Call::Args *args, flashplus_plan **out) {
+flashplus_status createPlan(flashplus_context *context, const typename Call::Args *args,
+                            flashplus_plan **out) {
   return guarded([&]() -> Status {
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
@@ -69,8 +72,8 @@ flashplus_status createPlan(flashplus_context *context, const typename Call::Arg
 }
 
 template <class Call>
-flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, void *workspace, size_t workspace_bytes,
-                         void *stream) {
+flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, void *workspace,
+                         size_t workspace_bytes, void *stream) {
   return guarded([&]() -> Status {
     if (!plan)
       return invalidArgument("plan is null");
@@ -82,8 +85,8 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
     // Rows may turn out better aligned than planned; the kernel for less serves them.
     problem.spec.alignment = std::min(problem.spec.alignment, plan->spec.alignment);
     if (!problem.spec.sameSpec(plan->spec))
-      return invalidArgument("args have the spec '" + problem.spec.spec().text() + "'; the plan was made for '" +
-                             plan->spec.spec().text() + "'");
+      return invalidArgument("args have the spec '" + problem.spec.spec().text() +
+                             "'; the plan was made for '" + plan->spec.spec().text() + "'");
     FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
     if (problem.empty)
       return Status::ok();
@@ -145,14 +148,16 @@ flashplus_status flashplus_plan_create(flashplus_context *context, const flashpl
   return createPlan<ForwardCall>(context, args, out);
 }
 
-flashplus_status flashplus_backward_plan_create(flashplus_context *context, const flashplus_backward_args *args,
-                                                flashplus_plan **out) {
+flashplus_status flashplus_backward_plan_create(flashplus_context *context,
+                                                const flashplus_backward_args *args, flashplus_plan **out) {
   return createPlan<BackwardCall>(context, args, out);
 }
 
 void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
 
-size_t flashplus_plan_workspace(const flashplus_plan *plan) { return plan ? size_t(plan->record.workspace_bytes) : 0; }
+size_t flashplus_plan_workspace(const flashplus_plan *plan) {
+  return plan ? size_t(plan->record.workspace_bytes) : 0;
+}
 
 const char *flashplus_plan_describe(const flashplus_plan *plan) {
   const char *text = "";
@@ -169,15 +174,17 @@ flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forwar
   return runPlan<ForwardCall>(plan, args, workspace, workspace_bytes, stream);
 }
 
-flashplus_status flashplus_backward_plan_run(flashplus_plan *plan, const flashplus_backward_args *args, void *workspace,
-                                             size_t workspace_bytes, void *stream) {
+flashplus_status flashplus_backward_plan_run(flashplus_plan *plan, const flashplus_backward_args *args,
+                                             void *workspace, size_t workspace_bytes, void *stream) {
   return runPlan<BackwardCall>(plan, args, workspace, workspace_bytes, stream);
 }
 
-flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args, void *stream) {
+flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args,
+                                   void *stream) {
   return run<ForwardCall>(context, args, stream);
 }
 
-flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args, void *stream) {
+flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args,
+                                    void *stream) {
   return run<BackwardCall>(context, args, stream);
 }

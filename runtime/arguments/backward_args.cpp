@@ -10,20 +10,21 @@
 namespace flashplus {
 namespace {
 
-/// A gradient that begins where another tensor does would be written over it, or over one another. (Views that lie in one another,
-/// such as the three parts of a packed dqkv, begin at different places.)
+/// A gradient that begins where another tensor does would be written over it, or over one another. (Views
+/// that lie in one another, such as the three parts of a packed dqkv, begin at different places.)
 Status checkApart(std::span<const OperandArg> operands) {
   for (const OperandArg &written : operands)
     for (const OperandArg &other : operands)
-      if (written.written && &written != &other && written.view.data && written.view.data == other.view.data &&
-          !written.view.isEmpty() && !other.view.isEmpty())
+      if (written.written && &written != &other && written.view.data &&
+          written.view.data == other.view.data && !written.view.isEmpty() && !other.view.isEmpty())
         return invalidArgument(std::string(written.name) + " has the memory of " + other.name +
                                "; a gradient needs memory of its own");
   return Status::ok();
 }
 
 /// lse, dlse, delta, and how it is to be planned.
-Status checkRest(TensorReader &reader, const flashplus_backward_args &a, const TensorSizes &sizes, BackwardProblem &out) {
+Status checkRest(TensorReader &reader, const flashplus_backward_args &a, const TensorSizes &sizes,
+                 BackwardProblem &out) {
   BackwardParams &p = out.params;
   TensorView lse, dlse;
   FLASHPLUS_RETURN_IF_ERROR(checkRowStatistic(reader, "lse", a.lse, /*written=*/false, sizes, lse));
@@ -74,7 +75,8 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   LengthArrays arrays;
   FLASHPLUS_RETURN_IF_ERROR(checkLengths(reader, lengthArgs(a), sizes, out, arrays));
   // Without a query row the gradients of k and v are zeros, which somebody has to write.
-  out.empty = out.bounds.batch == 0 || out.bounds.heads_q == 0 || (out.bounds.total_q == 0 && sizes.rows_k == 0);
+  out.empty =
+      out.bounds.batch == 0 || out.bounds.heads_q == 0 || (out.bounds.total_q == 0 && sizes.rows_k == 0);
   setLengths(arrays, sizes, out.bounds, p);
   FLASHPLUS_RETURN_IF_ERROR(checkMask(maskArgs(a), out));
   setMask(out.bounds, p);

@@ -12,12 +12,13 @@ namespace flashplus {
 struct BackwardProblem : AttentionProblem {
   static constexpr Operation kOperation = Operation::Backward;
 
-  /// Complete but for what a step's binder adds: its tiles and items, and where its values are in the workspace.
+  /// Complete but for what a step's binder adds: its tiles and items, and where its values are in the
+  /// workspace.
   BackwardParams params;
 };
 
-/// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its value and what
-/// is allowed.
+/// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its
+/// value and what is allowed.
 Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data, ScoreTable &scores,
                          BackwardProblem &out);
 

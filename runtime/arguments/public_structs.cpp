@@ -28,9 +28,10 @@ Status checkUnknownFields(const char *name, const void *given, size_t size, size
   for (size_t i = ours; i < size; ++i)
     if (bytes[i])
       return {StatusCode::Unsupported,
-              std::string(name) + " has a field at byte " + std::to_string(i) + " of its " + std::to_string(size) +
-                  " that is not 0, and this library (" + flashplus_version() + ") knows only " +
-                  std::to_string(ours) + " bytes; leave what is newer at 0, or use the library of that header"};
+              std::string(name) + " has a field at byte " + std::to_string(i) + " of its " +
+                  std::to_string(size) + " that is not 0, and this library (" + flashplus_version() +
+                  ") knows only " + std::to_string(ours) +
+                  " bytes; leave what is newer at 0, or use the library of that header"};
   return Status::ok();
 }
 

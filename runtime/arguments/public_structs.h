@@ -56,8 +56,9 @@ template <class T> Status fillStruct(const char *name, const char *type, T *out,
   return Status::ok();
 }
 
-/// The arguments of a forward with what the caller's header left unsaid spelt out: has_window is 1 (the sides are
-/// still to be checked), lse_empty is the number itself, causal and batch_invariant are 0 or 1, max_seqlen_* bounds.
+/// The arguments of a forward with what the caller's header left unsaid spelt out: has_window is 1 (the sides
+/// are still to be checked), lse_empty is the number itself, causal and batch_invariant are 0 or 1,
+/// max_seqlen_* bounds.
 Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_args &out);
 
 /// The arguments of a backward, with the same spelt out.

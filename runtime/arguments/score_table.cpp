@@ -29,7 +29,8 @@ Result<ScoreForm> ScoreForm::make(const ScoreRequest &request) {
            " * abs(q + sk - sq - k)";
   auto expr = ScoreExpr::parse(text);
   if (!expr) // the caller's own text parses, so together with softcap or ALiBi it passes a limit
-    return Status(expr.status().code(), "score together with softcap or alibi_slopes: " + expr.status().message());
+    return Status(expr.status().code(),
+                  "score together with softcap or alibi_slopes: " + expr.status().message());
   ScoreForm form;
   form.expr = std::move(*expr);
   form.numbers = form.expr.liftNumbers();
@@ -81,7 +82,8 @@ ScoreTable::~ScoreTable() {
 Result<const ScoreForm *> ScoreTable::find(const ScoreRequest &request) {
   if (request.isIdentity())
     return &ScoreForm::identity();
-  const size_t hash = std::hash<std::string_view>()(request.text) + size_t(request.slopes_rank) * 2 + request.softcap;
+  const size_t hash =
+      std::hash<std::string_view>()(request.text) + size_t(request.slopes_rank) * 2 + request.softcap;
   std::atomic<Node *> &bucket = buckets_[hash % kBuckets];
   auto search = [&]() -> const ScoreForm * {
     for (const Node *node = bucket.load(std::memory_order_acquire); node; node = node->next)

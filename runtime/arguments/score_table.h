@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Scores as callers give them (text, softcap, ALiBi), parsed once: a launch finds the parsed form by a hash of what the
-// caller passed, without a lock, an allocation or a parse.
+// Scores as callers give them (text, softcap, ALiBi), parsed once: a launch finds the parsed form by a hash
+// of what the caller passed, without a lock, an allocation or a parse.
 #pragma once
 
 #include "flashplus/flashplus.h"

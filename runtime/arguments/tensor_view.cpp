@@ -53,7 +53,8 @@ Status TensorView::read(const char *argument, const DLTensor *tensor, DataPointe
     const int64_t size = shape[i] = tensor->shape[i];
     strides[i] = tensor->strides ? tensor->strides[i] : elements;
     empty |= size == 0;
-    sized = sized && size >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements) && elements <= kMost;
+    sized = sized && size >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements) &&
+            elements <= kMost;
   }
   if (!sized)
     return invalidArgument(std::string(name) + " has shape " + shapeText() +
@@ -65,22 +66,25 @@ Status TensorView::read(const char *argument, const DLTensor *tensor, DataPointe
     if (shape[i] <= 1)
       continue;
     if (strides[i] < 0 || strides[i] > kMost)
-      return invalidArgument(std::string(name) + " has stride " + number(strides[i]) + " in dimension " + number(i) +
-                             "; strides must be 0 to 2^48");
+      return invalidArgument(std::string(name) + " has stride " + number(strides[i]) + " in dimension " +
+                             number(i) + "; strides must be 0 to 2^48");
     int64_t reach = 0;
     if (!empty && (__builtin_mul_overflow(shape[i] - 1, strides[i], &reach) || (extent += reach) > kMost))
       return invalidArgument(std::string(name) + " has shape " + shapeText() + " and strides " +
-                             listText(std::span(strides, size_t(rank))) + "; it must not reach beyond 2^48 elements");
+                             listText(std::span(strides, size_t(rank))) +
+                             "; it must not reach beyond 2^48 elements");
   }
   data = nullptr;
   if (tensor->data)
     data = static_cast<char *>(tensor->data) + tensor->byte_offset;
   else if (wanted == DataPointers::Required && !empty)
-    return invalidArgument(std::string(name) + " has null data; it must point to " + shapeText() + " elements");
+    return invalidArgument(std::string(name) + " has null data; it must point to " + shapeText() +
+                           " elements");
   const uintptr_t bytes = (uintptr_t(tensor->dtype.bits) * tensor->dtype.lanes + 7) / 8;
   const auto address = reinterpret_cast<uintptr_t>(data);
   if (bytes > 1 && (std::has_single_bit(bytes) ? address & (bytes - 1) : address % bytes))
-    return invalidArgument(std::string(name) + " has data at an address that is not a multiple of its element size, " +
+    return invalidArgument(std::string(name) +
+                           " has data at an address that is not a multiple of its element size, " +
                            number(int64_t(bytes)) + " bytes");
   return Status::ok();
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One DLTensor argument, checked, with strides filled in. No allocation unless a check fails: every launch goes through
-// here.
+// One DLTensor argument, checked, with strides filled in. No allocation unless a check fails: every launch
+// goes through here.
 #pragma once
 
 #include "spec/status.h"
@@ -27,8 +27,9 @@ struct TensorView {
   void *data = nullptr;           ///< byte_offset included.
   bool empty = false;             ///< As isEmpty().
 
-  /// Fills the view in. InvalidArgument names what is wrong with the tensor itself: null, rank, negative or huge sizes,
-  /// strides below 0 or beyond 2^48, an extent that no address space holds, null or misaligned data.
+  /// Fills the view in. InvalidArgument names what is wrong with the tensor itself: null, rank, negative or
+  /// huge sizes, strides below 0 or beyond 2^48, an extent that no address space holds, null or misaligned
+  /// data.
   Status read(const char *argument, const DLTensor *tensor, DataPointers data);
 
   /// `meaning` names the dimensions, e.g. "(batch, heads_q, seqlen_q)".
@@ -44,7 +45,9 @@ struct TensorView {
       same = wanted[size_t(i)] == shape[i];
     return same;
   }
-  bool hasShape(std::initializer_list<int64_t> wanted) const { return hasShape(std::span(wanted.begin(), wanted.size())); }
+  bool hasShape(std::initializer_list<int64_t> wanted) const {
+    return hasShape(std::span(wanted.begin(), wanted.size()));
+  }
   Status wantType(DLDataTypeCode code, int bits, const char *wanted) const {
     return hasType(code, bits) ? Status::ok() : wrongType(wanted);
   }

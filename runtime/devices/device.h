@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The table that every device implements: the CPU, CUDA, the emulator. The rest of the runtime knows only this.
+// The table that every device implements: the CPU, CUDA, the emulator. The rest of the runtime knows only
+// this.
 #pragma once
 
 #include "spec/artifact.h"
@@ -35,15 +36,17 @@ public:
   virtual DLDevice id() const = 0;
   virtual std::string name() const = 0; ///< "cpu", "cuda:0"
   virtual std::string detail() const = 0; ///< For people: the processor, threads, memory.
-  virtual std::string model() const { return name(); } ///< Of the hardware: "NVIDIA H200". Tuning records are of one model.
+  virtual std::string model() const { return name(); } ///< Of the hardware: "NVIDIA H200". Tuning records are
+                                                       ///< of one model.
   virtual const DeviceProfile &profile() const = 0;
 
-  /// Makes an artifact executable and touches it, so that the first launch loads nothing. CompileFailed means that the
-  /// device refuses this code (a cached entry is then rebuilt once); other codes are failures of the device.
+  /// Makes an artifact executable and touches it, so that the first launch loads nothing. CompileFailed means
+  /// that the device refuses this code (a cached entry is then rebuilt once); other codes are failures of the
+  /// device.
   virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
 
-  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns. `tensors`
-  /// are indexed by Operand, for a kernel that wants tensor maps; for others there need be none.
+  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns.
+  /// `tensors` are indexed by Operand, for a kernel that wants tensor maps; for others there need be none.
   virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
                         std::span<const TensorLayout> tensors, void *stream) = 0;
 
@@ -51,7 +54,8 @@ public:
   virtual std::string assemblerId() const { return {}; }
   virtual Result<Artifact> assemble(const Artifact &ptx);
 
-  /// Whether the device runs PTX text itself: its kernels are then not assembled, and kept under keys of their own.
+  /// Whether the device runs PTX text itself: its kernels are then not assembled, and kept under keys of
+  /// their own.
   virtual bool takesPtx() const { return false; }
 
   /// Whether `stream` is being captured into a graph: then nothing may be loaded or allocated.

@@ -18,17 +18,20 @@ std::string besideUs() {
     return "libflashplus-compiler.so";
   const std::string self = info.dli_fname;
   const size_t slash = self.rfind('/');
-  return slash == std::string::npos ? "libflashplus-compiler.so" : self.substr(0, slash) + "/libflashplus-compiler.so";
+  return slash == std::string::npos ? "libflashplus-compiler.so"
+                                    : self.substr(0, slash) + "/libflashplus-compiler.so";
 }
 
 } // namespace
 
-CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas, std::string search)
-    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)), ptxas_(std::move(ptxas)),
-      search_(std::move(search)) {}
+CompilerLibrary::CompilerLibrary(std::string path, std::string nvjitlink, std::string ptxas,
+                                 std::string search)
+    : path_(path.empty() ? besideUs() : std::move(path)), nvjitlink_(std::move(nvjitlink)),
+      ptxas_(std::move(ptxas)), search_(std::move(search)) {}
 
 bool CompilerLibrary::mayAssemble(const Target &target) const {
-  // sm_90a is for ptxas alone (docs/rationale/assemblers.md). Whether nvJitLink is there only the loader knows.
+  // sm_90a is for ptxas alone (docs/rationale/assemblers.md). Whether nvJitLink is there only the loader
+  // knows.
   if (!isaInfo(target.isa).has(kSetMaxRegisters) && nvjitlink_ != "off")
     return true;
   if (!ptxas_.empty())
@@ -55,7 +58,8 @@ Result<const flashplus_compiler_table *> CompilerLibrary::table() {
   void *library = dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char *why = dlerror();
-    return Status(StatusCode::CompileFailed, std::string("the compiler library cannot be opened: ") + (why ? why : path_));
+    return Status(StatusCode::CompileFailed,
+                  std::string("the compiler library cannot be opened: ") + (why ? why : path_));
   }
   auto entry = reinterpret_cast<flashplus_compiler_fn>(dlsym(library, FLASHPLUS_COMPILER_ENTRY));
   const flashplus_compiler_table *table = entry ? entry() : nullptr;
@@ -66,7 +70,8 @@ Result<const flashplus_compiler_table *> CompilerLibrary::table() {
     problem = "its interface is version " + std::to_string(table->abi) + ", not " +
               std::to_string(FLASHPLUS_COMPILER_ABI);
   else if (std::string(table->build_id) != FLASHPLUS_BUILD_ID)
-    problem = std::string("it is build ") + table->build_id + " and this runtime needs build " FLASHPLUS_BUILD_ID;
+    problem =
+        std::string("it is build ") + table->build_id + " and this runtime needs build " FLASHPLUS_BUILD_ID;
   if (!problem.empty()) {
     dlclose(library);
     return Status(StatusCode::CompileFailed, "the compiler library " + path_ + " cannot be used: " + problem);

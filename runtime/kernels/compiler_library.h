@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// libflashplus-compiler.so, opened on the first miss and never before: a process with a warm cache does not map LLVM.
+// libflashplus-compiler.so, opened on the first miss and never before: a process with a warm cache does not
+// map LLVM.
 #pragma once
 
 #include "compiler/entry.h"
@@ -28,7 +29,8 @@ public:
 
   Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target);
   /// As above, but the code is left as PTX.
-  Result<Compiled> compilePtx(const std::string &spec, const std::string &schedule, const std::string &target);
+  Result<Compiled> compilePtx(const std::string &spec, const std::string &schedule,
+                              const std::string &target);
   Result<std::string> print(const std::string &spec, const std::string &schedule, const std::string &target,
                             const std::string &stage);
 
@@ -36,8 +38,8 @@ public:
   Result<const flashplus_compiler_table *> table();
   bool isOpen() const { return table_.load(std::memory_order_acquire) != nullptr; }
   const std::string &path() const { return path_; }
-  /// Whether it is worth a compilation to ask for a cubin for a GPU target: an assembler is named, or a file that looks
-  /// like one is there. Opens nothing.
+  /// Whether it is worth a compilation to ask for a cubin for a GPU target: an assembler is named, or a file
+  /// that looks like one is there. Opens nothing.
   bool mayAssemble(const Target &target) const;
   flashplus_assemblers assemblers() const;
 

@@ -107,7 +107,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     }
     if (!read.isHit())
       continue;
-    // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a device.
+    // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a
+    // device.
     if (names.size() > 1 && !ptx && read.artifact->kind == CodeKind::Ptx)
       continue;
     auto code = std::make_shared<KernelCode>();
@@ -132,7 +133,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     ptx_is_final = true;
   if (made || made.status().code() != StatusCode::IoError)
     return made;
-  log_("a kernel is on disk as PTX only and could not be assembled now, so the driver does it: " + made.status().message());
+  log_("a kernel is on disk as PTX only and could not be assembled now, so the driver does it: " +
+       made.status().message());
   ++counters.disk_hits;
   return std::shared_ptr<const KernelCode>(std::move(not_assembled));
 }
@@ -140,9 +142,11 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
                                                             KernelKey key, Device *assembler) {
   if (offline_)
-    return Status(StatusCode::NotResident, "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
-                                               " is not in the cache, and compiling is off; warm it with: flashplus "
-                                               "warmup --spec '" + key.spec + "' --target " + key.target);
+    return Status(StatusCode::NotResident,
+                  "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
+                      " is not in the cache, and compiling is off; warm it with: flashplus "
+                      "warmup --spec '" +
+                      key.spec + "' --target " + key.target);
   const auto start = Clock::now();
   auto failed = [&](const Status &status) {
     ++counters.compile_failures;
@@ -152,9 +156,12 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   const bool ptx = assembler && assembler->takesPtx();
   auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
   bool lasting = true;
-  if (!compiled && compiled.status().code() == StatusCode::IoError && assembler && !ptx && isGpu(target.isa)) {
-    // The assembler could not be run, which may be different in a moment: the driver takes PTX, and nothing is kept.
-    log_("a kernel could not be assembled now, so the driver does it, and it is not kept: " + compiled.status().message());
+  if (!compiled && compiled.status().code() == StatusCode::IoError && assembler && !ptx &&
+      isGpu(target.isa)) {
+    // The assembler could not be run, which may be different in a moment: the driver takes PTX, and nothing
+    // is kept.
+    log_("a kernel could not be assembled now, so the driver does it, and it is not kept: " +
+         compiled.status().message());
     compiled = compile_(key.spec, key.schedule, target.text(), true);
     lasting = false;
   }
@@ -177,7 +184,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   if (!expected)
     return expected.status();
   if (!(artifact->launch == *expected))
-    return failed(Status(StatusCode::Internal, "the compiler's launch schema of '" + key.spec + "' is not the plan's"));
+    return failed(
+        Status(StatusCode::Internal, "the compiler's launch schema of '" + key.spec + "' is not the plan's"));
   auto code = std::make_shared<KernelCode>();
   code->key = std::move(key);
   code->artifact = std::move(*artifact);
@@ -215,8 +223,9 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
     return found;
   }
   if (!may_make)
-    return Status(StatusCode::NotResident, "kernel '" + kernel.spec.text() + "' is not loaded on " + device.name() +
-                                               ", and the stream is being captured; plan before the capture begins");
+    return Status(StatusCode::NotResident,
+                  "kernel '" + kernel.spec.text() + "' is not loaded on " + device.name() +
+                      ", and the stream is being captured; plan before the capture begins");
   const Flight flight(*this, id);
   if (auto found = find(id)) { // made while we waited
     ++counters.memory_hits;

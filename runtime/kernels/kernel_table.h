@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From (spec, schedule, target) to code, and to code that is resident on a device: in-process table, disk, compiler.
+// From (spec, schedule, target) to code, and to code that is resident on a device: in-process table, disk,
+// compiler.
 #pragma once
 
 #include "cache/store.h"
@@ -57,23 +58,26 @@ public:
   using Log = std::function<void(const std::string &)>;
   using MayAssemble = std::function<bool(const Target &target)>;
 
-  /// `store` must outlive the table. With `offline` nothing is ever compiled. `may_assemble` says whether a compilation
-  /// might give a cubin where the disk has only PTX; without it PTX is taken as it is.
-  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {}, MayAssemble may_assemble = {})
+  /// `store` must outlive the table. With `offline` nothing is ever compiled. `may_assemble` says whether a
+  /// compilation might give a cubin where the disk has only PTX; without it PTX is taken as it is.
+  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {},
+              MayAssemble may_assemble = {})
       : store_(store), compile_(std::move(compile)), offline_(offline), log_(std::move(log)),
         listen_(std::move(listen)), may_assemble_(std::move(may_assemble)) {}
 
   /// The key without a driver: the one under which the compiler's own output is stored.
   static KernelKey keyOf(const PlannedKernel &kernel, const Target &target);
 
-  /// Code alone, from disk or compiled; needs no device. `assembler` may turn PTX into a cubin when the compiler could
-  /// not (then the entry is keyed on it). PTX on disk is compiled again where an assembler may be had, until that has
-  /// given PTX once: a better artifact then replaces it for everyone. Without an assembler PTX is what there is.
+  /// Code alone, from disk or compiled; needs no device. `assembler` may turn PTX into a cubin when the
+  /// compiler could not (then the entry is keyed on it). PTX on disk is compiled again where an assembler may
+  /// be had, until that has given PTX once: a better artifact then replaces it for everyone. Without an
+  /// assembler PTX is what there is.
   Result<std::shared_ptr<const KernelCode>> code(const PlannedKernel &kernel, const Target &target,
                                                  Device *assembler = nullptr);
 
   /// Loaded on `device`. With `may_make` false only what is already resident is returned, else NotResident.
-  Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device, bool may_make);
+  Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device,
+                                                   bool may_make);
 
   /// Counts a schedule that is left out, and tells the listener.
   void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
@@ -94,8 +98,8 @@ private:
     std::string id_;
   };
 
-  Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target, KernelKey key,
-                                                 Device *assembler);
+  Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
+                                                 KernelKey key, Device *assembler);
   std::shared_ptr<ResidentKernel> find(const std::string &id);
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
             const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
@@ -106,8 +110,8 @@ private:
   const Log log_;
   const Listen listen_;
   const MayAssemble may_assemble_;
-  std::atomic<bool> ptx_is_final_[2] = {}; ///< In this process asking for a cubin was in vain; [1]: for sm_90a, which not
-                                           ///< every assembler is for.
+  std::atomic<bool> ptx_is_final_[2] = {}; ///< In this process asking for a cubin was in vain; [1]: for
+                                           ///< sm_90a, which not every assembler is for.
 
   std::shared_mutex table_mutex_;
   std::unordered_map<std::string, std::shared_ptr<ResidentKernel>> table_;

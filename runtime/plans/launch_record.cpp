@@ -9,7 +9,8 @@ LaunchRecord recordOf(const Plan &plan, std::span<const ResidentKernel *const> k
   assert(plan.steps.size() <= size_t(kMaxSteps) && kernels.size() == plan.steps.size());
   LaunchRecord record;
   for (size_t i = 0; i < plan.steps.size(); ++i)
-    record.steps[i] = {kernels[i], plan.steps[i].spec.op, !plan.steps[i].launch.tensor_maps.empty(), plan.steps[i].item};
+    record.steps[i] = {kernels[i], plan.steps[i].spec.op, !plan.steps[i].launch.tensor_maps.empty(),
+                       plan.steps[i].item};
   record.num_steps = int64_t(plan.steps.size());
   record.workspace_bytes = plan.workspace_bytes;
   record.zeroed_bytes = plan.zeroed_bytes;

@@ -19,7 +19,8 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     const KernelSpec spec = problem.spec.spec();
     FLASHPLUS_RETURN_IF_ERROR(spec.validate());
     auto tuned = context.tuning().find(spec, device.model(), device.profile().target);
-    planned = &context.specs().add(key, std::make_unique<PlannedSpec>(spec, device.profile(), device.name() + " " + spec.text(),
+    planned = &context.specs().add(key, std::make_unique<PlannedSpec>(spec, device.profile(),
+                                                                      device.name() + " " + spec.text(),
                                                                       std::move(tuned)));
   }
   PlanOptions options;
@@ -62,13 +63,15 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
       out->record = recordOf(out->plan, {kernels, out->kernels.size()});
       return out;
     }
-    const bool another = failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
+    const bool another =
+        failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
     // A step without a choice of schedules comes back with the one that was left out.
     if (!another || std::ranges::count(options.rejected, failed->schedule) || !context.compiler().isOpen())
       return failure;
     if (context.reject(planned->id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());
-      context.kernels().fellBack({failed->spec, failed->schedule}, device.profile().target, failure.message());
+      context.kernels().fellBack({failed->spec, failed->schedule}, device.profile().target,
+                                 failure.message());
     }
     options.rejected.push_back(failed->schedule);
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A plan with its kernels resident: what flashplus_plan is, and what flashplus_forward makes when its memo has none.
+// A plan with its kernels resident: what flashplus_plan is, and what flashplus_forward makes when its memo
+// has none.
 #pragma once
 
 #include "runtime/context.h"
@@ -9,22 +10,23 @@
 #include <mutex>
 
 struct flashplus_plan {
-  std::shared_ptr<flashplus::Context> context; ///< Keeps the device, the workers and the score forms, whatever is
-                                               ///< destroyed first.
+  std::shared_ptr<flashplus::Context> context; ///< Keeps the device, the workers and the score forms,
+                                               ///< whatever is destroyed first.
   flashplus::Device *device = nullptr;
   flashplus::ProblemSpec spec;
   flashplus::Bounds bounds;
   flashplus::Plan plan;
   flashplus::LaunchRecord record;
   std::vector<std::shared_ptr<flashplus::ResidentKernel>> kernels; ///< One a step.
-  mutable std::once_flag described; ///< Most plans are never described, and the text costs more than the plan.
+  mutable std::once_flag described; ///< Most plans are never described, and the text costs more than the
+                                    ///< plan.
   mutable std::string description;
 };
 
 namespace flashplus {
 
-/// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning and the next
-/// one is planned. With `may_make` false nothing is compiled or loaded.
+/// Plans and makes every step's kernel resident. A schedule that does not compile is left out with a warning
+/// and the next one is planned. With `may_make` false nothing is compiled or loaded.
 Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> &context, Device &device,
                                                  const AttentionProblem &problem, bool may_make);
 

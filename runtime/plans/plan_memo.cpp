@@ -14,8 +14,10 @@ constexpr size_t kHeadWords = offsetof(LaunchRecord, steps) / sizeof(uint64_t);
 constexpr size_t kStepWords = sizeof(StepRecord) / sizeof(uint64_t);
 constexpr size_t kFirstWords = kHeadWords + kStepWords; ///< Head and first step.
 constexpr size_t kRecordWords = sizeof(LaunchRecord) / sizeof(uint64_t);
-static_assert(offsetof(LaunchRecord, num_steps) == 0 && offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
-static_assert(kHeadWords == 2 && sizeof(StepRecord) % sizeof(uint64_t) == 0 && sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
+static_assert(offsetof(LaunchRecord, num_steps) == 0 &&
+              offsetof(LaunchRecord, workspace_bytes) == sizeof(uint64_t));
+static_assert(kHeadWords == 2 && sizeof(StepRecord) % sizeof(uint64_t) == 0 &&
+              sizeof(LaunchRecord) % sizeof(uint64_t) == 0);
 
 constexpr uint64_t pair(int64_t high, int64_t low) { return uint64_t(high) << 32 | uint32_t(low); }
 
@@ -44,20 +46,22 @@ std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {
 }
 
 uint64_t PlanKey::hash() const {
-  // Products of pairs of words, folded (the mixing step of wyhash): they do not wait for each other. The key is ours, so no
-  // attacker chooses it.
+  // Products of pairs of words, folded (the mixing step of wyhash): they do not wait for each other. The key
+  // is ours, so no attacker chooses it.
   constexpr uint64_t kOdd = 0x9e3779b97f4a7c15, kOther = 0xd6e8feb86659fd93;
   const auto fold = [](uint64_t a, uint64_t b) {
     const auto product = static_cast<unsigned __int128>(a) * b;
     return uint64_t(product) ^ uint64_t(product >> 64);
   };
   uint64_t h = 0;
-  for (size_t i = 0; i < kWords; i += 2) // each pair by numbers of its own, so that equal words do not cancel out
+  // each pair by numbers of its own, so that equal words do not cancel out
+  for (size_t i = 0; i < kWords; i += 2)
     h ^= fold(words[i] ^ kOdd * (i + 1), (i + 1 < kWords ? words[i + 1] : 0) ^ kOther * (i + 1));
   return fold(h ^ kOdd, kOther);
 }
 
-/// A sequence lock: `version` is odd while a writer is in it, and a reader that saw it change has read nothing.
+/// A sequence lock: `version` is odd while a writer is in it, and a reader that saw it change has read
+/// nothing.
 struct alignas(64) PlanMemo::Slot {
   std::atomic<uint32_t> version{0};
   std::atomic<uint64_t> key[PlanKey::kWords] = {};
@@ -90,7 +94,8 @@ bool PlanMemo::find(const PlanKey &key, LaunchRecord &out) const {
     };
     for (size_t i = 0; i < kFirstWords; ++i)
       first[i] = slot.record[i].load(std::memory_order_relaxed);
-    const bool more = first[0] > 1 || first[1] != 0; // steps, workspace; anything while a writer is in the slot
+    // steps, workspace; anything while a writer is in the slot
+    const bool more = first[0] > 1 || first[1] != 0;
     if (more)
       for (size_t i = kFirstWords; i < kRecordWords; ++i)
         rest[i - kFirstWords] = slot.record[i].load(std::memory_order_relaxed);

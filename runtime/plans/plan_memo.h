@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Plans that flashplus_forward made before, found again without a lock, an allocation or text. A table of fixed size: what
-// does not fit replaces something older, and is planned again when it is next wanted (some microseconds; kernels stay).
+// Plans that flashplus_forward made before, found again without a lock, an allocation or text. A table of
+// fixed size: what does not fit replaces something older, and is planned again when it is next wanted (some
+// microseconds; kernels stay).
 #pragma once
 
 #include "runtime/arguments/problem.h"

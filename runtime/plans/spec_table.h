@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the plans of one spec on one device have in common, worked out with the first of them: a length that was never seen before
-// then costs neither lists nor text. Like kernels, entries stay as long as the context.
+// What the plans of one spec on one device have in common, worked out with the first of them: a length that
+// was never seen before then costs neither lists nor text. Like kernels, entries stay as long as the context.
 #pragma once
 
 #include "runtime/plans/plan_memo.h"
@@ -19,7 +19,8 @@ namespace flashplus {
 class PlannedSpec {
 public:
   PlannedSpec(KernelSpec spec, const DeviceProfile &device, std::string id, std::vector<TunedSchedule> tuned)
-      : spec(std::move(spec)), id(std::move(id)), tuned(std::move(tuned)), planner(makePlanner(this->spec, device)) {}
+      : spec(std::move(spec)), id(std::move(id)), tuned(std::move(tuned)),
+        planner(makePlanner(this->spec, device)) {}
 
   const KernelSpec spec;
   const std::string id; ///< Of Context::rejected.

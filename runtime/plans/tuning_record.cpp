@@ -65,15 +65,16 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
 } // namespace
 
 Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name, TuningDetail detail) {
-  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels. The parser's count of levels is
-  // right inside what is left out, too, where it tells of beginnings but not of ends.
+  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels. The parser's
+  // count of levels is right inside what is left out, too, where it tells of beginnings but not of ends.
   const auto shallow = [&](int level, json::parse_event_t event, json &value) {
     const bool timed = event == json::parse_event_t::key && detail == TuningDetail::Best && value == "timed";
     return !timed && level <= 16;
   };
   const json record = json::parse(text, shallow, /*allow_exceptions=*/false);
   if (!record.is_object() || textOf(record, "format") != kTuningFormat)
-    return invalidArgument(name + ": is not a tuning record (its format must be '" + std::string(kTuningFormat) + "')");
+    return invalidArgument(name + ": is not a tuning record (its format must be '" +
+                           std::string(kTuningFormat) + "')");
   const json device = record.value("device", json::object());
   TuningRecord out;
   out.name = name;
@@ -113,7 +114,8 @@ bool sameSpecClass(const KernelSpec &cell, const KernelSpec &spec) {
   return open(cell) == open(spec) && cell.score.isIdentity() == spec.score.isIdentity();
 }
 
-TuningRecords TuningRecords::read(const std::string &path, const std::function<void(const std::string &)> &log) {
+TuningRecords TuningRecords::read(const std::string &path,
+                                  const std::function<void(const std::string &)> &log) {
   namespace fs = std::filesystem;
   TuningRecords out;
   std::error_code error;
@@ -137,9 +139,11 @@ TuningRecords TuningRecords::read(const std::string &path, const std::function<v
   for (const std::string &file : files) {
     const bool regular = fs::is_regular_file(file, error);
     const uintmax_t size = regular ? fs::file_size(file, error) : 0;
-    if (!error && regular && (size > uintmax_t(kMostTuningBytes) || all + int64_t(size) > kMostTuningBytesInAll)) {
+    if (!error && regular &&
+        (size > uintmax_t(kMostTuningBytes) || all + int64_t(size) > kMostTuningBytesInAll)) {
       log("tuning record " + file + " is left out: it has " + std::to_string(size) + " bytes; at most " +
-          std::to_string(kMostTuningBytes) + ", and " + std::to_string(kMostTuningBytesInAll) + " in all, are read");
+          std::to_string(kMostTuningBytes) + ", and " + std::to_string(kMostTuningBytesInAll) +
+          " in all, are read");
       continue;
     }
     std::ifstream in(file, std::ios::binary);
@@ -165,7 +169,8 @@ void TuningRecords::addText(std::string_view text, const std::string &name,
   for (size_t i = 0; i < std::min(record->ignored.size(), kMostTold); ++i)
     log("tuning record " + name + ": a cell is left out: " + record->ignored[i]);
   if (record->ignored.size() > kMostTold)
-    log("tuning record " + name + ": " + std::to_string(record->ignored.size() - kMostTold) + " more cells are left out");
+    log("tuning record " + name + ": " + std::to_string(record->ignored.size() - kMostTold) +
+        " more cells are left out");
   add(std::move(*record));
 }
 

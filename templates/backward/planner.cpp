@@ -21,12 +21,14 @@ KernelSpec stepSpec(const KernelSpec &backward, Operation op) {
   return spec;
 }
 
-/// Shares of the keys, of which each has an item a (batch entry, key head): enough to keep many workers busy, as far as their parts
-/// of dq stay small. By the problem alone: dq is the sum of as many parts whatever device there is.
+/// Shares of the keys, of which each has an item a (batch entry, key head): enough to keep many workers busy,
+/// as far as their parts of dq stay small. By the problem alone: dq is the sum of as many parts whatever
+/// device there is.
 int sharesOf(const Bounds &bounds, const ItemTraits &item, int64_t part_bytes) {
   constexpr int64_t kItems = 32, kMostBytes = int64_t(64) << 20;
   const int64_t items = std::max<int64_t>(1, bounds.batch * bounds.heads_k);
-  const int64_t tiles = ceilDiv(bounds.max_seqlen_k, item.keys), room = kMostBytes / std::max<int64_t>(1, part_bytes);
+  const int64_t tiles = ceilDiv(bounds.max_seqlen_k, item.keys),
+                room = kMostBytes / std::max<int64_t>(1, part_bytes);
   return int(std::max<int64_t>(1, std::min({ceilDiv(kItems, items), tiles, room})));
 }
 
@@ -35,9 +37,9 @@ constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256
 } // namespace
 
 BackwardPlanner::BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
-    : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))), whole_(step(spec)),
-      sum_(step(stepSpec(spec, Operation::BackwardSum))), kv_(step(stepSpec(spec, Operation::BackwardKV))),
-      q_(step(stepSpec(spec, Operation::BackwardQ))) {}
+    : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))),
+      whole_(step(spec)), sum_(step(stepSpec(spec, Operation::BackwardSum))),
+      kv_(step(stepSpec(spec, Operation::BackwardKV))), q_(step(stepSpec(spec, Operation::BackwardQ))) {}
 
 BackwardPlanner::Step BackwardPlanner::step(KernelSpec spec) const {
   auto candidates = feasibleCandidates(spec, device_);
@@ -55,7 +57,8 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
     if (!std::ranges::count(options.rejected, c.schedule))
       return c;
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(step.spec, device_.target));
-  return Status(StatusCode::Unsupported, "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
+  return Status(StatusCode::Unsupported,
+                "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
 }
 
 std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps() const {
@@ -91,7 +94,8 @@ Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candid
 
 Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
   if (options.num_splits != 0)
-    return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; of a backward it must be 0");
+    return invalidArgument("num_splits is " + std::to_string(options.num_splits) +
+                           "; of a backward it must be 0");
   FLASHPLUS_RETURN_IF_ERROR(checkForced(options));
   Plan plan;
   plan.schedule_source = options.schedule ? "forced" : "default table";

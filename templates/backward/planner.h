@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plans a backward: the rows' values, then the gradients by one of two forms,
-//   backward [ backward_sum ]    one kernel for all three gradients, and with shares of the keys a sum of their parts of dq
+//   backward [ backward_sum ]    one kernel for all three gradients, and with shares of the keys a sum of
+//                                their parts of dq
 //   backward_kv, backward_q      two kernels, where a target has no algorithm for the first
-// Both add in an order that depends on the problem alone, so that results are the same bits whatever device state, grid or number of
-// workers there is.
+// Both add in an order that depends on the problem alone, so that results are the same bits whatever device
+// state, grid or number of workers there is.
 #pragma once
 
 #include "templates/planner.h"
@@ -19,8 +20,8 @@ enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
 class BackwardPlanner final : public Planner {
 public:
   BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
-  /// Of `options`, num_splits must be 0; batch_invariant holds anyway. A forced or rejected schedule is one of any of the steps
-  /// but the first and the sum.
+  /// Of `options`, num_splits must be 0; batch_invariant holds anyway. A forced or rejected schedule is one
+  /// of any of the steps but the first and the sum.
   Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const override;
 
 private:
@@ -35,7 +36,8 @@ private:
   Status checkForced(const PlanOptions &options) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
-  Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits, const Bounds &bounds) const;
+  Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
+                 const Bounds &bounds) const;
 
   KernelSpec spec_;
   DeviceProfile device_;

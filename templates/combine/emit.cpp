@@ -18,8 +18,8 @@ class CombineRow {
 public:
   /// `row` (i64) is the query row inside the sequence.
   CombineRow(EmitContext &c, const Sequence &seq, Val head, Val row)
-      : ir_(c.ir), parts_(c.ir, c.params, c.spec.head_dim_v), head_(ir_.toI64(head)), row_(seq.firstRow() + row),
-        splits_(ir_.toI64(c.params.get("num_splits"))) {}
+      : ir_(c.ir), parts_(c.ir, c.params, c.spec.head_dim_v), head_(ir_.toI64(head)),
+        row_(seq.firstRow() + row), splits_(ir_.toI64(c.params.get("num_splits"))) {}
 
   Val splits() const { return splits_; }
 
@@ -28,8 +28,9 @@ public:
 
   /// Base-2 maximum m and sum l = sum_i 2^(lse_i log2(e) - m).
   std::pair<Val, Val> statistics() const {
-    Val m = carry::forLoop(ir_, ir_.i64(0), splits_, ir_.i64(1), ir_.negativeInfinity(ir_.f32()),
-                           [&](Val i, Val so_far) { return ir_.fmax(so_far, partialLse(i) * softmax::kLog2E); });
+    Val m =
+        carry::forLoop(ir_, ir_.i64(0), splits_, ir_.i64(1), ir_.negativeInfinity(ir_.f32()),
+                       [&](Val i, Val so_far) { return ir_.fmax(so_far, partialLse(i) * softmax::kLog2E); });
     Val base = softmax::reference(ir_, m);
     Val l = carry::forLoop(ir_, ir_.i64(0), splits_, ir_.i64(1), ir_.f32(0),
                            [&](Val i, Val so_far) { return so_far + weight(i, base); });
@@ -56,7 +57,8 @@ WorkItem decode(EmitContext &c) {
 }
 
 void storeLse(Ir &ir, const ResultRows &results, Val row, Val lse) {
-  ir.ifThen(results.storesLse(ir.boolean(true)), [&] { ir.store(lse, ir.offset(results.lse(), row * 4), 4); });
+  ir.ifThen(results.storesLse(ir.boolean(true)),
+            [&] { ir.store(lse, ir.offset(results.lse(), row * 4), 4); });
 }
 
 } // namespace
@@ -82,16 +84,19 @@ void emitCpuCombine(EmitContext &c) {
       auto column = [&](int i) { return first_column + i * ir.lanes; };
       auto count = [&](int i) { return std::min(ir.lanes, dv - column(i)); };
       const Vals zeros(size_t(vectors), ir.constant(ir.vec(ir.f32(), ir.lanes), 0));
-      const Vals sums = ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), zeros, [&](Val split, const Vals &carried) {
-        Val weight = ir.splat(parts.weight(split, base), ir.lanes), o = parts.partialO(split);
-        Vals next;
-        for (int i = 0; i < vectors; ++i)
-          next.push_back(
-              ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)), carried[i]));
-        return next;
-      });
+      const Vals sums =
+          ir.forLoop(ir.i64(0), parts.splits(), ir.i64(1), zeros, [&](Val split, const Vals &carried) {
+            Val weight = ir.splat(parts.weight(split, base), ir.lanes), o = parts.partialO(split);
+            Vals next;
+            for (int i = 0; i < vectors; ++i)
+              next.push_back(
+                  ir.fma(weight, cpu::loadRow(ir, DType::F32, ir.offset(o, int64_t(column(i)) * 4), count(i)),
+                         carried[i]));
+            return next;
+          });
       for (int i = 0; i < vectors; ++i)
-        cpu::storeRow(ir, c.spec.dtype, sums[i] * finish.factor, ir.offset(out, int64_t(column(i)) * bytes), count(i));
+        cpu::storeRow(ir, c.spec.dtype, sums[i] * finish.factor, ir.offset(out, int64_t(column(i)) * bytes),
+                      count(i));
     }
     storeLse(ir, results, row, finish.lse);
   });

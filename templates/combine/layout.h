@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Combine: merges the partial results of a forward that was split over the keys. With partial outputs o_i, each
+// Combine: merges the partial results of a forward that was split over the keys. With partial outputs o_i,
+// each
 // normalised, and natural-log sums lse_i:  lse = ln sum_i exp(lse_i),  o = sum_i exp(lse_i - lse) o_i.
 #pragma once
 

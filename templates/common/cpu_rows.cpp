@@ -19,14 +19,16 @@ Val loadVector(Ir &ir, Type element, int bytes, Val pointer, int count, int lane
   Type type = ir.vec(element, lanes);
   if (count == lanes)
     return ir.load(type, pointer, bytes);
-  return ir.wrap(LLVM::MaskedLoadOp::create(ir.builder, ir.loc, type, pointer.value, laneMask(ir, count, lanes).value,
-                                            ir.constant(type, 0).value, bytes));
+  return ir.wrap(LLVM::MaskedLoadOp::create(ir.builder, ir.loc, type, pointer.value,
+                                            laneMask(ir, count, lanes).value, ir.constant(type, 0).value,
+                                            bytes));
 }
 
 void storeVector(Ir &ir, Val vector, int bytes, Val pointer, int count) {
   if (count == ir.lanes)
     return ir.store(vector, pointer, bytes);
-  LLVM::MaskedStoreOp::create(ir.builder, ir.loc, vector.value, pointer.value, laneMask(ir, count, ir.lanes).value, bytes);
+  LLVM::MaskedStoreOp::create(ir.builder, ir.loc, vector.value, pointer.value,
+                              laneMask(ir, count, ir.lanes).value, bytes);
 }
 
 Val shuffle(Ir &ir, Val a, Val b, ArrayRef<int64_t> lanes) {
@@ -70,11 +72,13 @@ void storeRow(Ir &ir, DType dtype, Val vector, Val pointer, int count) {
     return storeVector(ir, ir.bitcast(i16, half), 2, pointer, count);
   }
   if (ir.bf16_dot) {
-    Val narrow = ir.wrap(arith::TruncFOp::create(ir.builder, ir.loc, ir.vec(ir.builder.getBF16Type(), ir.lanes), vector.value));
+    Val narrow = ir.wrap(arith::TruncFOp::create(ir.builder, ir.loc,
+                                                 ir.vec(ir.builder.getBF16Type(), ir.lanes), vector.value));
     return storeVector(ir, ir.bitcast(i16, narrow), 2, pointer, count);
   }
-  // bf16 is the upper half of fp32, rounded to nearest even by adding just under half of its last place. A NaN would
-  // be rounded into infinity; it is made the quiet NaN instead. (LLVM would call a library function here.)
+  // bf16 is the upper half of fp32, rounded to nearest even by adding just under half of its last place. A
+  // NaN would be rounded into infinity; it is made the quiet NaN instead. (LLVM would call a library function
+  // here.)
   Val bits = ir.bitcast(i32, vector);
   auto shiftRight = [&](Val v) {
     return ir.wrap(arith::ShRUIOp::create(ir.builder, ir.loc, v.value, ir.constant(i32, 16).value));
@@ -109,7 +113,8 @@ Val reduceSum(Ir &ir, Val vector) {
 
 namespace {
 
-/// Adds neighbouring units of `unit` lanes inside groups of `group` lanes: the sums of a's come first, then those of b's.
+/// Adds neighbouring units of `unit` lanes inside groups of `group` lanes: the sums of a's come first, then
+/// those of b's.
 Val addNeighbours(Ir &ir, Val a, Val b, int unit, int group) {
   SmallVector<int64_t> even, odd;
   for (int base = 0; base < ir.lanes; base += group)
@@ -158,7 +163,8 @@ Vals loadChunk(Ir &ir, DType dtype, Val pointer, int count) {
   if (dtype != DType::BF16) {
     Vals result{loadRow(ir, dtype, pointer, std::min(count, ir.lanes))};
     if (count > ir.lanes)
-      result.push_back(loadRow(ir, dtype, ir.offset(pointer, int64_t(ir.lanes) * dtypeBytes(dtype)), count - ir.lanes));
+      result.push_back(
+          loadRow(ir, dtype, ir.offset(pointer, int64_t(ir.lanes) * dtypeBytes(dtype)), count - ir.lanes));
     return result;
   }
   Type f32 = ir.vec(ir.f32(), ir.lanes), i32 = ir.vec(ir.i32(), ir.lanes);
@@ -207,11 +213,13 @@ Val multiplyAdd(Ir &ir, Packed packed, Val a, Val b, Val acc) {
   if (ir.bf16_dot) {
     assert(ir.lanes == 16);
     Type bf16 = ir.vec(ir.builder.getBF16Type(), 2 * ir.lanes);
-    return ir.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", acc.type(), {acc, ir.bitcast(bf16, a), ir.bitcast(bf16, b)});
+    return ir.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", acc.type(),
+                        {acc, ir.bitcast(bf16, a), ir.bitcast(bf16, b)});
   }
   Type f32 = acc.type(), i32 = ir.vec(ir.i32(), ir.lanes);
   auto low = [&](Val v) {
-    return ir.bitcast(f32, ir.wrap(arith::ShLIOp::create(ir.builder, ir.loc, v.value, ir.constant(i32, 16).value)));
+    return ir.bitcast(
+        f32, ir.wrap(arith::ShLIOp::create(ir.builder, ir.loc, v.value, ir.constant(i32, 16).value)));
   };
   auto high = [&](Val v) { return ir.bitcast(f32, v & ir.constant(i32, -65536)); };
   return ir.fma(high(a), high(b), ir.fma(low(a), low(b), acc));

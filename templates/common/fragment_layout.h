@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // FragmentLayout: which elements of a product's accumulators one thread holds. No LLVM here.
 //
-// Both of NVIDIA's 16-bit products leave their fp32 results in the same shape. A warp has blocks of 16 rows and
-// 8 columns; in a block, lane l holds four elements (PTX ISA, "Matrix Fragments for mma.m16n8k16" and "wgmma
-// .m64nNk16, matrix D"):
+// Both of NVIDIA's 16-bit products leave their fp32 results in the same shape. A warp has blocks of 16 rows
+// and 8 columns; in a block, lane l holds four elements (PTX ISA, "Matrix Fragments for mma.m16n8k16" and
+// "wgmma .m64nNk16, matrix D"):
 //
 //              column 0   1     2   3     4   5     6   7
 //    row 0          T0: 0  1  T1: 0  1  T2: 0  1  T3: 0  1
@@ -14,28 +14,30 @@
 //     ...
 //    row 15        T28: 2  3 T29: 2  3 T30: 2  3 T31: 2  3
 //
-//   mma.sync   a warp has `row_blocks` such blocks under each other, `column_blocks` beside each other; it starts
-//              at a row of its own (sm80.flash: warp * 16 * row_blocks).
-//   wgmma      a warpgroup has 64 rows: its warp w (of 4) has the one block of rows from 16 w on, row_blocks = 1.
+//   mma.sync   a warp has `row_blocks` such blocks under each other, `column_blocks` beside each other; it
+//              starts at a row of its own (sm80.flash: warp * 16 * row_blocks).
+//   wgmma      a warpgroup has 64 rows: its warp w (of 4) has the one block of rows from 16 w on, row_blocks
+//              = 1.
 //
-// A thread's rows and columns, its *lines*, are numbered from 0 as it holds them. Element (row r, column c) is
-// value
+// A thread's rows and columns, its *lines*, are numbered from 0 as it holds them. Element (row r, column c)
+// is value
 //   ((r / 2) column_blocks + c / 2) 4 + 2 (r % 2) + c % 2
-// and lies, from the thread's first element on, 16 (r / 2) + 8 (r % 2) rows further down and 8 (c / 2) + c % 2
-// columns further to the right. Four lanes, l ^ 1 and l ^ 2, share rows; eight lanes, l ^ 4, l ^ 8 and l ^ 16, share columns.
+// and lies, from the thread's first element on, 16 (r / 2) + 8 (r % 2) rows further down and 8 (c / 2) + c %
+// 2 columns further to the right. Four lanes, l ^ 1 and l ^ 2, share rows; eight lanes, l ^ 4, l ^ 8 and l ^
+// 16, share columns.
 //
-// Everything here is asked for along either axis: a forward's scores have queries in rows and one maximum a row, a
-// backward's S transposed has them in columns and its statistics one a column.
+// Everything here is asked for along either axis: a forward's scores have queries in rows and one maximum a
+// row, a backward's S transposed has them in columns and its statistics one a column.
 //
-// The next product's A operand (m16n8k16 and m64nNk16 alike) has, for 16 columns, four registers of two neighbours
-// each:
+// The next product's A operand (m16n8k16 and m64nNk16 alike) has, for 16 columns, four registers of two
+// neighbours each:
 //
 //              columns 0-7        columns 8-15
 //   row l / 4      register 0         register 2
 //   row l / 4 + 8  register 1         register 3
 //
-// that is, two neighbouring blocks of columns of these accumulators, rounded and packed in pairs: no lane gives
-// anything away.
+// that is, two neighbouring blocks of columns of these accumulators, rounded and packed in pairs: no lane
+// gives anything away.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How a launch's work items cover a problem: one function for planning, which chooses by it, and for launching, which fills
-// params with it.
+// How a launch's work items cover a problem: one function for planning, which chooses by it, and for
+// launching, which fills params with it.
 #pragma once
 
 #include "spec/operand.h"
@@ -34,16 +34,20 @@ inline constexpr int32_t kWholeSequence = std::numeric_limits<int32_t>::max();
 
 /// What one work item of a step has. Plain data: kept in launch records.
 struct ItemShape {
-  int32_t rows = 1;              ///< Rows of a tile: those of `side`, or pairs of a query row and a head where heads are packed.
+  int32_t rows = 1;              ///< Rows of a tile: those of `side`, or pairs of a query row and a head
+                                 ///< where heads are packed.
   int32_t key_heads = 1;         ///< Key heads of an item; more than 1 only with packed heads.
   int32_t num_splits = 1;        ///< Shares of the keys; an item has one of them.
-  int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache together.
+  int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache
+                                 ///< together.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
-  Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, or keys of a key head.
+  Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, or keys of a key
+                                 ///< head.
 };
 
 struct Geometry {
-  int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles. A whole sequence is one, even if empty.
+  int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles. A whole sequence is
+                     ///< one, even if empty.
   int64_t items = 0; ///< num_work_items
 };
 

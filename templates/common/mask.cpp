@@ -4,8 +4,8 @@
 namespace flashplus {
 
 Mask::Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence)
-    : ir_(ir), bounded_left_(spec.bounded_left), bounded_right_(spec.bounded_right), q_len_(sequence.q_len), k_len_(sequence.k_len),
-      diagonal_(sequence.k_len - sequence.q_len) {
+    : ir_(ir), bounded_left_(spec.bounded_left), bounded_right_(spec.bounded_right), q_len_(sequence.q_len),
+      k_len_(sequence.k_len), diagonal_(sequence.k_len - sequence.q_len) {
   if (bounded_left_)
     left_ = diagonal_ - params.get("window_left");
   if (bounded_right_)
@@ -37,7 +37,8 @@ Mask::Tiles Mask::tiles(Val first, Val last, int tile_n, Val split, Val num_spli
 }
 
 Mask::Rows Mask::queries(Val first, Val last) const {
-  // Row i sees the keys [i + left, i + right): some of [first, last] if i + right > first and i + left <= last.
+  // Row i sees the keys [i + left, i + right): some of [first, last] if i + right > first and i + left <=
+  // last.
   Val begin = ir_.i32(0), end = q_len_;
   if (bounded_right_)
     begin = ir_.max(begin, first - right_ + 1);

@@ -26,8 +26,8 @@ public:
   struct Rows {
     Val begin, end; ///< i32; empty when begin >= end.
   };
-  /// The inverse: the query rows that see some key of [first, last], cut to [0, q_len]. Both are valid keys, or last lies past
-  /// them.
+  /// The inverse: the query rows that see some key of [first, last], cut to [0, q_len]. Both are valid keys,
+  /// or last lies past them.
   Rows queries(Val first, Val last) const;
 
   /// Whether some row of [first, last] does not see some key of the tile that starts at `key`.

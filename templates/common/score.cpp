@@ -20,7 +20,8 @@ bool hasSlope(attn::YieldOp yield) {
 
 bool hasSlope(Region &region) { return hasSlope(cast<attn::YieldOp>(region.front().getTerminator())); }
 
-Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item, const Sequence &sequence)
+Score::Score(Ir &ir, const ParamReader &params, Region &region, const WorkItem &item,
+             const Sequence &sequence)
     : ir_(ir), params_(params), block_(region.front()), item_(item), sequence_(sequence) {
   identity_ = isPlainScore(region);
 }
@@ -63,7 +64,8 @@ bool clampsIndices(Region &region) {
 Val scoreIndex(Ir &ir, Val value) {
   if (ir.gpu) // cvt.rzi.u32.f32 saturates, and makes 0 of NaN
     return ir.intrinsic("llvm.nvvm.f2ui.rz", ir.i32(), {value});
-  // x86 converts what int32 can't hold into its least number, and LLVM makes poison of it. NaN loses against a number.
+  // x86 converts what int32 can't hold into its least number, and LLVM makes poison of it. NaN loses against
+  // a number.
   constexpr double kMost = 2147483520; // the last fp32 number below 2^31
   Val inside = ir.fmax(value, ir.constant(value.type(), 0)), most = ir.constant(value.type(), kMost);
   inside = ir.select(inside < most, inside, most);
@@ -80,14 +82,16 @@ Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
     if (rangeOf(index) == IndexRange::Inside)
       continue;
     last.back() = params.get("aux_last", int(op.getSlot()) * kMaxScoreTensorRank + int(dim));
-    // The keys of a sequence's first tile are the same for all sequences: clamped ahead of all loops, they fill the registers.
+    // The keys of a sequence's first tile are the same for all sequences: clamped ahead of all loops, they
+    // fill the registers.
     if (ir.gpu)
       last.back() = gpu::again(ir, last.back());
   }
   return last;
 }
 
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices, const Vals &last) {
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices,
+                    const Vals &last) {
   const int slot = int(op.getSlot());
   Val base = params.get("aux", slot);
   int lanes = 0;
@@ -120,7 +124,8 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   for (int lane = 0; lane < lanes; ++lane) {
     Val at = ir.wrap(vector::ExtractOp::create(ir.builder, ir.loc, varying.value, int64_t(lane)));
     Val element = ir.load(ir.f32(), ir.offset(row, at), 4, /*invariant=*/true);
-    result = ir.wrap(vector::InsertOp::create(ir.builder, ir.loc, element.value, result.value, int64_t(lane)));
+    result =
+        ir.wrap(vector::InsertOp::create(ir.builder, ir.loc, element.value, result.value, int64_t(lane)));
   }
   return result;
 }
@@ -135,8 +140,9 @@ Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
     for (int i = 0; i < lanes; ++i)
       steps[i] = i;
     auto type = cast<VectorType>(ir.vec(ir.i32(), lanes));
-    Val iota = ir.wrap(arith::ConstantOp::create(ir.builder, ir.loc,
-                                                 cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
+    Val iota = ir.wrap(arith::ConstantOp::create(
+        ir.builder, ir.loc,
+        cast<TypedAttr>(Attribute(DenseElementsAttr::get(type, ArrayRef<int32_t>(steps))))));
     key = ir.splat(key, lanes) + iota;
   }
   llvm::DenseMap<Value, Val> map;

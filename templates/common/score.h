@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The score region and the online softmax: the mathematics that every template shares, offered in steps so that a
-// template may order them as its hardware likes.
+// The score region and the online softmax: the mathematics that every template shares, offered in steps so
+// that a template may order them as its hardware likes.
 #pragma once
 
 #include "ir/dialect/Attn.h"
@@ -19,22 +19,26 @@ bool isPlainScore(mlir::Region &region);
 bool hasSlope(attn::YieldOp yield);
 bool hasSlope(mlir::Region &region);
 
-/// Inlines a score region on a vector of scores, of one query row at consecutive keys unless apply() is told otherwise; what
-/// does not depend on the key stays scalar. For the CPU; a GPU thread's tile of scores is score_tile.h's.
+/// Inlines a score region on a vector of scores, of one query row at consecutive keys unless apply() is told
+/// otherwise; what does not depend on the key stays scalar. For the CPU; a GPU thread's tile of scores is
+/// score_tile.h's.
 class Score {
 public:
-  Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item, const Sequence &sequence);
+  Score(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item,
+        const Sequence &sequence);
 
   bool isIdentity() const { return identity_; }
 
   /// `s` are the scaled scores, `row` the query row (i32), `key` the key (i32) of the first lane. Rows and
-  /// keys past the sequence are allowed: their value means nothing, and auxiliary tensors are read inside their bounds anyway.
-  /// `head` is the query head where a work item has several. Rows, keys and heads may be vectors.
+  /// keys past the sequence are allowed: their value means nothing, and auxiliary tensors are read inside
+  /// their bounds anyway. `head` is the query head where a work item has several. Rows, keys and heads may be
+  /// vectors.
   Val apply(Val s, Val row, Val key, Val head = {}) const { return evaluate(s, row, key, head).value; }
 
   struct WithSlope {
     Val value;
-    Val slope; ///< Derivative of value with respect to s: a scalar or a vector; absent where it is 1, and in a forward.
+    Val slope; ///< Derivative of value with respect to s: a scalar or a vector; absent where it is 1, and in
+               ///< a forward.
   };
   /// As apply(); of a region that yields its derivative, too.
   WithSlope evaluate(Val s, Val row, Val key, Val head = {}) const;
@@ -48,7 +52,8 @@ private:
   bool identity_;
 };
 
-/// Whether some auxiliary tensor is read at an index that readScoreTensor clamps. ScoreExpr::clampsIndices of the region.
+/// Whether some auxiliary tensor is read at an index that readScoreTensor clamps. ScoreExpr::clampsIndices of
+/// the region.
 bool clampsIndices(mlir::Region &region);
 
 /// attn.index of a scalar or a vector.
@@ -57,9 +62,10 @@ Val scoreIndex(Ir &ir, Val value);
 /// The last index of each dimension of an auxiliary tensor that readScoreTensor clamps, else nothing.
 Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op);
 
-/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`; `last` as lastIndices gives
-/// it. Never reads outside the tensor, which must not be empty.
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices, const Vals &last);
+/// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`; `last`
+/// as lastIndices gives it. Never reads outside the tensor, which must not be empty.
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, llvm::ArrayRef<Val> indices,
+                    const Vals &last);
 
 /// One row's online softmax in base 2 (Milakov and Gimelshein, 2018): with scores t_j = s_j log2(e),
 ///   m = max_j t_j,  l = sum_j 2^(t_j - m),  o = sum_j 2^(t_j - m) v_j / l,  lse = (m + log2 l) ln 2.

@@ -186,7 +186,8 @@ private:
     return elementwise(op, in, per_row);
   }
 
-  /// The same operation once a row, or once an element; operands may be int32, in forms of elements or of a base only.
+  /// The same operation once a row, or once an element; operands may be int32, in forms of elements or of a
+  /// base only.
   Form elementwise(mlir::Operation &op, const std::vector<Form> &in, bool per_row) {
     size_t count = size_t(elements());
     if (per_row) {
@@ -214,8 +215,8 @@ private:
     return out;
   }
 
-  /// Rounded correctly, so that n / n is 1 and not a little less: the reciprocal's error is what is left of a, and is put right.
-  /// The exact instruction is a subroutine, around which ptxas spills.
+  /// Rounded correctly, so that n / n is 1 and not a little less: the reciprocal's error is what is left of
+  /// a, and is put right. The exact instruction is a subroutine, around which ptxas spills.
   Val quotient(Val a, Val b) {
     Val inverse = ir_.rcp(b), near = a * inverse;
     Val left = ir_.fma(near * -1.0, b, a);
@@ -366,8 +367,8 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   Block &block_;
-  /// Values that an fp32 index is worked out from. They are computed as the text says, one by one: an index is rounded towards
-  /// zero, so that a unit of the last place can make it another one.
+  /// Values that an fp32 index is worked out from. They are computed as the text says, one by one: an index
+  /// is rounded towards zero, so that a unit of the last place can make it another one.
   llvm::DenseSet<Value> of_index_;
   const ScoreTile &tile_;
 };

@@ -33,8 +33,8 @@ struct TileScores {
 
 /// Evaluates `region` on Q K^T, which times `softmax_scale` is the region's score. The thread's whole warp
 /// must be here. Rows and keys past the sequence are allowed: their value means nothing, and auxiliary
-/// tensors are read inside their bounds anyway. Scores are exact to a few units of fp32's last place, with two short
-/// cuts that the warp takes together, tile by tile, where all its elements allow it:
+/// tensors are read inside their bounds anyway. Scores are exact to a few units of fp32's last place, with
+/// two short cuts that the warp takes together, tile by tile, where all its elements allow it:
 ///   tanh(x)  x P(x^2) for |x| <= 1/2, relative error 6e-7; else 2 / (1 + e^(-2x)) - 1
 ///   abs(d)   d or -d, where d is linear in the key and does not change its sign
 TileScores tileScores(Ir &ir, const ParamReader &params, mlir::Region &region, const WorkItem &item,

@@ -54,8 +54,9 @@ Sequence::Sequence(Ir &ir, const ParamReader &params, Val batch, bool with_keys)
 Val Sequence::rows(Operand operand, Val head, int bytes) const {
   const OperandInfo &info = operandInfo(operand);
   const bool keys = operandInfo(operand).side == Side::Key;
-  Val start = ir_.select(keys ? ragged_k_ : ragged_q_, (keys ? start_k_ : start_q_) * params_.get(info.stride_s),
-                         batch_ * params_.get(info.stride_b));
+  Val start =
+      ir_.select(keys ? ragged_k_ : ragged_q_, (keys ? start_k_ : start_q_) * params_.get(info.stride_s),
+                 batch_ * params_.get(info.stride_b));
   Val elements = start + ir_.toI64(head) * params_.get(info.stride_h);
   return ir_.offset(params_.get(info.name), elements * bytes);
 }

@@ -20,7 +20,8 @@ public:
   Val rows(Operand operand, Val head, int bytes) const;
   /// Where row 0 of `operand` lies in its tensor map: {row, batch}, i32.
   std::pair<Val, Val> mapCoordinates(Operand operand) const;
-  /// Whether rows of `operand` past its valid ones may be somebody else's data and not outside the tensor; i1.
+  /// Whether rows of `operand` past its valid ones may be somebody else's data and not outside the tensor;
+  /// i1.
   Val hasRowsBehind(Operand operand) const;
   /// Pointer to the LSE of query row 0.
   Val lse(Val head) const { return lseLike("lse", head); }

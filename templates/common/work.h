@@ -24,13 +24,13 @@ struct WorkItem {
 /// key heads. Keys: all query heads of a key head, and its rows are keys.
 enum class HeadsOfItem { One, Packed, Groups, Keys };
 
-/// Decodes a work item. Items are ordered by section of `heads_per_section` (batch, split, head) triples; in a
-/// section first by tile, then by triple. The longest work must not start last: with a right-bounded mask the
-/// last tile of queries sees the most keys and comes first; the first tile of keys is seen by the most queries,
-/// and tiles of keys go upwards. In a packed item a query tile counts (row, head of the group) pairs, the heads
-/// of a row side by side; `head` in the triple is the key head, or counts groups of key heads: as many as
-/// num_work_items allows, of one size but for the last. `m_tiles`: query tiles of a triple, if fewer than the
-/// launch's num_m_tiles.
+/// Decodes a work item. Items are ordered by section of `heads_per_section` (batch, split, head) triples; in
+/// a section first by tile, then by triple. The longest work must not start last: with a right-bounded mask
+/// the last tile of queries sees the most keys and comes first; the first tile of keys is seen by the most
+/// queries, and tiles of keys go upwards. In a packed item a query tile counts (row, head of the group)
+/// pairs, the heads of a row side by side; `head` in the triple is the key head, or counts groups of key
+/// heads: as many as num_work_items allows, of one size but for the last. `m_tiles`: query tiles of a triple,
+/// if fewer than the launch's num_m_tiles.
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
                         HeadsOfItem heads_of_item = HeadsOfItem::One, Val m_tiles = {});
 

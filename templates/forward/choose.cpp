@@ -8,12 +8,14 @@ namespace flashplus {
 
 int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds) {
   const int64_t window = int64_t(bounds.window_left) + bounds.window_right + 1;
-  return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window) : bounds.max_seqlen_k;
+  return spec.bounded_left && spec.bounded_right ? std::min(bounds.max_seqlen_k, window)
+                                                 : bounds.max_seqlen_k;
 }
 
-const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
-                                const PlanOptions &options) {
-  // Different tiles sum in different orders; a batch-invariant result must not depend on the longest sequence.
+const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
+                                const Bounds &bounds, const PlanOptions &options) {
+  // Different tiles sum in different orders; a batch-invariant result must not depend on the longest
+  // sequence.
   if (options.batch_invariant)
     return candidates.front();
   const int64_t keys = visibleKeys(spec, bounds);
@@ -40,8 +42,10 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
   for (const TunedSchedule &t : options.tuned) {
     if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < itemTraits(t.schedule).rows)
       continue;
-    const double distance = octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);
-    if (distance >= nearest || std::ranges::count(options.rejected, t.schedule) || !runsOnDevice(spec, t.schedule, device))
+    const double distance =
+        octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);
+    if (distance >= nearest || std::ranges::count(options.rejected, t.schedule) ||
+        !runsOnDevice(spec, t.schedule, device))
       continue;
     best = &t;
     nearest = distance;

@@ -23,23 +23,26 @@ struct PlanOptions {
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
   std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
-  /// Not owned. Preferred to the default table, the one of the nearest size first (distance in octaves of keys and of queries), of
-  /// equally near ones the earlier; not for batch_invariant plans, which are the same wherever they run.
+  /// Not owned. Preferred to the default table, the one of the nearest size first (distance in octaves of
+  /// keys and of queries), of equally near ones the earlier; not for batch_invariant plans, which are the
+  /// same wherever they run.
   std::span<const TunedSchedule> tuned;
-  std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is taken.
+  std::vector<Schedule> rejected; ///< Schedules that turned out not to compile: the next feasible one is
+                                  ///< taken.
 };
 
 /// Keys that one query row may see.
 int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds);
 
-/// The first candidate that is for this many keys, or a later one whose shorter tile still covers a sequence's queries, or of
-/// which few tiles do (ItemTraits::short_tiles). The choice uses the bounds only, so it is the same for every run of a plan.
-/// `candidates` must not be empty.
-const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec, const Bounds &bounds,
-                               const PlanOptions &options);
+/// The first candidate that is for this many keys, or a later one whose shorter tile still covers a
+/// sequence's queries, or of which few tiles do (ItemTraits::short_tiles). The choice uses the bounds only,
+/// so it is the same for every run of a plan. `candidates` must not be empty.
+const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
+                                const Bounds &bounds, const PlanOptions &options);
 
-/// The tuned choice of the size nearest to the problem's that is feasible here; null if there is none. For fewer queries than
-/// were measured, the table's rule for short queries still holds, so such a choice needs a tile that they fill.
+/// The tuned choice of the size nearest to the problem's that is feasible here; null if there is none. For
+/// fewer queries than were measured, the table's rule for short queries still holds, so such a choice needs a
+/// tile that they fill.
 const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                                  const PlanOptions &options);
 

@@ -8,7 +8,8 @@ namespace flashplus {
 
 CpuTile::CpuTile(EmitContext &c, const WorkItem &item, const Sequence &sequence, int tile_m)
     : c_(c), item_(item), seq_(sequence), group_(c.ir.toI64(item.group)), first_(c.ir.toI64(item.m) * tile_m),
-      all_(c.ir.toI64(sequence.q_len) * group_), exists_(first_ < all_), rows_(c.ir.min(c.ir.i64(tile_m), all_ - first_)) {}
+      all_(c.ir.toI64(sequence.q_len) * group_), exists_(first_ < all_),
+      rows_(c.ir.min(c.ir.i64(tile_m), all_ - first_)) {}
 
 Val CpuTile::valid(Val r) const { return first_ + c_.ir.min(r, rows_ - 1); }
 
@@ -31,7 +32,8 @@ void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::functio
     auto finish = softmax::finish(ir, maximum(r), sum(r), empty);
     Val query = ir.toI64(queryRow(r)), head = groupHead(r);
     write(r, rows.dtype(), ir.offset(values, query * stride + head * head_stride), finish.factor);
-    ir.ifThen(stores_lse, [&] { ir.store(finish.lse, ir.offset(lse, head * lse_head_stride + query * 4), 4); });
+    ir.ifThen(stores_lse,
+              [&] { ir.store(finish.lse, ir.offset(lse, head * lse_head_stride + query * 4), 4); });
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the CPU's forward kernels share: the rows of a work item, which are (query row, head of the key head's group) pairs
-// with the heads of a row side by side, and where their results go.
+// What the CPU's forward kernels share: the rows of a work item, which are (query row, head of the key head's
+// group) pairs with the heads of a row side by side, and where their results go.
 #pragma once
 
 #include "templates/common/mask.h"
@@ -22,8 +22,9 @@ public:
   Val queryRow(Val r) const;  ///< i32
   Val groupHead(Val r) const; ///< i64
 
-  /// Stores the results of every row: its LSE, and by `write(row of the tile, dtype of the output, its row in memory, factor)`
-  /// its values times the factor. `maximum` and `sum` give the softmax state of a row as scalars.
+  /// Stores the results of every row: its LSE, and by `write(row of the tile, dtype of the output, its row in
+  /// memory, factor)` its values times the factor. `maximum` and `sum` give the softmax state of a row as
+  /// scalars.
   void store(const std::function<Val(Val r)> &maximum, const std::function<Val(Val r)> &sum,
              const std::function<void(Val r, DType dtype, Val row, Val factor)> &write) const;
 

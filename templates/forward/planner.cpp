@@ -15,8 +15,9 @@ int64_t keyTiles(const KernelSpec &spec, const Bounds &bounds, const ItemTraits 
   return ceilDiv(std::max<int64_t>(keys, 0), item.keys);
 }
 
-/// How many shares to split the keys into: 1 when the grid fills the device or there is little to split, else the
-/// least number whose last wave is within 15 % of the fullest possible (the rule of FlashAttention's heuristic).
+/// How many shares to split the keys into: 1 when the grid fills the device or there is little to split, else
+/// the least number whose last wave is within 15 % of the fullest possible (the rule of FlashAttention's
+/// heuristic).
 int chooseSplits(int64_t items, int64_t key_tiles, int slots) {
   if (items >= 0.8 * slots || key_tiles <= 4)
     return 1;
@@ -40,12 +41,14 @@ struct Division {
   int splits;
 };
 
-/// All the key heads that an item can have, so that it reads memory in order, and some shares of the keys a worker: processors
-/// are not equally fast at any moment, least of all a shared machine's, and the last item ends the step. Fewer heads an item
-/// where shares would be shorter than share_keys. `tiles`: items with all heads in one; `forced`: the shares, if they are no choice.
-Division divide(const ItemTraits &item, const KernelSpec &spec, const Bounds &bounds, int64_t tiles, int workers,
-                int forced) {
-  // 16 workers, 8192 keys, one, two and four items a worker: 0.59, 0.75 and 0.85 of the read bandwidth (docs/performance.md).
+/// All the key heads that an item can have, so that it reads memory in order, and some shares of the keys a
+/// worker: processors are not equally fast at any moment, least of all a shared machine's, and the last item
+/// ends the step. Fewer heads an item where shares would be shorter than share_keys. `tiles`: items with all
+/// heads in one; `forced`: the shares, if they are no choice.
+Division divide(const ItemTraits &item, const KernelSpec &spec, const Bounds &bounds, int64_t tiles,
+                int workers, int forced) {
+  // 16 workers, 8192 keys, one, two and four items a worker: 0.59, 0.75 and 0.85 of the read bandwidth
+  // (docs/performance.md).
   constexpr int kItemsPerWorker = 4, kHeadsForBalance = 4;
   int64_t key_heads = std::clamp<int64_t>(bounds.heads_k, 1, item.key_heads);
   auto items = [&] { return std::max<int64_t>(1, tiles * ceilDiv(bounds.heads_k, key_heads)); };
@@ -73,23 +76,25 @@ Division divide(const ItemTraits &item, const KernelSpec &spec, const Bounds &bo
   return {int(key_heads), int(least)};
 }
 
-/// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as many as have
-/// their keys and values in the shared cache together. Else 1, so that neighbours share the keys of one head. A packed item
-/// counts as one head, also one of several key heads.
-int headsPerSection(const KernelSpec &spec, const Bounds &bounds, const LaunchSchema &launch, const DeviceProfile &device,
-                    const ItemShape &item) {
+/// Query heads whose work items are mixed, so that the longest of all come first (a right-bounded mask): as
+/// many as have their keys and values in the shared cache together. Else 1, so that neighbours share the keys
+/// of one head. A packed item counts as one head, also one of several key heads.
+int headsPerSection(const KernelSpec &spec, const Bounds &bounds, const LaunchSchema &launch,
+                    const DeviceProfile &device, const ItemShape &item) {
   const bool ordered = launch.blocks_per_sm || !isGpu(device.target.isa); // items are started one by one
   if (!ordered || !spec.bounded_right || bounds.heads_k == 0)
     return 1;
-  const int64_t bytes = std::max<int64_t>(1, item.key_heads * bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) *
-                                                 dtypeBytes(spec.dtypeKV()));
+  const int64_t bytes =
+      std::max<int64_t>(1, item.key_heads * bounds.max_seqlen_k * (spec.head_dim_qk + spec.head_dim_v) *
+                               dtypeBytes(spec.dtypeKV()));
   const int64_t packed = item.packs_heads ? bounds.group() : 1;
   const int64_t group = std::max<int64_t>(1, bounds.heads_q / bounds.heads_k / packed);
   return int(std::clamp<int64_t>(std::max<int64_t>(1, device.shared_cache / bytes) * group, 1,
                                  std::max<int64_t>(1, bounds.batch * bounds.heads_q / packed)));
 }
 
-/// Whether blocks take their items from a counter: where items differ in length and there is more than one a block.
+/// Whether blocks take their items from a counter: where items differ in length and there is more than one a
+/// block.
 bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
   return step.spec.bounded_right && step.launch.blocks_per_sm &&
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
@@ -130,11 +135,13 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   } else if (!options.rejected.empty()) {
     fewer = candidates_;
   }
-  std::erase_if(fewer, [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
+  std::erase_if(fewer,
+                [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
   const auto &candidates = options.schedule || !options.rejected.empty() ? fewer : candidates_;
   if (candidates.empty()) {
     FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, device.target));
-    return Status(StatusCode::Unsupported, "no schedule of '" + spec.text() + "' fits " + device.target.text());
+    return Status(StatusCode::Unsupported,
+                  "no schedule of '" + spec.text() + "' fits " + device.target.text());
   }
   const TunedSchedule *tuned = chooseTuned(spec, bounds, device, options);
   const Candidate *chosen = tuned ? nullptr : &chooseSchedule(candidates, spec, bounds, options);
@@ -152,8 +159,9 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
     item.key_heads = division.key_heads;
     item.num_splits = division.splits;
   } else {
-    item.num_splits =
-        forced_splits ? forced_splits : chooseSplits(whole.items, keyTiles(spec, bounds, traits), device.multiprocessors);
+    item.num_splits = forced_splits
+                          ? forced_splits
+                          : chooseSplits(whole.items, keyTiles(spec, bounds, traits), device.multiprocessors);
   }
 
   KernelSpec forward = spec;
@@ -172,7 +180,8 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
     return plan;
 
   const Candidate &combine = combine_.front();
-  auto merge = makeStep(combineSpec(spec), combine.schedule, device.target, {.rows = combine.item.rows}, bounds);
+  auto merge =
+      makeStep(combineSpec(spec), combine.schedule, device.target, {.rows = combine.item.rows}, bounds);
   if (!merge)
     return merge.status();
   plan.steps.push_back(std::move(*merge));

@@ -5,5 +5,6 @@
 bool refusedWithoutExceptions() {
   flashplus::ForwardArgs args;
   auto spec = flashplus::specOf(args);
-  return !spec && spec.error().code == FLASHPLUS_INVALID_ARGUMENT && spec.error().message.find("q is null") == 0;
+  return !spec && spec.error().code == FLASHPLUS_INVALID_ARGUMENT &&
+         spec.error().message.find("q is null") == 0;
 }

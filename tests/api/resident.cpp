@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// resident: memory of a process that embeds the library and runs one CPU kernel. Runs itself twice on one cache folder:
-// the first process compiles the kernel, the second finds it there. The second must stay within kLimit beyond its tensors,
-// all of it counted (the program, the C and C++ libraries, the thread stacks), and never map the compiler library.
-// Exit status 77: there is no compiler library.
+// resident: memory of a process that embeds the library and runs one CPU kernel. Runs itself twice on one
+// cache folder: the first process compiles the kernel, the second finds it there. The second must stay within
+// kLimit beyond its tensors, all of it counted (the program, the C and C++ libraries, the thread stacks), and
+// never map the compiler library. Exit status 77: there is no compiler library.
 #include <flashplus/flashplus.h>
 
 #include <cstdio>
@@ -100,7 +100,8 @@ int runKernel(bool warm, const char *cache_dir) {
   flashplus_counters counters = {};
   counters.struct_size = sizeof counters;
   flashplus_get_counters(context, &counters);
-  std::printf("%s: resident %.1f MiB, beyond the tensors %.1f MiB (%.1f at the start of main, %.1f from context and kernel); "
+  std::printf("%s: resident %.1f MiB, beyond the tensors %.1f MiB (%.1f at the start of main, %.1f from "
+              "context and kernel); "
               "compiled %lld, from disk %lld\n",
               warm ? "warm" : "cold", resident, resident - tensor_bytes, at_start, resident - with_tensors,
               static_cast<long long>(counters.compiles), static_cast<long long>(counters.disk_hits));
@@ -109,7 +110,8 @@ int runKernel(bool warm, const char *cache_dir) {
     return fail("/proc/self/maps does not show libflashplus.so");
   // That the cold process does map the compiler shows that the warm one's check can see it.
   if (maps.compiler == warm)
-    return fail(warm ? "the compiler library is mapped" : "the compiler library is not seen although it compiled");
+    return fail(warm ? "the compiler library is mapped"
+                     : "the compiler library is not seen although it compiled");
   if (warm && (counters.compiles != 0 || counters.disk_hits != 1))
     return fail("the kernel did not come from the cache");
   if (warm && resident - tensor_bytes > kLimit)

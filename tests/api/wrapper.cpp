@@ -52,8 +52,8 @@ std::vector<float> randoms(size_t count, unsigned seed) {
 
 /// Causal attention of (batch, s, heads, d), row by row, in T throughout.
 template <class T>
-std::vector<T> naive(const std::vector<float> &q, const std::vector<float> &k, const std::vector<float> &v, int batch,
-                     int s, int heads, int d) {
+std::vector<T> naive(const std::vector<float> &q, const std::vector<float> &k, const std::vector<float> &v,
+                     int batch, int s, int heads, int d) {
   std::vector<T> o(q.size());
   auto at = [&](int b, int i, int h) { return size_t((b * s + i) * heads + h) * size_t(d); };
   for (int b = 0; b < batch; ++b)
@@ -100,7 +100,9 @@ struct Causal {
     args.lse = Tensor(lse.data(), DType::F32, {batch, heads, s});
     args.causal = true;
   }
-  static Tensor tensor(const std::vector<float> &values) { return {values.data(), DType::F32, {batch, s, heads, d}}; }
+  static Tensor tensor(const std::vector<float> &values) {
+    return {values.data(), DType::F32, {batch, s, heads, d}};
+  }
 };
 
 } // namespace
@@ -205,7 +207,8 @@ TEST_CASE("objects go in any order, and threads share a plan") {
 TEST_CASE("one key compiled twice gives identical bytes") {
   const char *cpu_spec = "forward dtype=bf16 dqk=64 dv=64 right=1";
   for (const char *target : {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80@sm_90"}) {
-    const Kernel first = context().kernel(cpu_spec, target).value(), second = context().kernel(cpu_spec, target).value();
+    const Kernel first = context().kernel(cpu_spec, target).value(),
+                 second = context().kernel(cpu_spec, target).value();
     CHECK(std::string(first.info().source) == "compiled");
     CHECK(std::string(second.info().source) == "compiled");
     CHECK(std::string(first.info().key) == second.info().key);
@@ -257,7 +260,8 @@ TEST_CASE("warm child" * doctest::skip()) {
   c.forward(p.args).value();
   std::ifstream file("/proc/self/maps");
   const std::string maps(std::istreambuf_iterator<char>(file), {});
-  const bool mapped = maps.find("libflashplus-compiler") != std::string::npos || maps.find("LLVM") != std::string::npos;
+  const bool mapped =
+      maps.find("libflashplus-compiler") != std::string::npos || maps.find("LLVM") != std::string::npos;
   const bool warm = std::getenv("FLASHPLUS_TEST_WARM");
   CHECK(mapped == !warm);
   CHECK(c.counters().compiles == (warm ? 0 : 1));
@@ -271,7 +275,8 @@ TEST_CASE("a process with a warm cache never maps LLVM") {
     if (child == 0) {
       setenv("FLASHPLUS_TEST_CACHE", folder.path.c_str(), 1);
       warm ? setenv("FLASHPLUS_TEST_WARM", "1", 1) : unsetenv("FLASHPLUS_TEST_WARM");
-      execl("/proc/self/exe", "test_api", "--test-case=warm child", "--no-skip", static_cast<char *>(nullptr));
+      execl("/proc/self/exe", "test_api", "--test-case=warm child", "--no-skip",
+            static_cast<char *>(nullptr));
       _exit(127);
     }
     int status = -1;
@@ -285,7 +290,8 @@ TEST_CASE("a process with a warm cache never maps LLVM") {
 int main(int argc, char **argv) {
   // Built without the compiler library, these tests run where one is pointed to and are skipped elsewhere.
   // Not in a child that must not open it.
-  const auto description = std::getenv("FLASHPLUS_TEST_CACHE") ? std::string("child") : context().describe().value();
+  const auto description =
+      std::getenv("FLASHPLUS_TEST_CACHE") ? std::string("child") : context().describe().value();
   if (description.find("\"state\":\"missing") != std::string::npos) {
     std::puts("skipped: there is no compiler library");
     return FLASHPLUS_HAS_COMPILER ? 1 : 77;

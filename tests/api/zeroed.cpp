@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The rules for structs that flashplus.h states: all zero is the plain case, flags are 0 or 1, and a program that
-// was built with the header of 0.1 runs as it did (frozen_0_1.c).
+// The rules for structs that flashplus.h states: all zero is the plain case, flags are 0 or 1, and a program
+// that was built with the header of 0.1 runs as it did (frozen_0_1.c).
 #include <flashplus/flashplus.h>
 
 #include <cmath>
@@ -44,9 +44,10 @@ struct Handle {
 /// Scores are all 0 and row j of v holds j: an output row is the mean of the keys that it sees.
 struct Rows {
   static constexpr int kQueries = 6, kKeys = 4, kDim = 8;
-  std::vector<float> q = std::vector<float>(kQueries * kDim), k = std::vector<float>(kKeys * kDim), v = k, o = q,
-                     lse = std::vector<float>(kQueries);
-  int64_t q_shape[4] = {1, kQueries, 1, kDim}, k_shape[4] = {1, kKeys, 1, kDim}, lse_shape[3] = {1, 1, kQueries};
+  std::vector<float> q = std::vector<float>(kQueries * kDim), k = std::vector<float>(kKeys * kDim), v = k,
+                     o = q, lse = std::vector<float>(kQueries);
+  int64_t q_shape[4] = {1, kQueries, 1, kDim}, k_shape[4] = {1, kKeys, 1, kDim},
+          lse_shape[3] = {1, 1, kQueries};
   DLTensor tq = tensor(q, q_shape), tk = tensor(k, k_shape), tv = tensor(v, k_shape), to = tensor(o, q_shape),
            tl = tensor(lse, lse_shape, 3);
   flashplus_forward_args args = {};
@@ -138,9 +139,13 @@ TEST_CASE("window sides without has_window are not dropped in silence") {
   r.args.window_left = r.args.window_right = -1;
   r.sees(h.context, 99, 99);
   r.args.window_right = 0;
-  r.refused(h.context, "window_left is -1 and window_right 0 while has_window is 0; set has_window to 1, or leave both at 0");
+  r.refused(
+      h.context,
+      "window_left is -1 and window_right 0 while has_window is 0; set has_window to 1, or leave both at 0");
   r.args.window_left = 128;
-  r.refused(h.context, "window_left is 128 and window_right 0 while has_window is 0; set has_window to 1, or leave both at 0");
+  r.refused(
+      h.context,
+      "window_left is 128 and window_right 0 while has_window is 0; set has_window to 1, or leave both at 0");
 }
 
 TEST_CASE("flags are 0 or 1") {
@@ -176,7 +181,8 @@ TEST_CASE("max_seqlen 0 with cu_seqlens is not known, not none") {
   int32_t ends_q[2] = {0, Rows::kQueries}, ends_k[2] = {0, Rows::kKeys};
   int64_t two = 2;
   DLTensor cu_q = {}, cu_k = {};
-  cu_q.data = ends_q, cu_q.device = {kDLCPU, 0}, cu_q.ndim = 1, cu_q.dtype = {kDLInt, 32, 1}, cu_q.shape = &two;
+  cu_q.data = ends_q, cu_q.device = {kDLCPU, 0}, cu_q.ndim = 1, cu_q.dtype = {kDLInt, 32, 1},
+  cu_q.shape = &two;
   cu_k = cu_q;
   cu_k.data = ends_k;
   for (DLTensor *t : {&r.tq, &r.tk, &r.tv, &r.to})

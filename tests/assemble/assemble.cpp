@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// assemble TARGET: assembles kernels of the release variants for a target on all processors and fails on a spill, a stack
-// frame, an assembler warning about serialised instructions, or a launch that cannot fit. Which: all in bf16 for sm_80 and
-// sm_90a and a fixed eighth of the rest, or all (`make release-check`, tests/soak.h).
-// assemble --choice: only what would be chosen, for every target, and whether that is as said.
+// assemble TARGET: assembles kernels of the release variants for a target on all processors and fails on a
+// spill, a stack frame, an assembler warning about serialised instructions, or a launch that cannot fit.
+// Which: all in bf16 for sm_80 and sm_90a and a fixed eighth of the rest, or all (`make release-check`,
+// tests/soak.h). assemble --choice: only what would be chosen, for every target, and whether that is as said.
 #include "compiler/codegen/nvjitlink.h"
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
@@ -23,14 +23,16 @@ using namespace flashplus;
 
 namespace {
 
-constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"}; ///< As in CMakeLists.txt.
+/// As in CMakeLists.txt.
+constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
 
 std::vector<PlannedKernel> releaseKernels(const Target &target) {
   std::vector<PlannedKernel> kernels;
   std::set<std::string> seen;
   for (const tool::VariantRow &row : tool::releaseVariants())
     for (DType dtype : {DType::F16, DType::BF16})
-      for (const KernelSpec &spec : tool::specsOfRow(row, dtype, *ScoreExpr::parse(tool::scoreText(row.score)))) {
+      for (const KernelSpec &spec :
+           tool::specsOfRow(row, dtype, *ScoreExpr::parse(tool::scoreText(row.score)))) {
         auto add = [&](std::vector<PlannedKernel> reachable) {
           for (PlannedKernel &kernel : reachable)
             if (seen.insert(kernel.spec.text() + kernel.schedule.text()).second)
@@ -45,8 +47,9 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
   return kernels;
 }
 
-/// Whether a run that does not assemble everything assembles this kernel: those that most people run, and of what differs
-/// from them in a type's name or in the chip an eighth, always the same, and another one for each chip.
+/// Whether a run that does not assemble everything assembles this kernel: those that most people run, and of
+/// what differs from them in a type's name or in the chip an eighth, always the same, and another one for
+/// each chip.
 bool alwaysAssembled(const PlannedKernel &kernel, const Target &target) {
   const bool most_used = kernel.spec.dtype == DType::BF16 && (target.isa == Isa::Sm90a || target.chip == 80);
   return most_used || test::inShare(target.text() + kernel.spec.text() + kernel.schedule.text(), 8);
@@ -67,12 +70,14 @@ int checkChoice() {
       bf16 += is_bf16;
       bf16_chosen += is_bf16 && is_chosen;
     }
-    const bool whole = bf16 == bf16_chosen, main = std::string(name) == "sm_80@sm_80" || std::string(name) == "sm_90a";
+    const bool whole = bf16 == bf16_chosen,
+               main = std::string(name) == "sm_80@sm_80" || std::string(name) == "sm_90a";
     // An eighth by a hash: between a twentieth and a fifth.
     const size_t rest = main ? all - bf16 : all, rest_chosen = main ? chosen - bf16_chosen : chosen;
-    const bool good = whole == main && rest_chosen * 20 >= rest && rest_chosen * 5 <= rest && bf16 > 0 && rest > 0;
-    std::printf("%s %s: %zu of %zu kernels, %zu of %zu in bf16\n", good ? "ok  " : "FAIL", name, chosen, all, bf16_chosen,
-                bf16);
+    const bool good =
+        whole == main && rest_chosen * 20 >= rest && rest_chosen * 5 <= rest && bf16 > 0 && rest > 0;
+    std::printf("%s %s: %zu of %zu kernels, %zu of %zu in bf16\n", good ? "ok  " : "FAIL", name, chosen, all,
+                bf16_chosen, bf16);
     wrong += !good;
   }
   return wrong != 0;
@@ -81,7 +86,8 @@ int checkChoice() {
 /// Empty when the kernel is good.
 std::string check(const PlannedKernel &kernel, const Target &target) {
   flashplus_compile_times times{};
-  auto artifact = compileKernel({kernel.spec, kernel.schedule, target}, {std::getenv("FLASHPLUS_NVJITLINK"), std::getenv("FLASHPLUS_PTXAS")}, times);
+  auto artifact = compileKernel({kernel.spec, kernel.schedule, target},
+                                {std::getenv("FLASHPLUS_NVJITLINK"), std::getenv("FLASHPLUS_PTXAS")}, times);
   if (!artifact)
     return artifact.status().message();
   if (artifact->kind != CodeKind::Cubin)
@@ -90,7 +96,8 @@ std::string check(const PlannedKernel &kernel, const Target &target) {
   if (r.registers <= 0 || r.spill_bytes < 0)
     return "the assembler reported no resources";
   if (r.spill_bytes > 0 || r.stack_bytes > 0)
-    return "spills " + std::to_string(r.spill_bytes) + " bytes, stack " + std::to_string(r.stack_bytes) + " bytes";
+    return "spills " + std::to_string(r.spill_bytes) + " bytes, stack " + std::to_string(r.stack_bytes) +
+           " bytes";
   if (r.registers * artifact->launch.threads > 65536)
     return std::to_string(r.registers) + " registers times " + std::to_string(artifact->launch.threads) +
            " threads do not fit a multiprocessor";
@@ -111,8 +118,9 @@ int main(int argc, char **argv) {
     std::fprintf(stderr, "%s\n", target.status().message().c_str());
     return 2;
   }
-  const Status found = target->isa == Isa::Sm90a ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS")).status()
-                                                 : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK")).status();
+  const Status found = target->isa == Isa::Sm90a
+                           ? Ptxas::find(std::getenv("FLASHPLUS_PTXAS")).status()
+                           : NvJitLink::open(std::getenv("FLASHPLUS_NVJITLINK")).status();
   if (!found) {
     std::printf("%s\n", found.message().c_str());
     return std::getenv("CI") ? 1 : 77;
@@ -138,6 +146,7 @@ int main(int argc, char **argv) {
     workers.emplace_back(work);
   for (std::thread &w : workers)
     w.join();
-  std::printf("%zu of %zu kernels for %s, %d failed\n", kernels.size(), all, target->text().c_str(), failures.load());
+  std::printf("%zu of %zu kernels for %s, %d failed\n", kernels.size(), all, target->text().c_str(),
+              failures.load());
   return kernels.empty() || failures ? 1 : 0;
 }

@@ -67,8 +67,8 @@ std::vector<PlanPtr> makePlans(const std::vector<std::unique_ptr<BackwardInstanc
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Pairs of tiles, over all heads: for each tile of keys the rows that see one of them, in tiles from the first of them or
-/// from row 0.
+/// Pairs of tiles, over all heads: for each tile of keys the rows that see one of them, in tiles from the
+/// first of them or from row 0.
 enum class Walk { FromFirst, Aligned };
 int64_t pairsOfTiles(const Case &c, Walk walk, int64_t tile_m, int64_t tile_n) {
   int64_t pairs = 0;

@@ -88,7 +88,8 @@ PlanPtr makePlan(const Instance &instance) {
 }
 
 DeviceBuffer freshWorkspace(const flashplus_plan &plan) {
-  // Whatever a plan of several steps reads of its workspace, it must have written, but for what starts as zeros.
+  // Whatever a plan of several steps reads of its workspace, it must have written, but for what starts as
+  // zeros.
   std::vector<std::byte> content(flashplus_plan_workspace(&plan), std::byte(0xff));
   std::fill_n(content.begin(), std::min<size_t>(content.size(), FLASHPLUS_WORKSPACE_ZEROED), std::byte(0));
   return DeviceBuffer(content);
@@ -102,7 +103,8 @@ Outputs runPlan(Instance &instance, flashplus_plan &plan) {
           instance.problem().text());
   require(flashplus_synchronize(s.context(), s.device(), nullptr), instance.problem().text());
   const std::vector<std::byte> after = workspace.read();
-  const auto counters = after.begin() + std::ptrdiff_t(std::min<size_t>(after.size(), FLASHPLUS_WORKSPACE_ZEROED));
+  const auto counters =
+      after.begin() + std::ptrdiff_t(std::min<size_t>(after.size(), FLASHPLUS_WORKSPACE_ZEROED));
   CHECK_MESSAGE(std::all_of(after.begin(), counters, [](std::byte b) { return b == std::byte(0); }),
                 instance.problem().text());
   return {instance.readO(), instance.readLse(), instance.readTiles()};
@@ -124,7 +126,8 @@ int64_t visibleTiles(const Case &c, const PlanInfo &plan) {
     for (int64_t m = 0; m < c.lengthQ(b) * group; m += tile_m)
       for (int64_t n = 0; n < c.lengthK(b); n += tile_n) {
         bool visible = false;
-        for (int64_t i = m / group; i <= (std::min(m + tile_m, c.lengthQ(b) * group) - 1) / group && !visible; ++i)
+        for (int64_t i = m / group; i <= (std::min(m + tile_m, c.lengthQ(b) * group) - 1) / group && !visible;
+             ++i)
           for (int64_t j = n; j < std::min(n + tile_n, c.lengthK(b)) && !visible; ++j)
             visible = c.sees(b, i, j);
         tiles += visible;
@@ -157,7 +160,8 @@ std::vector<size_t> chosenOf(const std::vector<Row> &rows) {
   // A ledger a test, so that what a test runs does not depend on which others do.
   static const void *test = nullptr;
   static PairLedger ledger;
-  if (const void *running = doctest::getContextOptions()->currentTest; std::exchange(test, running) != running)
+  if (const void *running = doctest::getContextOptions()->currentTest;
+      std::exchange(test, running) != running)
     ledger = {};
   indices = ledger.choose(rows);
   Session::get().recordLeftOut(rows.size() - indices.size());

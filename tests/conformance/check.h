@@ -48,13 +48,13 @@ std::vector<Case> forEveryDtype(const std::vector<Case> &cases);
 
 /// A case as a row of pairs.h.
 Row rowOf(const Case &c);
-/// Indices of all of `rows`, or where Session::pairsOnly() of those that the running test has to run, given what it has run
-/// so far. Call it with the cases as they will run.
+/// Indices of all of `rows`, or where Session::pairsOnly() of those that the running test has to run, given
+/// what it has run so far. Call it with the cases as they will run.
 std::vector<size_t> chosenOf(const std::vector<Row> &rows);
 std::vector<Case> chosen(std::vector<Case> cases);
 
-/// Plans chosen(cases) (kernels are compiled on several threads), runs each by plan and by flashplus_forward, and
-/// checks
+/// Plans chosen(cases) (kernels are compiled on several threads), runs each by plan and by flashplus_forward,
+/// and checks
 ///  - o and lse against fp64 by the rule of reference/compare.h,
 ///  - that both runs give the same bits, and leave what is not a valid row, and the inputs, as it was,
 ///  - that the key tiles visited are those with a visible key.

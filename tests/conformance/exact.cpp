@@ -152,9 +152,10 @@ TEST_CASE("exact: each row retrieves one key, bit for bit") {
 
 TEST_CASE("exact: a window of one key copies v, whatever q and k are") {
   for (int splits : {1, 4}) {
-    std::vector<Case> cases = forEveryDtype({{.batch = 2, .sq = 97, .sk = 97, .hq = 4, .hk = 2},
-                                             {.batch = 2, .sq = 97, .sk = 200, .hq = 4, .hk = 2},
-                                             {.batch = 2, .sq = 97, .sk = 60, .hq = 4, .hk = 2, .d = 33, .dv = 100}});
+    std::vector<Case> cases =
+        forEveryDtype({{.batch = 2, .sq = 97, .sk = 97, .hq = 4, .hk = 2},
+                       {.batch = 2, .sq = 97, .sk = 200, .hq = 4, .hk = 2},
+                       {.batch = 2, .sq = 97, .sk = 60, .hq = 4, .hk = 2, .d = 33, .dv = 100}});
     for (Case &c : cases) {
       c.window_left = c.window_right = 0;
       c.num_splits = splits;

@@ -163,9 +163,11 @@ void checkPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, refer
 }
 
 /// The same of a backward: every tensor of rows is past 2^31 elements.
-void checkBackwardPast(Shape q_shape, Shape k_shape, reference::Strides q_strides, reference::Strides k_strides) {
-  Sparse q(q_shape, q_strides, 'q'), k(k_shape, k_strides, 'k'), v(k_shape, k_strides, 'v'), o(q_shape, q_strides, 'p'),
-      dout(q_shape, q_strides, 'g'), dq(q_shape, q_strides, 'o'), dk(k_shape, k_strides, 'o'), dv(k_shape, k_strides, 'o');
+void checkBackwardPast(Shape q_shape, Shape k_shape, reference::Strides q_strides,
+                       reference::Strides k_strides) {
+  Sparse q(q_shape, q_strides, 'q'), k(k_shape, k_strides, 'k'), v(k_shape, k_strides, 'v'),
+      o(q_shape, q_strides, 'p'), dout(q_shape, q_strides, 'g'), dq(q_shape, q_strides, 'o'),
+      dk(k_shape, k_strides, 'o'), dv(k_shape, k_strides, 'o');
   reference::BackwardProblem p;
   reference::Problem &f = p.forward;
   f.dtype = DType::BF16;
@@ -190,11 +192,13 @@ void checkBackwardPast(Shape q_shape, Shape k_shape, reference::Strides q_stride
       for (int64_t h = 0; h < q_shape.heads; ++h) {
         const size_t from = size_t((b * q_shape.rows + i) * q_shape.heads + h);
         rounded[from] = double(float(lse[from]));
-        reference::storeElement(bytes.data(), DType::F32, (b * q_shape.heads + h) * q_shape.rows + i, float(lse[from]));
+        reference::storeElement(bytes.data(), DType::F32, (b * q_shape.heads + h) * q_shape.rows + i,
+                                float(lse[from]));
       }
   const DeviceBuffer device_lse(bytes);
   int64_t lse_shape[] = {q_shape.batch, q_shape.heads, q_shape.rows};
-  DLTensor lse_tensor = {device_lse.data(), Session::get().device(), 3, {kDLFloat, 32, 1}, lse_shape, nullptr, 0};
+  DLTensor lse_tensor = {
+      device_lse.data(), Session::get().device(), 3, {kDLFloat, 32, 1}, lse_shape, nullptr, 0};
 
   flashplus_backward_args args = FLASHPLUS_BACKWARD_ARGS_INIT;
   args.q = q.tensor();
@@ -268,7 +272,8 @@ TEST_CASE("large: rows, heads and batch entries of a backward past 2^31 elements
   const int64_t s = kPast / 8 + 8;
   checkBackwardPast({1, 9, 2, 32}, {1, 70, 1, 32}, {0, s, 32}, {0, s / 8, 32});
   checkBackwardPast({1, 9, 4, 32}, {1, 70, 2, 32}, {0, 32, kPast / 3 / 8 * 8 + 8}, {0, 32, kPast});
-  checkBackwardPast({3, 9, 2, 32}, {3, 70, 1, 32}, {kPast / 2 / 8 * 8 + 8, 64, 32}, {kPast / 2 / 8 * 8 + 8, 32, 32});
+  checkBackwardPast({3, 9, 2, 32}, {3, 70, 1, 32}, {kPast / 2 / 8 * 8 + 8, 64, 32},
+                    {kPast / 2 / 8 * 8 + 8, 32, 32});
 }
 
 TEST_SUITE_END();

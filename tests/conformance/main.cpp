@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// conformance [--device cpu|cuda[:N]|emulator[:1]] [--cache-dir DIR] [--large] [--cases all|pairs] [doctest options]
-// Runs the suite on one device; the only place that knows which. Exit status 77: the device is not there.
-// Of doctest's options: --list-test-cases, --test-suite=mask, --test-case='*causal*'.
+// conformance [--device cpu|cuda[:N]|emulator[:1]] [--cache-dir DIR] [--large] [--cases all|pairs] [doctest
+// options] Runs the suite on one device; the only place that knows which. Exit status 77: the device is not
+// there. Of doctest's options: --list-test-cases, --test-suite=mask, --test-case='*causal*'.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

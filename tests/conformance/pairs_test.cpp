@@ -58,7 +58,8 @@ std::vector<Row> pick(const std::vector<Row> &rows, const std::vector<size_t> &i
 } // namespace
 
 TEST_CASE("pairs of a full product are covered by little more than the two longest dimensions need") {
-  for (const std::vector<int> &sizes : {std::vector<int>{9}, {3, 4}, {2, 2, 2, 2, 2, 2}, {22, 12, 2}, {5, 4, 3, 3, 2}}) {
+  for (const std::vector<int> &sizes :
+       {std::vector<int>{9}, {3, 4}, {2, 2, 2, 2, 2, 2}, {22, 12, 2}, {5, 4, 3, 3, 2}}) {
     const std::vector<Row> all = product(sizes), few = pick(all, PairLedger().choose(all));
     CHECK(pairsThatDoNotMeet(all, few) == 0);
     std::vector<int> sorted = sizes;
@@ -103,8 +104,9 @@ TEST_CASE("every member of a case is a dimension") {
     set(changed.back());
   };
   change([](Case &c) { c.dtype = DType::F16; });
-  for (int64_t Case::*member : {&Case::batch, &Case::sq, &Case::sk, &Case::hq, &Case::hk, &Case::d, &Case::dv, &Case::tail_q,
-                                &Case::tail_k, &Case::max_q, &Case::max_k, &Case::lse_gap, &Case::first_batch})
+  for (int64_t Case::*member :
+       {&Case::batch, &Case::sq, &Case::sk, &Case::hq, &Case::hk, &Case::d, &Case::dv, &Case::tail_q,
+        &Case::tail_k, &Case::max_q, &Case::max_k, &Case::lse_gap, &Case::first_batch})
     change([&](Case &c) { c.*member = 77; });
   for (auto member : {&Case::ragged_q, &Case::ragged_k})
     change([&](Case &c) { c.*member = {7}; });
@@ -146,9 +148,11 @@ TEST_CASE("every member of a backward's case is a dimension") {
   std::vector<BackwardCase> changed(1);
   auto change = [&](auto set) { set(changed.emplace_back()); };
   change([](BackwardCase &c) { c.forward.sq = 77; });
-  for (bool BackwardCase::*member : {&BackwardCase::dlse, &BackwardCase::delta, &BackwardCase::after_forward, &BackwardCase::infinite_lse, &BackwardCase::packed_dqkv})
+  for (bool BackwardCase::*member : {&BackwardCase::dlse, &BackwardCase::delta, &BackwardCase::after_forward,
+                                     &BackwardCase::infinite_lse, &BackwardCase::packed_dqkv})
     change([&](BackwardCase &c) { c.*member = true; });
-  for (Layout BackwardCase::*member : {&BackwardCase::dout_layout, &BackwardCase::dq_layout, &BackwardCase::dk_layout, &BackwardCase::dv_layout}) {
+  for (Layout BackwardCase::*member : {&BackwardCase::dout_layout, &BackwardCase::dq_layout,
+                                       &BackwardCase::dk_layout, &BackwardCase::dv_layout}) {
     change([&](BackwardCase &c) { (c.*member).order = Layout::Order::Bhsd; });
     change([&](BackwardCase &c) { (c.*member).gap = 1; });
     change([&](BackwardCase &c) { (c.*member).shift = 1; });

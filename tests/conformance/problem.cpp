@@ -22,7 +22,9 @@ namespace {
 
 std::string valueText(const std::string &value) { return value; }
 std::string valueText(DType dtype) { return std::string(dtypeName(dtype)); }
-std::string valueText(Alibi alibi) { return alibi == Alibi::None ? "none" : alibi == Alibi::PerHead ? "h" : "bh"; }
+std::string valueText(Alibi alibi) {
+  return alibi == Alibi::None ? "none" : alibi == Alibi::PerHead ? "h" : "bh";
+}
 std::string valueText(const Fill &fill) { return fill ? "given" : "random"; }
 
 template <class T>
@@ -55,7 +57,9 @@ std::string valueText(const Aux &aux) {
          (aux.transposed ? "+transposed" : "");
 }
 
-std::string valueText(const std::pair<std::string, float> &scalar) { return scalar.first + "=" + valueText(scalar.second); }
+std::string valueText(const std::pair<std::string, float> &scalar) {
+  return scalar.first + "=" + valueText(scalar.second);
+}
 
 template <class T> std::string valueText(const std::vector<T> &values) {
   std::string out = "[";
@@ -120,7 +124,8 @@ std::string Case::text() const {
   std::string out;
   for (const Field &f : fields()) {
     const std::string name = f.name;
-    const bool is_size = name == "dtype" || name == "sq" || name == "sk" || name == "hq" || name == "hk" || name == "d";
+    const bool is_size =
+        name == "dtype" || name == "sq" || name == "sk" || name == "hq" || name == "hk" || name == "d";
     if (!f.usual || is_size)
       out += (out.empty() ? "" : " ") + (name == "dtype" ? f.value : name + "=" + f.value);
   }

@@ -61,7 +61,8 @@ struct Case {
   std::string score = {};
   std::vector<Aux> aux = {};
   std::vector<std::pair<std::string, float>> scalars = {};
-  bool aux_at_start = false; ///< On a CPU auxiliary tensors lie right before an unmapped page, or right behind one.
+  bool aux_at_start = false; ///< On a CPU auxiliary tensors lie right before an unmapped page, or right
+                             ///< behind one.
 
   float lse_empty = kInf;
   bool want_lse = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Indices of a score's tensors that leave the tensor: clamped to its ends, whatever they are worked out from. On a CPU the
-// tensors lie at pages that fault; on the emulator nothing is near them, and a read outside is an error.
+// Indices of a score's tensors that leave the tensor: clamped to its ends, whatever they are worked out from.
+// On a CPU the tensors lie at pages that fault; on the emulator nothing is near them, and a read outside is
+// an error.
 #include "tests/conformance/check.h"
 
 #include <doctest/doctest.h>
@@ -42,7 +43,8 @@ TEST_SUITE_BEGIN("score");
 
 TEST_CASE("score: an index leaves its tensor only where a mask hides the key") {
   checkIndex({.causal = true, .score = "s + t[q + sk - sq - k]", .aux = table({133})});
-  checkIndex({.window_left = 9, .window_right = 4, .score = "s + t[q + sk - sq - k + 4]", .aux = table({14})});
+  checkIndex(
+      {.window_left = 9, .window_right = 4, .score = "s + t[q + sk - sq - k + 4]", .aux = table({14})});
   checkIndex({.causal = true, .score = "s + t[h, q + sk - sq - k]", .aux = table({4, 133}), .num_splits = 2});
 }
 
@@ -56,8 +58,9 @@ TEST_CASE("score: an index before the first element reads the first, one past th
 }
 
 TEST_CASE("score: an index that no integer holds") {
-  for (const char *index : {"k + 1e9", "k - 1e9", "0 / 0", "exp(100)", "exp(100) * (q - k)", "-1e38", "3e9 - k",
-                            "s * 1e30", "log(0 * s)", "log(-1 - s * s)", "1e9 * k * k", "q * sk * sk * sk", "1e20 * q"}) {
+  for (const char *index :
+       {"k + 1e9", "k - 1e9", "0 / 0", "exp(100)", "exp(100) * (q - k)", "-1e38", "3e9 - k", "s * 1e30",
+        "log(0 * s)", "log(-1 - s * s)", "1e9 * k * k", "q * sk * sk * sk", "1e20 * q"}) {
     const std::string score = std::string("s + t[") + index + "]";
     checkIndex({.score = score, .aux = table({7})});
   }
@@ -85,15 +88,16 @@ TEST_CASE("score: a tensor with fewer rows than a sequence that the library does
 }
 
 TEST_CASE("score: whole numbers are exact as indices, also where fp32 is not") {
-  for (const char *index : {"k + 16777216 - 16777216", "abs(q - k)", "max(q, k) - min(q, k)", "-(k - q)", "2 * k - q",
-                            "16777216 + q + sk - sq - k - 16777216", "abs(-k) * 2 / 2"}) {
+  for (const char *index : {"k + 16777216 - 16777216", "abs(q - k)", "max(q, k) - min(q, k)", "-(k - q)",
+                            "2 * k - q", "16777216 + q + sk - sq - k - 16777216", "abs(-k) * 2 / 2"}) {
     const std::string score = std::string("s + t[") + index + "]";
     checkIndex({.causal = true, .score = score, .aux = table({140})});
   }
 }
 
 TEST_CASE("score: an index by division is that of the exact quotient") {
-  for (const char *index : {"k / 41", "(k + q) / 3", "abs(q - k) / 49 * 2", "(k - q) / 7 + 9", "q / (1 + k)"}) {
+  for (const char *index :
+       {"k / 41", "(k + q) / 3", "abs(q - k) / 49 * 2", "(k - q) / 7 + 9", "q / (1 + k)"}) {
     const std::string score = std::string("s + t[") + index + "]";
     checkIndex({.score = score, .aux = table({24})});
   }

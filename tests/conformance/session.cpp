@@ -41,7 +41,8 @@ Session &Session::get() {
 flashplus_status Session::start(const Options &options, std::string &error) {
   options_ = options;
   if (!parseDevice(options.device, device_)) {
-    error = "--device is '" + options.device + "'; it must be cpu, cuda[:N], emulator (sm_80) or emulator:1 (sm_90a)";
+    error = "--device is '" + options.device +
+            "'; it must be cpu, cuda[:N], emulator (sm_80) or emulator:1 (sm_90a)";
     return FLASHPLUS_INVALID_ARGUMENT;
   }
   flashplus_context_options context = {.struct_size = sizeof context};
@@ -116,8 +117,8 @@ std::string Session::backwardSummary() const {
   char line[512];
   std::string text;
   for (const auto &[dtype, t] : backward_tallies_) {
-    std::snprintf(line, sizeof line, "%-6s %6lld backwards, error/bound", std::string(dtypeName(dtype)).c_str(),
-                  static_cast<long long>(t.cases));
+    std::snprintf(line, sizeof line, "%-6s %6lld backwards, error/bound",
+                  std::string(dtypeName(dtype)).c_str(), static_cast<long long>(t.cases));
     text += line;
     for (const auto &[part, ratio] : t.parts) {
       std::snprintf(line, sizeof line, " %s %.3f", part.c_str(), ratio);
@@ -126,8 +127,8 @@ std::string Session::backwardSummary() const {
     text += "   " + t.worst + "\n";
   }
   if (refused_)
-    text += "backwards skipped because the device refuses them: " + std::to_string(refused_) + " (" + refusal_ +
-            ")\n";
+    text += "backwards skipped because the device refuses them: " + std::to_string(refused_) + " (" +
+            refusal_ + ")\n";
   return text;
 }
 

@@ -43,7 +43,8 @@ public:
   bool onCpu() const { return device_.device_type == kDLCPU; }
   const Options &options() const { return options_; }
   bool pairsOnly() const;
-  /// How often to repeat what is repeated in the hope of a race: as often as said, or a share where pairsOnly().
+  /// How often to repeat what is repeated in the hope of a race: as often as said, or a share where
+  /// pairsOnly().
   int rounds(int whole) const;
   /// Storage types that the device has kernels for.
   std::vector<DType> dtypes() const;
@@ -54,8 +55,8 @@ public:
   void record(DType dtype, const reference::BackwardComparison &comparison, const std::string &name);
   /// A backward that the device has no kernel for, and what it said.
   void recordRefused(const std::string &message);
-  /// Tables: cases and worst error in units of what is allowed, per dtype, of forwards and of backwards; what was
-  /// refused; then the kernels compiled.
+  /// Tables: cases and worst error in units of what is allowed, per dtype, of forwards and of backwards; what
+  /// was refused; then the kernels compiled.
   std::string summary() const;
 
 private:
@@ -91,8 +92,8 @@ public:
   DeviceBuffer(DeviceBuffer &&other) noexcept;
   DeviceBuffer &operator=(DeviceBuffer &&other) noexcept;
   ~DeviceBuffer();
-  /// On a CPU: pages that fault lie before and behind, and `content` begins right behind the one or ends right before the
-  /// other. On other devices an ordinary one.
+  /// On a CPU: pages that fault lie before and behind, and `content` begins right behind the one or ends
+  /// right before the other. On other devices an ordinary one.
   static DeviceBuffer guarded(const std::vector<std::byte> &content, bool at_start);
 
   void *data() const { return data_; }

@@ -71,7 +71,8 @@ TEST_CASE("shapes: one row of more key heads than a work item has, in any layout
   std::vector<Case> cases;
   for (auto [hq, hk] : {std::pair<int64_t, int64_t>{8, 8}, {9, 9}, {20, 20}, {24, 12}, {44, 11}, {18, 2}})
     for (int splits : {0, 1, 3}) {
-      const Case c{.batch = 2, .sq = 1, .sk = 83, .hq = hq, .hk = hk, .d = 40, .dv = 24, .num_splits = splits};
+      const Case c{
+          .batch = 2, .sq = 1, .sk = 83, .hq = hq, .hk = hk, .d = 40, .dv = 24, .num_splits = splits};
       cases.push_back(c);
       Case scored = c; // tells query heads and key heads apart
       scored.alibi = Alibi::PerHead;
@@ -82,7 +83,12 @@ TEST_CASE("shapes: one row of more key heads than a work item has, in any layout
       Case strided = c;
       strided.k_layout = strided.v_layout = heads_first;
       cases.push_back(strided);
-      cases.push_back({.hq = hq, .hk = hk, .d = 40, .ragged_q = {1, 1, 2}, .ragged_k = {70, 0, 129}, .num_splits = splits});
+      cases.push_back({.hq = hq,
+                       .hk = hk,
+                       .d = 40,
+                       .ragged_q = {1, 1, 2},
+                       .ragged_k = {70, 0, 129},
+                       .num_splits = splits});
     }
   check(forEveryDtype(cases));
 }

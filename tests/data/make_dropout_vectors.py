@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Known answers of tests/unit/spec/dropout_test.cpp, from a second implementation: Python integers, written from the text of
-spec/dropout.h alone. Prints the words of Philox and an 8 x 32 corner of masks as one number a row (bit j = key j is kept).
+"""Known answers of tests/unit/spec/dropout_test.cpp, from a second implementation: Python integers, written from the
+text of spec/dropout.h alone. Prints the words of Philox and an 8 x 32 corner of masks as one number a row (bit j =
+key j is kept).
 """
 from fractions import Fraction
 from math import floor
@@ -44,7 +45,8 @@ def main():
                              ((0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344), (0xa4093822, 0x299f31d0))):
             print(rounds, " ".join(f"{x:08x}" for x in philox(counter, key, rounds)))
     for p, seed, offset, head, i0, j0 in ((Fraction(1, 10), 0x123456789abcdef0, 0x0fedcba987654321, 5, 12, 40),
-                                          (Fraction(1, 2), 7, 4, 0, 0, 0), (Fraction(17, 100), 1, 0, 70000, 1000, 2000)):
+                                          (Fraction(1, 2), 7, 4, 0, 0, 0), (Fraction(17,
+                                                                                     100), 1, 0, 70000, 1000, 2000)):
         rows = [sum(keeps(p, seed, offset, head, i0 + i, j0 + j) << j for j in range(32)) for i in range(8)]
         print(float(p), ", ".join(f"0x{row:08x}" for row in rows))
 

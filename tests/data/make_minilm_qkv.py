@@ -22,11 +22,11 @@ TEXT = """A lighthouse keeper kept a notebook in which every evening he wrote th
 sky and the names of the ships that passed. In the first year he wrote in full sentences. In the second he invented
 signs: a circle for calm water, a stroke for every hour of fog, a small sail for each vessel bound for the north. By the
 tenth year a page held a month, and nobody but he could read it. When he retired, the harbour office sent a young clerk
-to copy the notebooks out. She sat with him for a week of rain. He would point at a sign, and she would look back through
-the pages for every other place where the same sign stood, and ask what had happened on that day. Slowly the meaning of
-each mark came from all the others: the stroke was fog because the ships around it were late; the circle was calm because
-the tide beside it had hardly moved. On the last day she found a mark that occurred only once. He looked at it for a long
-time, laughed, and said that it was not a sign at all; it was where the cat had stepped."""
+to copy the notebooks out. She sat with him for a week of rain. He would point at a sign, and she would look back
+through the pages for every other place where the same sign stood, and ask what had happened on that day. Slowly the
+meaning of each mark came from all the others: the stroke was fog because the ships around it were late; the circle
+was calm because the tide beside it had hardly moved. On the last day she found a mark that occurred only once. He
+looked at it for a long time, laughed, and said that it was not a sign at all; it was where the cat had stepped."""
 
 
 def layer_norm(x, weight, bias):

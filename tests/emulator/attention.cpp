@@ -257,7 +257,8 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
     LaunchConfig config;
     const Geometry own = geometryOf(step.item, b);
     int64_t items = own.items;
-    config.params = {reinterpret_cast<const uint8_t *>(&p), size_t(step.launch.params_size)}; // a kernel may take less
+    // a kernel may take less
+    config.params = {reinterpret_cast<const uint8_t *>(&p), size_t(step.launch.params_size)};
     if (step.spec.op == Operation::Combine) {
       c.num_row_blocks = int32_t(own.tiles);
       config.params = {reinterpret_cast<const uint8_t *>(&c), sizeof c};

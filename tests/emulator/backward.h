@@ -31,8 +31,8 @@ struct BackwardOutcome {
 /// Rows that are in no sequence, or past its used length, are left unwritten, so that a read of one is a
 /// fault; each tensor is an allocation of exactly its size. dout, dq, dk and dv lie (batch, heads, seqlen,
 /// dim), the others (batch, seqlen, heads, dim). Scalars of the score are 1.5, 2.5, ...; tensors are smaller
-/// than the problem, so that indices are clamped, and every fifth of their elements is 0. Rows that see no key have any LSE. `plant` may spoil the
-/// params of step `step`.
+/// than the problem, so that indices are clamped, and every fifth of their elements is 0. Rows that see no
+/// key have any LSE. `plant` may spoil the params of step `step`.
 BackwardOutcome runBackward(const BackwardShape &shape, const Compiled &compiled, const Options &options,
                             const std::function<void(int step, BackwardParams &)> &plant = nullptr);
 

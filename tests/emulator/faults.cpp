@@ -336,7 +336,8 @@ TEST_CASE("emulator: a gap that no 32-bit index of fp32 crosses lies between two
     for (int i = 0; i < 4; ++i) {
       void *at = memory.allocate(bytes);
       REQUIRE(at);
-      blocks.push_back({reinterpret_cast<uint64_t>(at), reinterpret_cast<uint64_t>(at) + std::max<size_t>(bytes, 1) - 1});
+      blocks.push_back(
+          {reinterpret_cast<uint64_t>(at), reinterpret_cast<uint64_t>(at) + std::max<size_t>(bytes, 1) - 1});
       CHECK(blocks.back().first % 256 == 0);
       CHECK(memory.find(blocks.back().first, std::max<size_t>(bytes, 1)));
       CHECK_FALSE(memory.find(blocks.back().first + std::max<size_t>(bytes, 1), 1));

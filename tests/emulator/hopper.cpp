@@ -115,13 +115,14 @@ const std::vector<Planted> &planted() {
        "", "", kWait.c_str()},
       {"copy to a crooked place", FaultKind::Misaligned, kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait,
        "a multiple of 1024", "512", "1024"},
-      {"copy from a crooked column", FaultKind::Misaligned,
-       kInit + kCopyFrom + kWait, "not at element 3 of 2 bytes", "3", "8"},
+      {"copy from a crooked column", FaultKind::Misaligned, kInit + kCopyFrom + kWait,
+       "not at element 3 of 2 bytes", "3", "8"},
       {"copy from a crooked column in front", FaultKind::Misaligned, kInit + kCopyFrom + kWait,
        "not at element -10 of 2 bytes", "-10", "-16"},
       {"store to a crooked column", FaultKind::Misaligned,
        kZeros + kVisible +
-           "@%p1 cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%rd1, {$, 0}], [%r1];\n" + kStored,
+           "@%p1 cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%rd1, {$, 0}], [%r1];\n" +
+           kStored,
        "not at element 4 of 2 bytes", "4", "8"},
       {"copy past the end of shared memory", FaultKind::OutOfBounds,
        kInit + "add.u32 %r1, %r1, $;\n" + kCopy + kWait, "outside memory", "16384", "15360"},

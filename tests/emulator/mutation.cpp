@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Every barrier, wait and commit of the emitted kernels is taken out, one at a time. The emulator must report
-// the loss, or the instruction is redundant; which ones are is listed here, so that a new one shows. A run takes every
-// third mutant, in rotation (tests/soak.h), and a soak all.
+// the loss, or the instruction is redundant; which ones are is listed here, so that a new one shows. A run
+// takes every third mutant, in rotation (tests/soak.h), and a soak all.
 #include "tests/emulator/backward.h"
 #include "tests/emulator/mutants.h"
 #include "tests/soak.h"
@@ -143,7 +143,9 @@ TEST_CASE("no synchronisation of the kernels can be left out unseen") {
   for (const std::string &name : unseen)
     list += "\n  " + name;
   MESSAGE(count << " of " << all.size() << " mutants"
-                << (whole ? "" : ", part " + std::to_string(part) + " of 3 (FLASHPLUS_TEST_TURN; all: FLASHPLUS_SOAK=1)")
+                << (whole ? ""
+                          : ", part " + std::to_string(part) +
+                                " of 3 (FLASHPLUS_TEST_TURN; all: FLASHPLUS_SOAK=1)")
                 << ", unseen:" << list);
 }
 
@@ -165,14 +167,17 @@ std::vector<MutatedBackward> backwardKernels() {
     return s;
   };
   const char *q = "sm80.backward_q stages=1 tile_m=64 tile_n=32 warps=4";
-  return {{{named(causal, "kv, two stages")}, 1},
-          {{named(causal, "kv, one stage"), "sm80.backward_kv parts=1 stages=1 tile_m=32 tile_n=64 warps=4"}, 1},
-          {{named(wide, "kv, two parts"), "sm80.backward_kv parts=2 stages=1 tile_m=32 tile_n=32 warps=4"}, 1},
-          {{named(wide, "kv, two parts, two stages"), "sm80.backward_kv parts=2 stages=2 tile_m=32 tile_n=32 warps=4"}, 1},
-          {{named(unaligned, "kv, element by element")}, 1},
-          {{named(causal, "q, two stages")}, 2},
-          {{named(causal, "q, one stage"), {}, q}, 2},
-          {{named(unaligned, "q, element by element"), {}, q}, 2}};
+  return {
+      {{named(causal, "kv, two stages")}, 1},
+      {{named(causal, "kv, one stage"), "sm80.backward_kv parts=1 stages=1 tile_m=32 tile_n=64 warps=4"}, 1},
+      {{named(wide, "kv, two parts"), "sm80.backward_kv parts=2 stages=1 tile_m=32 tile_n=32 warps=4"}, 1},
+      {{named(wide, "kv, two parts, two stages"),
+        "sm80.backward_kv parts=2 stages=2 tile_m=32 tile_n=32 warps=4"},
+       1},
+      {{named(unaligned, "kv, element by element")}, 1},
+      {{named(causal, "q, two stages")}, 2},
+      {{named(causal, "q, one stage"), {}, q}, 2},
+      {{named(unaligned, "q, element by element"), {}, q}, 2}};
 }
 
 } // namespace

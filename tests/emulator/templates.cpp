@@ -128,7 +128,8 @@ std::vector<Shape> shapes() {
   for (const char *schedule :
        {"sm80.flash tile_m=64 tile_n=64 warps=4", "sm80.flash tile_m=64 tile_n=32 warps=4",
         "sm80.flash tile_m=128 tile_n=64 warps=8", "sm80.flash tile_m=16 tile_n=16 warps=1",
-        "sm80.flash stages=2 tile_m=128 tile_n=64 warps=4", "sm80.flash stages=2 tile_m=16 tile_n=16 warps=1"})
+        "sm80.flash stages=2 tile_m=128 tile_n=64 warps=4",
+        "sm80.flash stages=2 tile_m=16 tile_n=16 warps=1"})
     for (int window : {-1, 40})
       s.push_back({.name = schedule,
                    .seqlen_q = 140,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Arguments of a forward with any sizes, strides, dtypes and devices: refused with a sentence, or a problem that plans
-// (or is refused there) on a CPU and a GPU without an overflow on the way.
+// Arguments of a forward with any sizes, strides, dtypes and devices: refused with a sentence, or a problem
+// that plans (or is refused there) on a CPU and a GPU without an overflow on the way.
 #include "runtime/arguments/forward_args.h"
 #include "templates/forward/planner.h"
 #include "tests/fuzz/call_input.h"
@@ -25,19 +25,25 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const DLDevice device{cuda ? kDLCUDA : kDLCPU, 0};
   const DLDataType type = flags & 8 ? DLDataType{kDLFloat, 32, 1} : DLDataType{kDLBfloat, 16, 1};
   const DLDataType f32{kDLFloat, 32, 1}, i32{kDLInt, 32, 1};
-  const int64_t batch = in.length(), sq = in.length(), sk = in.length(), hk = in.length(), group = in.length();
+  const int64_t batch = in.length(), sq = in.length(), sk = in.length(), hk = in.length(),
+                group = in.length();
   const int64_t d = in.length(), dv = in.length();
   int64_t hq = 0;
   if (__builtin_mul_overflow(hk, group, &hq))
     hq = hk;
   flashplus_forward_args args = FLASHPLUS_FORWARD_ARGS_INIT;
   Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes;
-  args.q = ragged ? q.read(in, 3, {sq, hq, d}, type, device) : q.read(in, 4, {batch, sq, hq, d}, type, device);
-  args.k = ragged ? k.read(in, 3, {sk, hk, d}, type, device) : k.read(in, 4, {batch, sk, hk, d}, type, device);
-  args.v = ragged ? v.read(in, 3, {sk, hk, dv}, type, device) : v.read(in, 4, {batch, sk, hk, dv}, type, device);
-  args.o = ragged ? o.read(in, 3, {sq, hq, dv}, type, device) : o.read(in, 4, {batch, sq, hq, dv}, type, device);
+  args.q =
+      ragged ? q.read(in, 3, {sq, hq, d}, type, device) : q.read(in, 4, {batch, sq, hq, d}, type, device);
+  args.k =
+      ragged ? k.read(in, 3, {sk, hk, d}, type, device) : k.read(in, 4, {batch, sk, hk, d}, type, device);
+  args.v =
+      ragged ? v.read(in, 3, {sk, hk, dv}, type, device) : v.read(in, 4, {batch, sk, hk, dv}, type, device);
+  args.o =
+      ragged ? o.read(in, 3, {sq, hq, dv}, type, device) : o.read(in, 4, {batch, sq, hq, dv}, type, device);
   if (flags & 16)
-    args.lse = ragged ? lse.read(in, 2, {hq, sq}, f32, device) : lse.read(in, 3, {batch, hq, sq}, f32, device);
+    args.lse =
+        ragged ? lse.read(in, 2, {hq, sq}, f32, device) : lse.read(in, 3, {batch, hq, sq}, f32, device);
   const int64_t ends = batch < INT64_MAX ? batch + 1 : batch;
   if (ragged || flags & 32) {
     args.cu_seqlens_q = cu_q.read(in, 1, {ends}, i32, device);
@@ -50,7 +56,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (flags & 128)
     args.seqused_k = used_k.read(in, 1, {batch}, i32, device);
   if (flags & 256)
-    args.alibi_slopes = flags & 512 ? slopes.read(in, 1, {hq}, f32, device) : slopes.read(in, 2, {batch, hq}, f32, device);
+    args.alibi_slopes =
+        flags & 512 ? slopes.read(in, 1, {hq}, f32, device) : slopes.read(in, 2, {batch, hq}, f32, device);
   args.causal = bool(flags & 1024);
   if (flags & 2048) {
     args.window_left = in.take<int32_t>();

@@ -29,8 +29,9 @@ void check(const flashplus::Result<flashplus::io::SafetensorsHeader> &header, ui
 } // namespace
 
 std::vector<std::string> seeds() {
-  const std::string header = R"({"__metadata__":{"a":"b"},"q":{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]},)"
-                             R"("k":{"dtype":"F32","shape":[],"data_offsets":[8,12]}})";
+  const std::string header =
+      R"({"__metadata__":{"a":"b"},"q":{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]},)"
+      R"("k":{"dtype":"F32","shape":[],"data_offsets":[8,12]}})";
   std::string file(8, '\0');
   file[0] = char(header.size());
   return {file + header + std::string(12, 'x'), header + char(12)};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Any bytes as a score expression: refused with a message, or an expression whose canonical text is the same
-// expression, whose nodes are in evaluation order, and which evaluates: at any scores and positions, in fp64 and fp32, inside
-// its tensors. Its gradient is of bounded size, has the expression's value and prints.
+// expression, whose nodes are in evaluation order, and which evaluates: at any scores and positions, in fp64
+// and fp32, inside its tensors. Its gradient is of bounded size, has the expression's value and prints.
 #include "reference/score_rows.h"
 #include "spec/score_gradient.h"
 #include "tests/fuzz/seeds.h"
@@ -18,12 +18,13 @@ void require(bool condition) {
     std::abort();
 }
 
-/// `expr` on rows at the ends of what positions and scores can be. Tensors are of exactly the size that they say, so that the
-/// address sanitizer sees a read outside, and the others an index that no integer holds.
+/// `expr` on rows at the ends of what positions and scores can be. Tensors are of exactly the size that they
+/// say, so that the address sanitizer sees a read outside, and the others an index that no integer holds.
 template <class T> void evaluateRows(const ScoreExpr &expr) {
   reference::Problem problem;
   problem.score = expr;
-  problem.scalars = {1, -2, 3e38f, 0, 5, std::numeric_limits<float>::quiet_NaN(), 7, std::numeric_limits<float>::infinity()};
+  problem.scalars = {
+      1, -2, 3e38f, 0, 5, std::numeric_limits<float>::quiet_NaN(), 7, std::numeric_limits<float>::infinity()};
   std::vector<std::vector<float>> data;
   for (size_t slot = 0; slot < expr.tensors.size(); ++slot) {
     reference::AuxTensor t;
@@ -47,7 +48,8 @@ template <class T> void evaluateRows(const ScoreExpr &expr) {
     }
 }
 
-void checkGradient(const ScoreExpr &expr, const ScoreExpr::Point &at, double value, std::span<const double> scalars,
+void checkGradient(const ScoreExpr &expr, const ScoreExpr::Point &at, double value,
+                   std::span<const double> scalars,
                    const std::function<double(int, std::span<const int64_t>)> &tensor) {
   const ScoreGradient g = differentiate(expr);
   require(g.nodes.size() <= size_t(kMaxScoreGradientNodes) && g.facts.size() == g.nodes.size());
@@ -65,8 +67,12 @@ void checkGradient(const ScoreExpr &expr, const ScoreExpr::Point &at, double val
 } // namespace
 
 std::vector<std::string> seeds() {
-  return {"s + t[k - 1] + t[0 / 0]", "s + t[q + sk - sq - k, exp(100) * k, -1e38]", "u[t[s * 1e30]] + t[abs(k * 3 - 7) * min(q, 5)]",
-          "cap * tanh(s / cap)", "s - slopes[h] * abs(q + sk - sq - k)", "s + bias[b, h, q, k]",
+  return {"s + t[k - 1] + t[0 / 0]",
+          "s + t[q + sk - sq - k, exp(100) * k, -1e38]",
+          "u[t[s * 1e30]] + t[abs(k * 3 - 7) * min(q, 5)]",
+          "cap * tanh(s / cap)",
+          "s - slopes[h] * abs(q + sk - sq - k)",
+          "s + bias[b, h, q, k]",
           "where(q - k > 1e3, -1.5e-7, min(s, max(exp(s), sqrt(log(hk)))))"};
 }
 
@@ -77,7 +83,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   }
   require(expr->nodes.size() <= size_t(kMaxScoreNodes));
-  require(expr->scalars.size() <= size_t(kMaxScoreScalars) && expr->tensors.size() <= size_t(kMaxScoreTensors));
+  require(expr->scalars.size() <= size_t(kMaxScoreScalars) &&
+          expr->tensors.size() <= size_t(kMaxScoreTensors));
   for (size_t i = 0; i < expr->nodes.size(); ++i)
     for (int operand : expr->nodes[i].operands)
       require(operand >= 0 && size_t(operand) < i);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Good inputs to start from, made by the target itself, so that no binary files are kept and none goes stale when a
-// format changes. A target defines seeds(); they are written to its corpus folder before libFuzzer reads it.
+// Good inputs to start from, made by the target itself, so that no binary files are kept and none goes stale
+// when a format changes. A target defines seeds(); they are written to its corpus folder before libFuzzer
+// reads it.
 #pragma once
 
 #include <cstdint>

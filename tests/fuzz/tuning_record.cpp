@@ -18,9 +18,10 @@ void require(bool condition) {
 } // namespace
 
 std::vector<std::string> seeds() {
-  const std::string cell = R"({"spec":"forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}","queries":512,)"
-                           R"("keys":512,"best":"sm90.flash tile_m=128","timed":[{"schedule":"sm90.flash tile_m=192 stages=3 )"
-                           R"(pingpong=1","ratio":0.98},{"schedule":"sm80.flash x=1","failed":"no"}]})";
+  const std::string cell =
+      R"({"spec":"forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}","queries":512,)"
+      R"("keys":512,"best":"sm90.flash tile_m=128","timed":[{"schedule":"sm90.flash tile_m=192 stages=3 )"
+      R"(pingpong=1","ratio":0.98},{"schedule":"sm80.flash x=1","failed":"no"}]})";
   auto record = [&](const std::string &target, const std::string &cells) {
     return R"({"format":"flashplus-tuning 1","date":"2026-11-24","device":{"model":"m","target":")" + target +
            R"("},"cells":[)" + cells + "]}";

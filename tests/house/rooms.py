@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arrows between folders: with each library's own compile command, headers below it are found and those above it are not.
+"""Arrows between folders: with each library's own compile command, headers below it are found and those above it are
+not.
 
 usage: rooms.py BUILD_FOLDER SOURCE_FOLDER
 """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """runpath.py PATH...: where shipped binaries look for their libraries.
 
-Every ELF file among PATH (folders are searched) must name its libraries without a folder, and its run path may hold only
-elements that start with $ORIGIN; in a developer's build, what links the shared LLVM has the folder of that, too. An empty
-element, or a relative one, is the current folder: whatever lies there under the right name would be loaded. Needs nothing
-but Python."""
+Every ELF file among PATH (folders are searched) must name its libraries without a folder, and its run path may hold
+only elements that start with $ORIGIN; in a developer's build, what links the shared LLVM has the folder of that,
+too. An empty element, or a relative one, is the current folder: whatever lies there under the right name would be
+loaded. Needs nothing but Python."""
 
 import pathlib
 import struct

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attention as it is defined, in fp64, and as PyTorch would do it in the storage dtype: errors are compared with errors.
+"""Attention as it is defined, in fp64, and as PyTorch would do it in the storage dtype: errors are compared with
+errors.
 
 The rule is the original's (its tests/test_flash_attn.py): the error of a kernel is at most twice that of the same maths
-done naively in the dtype of the tensors. There the maxima are compared; `check` compares the root mean squares as well, which
-vary less: with a factor of 1.1 in fp16 and bf16, where the rounding of P decides, and of 2 in fp32, where the exponential
-does."""
+done naively in the dtype of the tensors. There the maxima are compared; `check` compares the root mean squares as
+well, which vary less: with a factor of 1.1 in fp16 and bf16, where the rounding of P decides, and of 2 in fp32,
+where the exponential does."""
 
 import torch
 
@@ -67,7 +68,8 @@ def check(out, q, k, v, lse=None, **options):
         assert torch.equal(finite, lse.isfinite()) and (lse[~finite] == float("inf")).all()
         if finite.any():
             # Scores are fp32 sums of products of the inputs; the LSE is an fp32 number.
-            assert (lse.double() - exact_lse)[finite].abs().max() <= 4e-6 * max(1.0, exact_lse[finite].abs().max().item())
+            assert (lse.double()
+                    - exact_lse)[finite].abs().max() <= 4e-6 * max(1.0, exact_lse[finite].abs().max().item())
 
 
 def random(*shape, dtype=torch.float16, device="cpu"):

@@ -20,7 +20,8 @@ def test_structs_are_laid_out_as_in_the_headers(tmp_path):
     compiler = shutil.which("clang-22") or shutil.which("cc")
     if not compiler or not (ROOT / "runtime/include").exists():
         pytest.skip("no C compiler, or no runtime/include")
-    if subprocess.run([compiler, "-E", "-x", "c", "-"], input="#include <dlpack/dlpack.h>", capture_output=True, text=True).returncode:
+    if subprocess.run([compiler, "-E", "-x", "c", "-"], input="#include <dlpack/dlpack.h>", capture_output=True,
+                      text=True).returncode:
         pytest.skip("dlpack/dlpack.h is not installed")
     structs = {"DLTensor": c_api.DLTensor, "flashplus_context_options": c_api.ContextOptions,
                "flashplus_counters": c_api.Counters, "flashplus_forward_args": c_api.ForwardArgs,
@@ -100,7 +101,8 @@ def test_a_cache_that_cannot_be_used_is_warned_of(tmp_path):
 def test_beside_torch_and_triton(order, tmp_path):
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is only in the environment 'newest'")
-    compile_one = START + "import flash_attn; q = torch.ones(1, 4, 1, 32).half(); assert (flash_attn.flash_attn_func(q, q, q) == 1).all()"
+    compile_one = (START + "import flash_attn; q = torch.ones(1, 4, 1, 32).half(); "
+                   "assert (flash_attn.flash_attn_func(q, q, q) == 1).all()")
     imports = ["import torch, triton, triton._C.libtriton", "import torch\n" + compile_one]
     if order == "flashplus first":
         imports.reverse()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The host's half of a call on CUDA tensors, without a GPU: fake tensors of a CUDA device, and a library that reads what it is
-handed. The device's half is what every other file does with its `device`."""
+"""The host's half of a call on CUDA tensors, without a GPU: fake tensors of a CUDA device, and a library that reads
+what it is handed. The device's half is what every other file does with its `device`."""
 
 import ctypes
 
@@ -32,7 +32,8 @@ class Recorder:
                 t = c_api.DLTensor.from_address(at)
                 read = lambda address: [ctypes.c_int64.from_address(address + 8 * i).value for i in range(t.ndim)]
                 tensors[name] = (t.device_type, t.device_id, t.code, t.bits, read(t.shape), read(t.strides), t.data)
-        self.calls.append((context, stream, args.causal, args.window_left, args.softmax_scale, tensors, args.max_seqlen_k))
+        self.calls.append(
+            (context, stream, args.causal, args.window_left, args.softmax_scale, tensors, args.max_seqlen_k))
         return self.status
 
     def last_error(self):
@@ -115,7 +116,8 @@ def test_mixed_devices(recorder, other):
         forward.dense(q, k, k, None, None, None, False, -1, -1, 0.0, False)
     cu = torch.zeros(2, dtype=torch.int32)
     q = cuda(4, 1, 64)
-    with pytest.raises(RuntimeError, match="cu_seqlens_q must be on CUDA, on the device of q; it is on cpu and q on cuda:1"):
+    with pytest.raises(RuntimeError,
+                       match="cu_seqlens_q must be on CUDA, on the device of q; it is on cpu and q on cuda:1"):
         forward.ragged(q, q, q, None, cu, cu, None, None, 4, 4, None, False, False, -1, -1, 0.0, False)
     with pytest.raises(RuntimeError, match="FlashAttention only support fp16 and bf16"):
         single = cuda(1, 4, 1, 64, dtype=torch.float32)

@@ -38,7 +38,8 @@ def test_head_dims_that_are_no_multiple_of_8(device, head_dim):
     run(q, k, v)
 
 
-@pytest.mark.parametrize("seqlen_q, seqlen_k", [(1, 1), (1, 200), (3, 5), (127, 129), (113, 203), (256, 17), (64, 1), (300, 300)])
+@pytest.mark.parametrize("seqlen_q, seqlen_k", [(1, 1), (1, 200), (3, 5), (127, 129), (113, 203), (256, 17), (64, 1),
+                                                (300, 300)])
 @pytest.mark.parametrize("causal", [False, True])
 def test_lengths(device, seqlen_q, seqlen_k, causal):
     """Also more queries than keys: the first rows see nothing."""
@@ -71,7 +72,8 @@ def test_a_left_window_alone_is_unbounded_on_the_right(device):
     run(q, k, v, window_size=(5, -1))
 
 
-@pytest.mark.parametrize("window", [torch.tensor([3, 4]), (torch.tensor(3), torch.tensor(4))], ids=["tensor", "0-d tensors"])
+@pytest.mark.parametrize("window", [torch.tensor([3, 4]), (torch.tensor(3), torch.tensor(4))],
+                         ids=["tensor", "0-d tensors"])
 def test_window_given_as_tensors(device, window):
     q, k, v = (random(1, 30, 2, 64, device=device) for _ in range(3))
     assert torch.equal(flash_attn_func(q, k, v, window_size=window), flash_attn_func(q, k, v, window_size=(3, 4)))
@@ -224,7 +226,8 @@ def test_a_call_within_a_call_has_memory_of_its_own(device, monkeypatch):
     flash_attn_func(q, k, k, causal=True)
     monkeypatch.setattr(lib, "forward_python", interrupted_python)
     monkeypatch.setattr(lib, "forward", interrupted)
-    check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)  # only reads its memory, if PyTorch has an exchange API
+    check(flash_attn_func(q, k, k, causal=True), q, k, k,
+          causal=True)  # only reads its memory, if PyTorch has an exchange API
     monkeypatch.setattr(interface, "_calls", {})
     addresses.clear()
     check(flash_attn_func(q, k, k, causal=True), q, k, k, causal=True)
@@ -236,15 +239,26 @@ def test_what_differs_between_calls_is_not_mixed_up(device):
     base = {name: random(2, 48, 4, 64, device=device) for name in "qkv"}
     wide = {name: random(2, 48, 4, 128, device=device) for name in "qkv"}
     calls = [
-        (base, {}), (base, {"causal": True}), (base, {"window_size": (5, 0)}), (base, {"window_size": (5, -1)}),
-        (base, {"softcap": 2.0}), (base, {"softmax_scale": 0.5}), (base, {"alibi_slopes": torch.rand(4, device=device)}),
-        (base, {"alibi_slopes": torch.rand(4, device=device)}), (base, {"alibi_slopes": torch.rand(2, 4, device=device)}),
+        (base, {}),
+        (base, {"causal": True}),
+        (base, {"window_size": (5, 0)}),
+        (base, {"window_size": (5, -1)}),
+        (base, {"softcap": 2.0}),
+        (base, {"softmax_scale": 0.5}),
+        (base, {"alibi_slopes": torch.rand(4, device=device)}),
+        (base, {"alibi_slopes": torch.rand(4, device=device)}),
+        (base, {"alibi_slopes": torch.rand(2, 4, device=device)}),
         ({**base, "k": base["k"][:, :31], "v": base["v"][:, :31]}, {}),
         ({**base, "k": base["k"][:, :, :2], "v": base["v"][:, :, :2]}, {}),
-        ({name: t.transpose(1, 2).contiguous().transpose(1, 2) for name, t in base.items()}, {}),
-        ({name: t.transpose(1, 3).contiguous().transpose(1, 3) for name, t in base.items()}, {}),
+        ({name: t.transpose(1, 2).contiguous().transpose(1, 2)
+          for name, t in base.items()}, {}),
+        ({name: t.transpose(1, 3).contiguous().transpose(1, 3)
+          for name, t in base.items()}, {}),
         ({**base, "v": base["v"].transpose(1, 3).contiguous().transpose(1, 3)}, {}),
-        ({name: t.bfloat16() for name, t in base.items()}, {}), (wide, {}), ({**base, "v": wide["v"]}, {}),
+        ({name: t.bfloat16()
+          for name, t in base.items()}, {}),
+        (wide, {}),
+        ({**base, "v": wide["v"]}, {}),
     ]
     for _ in range(2):
         for inputs, options in calls:

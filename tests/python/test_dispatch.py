@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whoever looks on sees our operators, and what a tensor stands for is what is computed with (flashplus/direct.py): for every
-kind of tensor and every state of a thread that PyTorch's dispatch keys are about, both faces are right or refuse."""
+"""Whoever looks on sees our operators, and what a tensor stands for is what is computed with (flashplus/direct.py):
+for every kind of tensor and every state of a thread that PyTorch's dispatch keys are about, both faces are right or
+refuse."""
 
 import contextlib
 import re
@@ -27,7 +28,8 @@ def varlen(face, q, k, v, **options):
     """The same batch as sequences laid end to end."""
     module = flash_attn if face == "2" else flash_attn_interface
     cu = torch.arange(q.shape[0] + 1, dtype=torch.int32) * q.shape[1]
-    out = module.flash_attn_varlen_func(*(t.flatten(0, 1) for t in (q, k, v)), cu, cu, q.shape[1], q.shape[1], **options)
+    out = module.flash_attn_varlen_func(*(t.flatten(0, 1) for t in (q, k, v)), cu, cu, q.shape[1], q.shape[1],
+                                        **options)
     return out.unflatten(0, q.shape[:2])
 
 
@@ -50,15 +52,17 @@ def same(got, wanted):
     return torch.allclose(got, wanted, atol=1e-5)
 
 
-# What each dispatch key is to a call: every one that this PyTorch has must be found here, so that a new one is thought about.
+# What each dispatch key is to a call: every one that this PyTorch has must be found here, so that a new one is
+# thought about.
 KEYS = {
     "our kernel": r"CPU|CUDA",
     "a fake": r"Meta",
     "does nothing here": r"BackendSelect|ADInplaceOrView|Autocast\w+|Undefined|Dense|CompositeExplicitAutograd\w*"
                          r"|CompositeImplicitAutograd\w*",
     "gradients, forward and backward: test_gradients, test_training.py": r"Autograd\w*",
-    "other memory: test_tensors": r"Conjugate|Negative|ZeroTensor|Functionalize|Python|FuncTorchBatched|FuncTorchGradWrapper"
-                                  r"|(Sparse|Quantized|NestedTensor|SparseCsr)\w*",
+    "other memory: test_tensors":
+        r"Conjugate|Negative|ZeroTensor|Functionalize|Python|FuncTorchBatched|FuncTorchGradWrapper"
+        r"|(Sparse|Quantized|NestedTensor|SparseCsr)\w*",
     "who looks on: test_who_looks_on": r"PythonTLSSnapshot|PreDispatch|PythonDispatcher|FuncTorch\w+|Tracer",
     "another device: refused": r"HIP|HPU|IPU|Lazy|MAIA|MPS|MTIA|PrivateUse\d|VE|XLA|XPU|FPGA|Vulkan|Metal",
     "no key": r"(StartOf|EndOf)\w+",

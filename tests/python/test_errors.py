@@ -24,12 +24,13 @@ def refused(kind, text, call, *args, **options):
 def test_dtypes(device):
     q, k, v = tensors(device)
     refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.double(), k, v)
-    refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.int(), k.int(), v.int())
+    refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.int(), k.int(),
+            v.int())
     refused(RuntimeError, "query and key must have the same dtype", flash_attn_func, q, k.bfloat16(), v)
     refused(RuntimeError, "query and value must have the same dtype", flash_attn_func, q, k, v.bfloat16())
     if device == "cuda":
-        refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.float(), k.float(),
-                v.float())
+        refused(RuntimeError, "FlashAttention only support fp16 and bf16 data type", flash_attn_func, q.float(),
+                k.float(), v.float())
 
 
 def test_shapes(device):
@@ -65,7 +66,8 @@ def test_alibi(device):
     refused(RuntimeError, "ALiBi slopes tensor must have contiguous last dimension", flash_attn_func, q, k, v,
             alibi_slopes=torch.ones(2, 8, device=device)[:, ::2])
     refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v, alibi_slopes=slopes[:3])
-    refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v, alibi_slopes=torch.ones(3, 4, device=device))
+    refused(RuntimeError, "alibi_slopes must have shape", flash_attn_func, q, k, v,
+            alibi_slopes=torch.ones(3, 4, device=device))
 
 
 def test_types():
@@ -84,15 +86,17 @@ def test_types_of_flags(device):
     refused(TypeError, "softcap is '3'; it must be a number", flash_attn_func, q, k, v, softcap="3")
     refused(TypeError, "softmax_scale is [1]; it must be a number", flash_attn_func, q, k, v, softmax_scale=[1])
     for window in (5, (1, 2, 3), (None, 1), (0.5, 1), "ab"):
-        refused(TypeError, f"window_size is {window!r}; it must be two integers", flash_attn_func, q, k, v, window_size=window)
+        refused(TypeError, f"window_size is {window!r}; it must be two integers", flash_attn_func, q, k, v,
+                window_size=window)
 
 
 def test_output_of_the_caller(device):
     q, k, v = tensors(device)
-    call = lambda out: flash_attn.flash_attn_interface.flash_attn_gpu.fwd(q, k, v, out, None, 0.0, 1.0, False, -1, -1, 0.0,
-                                                                          False, None)
+    call = lambda out: flash_attn.flash_attn_interface.flash_attn_gpu.fwd(q, k, v, out, None, 0.0, 1.0, False, -1, -1,
+                                                                          0.0, False, None)
     refused(RuntimeError, "Output must have the same dtype as inputs", call, torch.empty_like(q, dtype=torch.float32))
-    refused(RuntimeError, "out must have shape (batch_size, seqlen_q, num_heads, head_size)", call, torch.empty_like(q[:1]))
+    refused(RuntimeError, "out must have shape (batch_size, seqlen_q, num_heads, head_size)", call,
+            torch.empty_like(q[:1]))
     refused(RuntimeError, "out must be on", call, torch.empty_like(q, device="meta"))
     refused(RuntimeError, "Output tensor must have contiguous last dimension", call,
             torch.empty_like(q.transpose(1, 3).contiguous()).transpose(1, 3))
@@ -108,12 +112,13 @@ def test_varlen(device):
             torch.zeros(6, dtype=torch.int32, device=device)[::2], 20, 20)
     refused(RuntimeError, "cu_seqlens_k must have shape (batch_size + 1)", call, q, k, v, cu, cu[:2], 20, 20)
     refused(RuntimeError, "q must have shape (total, num_heads, head_size)", call, q[None], k, v, cu, cu, 20, 20)
-    refused(RuntimeError, "seqused_k must have dtype int32", _flash_attn_varlen_forward, q, k, v, cu, cu, 20, 20, 0.0, 1.0,
-            False, seqused_k=torch.ones(2, device=device))
+    refused(RuntimeError, "seqused_k must have dtype int32", _flash_attn_varlen_forward, q, k, v, cu, cu, 20, 20, 0.0,
+            1.0, False, seqused_k=torch.ones(2, device=device))
     if device == "cpu":  # values are only looked at where that does not wait for the device
         refused(ValueError, "cu_seqlens_q[0] is 3; it must be 0", call, q, k, v, cu + 3, cu, 20, 20)
         refused(ValueError, "max_seqlen_k is 5", call, q, k, v, cu, cu, 20, 5)
-        refused(ValueError, "cu_seqlens_k ends at 40", call, q, k, v, cu, torch.tensor([0, 20, 40], dtype=torch.int32), 20, 20)
+        refused(ValueError, "cu_seqlens_k ends at 40", call, q, k, v, cu, torch.tensor([0, 20, 40], dtype=torch.int32),
+                20, 20)
 
 
 def test_values(device):
@@ -122,9 +127,10 @@ def test_values(device):
             window_size=(-2, 0))
     refused(ValueError, "softmax_scale", flash_attn_func, q, k, v, softmax_scale=float("nan"))
     refused(ValueError, "dropout_p is 1.5", flash_attn_func, q, k, v, dropout_p=1.5)
-    refused(RuntimeError, "Softcapping does not support dropout for now", flash_attn_func, q, k, v, dropout_p=0.1, softcap=3.0)
-    refused(RuntimeError, "return_softmax is only supported when p_dropout > 0.0", _flash_attn_forward, q, k, v, 0.0, 1.0,
-            False, -1, -1, 0.0, None, True)
+    refused(RuntimeError, "Softcapping does not support dropout for now", flash_attn_func, q, k, v, dropout_p=0.1,
+            softcap=3.0)
+    refused(RuntimeError, "return_softmax is only supported when p_dropout > 0.0", _flash_attn_forward, q, k, v, 0.0,
+            1.0, False, -1, -1, 0.0, None, True)
 
 
 def test_what_is_not_there_yet(device):
@@ -137,8 +143,8 @@ def test_what_is_not_there_yet(device):
             block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
     refused(NotImplementedError, "leftpad_k", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0, 1.0, False,
             leftpad_k=cu[1:])
-    refused(RuntimeError, "num_splits > 1 is not supported", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0, 1.0,
-            False, block_table=cu[None], num_splits=2)
+    refused(RuntimeError, "num_splits > 1 is not supported", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0,
+            1.0, False, block_table=cu[None], num_splits=2)
 
 
 def test_a_refused_call_leaves_nothing_behind(device):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Calls through DLPack's C exchange API (exchange.py, PyTorch 2.10 and later) give the bits and the errors of those that describe
-their tensors from Python (forward.py)."""
+"""Calls through DLPack's C exchange API (exchange.py, PyTorch 2.10 and later) give the bits and the errors of those
+that describe their tensors from Python (forward.py)."""
 
 import pytest
 import torch
@@ -58,7 +58,8 @@ def layouts(device):
         yield "fp32", tuple(t.float() for t in (q, k, v))
 
 
-@pytest.mark.parametrize("options", [{}, {"causal": True}, {"softmax_scale": 0.3}, {"softcap": 5.0, "causal": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"softmax_scale": 0.3}, {"softcap": 5.0, "causal": True}],
+                         ids=str)
 def test_same_bits(device, served, portable, options):
     flash_attn_func(*next(layouts(device))[1], **options)  # the first of a kind is looked at from Python
     for name, tensors in layouts(device):
@@ -71,7 +72,8 @@ def test_same_bits(device, served, portable, options):
 
 
 def test_packed_forms(device, served, portable):
-    qkv, q, kv = random(2, 40, 3, 4, 64, device=device), random(2, 30, 4, 64, device=device), random(2, 40, 2, 2, 64, device=device)
+    qkv, q, kv = random(2, 40, 3, 4, 64, device=device), random(2, 30, 4, 64,
+                                                                device=device), random(2, 40, 2, 2, 64, device=device)
     for _ in range(2):
         assert torch.equal(flash_attn_qkvpacked_func(qkv), portable(flash_attn_qkvpacked_func, qkv))
         assert torch.equal(flash_attn_kvpacked_func(q, kv), portable(flash_attn_kvpacked_func, q, kv))
@@ -113,10 +115,18 @@ def test_errors_are_the_same(device, served, portable):
     q, k, v = (random(2, 30, 4, 64, device=device) for _ in range(3))
     flash_attn_func(q, k, v)
     wrong = {
-        "dtype": (q, k.bfloat16(), v), "rank": (q[0], k, v), "no batch": (q[:0], k[:0], v[:0]), "batch": (q, k[:1], v[:1]),
-        "heads": (q, k[:, :, :3], v[:, :, :3]), "integers": (q.int(), k.int(), v.int()), "double": (q.double(), k.double(), v.double()),
-        "a meta key": (q, k.to("meta"), v), "lengths": (q, k, v[:, :20]),
-        "head dims": (q, k[..., :32], v), "sparse": (q, k.to_sparse(), v), "complex": (q, torch.view_as_complex(k.float().unflatten(-1, (-1, 2))), v),
+        "dtype": (q, k.bfloat16(), v),
+        "rank": (q[0], k, v),
+        "no batch": (q[:0], k[:0], v[:0]),
+        "batch": (q, k[:1], v[:1]),
+        "heads": (q, k[:, :, :3], v[:, :, :3]),
+        "integers": (q.int(), k.int(), v.int()),
+        "double": (q.double(), k.double(), v.double()),
+        "a meta key": (q, k.to("meta"), v),
+        "lengths": (q, k, v[:, :20]),
+        "head dims": (q, k[..., :32], v),
+        "sparse": (q, k.to_sparse(), v),
+        "complex": (q, torch.view_as_complex(k.float().unflatten(-1, (-1, 2))), v),
     }
     if device == "cuda":
         wrong["devices"] = (q, k.cpu(), v)

@@ -18,7 +18,8 @@ from flashplus import absent, finder
 
 PACKAGE = pathlib.Path(flashplus.__file__).parent
 
-# Reference: who imports what (transformers, vLLM, diffusers, TransformerEngine, MSLK, Megatron-LM, axolotl, unsloth, verl).
+# Reference: who imports what (transformers, vLLM, diffusers, TransformerEngine, MSLK, Megatron-LM, axolotl, unsloth,
+# verl).
 CLIENTS = [
     "from flash_attn import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache, __version__",
     "from flash_attn import flash_attn_kvpacked_func, flash_attn_qkvpacked_func",
@@ -94,13 +95,15 @@ def test_other_names_are_left_alone():
 
 def test_the_face_can_be_off():
     code = "import flashplus.startup, sys; from flashplus import finder; assert finder.Face not in sys.meta_path"
-    subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); " + code], check=True,
-                   env={**os.environ, "FLASHPLUS_FACE": "OFF"})
+    subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); " + code],
+                   check=True, env={**os.environ, "FLASHPLUS_FACE": "OFF"})
 
 
 def test_interpreter_start_imports_next_to_nothing():
-    code = (f"import os, sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); before = set(sys.modules); import flashplus.startup; "
-            "print(*sorted(set(sys.modules) - before))")
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); before = set(sys.modules); import "
+        "flashplus.startup; "
+        "print(*sorted(set(sys.modules) - before))")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["flashplus", "flashplus.environment", "flashplus.finder", "flashplus.startup"]
 
@@ -145,9 +148,11 @@ def test_sources_are_python_3_9():
 
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_other_interpreters(version, tmp_path):
-    """What needs no PyTorch runs on every Python that is here: start, finders, metadata, the library over ctypes, the command;
-    and everything else compiles."""
-    found = [shutil.which("python" + version), *pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")]
+    """What needs no PyTorch runs on every Python that is here: start, finders, metadata, the library over ctypes,
+    the command; and everything else compiles."""
+    found = [
+        shutil.which("python" + version), *pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")
+    ]
     # A name may be on the path for a version that is not there (pyenv's shims).
     works = [path for path in found if path and not subprocess.run([path, "-c", ""], capture_output=True).returncode]
     if not works:

@@ -25,11 +25,14 @@ LIMIT_MIB = 25
 def environment():
     """Without what makes the tree's package visible."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("FLASH")}
-    return {**kept, "FLASHPLUS_CACHE_DIR": os.environ.get("FLASHPLUS_CACHE_DIR", ""), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {
+        **kept, "FLASHPLUS_CACHE_DIR": os.environ.get("FLASHPLUS_CACHE_DIR", ""), "PIP_DISABLE_PIP_VERSION_CHECK": "1"
+    }
 
 
 def run(*command, **more):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd="/", env={**environment(), **more})
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd="/",
+                          env={**environment(), **more})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -40,7 +43,8 @@ def wheel(tmp_path_factory):
         return pathlib.Path(given)
     library = os.environ.get("FLASHPLUS_LIBRARY")
     folder = library and pathlib.Path(library).parent
-    if not folder or not all((folder / name).exists() for name in ("libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus")):
+    if not folder or not all(
+        (folder / name).exists() for name in ("libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus")):
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("no built libraries to pack: set FLASHPLUS_LIBRARY or FLASHPLUS_TEST_WHEEL")
     out = tmp_path_factory.mktemp("wheel")
@@ -71,10 +75,14 @@ ORIGINAL = {
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    files = {**ORIGINAL,
-             "flash_attn-2.8.4.dist-info/METADATA": "Metadata-Version: 2.1\nName: flash_attn\nVersion: 2.8.4\nRequires-Dist: torch\n",
-             "flash_attn-2.8.4.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-             "flash_attn-2.8.4.dist-info/top_level.txt": "flash_attn\nflash_attn_2_cuda\n"}
+    files = {
+        **ORIGINAL, "flash_attn-2.8.4.dist-info/METADATA":
+            "Metadata-Version: 2.1\nName: flash_attn\nVersion: 2.8.4\nRequires-Dist: torch\n",
+        "flash_attn-2.8.4.dist-info/WHEEL":
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "flash_attn-2.8.4.dist-info/top_level.txt":
+            "flash_attn\nflash_attn_2_cuda\n"
+    }
     record = "flash_attn-2.8.4.dist-info/RECORD"
     lines = []
     for name, text in files.items():
@@ -128,9 +136,10 @@ def venv(tmp_path):
 
 
 def original_works(venv):
-    assert venv.run("import torch, flash_attn; q = torch.ones(1, 4, 1, 32).half(); "
-                    "print(flash_attn.__version__, flash_attn.__file__, flash_attn.flash_attn_func(q, q, q).flatten()[0].item())"
-                    ) == ["2.8.4", str(venv.site / "flash_attn/__init__.py"), "42.0"]
+    assert venv.run(
+        "import torch, flash_attn; q = torch.ones(1, 4, 1, 32).half(); "
+        "print(flash_attn.__version__, flash_attn.__file__, flash_attn.flash_attn_func(q, q, q).flatten()[0].item())"
+    ) == ["2.8.4", str(venv.site / "flash_attn/__init__.py"), "42.0"]
 
 
 def test_the_wheel(wheel):
@@ -153,7 +162,8 @@ def test_the_wheel_looks_for_libraries_beside_its_own_only(tmp_path, wheel):
     sys.path.insert(0, str(ROOT / "tests" / "install"))
     import runpath
     files, wrong = runpath.check([tmp_path])
-    assert {f.name for f in files} >= {"libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
+    assert {f.name
+            for f in files} >= {"libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
     assert wrong == []
 
 
@@ -173,7 +183,9 @@ def test_alone(venv, wheel):
     assert "flash-attn-plus" in listed and "flash-attn " not in listed
     venv.uninstall("flash-attn-plus")
     assert venv.files() == before
-    assert venv.run("import importlib.util as u; print(u.find_spec('flash_attn'), u.find_spec('flashplus'))") == ["None", "None"]
+    assert venv.run("import importlib.util as u; print(u.find_spec('flash_attn'), u.find_spec('flashplus'))") == [
+        "None", "None"
+    ]
 
 
 def test_alone_as_transformers_sees_it(venv, wheel):
@@ -233,5 +245,6 @@ def test_the_original_uninstalled(venv, wheel, original):
 def test_a_target_folder(tmp_path, wheel):
     """`pip install --target` and PYTHONPATH read no .pth; one import does the same."""
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path, wheel)
-    out = run(sys.executable, "-c", "import flashplus.startup, flash_attn; print(flash_attn.backend())", PYTHONPATH=str(tmp_path))
+    out = run(sys.executable, "-c", "import flashplus.startup, flash_attn; print(flash_attn.backend())",
+              PYTHONPATH=str(tmp_path))
     assert out.split() == ["flashplus"]

@@ -54,12 +54,14 @@ def test_python_snippets(section, original, tmp_path):
 def test_shell_snippets(section, wheel, tmp_path):  # noqa: F811
     venv = Venv(tmp_path / "venv")
     (tmp_path / "bin").mkdir()
-    shim = tmp_path / "bin" / "pip"  # the checkout's own build takes minutes, so `.` is the wheel that is already packed
+    # the checkout's own build takes minutes, so `.` is the wheel that is already packed
+    shim = tmp_path / "bin" / "pip"
     shim.write_text(f'#!/bin/sh\nif [ "$*" = "install ." ]; then set -- install --no-deps --no-index {wheel}; fi\n'
                     f'exec {venv.python} -m pip "$@"\n')
     shim.chmod(0o755)
-    done = subprocess.run(["bash", "-euc", blocks("bash")[section]], capture_output=True, text=True, cwd=tmp_path,
-                          env={**environment(), "PATH": f"{tmp_path / 'bin'}:{venv.python.parent}:{os.environ['PATH']}"})
+    done = subprocess.run(
+        ["bash", "-euc", blocks("bash")[section]], capture_output=True, text=True, cwd=tmp_path,
+        env={**environment(), "PATH": f"{tmp_path / 'bin'}:{venv.python.parent}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stdout + done.stderr
 
 

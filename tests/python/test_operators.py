@@ -49,9 +49,11 @@ def inductor(device, tmp_path, monkeypatch):
     else:
         named, usual, suffix, flags = "CXX", ("g++", "clang++", "clang++-22"), "cpp", ("-fopenmp",)
         source = "#include <Python.h>\n#include <omp.h>\nextern \"C\" int f() { return omp_get_max_threads(); }"
-    compiler = next((path for name in (os.environ.get(named, ""), *usual) if name and (path := shutil.which(name))), None)
+    compiler = next((path for name in (os.environ.get(named, ""), *usual) if name and (path := shutil.which(name))),
+                    None)
     if not compiler:
-        pytest.skip(f"no compiler for {'Triton' if device == 'cuda' else 'inductor'}: none of ${named}, {', '.join(usual)}")
+        pytest.skip(
+            f"no compiler for {'Triton' if device == 'cuda' else 'inductor'}: none of ${named}, {', '.join(usual)}")
     probe = tmp_path / f"probe.{suffix}"
     probe.write_text(source)
     done = subprocess.run([compiler, "-shared", "-fPIC", *flags, f"-I{sysconfig.get_paths()['include']}", "-o",
@@ -140,8 +142,8 @@ def test_opcheck(device):
                           (q, k, v, 0.0, 0.125, True, -1, -1, 0.0, None, False), test_utils=tests)
     cu = torch.tensor([0, 10, 80], dtype=torch.int32, device=device)
     flat = [t.flatten(0, 1) for t in (q, k, v)]
-    torch.library.opcheck(torch.ops.flash_attn._flash_attn_varlen_forward.default, (*flat, cu, cu, 70, 70, 0.0, 0.125, True),
-                          test_utils=tests)
+    torch.library.opcheck(torch.ops.flash_attn._flash_attn_varlen_forward.default,
+                          (*flat, cu, cu, 70, 70, 0.0, 0.125, True), test_utils=tests)
 
 
 def test_a_dispatch_mode_sees_the_operator(device):
@@ -168,7 +170,8 @@ def test_low_level_forward(device):
                                                softcap=0.0, alibi_slopes=None, return_softmax=False)
     check(out, q, k, v, lse, causal=True)
     assert dmask.numel() == 0 and rng.shape == (2,)
-    for got, expected in zip(_wrapped_flash_attn_forward(q, k, v, 0.0, 0.125, True, -1, -1, 0.0, None, False), (out, lse)):
+    for got, expected in zip(_wrapped_flash_attn_forward(q, k, v, 0.0, 0.125, True, -1, -1, 0.0, None, False),
+                             (out, lse)):
         assert torch.equal(got, expected)
 
 
@@ -192,8 +195,8 @@ def test_the_generator_must_be_none(device):
     n = None
     calls = [
         lambda: flash_attn_gpu.fwd(q, k, v, n, n, 0.0, 1.0, False, -1, -1, 0.0, False, generator),
-        lambda: flash_attn_gpu.varlen_fwd(q, k, v, n, n, n, n, n, n, n, 1, 1, 0.0, 1.0, False, False, -1, -1, 0.0, False,
-                                          generator, 0),
+        lambda: flash_attn_gpu.varlen_fwd(q, k, v, n, n, n, n, n, n, n, 1, 1, 0.0, 1.0, False, False, -1, -1, 0.0,
+                                          False, generator, 0),
         lambda: flash_attn_gpu.bwd(q, q, k, v, q, q, n, n, n, n, 0.0, 1.0, False, -1, -1, 0.0, False, generator, n),
         lambda: flash_attn_gpu.varlen_bwd(q, q, k, v, q, q, n, n, n, n, n, n, 1, 1, 0.0, 1.0, False, False, -1, -1, 0.0,
                                           False, generator, n),
@@ -224,8 +227,10 @@ def test_signatures_are_those_of_2_8_3():
         assert str(inspect.signature(getattr(flash_attn, name))) == signature
         assert getattr(flash_attn_interface, name) is getattr(flash_attn, name)
     assert str(inspect.signature(_flash_attn_varlen_forward)) == (
-        f"(q, k, v, {lengths}, dropout_p, softmax_scale, causal, window_size_left=-1, window_size_right=-1, softcap=0.0, "
-        "alibi_slopes=None, return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, "
+        f"(q, k, v, {lengths}, dropout_p, softmax_scale, causal, window_size_left=-1, window_size_right=-1, "
+        "softcap=0.0, "
+        "alibi_slopes=None, return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, "
+        "zero_tensors=False, "
         "num_splits=0)")
     assert str(inspect.signature(_flash_attn_backward)).startswith(
         "(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left")

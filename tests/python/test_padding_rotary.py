@@ -39,12 +39,14 @@ def test_unused_tokens_are_kept_but_not_counted(device, dtype):
     mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]], device=device).to(dtype)
     unused = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 0]], device=device).to(dtype)
     tokens, indices, cu, longest, used = unpad_input(torch.arange(8, device=device).reshape(2, 4, 1), mask, unused)
-    assert tokens.flatten().tolist() == [0, 1, 2, 4] and cu.tolist() == [0, 3, 4] and used.tolist() == [2, 1] and longest == 3
+    assert tokens.flatten().tolist() == [0, 1, 2, 4] and cu.tolist() == [0, 3, 4
+                                                                         ] and used.tolist() == [2, 1] and longest == 3
 
 
 def test_unpad_of_concatenated_sequences(device):
     lengths = torch.tensor([[2, 1, 0, 0], [4, 0, 0, 0]], device=device)
-    tokens, indices, cu, longest = unpad_input_for_concatenated_sequences(torch.arange(8, device=device).reshape(2, 4, 1), lengths)
+    tokens, indices, cu, longest = unpad_input_for_concatenated_sequences(
+        torch.arange(8, device=device).reshape(2, 4, 1), lengths)
     assert tokens.flatten().tolist() == [0, 1, 2, 4, 5, 6, 7] and cu.tolist() == [0, 2, 3, 7] and longest == 4
 
 
@@ -102,8 +104,9 @@ def test_rotary_of_packed_sequences_and_offsets(device):
     batched = torch.randn(3, 4, 2, 16, device=device)
     out = apply_rotary(batched, cos, sin, seqlen_offsets=torch.tensor([0, 5, 28], device=device))
     for b, offset in enumerate([0, 5]):
-        assert torch.allclose(out[b], apply_rotary_emb_torch(batched[b:b + 1], cos[offset:offset + 4], sin[offset:offset + 4])[0],
-                              atol=1e-6)
+        assert torch.allclose(
+            out[b],
+            apply_rotary_emb_torch(batched[b:b + 1], cos[offset:offset + 4], sin[offset:offset + 4])[0], atol=1e-6)
     # Beyond the table nothing is rotated.
     assert torch.equal(out[2, 2:], batched[2, 2:]) and not torch.equal(out[2, :2], batched[2, :2])
 

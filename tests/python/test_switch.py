@@ -26,7 +26,8 @@ def stand_in(positional_arguments=21):
         o, lse = attention(q, k, v, torch.float32, softmax_scale=scale, causal=causal, window_size=(left, right))
         return [o.to(q.dtype), lse, torch.empty(0), torch.zeros(2, dtype=torch.int64)]
 
-    def bwd(dout, q, k, v, out, lse, dq, dk, dv, alibi, p, scale, causal, left, right, softcap, deterministic, gen, rng):
+    def bwd(dout, q, k, v, out, lse, dq, dk, dv, alibi, p, scale, causal, left, right, softcap, deterministic, gen,
+            rng):
         module.calls.append("bwd")
         with torch.enable_grad():
             leaves = [t.detach().float().requires_grad_() for t in (q, k, v)]

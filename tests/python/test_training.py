@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Gradients: every public function under autograd against the definition in fp64, and all that a training loop does with them."""
+"""Gradients: every public function under autograd against the definition in fp64, and all that a training loop does
+with them."""
 
 import copy
 
@@ -32,13 +33,16 @@ def gradients(tensors, dout, dtype, dlse=None, **options):
 
 
 def check(grads, tensors, dout, dlse=None, **options):
-    """The original's rule: at most 3 times the error of the same maths in the dtype of the tensors, and what fp32 sums in another
-    order than PyTorch's may differ by: some roundings of the result, and, where dP and delta cancel, of the products in them."""
+    """The original's rule: at most 3 times the error of the same maths in the dtype of the tensors, and what fp32
+    sums in another
+    order than PyTorch's may differ by: some roundings of the result, and, where dP and delta cancel, of the products
+    in them."""
     exact = gradients(tensors, dout, torch.float64, dlse, **options)
     naive = gradients(tensors, dout, tensors[0].dtype, dlse, **options)
     q, k, v = (t.detach().double() for t in tensors)
     largest = [t.abs().max().item() if t.numel() else 0.0 for t in (q, k)]
-    products = v.shape[-1] * dout.double().abs().max().item() * v.abs().max().item() if v.numel() and dout.numel() else 0.0
+    products = v.shape[-1] * dout.double().abs().max().item() * v.abs().max().item() if v.numel() and dout.numel(
+    ) else 0.0
     cancelled = 2 ** -24 * products * q.shape[-1] ** -0.5 * max(largest)
     for name, grad, t, e, n in zip("qkv", grads, tensors, exact, naive):
         assert grad.shape == t.shape and grad.dtype == t.dtype and not grad.isnan().any()
@@ -119,8 +123,10 @@ def test_packed(device):
 def test_variable_length(device):
     """Sequences of no queries or no keys, rows of no sequence: their gradients are 0."""
     lengths_q, lengths_k = [0, 7, 40, 5], [3, 0, 33, 70]
-    cu_q, cu_k = (torch.tensor([0, *torch.tensor(n).cumsum(0)], dtype=torch.int32, device=device) for n in (lengths_q, lengths_k))
-    q, k, v = (t[0].detach().requires_grad_() for t in inputs(device, batch=1, sq=sum(lengths_q) + 3, sk=sum(lengths_k) + 2))
+    cu_q, cu_k = (torch.tensor([0, *torch.tensor(n).cumsum(0)], dtype=torch.int32, device=device)
+                  for n in (lengths_q, lengths_k))
+    q, k, v = (t[0].detach().requires_grad_()
+               for t in inputs(device, batch=1, sq=sum(lengths_q) + 3, sk=sum(lengths_k) + 2))
     out = flash_attn_varlen_func(q, k, v, cu_q, cu_k, 64, 100, causal=True)
     dout = torch.randn_like(out)
     grads = torch.autograd.grad(out, (q, k, v), dout)
@@ -175,14 +181,20 @@ def test_refused_in_words(device):
         torch.func.grad(lambda x: flash_attn_func(x, k.detach(), v.detach()).sum())(q.detach())
     out = torch.randn_like(q)
     lse = torch.zeros(2, 4, 70, device=device)
-    arguments = [torch.zeros_like(q), q.detach(), k.detach(), v.detach(), out, lse, None, None, None, 0.0, 0.125, False, -1, -1, 0.0,
-                 None, False]
-    for index, bad, words in ((0, torch.zeros(2, 70, 4, 32, device=device, dtype=q.dtype), "dout"),
-                              (0, torch.zeros_like(q, dtype=torch.float64), "dout"), (5, lse[:, :2], "lse"),
+    arguments = [
+        torch.zeros_like(q),
+        q.detach(),
+        k.detach(),
+        v.detach(), out, lse, None, None, None, 0.0, 0.125, False, -1, -1, 0.0, None, False
+    ]
+    for index, bad, words in ((0, torch.zeros(2, 70, 4, 32, device=device, dtype=q.dtype),
+                               "dout"), (0, torch.zeros_like(q, dtype=torch.float64), "dout"), (5, lse[:, :2], "lse"),
                               (5, lse.double(), "softmax_lse"), (6, arguments[1], "dq has the memory of q"),
                               (6, torch.zeros(3, device=device), "dq"), (0, None, "dout is NoneType"),
-                              (0, torch.tensor(1.0, device=device, dtype=q.dtype), "dout"), (4, None, "out is NoneType"),
-                              (5, None, "softmax_lse is NoneType"), (5, torch.tensor(0.0, device=device), "softmax_lse")):
+                              (0, torch.tensor(1.0, device=device,
+                                               dtype=q.dtype), "dout"), (4, None, "out is NoneType"),
+                              (5, None, "softmax_lse is NoneType"), (5, torch.tensor(0.0,
+                                                                                     device=device), "softmax_lse")):
         with pytest.raises((RuntimeError, ValueError, TypeError), match=words):
             _flash_attn_backward(*arguments[:index], bad, *arguments[index + 1:])
 
@@ -202,34 +214,39 @@ def test_same_bits_every_time(device):
     out = flash_attn_func(q, k, v, causal=True)
     first = torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
     for _ in range(20):
-        assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(out, (q, k, v), dout, retain_graph=True), first))
+        assert all(
+            torch.equal(a, b) for a, b in zip(torch.autograd.grad(out, (q, k, v), dout, retain_graph=True), first))
 
 
 def test_the_positional_functions(device):
-    """As ring-flash-attention, yunchang and DeepSpeed call them: plain functions, gradients into buffers of the caller's."""
+    """As ring-flash-attention, yunchang and DeepSpeed call them: plain functions, gradients into buffers of the
+    caller's."""
     q, k, v = inputs(device)
     out, lse, _ = flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
     dout = torch.randn_like(q)
     expected = torch.autograd.grad(out, (q, k, v), dout)
     q, k, v, out, lse = (t.detach() for t in (q, k, v, out, lse))
     buffers = [torch.full_like(t, float("nan")) for t in (q, k, v)]
-    d = _flash_attn_backward(dout=dout, q=q, k=k, v=v, out=out, softmax_lse=lse, dq=buffers[0], dk=buffers[1], dv=buffers[2],
-                             dropout_p=0.0, softmax_scale=64 ** -0.5, causal=True, window_size_left=-1, window_size_right=-1,
-                             softcap=0.0, alibi_slopes=None, deterministic=False, rng_state=None)
+    d = _flash_attn_backward(dout=dout, q=q, k=k, v=v, out=out, softmax_lse=lse, dq=buffers[0], dk=buffers[1],
+                             dv=buffers[2], dropout_p=0.0, softmax_scale=64**-0.5, causal=True, window_size_left=-1,
+                             window_size_right=-1, softcap=0.0, alibi_slopes=None, deterministic=False, rng_state=None)
     assert all(torch.equal(a, b) for a, b in zip(buffers, expected))
-    assert d.shape == (2, 4, 128) and torch.allclose(d[..., :70], (out.double() * dout.double()).sum(-1).transpose(1, 2).float(), atol=1e-4)
-    turned = [torch.full_like(t.transpose(1, 3).contiguous(), float("nan")).transpose(1, 3) for t in (q, k, v)]  # no last stride of 1
+    assert d.shape == (2, 4, 128) and torch.allclose(d[..., :70], (out.double() * dout.double()).sum(-1).transpose(
+        1, 2).float(), atol=1e-4)
+    turned = [torch.full_like(t.transpose(1, 3).contiguous(), float("nan")).transpose(1, 3)
+              for t in (q, k, v)]  # no last stride of 1
     assert turned[0].stride(-1) != 1
     _flash_attn_backward(dout, q, k, v, out, lse, *turned, 0.0, 64 ** -0.5, True, -1, -1, 0.0, None, False)
     assert all(torch.equal(a, b) for a, b in zip(turned, expected))
-    dq, dk, dv, _ = flash_attn_gpu.bwd(dout, q, k, v, out, lse, None, None, None, None, 0.0, 64 ** -0.5, True, -1, -1, 0.0, True,
-                                       None, None)
+    dq, dk, dv, _ = flash_attn_gpu.bwd(dout, q, k, v, out, lse, None, None, None, None, 0.0, 64**-0.5, True, -1, -1,
+                                       0.0, True, None, None)
     assert torch.equal(dq, expected[0]) and torch.equal(dk, expected[1]) and torch.equal(dv, expected[2])
     cu = torch.tensor([0, 70, 140], dtype=torch.int32, device=device)
     flat = [t.flatten(0, 1) for t in (dout, q, k, v, out)]
     grads = [torch.empty_like(t) for t in flat[1:4]]
-    _flash_attn_varlen_backward(*flat, lse.transpose(0, 1).reshape(4, 140), *grads, cu, cu, 70, 70, 0.0, 64 ** -0.5, True, -1, -1, 0.0,
-                                None, False)
+    _flash_attn_varlen_backward(*flat,
+                                lse.transpose(0, 1).reshape(4, 140), *grads, cu, cu, 70, 70, 0.0, 64**-0.5, True, -1,
+                                -1, 0.0, None, False)
     assert all(torch.equal(a, b.flatten(0, 1)) for a, b in zip(grads, expected))
 
 
@@ -243,7 +260,8 @@ def test_parts_of_a_longer_softmax(device):
     for keys in (slice(0, 32), slice(32, 96)):
         some = [t.detach()[:, keys].contiguous() for t in (k, v)]
         grads = [torch.empty_like(t) for t in (q, *some)]
-        _flash_attn_backward(dout, q.detach(), *some, out.detach(), lse.detach(), *grads, 0.0, 64 ** -0.5, False, -1, -1, 0.0, None, False)
+        _flash_attn_backward(dout, q.detach(), *some, out.detach(), lse.detach(), *grads, 0.0, 64**-0.5, False, -1, -1,
+                             0.0, None, False)
         total += grads[0]
         parts.append(grads[1:])
     tolerance = 1e-5 if q.dtype == torch.float32 else 3e-2
@@ -278,14 +296,16 @@ class Block(torch.nn.Module):
 
 
 def eager(q, k, v):
-    return torch.nn.functional.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), is_causal=True).transpose(1, 2)
+    return torch.nn.functional.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)),
+                                                            is_causal=True).transpose(1, 2)
 
 
 def test_training_steps(device):
     """30 optimiser steps: the losses are those of eager attention, and after the first nothing is compiled."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     torch.manual_seed(1)
-    first = torch.nn.Sequential(*(Block(lambda q, k, v: flash_attn_func(q, k, v, causal=True)) for _ in range(2))).to(device)
+    first = torch.nn.Sequential(*(Block(lambda q, k, v: flash_attn_func(q, k, v, causal=True))
+                                  for _ in range(2))).to(device)
     second = copy.deepcopy(first)
     for block in second:
         block.attention = eager

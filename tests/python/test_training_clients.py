@@ -29,7 +29,8 @@ def losses(model, batches):
 
 
 def check(make, batches, device):
-    """Losses in bf16 with our attention, with eager in bf16, and with eager in fp32: ours are as far from the last as eager's are."""
+    """Losses in bf16 with our attention, with eager in bf16, and with eager in fp32: ours are as far from the last
+    as eager's are."""
     transformers = pytest.importorskip("transformers", reason="transformers is only in the environment 'newest'")
     del transformers
     from test_transformers import implementation
@@ -50,7 +51,8 @@ def test_models(device, name):
     from test_transformers import both
 
     tokens = torch.randint(2, 99, (4, 40), device=device)
-    check(lambda attention, dtype: both(name, attention, device, dtype), [{"input_ids": tokens, "labels": tokens}] * STEPS, device)
+    check(lambda attention, dtype: both(name, attention, device, dtype),
+          [{"input_ids": tokens, "labels": tokens}] * STEPS, device)
 
 
 def test_packed_sequences(device):
@@ -99,14 +101,21 @@ def spawn(code, processes=2):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    start = ("import sys, torch, torch.distributed as dist\nimport flashplus.finder; flashplus.finder.install()\n"
-             "from flash_attn import flash_attn_func\ntorch.set_num_threads(1); dist.init_process_group('gloo')\nrank = dist.get_rank()\n")
+    start = (
+        "import sys, torch, torch.distributed as dist\nimport flashplus.finder; flashplus.finder.install()\n"
+        "from flash_attn import flash_attn_func\ntorch.set_num_threads(1); "
+        "dist.init_process_group('gloo')\nrank = dist.get_rank()\n"
+    )
     folder = pathlib.Path(__file__).parent
-    running = [subprocess.Popen([sys.executable, "-c", start + code + "\ndist.destroy_process_group()"], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True,
-                                env={**os.environ, "RANK": str(r), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-                                     "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])})
-               for r in range(processes)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", start + code + "\ndist.destroy_process_group()"], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env={
+                **os.environ, "RANK": str(r), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join([str(folder),
+                                                                         os.environ.get("PYTHONPATH", "")])
+            }) for r in range(processes)
+    ]
     outputs = [p.communicate(timeout=300)[0] for p in running]
     assert all(p.returncode == 0 for p in running), "\n".join(outputs)
     return outputs
@@ -136,7 +145,8 @@ assert torch.allclose(together / 2, alone, rtol=1e-4), (together / 2, alone)
 
 
 def test_ring_attention():
-    """Keys go round two processes; out and LSE are merged, and the backward gets the merged ones: ring-flash-attention's pattern."""
+    """Keys go round two processes; out and LSE are merged, and the backward gets the merged ones:
+    ring-flash-attention's pattern."""
     spawn("""
 from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_forward
 torch.manual_seed(5)
@@ -147,7 +157,8 @@ expected = torch.autograd.grad(expected_out, leaves, dout)
 mine = slice(16 * rank, 16 * rank + 16)
 q, dout = q[:, mine].contiguous(), dout[:, mine].contiguous()
 def part(owner): return [t[:, 16 * owner:16 * owner + 16].contiguous() for t in (k, v)]
-numbers = dict(dropout_p=0.0, softmax_scale=0.25, causal=False, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None)
+numbers = dict(dropout_p=0.0, softmax_scale=0.25, causal=False, window_size_left=-1, window_size_right=-1,
+               softcap=0.0, alibi_slopes=None)
 out = lse = None
 for step in range(2):
     o, l, *_ = _flash_attn_forward(q, *part((rank + step) % 2), **numbers, return_softmax=False)

@@ -17,8 +17,10 @@ import flash_attn  # noqa: E402
 import flashplus  # noqa: E402
 from flashplus.transformers_attention import attention_forward  # noqa: E402
 
-TEXTS = ["A lighthouse keeper kept a notebook.", "Every evening he wrote the height of the tide and the colour of the sky, "
-         "and the names of the ships that passed.", "Fog.", "On the last day she found a mark that occurred only once."]
+TEXTS = [
+    "A lighthouse keeper kept a notebook.", "Every evening he wrote the height of the tide and the colour of the sky, "
+    "and the names of the ships that passed.", "Fog.", "On the last day she found a mark that occurred only once."
+]
 
 
 def implementation(device):
@@ -36,9 +38,11 @@ def used(call):
 def tiny(name, attention, device, dtype, **changes):
     """A small model with random weights, the same for every attention implementation, and large enough that the
     attention is not uniform."""
-    config = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1,
-              "eos_token_id": None, "head_dim": 16, "initializer_range": 0.2, **changes}
+    config = {
+        "vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": None, "head_dim": 16, "initializer_range": 0.2, **changes
+    }
     config = getattr(transformers, name + "Config")(**config)
     torch.manual_seed(7)
     model = getattr(transformers, name + "ForCausalLM")._from_config(config, attn_implementation=attention, dtype=dtype)
@@ -110,8 +114,8 @@ def test_packed_sequences(device, name):
 
 
 def assert_same_tokens(got, expected, eager, exact, prompt, mask):
-    """Token for token. In half precision two candidates can be closer than the noise of either way: where they are, by the
-    model in fp32, a row may go on in its own way."""
+    """Token for token. In half precision two candidates can be closer than the noise of either way: where they are,
+    by the model in fp32, a row may go on in its own way."""
     for row in range(got.shape[0]):
         length = min(got.shape[1], expected.shape[1])
         different = (got[row, :length] != expected[row, :length]).nonzero()
@@ -174,7 +178,8 @@ def test_sentence_embeddings_of_minilm(device, dtype):
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt").to(device)
 
     def embed(attention, kind):
-        model = transformers.AutoModel.from_pretrained(folder, attn_implementation=attention, dtype=kind).to(device).eval()
+        model = transformers.AutoModel.from_pretrained(folder, attn_implementation=attention,
+                                                       dtype=kind).to(device).eval()
         with torch.inference_mode():
             hidden = model(**inputs).last_hidden_state.float()
         mask = inputs["attention_mask"][..., None]
@@ -189,13 +194,14 @@ def test_sentence_embeddings_of_minilm(device, dtype):
 
 @pytest.fixture
 def told_of_a_gpu(monkeypatch):
-    """transformers takes the string "flash_attention_2" if it sees a GPU, and then doesn't look where the tensors are. So
-    on a machine without one its own code can be run too: all that a GPU user runs but the kernels."""
+    """transformers takes the string "flash_attention_2" if it sees a GPU, and then doesn't look where the tensors
+    are. So on a machine without one its own code can be run too: all that a GPU user runs but the kernels."""
     import transformers.modeling_flash_attention_utils as flash_utils
     import transformers.utils.import_utils as import_utils
 
     monkeypatch.setattr(import_utils, "is_torch_cuda_available", lambda: True)
-    monkeypatch.setitem(flash_utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2], "supported_devices", ((lambda: True, "cuda"),))
+    monkeypatch.setitem(flash_utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2], "supported_devices",
+                        ((lambda: True, "cuda"), ))
     import_utils.is_flash_attn_2_available.cache_clear()
     yield
     import_utils.is_flash_attn_2_available.cache_clear()
@@ -225,17 +231,19 @@ def test_minilm_by_the_string(told_of_a_gpu):
     folder = minilm()
     inputs = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        got, expected = (transformers.AutoModel.from_pretrained(folder, attn_implementation=attention, dtype=torch.float16)
-                         .eval()(**inputs).last_hidden_state
+        got, expected = (transformers.AutoModel.from_pretrained(folder, attn_implementation=attention,
+                                                                dtype=torch.float16).eval()(**inputs).last_hidden_state
                          for attention in ("flash_attention_2", flash_attn.register_transformers()))
     kept = inputs["attention_mask"].bool()
     assert torch.equal(got[kept], expected[kept])
 
 
-SMALL = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
-         "forced_eos_token_id": None, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
-         "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
-         "init_std": 0.2, "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+SMALL = {
+    "vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+    "forced_eos_token_id": None, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+    "init_std": 0.2, "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0
+}
 
 
 def two(model, config, device, dtype):
@@ -290,12 +298,15 @@ def test_a_bert_decoder(device):
     """Cross attention beside causal self-attention that is padded too."""
     dtype, allowed = plain_dtype(device)
     config = transformers.BertConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                     intermediate_size=48, is_decoder=True, add_cross_attention=True, initializer_range=0.2)
+                                     intermediate_size=48, is_decoder=True, add_cross_attention=True,
+                                     initializer_range=0.2)
     ours, eager = two(transformers.BertModel, config, device, dtype)
     tokens, states = torch.randint(3, 99, (2, 6), device=device), torch.randn(2, 10, 32, device=device, dtype=dtype)
     mask, keys = torch.ones(2, 6, device=device).long(), torch.ones(2, 10, device=device).long()
     mask[0, :2] = keys[1, 4:] = 0
-    inputs = {"attention_mask": mask, "encoder_hidden_states": states, "encoder_attention_mask": keys, "use_cache": False}
+    inputs = {
+        "attention_mask": mask, "encoder_hidden_states": states, "encoder_attention_mask": keys, "use_cache": False
+    }
     with torch.inference_mode():
         got, expected = used(lambda: ours(tokens, **inputs)), eager(tokens, **inputs)
     got, expected = (result.last_hidden_state[mask.bool()] for result in (got, expected))
@@ -354,7 +365,8 @@ def test_a_window_beside_padding(left, right, causal, queries):
 
 def test_masks_that_the_function_has_no_use_for():
     q, k, v = rows()
-    for mask, said in ((torch.ones(2, 1, 4, 10), r"attention_mask has shape \(2, 1, 4, 10\); it must be None or \(batch, keys\)"),
+    for mask, said in ((torch.ones(2, 1, 4, 10),
+                        r"attention_mask has shape \(2, 1, 4, 10\); it must be None or \(batch, keys\)"),
                        (torch.ones(10).bool(), r"attention_mask has shape \(10,\)"),
                        (torch.ones(2, 11).bool(), r"attention_mask has shape \(2, 11\).* \(2, 10\)"),
                        (torch.ones(3, 10).bool(), r"attention_mask has shape \(3, 10\)"),
@@ -364,7 +376,8 @@ def test_masks_that_the_function_has_no_use_for():
     one = torch.tensor([[1] * 7 + [0] * 3])  # one row for the whole batch
     got, expected = (attention_forward(Module(), q, k, v, mask)[0] for mask in (one, one.expand(2, -1)))
     assert torch.equal(got, expected)
-    shorter = attention_forward(Module(), q, k, v, torch.ones(2, 7).long())[0]  # a static cache has more keys than the mask
+    shorter = attention_forward(Module(), q, k, v,
+                                torch.ones(2, 7).long())[0]  # a static cache has more keys than the mask
     assert torch.equal(shorter, got)
 
 
@@ -375,7 +388,8 @@ def test_a_mask_of_four_dimensions_is_refused_by_name():
 
 
 def test_transformers_finds_the_distribution():
-    from importlib.metadata import packages_distributions  # what every transformers 5 asks, by private functions that come and go
+    # what every transformers 5 asks, by private functions that come and go
+    from importlib.metadata import packages_distributions
 
     from transformers.utils.import_utils import is_flash_attn_2_available
 

@@ -73,7 +73,8 @@ def test_alibi(device, per_batch):
     q, k, v = (random(96, 4, 64, device=device) for _ in range(3))
     slopes = torch.rand(*([3] if per_batch else []), 4, device=device) * 0.3
     cu = cumulative(lengths, device)
-    out, lse, _ = flash_attn_varlen_func(q, k, v, cu, cu, 61, 61, causal=True, alibi_slopes=slopes, return_attn_probs=True)
+    out, lse, _ = flash_attn_varlen_func(q, k, v, cu, cu, 61, 61, causal=True, alibi_slopes=slopes,
+                                         return_attn_probs=True)
     check_sequences(out, lse, q, k, v, lengths, lengths, causal=True, alibi_slopes=slopes)
 
 

@@ -39,9 +39,10 @@ def test_a_first_call_compiles_nothing(how, tmp_path):
                              "flash_attn.warmup(head_dim=32, dtype=['fp16'], target='cpu', jobs=2)",
                              FLASHPLUS_CACHE_DIR=tmp_path)
     else:
-        code, out, err = run(sys.executable, "-c", START + "import runpy, sys; sys.argv[1:] = ['warmup', '--head-dim', '32', "
-                             "'--dtype', 'fp16', '--target', 'cpu', '--jobs', '2']; runpy.run_module('flash_attn', run_name='__main__')",
-                             FLASHPLUS_CACHE_DIR=tmp_path)
+        code, out, err = run(
+            sys.executable, "-c", START + "import runpy, sys; sys.argv[1:] = ['warmup', '--head-dim', '32', "
+            "'--dtype', 'fp16', '--target', 'cpu', '--jobs', '2']; runpy.run_module('flash_attn', run_name='__main__')",
+            FLASHPLUS_CACHE_DIR=tmp_path)
     assert code == 0 and "compiled" in out, out + err
     code, out, err = run(sys.executable, "-c", CALLS, FLASHPLUS_CACHE_DIR=tmp_path)
     assert out.split() == ["compiles", "0"], out + err
@@ -91,10 +92,11 @@ def test_torch_dtypes_and_refusals(monkeypatch, tmp_path):
     command.write_text(f'#!/bin/sh\necho "$@" > {seen}\n[ "$3" != 13 ] || {{ echo broken >&2; exit 1; }}\n')
     command.chmod(0o755)
     monkeypatch.setenv("FLASHPLUS_COMMAND", str(command))
-    flash_attn.warmup(head_dim=[64, 128], dtype=[torch.bfloat16, "fp16"], causal="yes", target="sm_80", arch="sm_90", jobs=3,
-                      quiet=True)
-    assert seen.read_text().split() == ("warmup --head-dim 64,128 --dtype bf16,fp16 --causal yes --window no --softcap no "
-                                        "--alibi none --target sm_80 --arch sm_90 --jobs 3").split()
+    flash_attn.warmup(head_dim=[64, 128], dtype=[torch.bfloat16, "fp16"], causal="yes", target="sm_80", arch="sm_90",
+                      jobs=3, quiet=True)
+    assert seen.read_text().split() == (
+        "warmup --head-dim 64,128 --dtype bf16,fp16 --causal yes --window no --softcap no "
+        "--alibi none --target sm_80 --arch sm_90 --jobs 3").split()
     flash_attn.warmup(quiet=True)
     assert seen.read_text().split() == ["warmup"]
     flash_attn.warmup(backward=True, quiet=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sliding windows by the rule of the docstring, on every way to our kernels: query i of sq sees, of sk keys, those from
-i + sk - sq - left to i + sk - sq + right, -1 being unbounded. Small random shapes with sides below, at and beyond both lengths."""
+i + sk - sq - left to i + sk - sq + right, -1 being unbounded. Small random shapes with sides below, at and beyond
+both lengths."""
 
 import random
 
@@ -30,7 +31,8 @@ def shapes(count, seed):
 
 
 def tensors(sq, sk, device, batch=1):
-    return torch.randn(batch, sq, 2, 16, device=device), *(torch.randn(batch, sk, 1, 16, device=device) for _ in range(2))
+    return torch.randn(batch, sq, 2, 16,
+                       device=device), *(torch.randn(batch, sk, 1, 16, device=device) for _ in range(2))
 
 
 def expected(q, k, v, left, right, empty):
@@ -44,7 +46,8 @@ def assert_right(got, wanted, said):
     assert torch.equal(lse.isfinite(), wanted[1].isfinite()), said
     assert torch.equal(lse[~lse.isfinite()].double(), wanted[1][~lse.isfinite()]), said
     finite = lse.isfinite()
-    assert torch.allclose(lse[finite].double(), wanted[1][finite], atol=3e-3 if out.dtype == torch.float16 else 2e-5), said
+    assert torch.allclose(lse[finite].double(), wanted[1][finite],
+                          atol=3e-3 if out.dtype == torch.float16 else 2e-5), said
 
 
 def cumulative(*lengths, device):
@@ -73,8 +76,8 @@ def operator(q, k, v, w):
 
 def varlen(q, k, v, w, extra=0):
     cu_q, cu_k = cumulative(q.shape[1], device=q.device), cumulative(k.shape[1], device=q.device)
-    out, lse, _ = flash_attn.flash_attn_varlen_func(q[0], k[0], v[0], cu_q, cu_k, q.shape[1] + extra, k.shape[1] + extra,
-                                                    window_size=w, return_attn_probs=True)
+    out, lse, _ = flash_attn.flash_attn_varlen_func(q[0], k[0], v[0], cu_q, cu_k, q.shape[1] + extra,
+                                                    k.shape[1] + extra, window_size=w, return_attn_probs=True)
     return out[None], lse[None]
 
 
@@ -88,12 +91,13 @@ def third(q, k, v, w):
 
 def third_varlen(q, k, v, w):
     cu_q, cu_k = cumulative(q.shape[1], device=q.device), cumulative(k.shape[1], device=q.device)
-    out, lse = flash_attn_interface.flash_attn_varlen_func(q[0], k[0], v[0], cu_q, cu_k, q.shape[1], k.shape[1], window_size=w,
-                                                           return_attn_probs=True)
+    out, lse = flash_attn_interface.flash_attn_varlen_func(q[0], k[0], v[0], cu_q, cu_k, q.shape[1], k.shape[1],
+                                                           window_size=w, return_attn_probs=True)
     return out[None], lse[None]
 
 
-@pytest.mark.parametrize("call", [dense, kvpacked, positional, extension, operator, varlen, loose_varlen, third, third_varlen])
+@pytest.mark.parametrize("call",
+                         [dense, kvpacked, positional, extension, operator, varlen, loose_varlen, third, third_varlen])
 def test_windows(device, call):
     dtype = torch.float32 if device == "cpu" else torch.float16
     for sq, sk, left, right in shapes(60, seed=call.__name__):
@@ -106,7 +110,8 @@ def test_qkvpacked(device):
     dtype = torch.float32 if device == "cpu" else torch.float16
     for s, _, left, right in shapes(20, seed=3):
         q, k, v = (torch.randn(1, s, 2, 16, device=device, dtype=dtype) for _ in range(3))
-        got = flash_attn.flash_attn_qkvpacked_func(torch.stack([q, k, v], 2), window_size=(left, right), return_attn_probs=True)
+        got = flash_attn.flash_attn_qkvpacked_func(torch.stack([q, k, v], 2), window_size=(left, right),
+                                                   return_attn_probs=True)
         assert_right(got, expected(q, k, v, left, right, float("inf")), (s, left, right))
 
 
@@ -125,7 +130,8 @@ def test_max_seqlen_changes_no_bit(device):
             assert torch.equal(out, results[0][0]) and torch.equal(lse, results[0][1])
         out, at_q, at_k = results[0][0], 0, 0
         for sq, sk in zip(lengths_q, lengths_k):
-            exact, _ = attention(q[None, at_q:at_q + sq], k[None, at_k:at_k + sk], v[None, at_k:at_k + sk], window_size=window)
+            exact, _ = attention(q[None, at_q:at_q + sq], k[None, at_k:at_k + sk], v[None, at_k:at_k + sk],
+                                 window_size=window)
             assert torch.allclose(out[at_q:at_q + sq].double(), exact[0], atol=3e-3 if dtype == torch.float16 else 2e-5)
             at_q, at_k = at_q + sq, at_k + sk
 

@@ -240,8 +240,9 @@ TEST_CASE("inspect prints a score and its derivatives, without a compiler") {
   };
   CHECK(text({}) == "canonical = s\nscore = s\nd/ds = 1\nlinear in s\n");
   const std::string softcap = text({"--softcap"});
-  CHECK(softcap == "canonical = p0 * tanh(s / p0)\nx0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\n"
-                   "d/ds = x2\nd/dp0 = x1 - x2 * x0\nnot linear in s\n");
+  CHECK(softcap ==
+        "canonical = p0 * tanh(s / p0)\nx0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\n"
+        "d/ds = x2\nd/dp0 = x1 - x2 * x0\nnot linear in s\n");
   CHECK(text({"--score", "cap * tanh(s / cap)"}) == softcap);
   CHECK(text({"--alibi", "heads"}).find("d/dt0[h] = -x0\n") != std::string::npos);
   const std::string spec = "forward dtype=bf16 dqk=64 dv=64 score={p0 * tanh(s / p0)}";

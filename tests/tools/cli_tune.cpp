@@ -32,7 +32,8 @@ TEST_CASE("the default tables are what the committed records say, bit for bit") 
                           repository("tuning/h200_" + family + ".json"), "-o", made});
     INFO(result.err);
     REQUIRE(result.code == 0);
-    CHECK(test::readText(made) == test::readText(repository("templates/forward/" + family + "_flash/table.inc")));
+    CHECK(test::readText(made) ==
+          test::readText(repository("templates/forward/" + family + "_flash/table.inc")));
   }
 }
 
@@ -57,9 +58,11 @@ TEST_CASE("a table takes another schedule for a length only where it brings enou
     REQUIRE(result.code == 0);
     return result.out.substr(result.out.find("    {"));
   };
-  const std::string two = "stages=2 tile_m=128 tile_n=128\"},\n", three = "stages=3 tile_m=128 tile_n=128\"},\n";
+  const std::string two = "stages=2 tile_m=128 tile_n=128\"},\n",
+                    three = "stages=3 tile_m=128 tile_n=128\"},\n";
   const std::string start = "    {64, 64, false, ", knobs = ", \"sm90.flash pingpong=0 q_stages=1 ";
-  CHECK(rows({cell(512, 1, 1.1), cell(1024, 1.1, 1)}) == start + "768" + knobs + two + start + "kAnyKeys" + knobs + three);
+  CHECK(rows({cell(512, 1, 1.1), cell(1024, 1.1, 1)}) ==
+        start + "768" + knobs + two + start + "kAnyKeys" + knobs + three);
   CHECK(rows({cell(512, 1, 1.1), cell(1024, 1.01, 1)}) == start + "kAnyKeys" + knobs + two);
   auto nothing = runCli({"tune", "--table", "sm80.flash", "--record", record});
   CHECK(nothing.code == 2);
@@ -74,8 +77,10 @@ TEST_CASE("bench and tune: bad input names the flag") {
   };
   refused({"bench", "--device", "cpu", "--shape", "1,2,3"}, "--shape '1,2,3': has 3 integers");
   refused({"bench", "--device", "cpu", "--shape", "1,2,2,3,2,16"}, "3 query heads can't share 2");
-  refused({"bench", "--device", "cpu", "--head-dim", "300", "--seqlen", "16"}, "head dim 300: must be 1 to 256");
-  refused({"bench", "--device", "cpu", "--seqlen", "16,32,48", "--seqlen-k", "1,2"}, "--seqlen-k: has 2 values");
+  refused({"bench", "--device", "cpu", "--head-dim", "300", "--seqlen", "16"},
+          "head dim 300: must be 1 to 256");
+  refused({"bench", "--device", "cpu", "--seqlen", "16,32,48", "--seqlen-k", "1,2"},
+          "--seqlen-k: has 2 values");
   refused({"bench", "--device", "cpu", "--window", "3"}, "--window '3'");
   refused({"bench", "--suite", "soup"}, "--suite");
   refused({"bench", "--device", "cpu", "--baseline", "/nowhere.json"}, "--baseline: /nowhere.json");
@@ -117,9 +122,9 @@ TEST_CASE("a plot of files alone, peers included") {
 TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache"), file = folder.path("a.json");
-  const std::vector<std::string> grid = {"bench", "--device",  "cpu",  "--head-dim", "16,32/24", "--seqlen", "17,32",
-                                         "--causal", "0,1", "--tokens", "64", "--hidden", "64", "--rounds", "3",
-                                         "--milliseconds", "0.1"};
+  const std::vector<std::string> grid = {"bench", "--device", "cpu", "--head-dim",     "16,32/24", "--seqlen",
+                                         "17,32", "--causal", "0,1", "--tokens",       "64",       "--hidden",
+                                         "64",    "--rounds", "3",   "--milliseconds", "0.1"};
   auto first = runCli(joined(grid, {"--json", file, "--plot", folder.path("a.svg")}), cache);
   INFO(first.err);
   REQUIRE(first.code == 0);
@@ -153,8 +158,8 @@ TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
   CHECK(text.out.find(" %\n") != std::string::npos);
   CHECK(text.out.find("change") != std::string::npos);
 
-  auto forced = runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--rounds", "2", "--milliseconds",
-                        "0.1", "--schedule", "tile_m=12", "--schedule",
+  auto forced = runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--rounds", "2",
+                        "--milliseconds", "0.1", "--schedule", "tile_m=12", "--schedule",
                         "cpu.flash mr=6 nr=2 pairs=0 tile_m=48 tile_n=64", "--json"},
                        cache);
   INFO(forced.err);
@@ -164,15 +169,16 @@ TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
   CHECK(cells[0]["schedule"].get<std::string>().find("tile_m=12 ") != std::string::npos);
   CHECK(cells[0]["schedule_source"] == "forced");
   CHECK(cells[1]["schedule"] == "cpu.flash mr=6 nr=2 pairs=0 tile_m=48 tile_n=64");
-  auto wrong = runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--schedule", "tile_m=13"}, cache);
+  auto wrong =
+      runCli({"bench", "--device", "cpu", "--shape", "1,64,64,1,1,16", "--schedule", "tile_m=13"}, cache);
   CHECK(wrong.code == 1);
   CHECK(wrong.err.find("tile_m is 13; it must be") != std::string::npos);
 }
 
 TEST_CASE("bench --suite features: each beside its dense problem") {
   test::TemporaryFolder folder;
-  auto result = runCli({"bench", "--suite", "features", "--device", "cpu", "--tokens", "64", "--hidden", "128", "--rounds",
-                        "2", "--milliseconds", "0.1", "--json"},
+  auto result = runCli({"bench", "--suite", "features", "--device", "cpu", "--tokens", "64", "--hidden",
+                        "128", "--rounds", "2", "--milliseconds", "0.1", "--json"},
                        folder.path("cache"));
   INFO(result.err);
   REQUIRE(result.code == 0);
@@ -190,14 +196,34 @@ TEST_CASE("tune: a record that later plans take, and that can do no harm") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache"), record = cache + "/tuning/mine.json";
   // With the cache's folder made by a first run, as it is for a user.
-  const std::vector<std::string> run = {"run", "--random", "1,48,48,2,2,16", "--device", "cpu", "--repeat", "0", "--check",
-                                        "--json"};
+  const std::vector<std::string> run = {"run",      "--random", "1,48,48,2,2,16", "--device", "cpu",
+                                        "--repeat", "0",        "--check",        "--json"};
   CHECK(runCli(run, cache).json()["plan"]["schedule_source"] == "default table");
   REQUIRE(std::system(("mkdir " + cache + "/tuning").c_str()) == 0);
   // Only tiles that the default table has not for this, so that the choice shows.
-  auto tuned = runCli({"tune", "--device", "cpu", "--shape", "1,48,48,2,2,16", "--knob", "tile_m=24,48", "--knob",
-                       "tile_n=32,64", "--knob", "mr=4,6", "--knob", "nr=2", "--knob", "pairs=0", "--rounds", "3",
-                       "--coarse-rounds", "1", "--milliseconds", "0.1", "-o", record},
+  auto tuned = runCli({"tune",
+                       "--device",
+                       "cpu",
+                       "--shape",
+                       "1,48,48,2,2,16",
+                       "--knob",
+                       "tile_m=24,48",
+                       "--knob",
+                       "tile_n=32,64",
+                       "--knob",
+                       "mr=4,6",
+                       "--knob",
+                       "nr=2",
+                       "--knob",
+                       "pairs=0",
+                       "--rounds",
+                       "3",
+                       "--coarse-rounds",
+                       "1",
+                       "--milliseconds",
+                       "0.1",
+                       "-o",
+                       record},
                       cache);
   INFO(tuned.err);
   REQUIRE(tuned.code == 0);
@@ -231,7 +257,9 @@ TEST_CASE("tune: a record that later plans take, and that can do no harm") {
     CHECK(plan(other)["schedule_source"] == "default table");
   }
   // Warmed with the record, nothing compiles.
-  REQUIRE(runCli({"warmup", "--target", "cpu", "--head-dim", "16", "--dtype", "bf16", "--causal", "no"}, cache).code == 0);
+  REQUIRE(
+      runCli({"warmup", "--target", "cpu", "--head-dim", "16", "--dtype", "bf16", "--causal", "no"}, cache)
+          .code == 0);
   CHECK(runCli(run, cache).json()["from"] == "disk");
 
   ::setenv("FLASHPLUS_TUNING", "off", 1);
@@ -267,8 +295,9 @@ TEST_CASE("tune leaves schedules with wrong results out") {
   const std::string restored = before ? before : "";
   ::setenv("FLASHPLUS_COMPILER", fake, 1);
   test::TemporaryFolder folder;
-  auto result = runCli({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m=12", "--knob", "mr=6"},
-                       folder.path("cache"));
+  auto result =
+      runCli({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m=12", "--knob", "mr=6"},
+             folder.path("cache"));
   before ? ::setenv("FLASHPLUS_COMPILER", restored.c_str(), 1) : ::unsetenv("FLASHPLUS_COMPILER");
   CHECK(result.code == 1);
   CHECK(result.err.find("no schedule is feasible and right") != std::string::npos);

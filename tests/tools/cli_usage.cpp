@@ -53,7 +53,9 @@ TEST_CASE("every verb has help with an example") {
 
 TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({}, "subcommand");
-  checkUsage({"fly"}, "unknown subcommand 'fly', allowed are run, warmup, inspect, emulate, bench, tune, cache, devices");
+  checkUsage(
+      {"fly"},
+      "unknown subcommand 'fly', allowed are run, warmup, inspect, emulate, bench, tune, cache, devices");
   checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, clear");
   checkUsage({"run", "--frobnicate"}, "--frobnicate");
   checkUsage({"warmup", "--frobnicate"}, "--frobnicate");

@@ -105,11 +105,11 @@ private:
 };
 
 /// A program that behaves as ptxas does, after `first` (shell) when it assembles.
-std::string fakePtxas(const test::TemporaryFolder &folder, const std::string &name, const std::string &first = "",
-                      const std::string &version = "13.7") {
+std::string fakePtxas(const test::TemporaryFolder &folder, const std::string &name,
+                      const std::string &first = "", const std::string &version = "13.7") {
   const std::string path = folder.path(name);
-  test::writeText(path, "#!/bin/sh\n[ \"$1\" = --version ] && { echo 'Cuda compilation tools, release " + version +
-                            ", V" + version + ".1'; exit 0; }\n" + first +
+  test::writeText(path, "#!/bin/sh\n[ \"$1\" = --version ] && { echo 'Cuda compilation tools, release " +
+                            version + ", V" + version + ".1'; exit 0; }\n" + first +
                             "\nwhile [ $# -gt 1 ]; do [ \"$1\" = -o ] && out=$2; shift; done\n"
                             "[ -s \"$1\" ] || [ -n \"$out\" ] || exit 3\nprintf '\\177ELFfake' > \"$out\"\n"
                             "echo 'ptxas info    : Used 40 registers'\n");
@@ -117,8 +117,8 @@ std::string fakePtxas(const test::TemporaryFolder &folder, const std::string &na
   return path;
 }
 
-const std::vector<std::string> kHopper = {"warmup", "--target", "sm_90a", "--head-dim", "64", "--dtype", "bf16",
-                                          "--causal", "no", "--jobs", "1", "--json"};
+const std::vector<std::string> kHopper = {"warmup", "--target", "sm_90a", "--head-dim", "64", "--dtype",
+                                          "bf16",   "--causal", "no",     "--jobs",     "1",  "--json"};
 
 std::vector<std::string> with(std::vector<std::string> arguments, const std::string &more) {
   arguments.push_back(more);
@@ -127,7 +127,8 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 
 } // namespace
 
-TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will do; an assembler makes it better later") {
+TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will do; an assembler makes it "
+          "better later") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
   size_t kernels = 0;
@@ -139,7 +140,8 @@ TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will d
     REQUIRE(kernels > 0);
     CHECK(failed.json()["failed"] == kernels);
     CHECK(failed.json()["kernels"][0]["kind"] == "ptx");
-    CHECK(failed.json()["kernels"][0]["message"].get<std::string>().find("no assembler for sm_90a") != std::string::npos);
+    CHECK(failed.json()["kernels"][0]["message"].get<std::string>().find("no assembler for sm_90a") !=
+          std::string::npos);
     CHECK(runCli(with(kHopper, "--dry-run"), cache).json()["missing"] == kernels);
     auto text = kHopper;
     std::erase(text, "--json");
@@ -165,13 +167,15 @@ TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will d
   CHECK(runCli(kHopper, cache).json()["present"] == kernels);
 }
 
-TEST_CASE("an assembler that was named and does not work is an error that says so; another never takes its place") {
+TEST_CASE(
+    "an assembler that was named and does not work is an error that says so; another never takes its place") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");
   for (const auto &[path, why] : {std::pair<std::string, std::string>{"/bin/false", "failed with code 1"},
                                   {"/nonexistent/ptxas", "No such file"},
                                   {"/bin/echo", "does not print the version of ptxas"}}) {
-    const Environment named{{"FLASHPLUS_PTXAS", path}, {"FLASHPLUS_NVJITLINK", ""}}; // the suite may name one that works
+    // the suite may name one that works
+    const Environment named{{"FLASHPLUS_PTXAS", path}, {"FLASHPLUS_NVJITLINK", ""}};
     for (const char *target : {"sm_90a", "sm_80"}) {
       auto arguments = kHopper;
       arguments[2] = target;
@@ -197,21 +201,24 @@ TEST_CASE("no temporary folder, and SIGCHLD ignored: kernels are assembled all t
   test::TemporaryFolder folder;
   const Environment assembler{{"FLASHPLUS_PTXAS", fakePtxas(folder, "ptxas")}};
   const std::string careless = folder.path("careless");
-  test::writeText(careless, "#!/bin/sh\ntrap '' CHLD\nTMPDIR=/nonexistent exec '" + std::string(std::getenv("FLASHPLUS_CLI")) + "' \"$@\"\n");
+  test::writeText(careless, "#!/bin/sh\ntrap '' CHLD\nTMPDIR=/nonexistent exec '" +
+                                std::string(std::getenv("FLASHPLUS_CLI")) + "' \"$@\"\n");
   ::chmod(careless.c_str(), 0700);
   const Environment program{{"FLASHPLUS_CLI", careless}};
   auto good = runCli(kHopper, folder.path("other"));
   CHECK(good.code == 0);
   CHECK(good.json()["kernels"][0]["kind"] == "cubin");
   // A refusal is still one.
-  const Environment refusing{{"FLASHPLUS_PTXAS", fakePtxas(folder, "refuses", "echo 'error : no such register'; exit 7")}};
+  const Environment refusing{
+      {"FLASHPLUS_PTXAS", fakePtxas(folder, "refuses", "echo 'error : no such register'; exit 7")}};
   auto refused = runCli(kHopper, folder.path("third"));
   CHECK(refused.code == 1);
-  CHECK(refused.json()["kernels"][0]["message"].get<std::string>().find("failed with code 7: error : no such register") !=
-        std::string::npos);
+  CHECK(refused.json()["kernels"][0]["message"].get<std::string>().find(
+            "failed with code 7: error : no such register") != std::string::npos);
 }
 
-TEST_CASE("an assembler that is killed, or fails without a word, is run once more, and nothing is concluded from it") {
+TEST_CASE("an assembler that is killed, or fails without a word, is run once more, and nothing is concluded "
+          "from it") {
   test::TemporaryFolder folder;
   const std::string once = "[ -e \"$0.ran\" ] || { : > \"$0.ran\"; ";
   for (const char *end : {"kill -KILL $$; }", "exit 1; }"}) {
@@ -221,8 +228,9 @@ TEST_CASE("an assembler that is killed, or fails without a word, is run once mor
     INFO(good.out);
     CHECK(good.code == 0);
   }
-  for (const auto &[end, said] : {std::pair<std::string, std::string>{"kill -KILL $$", "killed by signal 9 (SIGKILL) when it used "},
-                                  {"exit 1", "failed with code 1 and printed nothing, twice"}}) {
+  for (const auto &[end, said] :
+       {std::pair<std::string, std::string>{"kill -KILL $$", "killed by signal 9 (SIGKILL) when it used "},
+        {"exit 1", "failed with code 1 and printed nothing, twice"}}) {
     const Environment broken{{"FLASHPLUS_PTXAS", fakePtxas(folder, "broken", end)}};
     auto failed = runCli(kHopper, folder.path("none"));
     CHECK(failed.code == 1);

@@ -70,8 +70,9 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
 /// Fields of a cell that make it the same measurement in another run.
 Json identity(const Json &cell) {
   Json out;
-  for (const char *name : {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
-                           "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen", "backward"})
+  for (const char *name :
+       {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
+        "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen", "backward"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;
@@ -114,7 +115,8 @@ std::string percentText(double ratio) {
   return text;
 }
 
-void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cells, const Json &baseline, bool suite) {
+void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cells, const Json &baseline,
+                bool suite) {
   std::vector<std::string> headers = {"problem", "series", "time", "TFLOP/s", "spread"};
   if (suite)
     headers.insert(headers.end(), {"of dense", "asked"});
@@ -195,7 +197,8 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       return json.status();
     baseline = std::move(*json);
     if (baseline.value("format", "") != kFormat)
-      return invalidArgument("--baseline: " + flags.baseline + " is not a file of flashplus bench --json (format '" +
+      return invalidArgument("--baseline: " + flags.baseline +
+                             " is not a file of flashplus bench --json (format '" +
                              baseline.value("format", "") + "', must be '" + kFormat + "')");
   }
   auto timed = TimedDevice::open(flags);
@@ -216,7 +219,8 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   };
   std::vector<Wanted> wanted;
   std::vector<BenchCase> cases;
-  const std::vector<std::string> schedules = flags.schedules.empty() ? std::vector<std::string>{""} : flags.schedules;
+  const std::vector<std::string> schedules =
+      flags.schedules.empty() ? std::vector<std::string>{""} : flags.schedules;
   if (flags.suite == "features") {
     if (!flags.shapes.empty() || !flags.head_dims.empty() || !flags.seqlens.empty())
       return invalidArgument("--suite features: chooses its own shapes; --tokens and --hidden scale them");
@@ -229,7 +233,8 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       for (const std::string &schedule : schedules) {
         const std::string suffix = schedule.empty() ? "" : " " + schedule;
         wanted.push_back({"dense for " + row.name + suffix, row.dense, schedule});
-        wanted.push_back({row.name + suffix, row.problem, schedule, static_cast<int>(wanted.size()) - 1, row.reach});
+        wanted.push_back(
+            {row.name + suffix, row.problem, schedule, static_cast<int>(wanted.size()) - 1, row.reach});
         cases.push_back(row.dense);
         cases.push_back(row.problem);
       }
@@ -294,19 +299,24 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
 } // namespace
 
 void addBench(CLI::App &app, Action *selected) {
-  CLI::App *verb = app.add_subcommand("bench", "Time a grid of problems in interleaved rounds; compare and plot");
-  verb->footer("Input is random. TFLOP/s count the pairs that the mask lets through, exactly. Every round times every\n"
-               "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
-               "--backward times the gradients of q, k and v alone, the forward before them not; their operations\n"
-               "are 2.5 times the forward's by convention, whatever a kernel works out again.\n"
-               "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
-               "Examples:\n"
-               "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot now.svg\n"
-               "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule tile_m=128\n"
-               "  flashplus bench --suite features\n"
-               "  flashplus bench --head-dim 64,128 --causal 0,1 --backward\n"
-               "  flashplus bench --baseline before.json\n"
-               "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
+  CLI::App *verb =
+      app.add_subcommand("bench", "Time a grid of problems in interleaved rounds; compare and plot");
+  verb->footer(
+      "Input is random. TFLOP/s count the pairs that the mask lets through, exactly. Every round times "
+      "every\n"
+      "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
+      "--backward times the gradients of q, k and v alone, the forward before them not; their operations\n"
+      "are 2.5 times the forward's by convention, whatever a kernel works out again.\n"
+      "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
+      "Examples:\n"
+      "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot "
+      "now.svg\n"
+      "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule "
+      "tile_m=128\n"
+      "  flashplus bench --suite features\n"
+      "  flashplus bench --head-dim 64,128 --causal 0,1 --backward\n"
+      "  flashplus bench --baseline before.json\n"
+      "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
   auto flags = std::make_shared<BenchFlags>();
   BenchFlags &f = *flags;
   addCaseFlags(*verb, f);
@@ -317,7 +327,9 @@ void addBench(CLI::App &app, Action *selected) {
   verb->add_option("--suite", f.suite, "features: each beside the dense problem that it is held against")
       ->check(CLI::IsMember({"features"}))
       ->type_name("NAME");
-  verb->add_option("--rounds", f.rounds, "Rounds [GPU 7, CPU 5]")->check(CLI::Range(1, 10000))->type_name("N");
+  verb->add_option("--rounds", f.rounds, "Rounds [GPU 7, CPU 5]")
+      ->check(CLI::Range(1, 10000))
+      ->type_name("N");
   verb->add_option("--milliseconds", f.milliseconds, "Of each problem in a round [GPU 15, CPU 30]")
       ->check(CLI::Range(0.01, 60000.0))
       ->type_name("MS");
@@ -332,18 +344,18 @@ void addBench(CLI::App &app, Action *selected) {
       ->type_name("[FILE]");
   verb->add_option("--baseline", f.baseline, "Show the change against a file of --json")->type_name("FILE");
   verb->add_option("--plot", f.plot, "Write TFLOP/s against sequence length")->type_name("FILE.svg");
-  CLI::Option *overlay =
-      verb->add_option("--overlay", f.overlays,
-                       "Draw a result file too (repeatable; also of bench/forward_gpu.py); with none of the flags that "
-                       "choose problems, nothing is measured")
-          ->type_name("FILE")
-          ->allow_extra_args(false);
+  CLI::Option *overlay = verb->add_option("--overlay", f.overlays,
+                                          "Draw a result file too (repeatable; also of "
+                                          "bench/forward_gpu.py); with none of the flags that "
+                                          "choose problems, nothing is measured")
+                             ->type_name("FILE")
+                             ->allow_extra_args(false);
   verb->add_option("--plot-title", f.plot_title, "Title of the plot [the device]")->type_name("TEXT");
   addCacheFlag(*verb, f.common);
   verb->callback([flags, selected, overlay, verb] {
     bool measure = overlay->count() == 0;
-    for (const char *name : {"--shape", "--head-dim", "--seqlen", "--causal", "--suite", "--schedule", "--json",
-                             "--baseline", "--device", "--backward"})
+    for (const char *name : {"--shape", "--head-dim", "--seqlen", "--causal", "--suite", "--schedule",
+                             "--json", "--baseline", "--device", "--backward"})
       measure |= verb->get_option(name)->count() > 0;
     *selected = [flags, measure] { return bench(*flags, measure); };
   });

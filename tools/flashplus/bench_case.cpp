@@ -82,7 +82,8 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
       ->allow_extra_args(false);
   list(verb.add_option("--head-dim", f.head_dims, "Head dims; 192/128 has another for v"), "D[/DV],...");
   list(verb.add_option("--seqlen", f.seqlens, "Sequence lengths")->check(CLI::Range(1, 1 << 24)), "N,...");
-  list(verb.add_option("--seqlen-k", f.seqlens_k, "Lengths of the keys, one or as many as --seqlen [as --seqlen]")
+  list(verb.add_option("--seqlen-k", f.seqlens_k,
+                       "Lengths of the keys, one or as many as --seqlen [as --seqlen]")
            ->check(CLI::Range(1, 1 << 24)),
        "N,...");
   list(verb.add_option("--causal", f.causal, "0, 1, or 0,1 for both")->check(CLI::Range(0, 1)), "0|1,...");
@@ -93,7 +94,8 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
   auto number = [&](const char *name, int64_t &to, const char *help) {
     verb.add_option(name, to, help)->check(CLI::Range(1, 1 << 24))->type_name("N");
   };
-  number("--tokens", f.tokens, "Query rows of a batch: its size is this over the length [GPU 16384, CPU 1024]");
+  number("--tokens", f.tokens,
+         "Query rows of a batch: its size is this over the length [GPU 16384, CPU 1024]");
   number("--batch", f.batch, "Batch size of every problem, instead of --tokens");
   number("--hidden", f.hidden, "Query heads are this over the head dim [GPU 2048, CPU 512]");
   number("--heads", f.heads, "Query heads of every problem, instead of --hidden");
@@ -107,7 +109,9 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
   verb.add_option("--device", f.device, "auto (the GPU if there is one), cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();
-  verb.add_option("--threads", f.common.threads, "CPU threads [all]")->check(CLI::Range(0, 4096))->type_name("N");
+  verb.add_option("--threads", f.common.threads, "CPU threads [all]")
+      ->check(CLI::Range(0, 4096))
+      ->type_name("N");
 }
 
 CaseDefaults caseDefaults(bool gpu) {
@@ -136,7 +140,8 @@ Status check(const BenchCase &c) {
                              std::to_string(kMaxHeadDim));
   if (c.heads_q % c.heads_k != 0)
     return invalidArgument("heads: " + std::to_string(c.heads_q) + " query heads can't share " +
-                           std::to_string(c.heads_k) + " heads of k and v; the latter must divide the former");
+                           std::to_string(c.heads_k) +
+                           " heads of k and v; the latter must divide the former");
   return Status::ok();
 }
 
@@ -163,7 +168,8 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   const auto &seqlens = flags.seqlens.empty() ? defaults.seqlens : flags.seqlens;
   if (flags.seqlens_k.size() > 1 && flags.seqlens_k.size() != seqlens.size())
     return invalidArgument("--seqlen-k: has " + std::to_string(flags.seqlens_k.size()) +
-                           " values, must have 1 or as many as --seqlen (" + std::to_string(seqlens.size()) + ")");
+                           " values, must have 1 or as many as --seqlen (" + std::to_string(seqlens.size()) +
+                           ")");
   std::vector<BenchCase> sizes; // without dtype and causal
   for (const std::string &text : flags.shapes) {
     auto n = parseIntegers("--shape", text, 6, 7);
@@ -171,7 +177,8 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
       return n.status();
     for (int64_t value : *n)
       if (value < 1 || value > INT32_MAX)
-        return invalidArgument("--shape '" + text + "': " + std::to_string(value) + ", each must be 1 to 2147483647");
+        return invalidArgument("--shape '" + text + "': " + std::to_string(value) +
+                               ", each must be 1 to 2147483647");
     BenchCase c = base;
     c.batch = (*n)[0], c.seqlen_q = (*n)[1], c.seqlen_k = (*n)[2], c.heads_q = (*n)[3], c.heads_k = (*n)[4];
     c.head_dim = (*n)[5], c.head_dim_v = n->back();
@@ -187,7 +194,8 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
         const int64_t tokens = flags.tokens ? flags.tokens : defaults.tokens;
         c.batch = flags.batch ? flags.batch : std::max<int64_t>(1, tokens / c.seqlen_q);
         const int64_t hidden = flags.hidden ? flags.hidden : defaults.hidden;
-        c.heads_q = flags.heads ? flags.heads : std::max<int64_t>(1, hidden / std::max<int64_t>(1, c.head_dim));
+        c.heads_q =
+            flags.heads ? flags.heads : std::max<int64_t>(1, hidden / std::max<int64_t>(1, c.head_dim));
         c.heads_k = flags.heads_k ? flags.heads_k : c.heads_q;
         sizes.push_back(c);
       }

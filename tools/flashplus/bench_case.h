@@ -16,8 +16,8 @@ struct BenchCase {
   double softcap = 0;
   bool alibi = false;
   bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
-  std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike; `batch` of them,
-                                ///< seqlen_q = seqlen_k = the longest.
+  std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike;
+                                ///< `batch` of them, seqlen_q = seqlen_k = the longest.
   int64_t max_seqlen = 0;       ///< Of packed sequences, the bound that the caller states; 0 = the longest.
 
   int64_t rowsQ() const;
@@ -30,7 +30,8 @@ struct BenchCase {
 
   /// "D128 causal S4096 B4 H16 bf16"
   std::string label() const;
-  /// What label() says, and the rest, as fields of a result file. Two cases are the same problem iff these are equal.
+  /// What label() says, and the rest, as fields of a result file. Two cases are the same problem iff these
+  /// are equal.
   Json json() const;
 };
 

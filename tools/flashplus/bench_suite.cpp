@@ -33,7 +33,8 @@ std::vector<SuiteRow> featureSuite(int64_t tokens, int64_t hidden) {
   uint64_t state = 12345;
   for (int i = 0; i < 16; ++i) {
     state = state * 6364136223846793005u + 1442695040888963407u;
-    const double uniform = 1.0 / 16 + 14.0 / 16 * static_cast<double>(state >> 40) / static_cast<double>(1 << 24);
+    const double uniform =
+        1.0 / 16 + 14.0 / 16 * static_cast<double>(state >> 40) / static_cast<double>(1 << 24);
     ragged.lengths.push_back(std::max<int64_t>(1, std::llround(uniform * static_cast<double>(tokens) / 8)));
   }
   ragged.batch = 16;
@@ -58,8 +59,8 @@ std::vector<SuiteRow> featureSuite(int64_t tokens, int64_t hidden) {
   BenchCase narrow = window; // every query sees as many keys as one does on average under the window
   narrow.window_left = narrow.window_right = -1;
   narrow.seqlen_k = std::max<int64_t>(1, std::llround(window.visiblePairs() / static_cast<double>(tokens)));
-  rows.push_back({"window " + std::to_string(window.window_left + 1) + " at " + std::to_string(tokens), window, narrow,
-                  0.85});
+  rows.push_back({"window " + std::to_string(window.window_left + 1) + " at " + std::to_string(tokens),
+                  window, narrow, 0.85});
 
   rows.push_back({"softcap", with([](BenchCase &c) { c.softcap = 30; }), base, 0.85});
   rows.push_back({"ALiBi", with([](BenchCase &c) { c.alibi = true; }), base, 0.9});

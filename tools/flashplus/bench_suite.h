@@ -11,8 +11,8 @@ namespace flashplus::tool {
 struct SuiteRow {
   std::string name;
   BenchCase problem;
-  /// Speeds are compared as FLOP/s, each by its own visible FLOPs. Where a feature hides pairs, the dense problem has as
-  /// many visible ones; else it is the same problem without the feature.
+  /// Speeds are compared as FLOP/s, each by its own visible FLOPs. Where a feature hides pairs, the dense
+  /// problem has as many visible ones; else it is the same problem without the feature.
   BenchCase dense;
   std::optional<double> reach; ///< The share of the dense speed that is asked for.
 };

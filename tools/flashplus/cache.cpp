@@ -87,8 +87,9 @@ Result<int> showStats(const CommonFlags &flags) {
   for (const EntryInfo &entry : (*store)->list()) {
     oldest = all.kernels ? std::min(oldest, entry.modified) : entry.modified;
     newest = std::max(newest, entry.modified);
-    ++(entry.isGood() ? by_kind[kindText(entry.kind)]
-                      : bad_by_reason[entry.error == EntryError::None ? "unreadable" : entryErrorName(entry.error)]);
+    ++(entry.isGood()
+           ? by_kind[kindText(entry.kind)]
+           : bad_by_reason[entry.error == EntryError::None ? "unreadable" : entryErrorName(entry.error)]);
     for (Sum *sum : {&all, entry.isGood() ? &by_target[entry.key.target] : &bad}) {
       ++sum->kernels;
       sum->bytes += entry.bytes;
@@ -167,8 +168,11 @@ void addCache(CLI::App &app, Action *selected) {
   };
   static constexpr Row kRows[] = {
       {"ls", "List the kernels", "Example:\n  flashplus cache ls --json", listEntries},
-      {"stats", "Count kernels and bytes by target", "What a process did with the cache is counted in that process: flashplus_get_counters(), and `run --json`.\n\n"
-       "Example:\n  flashplus cache stats --json", showStats},
+      {"stats", "Count kernels and bytes by target",
+       "What a process did with the cache is counted in that process: flashplus_get_counters(), and `run "
+       "--json`.\n\n"
+       "Example:\n  flashplus cache stats --json",
+       showStats},
       {"verify", "Read and verify every kernel; exit status 1 when one is bad",
        "Bad kernels are rebuilt when they are next needed.\n\nExample:\n  flashplus cache verify",
        verifyEntries},

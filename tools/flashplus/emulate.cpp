@@ -25,7 +25,8 @@ const std::map<std::string, int> kModes = {{"late", FLASHPLUS_EMULATOR_LATE},
                                            {"eager", FLASHPLUS_EMULATOR_EAGER},
                                            {"random", FLASHPLUS_EMULATOR_RANDOM}};
 
-/// libflashplus-emulator.so beside libflashplus.so, where the runtime opens it too; the command does without it otherwise.
+/// libflashplus-emulator.so beside libflashplus.so, where the runtime opens it too; the command does without
+/// it otherwise.
 struct Emulator {
   decltype(&flashplus_emulator_configure) configure = nullptr;
   decltype(&flashplus_emulator_report) report = nullptr;
@@ -36,16 +37,19 @@ struct Emulator {
     if (dladdr(reinterpret_cast<const void *>(&flashplus_forward), &info) && info.dli_fname)
       if (const std::string self = info.dli_fname; self.rfind('/') != std::string::npos)
         path = self.substr(0, self.rfind('/') + 1) + path;
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); // stays open: the runtime's devices live in it
+    // stays open: the runtime's devices live in it
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       const char *why = dlerror();
-      return Status(StatusCode::NoDevice, std::string("the emulator cannot be opened: ") + (why ? why : path));
+      return Status(StatusCode::NoDevice,
+                    std::string("the emulator cannot be opened: ") + (why ? why : path));
     }
     Emulator e;
     e.configure = reinterpret_cast<decltype(e.configure)>(dlsym(library, "flashplus_emulator_configure"));
     e.report = reinterpret_cast<decltype(e.report)>(dlsym(library, "flashplus_emulator_report"));
     if (!e.configure || !e.report)
-      return Status(StatusCode::NoDevice, "the emulator " + path + " is of another version: it lacks its settings or its report");
+      return Status(StatusCode::NoDevice,
+                    "the emulator " + path + " is of another version: it lacks its settings or its report");
     return e;
   }
 };

@@ -153,7 +153,8 @@ void addInspect(CLI::App &app, Action *selected) {
                "  flashplus inspect --stage asm --spec 'forward dtype=bf16 dqk=64 dv=64'");
   auto flags = std::make_shared<InspectFlags>();
   InspectFlags &f = *flags;
-  verb->add_option("--stage", f.stage, "What to print; score: with its derivatives; ptx is for GPUs, asm for CPUs")
+  verb->add_option("--stage", f.stage,
+                   "What to print; score: with its derivatives; ptx is for GPUs, asm for CPUs")
       ->required()
       ->check(CLI::IsMember({"spec", "score", "attn", "loops", "llvm", "ptx", "asm", "resources"}))
       ->type_name("STAGE");

@@ -57,8 +57,8 @@ struct MachineSensors::Nvml {
     }
     char name[128] = "";
     // Its numbers are not CUDA's where CUDA_VISIBLE_DEVICES renumbers; another model is surely not the one.
-    if (handleByIndex(static_cast<unsigned>(ordinal), &device) != 0 || deviceGetName(device, name, sizeof name) != 0 ||
-        name != model)
+    if (handleByIndex(static_cast<unsigned>(ordinal), &device) != 0 ||
+        deviceGetName(device, name, sizeof name) != 0 || name != model)
       device = nullptr;
     return true;
   }
@@ -70,7 +70,8 @@ struct MachineSensors::Nvml {
   }
 };
 
-MachineSensors::MachineSensors(DLDevice device, const std::string &model) : cpu_(device.device_type == kDLCPU) {
+MachineSensors::MachineSensors(DLDevice device, const std::string &model)
+    : cpu_(device.device_type == kDLCPU) {
   if (device.device_type != kDLCUDA)
     return;
   nvml_ = std::make_unique<Nvml>();
@@ -127,7 +128,8 @@ Result<Json> describeDevice(flashplus_context *context, DLDevice device) {
     if (entry.value("name", "") == name)
       return entry;
   for (const Json &entry : all->value("missing", Json::array()))
-    if (entry.value("name", "") == name || (device.device_type == kDLCUDA && entry.value("name", "") == "cuda"))
+    if (entry.value("name", "") == name ||
+        (device.device_type == kDLCUDA && entry.value("name", "") == "cuda"))
       return Status(StatusCode::NoDevice, name + ": " + entry.value("reason", ""));
   return Status(StatusCode::NoDevice, name + " is not there");
 }
@@ -164,8 +166,9 @@ std::string jsonLines(const Json &head, const std::string &name, const std::vect
 }
 
 Status writeText(const std::string &path, const std::string &text) {
-  return io::writeFileAtomically(
-      path, [&](const io::WritePiece &write) { return write(std::as_bytes(std::span(text.data(), text.size()))); });
+  return io::writeFileAtomically(path, [&](const io::WritePiece &write) {
+    return write(std::as_bytes(std::span(text.data(), text.size())));
+  });
 }
 
 Result<Json> readJson(const std::string &flag, const std::string &path) {
@@ -173,7 +176,8 @@ Result<Json> readJson(const std::string &flag, const std::string &path) {
   if (!file)
     return invalidArgument(flag + ": " + file.status().message());
   if (file->size() > uint64_t(256) << 20)
-    return invalidArgument(flag + ": " + path + " has " + std::to_string(file->size()) + " bytes; at most 256 MiB");
+    return invalidArgument(flag + ": " + path + " has " + std::to_string(file->size()) +
+                           " bytes; at most 256 MiB");
   std::string text(file->size(), '\0');
   if (Status read = file->read(0, std::as_writable_bytes(std::span(text.data(), text.size()))); !read)
     return invalidArgument(flag + ": " + read.message());

@@ -11,8 +11,8 @@ namespace flashplus::tool {
 /// "2026-11-24T17:05:33Z"
 std::string nowText();
 
-/// Reads clocks, power and temperature of one device. NVIDIA's management library is opened at run time; without it, or
-/// where the system does not say, the answers are empty objects.
+/// Reads clocks, power and temperature of one device. NVIDIA's management library is opened at run time;
+/// without it, or where the system does not say, the answers are empty objects.
 class MachineSensors {
 public:
   /// `model` is the GPU's name, by which the management library's device is checked.
@@ -31,12 +31,14 @@ private:
   bool cpu_ = false;
 };
 
-/// {"date", "version", "build", "device": {name, model, target, detail, driver, ...}}: how a result file begins.
+/// {"date", "version", "build", "device": {name, model, target, detail, driver, ...}}: how a result file
+/// begins.
 Result<Json> machineFacts(flashplus_context *context, DLDevice device);
 /// The entry of flashplus_describe for `device`; NoDevice with the reason if it is not there.
 Result<Json> describeDevice(flashplus_context *context, DLDevice device);
 
-/// JSON text of `head` with `name`: [rows] added, a row a line: long files stay readable and differences small.
+/// JSON text of `head` with `name`: [rows] added, a row a line: long files stay readable and differences
+/// small.
 std::string jsonLines(const Json &head, const std::string &name, const std::vector<Json> &rows);
 /// Replaces `path` atomically.
 Status writeText(const std::string &path, const std::string &text);

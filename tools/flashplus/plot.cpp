@@ -11,7 +11,8 @@ namespace flashplus::tool {
 namespace {
 
 // Okabe and Ito's colours, which people with colour blindness tell apart.
-constexpr const char *kColours[] = {"#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"};
+constexpr const char *kColours[] = {"#d55e00", "#0072b2", "#009e73", "#cc79a7",
+                                    "#e69f00", "#56b4e9", "#000000"};
 constexpr int kWidth = 400, kHeight = 270;                        // of a panel
 constexpr int kLeft = 58, kRight = 16, kTop = 34, kBottom = 44;   // around its axes
 constexpr int kTitle = 40, kLegend = 30;
@@ -19,7 +20,11 @@ constexpr int kTitle = 40, kLegend = 30;
 std::string escaped(const std::string &text) {
   std::string out;
   for (char c : text)
-    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : std::string(1, c);
+    out += c == '&'   ? "&amp;"
+           : c == '<' ? "&lt;"
+           : c == '>' ? "&gt;"
+           : c == '"' ? "&quot;"
+                      : std::string(1, c);
   return out;
 }
 
@@ -34,13 +39,14 @@ class Svg {
 public:
   Svg(int width, int height) {
     const std::string w = std::to_string(width), h = std::to_string(height);
-    text_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w +
-            " " + h + "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"" + w + "\" height=\"" + h +
+    text_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h +
+            "\" viewBox=\"0 0 " + w + " " + h +
+            "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"" + w + "\" height=\"" + h +
             "\" fill=\"white\"/>\n";
   }
   void line(double x1, double y1, double x2, double y2, const char *colour, double width) {
-    text_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" + number(y2) +
-             "\" stroke=\"" + colour + "\" stroke-width=\"" + number(width) + "\"/>\n";
+    text_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" +
+             number(y2) + "\" stroke=\"" + colour + "\" stroke-width=\"" + number(width) + "\"/>\n";
   }
   void polyline(const std::vector<std::pair<double, double>> &points, const char *colour) {
     text_ += "<polyline fill=\"none\" stroke=\"" + std::string(colour) + "\" stroke-width=\"2\" points=\"";
@@ -49,12 +55,12 @@ public:
     text_ += "\"/>\n";
   }
   void dot(double x, double y, const char *colour, const std::string &says) {
-    text_ += "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3\" fill=\"" + colour + "\"><title>" +
-             escaped(says) + "</title></circle>\n";
+    text_ += "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3\" fill=\"" + colour +
+             "\"><title>" + escaped(says) + "</title></circle>\n";
   }
   void label(double x, double y, const std::string &text, const char *anchor, const char *more = "") {
-    text_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" text-anchor=\"" + anchor + "\"" + more + ">" +
-             escaped(text) + "</text>\n";
+    text_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" text-anchor=\"" + anchor + "\"" + more +
+             ">" + escaped(text) + "</text>\n";
   }
   std::string finish() { return text_ + "</svg>\n"; }
 
@@ -75,7 +81,8 @@ std::string shortLength(int64_t length) {
   return length >= 1024 && length % 1024 == 0 ? std::to_string(length / 1024) + "k" : std::to_string(length);
 }
 
-void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const char *> &colours, double x0, double y0) {
+void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const char *> &colours, double x0,
+               double y0) {
   std::set<int64_t> lengths;
   double most = 0;
   for (const auto &[series, points] : panel.lines)
@@ -83,7 +90,8 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const c
       lengths.insert(length);
       most = std::max(most, value);
     }
-  const double left = x0 + kLeft, right = x0 + kWidth - kRight, top = y0 + kTop, bottom = y0 + kHeight - kBottom;
+  const double left = x0 + kLeft, right = x0 + kWidth - kRight, top = y0 + kTop,
+               bottom = y0 + kHeight - kBottom;
   const double first = std::log2(static_cast<double>(*lengths.begin())),
                last = std::log2(static_cast<double>(*lengths.rbegin()));
   auto x = [&](int64_t length) {
@@ -112,8 +120,8 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const c
     free_from = x(length) + 30;
   }
   svg.label((left + right) / 2, bottom + 35, "sequence length", "middle", " fill=\"#444444\"");
-  const std::string turn =
-      " fill=\"#444444\" transform=\"rotate(-90 " + number(x0 + 14) + " " + number((top + bottom) / 2) + ")\"";
+  const std::string turn = " fill=\"#444444\" transform=\"rotate(-90 " + number(x0 + 14) + " " +
+                           number((top + bottom) / 2) + ")\"";
   svg.label(x0 + 14, (top + bottom) / 2, "TFLOP/s", "middle", turn.c_str());
   for (const auto &[series, points] : panel.lines) {
     std::vector<std::pair<double, double>> line;
@@ -164,7 +172,8 @@ Status addToPanels(const Json &result, const std::string &name, std::vector<Pane
       if (series == "gemm" || !(value > 0) || length < 1)
         return;
       any = true;
-      auto panel = std::find_if(panels.begin(), panels.end(), [&](const Panel &p) { return p.title == title; });
+      auto panel =
+          std::find_if(panels.begin(), panels.end(), [&](const Panel &p) { return p.title == title; });
       if (panel == panels.end())
         panel = panels.insert(panels.end(), {title, {}});
       panel->lines[before[title].count(series) ? series + " (" + name + ")" : series][length] = value;

@@ -15,9 +15,9 @@ struct Panel {
   std::map<std::string, std::map<int64_t, double>> lines;
 };
 
-/// Adds what a result file holds: one of `flashplus bench --json` (a series a cell) or of bench/forward_gpu.py (several). A
-/// series that is there already gets ` (name)` behind it, so that two files can be laid over each other. GEMM lines are left
-/// out. InvalidArgument if the file holds no cells.
+/// Adds what a result file holds: one of `flashplus bench --json` (a series a cell) or of
+/// bench/forward_gpu.py (several). A series that is there already gets ` (name)` behind it, so that two files
+/// can be laid over each other. GEMM lines are left out. InvalidArgument if the file holds no cells.
 Status addToPanels(const Json &result, const std::string &name, std::vector<Panel> &panels);
 
 /// "forward", "backward" or both: what the panels show.

@@ -166,7 +166,8 @@ Result<int> runProblem(const RunFlags &flags) {
   Result<Context> context = makeContext(flags.common);
   if (!context)
     return context.status();
-  Result<DLDevice> device = chooseDevice(flags.device, context->get(), problem.q.type != io::ElementType::F32);
+  Result<DLDevice> device =
+      chooseDevice(flags.device, context->get(), problem.q.type != io::ElementType::F32);
   if (!device)
     return device.status();
   FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));

@@ -99,15 +99,16 @@ Result<int> tune(TuneFlags flags) {
 
 void addTune(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("tune", "Time every feasible schedule and keep a tuning record");
-  verb->footer("A record that lies in the folder `tuning` of the cache, or in $FLASHPLUS_TUNING, decides the "
-               "schedules of\n"
-               "later plans on the same model of device (docs/tuning.md).\n\n"
-               "Examples:\n"
-               "  flashplus tune --shape 4,4096,4096,32,8,128 --causal 1 -o ~/.cache/flashplus/tuning/mine.json\n"
-               "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o "
-               "tuning/h200_sm90.json\n"
-               "  flashplus tune --table sm90.flash --record tuning/h200_sm90.json -o "
-               "templates/forward/sm90_flash/table.inc");
+  verb->footer(
+      "A record that lies in the folder `tuning` of the cache, or in $FLASHPLUS_TUNING, decides the "
+      "schedules of\n"
+      "later plans on the same model of device (docs/tuning.md).\n\n"
+      "Examples:\n"
+      "  flashplus tune --shape 4,4096,4096,32,8,128 --causal 1 -o ~/.cache/flashplus/tuning/mine.json\n"
+      "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o "
+      "tuning/h200_sm90.json\n"
+      "  flashplus tune --table sm90.flash --record tuning/h200_sm90.json -o "
+      "templates/forward/sm90_flash/table.inc");
   auto flags = std::make_shared<TuneFlags>();
   TuneFlags &f = *flags;
   addCaseFlags(*verb, f);

@@ -6,8 +6,9 @@
 
 namespace flashplus::tool {
 
-/// Writes the rows of `algorithm` (templates/schedule_table.h) that `records` justify to `path`, "" = stdout. The same records
-/// give the same bytes on every machine.
-Result<int> writeTable(const std::string &algorithm, const std::vector<std::string> &records, const std::string &path);
+/// Writes the rows of `algorithm` (templates/schedule_table.h) that `records` justify to `path`, "" = stdout.
+/// The same records give the same bytes on every machine.
+Result<int> writeTable(const std::string &algorithm, const std::vector<std::string> &records,
+                       const std::string &path);
 
 } // namespace flashplus::tool

@@ -216,8 +216,9 @@ Outcome fetchKernel(flashplus_context *context, const Kernel &kernel, bool offli
     outcome.kind = info.kind ? info.kind : "";
     if (wants_cubin && outcome.kind != "cubin") {
       outcome.found = offline ? Found::Missing : Found::Failed;
-      outcome.message = "is PTX, which the driver assembles at every start: there is no assembler for " + kernel.target +
-                        " (ptxas of the CUDA toolkit; $FLASHPLUS_PTXAS names one). --no-require-cubin takes PTX";
+      outcome.message =
+          "is PTX, which the driver assembles at every start: there is no assembler for " + kernel.target +
+          " (ptxas of the CUDA toolkit; $FLASHPLUS_PTXAS names one). --no-require-cubin takes PTX";
     }
   }
   flashplus_kernel_destroy(handle);
@@ -404,8 +405,9 @@ void addWarmup(CLI::App &app, Action *selected) {
   verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
   verb->add_flag("--list", f.list, "Print the variants and stop");
   verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
-  verb->add_flag_callback("--require-cubin", [flags] { flags->require_cubin = true; },
-                          "A GPU kernel that could not be assembled and is PTX counts as failed [for sm_90a]");
+  verb->add_flag_callback(
+      "--require-cubin", [flags] { flags->require_cubin = true; },
+      "A GPU kernel that could not be assembled and is PTX counts as failed [for sm_90a]");
   verb->add_flag_callback("--no-require-cubin", [flags] { flags->require_cubin = false; }, "PTX will do");
   verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
       ->check(CLI::Range(1, 1024))

@@ -107,13 +107,15 @@ Status Prepared::run() const {
       flashplus_plan_run(plan_.get(), &args_, workspace_.get(), workspace_.size(), /*stream=*/nullptr));
 }
 
-Result<std::string> scheduleText(const std::string &flag, const std::string &text, const std::string &chosen) {
+Result<std::string> scheduleText(const std::string &flag, const std::string &text,
+                                 const std::string &chosen) {
   std::string blanks = text;
   std::replace(blanks.begin(), blanks.end(), ',', ' ');
   const bool changes = blanks.substr(0, blanks.find(' ')).find('=') != std::string::npos;
   auto given = Schedule::parse(changes ? "x " + blanks : blanks);
   if (!given)
-    return invalidArgument(flag + " '" + text + "': must be name=integer,... or 'algorithm name=integer ...'");
+    return invalidArgument(flag + " '" + text +
+                           "': must be name=integer,... or 'algorithm name=integer ...'");
   if (!changes)
     return given->text();
   auto base = Schedule::parse(chosen);
@@ -127,15 +129,19 @@ Result<std::string> scheduleText(const std::string &flag, const std::string &tex
 namespace {
 
 io::ElementType elementType(DType dtype) {
-  return dtype == DType::F16 ? io::ElementType::F16 : dtype == DType::BF16 ? io::ElementType::BF16 : io::ElementType::F32;
+  return dtype == DType::F16    ? io::ElementType::F16
+         : dtype == DType::BF16 ? io::ElementType::BF16
+                                : io::ElementType::F32;
 }
 
-/// Normally distributed numbers, all over. The same block again and again: what the hardware sees is as random, and a
-/// gigabyte of fresh numbers would take half a minute.
-Status fill(flashplus_context *context, DLDevice device, const DeviceMemory &memory, const io::Tensor &block) {
+/// Normally distributed numbers, all over. The same block again and again: what the hardware sees is as
+/// random, and a gigabyte of fresh numbers would take half a minute.
+Status fill(flashplus_context *context, DLDevice device, const DeviceMemory &memory,
+            const io::Tensor &block) {
   for (size_t at = 0; at < memory.size(); at += block.data.size())
-    FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_copy_to_device(
-        context, device, memory.get() + at, block.data.data(), std::min(block.data.size(), memory.size() - at))));
+    FLASHPLUS_RETURN_IF_ERROR(
+        libraryStatus(flashplus_copy_to_device(context, device, memory.get() + at, block.data.data(),
+                                               std::min(block.data.size(), memory.size() - at))));
   return Status::ok();
 }
 
@@ -198,19 +204,23 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
   return bench;
 }
 
-Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, const std::string &schedule) const {
+Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
+                                                     const std::string &schedule) const {
   std::unique_ptr<Prepared> p(new Prepared());
   p->context_ = context_;
   p->case_ = problem;
   const BenchCase &c = p->case_;
   const bool ragged = !c.lengths.empty();
   auto shape = [&](int64_t batch, int64_t rows, int64_t heads, int64_t dim) {
-    return ragged ? std::vector<int64_t>{rows * batch, heads, dim} : std::vector<int64_t>{batch, rows, heads, dim};
+    return ragged ? std::vector<int64_t>{rows * batch, heads, dim}
+                  : std::vector<int64_t>{batch, rows, heads, dim};
   };
-  const int64_t batch = ragged ? 1 : c.batch, sq = ragged ? c.rowsQ() : c.seqlen_q, sk = ragged ? c.rowsK() : c.seqlen_k;
+  const int64_t batch = ragged ? 1 : c.batch, sq = ragged ? c.rowsQ() : c.seqlen_q,
+                sk = ragged ? c.rowsK() : c.seqlen_k;
   p->shapes_ = {shape(batch, sq, c.heads_q, c.head_dim), shape(batch, sk, c.heads_k, c.head_dim),
                 shape(batch, sk, c.heads_k, c.head_dim_v), shape(batch, sq, c.heads_q, c.head_dim_v),
-                ragged ? std::vector<int64_t>{c.heads_q, sq} : std::vector<int64_t>{c.batch, c.heads_q, c.seqlen_q}};
+                ragged ? std::vector<int64_t>{c.heads_q, sq}
+                       : std::vector<int64_t>{c.batch, c.heads_q, c.seqlen_q}};
   const Inputs &inputs = inputs_.at(c.dtype);
   enum { Q, K, V, O, LSE }; // of shapes_
   const std::tuple<DLTensor *, const DeviceMemory *, int> tensors[] = {
@@ -278,7 +288,8 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem, c
     if (!made)
       return made.status();
     p->plan_ = std::move(*made);
-    p->description_ = Json::parse(flashplus_plan_describe(p->plan_.get()), nullptr, /*allow_exceptions=*/false);
+    p->description_ =
+        Json::parse(flashplus_plan_describe(p->plan_.get()), nullptr, /*allow_exceptions=*/false);
     if (!p->description_.is_object() || p->description_["steps"].empty())
       return Status(StatusCode::Internal, "flashplus_plan_describe gave text that is not a plan");
     return Status::ok();

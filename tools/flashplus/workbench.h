@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Problems made ready to be timed on one device. All of them read the same random tensors and write the same outputs, so
-// that a grid of large problems needs the memory of the largest.
+// Problems made ready to be timed on one device. All of them read the same random tensors and write the same
+// outputs, so that a grid of large problems needs the memory of the largest.
 #pragma once
 
 #include "tools/flashplus/bench_case.h"
@@ -88,8 +88,9 @@ public:
   static Result<std::unique_ptr<Workbench>> make(flashplus_context *context, DLDevice device,
                                                  const std::vector<BenchCase> &cases);
 
-  /// Plans `problem` under `schedule`: "" = the library's choice, "name=value,..." changes some of that choice's knobs,
-  /// else the text of a schedule, with blanks or commas. Compiles what is missing. Thread-safe.
+  /// Plans `problem` under `schedule`: "" = the library's choice, "name=value,..." changes some of that
+  /// choice's knobs, else the text of a schedule, with blanks or commas. Compiles what is missing.
+  /// Thread-safe.
   Result<std::unique_ptr<Prepared>> prepare(const BenchCase &problem, const std::string &schedule) const;
 
   /// Seconds of one of `calls` forwards, or backwards, enqueued together.
@@ -108,7 +109,8 @@ private:
   DeviceMemory o_, lse_, dq_, dk_, dv_;
 };
 
-/// As Workbench::prepare: the schedule that `text` means where the library chooses `chosen`. Failures name `flag`.
+/// As Workbench::prepare: the schedule that `text` means where the library chooses `chosen`. Failures name
+/// `flag`.
 Result<std::string> scheduleText(const std::string &flag, const std::string &text, const std::string &chosen);
 
 } // namespace flashplus::tool

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus-snapshot FOLDER: what the compiler makes of every release variant and of random specs, as text in a folder, so
-// that two builds can be compared kernel by kernel (scripts/compare_snapshots.py). A refactoring that should change no code
-// is checked with it before and after.
+// flashplus-snapshot FOLDER: what the compiler makes of every release variant and of random specs, as text in
+// a folder, so that two builds can be compared kernel by kernel (scripts/compare_snapshots.py). A refactoring
+// that should change no code is checked with it before and after.
 //
-// FOLDER/index.tsv has a line a kernel, tab-separated: target, name, file, launch schema, key (without the build id). The
-// name is made of the spec's fields here and not of its text, so that kernels still pair up when the text changes.
-// FOLDER/<target>/<number>.s is the kernel's PTX or x86 assembly, or the message of a failed compilation.
+// FOLDER/index.tsv has a line a kernel, tab-separated: target, name, file, launch schema, key (without the
+// build id). The name is made of the spec's fields here and not of its text, so that kernels still pair up
+// when the text changes. FOLDER/<target>/<number>.s is the kernel's PTX or x86 assembly, or the message of a
+// failed compilation.
 #include "compiler/compiler.h"
 #include "runtime/kernels/kernel_table.h"
 #include "templates/forward/planner.h"
@@ -35,18 +36,23 @@ struct Row {
 std::string nameOf(const PlannedKernel &k) {
   const KernelSpec &s = k.spec;
   std::string name(operationInfo(s.op).name);
-  name += " " + std::string(dtypeName(s.dtype)) + " " + std::to_string(s.head_dim_qk) + "x" + std::to_string(s.head_dim_v);
-  for (auto [set, word] : {std::pair{s.bounded_left, " left"}, {s.bounded_right, " right"}, {s.isPartial(), " split"}})
+  name += " " + std::string(dtypeName(s.dtype)) + " " + std::to_string(s.head_dim_qk) + "x" +
+          std::to_string(s.head_dim_v);
+  for (auto [set, word] :
+       {std::pair{s.bounded_left, " left"}, {s.bounded_right, " right"}, {s.isPartial(), " split"}})
     name += set ? word : "";
-  return name + " align" + std::to_string(s.alignment) + " {" + s.score.canonical() + "} " + k.schedule.text();
+  return name + " align" + std::to_string(s.alignment) + " {" + s.score.canonical() + "} " +
+         k.schedule.text();
 }
 
 std::string describeLaunch(const LaunchSchema &l) {
-  std::string text = l.entry + " threads=" + std::to_string(l.threads) + " shared=" + std::to_string(l.shared_memory) +
-                     " scratch=" + std::to_string(l.scratch) + " params=" + std::to_string(l.params_size) +
+  std::string text = l.entry + " threads=" + std::to_string(l.threads) +
+                     " shared=" + std::to_string(l.shared_memory) + " scratch=" + std::to_string(l.scratch) +
+                     " params=" + std::to_string(l.params_size) +
                      " blocks_per_sm=" + std::to_string(l.blocks_per_sm);
   for (const TensorMap &m : l.tensor_maps)
-    text += " map=" + std::to_string(int(m.operand)) + ":" + std::to_string(m.box_rows) + "x" + std::to_string(m.box_columns);
+    text += " map=" + std::to_string(int(m.operand)) + ":" + std::to_string(m.box_rows) + "x" +
+            std::to_string(m.box_columns);
   return text;
 }
 
@@ -57,25 +63,36 @@ std::string oneLine(std::string text) {
 }
 
 /// Every kernel of the release variants.
-void addReleases(const DeviceProfile &device, const std::vector<std::string> &dtypes, std::vector<PlannedKernel> &out) {
+void addReleases(const DeviceProfile &device, const std::vector<std::string> &dtypes,
+                 std::vector<PlannedKernel> &out) {
   for (const tool::VariantRow &row : tool::releaseVariants())
     for (const std::string &dtype : dtypes)
-      for (const KernelSpec &spec : tool::specsOfRow(row, *parseDType(dtype), *ScoreExpr::parse(tool::scoreText(row.score))))
+      for (const KernelSpec &spec :
+           tool::specsOfRow(row, *parseDType(dtype), *ScoreExpr::parse(tool::scoreText(row.score))))
         for (PlannedKernel &k : reachableKernels(spec, device))
           out.push_back(std::move(k));
 }
 
-/// Specs that no table row was made for, each with one schedule of those that planning may choose and one that tuning may.
+/// Specs that no table row was made for, each with one schedule of those that planning may choose and one
+/// that tuning may.
 void addRandom(const DeviceProfile &device, int count, uint32_t seed, std::vector<PlannedKernel> &out) {
   std::mt19937 random(seed); // its sequence is the same everywhere; distributions are not
   auto below = [&](size_t n) { return size_t(random() % n); };
-  constexpr const char *kScores[] = {"s", "s", "s", "cap * tanh(s / cap)", "s - slopes[h] * abs(q + sk - sq - k)",
-                                     "s - slopes[b, h] * abs(q + sk - sq - k)", "s + bias[b, h, q, k]",
-                                     "where(q - k < 8, s, s * 0.5)", "s + t[k] - exp(t[q])", "max(s, -30) + log(1 + p)"};
+  constexpr const char *kScores[] = {"s",
+                                     "s",
+                                     "s",
+                                     "cap * tanh(s / cap)",
+                                     "s - slopes[h] * abs(q + sk - sq - k)",
+                                     "s - slopes[b, h] * abs(q + sk - sq - k)",
+                                     "s + bias[b, h, q, k]",
+                                     "where(q - k < 8, s, s * 0.5)",
+                                     "s + t[k] - exp(t[q])",
+                                     "max(s, -30) + log(1 + p)"};
   const bool gpu = isGpu(device.target.isa);
   for (int i = 0; i < count; ++i) {
     KernelSpec spec;
-    spec.dtype = gpu ? (below(2) ? DType::BF16 : DType::F16) : std::array{DType::F16, DType::BF16, DType::F32}[below(3)];
+    spec.dtype = gpu ? (below(2) ? DType::BF16 : DType::F16)
+                     : std::array{DType::F16, DType::BF16, DType::F32}[below(3)];
     spec.head_dim_qk = 1 + int(below(kMaxHeadDim));
     if (below(2))
       spec.head_dim_qk = (spec.head_dim_qk + 7) / 8 * 8;
@@ -104,7 +121,8 @@ void compile(Row &e, const Target &target, const std::filesystem::path &file) {
   std::ofstream(file) << (text ? *text : text.status().message());
 }
 
-std::vector<Row> entriesOf(const Target &target, const std::vector<std::string> &dtypes, int random, uint32_t seed) {
+std::vector<Row> entriesOf(const Target &target, const std::vector<std::string> &dtypes, int random,
+                           uint32_t seed) {
   std::vector<PlannedKernel> kernels;
   addReleases(offlineProfile(target), dtypes, kernels);
   addRandom(offlineProfile(target), random, seed, kernels);
@@ -119,7 +137,8 @@ std::vector<Row> entriesOf(const Target &target, const std::vector<std::string> 
 } // namespace
 
 int main(int argc, char **argv) {
-  CLI::App app("Writes what the compiler makes of every release variant and of random specs, for scripts/compare_snapshots.py");
+  CLI::App app("Writes what the compiler makes of every release variant and of random specs, for "
+               "scripts/compare_snapshots.py");
   std::string folder;
   std::vector<std::string> names{"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80", "sm_90a"};
   std::vector<std::string> dtypes{"fp16", "bf16", "fp32"};
@@ -130,7 +149,9 @@ int main(int argc, char **argv) {
   app.add_option("--dtype", dtypes, "Dtypes of the release variants, with commas; default: all")
       ->delimiter(',')
       ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
-  app.add_option("--random", random, "Random specs a target")->check(CLI::Range(0, 100000))->capture_default_str();
+  app.add_option("--random", random, "Random specs a target")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
   app.add_option("--seed", seed, "Of the random specs")->capture_default_str();
   app.add_option("--jobs", jobs, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
   CLI11_PARSE(app, argc, argv);

@@ -44,7 +44,8 @@ private:
 
 class CpuDevice final : public Device {
 public:
-  CpuDevice(ThreadPool &pool, const Target &target, KernelDebug debug) : pool_(pool), debug_(std::move(debug)) {
+  CpuDevice(ThreadPool &pool, const Target &target, KernelDebug debug)
+      : pool_(pool), debug_(std::move(debug)) {
     profile_.target = target;
     profile_.multiprocessors = pool.threads();
   }
@@ -87,7 +88,8 @@ public:
       k.entry(params, item, memory);
     });
     if (out_of_memory)
-      return {StatusCode::OutOfMemory, "no memory for " + std::to_string(k.scratch) + " bytes of scratch a thread"};
+      return {StatusCode::OutOfMemory,
+              "no memory for " + std::to_string(k.scratch) + " bytes of scratch a thread"};
     return Status::ok();
   }
 
@@ -112,7 +114,9 @@ public:
     std::memcpy(dst, src, bytes);
     return Status::ok();
   }
-  Status copyToHost(void *dst, const void *src, size_t bytes) override { return copyToDevice(dst, src, bytes); }
+  Status copyToHost(void *dst, const void *src, size_t bytes) override {
+    return copyToDevice(dst, src, bytes);
+  }
   Status synchronize(void *) override { return Status::ok(); }
 
 private:
@@ -123,12 +127,14 @@ private:
 
 } // namespace
 
-Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target, KernelDebug debug) {
+Result<std::unique_ptr<Device>> createCpuDevice(ThreadPool &pool, std::optional<Target> target,
+                                                KernelDebug debug) {
   auto host = hostTarget();
   if (!host)
     return host.status();
   if (target && !includes(*host, *target))
-    return Status(StatusCode::NoDevice, "this processor lacks instructions of " + target->text() + "; it runs " + host->text());
+    return Status(StatusCode::NoDevice,
+                  "this processor lacks instructions of " + target->text() + "; it runs " + host->text());
   return std::unique_ptr<Device>(std::make_unique<CpuDevice>(pool, target.value_or(*host), std::move(debug)));
 }
 

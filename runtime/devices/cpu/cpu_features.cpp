@@ -19,8 +19,9 @@ Result<Target> hostTarget() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
       __builtin_cpu_supports("f16c"))
     return Target{Isa::X86_64_v3, 0};
-  return Status(StatusCode::NoDevice, "this processor lacks AVX2, FMA, BMI2 or F16C (x86-64-v3), the least that the "
-                                      "CPU target needs");
+  return Status(StatusCode::NoDevice,
+                "this processor lacks AVX2, FMA, BMI2 or F16C (x86-64-v3), the least that the "
+                "CPU target needs");
 #else
   return Status(StatusCode::NoDevice, "the CPU target needs an x86-64 processor");
 #endif

@@ -113,7 +113,8 @@ const std::vector<LoadedFunction> &LoadedObject::functions() const { return symb
 std::vector<uint8_t> LoadedObject::symbolFile(std::span<const uint8_t> object) const {
   std::vector<uint8_t> file(object.begin(), object.end());
   Elf64_Ehdr header;
-  std::memcpy(&header, file.data(), sizeof header); // load() checked the bounds of this and of the section table
+  // load() checked the bounds of this and of the section table
+  std::memcpy(&header, file.data(), sizeof header);
   for (size_t i = 0; i < symbols_->section_addresses.size(); ++i)
     std::memcpy(file.data() + header.e_shoff + i * sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, sh_addr),
                 &symbols_->section_addresses[i], sizeof(uint64_t));
@@ -165,7 +166,8 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
   loaded->base_ = static_cast<uint8_t *>(memory);
   loaded->size_ = image;
   for (const Section &s : sections)
-    loaded->symbols_->section_addresses.push_back(s.mapped ? reinterpret_cast<uintptr_t>(loaded->base_ + s.at) : 0);
+    loaded->symbols_->section_addresses.push_back(s.mapped ? reinterpret_cast<uintptr_t>(loaded->base_ + s.at)
+                                                           : 0);
   for (const Section &s : sections) {
     if (!s.mapped || s.header.sh_type == SHT_NOBITS)
       continue;
@@ -211,7 +213,8 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
         if (!relocate(ELF64_R_TYPE(rela.r_info), loaded->base_ + target.at + rela.r_offset,
                       target.header.sh_size - rela.r_offset, reinterpret_cast<uintptr_t>(address),
                       rela.r_addend))
-          return bad("relocation type " + std::to_string(ELF64_R_TYPE(rela.r_info)) + " is not allowed or overflows");
+          return bad("relocation type " + std::to_string(ELF64_R_TYPE(rela.r_info)) +
+                     " is not allowed or overflows");
       }
     }
     if (s.header.sh_type == SHT_SYMTAB) {
@@ -230,7 +233,8 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
           return bad("a function lies outside the code");
         if (ELF64_ST_BIND(symbol.st_info) == STB_GLOBAL)
           loaded->symbols_->by_name[name] = const_cast<uint8_t *>(address);
-        loaded->symbols_->functions.push_back({name, address, std::min<size_t>(symbol.st_size, code_end - at)});
+        loaded->symbols_->functions.push_back(
+            {name, address, std::min<size_t>(symbol.st_size, code_end - at)});
       }
     }
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Maps a self-contained, position-independent x86-64 ELF object without LLVM: what the compiler emits and the cache
-// stores. Everything read from the object is checked; a bad one is a Status.
+// Maps a self-contained, position-independent x86-64 ELF object without LLVM: what the compiler emits and the
+// cache stores. Everything read from the object is checked; a bad one is a Status.
 #pragma once
 
 #include "spec/status.h"
@@ -15,7 +15,8 @@
 
 namespace flashplus {
 
-/// A function in memory, as its symbol says; `size` is 0 if the symbol has none, and never passes the end of the code.
+/// A function in memory, as its symbol says; `size` is 0 if the symbol has none, and never passes the end of
+/// the code.
 struct LoadedFunction {
   std::string name;
   const uint8_t *address = nullptr;
@@ -34,8 +35,8 @@ public:
   /// Every named function, local ones too.
   const std::vector<LoadedFunction> &functions() const;
 
-  /// `object`, the bytes that this was loaded from, as a symbol file for a debugger: each section that is in memory
-  /// carries its address there (sh_addr).
+  /// `object`, the bytes that this was loaded from, as a symbol file for a debugger: each section that is in
+  /// memory carries its address there (sh_addr).
   std::vector<uint8_t> symbolFile(std::span<const uint8_t> object) const;
 
   LoadedObject(const LoadedObject &) = delete;

@@ -4,10 +4,11 @@
 #include <mutex>
 #include <utility>
 
-// Exported, so that a stripped library still has them; protected, so that this library uses its own whatever else in the
-// process defines these names.
+// Exported, so that a stripped library still has them; protected, so that this library uses its own whatever
+// else in the process defines these names.
 extern "C" {
-[[gnu::visibility("protected"), gnu::used]] jit_descriptor __jit_debug_descriptor = {1, kJitNoAction, nullptr, nullptr};
+[[gnu::visibility("protected"), gnu::used]] jit_descriptor __jit_debug_descriptor = {1, kJitNoAction, nullptr,
+                                                                                     nullptr};
 [[gnu::visibility("protected"), gnu::used, gnu::noinline]] void __jit_debug_register_code() {
   asm volatile("" ::: "memory"); // a call that stays, after every write before it
 }

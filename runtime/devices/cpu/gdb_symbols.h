@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Tells GDB (and LLDB) about code that no file on disk holds, through GDB's JIT compilation interface (GDB manual, chapter
-// "JIT Compilation Interface"): a list of in-memory symbol files, and a function that the debugger has a breakpoint in.
-// This library has a list of its own, beside that of any LLVM in the process: debuggers read one per shared library.
+// Tells GDB (and LLDB) about code that no file on disk holds, through GDB's JIT compilation interface (GDB
+// manual, chapter "JIT Compilation Interface"): a list of in-memory symbol files, and a function that the
+// debugger has a breakpoint in. This library has a list of its own, beside that of any LLVM in the process:
+// debuggers read one per shared library.
 #pragma once
 
 #include <cstdint>

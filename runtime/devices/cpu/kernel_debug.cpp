@@ -21,19 +21,22 @@ Result<KernelDebug> KernelDebug::open(const std::string &setting, const std::str
     else if (word.starts_with("perf=") && word.size() > 5)
       folder = word.substr(5);
     else
-      return Status(StatusCode::InvalidArgument, "$FLASHPLUS_DEBUG_KERNELS is '" + setting +
-                                                     "'; it must be a comma-separated list of gdb, perf and perf=FOLDER");
+      return Status(StatusCode::InvalidArgument,
+                    "$FLASHPLUS_DEBUG_KERNELS is '" + setting +
+                        "'; it must be a comma-separated list of gdb, perf and perf=FOLDER");
   }
   if (!folder.empty()) {
     auto perf = PerfDump::open(folder);
     if (!perf)
-      return Status(perf.status().code(), "$FLASHPLUS_DEBUG_KERNELS is '" + setting + "': " + perf.status().message());
+      return Status(perf.status().code(),
+                    "$FLASHPLUS_DEBUG_KERNELS is '" + setting + "': " + perf.status().message());
     debug.perf_ = std::move(*perf);
   }
   return debug;
 }
 
-std::unique_ptr<GdbSymbols> KernelDebug::loaded(const LoadedObject &code, std::span<const uint8_t> object) const {
+std::unique_ptr<GdbSymbols> KernelDebug::loaded(const LoadedObject &code,
+                                                std::span<const uint8_t> object) const {
   if (perf_)
     for (const LoadedFunction &f : code.functions())
       if (f.size)

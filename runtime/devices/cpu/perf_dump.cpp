@@ -72,7 +72,8 @@ Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
     if (open->folder_ == folder)
       return open;
     return Status(StatusCode::InvalidArgument, "the perf dump of this process is " + open->path_ +
-                                                   ", so it cannot be in '" + folder + "'; a process has one");
+                                                   ", so it cannot be in '" + folder +
+                                                   "'; a process has one");
   }
   std::shared_ptr<PerfDump> dump(new PerfDump);
   dump->folder_ = folder;
@@ -84,7 +85,8 @@ Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
   };
   std::error_code ignored; // open() tells
   std::filesystem::create_directories(folder, ignored);
-  // An earlier process of this number may have left one. O_EXCL follows no link that someone else put into /tmp.
+  // An earlier process of this number may have left one. O_EXCL follows no link that someone else put into
+  // /tmp.
   if (unlink(dump->path_.c_str()) != 0 && errno != ENOENT)
     return failed("replaced");
   dump->file_ = ::open(dump->path_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Writes the code of functions into a file that `perf inject --jit` turns into symbols. The format is version 1 of perf's
-// jitdump (tools/perf/Documentation/jitdump-specification.txt of the Linux source).
+// Writes the code of functions into a file that `perf inject --jit` turns into symbols. The format is version
+// 1 of perf's jitdump (tools/perf/Documentation/jitdump-specification.txt of the Linux source).
 #pragma once
 
 #include "spec/status.h"
@@ -12,17 +12,18 @@
 
 namespace flashplus {
 
-/// FOLDER/jit-PID.dump. Thread-safe. The file stays when the process ends. After a fork the child has no file and writes
-/// nothing: perf would take the parent's records for both.
+/// FOLDER/jit-PID.dump. Thread-safe. The file stays when the process ends. After a fork the child has no file
+/// and writes nothing: perf would take the parent's records for both.
 class PerfDump {
 public:
-  /// The process's only dump (perf finds it by its process id): a second call with the same folder gives the same one.
-  /// Makes the folder. InvalidArgument, naming the path, if the file cannot be made or another folder is in use.
+  /// The process's only dump (perf finds it by its process id): a second call with the same folder gives the
+  /// same one. Makes the folder. InvalidArgument, naming the path, if the file cannot be made or another
+  /// folder is in use.
   static Result<std::shared_ptr<PerfDump>> open(const std::string &folder);
   ~PerfDump();
 
-  /// Adds one function of `size` bytes at `code`. After a failure (a full disk), which is reported once, nothing more is
-  /// written.
+  /// Adds one function of `size` bytes at `code`. After a failure (a full disk), which is reported once,
+  /// nothing more is written.
   Status add(const std::string &name, const uint8_t *code, size_t size);
 
   const std::string &path() const { return path_; }

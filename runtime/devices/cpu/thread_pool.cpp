@@ -17,10 +17,11 @@ namespace flashplus {
 
 namespace {
 
-/// How one thread waits: at first awake, for about as long as a sleeping thread takes to wake, which is a good part of a decode
-/// step. In a process that runs one loop after the other nobody sleeps then. It costs where others want the processor: the
-/// scheduler makes a thread wait that has used its share, for milliseconds, while it prefers one that has slept. So a thread
-/// that has had to leave its processor sleeps at once for some time, and until it has not had to.
+/// How one thread waits: at first awake, for about as long as a sleeping thread takes to wake, which is a
+/// good part of a decode step. In a process that runs one loop after the other nobody sleeps then. It costs
+/// where others want the processor: the scheduler makes a thread wait that has used its share, for
+/// milliseconds, while it prefers one that has slept. So a thread that has had to leave its processor sleeps
+/// at once for some time, and until it has not had to.
 class Patience {
 public:
   /// Whether `ready` turned true; otherwise it is time to sleep.
@@ -69,10 +70,11 @@ thread_local Patience caller;
 
 } // namespace
 
-/// Threads that wait for a loop. Items are handed out one at a time from a counter: attention's items are large and
-/// uneven (a causal mask), so that balance matters more than the cost of an increment.
+/// Threads that wait for a loop. Items are handed out one at a time from a counter: attention's items are
+/// large and uneven (a causal mask), so that balance matters more than the cost of an increment.
 struct ThreadPool::Workers {
-  explicit Workers(int count) : owner(getpid()), count(count), enough_processors(count <= usableProcessors()) {}
+  explicit Workers(int count)
+      : owner(getpid()), count(count), enough_processors(count <= usableProcessors()) {}
 
   ~Workers() {
     {
@@ -180,13 +182,14 @@ ThreadPool::ThreadPool(flashplus_parallel_for parallel_for, void *pool, int thre
 
 ThreadPool::~ThreadPool() {
   Workers *workers = workers_.load();
-  if (workers && workers->owner == getpid()) // else the threads are the parent's, and there is nothing to join here
+  // else the threads are the parent's, and there is nothing to join here
+  if (workers && workers->owner == getpid())
     delete workers;
 }
 
 ThreadPool::Workers &ThreadPool::workers() {
-  // After fork() the child has the object but none of its threads, and its locks may be held by them: it is abandoned,
-  // not destroyed. For the same reason no lock is taken here.
+  // After fork() the child has the object but none of its threads, and its locks may be held by them: it is
+  // abandoned, not destroyed. For the same reason no lock is taken here.
   const pid_t self = getpid();
   Workers *current = workers_.load(std::memory_order_acquire);
   while (!current || current->owner != self) {
@@ -201,7 +204,8 @@ void ThreadPool::run(int64_t items, LoopBody body) {
   if (items <= 0)
     return;
   if (parallel_for_) {
-    // One strand a worker number, so that scratch is never shared, whatever threads the embedder runs them on.
+    // One strand a worker number, so that scratch is never shared, whatever threads the embedder runs them
+    // on.
     struct Shared {
       const LoopBody &body;
       int64_t items;

@@ -9,8 +9,8 @@
 
 namespace flashplus {
 
-/// A borrowed callable (int worker, int64_t item): unlike std::function it never allocates. It must not throw: its loop may
-/// be on several threads.
+/// A borrowed callable (int worker, int64_t item): unlike std::function it never allocates. It must not
+/// throw: its loop may be on several threads.
 class LoopBody {
 public:
   template <class Body>
@@ -27,20 +27,20 @@ private:
   void (*call_)(void *context, int worker, int64_t item);
 };
 
-/// Runs loops over work items. Thread-safe: loops from several threads take turns on our own workers. A loop inside a
-/// loop runs on the thread that asks for it.
+/// Runs loops over work items. Thread-safe: loops from several threads take turns on our own workers. A loop
+/// inside a loop runs on the thread that asks for it.
 class ThreadPool {
 public:
-  /// `threads` >= 1 counts the calling thread. No thread is started before the first loop that has use for one. A child
-  /// of fork() starts with no workers and makes its own.
+  /// `threads` >= 1 counts the calling thread. No thread is started before the first loop that has use for
+  /// one. A child of fork() starts with no workers and makes its own.
   explicit ThreadPool(int threads);
   ThreadPool(flashplus_parallel_for parallel_for, void *pool, int threads);
   ~ThreadPool();
 
   int threads() const { return threads_; }
 
-  /// Calls body(worker, item) for every item of [0, items); worker is in [0, threads()) and no two calls of one
-  /// loop with one worker number overlap. Returns when all are done.
+  /// Calls body(worker, item) for every item of [0, items); worker is in [0, threads()) and no two calls of
+  /// one loop with one worker number overlap. Returns when all are done.
   void run(int64_t items, LoopBody body);
 
 private:

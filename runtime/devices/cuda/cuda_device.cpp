@@ -79,7 +79,8 @@ public:
     const int chip = chipFor(cc);
     const IsaInfo &isa = isaInfo(isaFor(cc, driver_.version, limits));
     if (!chip)
-      return {StatusCode::NoDevice, detail_ + ": the GPU target needs compute capability 8.0 or a known newer one"};
+      return {StatusCode::NoDevice,
+              detail_ + ": the GPU target needs compute capability 8.0 or a known newer one"};
     if (driver_.version < isa.least_driver)
       return {StatusCode::NoDevice, detail_ + ": the GPU target needs a driver for CUDA " +
                                         versionText(isa.least_driver) + " or newer (PTX " +
@@ -89,14 +90,16 @@ public:
     profile_.multiprocessors = attribute(kMultiprocessors);
     profile_.shared_memory_per_block = attribute(kSharedMemoryPerBlockOptin);
     profile_.shared_memory_per_sm = attribute(kSharedMemoryPerSm);
-    // Part of it serves other work; a power of two keeps one plan for the 40 MB of an A100 and the 50 of an H100.
+    // Part of it serves other work; a power of two keeps one plan for the 40 MB of an A100 and the 50 of an
+    // H100.
     if (const int l2 = attribute(kL2CacheSize); l2 > 0)
       profile_.shared_cache = std::bit_floor(unsigned(l2));
     // The plan must not exceed what warm-up assumed for the chip, or a warmed spec could compile.
     profile_.shared_memory_per_block =
         std::min(profile_.shared_memory_per_block, profile_.target.sharedMemoryPerBlock());
     if (limits.shared_memory_per_block)
-      profile_.shared_memory_per_block = std::min(profile_.shared_memory_per_block, limits.shared_memory_per_block);
+      profile_.shared_memory_per_block =
+          std::min(profile_.shared_memory_per_block, limits.shared_memory_per_block);
     if (const CUresult r = driver_.primaryCtxRetain(&context_, device_); r != kSuccess) {
       context_ = nullptr;
       return driver_.failure("cuDevicePrimaryCtxRetain", r);
@@ -110,9 +113,11 @@ public:
   std::string model() const override { return model_; }
   const DeviceProfile &profile() const override { return profile_; }
   std::string assemblerId() const override {
-    // What cuLink* makes is relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md). PTX that is
-    // loaded as it is becomes a whole program; the driver keeps that in a cache of its own.
-    return isaInfo(profile_.target.isa).has(kSetMaxRegisters) ? "" : "cuda-driver " + std::to_string(driver_.version);
+    // What cuLink* makes is relocatable code, for which setmaxnreg is ignored (docs/rationale/assemblers.md).
+    // PTX that is loaded as it is becomes a whole program; the driver keeps that in a cache of its own.
+    return isaInfo(profile_.target.isa).has(kSetMaxRegisters)
+               ? ""
+               : "cuda-driver " + std::to_string(driver_.version);
   }
 
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) override {
@@ -147,8 +152,8 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, std::span<const TensorLayout> tensors,
-                void *stream) override {
+  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
+                std::span<const TensorLayout> tensors, void *stream) override {
     auto &k = static_cast<CudaKernel &>(kernel);
     if (work_items <= 0)
       return Status::ok();
@@ -161,8 +166,9 @@ public:
       FLASHPLUS_RETURN_IF_ERROR(known.encode(driver_, ordinal_, k.tensor_maps, tensors, maps));
     }
     void *arguments[] = {const_cast<void *>(params), maps};
-    const int64_t blocks =
-        k.blocks_per_sm ? std::min(work_items, int64_t(k.blocks_per_sm) * profile_.multiprocessors) : work_items;
+    const int64_t blocks = k.blocks_per_sm
+                               ? std::min(work_items, int64_t(k.blocks_per_sm) * profile_.multiprocessors)
+                               : work_items;
     const CUresult r = driver_.launchKernel(k.function, unsigned(blocks), 1, 1, k.threads, 1, 1,
                                             k.shared_memory, stream, arguments, nullptr);
     return r == kSuccess ? Status::ok() : driver_.failure("cuLaunchKernel", r);
@@ -180,7 +186,8 @@ public:
       return driver_.failure("cuLinkCreate", r);
     std::vector<uint8_t> text(ptx.code);
     text.push_back(0);
-    CUresult r = driver_.linkAddData(link, kInputPtx, text.data(), text.size(), "kernel.ptx", 0, nullptr, nullptr);
+    CUresult r =
+        driver_.linkAddData(link, kInputPtx, text.data(), text.size(), "kernel.ptx", 0, nullptr, nullptr);
     void *cubin = nullptr;
     size_t size = 0;
     if (r == kSuccess)
@@ -239,18 +246,21 @@ public:
     return call("cuMemsetD8Async", [&] { return driver_.memsetD8Async(address(memory), 0, bytes, stream); });
   }
   Status copyToDevice(void *dst, const void *src, size_t bytes) override {
-    return call("cuMemcpyHtoD", [&] { return bytes ? driver_.memcpyHtoD(address(dst), src, bytes) : kSuccess; });
+    return call("cuMemcpyHtoD",
+                [&] { return bytes ? driver_.memcpyHtoD(address(dst), src, bytes) : kSuccess; });
   }
   Status copyToHost(void *dst, const void *src, size_t bytes) override {
-    return call("cuMemcpyDtoH", [&] { return bytes ? driver_.memcpyDtoH(dst, address(src), bytes) : kSuccess; });
+    return call("cuMemcpyDtoH",
+                [&] { return bytes ? driver_.memcpyDtoH(dst, address(src), bytes) : kSuccess; });
   }
   Status synchronize(void *stream) override {
     return call("cuStreamSynchronize", [&] { return driver_.streamSynchronize(stream); });
   }
 
 private:
-  /// Our context for the length of a scope; the caller's comes back whatever happens. Where it is the caller's already (the
-  /// primary context, so after anything that PyTorch did on this GPU), one question to the driver is all.
+  /// Our context for the length of a scope; the caller's comes back whatever happens. Where it is the
+  /// caller's already (the primary context, so after anything that PyTorch did on this GPU), one question to
+  /// the driver is all.
   struct Current {
     explicit Current(const CudaDevice &device) : driver(device.driver_) {
       CUcontext now = nullptr;
@@ -296,8 +306,8 @@ private:
     const int ptx = isaInfo(profile_.target.isa).ptx_version;
     return {StatusCode::CompileFailed, status.message() + "; the driver is for CUDA " +
                                            versionText(driver_.version) + ", the code is PTX " +
-                                           std::to_string(ptx / 10) + "." + std::to_string(ptx % 10) + " for " +
-                                           profile_.target.text()};
+                                           std::to_string(ptx / 10) + "." + std::to_string(ptx % 10) +
+                                           " for " + profile_.target.text()};
   }
 
   const Driver &driver_;
@@ -310,7 +320,8 @@ private:
 
 } // namespace
 
-Result<std::unique_ptr<Device>> createCudaDevice(const Driver &driver, int ordinal, const CudaLimits &limits) {
+Result<std::unique_ptr<Device>> createCudaDevice(const Driver &driver, int ordinal,
+                                                 const CudaLimits &limits) {
   auto device = std::make_unique<CudaDevice>(driver);
   FLASHPLUS_RETURN_IF_ERROR(device->open(ordinal, limits));
   return std::unique_ptr<Device>(std::move(device));

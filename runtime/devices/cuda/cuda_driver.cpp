@@ -10,7 +10,8 @@ Result<Driver> load() {
   void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char *why = dlerror();
-    return Status(StatusCode::NoDevice, std::string("no CUDA driver: ") + (why ? why : "libcuda.so.1 not found"));
+    return Status(StatusCode::NoDevice,
+                  std::string("no CUDA driver: ") + (why ? why : "libcuda.so.1 not found"));
   }
   Driver driver;
 #define FLASHPLUS_CUDA_FIND(MEMBER, SYMBOL, PARAMETERS)                                                      \

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The CUDA driver API as a table of functions found in libcuda.so.1 at run time. The few types and numbers we need are
-// declared here (they are the driver's stable ABI), so that no CUDA header or library is needed to build or to start.
+// The CUDA driver API as a table of functions found in libcuda.so.1 at run time. The few types and numbers we
+// need are declared here (they are the driver's stable ABI), so that no CUDA header or library is needed to
+// build or to start.
 #pragma once
 
 #include "spec/status.h"

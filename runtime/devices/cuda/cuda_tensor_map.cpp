@@ -20,8 +20,8 @@ Status encodeOne(const cuda::Driver &driver, const TensorMap &map, const TensorL
   const uint32_t box[4] = {uint32_t(map.box_columns), uint32_t(map.box_rows), 1, 1};
   const uint32_t element_stride[4] = {1, 1, 1, 1};
   const cuda::CUresult r = driver.tensorMapEncodeTiled(
-      out, t.dtype == DType::F16 ? kTypeFloat16 : kTypeBFloat16, 4, t.data, extent, stride, box, element_stride,
-      kInterleaveNone, kSwizzle128, kPromote128, kFillZeros);
+      out, t.dtype == DType::F16 ? kTypeFloat16 : kTypeBFloat16, 4, t.data, extent, stride, box,
+      element_stride, kInterleaveNone, kSwizzle128, kPromote128, kFillZeros);
   return r == cuda::kSuccess ? Status::ok() : driver.failure("cuTensorMapEncodeTiled", r);
 }
 
@@ -55,7 +55,8 @@ Status TensorMapCache::encode(const cuda::Driver &driver, int ordinal, std::span
       e.driver = nullptr; // holds nothing should the driver refuse
       if (!same_shape)
         FLASHPLUS_RETURN_IF_ERROR(encodeOne(driver, map, t, e.encoded));
-      else if (const cuda::CUresult r = driver.tensorMapReplaceAddress(e.encoded, t.data); r != cuda::kSuccess)
+      else if (const cuda::CUresult r = driver.tensorMapReplaceAddress(e.encoded, t.data);
+               r != cuda::kSuccess)
         return driver.failure("cuTensorMapReplaceAddress", r);
       e.driver = &driver;
       e.ordinal = ordinal;

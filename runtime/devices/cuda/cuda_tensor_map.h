@@ -9,13 +9,14 @@
 
 namespace flashplus {
 
-/// Maps that were encoded before, since callers come back with the same shapes and often with the same tensors. Of a fixed
-/// size; not thread-safe, so a thread has one of its own.
+/// Maps that were encoded before, since callers come back with the same shapes and often with the same
+/// tensors. Of a fixed size; not thread-safe, so a thread has one of its own.
 class TensorMapCache {
 public:
-  /// Writes `maps` one after the other into `out` (64-byte aligned, kTensorMapBytes each). `tensors` are q, k, v on GPU
-  /// `ordinal`. Fails with the driver's message when it refuses a layout. A map that is here is copied; one of another
-  /// tensor of the same shape, strides and box gets the new address; anything else is encoded.
+  /// Writes `maps` one after the other into `out` (64-byte aligned, kTensorMapBytes each). `tensors` are q,
+  /// k, v on GPU `ordinal`. Fails with the driver's message when it refuses a layout. A map that is here is
+  /// copied; one of another tensor of the same shape, strides and box gets the new address; anything else is
+  /// encoded.
   Status encode(const cuda::Driver &driver, int ordinal, std::span<const TensorMap> maps,
                 std::span<const TensorLayout> tensors, std::byte *out);
 
@@ -27,7 +28,8 @@ private:
     TensorMap map;
     TensorLayout layout;
   };
-  static constexpr size_t kEntries = 16; ///< A power of two. Three are in use while the shapes of a model stay the same.
+  static constexpr size_t kEntries = 16; ///< A power of two. Three are in use while the shapes of a model
+                                         ///< stay the same.
   Entry entries_[kEntries];
 };
 

@@ -5,24 +5,26 @@
  * Attention kernels that are compiled when they are needed. Link libflashplus.so; libflashplus-compiler.so is
  * opened on the first cache miss, from the directory of libflashplus.so unless the options say otherwise.
  *
- * Errors. Every function that can fail returns a flashplus_status; flashplus_last_error() then gives one sentence
- * that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
- * Threads. All functions may be called from many threads. A plan may be run on several streams at once if each run
- * has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
- * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory (tensors,
- * workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by their _destroy.
+ * Errors. Every function that can fail returns a flashplus_status; flashplus_last_error() then gives one
+ * sentence that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
+ * Threads. All functions may be called from many threads. A plan may be run on several streams at once if
+ * each run has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
+ * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory
+ * (tensors, workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by
+ * their _destroy.
  * Structs. Set `struct_size` to sizeof the struct and zero the rest, or use the FLASHPLUS_..._INIT macros,
  * which mean the same. All structs, those that are still to come too, keep these rules:
  *   - All zero after struct_size is the plain case: full attention, what is not given is chosen, nobody is
- *     told. A number for which 0 is no plain case has a flag beside it (has_window), or 0 stands for its default
- *     (lse_empty).
+ *     told. A number for which 0 is no plain case has a flag beside it (has_window), or 0 stands for its
+ *     default (lse_empty).
  *   - A struct grows at its end. A caller with an older header, which struct_size tells, gets what its header
- *     said: fields that it lacks are 0, and where a rule has changed since, the older one holds. A binary need
- *     not be built again.
+ *     said: fields that it lacks are 0, and where a rule has changed since, the older one holds. A binary
+ *     need not be built again.
  *   - A library that is older than its caller refuses what it does not know, unless that is 0.
  *   - A flag is 0 or 1. Another value, as of an enum that has no such member, is FLASHPLUS_INVALID_ARGUMENT.
  *   - No struct ends in padding, which sizeof would not tell from a field: it is named `reserved` and is 0.
- *   - Elements of arrays (flashplus_score_tensor, flashplus_score_scalar) have no struct_size and never change.
+ *   - Elements of arrays (flashplus_score_tensor, flashplus_score_scalar) have no struct_size and never
+ *     change.
  *   - A struct that the library fills in gets as much as its struct_size has room for, and 0 beyond what the
  *     library knows.
  */
@@ -55,21 +57,23 @@ typedef enum flashplus_status {
 
 /** "0.1.0" */
 FLASHPLUS_API const char *flashplus_version(void);
-/** Message of the last failure on this thread; "" if there was none. Valid until the next call on this thread. */
+/** Message of the last failure on this thread; "" if there was none. Valid until the next call on this
+ * thread. */
 FLASHPLUS_API const char *flashplus_last_error(void);
 /** "invalid_argument", ... */
 FLASHPLUS_API const char *flashplus_status_name(flashplus_status status);
 
-/* ------------------------------------------------------------------------------------------------ context -- */
+/* --------------------------------------------------------------------------------------------- context -- */
 
 /** Devices, the in-process kernel table, the disk cache and the CPU workers. One per process is usual. */
 typedef struct flashplus_context flashplus_context;
 
-/** Runs body(body_context, i) for every i in [0, count), in any order, on any threads; returns when all are done. */
+/** Runs body(body_context, i) for every i in [0, count), in any order, on any threads; returns when all are
+ * done. */
 typedef void (*flashplus_parallel_for)(void *pool, int64_t count, void (*body)(void *body_context, int64_t i),
                                        void *body_context);
-/** Receives one-line warnings (a damaged cache entry, a fallback). Called from any thread, in the middle of a call: it
- *  must not call back into the library. */
+/** Receives one-line warnings (a damaged cache entry, a fallback). Called from any thread, in the middle of a
+ *  call: it must not call back into the library. */
 typedef void (*flashplus_log)(void *log_context, const char *message);
 
 /** What happened to a kernel. Finding it in memory, the hot path, is counted but is no event. */
@@ -78,9 +82,12 @@ typedef enum flashplus_event_kind {
   FLASHPLUS_EVENT_COMPILED = 2,       /**< ms: wall time; *_ms: its stages. */
   FLASHPLUS_EVENT_COMPILE_FAILED = 3, /**< detail: why. */
   FLASHPLUS_EVENT_DAMAGED = 4,        /**< A disk entry failed verification; a compilation follows. */
-  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device refused a disk entry (detail: why); a compilation follows. */
-  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Could not be written to the disk cache (detail: why); it runs all the same. */
-  FLASHPLUS_EVENT_FALLBACK = 7,       /**< The schedule is left out from now on (detail: why); the next one is used. */
+  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device refused a disk entry (detail: why); a compilation
+                                           follows. */
+  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Could not be written to the disk cache (detail: why); it runs all
+                                           the same. */
+  FLASHPLUS_EVENT_FALLBACK = 7,       /**< The schedule is left out from now on (detail: why); the next one is
+                                           used. */
 } flashplus_event_kind;
 
 /** All text is borrowed for the length of the call; never null. */
@@ -105,14 +112,17 @@ typedef void (*flashplus_listener)(void *listener_context, const flashplus_event
 
 typedef struct flashplus_context_options {
   size_t struct_size;
-  const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else ~/.cache/flashplus;
-                              if that cannot be used, a warning. "": no disk cache. A folder named here that
-                              cannot be used is FLASHPLUS_IO_ERROR, unless cache_optional is 1. */
-  const char *compiler_path; /**< Path of libflashplus-compiler.so; null: $FLASHPLUS_COMPILER, else beside this one. */
-  int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use (its
-                                  affinity mask, its container's CPU quota). */
+  const char *cache_dir; /**< Null: $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else
+                              ~/.cache/flashplus; if that cannot be used, a warning. "": no disk cache. A
+                              folder named here that cannot be used is FLASHPLUS_IO_ERROR, unless
+                              cache_optional is 1. */
+  const char *compiler_path; /**< Path of libflashplus-compiler.so; null: $FLASHPLUS_COMPILER, else beside
+                                  this one. */
+  int32_t num_threads;       /**< CPU workers; 0: $FLASHPLUS_NUM_THREADS, else all that the process may use
+                                  (its affinity mask, its container's CPU quota). */
   int32_t offline;           /**< 1: never compile; a miss is FLASHPLUS_NOT_RESIDENT. */
-  flashplus_parallel_for parallel_for; /**< Null: workers of our own, started on first use and safe across fork. */
+  flashplus_parallel_for parallel_for; /**< Null: workers of our own, started on first use and safe across
+                                            fork. */
   void *pool;                          /**< First argument of parallel_for. */
   int32_t pool_threads;                /**< How many threads `parallel_for` uses; required with it. */
   flashplus_log log;                   /**< Null: nobody is told; flashplus_counters counts warnings and
@@ -128,8 +138,8 @@ typedef struct flashplus_context_options {
 /** `options` may be null. On success *out is owned by the caller. */
 FLASHPLUS_API flashplus_status flashplus_context_create(const flashplus_context_options *options,
                                                         flashplus_context **out);
-/** Null is allowed. No call on the context may be in flight. Plans and kernels made from it stay valid and keep what they
- *  need of it (the log and the embedder's pool too) until they are destroyed, in any order. */
+/** Null is allowed. No call on the context may be in flight. Plans and kernels made from it stay valid and
+ *  keep what they need of it (the log and the embedder's pool too) until they are destroyed, in any order. */
 FLASHPLUS_API void flashplus_context_destroy(flashplus_context *context);
 
 /** Counters since the context was made. A kernel counts once for each place that it was looked for in. */
@@ -149,7 +159,7 @@ typedef struct flashplus_counters {
   int64_t miss_refused;    /**< The device refused it. */
   int64_t compile_failures;
   int64_t fallbacks;       /**< Schedules left out because they did not compile. */
-  /* compile_ms by stage, as in flashplus_event; what is left is opening the compiler and handing code over. */
+  /* compile_ms by stage, as in flashplus_event; what is left is opening the compiler, handing code over. */
   double build_ms;
   double passes_ms;
   double optimize_ms;
@@ -157,25 +167,29 @@ typedef struct flashplus_counters {
   double assemble_ms;
   int64_t resident_kernels; /**< Loaded on a device now. */
   int64_t resident_bytes;   /**< Their code. */
-  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged entry. */
+  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged
+                         entry. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
 
 /** What devices there are and why others are not, as JSON text:
- *  {"devices": [{"name": "cpu", "target": "x86-64-v3", "detail": "...", ...}, ...], "missing": [{"name": "cuda", "reason": "..."}],
- *   "compiler": {...}, "cache": {"dir": ..., "state": ...}, "warnings": [the last few, oldest first]}
+ *  {"devices": [{"name": "cpu", "target": "x86-64-v3", "detail": "...", ...}, ...], "missing": [{"name":
+ *   "cuda", "reason": "..."}], "compiler": {...}, "cache": {"dir": ..., "state": ...}, "warnings": [the last
+ *   few, oldest first]}
  *  The text belongs to the context and is valid until the next call of this function on it. */
 FLASHPLUS_API flashplus_status flashplus_describe(flashplus_context *context, const char **json);
 
-/* ------------------------------------------------------------------------------------------------ forward -- */
+/* --------------------------------------------------------------------------------------------- forward -- */
 
-/** An auxiliary input of a score expression (spec/score.h has the grammar). An index that leaves its tensor is clamped, so
- *  that no score reads outside: below 0 or NaN reads the first element of the dimension, past the end the last. A plain b, h
- *  or hk and a number must be inside, and where there are neither cu_seqlens nor seqused a plain q or k. */
+/** An auxiliary input of a score expression (spec/score.h has the grammar). An index that leaves its tensor
+ *  is clamped, so that no score reads outside: below 0 or NaN reads the first element of the dimension, past
+ *  the end the last. A plain b, h or hk and a number must be inside, and where there are neither cu_seqlens
+ *  nor seqused a plain q or k. */
 typedef struct flashplus_score_tensor {
   const char *name;
-  const DLTensor *tensor; /**< fp32, on the device of q, rank = number of indices; any strides. Not empty if there is a key. */
+  const DLTensor *tensor; /**< fp32, on the device of q, rank = number of indices; any strides. Not empty if
+                               there is a key. */
 } flashplus_score_tensor;
 typedef struct flashplus_score_scalar {
   const char *name;
@@ -185,37 +199,40 @@ typedef struct flashplus_score_scalar {
 /**
  * Arguments of a forward. All tensors live on one device (kDLCPU or kDLCUDA); a null `strides` means compact
  * row-major. With p = i + seqlen_k - seqlen_q for query row i (bottom-right alignment), key j is visible iff
- * p - window_left <= j <= p + window_right and 0 <= j < seqlen_k. A window side of -1 bounds nothing, nor does
- * either if has_window is 0; causal sets window_right to 0.
+ * p - window_left <= j <= p + window_right and 0 <= j < seqlen_k. A window side of -1 bounds nothing, nor
+ * does either if has_window is 0; causal sets window_right to 0.
  *
- * All zero but the tensors is full attention. (With the header of 0.1 it was the window (0, 0): a caller of that
- * struct_size still gets it, and lse_empty, max_seqlen_* and flags that are not 0 as that header had them.)
+ * All zero but the tensors is full attention. (With the header of 0.1 it was the window (0, 0): a caller of
+ * that struct_size still gets it, and lse_empty, max_seqlen_* and flags that are not 0 as that header had
+ * them.)
  */
 typedef struct flashplus_forward_args {
   size_t struct_size;
   const DLTensor *q; /**< (batch, seqlen_q, heads_q, head_dim_qk), or (total_q, heads_q, head_dim_qk) with
                           cu_seqlens_q. fp16, bf16, or fp32 (CPU only). Last stride 1, the others any. */
-  const DLTensor *k; /**< (batch, seqlen_k, heads_k, head_dim_qk) or (total_k, heads_k, head_dim_qk). heads_k divides
-                          heads_q; query head h uses key head h / (heads_q / heads_k). */
+  const DLTensor *k; /**< (batch, seqlen_k, heads_k, head_dim_qk) or (total_k, heads_k, head_dim_qk). heads_k
+                          divides heads_q; query head h uses key head h / (heads_q / heads_k). */
   const DLTensor *v; /**< As k with head_dim_v. */
   DLTensor *o;       /**< As q with head_dim_v; q's dtype. */
-  DLTensor *lse;     /**< Null, or fp32 (batch, heads_q, seqlen_q) / (heads_q, total_q): natural logarithm of the sum of
-                          exponentials of the final scores. Last stride 1. */
-  const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU only. */
+  DLTensor *lse;     /**< Null, or fp32 (batch, heads_q, seqlen_q) / (heads_q, total_q): natural logarithm of
+                          the sum of exponentials of the final scores. Last stride 1. */
+  const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU
+                                     only. */
   const DLTensor *cu_seqlens_k; /**< Both or none. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
   const DLTensor *seqused_k;
-  int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one result.
-                             0: not known; the rows of q (of k) are taken, which may cost time. */
+  int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one
+                             result. 0: not known; the rows of q (of k) are taken, which may cost time. */
   int64_t max_seqlen_k;
   const float *softmax_scale; /**< Null: 1 / sqrt(head_dim_qk). Any finite value. */
   int32_t causal;      /**< 0 or 1 */
   int32_t window_left; /**< >= -1; with has_window only, else both sides are 0 or both -1. */
   int32_t window_right;
-  float lse_empty;                /**< LSE of a row that sees no key (its o is 0). 0: +inf, as flash_attn 2; else
-                                       this number, such as -INFINITY. */
+  float lse_empty;                /**< LSE of a row that sees no key (its o is 0). 0: +inf, as flash_attn 2;
+                                       else this number, such as -INFINITY. */
   float softcap;                  /**< > 0: s -> softcap * tanh(s / softcap). 0: off. */
-  const DLTensor *alibi_slopes;   /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s - slope * |p - j|. */
+  const DLTensor *alibi_slopes;   /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s -
+                                       slope * |p - j|. */
   const char *score;              /**< Score expression, applied before softcap and ALiBi, or null. */
   const flashplus_score_tensor *score_tensors;
   int32_t num_score_tensors;
@@ -224,8 +241,8 @@ typedef struct flashplus_forward_args {
   int32_t num_splits;      /**< 0: chosen; 1: never split over the keys; n <= 128: exactly n. */
   int32_t batch_invariant; /**< 1: a row's result does not depend on the rest of the batch. */
   int64_t *tile_counter;   /**< Null, or an int64 on the device that the key tiles visited are added to. */
-  const char *schedule;    /**< Null: chosen. Text of a schedule of this spec (flashplus inspect prints some), for
-                                exploration; the kernel is made for it. */
+  const char *schedule;    /**< Null: chosen. Text of a schedule of this spec (flashplus inspect prints some),
+                                for exploration; the kernel is made for it. */
   int32_t has_window;      /**< 1: window_left and window_right hold. */
   int32_t reserved;
 } flashplus_forward_args;
@@ -234,19 +251,20 @@ typedef struct flashplus_forward_args {
 #define FLASHPLUS_FORWARD_ARGS_INIT                                                                          \
   {.struct_size = sizeof(flashplus_forward_args), .window_left = -1, .window_right = -1, .has_window = 1}
 
-/** Plans, compiles or loads what is missing, and runs. Allocates a workspace if the plan needs one (on CUDA in stream
- *  order). `stream` is a CUstream (null: the default stream); ignored on the CPU, where the call returns when done.
- *  Under stream capture a kernel that is not resident is FLASHPLUS_NOT_RESIDENT. */
-FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context, const flashplus_forward_args *args,
-                                                 void *stream);
+/** Plans, compiles or loads what is missing, and runs. Allocates a workspace if the plan needs one (on CUDA
+ *  in stream order). `stream` is a CUstream (null: the default stream); ignored on the CPU, where the call
+ *  returns when done. Under stream capture a kernel that is not resident is FLASHPLUS_NOT_RESIDENT. */
+FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context,
+                                                 const flashplus_forward_args *args, void *stream);
 
-/* ----------------------------------------------------------------------------------------------- backward -- */
+/* -------------------------------------------------------------------------------------------- backward -- */
 
 /**
- * Arguments of a backward: the gradients of q, k and v of the forward that has the same fields. What has the name of a field of
- * flashplus_forward_args means the same; only what is new is explained. Gradients have the shape and dtype of what they are the
- * gradient of, strides of their own (last stride 1), and memory of their own. All rows that belong to a sequence and are in use are
- * written, and nothing else; nothing need be zero before.
+ * Arguments of a backward: the gradients of q, k and v of the forward that has the same fields. What has the
+ * name of a field of flashplus_forward_args means the same; only what is new is explained. Gradients have the
+ * shape and dtype of what they are the gradient of, strides of their own (last stride 1), and memory of their
+ * own. All rows that belong to a sequence and are in use are written, and nothing else; nothing need be zero
+ * before.
  *
  * The result is the same bits from run to run, on a CPU whatever the number of threads.
  */
@@ -256,15 +274,16 @@ typedef struct flashplus_backward_args {
   const DLTensor *k;
   const DLTensor *v;
   const DLTensor *o;    /**< As the forward wrote it. */
-  const DLTensor *lse;  /**< As the forward wrote it. Where the keys are a part of a longer softmax (ring attention), o and
-                             lse of the whole give this part's share of the gradients. A row whose lse is not finite
-                             contributes nothing, and has dq = 0. */
+  const DLTensor *lse;  /**< As the forward wrote it. Where the keys are a part of a longer softmax (ring
+                             attention), o and lse of the whole give this part's share of the gradients. A row
+                             whose lse is not finite contributes nothing, and has dq = 0. */
   const DLTensor *dout; /**< As o: the gradient that reaches o. */
   DLTensor *dq;
   DLTensor *dk; /**< Summed over the query heads of a key head. */
   DLTensor *dv;
   const DLTensor *dlse; /**< As lse, or null: the gradient that reaches lse. */
-  DLTensor *delta;      /**< As lse, or null: gets sum_d dout o - dlse of every row (0 where lse is not finite). */
+  DLTensor *delta;      /**< As lse, or null: gets sum_d dout o - dlse of every row (0 where lse is not
+                             finite). */
   const DLTensor *cu_seqlens_q;
   const DLTensor *cu_seqlens_k;
   const DLTensor *seqused_q;
@@ -282,7 +301,8 @@ typedef struct flashplus_backward_args {
   const flashplus_score_scalar *score_scalars;
   int32_t num_score_tensors;
   int32_t num_score_scalars;
-  int64_t *tile_counter; /**< Null, or an int64 on the device that pairs of a tile of keys and a tile of queries are added to. */
+  int64_t *tile_counter; /**< Null, or an int64 on the device that pairs of a tile of keys and a tile of
+                              queries are added to. */
   const char *schedule;  /**< Null: chosen. Text of a schedule of one of the plan's steps. */
   int32_t has_window;
   int32_t reserved;
@@ -293,45 +313,51 @@ typedef struct flashplus_backward_args {
   {.struct_size = sizeof(flashplus_backward_args), .window_left = -1, .window_right = -1, .has_window = 1}
 
 /** As flashplus_forward. */
-FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args,
-                                                  void *stream);
+FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context,
+                                                  const flashplus_backward_args *args, void *stream);
 
-/* --------------------------------------------------------------------------------------- a forward from Python -- */
+/* ------------------------------------------------------------------------------- a forward from Python -- */
 
-/** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share one. */
+/** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share
+ * one. */
 typedef struct flashplus_python_call {
   size_t struct_size;
   flashplus_context *context;
   const flashplus_forward_args *args; /**< All but q, k, v and o, which are ignored. */
-  const void *exchange_api;           /**< const DLPackExchangeAPI * of DLPack 1.x: what the capsule that the tensors' type
-                                           has as __dlpack_c_exchange_api__ points to. */
+  const void *exchange_api;           /**< const DLPackExchangeAPI * of DLPack 1.x: what the capsule that the
+                                           tensors' type has as __dlpack_c_exchange_api__ points to. */
   void *(*save_thread)(void);         /**< PyEval_SaveThread */
   void (*restore_thread)(void *);     /**< PyEval_RestoreThread */
 } flashplus_python_call;
 
-/** flashplus_forward of Python tensors (borrowed PyObject * of the type that `exchange_api` is of), on the stream that their
- *  framework has as the current one of q's device: what a binding would do in several calls, without a copy. Called with
- *  the interpreter's lock (ctypes.PyDLL), which is released while the forward runs. Where the framework refuses a tensor, its
- *  Python exception is set and the status is FLASHPLUS_INVALID_ARGUMENT. */
-FLASHPLUS_API flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k, void *v, void *o);
+/** flashplus_forward of Python tensors (borrowed PyObject * of the type that `exchange_api` is of), on the
+ *  stream that their framework has as the current one of q's device: what a binding would do in several
+ *  calls, without a copy. Called with the interpreter's lock (ctypes.PyDLL), which is released while the
+ *  forward runs. Where the framework refuses a tensor, its Python exception is set and the status is
+ *  FLASHPLUS_INVALID_ARGUMENT. */
+FLASHPLUS_API flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k,
+                                                        void *v, void *o);
 
-/* --------------------------------------------------------------------------------------------- plan and run -- */
+/* ---------------------------------------------------------------------------------------- plan and run -- */
 
 typedef struct flashplus_plan flashplus_plan;
 
-/** Plans for problems up to the size of `args` and makes every kernel of the plan resident. Data pointers inside the
- *  tensors may be null here; with cu_seqlens, `args` bounds the batch, totals and max_seqlen. */
-FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context, const flashplus_forward_args *args,
+/** Plans for problems up to the size of `args` and makes every kernel of the plan resident. Data pointers
+ *  inside the tensors may be null here; with cu_seqlens, `args` bounds the batch, totals and max_seqlen. */
+FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context,
+                                                     const flashplus_forward_args *args,
                                                      flashplus_plan **out);
 FLASHPLUS_API void flashplus_plan_destroy(flashplus_plan *plan);
-/** The first so many bytes of a workspace hold counters: zero before the first run, and left zero by every run. */
+/** The first so many bytes of a workspace hold counters: zero before the first run, and left zero by every
+ * run. */
 #define FLASHPLUS_WORKSPACE_ZEROED 256
-/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Two runs at the same time need one each. */
+/** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Two runs at the same time need one
+ * each. */
 FLASHPLUS_API size_t flashplus_plan_workspace(const flashplus_plan *plan);
 /** The plan as JSON text (steps with spec, schedule, grid, key); owned by the plan. */
 FLASHPLUS_API const char *flashplus_plan_describe(const flashplus_plan *plan);
-/** Runs a plan: no allocation, compilation or synchronisation; on CUDA it may be captured. `args` must have the spec of
- *  the plan and sizes within its bounds. */
+/** Runs a plan: no allocation, compilation or synchronisation; on CUDA it may be captured. `args` must have
+ *  the spec of the plan and sizes within its bounds. */
 FLASHPLUS_API flashplus_status flashplus_plan_run(flashplus_plan *plan, const flashplus_forward_args *args,
                                                   void *workspace, size_t workspace_bytes, void *stream);
 
@@ -339,10 +365,12 @@ FLASHPLUS_API flashplus_status flashplus_plan_run(flashplus_plan *plan, const fl
 FLASHPLUS_API flashplus_status flashplus_backward_plan_create(flashplus_context *context,
                                                               const flashplus_backward_args *args,
                                                               flashplus_plan **out);
-FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan, const flashplus_backward_args *args,
-                                                           void *workspace, size_t workspace_bytes, void *stream);
+FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
+                                                           const flashplus_backward_args *args,
+                                                           void *workspace, size_t workspace_bytes,
+                                                           void *stream);
 
-/* ------------------------------------------------------------------------------------------------- kernels -- */
+/* --------------------------------------------------------------------------------------------- kernels -- */
 
 typedef struct flashplus_kernel flashplus_kernel;
 
@@ -370,18 +398,21 @@ typedef struct flashplus_kernel_info {
   double load_ms;        /**< Reading and verifying the disk entry. */
 } flashplus_kernel_info;
 
-/** The code of one kernel, from the cache or compiled; needs no device. `spec` and `target` are canonical text,
- *  `schedule` too or null for the default of the target. */
-FLASHPLUS_API flashplus_status flashplus_get_kernel(flashplus_context *context, const char *spec, const char *schedule,
-                                                    const char *target, flashplus_kernel **out);
+/** The code of one kernel, from the cache or compiled; needs no device. `spec` and `target` are canonical
+ *  text, `schedule` too or null for the default of the target. */
+FLASHPLUS_API flashplus_status flashplus_get_kernel(flashplus_context *context, const char *spec,
+                                                    const char *schedule, const char *target,
+                                                    flashplus_kernel **out);
 FLASHPLUS_API void flashplus_kernel_destroy(flashplus_kernel *kernel);
 /** Pointers inside *out belong to `kernel`. */
-FLASHPLUS_API flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel, flashplus_kernel_info *out);
+FLASHPLUS_API flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel,
+                                                         flashplus_kernel_info *out);
 
-/** One stage of a kernel as text: "spec", "attn", "loops", "llvm", "ptx" (GPU) or "asm" (CPU), "resources". Always
- *  compiles. *text is freed with flashplus_free_text. */
-FLASHPLUS_API flashplus_status flashplus_print_stage(flashplus_context *context, const char *spec, const char *schedule,
-                                                     const char *target, const char *stage, char **text);
+/** One stage of a kernel as text: "spec", "attn", "loops", "llvm", "ptx" (GPU) or "asm" (CPU), "resources".
+ *  Always compiles. *text is freed with flashplus_free_text. */
+FLASHPLUS_API flashplus_status flashplus_print_stage(flashplus_context *context, const char *spec,
+                                                     const char *schedule, const char *target,
+                                                     const char *stage, char **text);
 FLASHPLUS_API void flashplus_free_text(char *text);
 
 /** Called once per kernel that any plan of `spec` on `target` can use (what warm-up compiles). */
@@ -396,20 +427,22 @@ FLASHPLUS_API flashplus_status flashplus_spec_of(const flashplus_forward_args *a
 /** The same of a backward. */
 FLASHPLUS_API flashplus_status flashplus_backward_spec_of(const flashplus_backward_args *args, char **text);
 
-/* -------------------------------------------------------------------------------------------- device memory -- */
+/* --------------------------------------------------------------------------------------- device memory -- */
 
-/** What tools and tests need to put tensors on any device with one code path; an embedder has its own allocator.
- *  `device` is {kDLCPU, 0} or {kDLCUDA, ordinal}. Memory is 256-byte aligned. */
-FLASHPLUS_API flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device, size_t bytes,
-                                                       void **out);
-FLASHPLUS_API flashplus_status flashplus_device_free(flashplus_context *context, DLDevice device, void *memory);
+/** What tools and tests need to put tensors on any device with one code path; an embedder has its own
+ *  allocator. `device` is {kDLCPU, 0} or {kDLCUDA, ordinal}. Memory is 256-byte aligned. */
+FLASHPLUS_API flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device,
+                                                       size_t bytes, void **out);
+FLASHPLUS_API flashplus_status flashplus_device_free(flashplus_context *context, DLDevice device,
+                                                     void *memory);
 /** Blocking copies between host memory and `device`. */
-FLASHPLUS_API flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device, void *dst,
-                                                        const void *host_src, size_t bytes);
-FLASHPLUS_API flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device, void *host_dst,
-                                                      const void *src, size_t bytes);
+FLASHPLUS_API flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device,
+                                                        void *dst, const void *host_src, size_t bytes);
+FLASHPLUS_API flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device,
+                                                      void *host_dst, const void *src, size_t bytes);
 /** Waits for everything enqueued on `stream` (null: the default stream) of `device`. */
-FLASHPLUS_API flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device, void *stream);
+FLASHPLUS_API flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device,
+                                                     void *stream);
 
 #ifdef __cplusplus
 }

@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /**
- * FlashAttention-Plus for C++17 and later: the C API of flashplus.h with handles that free themselves, tensors by value
- * and results instead of status codes. Header only; link libflashplus.so. flashplus.h has the meaning of every field.
+ * FlashAttention-Plus for C++17 and later: the C API of flashplus.h with handles that free themselves,
+ * tensors by value and results instead of status codes. Header only; link libflashplus.so. flashplus.h has
+ * the meaning of every field.
  *
  *   auto context = flashplus::Context::create();
  *   if (!context) { log(context.error().message); return; }
  *   flashplus::ForwardArgs args;
- *   args.q = flashplus::Tensor(q, flashplus::DType::BF16, {batch, seqlen_q, heads_q, head_dim}, flashplus::cuda(0));
+ *   args.q = flashplus::Tensor(q, flashplus::DType::BF16, {batch, seqlen, heads, dim}, flashplus::cuda(0));
  *   ...                                           // k, v, o alike
  *   args.causal = true;
  *   auto plan = context->plan(args);              // once, for the largest problem; compiles or loads
  *   auto workspace = plan->allocateWorkspace();
  *   auto done = plan->run(args, *workspace, stream); // per step; allocates and compiles nothing
  *
- * Errors. Whatever can fail gives an Expected: test it, then use *it, or error(). With exceptions enabled value() returns
- * the value or throws flashplus::Exception; nothing else here throws, except that copying text may lack memory.
- * Threads and ownership are those of flashplus.h. Plans and device memory keep what they need of their context, so that
- * objects may be destroyed in any order; tensors are views and own nothing.
+ * Errors. Whatever can fail gives an Expected: test it, then use *it, or error(). With exceptions enabled
+ * value() returns the value or throws flashplus::Exception; nothing else here throws, except that copying
+ * text may lack memory. Threads and ownership are those of flashplus.h. Plans and device memory keep what
+ * they need of their context, so that objects may be destroyed in any order; tensors are views and own
+ * nothing.
  */
 #ifndef FLASHPLUS_HPP
 #define FLASHPLUS_HPP
 
 #include "flashplus.h"
+#include "values.hpp"
 
 #include <cstring>
 #include <functional>
@@ -32,175 +35,9 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-#if defined(__cpp_exceptions)
-#include <stdexcept>
-#endif
 
 namespace flashplus {
 inline namespace api { // names of its own for the linker, apart from the library's internals
-
-/// Why a call failed.
-struct Error {
-  flashplus_status code = FLASHPLUS_INTERNAL;
-  std::string message; ///< One sentence that names the argument, its value and what is allowed.
-};
-
-#if defined(__cpp_exceptions)
-class Exception : public std::runtime_error {
-public:
-  explicit Exception(Error error) : std::runtime_error(error.message), code_(error.code) {}
-  flashplus_status code() const noexcept { return code_; }
-
-private:
-  flashplus_status code_;
-};
-#endif
-
-/// A T or an Error. `*` and `->` are for an Expected that was tested.
-template <class T> class [[nodiscard]] Expected {
-public:
-  Expected(T value) : value_(std::move(value)) {}
-  Expected(Error error) : error_(std::move(error)) {}
-
-  explicit operator bool() const noexcept { return value_.has_value(); }
-  T &operator*() & { return *value_; }
-  const T &operator*() const & { return *value_; }
-  T &&operator*() && { return std::move(*value_); }
-  T *operator->() { return &*value_; }
-  const T *operator->() const { return &*value_; }
-  const Error &error() const { return error_; }
-#if defined(__cpp_exceptions)
-  T &value() & { return check(), *value_; }
-  const T &value() const & { return check(), *value_; }
-  T &&value() && { return check(), std::move(*value_); }
-#endif
-
-private:
-#if defined(__cpp_exceptions)
-  void check() const {
-    if (!value_)
-      throw Exception(error_);
-  }
-#endif
-  std::optional<T> value_;
-  Error error_;
-};
-
-template <> class [[nodiscard]] Expected<void> {
-public:
-  Expected() = default;
-  Expected(Error error) : good_(false), error_(std::move(error)) {}
-
-  explicit operator bool() const noexcept { return good_; }
-  const Error &error() const { return error_; }
-#if defined(__cpp_exceptions)
-  void value() const {
-    if (!good_)
-      throw Exception(error_);
-  }
-#endif
-
-private:
-  bool good_ = true;
-  Error error_;
-};
-
-inline DLDevice cpu() { return {kDLCPU, 0}; }
-inline DLDevice cuda(int ordinal) { return {kDLCUDA, ordinal}; }
-
-enum class DType { F16, BF16, F32, I32 };
-
-/// A DLTensor by value: up to four dimensions, which it holds itself, over memory that it does not own. A
-/// default-constructed one is the "null" of flashplus.h.
-class Tensor {
-public:
-  Tensor() = default;
-  /// Compact and row-major, or with `strides` in elements: as many as dimensions, else the library refuses the tensor.
-  Tensor(const void *data, DType dtype, std::initializer_list<int64_t> shape, DLDevice device = cpu(),
-         std::initializer_list<int64_t> strides = {})
-      : Tensor(data, dtype, shape.begin(), shape.size(), device, strides.size() == shape.size() ? strides.begin() : nullptr) {
-    if (strides.size() && strides.size() != shape.size())
-      tensor_.ndim = -1;
-  }
-  /// More than four dimensions are kept as a count only; the library then refuses the tensor with a sentence.
-  Tensor(const void *data, DType dtype, const int64_t *shape, size_t rank, DLDevice device = cpu(),
-         const int64_t *strides = nullptr)
-      : has_strides_(strides && rank <= 4) {
-    for (size_t i = 0; i < rank && i < 4; ++i) {
-      dims_[i] = shape[i];
-      if (has_strides_)
-        dims_[4 + i] = strides[i];
-    }
-    tensor_.data = const_cast<void *>(data);
-    tensor_.device = device;
-    tensor_.ndim = int32_t(rank);
-    tensor_.dtype = dlType(dtype);
-    point();
-  }
-  /// A view of the caller's DLTensor with its own copy of the dimensions.
-  explicit Tensor(const DLTensor &t) : has_strides_(t.strides && t.ndim <= 4) {
-    for (int i = 0; i < t.ndim && i < 4; ++i) {
-      dims_[i] = t.shape[i];
-      if (has_strides_)
-        dims_[4 + i] = t.strides[i];
-    }
-    tensor_ = t;
-    point();
-  }
-  Tensor(const Tensor &other) { *this = other; }
-  Tensor &operator=(const Tensor &other) {
-    std::memcpy(dims_, other.dims_, sizeof dims_);
-    tensor_ = other.tensor_;
-    has_strides_ = other.has_strides_;
-    point();
-    return *this;
-  }
-
-  bool isNull() const { return tensor_.ndim == 0; }
-  /// Null for a null tensor. Valid as long as this object stays where it is.
-  DLTensor *dl() { return isNull() ? nullptr : &tensor_; }
-  const DLTensor *dl() const { return isNull() ? nullptr : &tensor_; }
-  void *data() const { return tensor_.data; }
-  void setData(void *data) { tensor_.data = data; }
-  int rank() const { return tensor_.ndim; }
-  int64_t size(int dimension) const { return dims_[dimension]; }
-  /// Another length in one dimension; the strides stay those of the whole.
-  Tensor narrowed(int dimension, int64_t length) const {
-    Tensor t = *this;
-    if (!t.has_strides_ && rank() <= 4) {
-      int64_t stride = 1;
-      for (int i = rank(); i-- > 0; stride *= dims_[i] > 1 ? dims_[i] : 1)
-        t.dims_[4 + i] = stride;
-      t.has_strides_ = true;
-      t.point();
-    }
-    t.dims_[dimension] = length;
-    return t;
-  }
-
-private:
-  static DLDataType dlType(DType dtype) {
-    switch (dtype) {
-    case DType::F16:
-      return {kDLFloat, 16, 1};
-    case DType::BF16:
-      return {kDLBfloat, 16, 1};
-    case DType::F32:
-      return {kDLFloat, 32, 1};
-    case DType::I32:
-      break;
-    }
-    return {kDLInt, 32, 1};
-  }
-  void point() {
-    tensor_.shape = dims_;
-    tensor_.strides = has_strides_ ? dims_ + 4 : nullptr;
-  }
-
-  DLTensor tensor_{};
-  int64_t dims_[8] = {}; ///< shape, strides
-  bool has_strides_ = false;
-};
 
 /// flashplus_forward_args with C++ members; the defaults are no mask and no score.
 struct ForwardArgs {
@@ -231,8 +68,8 @@ inline Expected<void> result(flashplus_status code) {
   return lastError(code);
 }
 
-/// The C form of ForwardArgs; borrows from it. Allocates nothing: a score has at most 4 tensors and 8 scalars, and what is
-/// given beyond that is passed on as a count that the library refuses.
+/// The C form of ForwardArgs; borrows from it. Allocates nothing: a score has at most 4 tensors and 8
+/// scalars, and what is given beyond that is passed on as a count that the library refuses.
 class CArgs {
 public:
   explicit CArgs(const ForwardArgs &a) {
@@ -299,7 +136,8 @@ struct TextFree {
 
 } // namespace detail
 
-/// Memory on a device, 256-byte aligned; freed with the object. For workspaces and tests: an embedder has an allocator.
+/// Memory on a device, 256-byte aligned; freed with the object. For workspaces and tests: an embedder has an
+/// allocator.
 class DeviceMemory {
 public:
   DeviceMemory() = default;
@@ -319,19 +157,23 @@ public:
   size_t size() const { return size_; }
   /// Blocking copies of the whole.
   Expected<void> upload(const void *from) {
-    return detail::result(flashplus_copy_to_device(context_ ? context_->handle : nullptr, device_, data_, from, size_));
+    return detail::result(
+        flashplus_copy_to_device(context_ ? context_->handle : nullptr, device_, data_, from, size_));
   }
   Expected<void> download(void *to) const {
-    return detail::result(flashplus_copy_to_host(context_ ? context_->handle : nullptr, device_, to, data_, size_));
+    return detail::result(
+        flashplus_copy_to_host(context_ ? context_->handle : nullptr, device_, to, data_, size_));
   }
 
 private:
   friend class Context;
   friend class Plan;
-  static Expected<DeviceMemory> make(std::shared_ptr<detail::ContextState> context, DLDevice device, size_t bytes) {
+  static Expected<DeviceMemory> make(std::shared_ptr<detail::ContextState> context, DLDevice device,
+                                     size_t bytes) {
     DeviceMemory memory;
     if (bytes)
-      if (auto code = flashplus_device_malloc(context->handle, device, bytes, &memory.data_); code != FLASHPLUS_OK)
+      if (auto code = flashplus_device_malloc(context->handle, device, bytes, &memory.data_);
+          code != FLASHPLUS_OK)
         return detail::lastError(code);
     memory.context_ = std::move(context);
     memory.device_ = device;
@@ -349,12 +191,16 @@ class Plan {
 public:
   size_t workspaceBytes() const { return flashplus_plan_workspace(handle_.get()); }
   /// Empty if the plan needs none.
-  Expected<DeviceMemory> allocateWorkspace() const { return DeviceMemory::make(context_, device_, workspaceBytes()); }
+  Expected<DeviceMemory> allocateWorkspace() const {
+    return DeviceMemory::make(context_, device_, workspaceBytes());
+  }
   /// JSON text; belongs to the plan.
   const char *describe() const { return flashplus_plan_describe(handle_.get()); }
 
-  /// Enqueues a run on `stream` (CUDA) or finishes it (CPU). Allocates nothing unless it fails; may be captured.
-  Expected<void> run(const ForwardArgs &args, void *workspace, size_t workspace_bytes, void *stream = nullptr) const {
+  /// Enqueues a run on `stream` (CUDA) or finishes it (CPU). Allocates nothing unless it fails; may be
+  /// captured.
+  Expected<void> run(const ForwardArgs &args, void *workspace, size_t workspace_bytes,
+                     void *stream = nullptr) const {
     const detail::CArgs c(args);
     return detail::result(flashplus_plan_run(handle_.get(), c, workspace, workspace_bytes, stream));
   }
@@ -397,7 +243,8 @@ struct ContextOptions {
   flashplus_parallel_for parallel_for = nullptr;
   void *pool = nullptr;
   int pool_threads = 0;
-  std::function<void(std::string_view)> log; ///< Warnings, from any thread; must not call back into the library.
+  std::function<void(std::string_view)> log; ///< Warnings, from any thread; must not call back into the
+                                             ///< library.
   std::function<void(const flashplus_event &)> listener; ///< Likewise: what happens to kernels.
   bool cache_optional = false; ///< A cache_dir that cannot be used is a warning, not an error.
 };
@@ -420,7 +267,9 @@ public:
     o.pool = options.pool;
     o.pool_threads = options.pool_threads;
     if (state->log) {
-      o.log = [](void *self, const char *message) { static_cast<detail::ContextState *>(self)->log(message); };
+      o.log = [](void *self, const char *message) {
+        static_cast<detail::ContextState *>(self)->log(message);
+      };
       o.log_context = state.get();
     }
     if (state->listener) {
@@ -457,10 +306,12 @@ public:
   }
 
   /// `schedule` empty: the target's default.
-  Expected<Kernel> kernel(const std::string &spec, const std::string &target, const std::string &schedule = "") const {
+  Expected<Kernel> kernel(const std::string &spec, const std::string &target,
+                          const std::string &schedule = "") const {
     flashplus_kernel *handle = nullptr;
-    if (auto code = flashplus_get_kernel(state_->handle, spec.c_str(), schedule.empty() ? nullptr : schedule.c_str(),
-                                         target.c_str(), &handle);
+    if (auto code =
+            flashplus_get_kernel(state_->handle, spec.c_str(), schedule.empty() ? nullptr : schedule.c_str(),
+                                 target.c_str(), &handle);
         code != FLASHPLUS_OK)
       return detail::lastError(code);
     Kernel kernel;

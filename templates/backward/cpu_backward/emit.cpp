@@ -43,8 +43,12 @@ private:
   template <class Body> void forHeads(Body body) {
     ir_.forLoop(ir_.i32(0), item_.group, ir_.i32(1), [&](Val g) { body(item_.head + g); });
   }
-  template <class Body> void forRange(Val begin, Val end, int step, Body body) { m_.forRange(begin, end, step, body); }
-  template <class Body> void forRange(Val end, int step, Body body) { m_.forRange(ir_.i64(0), end, step, body); }
+  template <class Body> void forRange(Val begin, Val end, int step, Body body) {
+    m_.forRange(begin, end, step, body);
+  }
+  template <class Body> void forRange(Val end, int step, Body body) {
+    m_.forRange(ir_.i64(0), end, step, body);
+  }
 
   Val scoreScale() {
     // With no score expression log2(e) rides on the scale; otherwise it is applied after the expression.
@@ -52,7 +56,7 @@ private:
     return score_.isIdentity() ? scale * softmax::kLog2E : scale;
   }
 
-  // --- dQ in memory ------------------------------------------------------------------------------------------
+  // --- dQ in memory ----------------------------------------------------------------------------------------
   Val dqRow(Val head, Val row) {
     const RowValues values(ir_, c_.params, seq_, head);
     return ir_.offset(values.dqPart(ir_.toI64(item_.split), l_.dqk), row * values.dqPartStride(l_.dqk));
@@ -60,11 +64,13 @@ private:
   template <class Body> void forDQRows(Val head, Body body) {
     forRange(ir_.toI64(seq_.q_len), 1, [&](Val row) {
       Val from = dqRow(head, row);
-      m_.forColumns(l_.dqk, l_.lanes, [&](Val column, int count) { body(row, column, count, ir_.offset(from, column * 4)); });
+      m_.forColumns(l_.dqk, l_.lanes,
+                    [&](Val column, int count) { body(row, column, count, ir_.offset(from, column * 4)); });
     });
   }
   void clearDQ(Val head) {
-    forDQRows(head, [&](Val, Val, int count, Val at) { cpu::storeRow(ir_, DType::F32, m_.zero(), at, count); });
+    forDQRows(head,
+              [&](Val, Val, int count, Val at) { cpu::storeRow(ir_, DType::F32, m_.zero(), at, count); });
   }
   void storeDQ(Val head) {
     const int bytes = dtypeBytes(c_.spec.dtype);
@@ -76,7 +82,7 @@ private:
     });
   }
 
-  // --- one tile of keys --------------------------------------------------------------------------------------
+  // --- one tile of keys ------------------------------------------------------------------------------------
   void visitKeys(Val key) {
     Val keys = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     pack_.keys(item_.head_k, key, keys);
@@ -104,12 +110,13 @@ private:
     forRange(keys, 1, [&](Val row) {
       m_.forColumns(dim, l_.lanes, [&](Val column, int count) {
         Val x = m_.loadVector(block, row * pad + column);
-        cpu::storeRow(ir_, dtype, scale ? x * scale : x, ir_.offset(ir_.offset(out, row * stride), column * bytes), count);
+        cpu::storeRow(ir_, dtype, scale ? x * scale : x,
+                      ir_.offset(ir_.offset(out, row * stride), column * bytes), count);
       });
     });
   }
 
-  // --- a tile of keys and a tile of queries ------------------------------------------------------------------
+  // --- a tile of keys and a tile of queries ----------------------------------------------------------------
   struct Tile {
     Val head;  ///< i32
     Val query; ///< First query row of the tile, i32.
@@ -153,7 +160,8 @@ private:
     multiplyScores(l_.q(), l_.dqk_pad, l_.dqk, l_.kt(), r0, begin, computed, l_.p());
     multiplyScores(l_.dout(), l_.dv_pad, l_.dv, l_.vt(), r0, begin, computed, l_.ds());
     Val first = t.row(r0), last = t.row(r0 + (l_.mr - 1));
-    Val hidden = (t.key + ir_.toI32(begin) < mask_.lo(last)) | (t.key + ir_.toI32(computed) > mask_.hi(first));
+    Val hidden =
+        (t.key + ir_.toI32(begin) < mask_.lo(last)) | (t.key + ir_.toI32(computed) > mask_.hi(first));
     auto rows = [&](bool masked) {
       forRange(ir_.i64(l_.mr), 1, [&](Val r) { rowWeights(t, r0 + r, begin, computed, masked); });
       return Vals();

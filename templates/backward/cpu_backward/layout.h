@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// cpu.backward: gradients of q, k and v in one pass, one (key head, share of the keys, batch entry) a call. A call goes through
-// its tiles of keys, and for each of them through the query tiles that see it: five products a pair of tiles,
+// cpu.backward: gradients of q, k and v in one pass, one (key head, share of the keys, batch entry) a call. A
+// call goes through its tiles of keys, and for each of them through the query tiles that see it: five
+//   products a pair of tiles,
 //   S = Q K^T    dP = dO V^T    dV += P^T dO    dK += dS^T Q    dQ += dS K
-// all of them the same register-blocked loop as cpu.flash's: broadcast one element of the left matrix, multiply with nr vectors
-// of the right one. K and V are packed once a tile of keys and serve all query heads of the group, whose dK and dV are thereby
-// summed in fp32, in a fixed order. dQ grows in memory (dq_parts), which nobody else writes: there are no races, and the sums
-// do not depend on how many workers there are.
+// all of them the same register-blocked loop as cpu.flash's: broadcast one element of the left matrix,
+// multiply with nr vectors of the right one. K and V are packed once a tile of keys and serve all query heads
+// of the group, whose dK and dV are thereby summed in fp32, in a fixed order. dQ grows in memory (dq_parts),
+// which nobody else writes: there are no races, and the sums do not depend on how many workers there are.
 #pragma once
 
 #include "templates/algorithm.h"
@@ -22,7 +23,8 @@ struct CpuBackwardLayout {
 
   int panel() const { return nr * lanes; }
 
-  // Left matrices are rows; right ones panels of nr vectors, [panels][rows][panel], of which the last may have fewer vectors.
+  // Left matrices are rows; right ones panels of nr vectors, [panels][rows][panel], of which the last may
+  // have fewer vectors.
   int kt() const { return 0; }                           ///< K^T [tile_n / panel][dqk_pad][panel]
   int vt() const { return kt() + dqk_pad * tile_n; }     ///< V^T [tile_n / panel][dv_pad][panel]
   int k() const { return vt() + dv_pad * tile_n; }       ///< K in panels of columns, tile_n rows

@@ -33,8 +33,10 @@ void Pack::keys(Val head_k, Val key, Val keys) {
 
 void Pack::queries(Val head, Val query, Val count, Val scale) {
   Val left_rows = ir_.ceilDiv(count, l_.mr) * l_.mr;
-  rows(source(Operand::Q, head, query), l_.dqk, l_.dqk_pad, l_.q(), scale, left_rows, l_.qPanels(), l_.tile_m, count);
-  rows(source(Operand::DO, head, query), l_.dv, l_.dv_pad, l_.dout(), {}, left_rows, l_.doutPanels(), l_.tile_m, count);
+  rows(source(Operand::Q, head, query), l_.dqk, l_.dqk_pad, l_.q(), scale, left_rows, l_.qPanels(), l_.tile_m,
+       count);
+  rows(source(Operand::DO, head, query), l_.dv, l_.dv_pad, l_.dout(), {}, left_rows, l_.doutPanels(),
+       l_.tile_m, count);
 }
 
 void Pack::transposed(const Source &from, int dim, int pad, int block, Val count) {
@@ -57,7 +59,8 @@ void Pack::transposed(const Source &from, int dim, int pad, int block, Val count
   });
 }
 
-void Pack::rows(const Source &from, int dim, int pad, int left, Val scale, Val left_rows, int right, int tile, Val count) {
+void Pack::rows(const Source &from, int dim, int pad, int left, Val scale, Val left_rows, int right, int tile,
+                Val count) {
   const int bytes = dtypeBytes(from.dtype);
   m_.forRange(ir_.i64(0), left >= 0 ? left_rows : count, 1, [&](Val r) {
     Val row = ir_.offset(from.first, ir_.min(r, count - 1) * from.stride);
@@ -68,7 +71,8 @@ void Pack::rows(const Source &from, int dim, int pad, int left, Val scale, Val l
           Val x = cpu::loadRow(ir_, from.dtype, ir_.offset(row, column * bytes), columns);
           if (left >= 0)
             m_.storeVector(left, r * pad + column, scale ? x * scale : x);
-          m_.storeVector(right, c0 * tile + r * width + c, x); // a row that is repeated has room and is not read
+          // a row that is repeated has room and is not read
+          m_.storeVector(right, c0 * tile + r * width + c, x);
           return Vals();
         };
         const int rest = dim % l_.lanes;

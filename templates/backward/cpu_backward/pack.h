@@ -12,7 +12,8 @@ namespace flashplus::cpu_backward {
 /// fp32 blocks of scratch, addressed by element.
 class Scratch {
 public:
-  Scratch(EmitContext &c, const CpuBackwardLayout &l) : ir_(c.ir), l_(l), base_(c.scratch), vector_(ir_.vec(ir_.f32(), l.lanes)) {}
+  Scratch(EmitContext &c, const CpuBackwardLayout &l)
+      : ir_(c.ir), l_(l), base_(c.scratch), vector_(ir_.vec(ir_.f32(), l.lanes)) {}
 
   Val at(int block, Val index) { return ir_.offset(ir_.offset(base_, int64_t(block) * 4), index * 4); }
   Val loadVector(int block, Val index) { return ir_.load(vector_, at(block, index), l_.lanes * 4); }
@@ -26,8 +27,8 @@ public:
   template <class Body> void forRange(Val begin, Val end, int step, Body body) {
     ir_.forLoop(begin, end, ir_.i64(step), [&](Val i) { body(i); });
   }
-  /// Calls body(first column (i64), columns in memory) for every `width` columns of a row of `dim` elements: a loop over the
-  /// whole ones, so that code size does not grow with the head dim, and the rest.
+  /// Calls body(first column (i64), columns in memory) for every `width` columns of a row of `dim` elements:
+  /// a loop over the whole ones, so that code size does not grow with the head dim, and the rest.
   template <class Body> void forColumns(int dim, int width, Body body) {
     const int whole = dim / width * width;
     if (whole)
@@ -51,8 +52,8 @@ public:
 
   /// K^T, V^T and K of keys [key, key + keys). Columns past the last key repeat it; the mask hides them.
   void keys(Val head_k, Val key, Val keys);
-  /// Q times `scale`, and Q and dO as they are, of rows [query, query + rows). Rows past the last one repeat it, in left matrices,
-  /// as far as a register block reads them.
+  /// Q times `scale`, and Q and dO as they are, of rows [query, query + rows). Rows past the last one repeat
+  /// it, in left matrices, as far as a register block reads them.
   void queries(Val head, Val query, Val rows, Val scale);
 
 private:
@@ -62,8 +63,10 @@ private:
   };
   Source source(Operand operand, Val head, Val row);
   void transposed(const Source &from, int dim, int pad, int block, Val rows);
-  /// Into row-major `left` (none: -1) times `scale`, and into `right` panels of `tile` rows (none: -1) as they are.
-  void rows(const Source &from, int dim, int pad, int left, Val scale, Val left_rows, int right, int tile, Val rows);
+  /// Into row-major `left` (none: -1) times `scale`, and into `right` panels of `tile` rows (none: -1) as
+  /// they are.
+  void rows(const Source &from, int dim, int pad, int left, Val scale, Val left_rows, int right, int tile,
+            Val rows);
 
   EmitContext &c_;
   Ir &ir_;

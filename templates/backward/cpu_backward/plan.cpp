@@ -3,7 +3,8 @@
 
 namespace flashplus {
 
-CpuBackwardLayout CpuBackwardLayout::of(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
+CpuBackwardLayout CpuBackwardLayout::of(const KernelSpec &spec, const Schedule &schedule,
+                                        const Target &target) {
   CpuBackwardLayout l;
   l.tile_m = schedule.get("tile_m");
   l.tile_n = schedule.get("tile_n");
@@ -20,7 +21,8 @@ CpuBackwardLayout CpuBackwardLayout::of(const KernelSpec &spec, const Schedule &
 namespace {
 
 std::vector<Candidate> candidates(const KernelSpec &, const Target &target, int) {
-  // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register file.
+  // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register
+  // file.
   const int mr = isaInfo(target.isa).vector_registers == 32 ? 12 : 6;
   return {{{"cpu.backward", {{"tile_m", 48}, {"tile_n", 96}, {"mr", mr}, {"nr", 2}}}}};
 }

@@ -71,7 +71,9 @@ void emitCpuBackwardDelta(EmitContext &c) {
   ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
     Val o_row = ir.offset(o, row * o_stride), dout_row = ir.offset(dout, row * dout_stride);
     auto product = [&](Val sum, Val column, int count) {
-      auto load = [&](Val from) { return cpu::loadRow(ir, c.spec.dtypeO(), ir.offset(from, column * bytes), count); };
+      auto load = [&](Val from) {
+        return cpu::loadRow(ir, c.spec.dtypeO(), ir.offset(from, column * bytes), count);
+      };
       return ir.fma(load(o_row), load(dout_row), sum);
     };
     const int whole = dv / ir.lanes * ir.lanes;
@@ -95,7 +97,8 @@ void emitGpuBackwardDelta(EmitContext &c) {
   ir.ifThen(row < seq.q_len, [&] {
     Val row64 = ir.toI64(row);
     Val o = ir.offset(seq.rows(Operand::O, item.head, bytes), row64 * (c.params.get("o_stride_s") * bytes));
-    Val dout = ir.offset(seq.rows(Operand::DO, item.head, bytes), row64 * (c.params.get("dout_stride_s") * bytes));
+    Val dout =
+        ir.offset(seq.rows(Operand::DO, item.head, bytes), row64 * (c.params.get("dout_stride_s") * bytes));
     Val sum = carry::forLoop(ir, lane, ir.i32(dv), ir.i32(32), ir.f32(0), [&](Val column, Val so_far) {
       auto load = [&](Val from) {
         return gpu::loadElement(ir, c.spec.dtypeO(), ir.offset(from, ir.toI64(column) * bytes));
@@ -114,7 +117,8 @@ void emitCpuBackwardSum(EmitContext &c) {
   const WorkItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
   const RowValues values(ir, c.params, seq, item.head);
-  Val parts = values.dqPart(ir.i64(0), d), stride = values.dqPartStride(d), part_bytes = values.dqPartBytes(d);
+  Val parts = values.dqPart(ir.i64(0), d), stride = values.dqPartStride(d),
+      part_bytes = values.dqPartBytes(d);
   Val out = seq.rows(Operand::DQ, item.head, bytes), out_stride = c.params.get("dq_stride_s") * bytes;
   Val scale = c.params.get("softmax_scale"), splits = ir.toI64(c.params.get("num_splits"));
   Val first = item.m * rows, end = ir.min(first + rows, seq.q_len);

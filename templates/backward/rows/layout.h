@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The first and the last step of a backward: backward_delta and backward_sum (spec/operation.h). A work item is a block of rows
-// of one (batch entry, query head).
+// The first and the last step of a backward: backward_delta and backward_sum (spec/operation.h). A work item
+// is a block of rows of one (batch entry, query head).
 #pragma once
 
 #include "templates/algorithm.h"

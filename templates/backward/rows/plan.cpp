@@ -36,10 +36,22 @@ constexpr Knob kGpuKnobs[] = {{"rows", kGpuBackwardRows, kGpuRows}};
 
 } // namespace
 
-const Algorithm kCpuBackwardDelta = {"cpu.backward_delta", Operation::BackwardDelta, TargetKind::Cpu, /*needs=*/0,
-                                     cpuCandidates,        launch,                   traits,          kCpuKnobs};
-const Algorithm kGpuBackwardDelta = {"gpu.backward_delta", Operation::BackwardDelta, TargetKind::Gpu, /*needs=*/0,
-                                     gpuCandidates,        launch,                   traits,          kGpuKnobs};
+const Algorithm kCpuBackwardDelta = {"cpu.backward_delta",
+                                     Operation::BackwardDelta,
+                                     TargetKind::Cpu,
+                                     /*needs=*/0,
+                                     cpuCandidates,
+                                     launch,
+                                     traits,
+                                     kCpuKnobs};
+const Algorithm kGpuBackwardDelta = {"gpu.backward_delta",
+                                     Operation::BackwardDelta,
+                                     TargetKind::Gpu,
+                                     /*needs=*/0,
+                                     gpuCandidates,
+                                     launch,
+                                     traits,
+                                     kGpuKnobs};
 const Algorithm kCpuBackwardSum = {"cpu.backward_sum", Operation::BackwardSum, TargetKind::Cpu, /*needs=*/0,
                                    cpuCandidates,      launch,                 traits,          kCpuKnobs};
 

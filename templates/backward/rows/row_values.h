@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a backward keeps of every query row: its LSE in base 2, its delta (spec/params.h), and its parts of dq.
+// What a backward keeps of every query row: its LSE in base 2, its delta (spec/params.h), and its parts of
+// dq.
 #pragma once
 
 #include "ir/ir.h"

@@ -9,16 +9,17 @@
 namespace flashplus {
 namespace {
 
-/// One call of the kernel: one tile of rows of one key head against its share of the keys. Row numbers and loop indices are
-/// i64, positions inside a sequence i32.
+/// One call of the kernel: one tile of rows of one key head against its share of the keys. Row numbers and
+/// loop indices are i64, positions inside a sequence i32.
 class CpuFlash {
 public:
   explicit CpuFlash(EmitContext &c)
-      : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
-        packed_(l_.pairs ? cpu::Packed::Bf16Pairs : cpu::Packed::F32),
+      : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)),
+        bytes_(dtypeBytes(c.spec.dtype)), packed_(l_.pairs ? cpu::Packed::Bf16Pairs : cpu::Packed::F32),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Packed)),
-        seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
-        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m),
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
+        vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
@@ -38,8 +39,10 @@ public:
 private:
   Val queryRow(Val r) { return tile_.queryRow(r); }
 
-  // --- scratch -----------------------------------------------------------------------------------------------
-  Val scratch(int block, Val index) { return ir_.offset(ir_.offset(c_.scratch, int64_t(block) * 4), index * 4); }
+  // --- scratch ---------------------------------------------------------------------------------------------
+  Val scratch(int block, Val index) {
+    return ir_.offset(ir_.offset(c_.scratch, int64_t(block) * 4), index * 4);
+  }
   Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(block, index), 4); }
   void storeScalar(int block, Val index, Val value) { ir_.store(value, scratch(block, index), 4); }
   Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(block, index), l_.lanes * 4); }
@@ -50,8 +53,8 @@ private:
   }
   template <class Body> void forRange(Val end, int step, Body body) { forRange(ir_.i64(0), end, step, body); }
 
-  /// Calls body(first column (i64), columns in memory) for every `width` columns of a row of `dim` elements: a loop over the
-  /// whole ones, so that code size does not grow with the head dim, and the rest.
+  /// Calls body(first column (i64), columns in memory) for every `width` columns of a row of `dim` elements:
+  /// a loop over the whole ones, so that code size does not grow with the head dim, and the rest.
   template <class Body> void forColumns(int dim, int width, Body body) {
     const int whole = dim / width * width;
     if (whole)
@@ -60,14 +63,15 @@ private:
       body(ir_.i64(whole), dim - whole);
   }
 
-  // --- packing -----------------------------------------------------------------------------------------------
+  // --- packing ---------------------------------------------------------------------------------------------
   /// Vector `column` (in elements of the packed matrices) of a row in memory.
   Val loadElements(Val row, Val column, int count) {
     if (!l_.pairs)
       return cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, column * bytes_), count);
     return ir_.bitcast(vector_, cpu::loadPairs(ir_, ir_.offset(row, column * 4), count));
   }
-  /// Calls body(first element, elements in memory: stored ones, of which a pair has two) for every vector of a row of Q or K.
+  /// Calls body(first element, elements in memory: stored ones, of which a pair has two) for every vector of
+  /// a row of Q or K.
   template <class Body> void forElements(Body body) {
     const int a_dword = l_.pairs ? 2 : 1;
     forColumns(l_.dqk, l_.lanes * a_dword, [&](Val column, int count) { body(column / a_dword, count); });
@@ -133,9 +137,10 @@ private:
         for (int c = 0; c < columns; c += l_.lanes) {
           const int count = std::min(l_.lanes, columns - c);
           Val from = (c0 + c) * bytes_;
-          Val x = l_.pairs ? ir_.bitcast(vector_, cpu::interleaveRows(ir_, ir_.offset(row, from), ir_.offset(next, from),
-                                                                      has_next, count))
-                           : cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, from), count);
+          Val x = l_.pairs
+                      ? ir_.bitcast(vector_, cpu::interleaveRows(ir_, ir_.offset(row, from),
+                                                                 ir_.offset(next, from), has_next, count))
+                      : cpu::loadRow(ir_, c_.spec.dtype, ir_.offset(row, from), count);
           storeVector(l_.v(), panel + c, x);
         }
       });
@@ -152,7 +157,7 @@ private:
     });
   }
 
-  // --- one tile of keys --------------------------------------------------------------------------------------
+  // --- one tile of keys ------------------------------------------------------------------------------------
   void visitTile(Val key) {
     Val keys = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     packK(key, keys);
@@ -243,7 +248,8 @@ private:
                              [&](Val column, const Vals &carried) {
                                Vals next;
                                for (int c = 0; c < l_.nr; ++c)
-                                 next.push_back(ir_.fmax(loadVector(l_.s(), at + column + c * l_.lanes), carried[c]));
+                                 next.push_back(
+                                     ir_.fmax(loadVector(l_.s(), at + column + c * l_.lanes), carried[c]));
                                return next;
                              });
       for (int c = 1; c < l_.nr; ++c)
@@ -310,9 +316,10 @@ private:
     });
   }
 
-  // --- results -----------------------------------------------------------------------------------------------
+  // --- results ---------------------------------------------------------------------------------------------
   void store() {
-    tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r); }, [&](Val r) { return loadScalar(l_.rowSum(), r); },
+    tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r); },
+                [&](Val r) { return loadScalar(l_.rowSum(), r); },
                 [&](Val r, DType dtype, Val row, Val factor) {
                   forColumns(l_.dv, l_.lanes, [&](Val column, int count) {
                     cpu::storeRow(ir_, dtype, loadVector(l_.o(), r * l_.dv_pad + column) * factor,

@@ -24,14 +24,16 @@ namespace {
 
 std::vector<Candidate> candidates(const KernelSpec &, const Target &target, int) {
   const IsaInfo &isa = isaInfo(target.isa);
-  // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register file.
+  // Register block: mr * nr accumulators + nr vectors of the right matrix + one broadcast fill the register
+  // file.
   const int mr = isa.vector_registers == 32 ? 12 : 6, nr = 2;
-  // Products of bf16 pairs (vdpbf16ps) are for tuning to find: on a Xeon with AVX-512, fp16, which is widened to fp32, was 1.5
-  // times as fast as they were.
+  // Products of bf16 pairs (vdpbf16ps) are for tuning to find: on a Xeon with AVX-512, fp16, which is widened
+  // to fp32, was 1.5 times as fast as they were.
   const int pairs = 0;
   // The scores of a block and its share of K's and V's tiles fit the first two cache levels.
   const int tile_n = 128;
-  // Packing a tile of K and V is shared by tile_m rows, hence the large tile; short queries waste less of a small one.
+  // Packing a tile of K and V is shared by tile_m rows, hence the large tile; short queries waste less of a
+  // small one.
   auto schedule = [&](int tile_m, int rows) {
     return Candidate{
         {"cpu.flash", {{"tile_m", tile_m}, {"tile_n", tile_n}, {"mr", rows}, {"nr", nr}, {"pairs", pairs}}}};
@@ -63,13 +65,13 @@ ItemTraits traits(const Schedule &schedule) {
   return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n"), .packs_heads = true};
 }
 
-constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 128, 256}, kMr[] = {1, 4, 6, 8, 12, 14},
-              kNr[] = {1, 2, 3}, kPairs[] = {0, 1};
+constexpr int kTileM[] = {1, 6, 12, 24, 48, 96, 192}, kTileN[] = {32, 64, 96, 128, 256},
+              kMr[] = {1, 4, 6, 8, 12, 14}, kNr[] = {1, 2, 3}, kPairs[] = {0, 1};
 constexpr Knob kKnobs[] = {
     {"tile_m", 96, kTileM}, {"tile_n", 128, kTileN}, {"mr", 6, kMr}, {"nr", 2, kNr}, {"pairs", 0, kPairs}};
 
-/// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve one row; pairs
-/// want their instruction.
+/// Those whose register block leaves no room for its operands spill in the inner loop; those of one row serve
+/// one row; pairs want their instruction.
 bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &target) {
   const int mr = schedule.get("mr"), nr = schedule.get("nr");
   const IsaInfo &isa = isaInfo(target.isa);

@@ -13,10 +13,12 @@ namespace {
 class CpuStream {
 public:
   explicit CpuStream(EmitContext &c)
-      : c_(c), ir_(c.ir), l_(CpuStreamLayout::of(c.spec, c.schedule, c.target)), bytes_(dtypeBytes(c.spec.dtype)),
-        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Groups)), first_head_(item_.head_k),
-        seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
-        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+      : c_(c), ir_(c.ir), l_(CpuStreamLayout::of(c.spec, c.schedule, c.target)),
+        bytes_(dtypeBytes(c.spec.dtype)),
+        item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Groups)),
+        first_head_(item_.head_k), seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m),
+        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
+        vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
@@ -41,10 +43,16 @@ public:
 private:
   static constexpr int kLineBytes = 64;
 
-  Val scratch(Val base, int block, Val index) { return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4); }
+  Val scratch(Val base, int block, Val index) {
+    return ir_.offset(ir_.offset(base, int64_t(block) * 4), index * 4);
+  }
   Val loadScalar(int block, Val index) { return ir_.load(ir_.f32(), scratch(state_, block, index), 4); }
-  Val loadVector(int block, Val index) { return ir_.load(vector_, scratch(state_, block, index), l_.lanes * 4); }
-  void storeVector(int block, Val index, Val value) { ir_.store(value, scratch(state_, block, index), l_.lanes * 4); }
+  Val loadVector(int block, Val index) {
+    return ir_.load(vector_, scratch(state_, block, index), l_.lanes * 4);
+  }
+  void storeVector(int block, Val index, Val value) {
+    ir_.store(value, scratch(state_, block, index), l_.lanes * 4);
+  }
   Val scores(Val index) { return scratch(c_.scratch, l_.s(), index); }
 
   /// Calls body for every key head of the item, which is then what item_ and the pointers are of.
@@ -59,8 +67,8 @@ private:
     });
   }
 
-  /// Calls body(first column (i64), columns in memory) for the chunks of a row: loops over `together` whole ones and over one,
-  /// and the rest.
+  /// Calls body(first column (i64), columns in memory) for the chunks of a row: loops over `together` whole
+  /// ones and over one, and the rest.
   Vals forChunks(int dim, int together, const Vals &inits,
                  llvm::function_ref<Vals(Val column, int count, const Vals &carried)> body) {
     Vals carried = inits;
@@ -78,11 +86,13 @@ private:
   Val perLane(llvm::function_ref<Val(int lane)> value) {
     Val result = ir_.splat(value(0), l_.lanes);
     for (int lane = 1; lane < l_.lanes; ++lane)
-      result = ir_.wrap(mlir::vector::InsertOp::create(ir_.builder, ir_.loc, value(lane).value, result.value, int64_t(lane)));
+      result = ir_.wrap(mlir::vector::InsertOp::create(ir_.builder, ir_.loc, value(lane).value, result.value,
+                                                       int64_t(lane)));
     return result;
   }
 
-  /// The row, its head in the group and its visible keys, and the number of the key among `unroll`, of every lane.
+  /// The row, its head in the group and its visible keys, and the number of the key among `unroll`, of every
+  /// lane.
   void describeLanes() {
     Vals rows, heads;
     for (int r = 0; r < l_.tile_m; ++r) {
@@ -122,7 +132,8 @@ private:
     });
   }
 
-  /// One tile of keys. Kept of the softmax are the maxima, the same in all lanes of a row, and the lanes' sums.
+  /// One tile of keys. Kept of the softmax are the maxima, the same in all lanes of a row, and the lanes'
+  /// sums.
   void visitTile(Val key) {
     Val begin = ir_.i64(0), end = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     if (c_.spec.bounded_left)
@@ -146,8 +157,8 @@ private:
     addValues(key, begin, end, alpha);
   }
 
-  /// Loads a chunk of a row, and asks for that of the next tile: one request a line, for the machine has few places for
-  /// outstanding ones and a burst would wait for them.
+  /// Loads a chunk of a row, and asks for that of the next tile: one request a line, for the machine has few
+  /// places for outstanding ones and a burst would wait for them.
   Vals loadAndAskAhead(Val row, Val stride, Val column, int count) {
     Val at = ir_.offset(row, column * bytes_);
     Val next = ir_.offset(at, ahead_ * stride);
@@ -156,35 +167,38 @@ private:
     return cpu::loadChunk(ir_, c_.spec.dtype, at, count);
   }
 
-  /// The scores of keys [begin, end) of the tile into scratch, -inf where a row does not see the key; returns the lanes'
-  /// maxima.
+  /// The scores of keys [begin, end) of the tile into scratch, -inf where a row does not see the key; returns
+  /// the lanes' maxima.
   Val addScores(Val key, Val begin, Val end) {
     Val key0 = ir_.toI64(key);
-    return carry::forLoop(ir_, begin, end, ir_.i64(l_.unroll), ir_.negativeInfinity(vector_), [&](Val j, Val top) {
-      Vals rows;
-      for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
-        rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + u, end - 1)) * k_stride_));
-      Vals sums = forChunks(l_.dqk, 1, Vals(l_.lanes, ir_.constant(vector_, 0)), [&](Val column, int count, const Vals &carried) {
-        Vals acc = carried;
-        std::vector<Vals> k;
-        for (Val row : rows)
-          k.push_back(loadAndAskAhead(row, k_stride_, column, count));
-        for (int r = 0; r < l_.tile_m; ++r)
-          for (size_t i = 0; i < k[0].size(); ++i) {
-            Val q = loadVector(l_.q(), column + (r * l_.depth_pad + int(i) * l_.lanes));
-            for (int u = 0; u < l_.unroll; ++u)
-              acc[r * l_.unroll + u] = ir_.fma(q, k[u][i], acc[r * l_.unroll + u]);
-          }
-        return acc;
-      });
-      Val x = cpu::sumEach(ir_, sums);
-      Val keys = numbers_ + (key + ir_.toI32(j));
-      if (!score_.isIdentity())
-        x = score_.apply(x, query_, keys, group_head_ + item_.head) * softmax::kLog2E;
-      x = ir_.select((keys >= lo_) & (keys < hi_), x, ir_.negativeInfinity(vector_));
-      ir_.store(x, scores(j * l_.tile_m), l_.lanes * 4);
-      return ir_.fmax(x, top);
-    });
+    return carry::forLoop(
+        ir_, begin, end, ir_.i64(l_.unroll), ir_.negativeInfinity(vector_), [&](Val j, Val top) {
+          Vals rows;
+          for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
+            rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + u, end - 1)) * k_stride_));
+          Vals sums = forChunks(l_.dqk, 1, Vals(l_.lanes, ir_.constant(vector_, 0)),
+                                [&](Val column, int count, const Vals &carried) {
+                                  Vals acc = carried;
+                                  std::vector<Vals> k;
+                                  for (Val row : rows)
+                                    k.push_back(loadAndAskAhead(row, k_stride_, column, count));
+                                  for (int r = 0; r < l_.tile_m; ++r)
+                                    for (size_t i = 0; i < k[0].size(); ++i) {
+                                      Val q =
+                                          loadVector(l_.q(), column + (r * l_.depth_pad + int(i) * l_.lanes));
+                                      for (int u = 0; u < l_.unroll; ++u)
+                                        acc[r * l_.unroll + u] = ir_.fma(q, k[u][i], acc[r * l_.unroll + u]);
+                                    }
+                                  return acc;
+                                });
+          Val x = cpu::sumEach(ir_, sums);
+          Val keys = numbers_ + (key + ir_.toI32(j));
+          if (!score_.isIdentity())
+            x = score_.apply(x, query_, keys, group_head_ + item_.head) * softmax::kLog2E;
+          x = ir_.select((keys >= lo_) & (keys < hi_), x, ir_.negativeInfinity(vector_));
+          ir_.store(x, scores(j * l_.tile_m), l_.lanes * 4);
+          return ir_.fmax(x, top);
+        });
   }
 
   /// O = alpha O + P V, with a factor per lane.
@@ -192,7 +206,8 @@ private:
     Val first = ir_.toI64(key);
     Vals factors;
     for (int r = 0; r < l_.tile_m; ++r)
-      factors.push_back(ir_.wrap(mlir::vector::ExtractOp::create(ir_.builder, ir_.loc, alpha.value, int64_t(r * l_.unroll))));
+      factors.push_back(ir_.wrap(
+          mlir::vector::ExtractOp::create(ir_.builder, ir_.loc, alpha.value, int64_t(r * l_.unroll))));
     // Two chunks at a time where there are registers for their sums: a probability is loaded once for both.
     const int together = 4 * l_.tile_m <= isaInfo(c_.target.isa).vector_registers / 2 ? 2 : 1;
     forChunks(l_.dv, together, {}, [&](Val column, int count, const Vals &) -> Vals {
@@ -207,7 +222,8 @@ private:
         Vals v, next = carried;
         Val row = ir_.offset(v_, (first + j) * v_stride_);
         for (int chunk = 0; chunk < chunks; ++chunk) {
-          Vals some = loadAndAskAhead(row, v_stride_, at(2 * chunk), std::min(count - chunk * l_.chunk(), l_.chunk()));
+          Vals some = loadAndAskAhead(row, v_stride_, at(2 * chunk),
+                                      std::min(count - chunk * l_.chunk(), l_.chunk()));
           some.resize(2, ir_.constant(vector_, 0));
           v.insert(v.end(), some.begin(), some.end());
         }
@@ -236,7 +252,8 @@ private:
   }
 
   void store() {
-    storeVector(l_.rowSum(), ir_.i64(0), cpu::segmentSum(ir_, loadVector(l_.rowSum(), ir_.i64(0)), l_.unroll));
+    storeVector(l_.rowSum(), ir_.i64(0),
+                cpu::segmentSum(ir_, loadVector(l_.rowSum(), ir_.i64(0)), l_.unroll));
     tile_.store([&](Val r) { return loadScalar(l_.rowMax(), r * l_.unroll); },
                 [&](Val r) { return loadScalar(l_.rowSum(), r * l_.unroll); },
                 [&](Val r, DType dtype, Val row, Val factor) {

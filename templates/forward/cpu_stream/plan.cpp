@@ -20,8 +20,8 @@ CpuStreamLayout CpuStreamLayout::of(const KernelSpec &spec, const Schedule &sche
 namespace {
 
 std::vector<Candidate> candidates(const KernelSpec &, const Target &, int) {
-  // A tile of all heads, the next one and the heads' state fit the second-level cache. How many keys a tile has matters little
-  // (docs/performance.md).
+  // A tile of all heads, the next one and the heads' state fit the second-level cache. How many keys a tile
+  // has matters little (docs/performance.md).
   auto schedule = [](int tile_m) {
     return Candidate{{"cpu.stream", {{"heads", 8}, {"tile_m", tile_m}, {"tile_n", 16}}}};
   };
@@ -33,7 +33,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   if (l.tile_m != 1 && l.tile_m != 2 && l.tile_m != 4 && l.tile_m != 8)
     return badKnob(schedule, "tile_m", "1, 2, 4 or 8");
   if (l.tile_n < 4 || l.tile_n > 512 || l.tile_n % l.unroll)
-    return badKnob(schedule, "tile_n", "at least 4, at most 512, and a multiple of the vector lanes divided by tile_m");
+    return badKnob(schedule, "tile_n",
+                   "at least 4, at most 512, and a multiple of the vector lanes divided by tile_m");
   if (l.heads < 1 || l.heads > 32)
     return badKnob(schedule, "heads", "1 to 32");
   LaunchSchema schema;

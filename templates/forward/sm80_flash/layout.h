@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// sm80.flash: FlashAttention-2's structure (Dao, 2023) on mma.sync m16n8k16. Warps are stacked along the query rows,
-// each owning `m_frags` times 16 rows and all keys of a tile, so that softmax needs no traffic between warps and P
-// passes from the first product's accumulators to the second one's operands in registers. K and V arrive by cp.async:
-// with one stage each is loaded under the other one's product (two barriers a tile), with two under the tile before
-// (one barrier).
+// sm80.flash: FlashAttention-2's structure (Dao, 2023) on mma.sync m16n8k16. Warps are stacked along the
+// query rows, each owning `m_frags` times 16 rows and all keys of a tile, so that softmax needs no traffic
+// between warps and P passes from the first product's accumulators to the second one's operands in registers.
+// K and V arrive by cp.async: with one stage each is loaded under the other one's product (two barriers a
+// tile), with two under the tile before (one barrier).
 #pragma once
 
 #include "templates/algorithm.h"
@@ -22,10 +22,11 @@ struct Sm80FlashLayout {
   bool plain_score;    ///< No score expression; of a plan only.
 
   int threads() const { return warps * 32; }
-  // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix phase reads
-  // then lie in different banks for every head dim, and all offsets stay constants (an XOR swizzle needs a power of
-  // two of chunks and an address computation per step).
-  int qPitch() const { return (dqk_pad > dv_pad ? dqk_pad : dv_pad) * element + 16; } ///< O leaves through Q's memory.
+  // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix
+  // phase reads then lie in different banks for every head dim, and all offsets stay constants (an XOR
+  // swizzle needs a power of two of chunks and an address computation per step).
+  int qPitch() const { return (dqk_pad > dv_pad ? dqk_pad : dv_pad) * element + 16; } ///< O leaves through
+                                                                                      ///< Q's memory.
   int kPitch() const { return dqk_pad * element + 16; }
   int vPitch() const { return dv_pad * element + 16; }
   int q() const { return 0; }

@@ -37,10 +37,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   if (l.stages < 1 || l.stages > 2)
     return badKnob(schedule, "stages", "1 or 2");
   if (l.registers() > l.kMaxRegisters)
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " + std::to_string(l.registers()) +
-                                               " registers a thread for accumulators" +
-                                               (l.plain_score ? "" : " and scores") + "; at most " +
-                                               std::to_string(l.kMaxRegisters) + " are allowed");
+    return Status(StatusCode::Unsupported,
+                  "schedule '" + schedule.text() + "' needs " + std::to_string(l.registers()) +
+                      " registers a thread for accumulators" + (l.plain_score ? "" : " and scores") +
+                      "; at most " + std::to_string(l.kMaxRegisters) + " are allowed");
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
@@ -58,10 +58,10 @@ constexpr TableRow kTable[] = {
 #include "templates/forward/sm80_flash/table.inc"
 };
 
-/// Two fragments a warp halve the shared-memory reads per MMA, and two blocks of four warps on a multiprocessor overlap each
-/// other's softmax: a tall tile with as many keys as registers hold, staged where that still leaves room for two blocks, or a
-/// low one where O is too wide for both. None where a multiprocessor holds only one such block: the table's eight warps then
-/// share a tall tile.
+/// Two fragments a warp halve the shared-memory reads per MMA, and two blocks of four warps on a
+/// multiprocessor overlap each other's softmax: a tall tile with as many keys as registers hold, staged where
+/// that still leaves room for two blocks, or a low one where O is too wide for both. None where a
+/// multiprocessor holds only one such block: the table's eight warps then share a tall tile.
 std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, int shared_memory) {
   const int dv = roundUp(spec.head_dim_v, 16);
   for (int tile_n : {64, 48}) {
@@ -75,8 +75,8 @@ std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, 
   return std::nullopt;
 }
 
-/// The schedule of two blocks a multiprocessor or else the table's, and after them what serves short queries and parts with
-/// little shared memory.
+/// The schedule of two blocks a multiprocessor or else the table's, and after them what serves short queries
+/// and parts with little shared memory.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   static const ScheduleTable table(kSm80Flash, kTable);
   std::vector<Candidate> result;
@@ -97,7 +97,8 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   return result;
 }
 
-constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8}, kStages[] = {1, 2};
+constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8},
+              kStages[] = {1, 2};
 constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
                            {"tile_n", 64, kTileN},
                            {"warps", 4, kWarps},

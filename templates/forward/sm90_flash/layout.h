@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// sm90.flash: warp-specialised forward for compute capability 9.0, after FlashAttention-3 (Shah et al., 2024). A last warp
-// copies tiles of Q, K and V with TMA into rings of shared memory; `tile_m / 64` warpgroups compute 64 query rows each with
-// wgmma, P staying in registers. Inside a warpgroup the product S = Q K^T of the next tile is issued before O += P V of
-// the last one, so that the softmax runs under both; between warpgroups, named barriers hand the tensor cores round
-// (`pingpong`). Blocks are persistent: the copying warp runs ahead into the next work item.
+// sm90.flash: warp-specialised forward for compute capability 9.0, after FlashAttention-3 (Shah et al.,
+// 2024). A last warp copies tiles of Q, K and V with TMA into rings of shared memory; `tile_m / 64`
+// warpgroups compute 64 query rows each with wgmma, P staying in registers. Inside a warpgroup the product S
+// = Q K^T of the next tile is issued before O += P V of the last one, so that the softmax runs under both;
+// between warpgroups, named barriers hand the tensor cores round (`pingpong`). Blocks are persistent: the
+// copying warp runs ahead into the next work item.
 #pragma once
 
 #include "templates/algorithm.h"
 
 namespace flashplus {
 
-/// Knobs and derived sizes. Shared memory offsets are in bytes; every tile is made of slabs of 64 columns (128 bytes, the
-/// width of the swizzle) and starts at a multiple of 1024.
+/// Knobs and derived sizes. Shared memory offsets are in bytes; every tile is made of slabs of 64 columns
+/// (128 bytes, the width of the swizzle) and starts at a multiple of 1024.
 struct Sm90FlashLayout {
   int tile_m, tile_n; ///< Query rows and keys of a tile.
   int stages;         ///< Of K and of V.
@@ -22,8 +23,8 @@ struct Sm90FlashLayout {
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
-  // setmaxnreg. All threads enter with 65536 / threads registers; the copying warpgroup, of which one warp works, gives
-  // most of its share away.
+  // setmaxnreg. All threads enter with 65536 / threads registers; the copying warpgroup, of which one warp
+  // works, gives most of its share away.
   int copyRegisters() const { return mathWarpgroups() == 1 ? 56 : mathWarpgroups() == 2 ? 24 : 32; }
   int mathRegisters() const { return mathWarpgroups() == 1 ? 256 : mathWarpgroups() == 2 ? 240 : 160; }
 
@@ -45,8 +46,8 @@ struct Sm90FlashLayout {
 
   /// fp32-sized registers of a thread that are alive at once: S, P (half as many, packed) and O.
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }
-  /// The rest holds descriptors, addresses, masks and row statistics, and what a score expression needs; with less the
-  /// assembler spills.
+  /// The rest holds descriptors, addresses, masks and row statistics, and what a score expression needs; with
+  /// less the assembler spills.
   int mostAccumulators() const { return mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48); }
 
   static Sm90FlashLayout of(const KernelSpec &spec, const Schedule &schedule);

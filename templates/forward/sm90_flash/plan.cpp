@@ -32,9 +32,11 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   if (l.pingpong && l.mathWarpgroups() == 1)
     return badKnob(schedule, "pingpong", "0 with tile_m = 64");
   if (spec.alignment != 16)
-    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() +
-                                               "' copies with TMA, which needs rows aligned to 16 bytes; the spec has "
-                                               "alignment " + std::to_string(spec.alignment));
+    return Status(StatusCode::Unsupported,
+                  "schedule '" + schedule.text() +
+                      "' copies with TMA, which needs rows aligned to 16 bytes; the spec has "
+                      "alignment " +
+                      std::to_string(spec.alignment));
   if (l.accumulators() > l.mostAccumulators())
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' needs " +
                                                std::to_string(l.accumulators()) +
@@ -66,10 +68,10 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   return table.candidates(spec, target, shared_memory);
 }
 
-// A new knob is a row here (its standard value is what older records and tables mean), a field of the layout and a check in
-// launch().
-constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224}, kStages[] = {2, 3, 4},
-              kQStages[] = {1, 2}, kPingpong[] = {0, 1};
+// A new knob is a row here (its standard value is what older records and tables mean), a field of the layout
+// and a check in launch().
+constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224},
+              kStages[] = {2, 3, 4}, kQStages[] = {1, 2}, kPingpong[] = {0, 1};
 constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
                            {"tile_n", 128, kTileN},
                            {"stages", 2, kStages},
@@ -78,7 +80,9 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm90Flash = {
-    "sm90.flash", Operation::Forward, TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters, candidates, launch, traits, kKnobs};
+const Algorithm kSm90Flash = {"sm90.flash",    Operation::Forward,
+                              TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters,
+                              candidates,      launch,
+                              traits,          kKnobs};
 
 } // namespace flashplus

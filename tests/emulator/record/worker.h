@@ -22,8 +22,8 @@ struct GpuResult {
   std::vector<uint8_t> output;
 };
 
-/// The results of cases `first`, `first` + 1, ... in this order; `cases` must outlive it. Not thread-safe. The process that starts it
-/// must not have called the CUDA driver, which does not survive a fork.
+/// The results of cases `first`, `first` + 1, ... in this order; `cases` must outlive it. Not thread-safe.
+/// The process that starts it must not have called the CUDA driver, which does not survive a fork.
 class Worker {
 public:
   Worker(const std::vector<Case> &cases, size_t first);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Every file operation of publish and read is made to fail, one after the other and from each one onwards. A run takes a
-// twentieth of the ways to fail (each at every operation), in rotation, and a soak all: tests/soak.h.
+// Every file operation of publish and read is made to fail, one after the other and from each one onwards. A
+// run takes a twentieth of the ways to fail (each at every operation), in rotation, and a soak all:
+// tests/soak.h.
 #include "tests/soak.h"
 #include "tests/unit/cache/support.h"
 
@@ -124,12 +125,14 @@ TEST_CASE("a publish is durable before it is visible") {
   fault() = {};
   REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
   // The store's folder, "tmp", the file, the shard.
-  CHECK(fault().trace == "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new unlink fsync close close ");
+  CHECK(
+      fault().trace ==
+      "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new unlink fsync close close ");
   store->discard(sampleKey(), "test");
   fault() = {.no_rename_new = true};
   REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
-  CHECK(fault().trace ==
-        "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new link unlink fsync close close ");
+  CHECK(fault().trace == "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new link "
+                         "unlink fsync close close ");
   fault() = {};
   REQUIRE(store->read(sampleKey()).isHit());
   CHECK(fault().trace == "fstat open fstat open fstat read close close ");
@@ -206,7 +209,8 @@ TEST_CASE("whatever fails in read is a miss with one warning at most, and a rebu
             REQUIRE(result.miss != Miss::None);
             REQUIRE(faulty.warnings->size() == (result.miss == Miss::Absent ? 0u : 1u));
           }
-          // A good file is not thrown away because the process ran out of handles, say, or the disk had a bad moment.
+          // A good file is not thrown away because the process ran out of handles, say, or the disk had a bad
+          // moment.
           if (!damaged)
             REQUIRE(clean->read(sampleKey()).isHit());
           clean->read(sampleKey());
@@ -237,7 +241,8 @@ TEST_CASE("a read-only folder gives hits, and a publish that fails softly") {
   CHECK(store.warnings->empty());
 }
 
-TEST_CASE("what cannot be read is kept, whatever the system says; a damaged entry is kept by who can rebuild nothing") {
+TEST_CASE("what cannot be read is kept, whatever the system says; a damaged entry is kept by who can rebuild "
+          "nothing") {
   TemporaryFolder folder;
   REQUIRE(LoggedStore(folder.path).store->publish(sampleKey(), sampleArtifact()).isOk());
   for (int error : kErrors) {

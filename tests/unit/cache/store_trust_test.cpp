@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What others can have written is never used (docs/security.md). Tests that need a second user run as root and say so
-// where they can't.
+// What others can have written is never used (docs/security.md). Tests that need a second user run as root
+// and say so where they can't.
 #include "tests/unit/cache/support.h"
 
 #include <doctest/doctest.h>
@@ -30,7 +30,9 @@ bool canBeOthers(const char *test) {
 
 void give(const std::string &path, uid_t user) { REQUIRE(::lchown(path.c_str(), user, user) == 0); }
 
-bool contains(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string &text, const std::string &part) {
+  return text.find(part) != std::string::npos;
+}
 
 /// The exit status of `body` in a child that runs as `user`.
 int runAs(uid_t user, const std::function<int()> &body) {
@@ -65,7 +67,8 @@ void checkUntrusted(LoggedStore &store, const std::string &why, const std::strin
 
 } // namespace
 
-TEST_CASE("what a stranger planted while the folder was open to all is not used after its mode was repaired") {
+TEST_CASE(
+    "what a stranger planted while the folder was open to all is not used after its mode was repaired") {
   if (!canBeOthers("what a stranger planted"))
     return;
   Filled cache;
@@ -85,14 +88,16 @@ TEST_CASE("what a stranger planted while the folder was open to all is not used 
   CHECK(store->onDisk());
   checkUntrusted(store, "belongs to user 12345", kept);
   CHECK(store->verify().size() == 1);
-  // The rebuild takes the place of an entry; a whole folder has to be removed by hand, and the message says which.
+  // The rebuild takes the place of an entry; a whole folder has to be removed by hand, and the message says
+  // which.
   const Status published = store->publish(sampleKey(), sampleArtifact(8));
   CHECK(published.isOk() == publishes);
   if (publishes) {
     CHECK(store->counters().replaced == 1);
     CHECK(*store->read(sampleKey()).artifact == sampleArtifact(8));
   } else {
-    CHECK_MESSAGE(contains(published.message(), cache.shard + "' belongs to user 12345"), published.message());
+    CHECK_MESSAGE(contains(published.message(), cache.shard + "' belongs to user 12345"),
+                  published.message());
     CHECK_FALSE(store->read(sampleKey()).isHit());
   }
 }
@@ -112,7 +117,9 @@ TEST_CASE("what others can write to is not used, and a rebuild takes its place")
   Filled cache;
   SUBCASE("an entry that its group can write to") { ::chmod(cache.entry.c_str(), 0660); }
   SUBCASE("an entry that the world can write to") { ::chmod(cache.entry.c_str(), 0602); }
-  SUBCASE("an entry with a second name") { fs::create_hard_link(cache.entry, cache.folder.path + "/elsewhere"); }
+  SUBCASE("an entry with a second name") {
+    fs::create_hard_link(cache.entry, cache.folder.path + "/elsewhere");
+  }
   LoggedStore store(cache.dir);
   checkUntrusted(store, "it has ", cache.entry);
   REQUIRE(store->publish(sampleKey(), sampleArtifact(8)).isOk());
@@ -182,7 +189,8 @@ TEST_CASE("a swapped folder of a stranger's, and one behind a stranger's link, a
     give(link, kStranger);
     LoggedStore store(link + "/cache");
     CHECK_FALSE(store->onDisk());
-    CHECK_MESSAGE(contains(store->reason(), "symbolic link 'link', which belongs to user 12345"), store->reason());
+    CHECK_MESSAGE(contains(store->reason(), "symbolic link 'link', which belongs to user 12345"),
+                  store->reason());
   }
 }
 

@@ -155,7 +155,8 @@ const FileOps &faultyOps() {
             errno = EINVAL;
             return -1;
           },
-      .unlink = [](int dir, const char *name) { return spoil("unlink") ? failing() : sys().unlink(dir, name); },
+      .unlink = [](int dir,
+                   const char *name) { return spoil("unlink") ? failing() : sys().unlink(dir, name); },
       .mkdir = [](int dir, const char *name,
                   mode_t mode) { return spoil("mkdir") ? failing() : sys().mkdir(dir, name, mode); },
       .list =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A third operation and a further field, made by a row each (more.h), on their way through spec, key, a plan of three steps,
-// artifact and launch record.
+// A third operation and a further field, made by a row each (more.h), on their way through spec, key, a plan
+// of three steps, artifact and launch record.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "cache/key.h"
 #include "runtime/plans/launch_record.h"
@@ -46,7 +46,8 @@ TEST_CASE("a new field at its default changes no text, and drops no cell of a tu
   forward.head_dim_qk = forward.head_dim_v = 64;
   CHECK(forward.text() == "forward dtype=bf16 dqk=64 dv=64");
   // As 0.1 wrote it, which knew of no colour.
-  const std::string record = R"({"format":"flashplus-tuning 1","device":{"model":"M","target":"sm_80@sm_90"},"cells":[
+  const std::string record =
+      R"({"format":"flashplus-tuning 1","device":{"model":"M","target":"sm_80@sm_90"},"cells":[
     {"spec":"forward dtype=bf16 dqk=64 dv=64 left=0 right=1 split=0 align=16 score={s}","queries":512,"keys":512,
      "best":"sm80.flash stages=2 tile_m=128 tile_n=64 warps=4"}]})";
   auto parsed = parseTuningRecord(record, "a test");

@@ -131,7 +131,8 @@ struct Case {
       for (size_t i = 0; i < got.o.size(); ++i)
         CHECK(got.o[i] == doctest::Approx(expected.o[i]).epsilon(1e-12));
       for (size_t i = 0; i < got.lse.size(); ++i)
-        CHECK((got.lse[i] == expected.lse[i] || got.lse[i] == doctest::Approx(expected.lse[i]).epsilon(1e-12)));
+        CHECK(
+            (got.lse[i] == expected.lse[i] || got.lse[i] == doctest::Approx(expected.lse[i]).epsilon(1e-12)));
     }
     CHECK(compare(p, {expected.o, expected.lse}).good());
   }
@@ -172,7 +173,8 @@ TEST_CASE("reference: scores") {
   const std::vector<float> slopes = {0.5f, 0.25f, 0.125f, 1.0f};
   std::vector<float> bias = Random()(kBatch * kHq * kSq * kSk);
   Case c;
-  c.p.score = *ScoreExpr::parse("where(k <= q * 4, c * s + bias[b, h, q, k], max(s, -abs(k - sk / 2)) + exp(-h) * (hk != b))");
+  c.p.score = *ScoreExpr::parse(
+      "where(k <= q * 4, c * s + bias[b, h, q, k], max(s, -abs(k - sk / 2)) + exp(-h) * (hk != b))");
   c.p.scalars = {0.75f};
   c.p.tensors = {{bias.data(), {kHq * kSq * kSk, kSq * kSk, kSk, 1}, {kBatch, kHq, kSq, kSk}}};
   c.check();

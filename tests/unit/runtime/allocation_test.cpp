@@ -57,9 +57,12 @@ TEST_CASE("plan_run and a forward whose plan is known allocate nothing") {
           p.args.num_score_tensors = p.args.num_score_scalars = 1;
         }
         flashplus_plan *plan = nullptr;
-        REQUIRE_MESSAGE(flashplus_plan_create(context, &p.args, &plan) == FLASHPLUS_OK, flashplus_last_error());
-        REQUIRE(flashplus_forward(context, &p.args, nullptr) == FLASHPLUS_OK); // from here on the plan is known
-        REQUIRE(flashplus_plan_run(plan, &p.args, nullptr, 0, nullptr) == FLASHPLUS_OK); // threads have started
+        REQUIRE_MESSAGE(flashplus_plan_create(context, &p.args, &plan) == FLASHPLUS_OK,
+                        flashplus_last_error());
+        // from here on the plan is known
+        REQUIRE(flashplus_forward(context, &p.args, nullptr) == FLASHPLUS_OK);
+        // threads have started
+        REQUIRE(flashplus_plan_run(plan, &p.args, nullptr, 0, nullptr) == FLASHPLUS_OK);
         const int64_t before = allocations;
         const flashplus_status forward = flashplus_forward(context, &p.args, nullptr);
         const int64_t between = allocations;

@@ -26,14 +26,15 @@ void unusable(const std::string &path, const std::string &why) {
 
 } // namespace
 
-TEST_CASE("a compiler library that is missing, of another build or another interface is refused with the reason") {
+TEST_CASE(
+    "a compiler library that is missing, of another build or another interface is refused with the reason") {
   unusable("/nowhere/libflashplus-compiler.so", "/nowhere/libflashplus-compiler.so");
   test::TemporaryFolder folder;
   test::writeText(folder.path("text.so"), "not a library");
   unusable(folder.path("text.so"), "the compiler library cannot be opened");
   unusable(test::kOtherBuild, "it is build another build and this runtime needs build ");
-  unusable(test::kOtherAbi, "its interface is version " + std::to_string(FLASHPLUS_COMPILER_ABI + 1) + ", not " +
-                                std::to_string(FLASHPLUS_COMPILER_ABI));
+  unusable(test::kOtherAbi, "its interface is version " + std::to_string(FLASHPLUS_COMPILER_ABI + 1) +
+                                ", not " + std::to_string(FLASHPLUS_COMPILER_ABI));
   unusable(test::kNoEntry, "it has no entry flashplus_compiler");
 }
 

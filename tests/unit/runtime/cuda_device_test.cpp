@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The CUDA device against a driver table of our own: what it asks of the driver, and what it makes of its answers.
+// The CUDA device against a driver table of our own: what it asks of the driver, and what it makes of its
+// answers.
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/kernels/kernel_table.h"
 
@@ -59,8 +60,12 @@ Driver fakeDriver(int version = 13000) {
                                                    : 233472;
     return CUresult(kSuccess);
   };
-  d.deviceTotalMem = [](size_t *bytes, CUdevice) { return *bytes = size_t(80) << 30, said("cuDeviceTotalMem"); };
-  d.primaryCtxRetain = [](CUcontext *c, CUdevice) { return *c = &kContext, said("cuDevicePrimaryCtxRetain"); };
+  d.deviceTotalMem = [](size_t *bytes, CUdevice) {
+    return *bytes = size_t(80) << 30, said("cuDeviceTotalMem");
+  };
+  d.primaryCtxRetain = [](CUcontext *c, CUdevice) {
+    return *c = &kContext, said("cuDevicePrimaryCtxRetain");
+  };
   d.primaryCtxRelease = [](CUdevice) { return said("cuDevicePrimaryCtxRelease"); };
   d.ctxGetCurrent = [](CUcontext *c) {
     return *c = fake.depth ? &kContext : fake.callers, said("cuCtxGetCurrent");
@@ -86,8 +91,8 @@ Driver fakeDriver(int version = 13000) {
     fake.shared = unsigned(value);
     return inContext("cuFuncSetAttribute");
   };
-  d.launchKernel = [](CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                      unsigned shared, CUstream, void **params, void **) {
+  d.launchKernel = [](CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                      unsigned bz, unsigned shared, CUstream, void **params, void **) {
     CHECK(f == &kFunction);
     CHECK(gy * gz * by * bz == 1);
     fake.grid = gx, fake.block = bx, fake.shared = shared;
@@ -131,11 +136,14 @@ Artifact cubin() {
   Artifact a;
   a.kind = CodeKind::Cubin;
   a.code = {'c', 'o', 'd', 'e'};
-  a.launch = {.entry = "kernel", .threads = 128, .shared_memory = 70000, .params_size = sizeof(ForwardParams)};
+  a.launch = {
+      .entry = "kernel", .threads = 128, .shared_memory = 70000, .params_size = sizeof(ForwardParams)};
   return a;
 }
 
-bool has(const Status &status, const std::string &text) { return status.message().find(text) != std::string::npos; }
+bool has(const Status &status, const std::string &text) {
+  return status.message().find(text) != std::string::npos;
+}
 bool called(const std::string &symbol) { return std::ranges::count(fake.calls, symbol) != 0; }
 
 std::unique_ptr<Device> open(const Driver &driver) {
@@ -179,9 +187,11 @@ TEST_CASE("neighbouring work counts on the largest power of two of the L2") {
   constexpr int kMiB = 1 << 20;
   const int64_t usual = DeviceProfile().shared_cache;
   CHECK(usual == 32 * kMiB);
-  for (const Row &row : {Row{40 * kMiB, usual}, Row{50 * kMiB, usual}, Row{60 * kMiB, usual}, // A100, H100, H200
-                         Row{32 * kMiB, usual}, Row{32 * kMiB - 1, 16 * kMiB}, Row{6 * kMiB, 4 * kMiB},
-                         Row{72 * kMiB, 64 * kMiB}, Row{126 * kMiB, 64 * kMiB}, Row{0, usual}, Row{-1, usual}}) {
+  // A100, H100, H200
+  for (const Row &row :
+       {Row{40 * kMiB, usual}, Row{50 * kMiB, usual}, Row{60 * kMiB, usual}, Row{32 * kMiB, usual},
+        Row{32 * kMiB - 1, 16 * kMiB}, Row{6 * kMiB, 4 * kMiB}, Row{72 * kMiB, 64 * kMiB},
+        Row{126 * kMiB, 64 * kMiB}, Row{0, usual}, Row{-1, usual}}) {
     const Driver driver = fakeDriver();
     fake.l2 = row.l2;
     INFO(row.l2);
@@ -194,8 +204,9 @@ TEST_CASE("a GPU or driver that cannot run our code is no device, and the reason
     int major, minor, version;
     const char *why;
   };
-  for (const Row &row : {Row{7, 5, 13000, "compute capability 8.0"}, Row{31, 0, 13000, "compute capability 8.0"},
-                         Row{8, 0, 11080, "driver for CUDA 12.0 or newer (PTX 8.0)"}}) {
+  for (const Row &row :
+       {Row{7, 5, 13000, "compute capability 8.0"}, Row{31, 0, 13000, "compute capability 8.0"},
+        Row{8, 0, 11080, "driver for CUDA 12.0 or newer (PTX 8.0)"}}) {
     const Driver driver = fakeDriver(row.version);
     fake.major = row.major, fake.minor = row.minor;
     auto device = createCudaDevice(driver, 0);
@@ -250,7 +261,8 @@ TEST_CASE("a kernel is loaded, launched with its schema, and unloaded in our con
     CHECK(fake.shared == 70000);
     CHECK(fake.first_param == 0x1234);
     fake.grid = 0;
-    CHECK(device->launch(**kernel, &params, 0, {}, &stream).isOk()); // an empty grid is not the driver's business
+    // an empty grid is not the driver's business
+    CHECK(device->launch(**kernel, &params, 0, {}, &stream).isOk());
     CHECK(fake.grid == 0);
     kernel->reset();
     CHECK(called("cuModuleUnload"));
@@ -302,7 +314,8 @@ TEST_CASE("a launch where our context is current already asks the driver for not
 }
 
 TEST_CASE("a driver that refuses code gives CompileFailed with both versions") {
-  for (CUresult code : {kInvalidImage, kNoBinaryForGpu, kInvalidPtx, kUnsupportedPtxVersion, kInvalidSource}) {
+  for (CUresult code :
+       {kInvalidImage, kNoBinaryForGpu, kInvalidPtx, kUnsupportedPtxVersion, kInvalidSource}) {
     const Driver driver = fakeDriver(12040);
     auto device = open(driver);
     fake.answers["cuModuleLoadData"] = code;
@@ -406,7 +419,8 @@ TEST_CASE("memory, copies and streams report the driver's failures") {
   for (const char *call : {"cuMemAlloc", "cuMemAllocAsync", "cuMemFree", "cuMemFreeAsync", "cuMemcpyHtoD",
                            "cuMemcpyDtoH", "cuStreamSynchronize"})
     fake.answers[call] = 2;
-  CHECK(device->allocate(123).status().message() == "cuMemAlloc of 123 bytes failed: CUDA_ERROR_X (the text)");
+  CHECK(device->allocate(123).status().message() ==
+        "cuMemAlloc of 123 bytes failed: CUDA_ERROR_X (the text)");
   CHECK(device->allocate(123).status().code() == StatusCode::OutOfMemory);
   CHECK(device->allocateAsync(123, nullptr).status().code() == StatusCode::OutOfMemory);
   CHECK(!device->release(host));

@@ -22,8 +22,8 @@ struct Call {
 std::vector<Call> calls;
 cuda::CUresult answer = cuda::kSuccess;
 
-cuda::CUresult encode(void *out, int type, uint32_t rank, void *data, const uint64_t *extent, const uint64_t *stride,
-                      const uint32_t *box, const uint32_t *, int, int, int, int) {
+cuda::CUresult encode(void *out, int type, uint32_t rank, void *data, const uint64_t *extent,
+                      const uint64_t *stride, const uint32_t *box, const uint32_t *, int, int, int, int) {
   Call c{type, int(rank), data, out, {}, {}, {}};
   std::copy_n(extent, 4, c.extent.begin());
   std::copy_n(stride, 3, c.stride.begin());
@@ -68,7 +68,8 @@ TEST_CASE("tensor maps: one a box, in the order of the launch schema") {
   TensorMapCache cache;
   char memory[3];
   const TensorLayout q{&memory[0], {128, 300, 8, 2}, {2048, 256, 614400}, DType::BF16};
-  const TensorLayout k{&memory[1], {128, 500, 1, 1}, {256, 77, 0}, DType::F16}; // dimensions of one: any stride
+  // dimensions of one: any stride
+  const TensorLayout k{&memory[1], {128, 500, 1, 1}, {256, 77, 0}, DType::F16};
   const TensorLayout v{&memory[2], {64, 0, 1, 0}, {128, 0, 0}, DType::BF16};    // empty: never read through
   const TensorLayout tensors[] = {q, k, v};
   const TensorMap maps[] = {{Operand::V, 80, 64}, {Operand::Q, 128, 64}, {Operand::K, 80, 32}};

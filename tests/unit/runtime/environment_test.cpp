@@ -74,8 +74,9 @@ TEST_CASE("paths of libraries") {
   CHECK(Environment::read().cpu_target == "x86-64-v3");
   setenv("FLASHPLUS_DEBUG_KERNELS", "gdb,perf", 1);
   CHECK(Environment::read().debug_kernels == "gdb,perf");
-  for (const char *name : {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_CPU_TARGET", "FLASHPLUS_DEBUG_KERNELS",
-                           "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
+  for (const char *name :
+       {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_CPU_TARGET", "FLASHPLUS_DEBUG_KERNELS",
+        "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
     unsetenv(name);
   CHECK(Environment::read().cuda_shared_memory == 0);
 }

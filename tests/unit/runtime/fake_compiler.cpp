@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A compiler library without LLVM, for tests: its kernels count work items (object_builder.h). Built several times; each
-// but the first is wrong in one way.
+// A compiler library without LLVM, for tests: its kernels count work items (object_builder.h). Built several
+// times; each but the first is wrong in one way.
 #include "compiler/entry.h"
 #include "tests/unit/runtime/object_builder.h"
 
@@ -33,7 +33,8 @@ Result<Artifact> make(const flashplus_compile_request &request) {
   if (!target)
     return target.status();
   // A head dim by which tests ask for a failure: of the schedule for large problems, or of all.
-  if (spec->op == Operation::Forward && (spec->head_dim_qk == 17 || (spec->head_dim_qk == 18 && schedule->get("tile_m") > 12)))
+  if (spec->op == Operation::Forward &&
+      (spec->head_dim_qk == 17 || (spec->head_dim_qk == 18 && schedule->get("tile_m") > 12)))
     return Status(StatusCode::CompileFailed, "the schedule spills");
   auto launch = launchSchema(*spec, *schedule, *target);
   if (!launch)
@@ -70,11 +71,14 @@ int nvjitlink(const char *, char *text, size_t size) {
 }
 
 #if FAKE == 1
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink, nvjitlink};
+constexpr flashplus_compiler_table table = {
+    FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink, nvjitlink};
 #elif FAKE == 2
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI + 1, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
+constexpr flashplus_compiler_table table = {
+    FLASHPLUS_COMPILER_ABI + 1, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
 #else
-constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
+constexpr flashplus_compiler_table table = {
+    FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
 #endif
 
 } // namespace
@@ -82,5 +86,7 @@ constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI, FLASHPLUS_BU
 #if FAKE == 3
 extern "C" __attribute__((visibility("default"))) int not_the_entry() { return table.abi; }
 #else
-extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table *flashplus_compiler() { return &table; }
+extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table *flashplus_compiler() {
+  return &table;
+}
 #endif

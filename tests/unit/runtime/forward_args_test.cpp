@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Bad arguments of a forward, through the C API: each is a status and a sentence that names the argument, its value and
-// what is allowed. flashplus_spec_of makes all of the checks but that of null data.
+// Bad arguments of a forward, through the C API: each is a status and a sentence that names the argument, its
+// value and what is allowed. flashplus_spec_of makes all of the checks but that of null data.
 #include "flashplus/flashplus.h"
 #include "runtime/arguments/forward_args.h"
 #include "tests/unit/runtime/problem.h"
@@ -109,14 +109,17 @@ TEST_CASE("rank and shape") {
   refused("q has rank 0; it must have 1 to 4 dimensions", [](Problem &p) { p.q.tensor.ndim = 0; });
   refused("k has rank 5; it must have 1 to 4 dimensions", [](Problem &p) { p.k.tensor.ndim = 5; });
   refused("k has rank -1", [](Problem &p) { p.k.tensor.ndim = -1; });
-  refused("v has shape (2, 7, 2); it must have 4 dimensions, (batch, seqlen, heads, head_dim), without cu_seqlens",
+  refused("v has shape (2, 7, 2); it must have 4 dimensions, (batch, seqlen, heads, head_dim), without "
+          "cu_seqlens",
           [](Problem &p) { p.v.tensor.ndim = 3; });
   raggedRefused("q has shape (10, 4); it must have 3 dimensions, (total, heads, head_dim), with cu_seqlens",
                 [](Problem &p) { p.q.tensor.ndim = 2; });
-  refused("k has shape (3, 7, 2, 16); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
-          [](Problem &p) { p.k.shape[0] = 3; });
-  refused("k has shape (2, 7, 2, 8); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
-          [](Problem &p) { p.k.shape[3] = 8; });
+  refused(
+      "k has shape (3, 7, 2, 16); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
+      [](Problem &p) { p.k.shape[0] = 3; });
+  refused(
+      "k has shape (2, 7, 2, 8); it must be (batch of q, seqlen_k, heads_k, head_dim of q) = (2, 7, 2, 16)",
+      [](Problem &p) { p.k.shape[3] = 8; });
   refused("v has shape (2, 6, 2, 24); it must be (batch, seqlen_k, heads_k, head_dim_v) = (2, 7, 2, 24)",
           [](Problem &p) { p.v.shape[1] = 6; });
   refused("o has shape (2, 5, 4, 16); it must be (batch, seqlen_q, heads_q, head_dim_v) = (2, 5, 4, 24)",
@@ -130,7 +133,8 @@ TEST_CASE("rank and shape") {
 }
 
 TEST_CASE("negative and huge sizes") {
-  refused("q has shape (2, -5, 4, 16); dimensions must not be negative", [](Problem &p) { p.q.shape[1] = -5; });
+  refused("q has shape (2, -5, 4, 16); dimensions must not be negative",
+          [](Problem &p) { p.q.shape[1] = -5; });
   refused("q has shape (2, 9223372036854775807, 4, 16); at most 2^48 elements are allowed",
           [](Problem &p) { p.q.shape[1] = INT64_MAX; });
   refused("at most 2^48 elements", [](Problem &p) { p.q.shape[0] = int64_t(1) << 44; });
@@ -165,11 +169,14 @@ TEST_CASE("heads and head dims") {
 }
 
 TEST_CASE("dtypes") {
-  refused("q has dtype float64; it must be float16, bfloat16 or float32", [](Problem &p) { p.q.tensor.dtype.bits = 64; });
+  refused("q has dtype float64; it must be float16, bfloat16 or float32",
+          [](Problem &p) { p.q.tensor.dtype.bits = 64; });
   refused("q has dtype int32", [](Problem &p) { p.q.tensor.dtype.code = kDLInt; });
   refused("q has dtype float32x2", [](Problem &p) { p.q.tensor.dtype.lanes = 2; });
   refused("k has dtype float16; it must be q's, float32", [](Problem &p) { p.k.tensor.dtype.bits = 16; });
-  refused("v has dtype bfloat16; it must be q's, float32", [](Problem &p) { p.v.tensor.dtype = {kDLBfloat, 16, 1}; });
+  refused("v has dtype bfloat16; it must be q's, float32", [](Problem &p) {
+    p.v.tensor.dtype = {kDLBfloat, 16, 1};
+  });
   refused("o has dtype uint32; it must be q's, float32", [](Problem &p) { p.o.tensor.dtype.code = kDLUInt; });
   refused("lse has dtype float16; it must be float32", [](Problem &p) { p.lse.tensor.dtype.bits = 16; });
   refused("q has dtype float32; on a GPU it must be float16 or bfloat16",
@@ -192,10 +199,14 @@ TEST_CASE("strides and addresses") {
   refused("q has stride 2 in its last dimension; it must be 1", [](Problem &p) { p.q.useStrides()[3] = 2; });
   refused("v has stride 0 in its last dimension", [](Problem &p) { p.v.useStrides()[3] = 0; });
   refused("lse has stride 5 in its last dimension", [](Problem &p) { p.lse.useStrides()[2] = 5; });
-  refused("k has stride -16 in dimension 1; strides must be 0 to 2^48", [](Problem &p) { p.k.useStrides()[1] = -16; });
-  refused("k has stride 9223372036854775807 in dimension 0", [](Problem &p) { p.k.useStrides()[0] = INT64_MAX; });
-  refused("it must not reach beyond 2^48 elements", [](Problem &p) { p.k.useStrides()[1] = int64_t(1) << 47; });
-  refused("o has stride 0 in dimension 0; an output's must be at least 1", [](Problem &p) { p.o.useStrides()[0] = 0; });
+  refused("k has stride -16 in dimension 1; strides must be 0 to 2^48",
+          [](Problem &p) { p.k.useStrides()[1] = -16; });
+  refused("k has stride 9223372036854775807 in dimension 0",
+          [](Problem &p) { p.k.useStrides()[0] = INT64_MAX; });
+  refused("it must not reach beyond 2^48 elements",
+          [](Problem &p) { p.k.useStrides()[1] = int64_t(1) << 47; });
+  refused("o has stride 0 in dimension 0; an output's must be at least 1",
+          [](Problem &p) { p.o.useStrides()[0] = 0; });
   refused("lse has stride 0 in dimension 1", [](Problem &p) { p.lse.useStrides()[1] = 0; });
   refused("k has data at an address that is not a multiple of its element size, 4 bytes",
           [](Problem &p) { p.k.tensor.byte_offset = 2; });
@@ -210,7 +221,8 @@ TEST_CASE("strides and addresses") {
 TEST_CASE("cu_seqlens") {
   refused("cu_seqlens_k is null and the other is not; give both or none",
           [](Problem &p) { p.args.cu_seqlens_q = p.cu_q.get(); });
-  raggedRefused("cu_seqlens_q is null and the other is not", [](Problem &p) { p.args.cu_seqlens_q = nullptr; });
+  raggedRefused("cu_seqlens_q is null and the other is not",
+                [](Problem &p) { p.args.cu_seqlens_q = nullptr; });
   raggedRefused("cu_seqlens_q[0] is 1; it must be 0", [](Problem &p) { p.cu_q.as<int32_t>()[0] = 1; });
   raggedRefused("cu_seqlens_k[2] is 6, less than 7 before it; it must not decrease",
                 [](Problem &p) { p.cu_k.as<int32_t>()[2] = 6; });
@@ -219,35 +231,42 @@ TEST_CASE("cu_seqlens") {
   });
   raggedRefused("max_seqlen_q is 5, but cu_seqlens_q holds a sequence of 6 rows; it must be at least that",
                 [](Problem &p) { p.args.max_seqlen_q = 5; });
-  raggedRefused("max_seqlen_k is -1; it must be 0 to 1073741823", [](Problem &p) { p.args.max_seqlen_k = -1; });
+  raggedRefused("max_seqlen_k is -1; it must be 0 to 1073741823",
+                [](Problem &p) { p.args.max_seqlen_k = -1; });
   raggedRefused("max_seqlen_k is 9000000000", [](Problem &p) { p.args.max_seqlen_k = 9000000000; });
   raggedRefused("cu_seqlens_q has dtype float32; it must be int32",
                 [](Problem &p) { p.cu_q.tensor.dtype = {kDLFloat, 32, 1}; });
   raggedRefused("cu_seqlens_q has shape (1, 3); it must have 1 dimension", [](Problem &p) {
     p.cu_q.shape = {1, 3}, p.cu_q.tensor.shape = p.cu_q.shape.data(), p.cu_q.tensor.ndim = 2;
   });
-  raggedRefused("cu_seqlens_q has 0 elements; it must have batch + 1", [](Problem &p) { p.cu_q.shape[0] = 0; });
-  raggedRefused("cu_seqlens_k has shape (2); it must be (batch + 1) = (3)", [](Problem &p) { p.cu_k.shape[0] = 2; });
+  raggedRefused("cu_seqlens_q has 0 elements; it must have batch + 1",
+                [](Problem &p) { p.cu_q.shape[0] = 0; });
+  raggedRefused("cu_seqlens_k has shape (2); it must be (batch + 1) = (3)",
+                [](Problem &p) { p.cu_k.shape[0] = 2; });
   raggedRefused("cu_seqlens_q has stride 2", [](Problem &p) { p.cu_q.useStrides()[0] = 2; });
   accepted([](Problem &p) { p.args.max_seqlen_q = 1000000; }, true);
-  accepted([](Problem &p) { p.cu_q.as<int32_t>()[1] = 10, p.args.max_seqlen_q = 10; }, true); // an empty sequence
+  // an empty sequence
+  accepted([](Problem &p) { p.cu_q.as<int32_t>()[1] = 10, p.args.max_seqlen_q = 10; }, true);
 }
 
 TEST_CASE("seqused") {
   HostTensor used = HostTensor::int32({3, -2});
   refused("seqused_k[1] is -2; it must not be negative", [&](Problem &p) { p.args.seqused_k = used.get(); });
   HostTensor three = HostTensor::int32({3, 2, 1});
-  refused("seqused_q has shape (3); it must be (batch) = (2)", [&](Problem &p) { p.args.seqused_q = three.get(); });
+  refused("seqused_q has shape (3); it must be (batch) = (2)",
+          [&](Problem &p) { p.args.seqused_q = three.get(); });
 }
 
 TEST_CASE("mask, scale and the rest") {
-  refused("window_left is -2; it must be -1 (unbounded) or more", [](Problem &p) { p.args.window_left = -2; });
+  refused("window_left is -2; it must be -1 (unbounded) or more",
+          [](Problem &p) { p.args.window_left = -2; });
   refused("window_right is -9", [](Problem &p) { p.args.window_right = -9; });
   const float infinite = INFINITY;
   refused("softmax_scale is inf; it must be finite", [&](Problem &p) { p.args.softmax_scale = &infinite; });
   refused("lse_empty is NaN", [](Problem &p) { p.args.lse_empty = NAN; });
   refused("num_splits is -1; it must be 0 to 128", [](Problem &p) { p.args.num_splits = -1; });
-  refused("softcap is -1.000000; it must be 0 (off) or a positive number", [](Problem &p) { p.args.softcap = -1; });
+  refused("softcap is -1.000000; it must be 0 (off) or a positive number",
+          [](Problem &p) { p.args.softcap = -1; });
   refused("softcap is nan", [](Problem &p) { p.args.softcap = NAN; });
   refused("softcap is inf", [](Problem &p) { p.args.softcap = INFINITY; });
 }
@@ -257,7 +276,8 @@ TEST_CASE("ALiBi slopes") {
   refused("alibi_slopes has shape (3); it must be (heads_q) or (batch, heads_q) = (2, 4)",
           [&](Problem &p) { p.args.alibi_slopes = slopes.get(); });
   HostTensor good({2, 4});
-  CHECK(accepted([&](Problem &p) { p.args.alibi_slopes = good.get(); }).find("t0[b, h]") != std::string::npos);
+  CHECK(accepted([&](Problem &p) { p.args.alibi_slopes = good.get(); }).find("t0[b, h]") !=
+        std::string::npos);
   refused("alibi_slopes has dtype float16; it must be float32", [&](Problem &p) {
     good.tensor.dtype.bits = 16;
     p.args.alibi_slopes = good.get();
@@ -266,14 +286,17 @@ TEST_CASE("ALiBi slopes") {
 
 TEST_CASE("a score that does not parse is refused with its column") {
   refused("column 5", [](Problem &p) { p.args.score = "s + * 2"; });
-  refused("column 3", [](Problem &p) { p.args.score = "s @ 2", p.args.softcap = 3; }); // columns are the caller's own
-  refused("score uses the scalar 'cap', which score_scalars does not give", [](Problem &p) { p.args.score = "s * cap"; });
+  // columns are the caller's own
+  refused("column 3", [](Problem &p) { p.args.score = "s @ 2", p.args.softcap = 3; });
+  refused("score uses the scalar 'cap', which score_scalars does not give",
+          [](Problem &p) { p.args.score = "s * cap"; });
   refused("score uses the tensor 'bias', which score_tensors does not give",
           [](Problem &p) { p.args.score = "s + bias[h]"; });
   refused("names must not begin with 'flashplus_'", [](Problem &p) {
     p.args.score = "s * flashplus_softcap", p.args.softcap = 1;
   });
-  refused("names must not begin with 'flashplus_'", [](Problem &p) { p.args.score = "s + flashplus_slopes[h]"; });
+  refused("names must not begin with 'flashplus_'",
+          [](Problem &p) { p.args.score = "s + flashplus_slopes[h]"; });
   const flashplus_score_scalar scalar{"cap", 1};
   refused("score_scalars gives 'cap', which the score does not use", [&](Problem &p) {
     p.args.score = "s * 2", p.args.score_scalars = &scalar, p.args.num_score_scalars = 1;
@@ -283,7 +306,8 @@ TEST_CASE("a score that does not parse is refused with its column") {
   refused("num_score_scalars is 1 and score_scalars is null; they must agree",
           [&](Problem &p) { p.args.num_score_scalars = 1; });
   refused("num_score_tensors is -1", [&](Problem &p) { p.args.num_score_tensors = -1; });
-  const std::string longest = "s + " + std::string(4090, ' ') + "1"; // good alone, too long with a softcap around it
+  // good alone, too long with a softcap around it
+  const std::string longest = "s + " + std::string(4090, ' ') + "1";
   refused("score together with softcap or alibi_slopes", [&](Problem &p) {
     p.args.score = longest.c_str(), p.args.softcap = 1;
   });
@@ -308,7 +332,8 @@ TEST_CASE("a tensor that the score reads") {
   // What is worked out is clamped by the kernel, which needs an element for that.
   accepted(with("s + bias[-1] + bias[k + 1e9] + bias[0 / 0]"));
   bias.shape[0] = 0;
-  refused("score tensor 'bias' has shape (0); the score reads it, so it must have an element", with("s + bias[k - 1]"));
+  refused("score tensor 'bias' has shape (0); the score reads it, so it must have an element",
+          with("s + bias[k - 1]"));
   bias.shape[0] = 4;
   // How long packed sequences are is not known here.
   Problem ragged(true);
@@ -334,7 +359,8 @@ TEST_CASE("names of scalars and tensors do not make another spec") {
     CHECK(problem.params.scalar[0] == 2);
     return problem.spec;
   };
-  const ProblemSpec a = fields("s * x", "x"), b = fields("s * y", "y"), c = fields("s * x", "x"), d = fields("s / x", "x");
+  const ProblemSpec a = fields("s * x", "x"), b = fields("s * y", "y"), c = fields("s * x", "x"),
+                    d = fields("s / x", "x");
   CHECK(a.score == c.score); // found, not parsed again
   CHECK(a.score != b.score);
   CHECK(a.sameSpec(b));

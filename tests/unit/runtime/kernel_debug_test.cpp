@@ -26,12 +26,13 @@ constexpr size_t kCodeSize = 7; ///< Of `answer`.
 Bytes sizedAnswer() {
   ObjectBuilder b = answerObject();
   const uint64_t size = kCodeSize;
-  std::memcpy(b.sections[kSymbols].bytes.data() + 2 * sizeof(Elf64_Sym) + offsetof(Elf64_Sym, st_size), &size, 8);
+  std::memcpy(b.sections[kSymbols].bytes.data() + 2 * sizeof(Elf64_Sym) + offsetof(Elf64_Sym, st_size), &size,
+              8);
   return b.finish();
 }
 
-/// Addresses of the functions called `name` in the debugger's list, as a debugger computes them: the section's address
-/// plus the symbol's value. Checks the links between the entries.
+/// Addresses of the functions called `name` in the debugger's list, as a debugger computes them: the
+/// section's address plus the symbol's value. Checks the links between the entries.
 std::vector<uint64_t> listed(const std::string &name) {
   struct Search {
     std::string name;
@@ -88,13 +89,25 @@ struct Dump {
 
   explicit Dump(const std::string &path) {
     const Bytes file = contents(path);
-    auto u32 = [&](size_t at) { uint32_t v; REQUIRE(at + 4 <= file.size()); std::memcpy(&v, &file[at], 4); return v; };
-    auto u64 = [&](size_t at) { uint64_t v; REQUIRE(at + 8 <= file.size()); std::memcpy(&v, &file[at], 8); return v; };
-    magic = u32(0), version = u32(4), header_size = u32(8), machine = u32(12), pid = u32(20), time = u64(24), flags = u64(32);
+    auto u32 = [&](size_t at) {
+      uint32_t v;
+      REQUIRE(at + 4 <= file.size());
+      std::memcpy(&v, &file[at], 4);
+      return v;
+    };
+    auto u64 = [&](size_t at) {
+      uint64_t v;
+      REQUIRE(at + 8 <= file.size());
+      std::memcpy(&v, &file[at], 8);
+      return v;
+    };
+    magic = u32(0), version = u32(4), header_size = u32(8), machine = u32(12), pid = u32(20), time = u64(24),
+    flags = u64(32);
     for (size_t at = header_size; at < file.size(); at += u32(at + 4)) {
       REQUIRE(u32(at) == 0); // JIT_CODE_LOAD
       REQUIRE(at + u32(at + 4) <= file.size());
-      Record r{u32(at + 16), u32(at + 20), u64(at + 8), u64(at + 24), u64(at + 32), u64(at + 40), u64(at + 48), {}, {}};
+      Record r{u32(at + 16), u32(at + 20), u64(at + 8), u64(at + 24), u64(at + 32), u64(at + 40),
+               u64(at + 48), {},           {}};
       r.name = reinterpret_cast<const char *>(&file[at + 56]);
       const size_t code = at + 56 + r.name.size() + 1;
       REQUIRE(code + r.size == at + u32(at + 4));
@@ -122,7 +135,9 @@ TEST_CASE("a loaded kernel is in the debugger's list, at its address, until it i
   const Bytes object = sizedAnswer();
   auto first = LoadedObject::load(object), second = LoadedObject::load(object);
   REQUIRE((first.isOk() && second.isOk()));
-  auto address = [](const LoadedObject &o) { return uint64_t(reinterpret_cast<uintptr_t>(o.find("answer"))); };
+  auto address = [](const LoadedObject &o) {
+    return uint64_t(reinterpret_cast<uintptr_t>(o.find("answer")));
+  };
   const KernelDebug debug = open("gdb");
   CHECK(listed("answer").empty());
   auto one = debug.loaded(**first, object);
@@ -222,7 +237,8 @@ TEST_CASE("the perf dump holds the code of each kernel, as its format says") {
 
 TEST_CASE("a dump that an earlier process left, or a link, is replaced and not followed") {
   TemporaryFolder folder;
-  const std::string path = folder.path() + "/jit-" + std::to_string(getpid()) + ".dump", other = folder.path() + "/other";
+  const std::string path = folder.path() + "/jit-" + std::to_string(getpid()) + ".dump",
+                    other = folder.path() + "/other";
   std::ofstream(other) << "precious";
   REQUIRE(symlink(other.c_str(), path.c_str()) == 0);
   const KernelDebug debug = open("perf=" + folder.path());

@@ -72,21 +72,23 @@ struct FakeDevice final : Device {
 /// A table with what a test wants to see of it.
 struct Fixture {
   explicit Fixture(const std::string &dir, bool offline = false, Target target = kTarget)
-      : store(KernelStore::open(dir, log(), systemFileOps(), offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove)),
+      : store(KernelStore::open(dir, log(), systemFileOps(),
+                                offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove)),
         device(target),
-        table(*store,
-              [this](const std::string &spec, const std::string &schedule, const std::string &target_text, bool ptx) {
-                return compile(spec, schedule, target_text, ptx);
-              },
-              offline, log(), [this](const flashplus_event &event) {
-                std::lock_guard lock(mutex);
-                CHECK(event.struct_size == sizeof event);
-                events.push_back(event.kind);
-                last_detail = event.detail;
-                last_key = event.key;
-                last = event;
-              },
-              [this](const Target &) { return may_assemble; }) {}
+        table(
+            *store,
+            [this](const std::string &spec, const std::string &schedule, const std::string &target_text,
+                   bool ptx) { return compile(spec, schedule, target_text, ptx); },
+            offline, log(),
+            [this](const flashplus_event &event) {
+              std::lock_guard lock(mutex);
+              CHECK(event.struct_size == sizeof event);
+              events.push_back(event.kind);
+              last_detail = event.detail;
+              last_key = event.key;
+              last = event;
+            },
+            [this](const Target &) { return may_assemble; }) {}
 
   KernelStore::Log log() {
     return [this](const std::string &message) {
@@ -95,7 +97,8 @@ struct Fixture {
     };
   }
 
-  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
+  Result<Compiled> compile(const std::string &spec, const std::string &schedule, const std::string &target,
+                           bool ptx) {
     ++compiles;
     std::this_thread::sleep_for(std::chrono::milliseconds(compile_ms));
     if (!failure && !(ptx && failure.code() == StatusCode::IoError))
@@ -319,7 +322,8 @@ TEST_CASE("a kernel that cannot be published still runs, with one warning") {
   TemporaryFolder folder;
   Fixture f(folder.path("cache"));
   // A file where the entry's folder has to be.
-  test::writeText(shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash()), "in the way");
+  test::writeText(shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash()),
+                  "in the way");
   auto kernel = f.table.resident(sampleKernel(), f.device, true);
   REQUIRE_MESSAGE(kernel.isOk(), kernel.status().message());
   CHECK(f.table.counters.publish_failures == 1);
@@ -402,7 +406,8 @@ TEST_CASE("PTX on disk is compiled again where an assembler may be had, once a p
   CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, false) == 2);
   CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, false) == 0); // nothing that could
   CHECK(make(*std::make_unique<Fixture>(dir, true, kGpu), CodeKind::Ptx, true) == 0);   // offline
-  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, true) == 1);  // in vain, so not for the second
+  // in vain, so not for the second
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Ptx, true) == 1);
   {
     Fixture f(dir, false, kGpu);
     CHECK(make(f, CodeKind::Cubin, true) == 2);
@@ -410,10 +415,12 @@ TEST_CASE("PTX on disk is compiled again where an assembler may be had, once a p
     CHECK(f.store->usage().entries == 2);
   }
   CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Cubin, true) == 0);
-  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Cubin, false) == 0); // without an assembler, too
+  // without an assembler, too
+  CHECK(make(*std::make_unique<Fixture>(dir, false, kGpu), CodeKind::Cubin, false) == 0);
 }
 
-TEST_CASE("an assembler that cannot be run now: the driver takes PTX, nothing is kept, and the next process tries again") {
+TEST_CASE("an assembler that cannot be run now: the driver takes PTX, nothing is kept, and the next process "
+          "tries again") {
   TemporaryFolder folder;
   const PlannedKernel kernel = sampleKernel(kGpu);
   const std::string dir = folder.path("cache");
@@ -430,7 +437,8 @@ TEST_CASE("an assembler that cannot be run now: the driver takes PTX, nothing is
     CHECK(f.store->usage().entries == 0);
     REQUIRE(f.warnings.size() == 1);
     CHECK(f.warnings[0].find("no process for ptxas") != std::string::npos);
-    CHECK(f.table.code(sampleKernel(kGpu, 128), kGpu).status().code() == StatusCode::IoError); // for a warm-up
+    // for a warm-up
+    CHECK(f.table.code(sampleKernel(kGpu, 128), kGpu).status().code() == StatusCode::IoError);
   }
   { // PTX that is there already serves, and stays.
     Fixture f(dir, false, kGpu);
@@ -447,7 +455,9 @@ TEST_CASE("an assembler that cannot be run now: the driver takes PTX, nothing is
     CHECK(f.table.code(kernel, kGpu).isOk());
     CHECK(f.compiles == 1);
   }
-  { // What an assembler refuses, or a named one that does not work, is no reason to run something else in silence.
+  // What an assembler refuses, or a named one that does not work, is no reason to run something else in
+  // silence.
+  {
     for (StatusCode code : {StatusCode::CompileFailed, StatusCode::InvalidArgument}) {
       Fixture f(dir, false, kGpu);
       f.may_assemble = true;

@@ -110,8 +110,8 @@ inline ObjectBuilder answerObject() {
   return b;
 }
 
-/// A stand-in for a compiled kernel: each work item adds 1 to *params->tile_counter if that is not null. A combine
-/// kernel does nothing.
+/// A stand-in for a compiled kernel: each work item adds 1 to *params->tile_counter if that is not null. A
+/// combine kernel does nothing.
 inline Bytes countingKernel(const std::string &name, bool forward) {
   Bytes code;
   if (forward) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_context_*, flashplus_plan_* and flashplus_forward on the CPU device, with kernels that only count their work
-// items (fake_compiler.cpp). What they compute is the business of tests/conformance.
+// flashplus_context_*, flashplus_plan_* and flashplus_forward on the CPU device, with kernels that only count
+// their work items (fake_compiler.cpp). What they compute is the business of tests/conformance.
 #include "flashplus/flashplus.h"
 #include "tests/tools/temporary.h"
 #include "tests/unit/runtime/libraries.h"
@@ -77,7 +77,8 @@ bool lastErrorHas(const std::string &text) {
 int64_t items(flashplus_plan *p, flashplus_forward_args args, void *workspace = nullptr, size_t bytes = 0) {
   int64_t count = 0;
   args.tile_counter = &count;
-  REQUIRE_MESSAGE(flashplus_plan_run(p, &args, workspace, bytes, nullptr) == FLASHPLUS_OK, flashplus_last_error());
+  REQUIRE_MESSAGE(flashplus_plan_run(p, &args, workspace, bytes, nullptr) == FLASHPLUS_OK,
+                  flashplus_last_error());
   return count;
 }
 
@@ -132,7 +133,8 @@ TEST_CASE("a run may be smaller than its plan, not larger") {
   Context context;
   Problem p(4, 200, 300, 4, 2, 32);
   flashplus_plan *made = plan(context, p.args);
-  const int64_t tile = json::parse(flashplus_plan_describe(made))["steps"][0]["grid"].get<int64_t>() / (4 * 2);
+  const int64_t tile =
+      json::parse(flashplus_plan_describe(made))["steps"][0]["grid"].get<int64_t>() / (4 * 2);
   CHECK(tile == 5); // 200 rows of two heads a key head, in tiles of 96
   Problem smaller(3, 97, 40, 2, 1, 32);
   CHECK(items(made, smaller.args) == 3 * 1 * 3); // 97 rows of two heads
@@ -198,7 +200,8 @@ TEST_CASE("a split plan has two steps and wants a workspace that is large and al
   CHECK(items(made, p.args, workspace.memory, bytes) == d["steps"][0]["grid"].get<int64_t>());
   CHECK(flashplus_plan_run(made, &p.args, nullptr, bytes, nullptr) == FLASHPLUS_INVALID_ARGUMENT);
   CHECK(lastErrorHas("workspace has 0 bytes; the plan needs " + std::to_string(bytes)));
-  CHECK(flashplus_plan_run(made, &p.args, workspace.memory, bytes - 1, nullptr) == FLASHPLUS_INVALID_ARGUMENT);
+  CHECK(flashplus_plan_run(made, &p.args, workspace.memory, bytes - 1, nullptr) ==
+        FLASHPLUS_INVALID_ARGUMENT);
   CHECK(lastErrorHas("workspace has " + std::to_string(bytes - 1)));
   CHECK(flashplus_plan_run(made, &p.args, static_cast<char *>(workspace.memory) + 16, bytes, nullptr) ==
         FLASHPLUS_INVALID_ARGUMENT);
@@ -418,11 +421,13 @@ TEST_CASE("kernels by name") {
   CHECK(std::string(text) == "stage llvm");
   flashplus_free_text(text);
   int visited = 0;
-  CHECK(flashplus_reachable_kernels(context, spec, "x86-64-v3", [](void *n, const char *, const char *) { ++*static_cast<int *>(n); },
-                                    &visited) == FLASHPLUS_OK);
+  CHECK(flashplus_reachable_kernels(
+            context, spec, "x86-64-v3", [](void *n, const char *, const char *) { ++*static_cast<int *>(n); },
+            &visited) == FLASHPLUS_OK);
   CHECK(visited > 3);
-  CHECK(flashplus_reachable_kernels(context, spec, "x86-64-v3",
-                                    [](void *, const char *, const char *) { throw 42; }, nullptr) == FLASHPLUS_INTERNAL);
+  CHECK(flashplus_reachable_kernels(
+            context, spec, "x86-64-v3", [](void *, const char *, const char *) { throw 42; }, nullptr) ==
+        FLASHPLUS_INTERNAL);
 }
 
 TEST_CASE("offline, only the cache is used, and the compiler is not opened even to describe it") {
@@ -538,8 +543,8 @@ TEST_CASE("warm child" * doctest::skip()) {
   Problem p(1, 8, 8, 2, 2, 32);
   const flashplus_status status = flashplus_forward(context, &p.args, nullptr);
   const std::string maps = readText("/proc/self/maps");
-  const bool mapped = maps.find("fake_compiler") != std::string::npos || maps.find("LLVM") != std::string::npos ||
-                      maps.find("MLIR") != std::string::npos;
+  const bool mapped = maps.find("fake_compiler") != std::string::npos ||
+                      maps.find("LLVM") != std::string::npos || maps.find("MLIR") != std::string::npos;
   const flashplus_counters c = context.counters();
   if (std::getenv("FLASHPLUS_TEST_WARM"))
     CHECK((status == FLASHPLUS_OK && c.compiles == 0 && c.disk_hits == 1 && !mapped));
@@ -556,7 +561,8 @@ TEST_CASE("a process with a warm cache never maps the compiler") {
     if (child == 0) {
       setenv("FLASHPLUS_TEST_CACHE", cache.c_str(), 1);
       warm ? setenv("FLASHPLUS_TEST_WARM", "1", 1) : unsetenv("FLASHPLUS_TEST_WARM");
-      execl("/proc/self/exe", "unit_runtime", "--test-case=warm child", "--no-skip", static_cast<char *>(nullptr));
+      execl("/proc/self/exe", "unit_runtime", "--test-case=warm child", "--no-skip",
+            static_cast<char *>(nullptr));
       _exit(127);
     }
     int status = -1;

@@ -13,7 +13,8 @@ namespace flashplus::test {
 
 /// A compact CPU tensor with storage of its own.
 struct HostTensor {
-  explicit HostTensor(std::vector<int64_t> dims = {1}, DLDataType type = {kDLFloat, 32, 1}) : shape(std::move(dims)) {
+  explicit HostTensor(std::vector<int64_t> dims = {1}, DLDataType type = {kDLFloat, 32, 1})
+      : shape(std::move(dims)) {
     int64_t elements = 1;
     for (int64_t d : shape)
       elements *= d;
@@ -52,7 +53,8 @@ struct HostTensor {
   DLTensor tensor{};
 };
 
-/// batch 2, seqlen_q 5, seqlen_k 7, heads 4 and 2, head_dim 16, head_dim_v 24, fp32; or packed with cu_seqlens.
+/// batch 2, seqlen_q 5, seqlen_k 7, heads 4 and 2, head_dim 16, head_dim_v 24, fp32; or packed with
+/// cu_seqlens.
 struct Problem {
   explicit Problem(bool ragged = false)
       : q(ragged ? std::vector<int64_t>{10, 4, 16} : std::vector<int64_t>{2, 5, 4, 16}),

@@ -12,8 +12,8 @@ TEST_CASE("a container's quota, rounded up") {
   CHECK(processorsOfQuota("50000 100000\n") == 1);
   CHECK(processorsOfQuota("1 100000\n") == 1);
   CHECK(processorsOfQuota("9223372036854775807 1\n") == 65536);
-  for (const char *text : {"max 100000\n", "", "\n", "200000", "200000 ", "200000 x", "200000 100000 1", "-1 100000",
-                           "0 100000", "100000 0", "100000 -5", "99999999999999999999 1"})
+  for (const char *text : {"max 100000\n", "", "\n", "200000", "200000 ", "200000 x", "200000 100000 1",
+                           "-1 100000", "0 100000", "100000 0", "100000 -5", "99999999999999999999 1"})
     CHECK_MESSAGE(!processorsOfQuota(text), text);
 }
 

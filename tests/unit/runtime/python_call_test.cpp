@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_forward_python with an exchange API of the test's own: its objects are HostTensors. That PyTorch's fits, and that
-// the results are right, is the business of tests/python.
+// flashplus_forward_python with an exchange API of the test's own: its objects are HostTensors. That
+// PyTorch's fits, and that the results are right, is the business of tests/python.
 #include "flashplus/flashplus.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
@@ -58,7 +58,8 @@ struct Fixture {
   flashplus_status run() { return flashplus_forward_python(&call, &p.q, &p.k, &p.v, &p.o); }
   void fails(flashplus_status status, const char *text) {
     CHECK(run() == status);
-    CHECK_MESSAGE(std::string(flashplus_last_error()).find(text) != std::string::npos, flashplus_last_error());
+    CHECK_MESSAGE(std::string(flashplus_last_error()).find(text) != std::string::npos,
+                  flashplus_last_error());
   }
 
   Problem p;

@@ -23,7 +23,8 @@ PlanKey keyOf(int64_t batch, int64_t keys, int64_t head_dim) {
 std::unique_ptr<PlannedSpec> make() {
   KernelSpec spec;
   spec.head_dim_qk = spec.head_dim_v = 64;
-  return std::make_unique<PlannedSpec>(spec, offlineProfile({Isa::X86_64_v3, 0}), "cpu", std::vector<TunedSchedule>());
+  return std::make_unique<PlannedSpec>(spec, offlineProfile({Isa::X86_64_v3, 0}), "cpu",
+                                       std::vector<TunedSchedule>());
 }
 
 } // namespace

@@ -38,7 +38,8 @@ bool covers(ThreadPool &pool, int64_t items) {
   return good;
 }
 
-/// Threads by their numbers. A joined thread stays listed for a moment, so a test asks which are new, not how many are there.
+/// Threads by their numbers. A joined thread stays listed for a moment, so a test asks which are new, not how
+/// many are there.
 std::set<std::string> threadsOfProcess() {
   std::set<std::string> threads;
   for (const auto &task : std::filesystem::directory_iterator("/proc/self/task"))
@@ -61,7 +62,8 @@ TEST_CASE("a loop covers every item once, whatever its length") {
     CHECK(pool.threads() == threads);
     for (int64_t items : {0, 1, 2, 3, 7, 8, 9, 1000, 20000})
       CHECK(covers(pool, items));
-    for (int repeat = 0; repeat < test::soakCount(300); ++repeat) // a worker that is late for one loop must not run the next one twice
+    // a worker that is late for one loop must not run the next one twice
+    for (int repeat = 0; repeat < test::soakCount(300); ++repeat)
       CHECK(covers(pool, 3));
   }
   CHECK(ThreadPool(0).threads() == 1);

@@ -25,7 +25,12 @@ TEST_CASE("the serialised form of an artifact never changes under its version nu
   Artifact artifact;
   artifact.kind = CodeKind::Ptx;
   artifact.code = {'a', 'b'};
-  artifact.launch = {.entry = "f", .threads = 128, .shared_memory = 2, .scratch = 3, .params_size = 4, .blocks_per_sm = 7,
+  artifact.launch = {.entry = "f",
+                     .threads = 128,
+                     .shared_memory = 2,
+                     .scratch = 3,
+                     .params_size = 4,
+                     .blocks_per_sm = 7,
                      .tensor_maps = {{Operand::V, 8, 9}}};
   artifact.resources = {.registers = 5, .spill_bytes = 6, .stack_bytes = -1};
   artifact.assembler = {Assembler::Kind::Ptxas, 13, 1};
@@ -58,8 +63,10 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.shared_memory = -1; }).find("shared_memory") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.scratch = -1; }).find("scratch") != std::string::npos);
-  CHECK(messageWith([](Artifact &a) { a.launch.blocks_per_sm = -1; }).find("blocks_per_sm") != std::string::npos);
-  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps.resize(9); }).find("9 tensor maps") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.launch.blocks_per_sm = -1; }).find("blocks_per_sm") !=
+        std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps.resize(9); }).find("9 tensor maps") !=
+        std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.tensor_maps = {{Operand::K, 257, 64}}; }).find("257 x 64") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.launch.params_size = -1; }).find("params_size") != std::string::npos);
@@ -68,7 +75,8 @@ TEST_CASE("an artifact whose fields are out of range is refused, and the message
   CHECK(messageWith([](Artifact &a) { a.launch.entry = std::string(100000, 'x'); }).find("entry") !=
         std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.kind = CodeKind::Ptx; }).find("PTX") != std::string::npos);
-  CHECK(messageWith([](Artifact &a) { a.assembler.kind = Assembler::Kind(4); }).find("assembler is 4") != std::string::npos);
+  CHECK(messageWith([](Artifact &a) { a.assembler.kind = Assembler::Kind(4); }).find("assembler is 4") !=
+        std::string::npos);
   CHECK(messageWith([](Artifact &a) { a.assembler.minor = -1; }).find("version 0.-1") != std::string::npos);
   CHECK(assemblerOf(Assembler::Kind::Ptxas, "13.10") == Assembler{Assembler::Kind::Ptxas, 13, 10});
   CHECK(assemblerOf(Assembler::Kind::Ptxas, "nonsense") == Assembler{Assembler::Kind::Ptxas, 0, 0});

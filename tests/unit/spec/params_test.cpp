@@ -61,7 +61,8 @@ TEST_CASE("params: kernels that clamp no index have the layout without sizes of 
 }
 
 TEST_CASE("params: layout text") {
-  const ParamInfo table[] = {{"q", ParamType::Ptr, 1, 0}, {"aux", ParamType::I64, 4, 8}, {"x", ParamType::F32, 1, 40}};
+  const ParamInfo table[] = {
+      {"q", ParamType::Ptr, 1, 0}, {"aux", ParamType::I64, 4, 8}, {"x", ParamType::F32, 1, 40}};
   CHECK(paramLayoutText(table, 48) == "q:ptr@0 aux:i64[4]@8 x:f32@40 size=48");
   CHECK(paramLayoutText(paramTable<ForwardParams>(), sizeof(ForwardParams)).starts_with("q:ptr@0 k:ptr@8 "));
 }

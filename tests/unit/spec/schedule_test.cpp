@@ -23,7 +23,9 @@ TEST_CASE("schedule: parse errors say what is wrong") {
     CHECK(schedule.status().code() == StatusCode::InvalidArgument);
     return schedule.status().message();
   };
-  auto contains = [](const std::string &text, std::string_view part) { return text.find(part) != std::string::npos; };
+  auto contains = [](const std::string &text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+  };
   CHECK(contains(error(""), "the algorithm is not a name"));
   CHECK(contains(error("CPU tile_m=1"), "the algorithm is not a name"));
   CHECK(contains(error("cpu tile_m"), "'tile_m' is not name=integer"));

@@ -102,8 +102,9 @@ TEST_CASE("score: canonical text") {
   CHECK(canonical("s * 0.1") == canonical("s * 0.100000001"));
   CHECK(canonical("s + 0.5") != canonical("s + 0.25"));
 
-  for (const char *text : {"s * 1.17549435e-38 + 3.40282347e38", "s/3-7*-q", "max(a[b,h,q,k], -c) / (q - k)",
-                           "((s < 1) == (k > q)) != 0", "neg(s) - -neg(-2)", "where(a, b0, c) * (a - (b0 - (c - a)))"}) {
+  for (const char *text :
+       {"s * 1.17549435e-38 + 3.40282347e38", "s/3-7*-q", "max(a[b,h,q,k], -c) / (q - k)",
+        "((s < 1) == (k > q)) != 0", "neg(s) - -neg(-2)", "where(a, b0, c) * (a - (b0 - (c - a)))"}) {
     CAPTURE(text);
     const std::string once = canonical(text);
     CHECK(canonical(once) == once);
@@ -175,16 +176,19 @@ TEST_CASE("score: which indices are whole numbers, and which are clamped") {
     REQUIRE_MESSAGE(expr.isOk(), text);
     return std::pair{*expr, int(expr->nodes.size()) - 1};
   };
-  // Up to what int32 holds, for all lengths; a query row lies before the end of its sequence, a key before that of its own.
-  for (const char *text : {"k", "q + k", "q + k + 3", "sq + sk + 1", "2 * k", "q + sk - sq - k", "q + sk - sq - k + 1e9", "-k", "abs(q - k)",
-                           "3", "1e9 - k", "k + 16777216 - 16777216", "min(k, 5) * 1000000", "min(q, 9) * min(k, 9)",
-                           "(q + k) * 2 - q - k - q - k + 3", "max(b, h) - hk"}) {
+  // Up to what int32 holds, for all lengths; a query row lies before the end of its sequence, a key before
+  // that of its own.
+  for (const char *text :
+       {"k", "q + k", "q + k + 3", "sq + sk + 1", "2 * k", "q + sk - sq - k", "q + sk - sq - k + 1e9", "-k",
+        "abs(q - k)", "3", "1e9 - k", "k + 16777216 - 16777216", "min(k, 5) * 1000000",
+        "min(q, 9) * min(k, 9)", "(q + k) * 2 - q - k - q - k + 3", "max(b, h) - hk"}) {
     CAPTURE(text);
     const auto [expr, node] = last(text);
     CHECK(expr.isIntegerIndex(node));
   }
-  for (const char *text : {"q + k + 4", "sq + sk + 2", "k * 4", "q * sk", "k / 2", "2.5", "3e9", "-3e9", "k + 1.1e9", "s + k", "exp(k)",
-                           "b + h + hk", "p", "t[k]", "k < q", "where(k, k, k)", "abs(4 * k) - 4 * k", "1e30 * 1e30 * k"}) {
+  for (const char *text : {"q + k + 4", "sq + sk + 2", "k * 4", "q * sk", "k / 2", "2.5", "3e9", "-3e9",
+                           "k + 1.1e9", "s + k", "exp(k)", "b + h + hk", "p", "t[k]", "k < q",
+                           "where(k, k, k)", "abs(4 * k) - 4 * k", "1e30 * 1e30 * k"}) {
     CAPTURE(text);
     const auto [expr, node] = last(text);
     CHECK_FALSE(expr.isIntegerIndex(node));
@@ -192,15 +196,26 @@ TEST_CASE("score: which indices are whole numbers, and which are clamped") {
   CHECK_FALSE(ScoreExpr{}.clampsIndices());
   CHECK_FALSE(last("cap * tanh(s / cap)").first.clampsIndices());
   CHECK_FALSE(last("s - slopes[h] * abs(q + sk - sq - k) + t[b, hk]").first.clampsIndices());
-  for (const char *text : {"t[k]", "t[q]", "t[3]", "t[b, h, hk, sk]", "t[h + 1]", "t[u[h]]", "s - slopes[h] + t[0 / 0]"})
+  for (const char *text :
+       {"t[k]", "t[q]", "t[3]", "t[b, h, hk, sk]", "t[h + 1]", "t[u[h]]", "s - slopes[h] + t[0 / 0]"})
     CHECK_MESSAGE(last(text).first.clampsIndices(), text);
 }
 
 TEST_CASE("score: a number as an index") {
   constexpr double kInf = std::numeric_limits<double>::infinity();
-  for (auto [value, index] : {std::pair<double, int64_t>{0, 0}, {0.9, 0}, {1, 1}, {2.9, 2}, {-0.5, 0}, {-1, 0}, {-1e300, 0},
-                              {-kInf, 0}, {2147483646, 2147483646}, {2147483647, 2147483647}, {2147483648, 2147483647},
-                              {1e300, 2147483647}, {kInf, 2147483647}})
+  for (auto [value, index] : {std::pair<double, int64_t>{0, 0},
+                              {0.9, 0},
+                              {1, 1},
+                              {2.9, 2},
+                              {-0.5, 0},
+                              {-1, 0},
+                              {-1e300, 0},
+                              {-kInf, 0},
+                              {2147483646, 2147483646},
+                              {2147483647, 2147483647},
+                              {2147483648, 2147483647},
+                              {1e300, 2147483647},
+                              {kInf, 2147483647}})
     CHECK(scoreIndex(value) == index);
   CHECK(scoreIndex(std::numeric_limits<double>::quiet_NaN()) == 0);
   CHECK(value("t[0 - 5]") == 10000);
@@ -233,5 +248,6 @@ TEST_CASE("score: numbers become scalars, so that they make no kernel of their o
   CHECK(lifted("s + 4 * t[k / 2 + u[7]]") == "s + p0 * t0[k / 2 + t1[7]] p0=4.00");
   // Eight slots in all; the caller's own come first.
   CHECK(lifted("2 * 3 * 4 * 5 * 6 * 7 * 8 * 9 * 10 * x") ==
-        "p0 * p1 * p2 * p3 * p4 * p5 * p6 * 9 * 10 * p7 p0=2.00 p1=3.00 p2=4.00 p3=5.00 p4=6.00 p5=7.00 p6=8.00");
+        "p0 * p1 * p2 * p3 * p4 * p5 * p6 * 9 * 10 * p7 p0=2.00 p1=3.00 p2=4.00 p3=5.00 p4=6.00 p5=7.00 "
+        "p6=8.00");
 }

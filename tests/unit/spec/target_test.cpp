@@ -44,7 +44,9 @@ TEST_CASE("target: parse errors list what there is") {
     CHECK(target.status().code() == StatusCode::InvalidArgument);
     return target.status().message();
   };
-  auto contains = [](const std::string &text, std::string_view part) { return text.find(part) != std::string::npos; };
+  auto contains = [](const std::string &text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+  };
   CHECK(contains(error(""), "it must be one of x86-64-v3, x86-64-v4, x86-64-v4+avx512bf16, sm_80"));
   CHECK(contains(error("sm_70"), "'sm_70' is not known"));
   CHECK(contains(error("x86-64-v3@sm_80"), "is not known"));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plans of a backward. On a GPU: for every head dim, dtype, alignment and chip there is one, warm-up has its
-// kernels, and knobs are checked. On a CPU: shares of the keys by the problem alone, and room for their parts of dq.
+// kernels, and knobs are checked. On a CPU: shares of the keys by the problem alone, and room for their parts
+// of dq.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -191,7 +192,8 @@ TEST_CASE("on a CPU shares follow from the problem, not from the workers") {
 
 TEST_CASE("on a CPU a plan has three steps with several shares, two with one") {
   const Bounds few{1, 200, 960, 200, 4, 1, -1, -1}, many{40, 200, 960, 8000, 4, 1, -1, -1};
-  const Plan shared = cpuPlan("x86-64-v3", backward(64, 64), few), whole = cpuPlan("x86-64-v3", backward(64, 64), many);
+  const Plan shared = cpuPlan("x86-64-v3", backward(64, 64), few),
+             whole = cpuPlan("x86-64-v3", backward(64, 64), many);
   REQUIRE(shared.steps.size() == 3);
   CHECK(shared.steps[0].spec.op == Operation::BackwardDelta);
   CHECK(shared.steps[1].spec.op == Operation::Backward);
@@ -241,7 +243,8 @@ TEST_CASE("on a CPU warm-up has every kernel of every plan") {
         const auto reachable = reachableBackwardKernels(spec, offlineProfile(*Target::parse(target)));
         for (int64_t batch : {1, 40})
           for (int64_t keys : {0, 1, 5000})
-            for (const PlanStep &step : cpuPlan(target, spec, {batch, 100, keys, batch * 100, 4, 2, -1, -1}).steps)
+            for (const PlanStep &step :
+                 cpuPlan(target, spec, {batch, 100, keys, batch * 100, 4, 2, -1, -1}).steps)
               CHECK_MESSAGE(std::ranges::count_if(reachable, [&](const PlannedKernel &k) {
                               return k.spec == step.spec && k.schedule == step.schedule;
                             }) == 1, step.spec.text());
@@ -250,7 +253,8 @@ TEST_CASE("on a CPU warm-up has every kernel of every plan") {
 
 TEST_CASE("a forced schedule is one of a step that has a choice") {
   auto forced = [](const char *target, const char *schedule) {
-    return planBackward(backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1}, offlineProfile(*Target::parse(target)),
+    return planBackward(backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1},
+                        offlineProfile(*Target::parse(target)),
                         {.schedule = completeSchedule(*Schedule::parse(schedule))});
   };
   CHECK(forced("x86-64-v3", "cpu.backward tile_m=24"));

@@ -33,7 +33,8 @@ std::string kernelText(const KernelSpec &spec, const Schedule &schedule) {
   return spec.text() + " | " + schedule.text();
 }
 
-constexpr const char *kTargets[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
+constexpr const char *kTargets[] = {
+    "x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
 
 void fails(const auto &result, const char *text) {
   REQUIRE(!result);
@@ -56,7 +57,8 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
             for (int splits : {0, 1, 5})
               for (bool invariant : {false, true}) {
                 const Bounds bounds{batch, seqlen_q, seqlen_k, batch * seqlen_q, 8, 2, -1, 0};
-                auto plan = planForward(spec, bounds, profile, {.num_splits = splits, .batch_invariant = invariant});
+                auto plan =
+                    planForward(spec, bounds, profile, {.num_splits = splits, .batch_invariant = invariant});
                 REQUIRE_MESSAGE(plan, plan.status().message());
                 for (const PlanStep &step : plan->steps)
                   CHECK(reachable.count(kernelText(step.spec, step.schedule)));
@@ -93,7 +95,8 @@ TEST_CASE("batch_invariant plans do not depend on the batch") {
   std::set<std::string> seen;
   for (int64_t batch : {1, 64})
     for (int64_t seqlen_q : {1, 64, 4096}) {
-      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu, {.batch_invariant = true});
+      auto plan = planForward(spec, {batch, seqlen_q, 65536, batch * seqlen_q, 4, 4, -1, 0}, gpu,
+                              {.batch_invariant = true});
       REQUIRE(plan);
       CHECK(plan->steps[0].item.num_splits == 1);
       seen.insert(plan->steps[0].schedule.text());
@@ -119,7 +122,8 @@ TEST_CASE("shared memory selects a schedule and never fails, 99 KB parts include
 
 TEST_CASE("row pitches keep ldmatrix free of bank conflicts") {
   for (int d = 8; d <= kMaxHeadDim; d += 8) {
-    const auto l = Sm80FlashLayout::of(forwardSpec(d, d), *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warps=4"));
+    const auto l =
+        Sm80FlashLayout::of(forwardSpec(d, d), *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warps=4"));
     for (int pitch : {l.qPitch(), l.kPitch(), l.vPitch()}) {
       std::set<int> banks;
       for (int row = 0; row < 8; ++row)
@@ -183,7 +187,8 @@ TEST_CASE("a table gives the rows of the smallest class that covers a spec and h
   CHECK(tiles(128, 128, false) == Rows{{80, kAnyKeys}});
   CHECK(tiles(192, 192, true) == Rows{{64, kAnyKeys}});
   CHECK(tiles(192, 192, false).empty());
-  // 176 keys leave too few registers for a score expression, and too little shared memory of 100 KB: the next class.
+  // 176 keys leave too few registers for a score expression, and too little shared memory of 100 KB: the next
+  // class.
   CHECK(tiles(128, 128, true, "tanh(s)") == Rows{{64, kAnyKeys}});
   CHECK(tiles(128, 128, true, "s", 100 * 1024) == Rows{{64, kAnyKeys}});
 }
@@ -192,11 +197,12 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
   const KernelSpec spec = forwardSpec(128, 128);
   const DeviceProfile gpu = device("sm_90a", 132);
   auto tuned = [](int64_t size, const char *text) {
-    return TunedSchedule{size, size, completeSchedule(*Schedule::parse(text)), "record " + std::to_string(size)};
+    return TunedSchedule{size, size, completeSchedule(*Schedule::parse(text)),
+                         "record " + std::to_string(size)};
   };
-  const std::vector<TunedSchedule> record = {tuned(512, "sm90.flash tile_n=64"), tuned(4096, "sm90.flash tile_n=80"),
-                                             tuned(4096, "sm90.flash tile_n=96"), tuned(8192, "sm90.flash tile_n=1000"),
-                                             tuned(16384, "nonsense")};
+  const std::vector<TunedSchedule> record = {
+      tuned(512, "sm90.flash tile_n=64"), tuned(4096, "sm90.flash tile_n=80"),
+      tuned(4096, "sm90.flash tile_n=96"), tuned(8192, "sm90.flash tile_n=1000"), tuned(16384, "nonsense")};
   PlanOptions options;
   options.tuned = record;
   auto source = [&](int64_t q, int64_t k, const PlanOptions &o) {
@@ -207,7 +213,8 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
   CHECK(source(512, 512, options) == "record 512 64");
   CHECK(source(1400, 1400, options) == "record 512 64");
   CHECK(source(1500, 1500, options) == "record 4096 80"); // the first of two
-  CHECK(source(100000, 100000, options) == "record 4096 80"); // what is not feasible or not known is passed over
+  // what is not feasible or not known is passed over
+  CHECK(source(100000, 100000, options) == "record 4096 80");
   CHECK(source(64, 512, options).starts_with("default table")); // fewer queries than its tile has rows
   PlanOptions invariant = options;
   invariant.batch_invariant = true;
@@ -225,7 +232,8 @@ TEST_CASE("bad requests name what is wrong") {
   const DeviceProfile gpu = device("sm_80@sm_80", 108);
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=100 tile_n=64 warps=4"), gpu.target),
         "tile_m is 100; it must be 16 or 32 times warps");
-  fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target), "tile_n is 24");
+  fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=24 warps=4"), gpu.target),
+        "tile_n is 24");
   fails(launchSchema(spec, *Schedule::parse("nonsense"), gpu.target), "there is sm80.flash");
   fails(launchSchema(spec, *Schedule::parse("sm80.flash tile_m=64 tile_n=64 warp=4"), gpu.target),
         "'warp' is not a knob of sm80.flash; there is tile_m, tile_n, warps");
@@ -234,7 +242,8 @@ TEST_CASE("bad requests name what is wrong") {
   fails(planForward(spec, {1 << 20, 1 << 20, 64, 1, 64, 64, -1, 0}, gpu, {}), "work items");
 }
 
-TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a share of the keys in one work item") {
+TEST_CASE(
+    "few rows on the CPU: K and V are read in place, all key heads of a share of the keys in one work item") {
   KernelSpec spec = forwardSpec(128, 128);
   spec.bounded_right = false;
   for (const char *target : {"x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"}) {
@@ -242,7 +251,8 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
       int64_t queries, keys, heads_q, heads_k, batch = 1;
     };
     auto plan = [&](Shape s, int threads, PlanOptions options = {}) {
-      return *planForward(spec, {s.batch, s.queries, s.keys, s.batch * s.queries, s.heads_q, s.heads_k, -1, -1},
+      return *planForward(spec,
+                          {s.batch, s.queries, s.keys, s.batch * s.queries, s.heads_q, s.heads_k, -1, -1},
                           device(target, threads), options);
     };
     auto schedule = [&](int64_t queries, int64_t heads_k) {
@@ -253,11 +263,12 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     CHECK(schedule(2, 8) == "cpu.stream heads=8 tile_m=8 tile_n=16");
     CHECK(schedule(4, 8) == "cpu.stream heads=8 tile_m=8 tile_n=16"); // two tiles of rows
     CHECK(schedule(5, 8).starts_with("cpu.flash"));
-    // Key heads of an item, shares of the keys, and work items: one thread needs no shares, others get four items each, which
-    // leave them even.
+    // Key heads of an item, shares of the keys, and work items: one thread needs no shares, others get four
+    // items each, which leave them even.
     auto divides = [&](Shape shape, int threads, PlanOptions options = {}) {
       const Plan p = plan(shape, threads, options);
-      return std::vector<int64_t>{p.steps[0].item.key_heads, p.steps[0].item.num_splits, p.steps[0].work_items};
+      return std::vector<int64_t>{p.steps[0].item.key_heads, p.steps[0].item.num_splits,
+                                  p.steps[0].work_items};
     };
     using Division = std::vector<int64_t>;
     CHECK(divides({1, 8192, 32, 8}, 1) == Division{8, 1, 1});
@@ -280,7 +291,10 @@ TEST_CASE("few rows on the CPU: K and V are read in place, all key heads of a sh
     CHECK(item.key_heads == 1);
   }
   const Target cpu = *Target::parse("x86-64-v3");
-  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=3 tile_n=64"), cpu), "tile_m is 3; it must be 1, 2, 4 or 8");
-  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=1 tile_n=20"), cpu), "tile_n is 20; it must be at least 4");
-  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=0 tile_m=4 tile_n=16"), cpu), "heads is 0; it must be 1 to 32");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=3 tile_n=64"), cpu),
+        "tile_m is 3; it must be 1, 2, 4 or 8");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=8 tile_m=1 tile_n=20"), cpu),
+        "tile_n is 20; it must be at least 4");
+  fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=0 tile_m=4 tile_n=16"), cpu),
+        "heads is 0; it must be 1 to 32");
 }
