@@ -13,6 +13,7 @@
 #include "runtime/plans/spec_table.h"
 #include "runtime/devices/cpu/thread_pool.h"
 #include "runtime/plans/tuning_record.h"
+#include "runtime/plans/workspaces.h"
 
 #include <map>
 #include <memory>
@@ -38,6 +39,7 @@ public:
   ScoreTable &scores() { return scores_; }
   PlanMemo &plans() { return plans_; }
   SpecTable &specs() { return specs_; }
+  Workspaces &workspaces() { return workspaces_; }
   /// Read once, when the context was made: plans that it remembers stay right.
   const TuningRecords &tuning() const { return tuning_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
@@ -75,6 +77,7 @@ private:
   std::mutex devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;
+  Workspaces workspaces_; ///< After the devices.
   std::atomic<Device *> open_cpu_{nullptr}, open_cuda_[kFastDevices] = {}; ///< Those in devices_ with small
                                                                            ///< numbers.
   ScoreTable scores_;

@@ -129,7 +129,15 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
         context->impl->plans().put(key, plan);
     }
     Workspace workspace{**device, stream};
+    Workspaces::Lease kept;
     if (plan.workspace_bytes) {
+      auto lease = context->impl->workspaces().borrow(**device, size_t(plan.workspace_bytes),
+                                                      size_t(plan.zeroed_bytes), stream);
+      if (!lease)
+        return lease.status();
+      kept = std::move(*lease);
+    }
+    if (plan.workspace_bytes && !kept.memory()) {
       auto memory = (*device)->allocateAsync(size_t(plan.workspace_bytes), stream);
       if (!memory)
         return memory.status();
@@ -137,7 +145,7 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       if (plan.zeroed_bytes)
         FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.zeroed_bytes), stream));
     }
-    return launch(plan, **device, problem, workspace.memory, stream);
+    return launch(plan, **device, problem, kept.memory() ? kept.memory() : workspace.memory, stream);
   });
 }
 

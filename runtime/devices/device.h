@@ -9,6 +9,7 @@
 #include <dlpack/dlpack.h>
 #include <span>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace flashplus {
@@ -26,6 +27,12 @@ struct TensorLayout {
   int64_t stride[3] = {}; ///< Bytes, of rows, heads and batch entries.
   DType dtype = DType::BF16;
   bool operator==(const TensorLayout &) const = default;
+};
+
+/// What tells streams apart, also those that were given a destroyed one's handle, and captures on them.
+struct StreamKey {
+  uint64_t stream = 0;
+  uint64_t capture = 0; ///< 0: the stream is not being captured.
 };
 
 /// Thread-safe. Streams are the device's own handles (CUstream); the CPU has none and runs at once.
@@ -61,11 +68,16 @@ public:
   /// Whether `stream` is being captured into a graph: then nothing may be loaded or allocated.
   virtual Result<bool> capturing(void *stream);
 
+  /// Null where the device has no streams or cannot tell.
+  virtual std::optional<StreamKey> streamKey(void *stream);
+
   // 256-byte aligned memory. The Async pair is in stream order.
   virtual Result<void *> allocate(size_t bytes) = 0;
   virtual Status release(void *memory) = 0;
   virtual Result<void *> allocateAsync(size_t bytes, void *stream) = 0;
   virtual Status releaseAsync(void *memory, void *stream) = 0;
+  /// Done when it returns, whatever is being captured; no part of a graph.
+  virtual Result<void *> allocateZeroed(size_t bytes);
   virtual Status clearAsync(void *memory, size_t bytes, void *stream) = 0; ///< To zero bytes.
   virtual Status copyToDevice(void *dst, const void *host_src, size_t bytes) = 0;
   virtual Status copyToHost(void *host_dst, const void *src, size_t bytes) = 0;
@@ -76,5 +88,9 @@ inline Result<Artifact> Device::assemble(const Artifact &) {
   return Status(StatusCode::Unsupported, "device " + name() + " does not assemble code");
 }
 inline Result<bool> Device::capturing(void *) { return false; }
+inline std::optional<StreamKey> Device::streamKey(void *) { return std::nullopt; }
+inline Result<void *> Device::allocateZeroed(size_t) {
+  return Status(StatusCode::Unsupported, "device " + name() + " keeps no memory for streams");
+}
 
 } // namespace flashplus

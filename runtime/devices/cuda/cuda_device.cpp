@@ -218,6 +218,54 @@ public:
     return state != 0;
   }
 
+  std::optional<StreamKey> streamKey(void *stream) override {
+    if (!driver_.streamGetId || !driver_.streamGetCaptureInfo || !driver_.threadExchangeStreamCaptureMode ||
+        !driver_.streamCreate || !driver_.streamDestroy)
+      return std::nullopt;
+    const Current current(*this);
+    StreamKey key;
+    int state = kCaptureNone;
+    // A capture that was invalidated, or the default stream while another one is captured: the caller's own
+    // way says what is wrong.
+    if (!current.status || driver_.streamGetId(stream, &key.stream) != kSuccess ||
+        driver_.streamGetCaptureInfo(stream, &state, &key.capture, nullptr, nullptr, nullptr) != kSuccess ||
+        (state != kCaptureNone && state != kCaptureActive))
+      return std::nullopt;
+    if (state == kCaptureNone)
+      key.capture = 0;
+    return key;
+  }
+
+  Result<void *> allocateZeroed(size_t bytes) override {
+    const Current current(*this);
+    if (!current.status)
+      return current.status;
+    // Where a capture is under way, of this or another thread, the driver refuses an allocation that is no
+    // part of it unless this thread says that it knows.
+    int mode = kCaptureModeRelaxed;
+    if (const CUresult r = driver_.threadExchangeStreamCaptureMode(&mode); r != kSuccess)
+      return driver_.failure("cuThreadExchangeStreamCaptureMode", r);
+    CUdeviceptr memory = 0;
+    CUstream stream = nullptr;
+    const char *what = "cuMemAlloc of a workspace";
+    CUresult r = driver_.memAlloc(&memory, bytes);
+    const bool allocated = r == kSuccess;
+    if (allocated)
+      r = driver_.streamCreate(&stream, kStreamNonBlocking), what = "cuStreamCreate";
+    if (r == kSuccess) {
+      r = driver_.memsetD8Async(memory, 0, bytes, stream), what = "cuMemsetD8Async";
+      if (r == kSuccess)
+        r = driver_.streamSynchronize(stream), what = "cuStreamSynchronize";
+      driver_.streamDestroy(stream);
+    }
+    if (r != kSuccess && allocated)
+      driver_.memFree(memory);
+    driver_.threadExchangeStreamCaptureMode(&mode);
+    if (r != kSuccess)
+      return driver_.failure(what, r);
+    return reinterpret_cast<void *>(memory);
+  }
+
   Result<void *> allocate(size_t bytes) override {
     const Current current(*this);
     if (!current.status)

@@ -20,6 +20,10 @@ Result<Driver> load() {
     return Status(StatusCode::NoDevice, "the CUDA driver is too old: it lacks " #SYMBOL);
   FLASHPLUS_CUDA_FUNCTIONS(FLASHPLUS_CUDA_FIND)
 #undef FLASHPLUS_CUDA_FIND
+#define FLASHPLUS_CUDA_FIND(MEMBER, SYMBOL, PARAMETERS)                                                      \
+  driver.MEMBER = reinterpret_cast<decltype(driver.MEMBER)>(dlsym(library, #SYMBOL));
+  FLASHPLUS_CUDA_OPTIONAL_FUNCTIONS(FLASHPLUS_CUDA_FIND)
+#undef FLASHPLUS_CUDA_FIND
   if (const CUresult result = driver.init(0); result != kSuccess)
     return Status(StatusCode::NoDevice, driver.failure("cuInit", result).message());
   driver.driverGetVersion(&driver.version);

@@ -38,6 +38,7 @@ enum DeviceAttribute : int {
   kSharedMemoryPerSm = 81,
   kSharedMemoryPerBlockOptin = 97,
 };
+enum : int { kCaptureNone = 0, kCaptureActive = 1, kCaptureModeRelaxed = 2, kStreamNonBlocking = 1 };
 enum : int { kFuncMaxDynamicSharedMemory = 8, kInputPtx = 1 };
 enum JitOption : int {
   kJitInfoLogBuffer = 3,
@@ -89,10 +90,20 @@ enum JitOption : int {
   X(getErrorName, cuGetErrorName, (CUresult, const char **))                                                 \
   X(getErrorString, cuGetErrorString, (CUresult, const char **))
 
+/// Those that an older driver may lack; null there.
+#define FLASHPLUS_CUDA_OPTIONAL_FUNCTIONS(X)                                                                 \
+  X(streamGetId, cuStreamGetId, (CUstream, uint64_t *))                                                      \
+  X(streamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                                         \
+    (CUstream, int *, uint64_t *, void **, const void **, size_t *))                                         \
+  X(threadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, (int *))                             \
+  X(streamCreate, cuStreamCreate, (CUstream *, unsigned))                                                    \
+  X(streamDestroy, cuStreamDestroy_v2, (CUstream))
+
 /// Plain function pointers, so that a test can put its own in.
 struct Driver {
 #define FLASHPLUS_CUDA_MEMBER(MEMBER, SYMBOL, PARAMETERS) CUresult(*MEMBER) PARAMETERS = nullptr;
   FLASHPLUS_CUDA_FUNCTIONS(FLASHPLUS_CUDA_MEMBER)
+  FLASHPLUS_CUDA_OPTIONAL_FUNCTIONS(FLASHPLUS_CUDA_MEMBER)
 #undef FLASHPLUS_CUDA_MEMBER
   int version = 0; ///< As cuDriverGetVersion counts: 13000 is CUDA 13.0.
 

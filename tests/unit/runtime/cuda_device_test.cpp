@@ -18,7 +18,7 @@ namespace {
 struct Fake {
   std::vector<std::string> calls;
   std::map<std::string, CUresult> answers; ///< By symbol; others succeed.
-  int major = 9, minor = 0, capture_state = 0, devices = 1, l2 = 50 << 20;
+  int major = 9, minor = 0, capture_state = 0, capture_mode = 0, devices = 1, l2 = 50 << 20;
   int depth = 0; ///< Contexts pushed and not popped.
   void *callers = nullptr; ///< The context that the caller has made current.
   unsigned grid = 0, block = 0, shared = 0;
@@ -402,6 +402,80 @@ TEST_CASE("capture state") {
   CHECK(*device->capturing(nullptr) == true);
   fake.answers["cuStreamIsCapturing"] = 906;
   CHECK(device->capturing(nullptr).status().code() == StatusCode::DeviceError);
+  CHECK(fake.depth == 0);
+}
+
+/// With what an older driver lacks.
+Driver newerDriver() {
+  Driver d = fakeDriver();
+  d.streamGetId = [](CUstream s, uint64_t *id) {
+    return *id = uint64_t(reinterpret_cast<uintptr_t>(s)) + 100, inContext("cuStreamGetId");
+  };
+  d.streamGetCaptureInfo = [](CUstream, int *state, uint64_t *id, void **, const void **, size_t *) {
+    return *state = fake.capture_state, *id = 33, inContext("cuStreamGetCaptureInfo");
+  };
+  d.threadExchangeStreamCaptureMode = [](int *mode) {
+    std::swap(*mode, fake.capture_mode);
+    return said("cuThreadExchangeStreamCaptureMode");
+  };
+  d.memsetD8Async = [](CUdeviceptr p, unsigned char value, size_t, CUstream s) {
+    CHECK((p == 4096 && value == 0 && s == &fake));
+    return inContext("cuMemsetD8Async");
+  };
+  d.streamCreate = [](CUstream *s, unsigned flags) {
+    CHECK(flags == kStreamNonBlocking);
+    return *s = &fake, inContext("cuStreamCreate");
+  };
+  d.streamDestroy = [](CUstream s) {
+    CHECK(s == &fake);
+    return inContext("cuStreamDestroy");
+  };
+  return d;
+}
+
+TEST_CASE("streams are told apart, and captures on them") {
+  const Driver old = fakeDriver();
+  CHECK_FALSE(open(old)->streamKey(nullptr));
+  const Driver driver = newerDriver();
+  auto device = open(driver);
+  auto key = device->streamKey(nullptr);
+  REQUIRE(key);
+  CHECK(key->stream == 100);
+  CHECK(key->capture == 0);
+  fake.capture_state = 1;
+  CHECK(device->streamKey(nullptr)->capture == 33);
+  fake.capture_state = 2; // invalidated
+  CHECK_FALSE(device->streamKey(nullptr));
+  fake.capture_state = 0;
+  fake.answers["cuStreamGetCaptureInfo"] = 904; // the default stream, while another one is captured
+  CHECK_FALSE(device->streamKey(nullptr));
+  CHECK(fake.depth == 0);
+}
+
+TEST_CASE("memory of zeros is made under a capture, and the thread's mode comes back") {
+  const Driver driver = newerDriver();
+  auto device = open(driver);
+  fake.capture_mode = 5;
+  fake.calls.clear();
+  auto memory = device->allocateZeroed(1000);
+  REQUIRE(memory.isOk());
+  CHECK(*memory == reinterpret_cast<void *>(4096));
+  CHECK(fake.capture_mode == 5);
+  auto called = [](const char *symbol) { return std::ranges::count(fake.calls, std::string(symbol)); };
+  CHECK(called("cuMemsetD8Async") == 1);
+  CHECK(called("cuStreamSynchronize") == 1);
+  CHECK(called("cuStreamDestroy") == 1);
+  CHECK(called("cuMemFree") == 0);
+  for (const char *symbol : {"cuMemAlloc", "cuStreamCreate", "cuMemsetD8Async", "cuStreamSynchronize"}) {
+    CAPTURE(symbol);
+    fake.calls.clear();
+    fake.answers = {{symbol, kOutOfMemory}};
+    CHECK(device->allocateZeroed(1000).status().code() == StatusCode::OutOfMemory);
+    CHECK(fake.capture_mode == 5);
+    CHECK(called("cuMemFree") == (std::string(symbol) != "cuMemAlloc"));
+    CHECK(called("cuStreamDestroy") ==
+          (std::string(symbol) == "cuMemsetD8Async" || std::string(symbol) == "cuStreamSynchronize"));
+  }
   CHECK(fake.depth == 0);
 }
 
