@@ -251,10 +251,11 @@ typedef struct flashplus_forward_args {
 #define FLASHPLUS_FORWARD_ARGS_INIT                                                                          \
   {.struct_size = sizeof(flashplus_forward_args), .window_left = -1, .window_right = -1, .has_window = 1}
 
-/** Plans, compiles or loads what is missing, and runs. If the plan needs a workspace, on CUDA the stream keeps
- *  a small one for its next call, and so does a graph that is captured, as long as the context lives; a large
- *  one is allocated in stream order. `stream` is a CUstream (null: the default stream); ignored on the CPU, where the call
- *  returns when done. Under stream capture a kernel that is not resident is FLASHPLUS_NOT_RESIDENT. */
+/** Plans, compiles or loads what is missing, and runs. If the plan needs a workspace, on CUDA the stream
+ *  keeps a small one for its next call, and a graph that is captured as long as the context lives; a large
+ *  one is allocated in stream order. `stream` is a CUstream (null: the default stream); ignored on the CPU,
+ *  where the call returns when done. Under stream capture a kernel that is not resident is
+ *  FLASHPLUS_NOT_RESIDENT. */
 FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context,
                                                  const flashplus_forward_args *args, void *stream);
 
