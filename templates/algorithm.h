@@ -89,6 +89,7 @@ Status fitsRegisters(const Schedule &schedule, int needed, int most);
 
 extern const Algorithm kCpuFlash;   // templates/forward/cpu_flash/plan.cpp
 extern const Algorithm kCpuStream;  // templates/forward/cpu_stream/plan.cpp
+extern const Algorithm kSm80Decode; // templates/forward/sm80_decode/plan.cpp
 extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
 extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
 extern const Algorithm kCpuCombine; // templates/combine/plan.cpp

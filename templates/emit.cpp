@@ -16,6 +16,7 @@ struct Emitter {
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
     {"cpu.stream", emitCpuStream},
+    {"sm80.decode", emitSm80Decode},
     {"sm80.flash", emitSm80Flash},
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},

@@ -7,9 +7,10 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
-                                            &kSm80Flash,        &kCpuCombine,       &kGpuCombine,
-                                            &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum,
-                                            &kCpuBackward,      &kSm80BackwardKV,   &kSm80BackwardQ};
+                                            &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
+                                            &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
+                                            &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
+                                            &kSm80BackwardQ};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa);

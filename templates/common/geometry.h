@@ -40,6 +40,8 @@ struct ItemShape {
   int32_t num_splits = 1;        ///< Shares of the keys; an item has one of them.
   int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache
                                  ///< together.
+  int32_t workers = 0;           ///< Not 0: so many items, which divide the work among themselves where they
+                                 ///< run.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
   Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, or keys of a key
                                  ///< head.
@@ -61,7 +63,8 @@ constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
     heads = ceilDiv(bounds.heads_q / bounds.group(), shape.key_heads);
   }
   const int64_t tiles = shape.rows == kWholeSequence ? 1 : ceilDiv(rows, shape.rows);
-  return {tiles, bounds.batch * heads * tiles * shape.num_splits};
+  const int64_t items = bounds.batch * heads * tiles * shape.num_splits;
+  return {tiles, shape.workers && items ? shape.workers : items};
 }
 
 } // namespace flashplus

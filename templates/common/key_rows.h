@@ -13,6 +13,12 @@ struct KeyRows {
   Operand operand;
   Val head;
 
+  /// Pointer to the sequence's row `key` (i32); elements have `bytes` bytes.
+  Val row(Val key, int bytes) const {
+    Val stride = sequence.params().get(operandInfo(operand).stride_s);
+    return key.ir->offset(first(bytes), key.ir->toI64(key) * (stride * bytes));
+  }
+
   /// Pointer to the sequence's row 0; elements have `bytes` bytes.
   Val first(int bytes) const { return sequence.rows(operand, head, bytes); }
 

@@ -16,6 +16,8 @@ public:
 
   Val q_len, k_len; ///< i32, valid rows.
 
+  const ParamReader &params() const { return params_; }
+
   /// First row of `operand` for `head`, as a pointer to elements of `bytes` bytes.
   Val rows(Operand operand, Val head, int bytes) const;
   /// Where row 0 of `operand` lies in its tensor map: {row, batch}, i32.

@@ -40,7 +40,11 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
     return std::fabs(std::log2(double(std::max<int64_t>(a, 1))) - std::log2(double(std::max<int64_t>(b, 1))));
   };
   for (const TunedSchedule &t : options.tuned) {
-    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < itemTraits(t.schedule).rows)
+    const ItemTraits item = itemTraits(t.schedule);
+    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < item.rows)
+      continue;
+    // A kernel for few rows is one for no more, however near what was measured.
+    if (item.merges && (options.num_splits || bounds.max_seqlen_q * item.packedHeads(bounds) > item.rows))
       continue;
     const double distance =
         octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);

@@ -21,6 +21,7 @@ private:
   KernelSpec spec_;
   DeviceProfile device_;
   std::vector<Candidate> candidates_;
+  std::vector<Candidate> without_merges_; ///< For who says how the keys are shared, or that they may not be.
   std::vector<Candidate> combine_; ///< Of the second step of a split forward.
 };
 
