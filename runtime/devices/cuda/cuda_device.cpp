@@ -227,12 +227,16 @@ public:
     int state = kCaptureNone;
     // A capture that was invalidated, or the default stream while another one is captured: the caller's own
     // way says what is wrong.
-    if (!current.status || driver_.streamGetId(stream, &key.stream) != kSuccess ||
-        driver_.streamGetCaptureInfo(stream, &state, &key.capture, nullptr, nullptr, nullptr) != kSuccess ||
-        (state != kCaptureNone && state != kCaptureActive))
+    if (!current.status ||
+        driver_.streamGetCaptureInfo(stream, &state, &key.capture, nullptr, nullptr, nullptr) != kSuccess)
       return std::nullopt;
-    if (state == kCaptureNone)
-      key.capture = 0;
+    if (state == kCaptureActive) { // a stream is not asked for its number then, which would end the capture
+      key.stream = reinterpret_cast<uintptr_t>(stream);
+      return key;
+    }
+    key.capture = 0;
+    if (state != kCaptureNone || driver_.streamGetId(stream, &key.stream) != kSuccess)
+      return std::nullopt;
     return key;
   }
 

@@ -36,8 +36,7 @@ public:
   void run() {
     const Progress start{line_.start(), ir_.i32(0)};
     const Segment first(k_.c, k_.l, line_, start.place);
-    for (int i = 0; i < k_.l.stages; ++i)
-      copy_.step(first, ir_.i32(i), ir_.i32(i));
+    ir_.rareLoop(ir_.i32(0), ir_.i32(k_.l.stages), ir_.i32(1), [&](Val i) { copy_.step(first, i, i); });
     carry::whileLoop(
         ir_, start, [&](const Progress &now) { return now.place.at < line_.end(); },
         [&](const Progress &now) { return segment(now); });

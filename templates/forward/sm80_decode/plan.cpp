@@ -13,6 +13,7 @@ Sm80DecodeLayout Sm80DecodeLayout::of(const KernelSpec &spec, const Schedule &sc
   l.tile_n = schedule.get("tile_n");
   l.warps = schedule.get("warps");
   l.stages = schedule.get("stages");
+  l.least = schedule.get("least");
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
@@ -41,6 +42,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "warps", "2, 4 or 8");
   if (l.stages < 2 || l.stages > kMostStages)
     return badKnob(schedule, "stages", "2 to " + std::to_string(kMostStages));
+  if (l.least < 1 || l.least > 64)
+    return badKnob(schedule, "least", "1 to 64");
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(), l.kMaxRegisters));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
@@ -64,7 +67,8 @@ std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, i
                                  int tile_m) {
   for (int warps : {8, 4, 2})
     for (int stages = kMostStages; stages >= (warps == 8 ? 3 : 2); --stages) {
-      Schedule s{"sm80.decode", {{"stages", stages}, {"tile_m", tile_m}, {"tile_n", 16}, {"warps", warps}}};
+      Schedule s =
+          completeSchedule({"sm80.decode", {{"stages", stages}, {"tile_m", tile_m}, {"warps", warps}}});
       const auto schema = launch(spec, s, target);
       if (schema && schema->shared_memory <= shared_memory)
         return s;
@@ -82,11 +86,12 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 }
 
 constexpr int kTileM[] = {8, 16, 32}, kTileN[] = {16, 32}, kWarps[] = {2, 4, 8},
-              kStages[] = {2, 3, 4, 5, 6, 8};
+              kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {1, 4, 8};
 constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},
                            {"tile_n", 16, kTileN},
                            {"warps", 8, kWarps},
-                           {"stages", 3, kStages}};
+                           {"stages", 3, kStages},
+                           {"least", 4, kLeast}};
 
 } // namespace
 

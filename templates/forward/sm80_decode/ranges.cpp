@@ -25,9 +25,14 @@ SequenceTiles Line::tiles(const Sequence &sequence, const Mask &mask) const {
   const Mask::Tiles keys = mask.tiles(ir_.i32(0), sequence.q_len - 1, l_.tile_n, {}, {});
   t.begin = keys.begin;
   t.count = ir_.max(ir_.i32(1), keys.end - keys.begin);
-  Val group = c_.params.get("heads_q") / c_.params.get("heads_k");
-  t.row_tiles = ir_.max(ir_.i32(1), ir_.min(c_.params.get("num_m_tiles"),
-                                            ir_.ceilDiv(sequence.q_len * group, l_.tile_m)));
+  // Divisions stand between a block and its first load; what is chosen has one tile of rows.
+  Val most = c_.params.get("num_m_tiles");
+  t.row_tiles = carry::ifElse(
+      ir_, most == 1, [&] { return ir_.i32(1); },
+      [&] {
+        Val group = c_.params.get("heads_q") / c_.params.get("heads_k");
+        return ir_.max(ir_.i32(1), ir_.min(most, ir_.ceilDiv(sequence.q_len * group, l_.tile_m)));
+      });
   t.items = c_.params.get("heads_k") * t.row_tiles;
   return t;
 }
@@ -48,7 +53,7 @@ Val Line::lengthsDiffer() const {
 
 void Line::take(Val total) {
   Val grid = gridSize(ir_);
-  share_ = (total + grid - 1) / grid;
+  share_ = ir_.max((total + grid - 1) / grid, ir_.i32(l_.least));
   start_.at = ir_.min(block() * share_, total);
   end_ = ir_.min(start_.at + share_, total);
 }
@@ -104,8 +109,9 @@ Segment::Segment(EmitContext &c, const Sm80DecodeLayout &l, const Line &line, co
   Val number = place.inside / t.count, tile = place.inside - number * t.count;
   item.batch = place.batch;
   item.group = c.params.get("heads_q") / c.params.get("heads_k");
-  item.m = number % t.row_tiles;
-  item.head_k = number / t.row_tiles;
+  item.head_k = carry::ifElse(
+      ir, t.row_tiles == 1, [&] { return number; }, [&] { return number / t.row_tiles; });
+  item.m = number - item.head_k * t.row_tiles;
   item.head = item.head_k * item.group;
   item.split = ir.i32(0);
   Val first = item.m * l.tile_m;

@@ -409,6 +409,7 @@ TEST_CASE("capture state") {
 Driver newerDriver() {
   Driver d = fakeDriver();
   d.streamGetId = [](CUstream s, uint64_t *id) {
+    CHECK(fake.capture_state == 0); // the driver invalidates the capture of a stream that is asked (13.0)
     return *id = uint64_t(reinterpret_cast<uintptr_t>(s)) + 100, inContext("cuStreamGetId");
   };
   d.streamGetCaptureInfo = [](CUstream, int *state, uint64_t *id, void **, const void **, size_t *) {
