@@ -35,7 +35,7 @@ void setLengths(const LengthArrays &arrays, const TensorSizes &sizes, const Boun
   p.seqused_q = arrays.seqused_q;
   p.seqused_k = arrays.seqused_k;
   p.rows_q = bounds.total_q;
-  p.rows_k = sizes.ragged ? sizes.rows_k : sizes.batch * sizes.rows_k;
+  p.rows_k = sizes.ragged || sizes.cache ? sizes.rows_k : sizes.batch * sizes.rows_k;
   p.batch = int32_t(bounds.batch);
   p.seqlen_q = int32_t(bounds.max_seqlen_q);
   p.seqlen_k = int32_t(bounds.max_seqlen_k);

@@ -56,6 +56,8 @@ struct ForwardArgs {
   int32_t num_splits = 0;
   bool batch_invariant = false;
   int64_t *tile_counter = nullptr;
+  /// A cache of keys and values, of which k and v are the pools or the rows.
+  Tensor block_table, page_indptr, page_indices, cache_batch_idx, leftpad_k;
 };
 
 namespace detail {
@@ -106,6 +108,11 @@ public:
     c.num_splits = a.num_splits;
     c.batch_invariant = a.batch_invariant;
     c.tile_counter = a.tile_counter;
+    c.block_table = a.block_table.dl();
+    c.page_indptr = a.page_indptr.dl();
+    c.page_indices = a.page_indices.dl();
+    c.cache_batch_idx = a.cache_batch_idx.dl();
+    c.leftpad_k = a.leftpad_k.dl();
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }
