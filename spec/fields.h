@@ -25,6 +25,12 @@ enum class Results : uint8_t {
   Merged,  ///< o and lse, of shares that the kernel itself merges.
 };
 
+/// How the keys of a sequence are found.
+enum class KeyAddressing : uint8_t {
+  Rows,  ///< Equally far apart: dense, packed or partly in use (docs/rationale/addressing.md).
+  Paged, ///< In pages that a table names (docs/rationale/paged-keys.md).
+};
+
 // X(type, member, default, name in the text, bits of its value, required in the text)
 //
 //   dtype          of q, and of every tensor that has none of its own
@@ -39,8 +45,9 @@ enum class Results : uint8_t {
 //                  causal is bounded_right with window_right = 0
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
-//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for it, so
-//                  that no kernel has it
+//   keys           rows, or paged: k and v are pools of pages
+//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for it,
+//                  so that no kernel has it
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -54,6 +61,7 @@ enum class Results : uint8_t {
   X(bool, bounded_right, false, "right", 1, false)                                                           \
   X(Results, results, Results::Final, "results", 2, false)                                                   \
   X(int, alignment, 16, "align", 5, false)                                                                   \
+  X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
   X(bool, append, false, "append", 1, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
@@ -77,6 +85,8 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
   return set;
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
+/// Of a backward, whose keys are rows, and no new ones.
+inline constexpr FieldSet kBackwardFields = kAllFields & ~fieldSet({SpecField::keys, SpecField::append});
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
@@ -92,11 +102,13 @@ constexpr int64_t encode(bool v) { return v; }
 constexpr int64_t encode(int v) { return v; }
 constexpr int64_t encode(DType v) { return int64_t(v); }
 constexpr int64_t encode(Results v) { return int64_t(v); }
+constexpr int64_t encode(KeyAddressing v) { return int64_t(v); }
 constexpr int64_t encode(std::optional<DType> v) { return v ? 1 + int64_t(*v) : 0; }
 constexpr void decode(int64_t n, bool &v) { v = n != 0; }
 constexpr void decode(int64_t n, int &v) { v = int(n); }
 constexpr void decode(int64_t n, DType &v) { v = DType(n); }
 constexpr void decode(int64_t n, Results &v) { v = Results(n); }
+constexpr void decode(int64_t n, KeyAddressing &v) { v = KeyAddressing(n); }
 constexpr void decode(int64_t n, std::optional<DType> &v) {
   v = n ? std::optional(DType(n - 1)) : std::nullopt;
 }
@@ -132,6 +144,8 @@ struct SpecFields {
     return operand == Operand::O || operand == Operand::DO ? dtypeO() : dtype;
   }
 
+  /// k and v are pools of pages.
+  bool pagedKeys() const { return keys == KeyAddressing::Paged; }
   /// A work item has one share of the keys.
   bool sharesKeys() const { return results != Results::Final; }
   /// What it writes are partial results.

@@ -24,7 +24,8 @@ std::string kernelName(const KernelSpec &spec);
 /// What kernels of a spec read of their operation's params.
 inline ParamLayout paramLayout(const KernelSpec &spec) {
   const OperationInfo &info = operationInfo(spec.op);
-  return paramLayout(info.params, info.params_size, info.hasScore() && spec.score.clampsIndices());
+  return paramLayout(info.params, info.params_size,
+                     {info.hasScore() && spec.score.clampsIndices(), spec.pagedKeys()});
 }
 
 } // namespace flashplus

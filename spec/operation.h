@@ -34,12 +34,12 @@
   X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
   X(Append, "append", AppendParams, kRowsOfKV, ScoreUse::None)                                               \
   X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \
-  X(Backward, "backward", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K, Operand::V,   \
-    Operand::DO)                                                                                             \
-  X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
-  X(BackwardKV, "backward_kv", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
+  X(Backward, "backward", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
     Operand::V, Operand::DO)                                                                                 \
-  X(BackwardQ, "backward_q", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,            \
+  X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
+  X(BackwardKV, "backward_kv", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,     \
+    Operand::V, Operand::DO)                                                                                 \
+  X(BackwardQ, "backward_q", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,       \
     Operand::V, Operand::DO)
 
 // A test compiles these sources with rows of its own, to see that a row is all that it takes.

@@ -18,13 +18,28 @@ const char *typeName(ParamType type) {
   return "";
 }
 
+struct PartStart {
+  ParamPart part;
+  std::string_view first_field;
+};
+constexpr PartStart kPartStarts[] = {{ParamPart::PagedKeys, "page_size"},
+                                     {ParamPart::ClampedIndices, "aux_last"}};
+
 } // namespace
 
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices) {
-  if (clamps_indices || fields.back().name != "aux_last")
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, const ParamParts &parts) {
+  size_t end = fields.size();
+  for (const PartStart &part : kPartStarts) { // from the last part to the first
+    if (parts.has(part.part))
+      break;
+    for (size_t i = 0; i < end; ++i)
+      if (fields[i].name == part.first_field)
+        end = i;
+  }
+  if (end == fields.size())
     return {fields, size};
-  const size_t bytes = fields.back().offset; // of a struct: a multiple of its alignment
-  return {fields.first(fields.size() - 1), (bytes + 7) / 8 * 8};
+  const size_t bytes = fields[end].offset; // of a struct: a multiple of its alignment
+  return {fields.first(end), (bytes + 7) / 8 * 8};
 }
 
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {

@@ -3,7 +3,8 @@
 // host fills, the offsets at which the generated code reads, and the layout text that goes into every key.
 // A kernel takes one struct by value (GPU) or by pointer (CPU).
 //
-// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, so that no table has padding inside.
+// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, but for the parts at the end, so
+// that no table has padding inside.
 #pragma once
 
 #include "spec/score.h"
@@ -39,9 +40,21 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                      keys stay in
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
-//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX. Only kernels
-//                    that clamp an index have it (paramLayout); it stands at the end, so that the others are
-//                    what they are without it
+//
+// At the end stand parts of the params that only some kernels have (ParamPart), so that the others are what
+// they are without them. Of kernels that clamp an index:
+//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX
+// Of kernels with keys = paged, whose k and v are (num_blocks, page_size, heads_k, head_dim) and seqlen_k the
+// most keys that a sequence has room for:
+//   page_size        slots of a page
+//   page_multiplier  slot / page_size = slot * page_multiplier >> page_shift, for slots of int32
+//   page_shift       (PageDivisor)
+//   page_table       int32: pages. Null: sequence b has one page, b
+//   page_indptr      int32 (batch + 1), or null: then the entries of sequence b begin at page_table[b *
+//                    page_table_stride]; else they are those from page_table[page_indptr[b]] up to
+//                    page_indptr[b + 1], which says what it has room for
+//   leftpad_k        int32 (batch), or null for 0: leading slots of a sequence that hold no key; what
+//                    seqused_k says includes them
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -88,7 +101,14 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, lse_empty, 1)                                                                                       \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
-  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \
+  X(I32, page_size, 1)                                                                                       \
+  X(I32, page_multiplier, 1)                                                                                 \
+  X(I32, page_shift, 1)                                                                                      \
+  X(Ptr, page_table, 1)                                                                                      \
+  X(Ptr, page_indptr, 1)                                                                                     \
+  X(Ptr, leftpad_k, 1)                                                                                       \
+  X(I64, page_table_stride, 1)
 
 // Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
 // one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
@@ -337,10 +357,39 @@ struct ParamLayout {
   std::span<const ParamInfo> fields;
   size_t size;
 };
-/// The layout of kernels of a params struct whose whole table is `fields`: without the field aux_last, which
-/// then is the last, where no index is clamped (ScoreExpr::clampsIndices). Other fields are where they are
-/// with it.
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices);
+/// Fields at the end of a params struct that only some kernels read; in the order in which they stand there.
+enum class ParamPart : uint8_t {
+  ClampedIndices, ///< aux_last: where an index of a score's tensor is clamped (ScoreExpr::clampsIndices).
+  PagedKeys,      ///< From page_size on.
+};
+struct ParamParts {
+  bool clamped_indices = false, paged_keys = false;
+
+  bool has(ParamPart part) const { return part == ParamPart::PagedKeys ? paged_keys : clamped_indices; }
+};
+
+/// The layout of kernels of a params struct whose whole table is `fields`: up to the last part that they
+/// have. Other fields are where they are with it.
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, const ParamParts &parts);
+
+/// slot / page_size of int32 slots by a product and a shift.
+struct PageDivisor {
+  int32_t page_size, multiplier, shift; ///< The multiplier is unsigned.
+
+  /// `page_size` is from 1 to INT32_MAX.
+  static constexpr PageDivisor of(int32_t page_size) {
+    int bits = 0; // the least with page_size <= 2^bits
+    while (bits < 31 && page_size > int64_t(1) << bits)
+      ++bits;
+    // With m = floor(2^(31 + bits) / p) + 1, m p exceeds 2^(31 + bits) by at most p <= 2^bits: too little to
+    // lift a quotient of a slot below 2^31.
+    const int shift = 31 + bits;
+    return {page_size, int32_t(uint32_t((uint64_t(1) << shift) / uint64_t(page_size) + 1)), shift};
+  }
+  constexpr int32_t page(int32_t slot) const {
+    return int32_t(uint64_t(uint32_t(slot)) * uint32_t(multiplier) >> shift);
+  }
+};
 
 /// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size);

@@ -72,6 +72,8 @@ struct Algorithm {
   /// Whether tuning should spend time on a feasible schedule; null = on every one.
   bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
 
+  bool pages = false; ///< Reads keys that a table of pages names (KeyAddressing::Paged).
+
   bool runsOn(Isa isa) const {
     const IsaInfo &info = isaInfo(isa);
     return info.kind == kind && (info.features & needs) == needs;

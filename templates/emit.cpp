@@ -94,7 +94,9 @@ Status expandKernel(mlir::Operation *op) {
   const OperationInfo &info = operationInfo(description->spec.op);
   if (info.hasScore()) // which the description is without
     launch->params_size =
-        int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
+        int64_t(paramLayout(info.params, info.params_size,
+                            {clampsIndices(op->getRegion(0)), description->spec.pagedKeys()})
+                    .size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)

@@ -13,7 +13,7 @@ constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,    
                                             &kCpuAppend,        &kGpuAppend};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
-  return a.op == spec.op && a.runsOn(target.isa);
+  return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
 }
 
 } // namespace
@@ -116,7 +116,8 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
       if (isFor(*k, spec, target))
         known += (known.empty() ? "" : ", ") + std::string(k->name);
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + schedule.algorithm +
-                                               "' is not an algorithm for this operation on " +
+                                               "' is not an algorithm for this operation" +
+                                               (spec.pagedKeys() ? " with keys=paged" : "") + " on " +
                                                target.text() + "; there is " + known);
   }
   if (spec.append)

@@ -58,7 +58,12 @@ class ForwardArgs(ctypes.Structure):
                 ("lse_empty", c_float), ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p),
                 ("score_tensors", c_void_p), ("num_score_tensors", c_int32), ("score_scalars", c_void_p),
                 ("num_score_scalars", c_int32), ("num_splits", c_int32), ("batch_invariant", c_int32),
-                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
+                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32),
+                ("block_table", c_void_p), ("page_indptr", c_void_p), ("page_indices", c_void_p),
+                ("cache_batch_idx", c_void_p), ("leftpad_k", c_void_p), ("k_new", c_void_p), ("v_new", c_void_p),
+                ("cu_seqlens_k_new", c_void_p), ("slot_mapping", c_void_p), ("rotary_cos", c_void_p),
+                ("rotary_sin", c_void_p), ("rotary_seqlens", c_void_p), ("rotary_interleaved", c_int32),
+                ("max_seqlen_k_new", c_int32)]
 
 
 class BackwardArgs(ctypes.Structure):

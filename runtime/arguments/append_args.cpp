@@ -88,7 +88,7 @@ public:
     if (ragged_) {
       FLASHPLUS_RETURN_IF_ERROR(readLengths(rows));
       if (a_.max_seqlen_k_new)
-        most = std::min(most, a_.max_seqlen_k_new);
+        most = std::min<int64_t>(most, a_.max_seqlen_k_new);
     }
     setRows(k, ragged_, p_.k_new, p_.k_new_stride_b, p_.k_new_stride_s, p_.k_new_stride_h);
     setRows(v, ragged_, p_.v_new, p_.v_new_stride_b, p_.v_new_stride_s, p_.v_new_stride_h);
@@ -224,12 +224,13 @@ Status checkAppend(TensorReader &reader, const flashplus_forward_args &a, std::s
   AppendParams &p = out.append.emplace();
   NewRows rows(reader, a, sizes, out);
   FLASHPLUS_RETURN_IF_ERROR(rows.read(q));
+  const TensorView &k_new = rows.k, &v_new = rows.v;
   const int element = q.source->dtype.bits / 8;
   for (const TensorView *cache : {&k, &v})
-    for (const TensorView *t : {&rows.k, &rows.v, &q, &o})
+    for (const TensorView *t : {&k_new, &v_new, &q, &o})
       FLASHPLUS_RETURN_IF_ERROR(wantApart(*t, *cache, element));
   bool wide = element == 2;
-  for (const TensorView *t : {&k, &v, &std::as_const(rows.k), &std::as_const(rows.v)})
+  for (const TensorView *t : {&k, &v, &k_new, &v_new})
     wide = wide && isWide(*t, element);
   FLASHPLUS_RETURN_IF_ERROR(readRotary(reader, a, q, sizes, p, wide));
   const int64_t moved = 2 * sizes.heads_k * out.bounds.max_seqlen_new +

@@ -218,12 +218,12 @@ typedef struct flashplus_forward_args {
                           the sum of exponentials of the final scores. Last stride 1. */
   const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU
                                      only. */
-  const DLTensor *cu_seqlens_k; /**< Both or none. */
+  const DLTensor *cu_seqlens_k; /**< Both or none, but with a cache (below) cu_seqlens_q alone is allowed. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
-  const DLTensor *seqused_k;
+  const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"), without the new ones. */
   int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one
                              result. 0: not known; the rows of q (of k) are taken, which may cost time. */
-  int64_t max_seqlen_k;
+  int64_t max_seqlen_k; /**< The same; also with a cache, where any value gives one result. */
   const float *softmax_scale; /**< Null: 1 / sqrt(head_dim_qk). Any finite value. */
   int32_t causal;      /**< 0 or 1 */
   int32_t window_left; /**< >= -1; with has_window only, else both sides are 0 or both -1. */
@@ -245,6 +245,47 @@ typedef struct flashplus_forward_args {
                                 for exploration; the kernel is made for it. */
   int32_t has_window;      /**< 1: window_left and window_right hold. */
   int32_t reserved;
+  /* A cache of keys and values. k and v are pools of pages, (num_blocks, page_size, heads_k, head_dim), each
+   * with strides of its own (last stride 1), if there is a block_table or page_indices; else a cache of rows,
+   * (batch_cache, seqlen_cache, heads_k, head_dim), if cache_batch_idx or leftpad_k is given, or k has 4
+   * dimensions and cu_seqlens_q is given without cu_seqlens_k. Slot s of a sequence is slot s % page_size of
+   * the page that entry s / page_size of its table names. A sequence has as many keys as seqused_k says, or
+   * the differences of cu_seqlens_k; without either its slots all hold keys. Table entries beyond the last
+   * key, or before the first that a window shows, are never read. Entries and lengths are read on the device:
+   * on the CPU one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT, elsewhere the result is
+   * undefined. */
+  const DLTensor *block_table;     /**< int32 (batch, max_blocks) or null. Last stride 1. */
+  const DLTensor *page_indptr;     /**< int32 (batch + 1) and */
+  const DLTensor *page_indices;    /**< int32 (n), or null: the table as compressed rows, of which sequence b
+                                        has entries [page_indptr[b], page_indptr[b + 1]). */
+  const DLTensor *cache_batch_idx; /**< int32 (batch) or null: entry b uses row cache_batch_idx[b] of the
+                                      cache (null: row b). Not with a table. */
+  const DLTensor *leftpad_k; /**< int32 (batch) or null: leading slots of each sequence that hold no key; with
+                                  pages, too. The sequence has as many keys less. */
+  /* New keys and values, which the call writes into the cache before it attends to it: row i of sequence b into
+   * slot seqused_k[b] + i, which must be given (cu_seqlens_k must not); the sequence then has as many keys more.
+   * k and v are written, and share no memory with q, o and the new rows. A cache of any kind will do, and so will
+   * plain k and v, (batch, seqlen_k, heads_k, head_dim). Rows that find no room, or a page outside the pool, are
+   * FLASHPLUS_INVALID_ARGUMENT on the CPU, before anything is written; elsewhere they are dropped. On all devices a
+   * sequence whose first new row has a negative table entry or slot keeps its length: one that fills up a batch.
+   * Two sequences must not write into one row of the cache. */
+  const DLTensor *k_new; /**< (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
+                              cu_seqlens_k_new, or null; q's dtype. Last stride 1, the others any. */
+  const DLTensor *v_new; /**< The same of v. */
+  const DLTensor *cu_seqlens_k_new; /**< int32 (batch + 1) or null. */
+  const DLTensor *slot_mapping;     /**< int64 (total_new, or batch * seqlen_new) or null: the slots of the new rows,
+                                         page * page_size + slot in the page; a negative one drops its row. With
+                                         block_table or page_indices only, by which they are read again. */
+  /* Rotary embedding of the new keys, and of q for this call (q itself is not written): of the first rotary_dim
+   * columns pairs (i, i + rotary_dim / 2), or (2i, 2i + 1) if interleaved, are turned by the angles of their
+   * position, in fp32, rounded once. New row i has position seqused_k[b] + i; so has query row i if causal is set
+   * or a side of the window bounds, else every query row has seqused_k[b]. What is past the table does not turn. */
+  const DLTensor *rotary_cos;     /**< (positions, rotary_dim / 2) of q's dtype, or null. Last stride 1. */
+  const DLTensor *rotary_sin;     /**< The same. */
+  const DLTensor *rotary_seqlens; /**< int32 (batch) or null: what to count positions from instead of
+                                       seqused_k. */
+  int32_t rotary_interleaved;     /**< 0 or 1 */
+  int32_t max_seqlen_k_new;       /**< With cu_seqlens_k_new: an upper bound, as max_seqlen_q; 0: not known. */
 } flashplus_forward_args;
 
 /** Full attention, with a window that bounds nothing, so that setting a side is enough. */

@@ -50,14 +50,40 @@ TEST_CASE("params: the table is the struct") {
 
 TEST_CASE("params: kernels that clamp no index have the layout without sizes of tensors") {
   const auto table = paramTable<ForwardParams>();
-  const ParamLayout plain = paramLayout(table, sizeof(ForwardParams), false);
-  const ParamLayout all = paramLayout(table, sizeof(ForwardParams), true);
+  const ParamLayout plain = paramLayout(table, sizeof(ForwardParams), {});
+  const ParamLayout all = paramLayout(table, sizeof(ForwardParams), {.clamped_indices = true});
   checkTable(plain.fields, plain.size);
   checkTable(all.fields, all.size);
   CHECK(plain.fields.back().name == "scalar");
   CHECK(all.fields.back().name == "aux_last");
   CHECK(all.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
   CHECK(plain.size <= all.size - sizeof(ForwardParams::aux_last));
+  // The last part has those before it, too; no field moves.
+  const ParamLayout paged = paramLayout(table, sizeof(ForwardParams), {.paged_keys = true});
+  checkTable(paged.fields, paged.size);
+  CHECK(paged.fields.back().name == "page_table_stride");
+  CHECK(paged.size == sizeof(ForwardParams));
+  CHECK(all.fields.data() == paged.fields.data());
+  CHECK(all.fields.size() == paged.fields.size() - 7);
+  const auto backward = paramTable<BackwardParams>();
+  CHECK(paramLayout(backward, sizeof(BackwardParams), {.clamped_indices = true}).size ==
+        sizeof(BackwardParams));
+}
+
+TEST_CASE("params: a slot's page by a product and a shift") {
+  constexpr int32_t kMost = 2147483647;
+  for (int32_t size : {1,       2,         3,     5,     7,     8,       16,
+                       24,      48,        63,    64,    65,    256,     641,
+                       1000,    1024,      65535, 65536, 65537, 1 << 29, (1 << 30) - 1,
+                       1 << 30, kMost - 1, kMost}) {
+    const PageDivisor divisor = PageDivisor::of(size);
+    for (int64_t page = 0; page * size <= kMost; page = page < 3000 ? page + 1 : page * 3 / 2)
+      for (int64_t slot : {page * size - 1, page * size, page * size + 1, page * size + size - 1})
+        if (slot >= 0 && slot <= kMost && divisor.page(int32_t(slot)) != slot / size)
+          FAIL("size ", size, " slot ", slot);
+    for (int32_t slot : {kMost - 1, kMost})
+      CHECK(divisor.page(slot) == slot / size);
+  }
 }
 
 TEST_CASE("params: layout text") {
