@@ -46,7 +46,8 @@ enum class KeyAddressing : uint8_t {
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
 //   keys           rows, or paged: k and v are pools of pages
-//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for it,
+//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for
+//   it,
 //                  so that no kernel has it
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,

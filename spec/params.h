@@ -218,28 +218,29 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
 
 // Append: the same names as above where they mean the same. New row i of sequence b goes to slot s =
-// seqused_k[b] + i of the cache, or to slot_mapping[its number among all new rows]. Slot s of a sequence is slot
-// s % page_size of the page that entry s / page_size of its table names; k and v are (num_pages, page_size,
-// heads_k, head_dim), whose stride_b is that of pages. A row whose slot has no page is dropped.
+// seqused_k[b] + i of the cache, or to slot_mapping[its number among all new rows]. Slot s of a sequence is
+// slot s % page_size of the page that entry s / page_size of its table names; k and v are (num_pages,
+// page_size, heads_k, head_dim), whose stride_b is that of pages. A row whose slot has no page is dropped.
 //
 //   q                  read if rotary_dim is not 0,
 //   q_rotated          written then: (rows_q, heads_q, head_dim_qk), compact
-//   k_new, v_new       (batch, seqlen_new, heads_k, head_dim), or (total_new, ...) with cu_seqlens_k_new; also where
-//                      seqlen_new is only a bound
-//   lengths            int32 (batch), written: seqused_k and the new rows, as far as there is room; seqused_k alone
-//                      where the first new row was dropped
+//   k_new, v_new       (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
+//                      cu_seqlens_k_new, where seqlen_new is only a bound
+//   lengths            int32 (batch), written: seqused_k and the new rows, as far as there is room;
+//                      seqused_k alone where the first new row was dropped
 //   rotary_cos, _sin   (rotary_rows, rotary_dim / 2) of q's dtype; rows past them turn nothing
 //   rotary_seqlens     int32 (batch), null for seqused_k: the position of new row 0 and of query row 0
 //   slot_mapping       int64 or null: page * page_size + slot in the page, or negative: dropped
 //   page_table         int32: pages. Null: the page of sequence b is b, and it has one
-//   page_indptr        int32 (batch + 1), or null. Sequence b's entries are page_table[b * page_table_stride] and on,
-//                      page_entries of them, or page_table[page_indptr[b]] up to page_indptr[b + 1]
+//   page_indptr        int32 (batch + 1), or null. Sequence b's entries are page_table[b *
+//                      page_table_stride] and on, page_entries of them, or page_table[page_indptr[b]] up
+//                      to page_indptr[b + 1]
 //   rotates_rows       1: query row i is turned by position + i; 0: every one by the position
 //   interleaved        1: pairs (2i, 2i + 1) turn, else (i, i + rotary_dim / 2)
 //   wide               1: every row of every tensor starts at a multiple of 16 bytes, and so does its half of
 //                      rotary_dim
-//   num_row_blocks     blocks of rows of one sequence: those of k_new, of v_new and, to be rotated, of q, of all heads,
-//                      in this order
+//   num_row_blocks     blocks of rows of one sequence: those of k_new, of v_new and, to be rotated, of q, of
+//                      all heads, in this order
 #define FLASHPLUS_APPEND_PARAMS(X)                                                                           \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, q_rotated, 1)                                                                                       \

@@ -121,8 +121,8 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
                                                target.text() + "; there is " + known);
   }
   if (spec.append)
-    return Status(StatusCode::Unsupported, "append is 1; the append is a step of its own, and no kernel's spec "
-                                           "has it");
+    return Status(StatusCode::Unsupported,
+                  "append is 1; the append is a step of its own, and no kernel's spec has it");
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, target));
   for (const auto &[name, value] : schedule.knobs)
     if (std::ranges::find(a->knobs, name, &Knob::name) == a->knobs.end()) {

@@ -32,7 +32,8 @@ Status checkBounds(const Bounds &have, const Bounds &allowed) {
       {"seqlen_k", &Bounds::max_seqlen_k},
       {"number of query rows", &Bounds::total_q},
       {"heads_q", &Bounds::heads_q},
-      {"seqlen of new keys", &Bounds::max_seqlen_new}};
+      {"seqlen of new keys", &Bounds::max_seqlen_new},
+  };
   for (auto [name, field] : kLimits)
     if (have.*field > allowed.*field)
       return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(have.*field) +

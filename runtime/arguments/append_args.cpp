@@ -24,9 +24,11 @@ Status wantNewKeys(const flashplus_forward_args &a) {
                               {"rotary_sin", a.rotary_sin},
                               {"rotary_seqlens", a.rotary_seqlens}})
     if (tensor)
-      return invalidArgument(std::string(name) + " is given and k_new is null; it goes with new keys and values, "
-                                                 "k_new and v_new");
-  return invalidArgument("max_seqlen_k_new is " + number(a.max_seqlen_k_new) + " and k_new is null; it must be 0");
+      return invalidArgument(std::string(name) +
+                             " is given and k_new is null; it goes with new keys and values, "
+                             "k_new and v_new");
+  return invalidArgument("max_seqlen_k_new is " + number(a.max_seqlen_k_new) +
+                         " and k_new is null; it must be 0");
 }
 
 Status checkDType(const TensorView &t, const TensorView &q) {
@@ -71,7 +73,8 @@ bool isWide(const TensorView &t, int64_t element) {
 /// Reads k_new, v_new, their lengths and their slots.
 class NewRows {
 public:
-  NewRows(TensorReader &reader, const flashplus_forward_args &a, const TensorSizes &sizes, ForwardProblem &out)
+  NewRows(TensorReader &reader, const flashplus_forward_args &a, const TensorSizes &sizes,
+          ForwardProblem &out)
       : reader_(reader), a_(a), sizes_(sizes), out_(out), p_(*out.append) {}
 
   TensorView k, v;
@@ -138,8 +141,9 @@ private:
         slots.wantShape({total}, ragged_ ? "(total_new)" : "(batch * seqlen_new of k_new)"));
     FLASHPLUS_RETURN_IF_ERROR(slots.wantUnitStride());
     if (!a_.block_table && !a_.page_indices)
-      return invalidArgument("slot_mapping is given without block_table and page_indices; its slots are those of "
-                             "pages");
+      return invalidArgument(
+          "slot_mapping is given without block_table and page_indices; its slots are those of "
+          "pages");
     p_.slot_mapping = slots.data;
     return Status::ok();
   }
@@ -207,8 +211,8 @@ bool usesAppend(const flashplus_forward_args &a) {
          a.rotary_seqlens || a.max_seqlen_k_new;
 }
 
-Status checkAppend(TensorReader &reader, const flashplus_forward_args &a, std::span<const OperandArg> operands,
-                   const TensorSizes &sizes, ForwardProblem &out) {
+Status checkAppend(TensorReader &reader, const flashplus_forward_args &a,
+                   std::span<const OperandArg> operands, const TensorSizes &sizes, ForwardProblem &out) {
   const TensorView &q = operands[0].view, &k = operands[1].view, &v = operands[2].view, &o = operands[3].view;
   const ForwardParams &f = out.params;
   FLASHPLUS_RETURN_IF_ERROR(wantNewKeys(a));

@@ -41,7 +41,8 @@ std::string entryName(const flashplus_forward_args &a, const NewKeys &s, int64_t
     return "block_table[" + number(s.batch) + ", " + number(entry) + "]";
   if (a.page_indices)
     return "page_indices[" + number(s.first_entry + entry) + "]";
-  return a.cache_batch_idx ? "cache_batch_idx[" + number(s.batch) + "]" : "the row of sequence " + number(s.batch);
+  return a.cache_batch_idx ? "cache_batch_idx[" + number(s.batch) + "]"
+                           : "the row of sequence " + number(s.batch);
 }
 
 Status checkSequence(const flashplus_forward_args &a, const NewKeys &s) {

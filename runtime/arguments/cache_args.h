@@ -37,8 +37,8 @@ Status readCache(TensorReader &reader, const CacheArgs &args, const TensorView &
 /// After the lengths and the mask: shapes that have the batch. Sets the params of paged keys, and seqlen_k.
 Status checkCache(const CacheTables &tables, const TensorSizes &sizes, ForwardParams &p);
 
-/// After checkCache: lengths and entries, which are in host memory. `append`, of a call that has one, with what
-/// checkNewSlots() looks at.
+/// After checkCache: lengths and entries, which are in host memory. `append`, of a call that has one, with
+/// what checkNewSlots() looks at.
 Status checkCacheValues(const CacheTables &tables, const AttentionProblem &problem, const ForwardParams &p,
                         const AppendParams *append);
 

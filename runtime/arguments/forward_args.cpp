@@ -80,7 +80,8 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   if (usesAppend(a))
     FLASHPLUS_RETURN_IF_ERROR(checkAppend(reader, a, operands, sizes, out));
   else if (a.rotary_interleaved)
-    return invalidArgument("rotary_interleaved is 1 and rotary_cos is null; it goes with rotary_cos and rotary_sin");
+    return invalidArgument(
+        "rotary_interleaved is 1 and rotary_cos is null; it goes with rotary_cos and rotary_sin");
   if (reader.device().device_type == kDLCPU && reader.readsData()) {
     if (out.append)
       FLASHPLUS_RETURN_IF_ERROR(checkNewSlots(a, *out.append));

@@ -22,8 +22,8 @@ struct LengthArrays {
   void *cu_seqlens_q = nullptr, *cu_seqlens_k = nullptr, *seqused_q = nullptr, *seqused_k = nullptr;
 };
 
-/// The values of cu_seqlens, where they can be read: from 0, not decreasing, to `total` at most, no sequence longer
-/// than `longest`, which is the argument `longest_name`.
+/// The values of cu_seqlens, where they can be read: from 0, not decreasing, to `total` at most, no sequence
+/// longer than `longest`, which is the argument `longest_name`.
 Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
                        const char *longest_name);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/emit.h"
 #include "templates/append/layout.h"
 #include "templates/append/rotate.h"
 #include "templates/append/rows.h"
-#include "templates/emit.h"
 
 #include "ir/warp.h"
 
@@ -37,9 +37,8 @@ void emitCpuAppend(EmitContext &c) {
   Val end = ir.min(block.first_row + c.schedule.get("rows"), rows.count());
   ir.forLoop(block.first_row, end, ir.i32(1), [&](Val number) {
     const MovedRow row = rows.at(number);
-    ir.ifThen(row.stored, [&] {
-      cpu::moveRow(ir, rotaryOf(c, rows, row), row.from, row.to, row.columns, row.rotated);
-    });
+    ir.ifThen(row.stored,
+              [&] { cpu::moveRow(ir, rotaryOf(c, rows, row), row.from, row.to, row.columns, row.rotated); });
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Append: new keys and values into the cache, before a forward reads it (spec/params.h). A work item is a block
-// of rows of one batch entry; a row is that of one head.
+// Append: new keys and values into the cache, before a forward reads it (spec/params.h). A work item is a
+// block of rows of one batch entry; a row is that of one head.
 #pragma once
 
 #include "templates/algorithm.h"

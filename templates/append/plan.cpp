@@ -18,8 +18,9 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   const int lanes = gpu ? gpuAppendLanes(spec) : 1, most = gpu ? 1024 / lanes : 512;
   const int least = gpu ? std::max(1, 32 / lanes) : 1;
   if (rows < least || rows > most || rows % least)
-    return badKnob(schedule, "rows", (least > 1 ? "a multiple of " : "") + std::to_string(least) + " to " +
-                                         std::to_string(most));
+    return badKnob(schedule, "rows",
+                   (least > 1 ? "a multiple of " : "") + std::to_string(least) + " to " +
+                       std::to_string(most));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = gpu ? rows * lanes : 0;
@@ -27,9 +28,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
-ItemTraits traits(const Schedule &schedule) {
-  return {.rows = schedule.get("rows"), .side = Side::Append};
-}
+ItemTraits traits(const Schedule &schedule) { return {.rows = schedule.get("rows"), .side = Side::Append}; }
 
 constexpr int kCpuRows[] = {kCpuAppendRows}, kGpuRows[] = {32};
 constexpr Knob kCpuKnobs[] = {{"rows", kCpuAppendRows, kCpuRows}};
@@ -37,9 +36,9 @@ constexpr Knob kGpuKnobs[] = {{"rows", 32, kGpuRows}};
 
 } // namespace
 
-const Algorithm kCpuAppend = {"cpu.append", Operation::Append, TargetKind::Cpu, /*needs=*/0, cpuCandidates,
-                              launch,       traits,            kCpuKnobs};
-const Algorithm kGpuAppend = {"gpu.append", Operation::Append, TargetKind::Gpu, /*needs=*/0, gpuCandidates,
-                              launch,       traits,            kGpuKnobs};
+const Algorithm kCpuAppend = {
+    "cpu.append", Operation::Append, TargetKind::Cpu, /*needs=*/0, cpuCandidates, launch, traits, kCpuKnobs};
+const Algorithm kGpuAppend = {
+    "gpu.append", Operation::Append, TargetKind::Gpu, /*needs=*/0, gpuCandidates, launch, traits, kGpuKnobs};
 
 } // namespace flashplus

@@ -51,7 +51,8 @@ void cpu::moveRow(Ir &ir, const Rotary &rotary, Val from, Val to, Val columns, V
       }
       auto flags = cast<VectorType>(ir.vec(ir.i1(), ir.lanes));
       Val second = ir.wrap(arith::ConstantOp::create(
-          ir.builder, ir.loc, cast<TypedAttr>(Attribute(DenseElementsAttr::get(flags, ArrayRef<bool>(odd))))));
+          ir.builder, ir.loc,
+          cast<TypedAttr>(Attribute(DenseElementsAttr::get(flags, ArrayRef<bool>(odd))))));
       inRuns(ir, ir.i64(0), turned, ir.lanes, 2, [&](Val column, int count) {
         Val x = load(from, column, count), other = shuffled(ir, x, partner);
         Val cos = shuffled(ir, load(rotary.cos, column / 2, count / 2), twice);
@@ -75,9 +76,8 @@ void cpu::moveRow(Ir &ir, const Rotary &rotary, Val from, Val to, Val columns, V
   ir.forLoop(turned, whole, ir.i64(ir.lanes), [&](Val column) {
     ir.store(ir.load(ir.vec(element, ir.lanes), at(from, column), bytes), at(to, column), bytes);
   });
-  ir.forLoop(whole, end, ir.i64(1), [&](Val column) {
-    ir.store(ir.load(element, at(from, column), bytes), at(to, column), bytes);
-  });
+  ir.forLoop(whole, end, ir.i64(1),
+             [&](Val column) { ir.store(ir.load(element, at(from, column), bytes), at(to, column), bytes); });
 }
 
 void gpu::moveRow(Ir &ir, const Rotary &rotary, Val from, Val to, Val columns, Val rotated, Val lane,
@@ -114,8 +114,8 @@ public:
     for (int i = 0; i < words; ++i) {
       Val word = ir_.wrap(vector::ExtractOp::create(ir_.builder, ir_.loc, packed.value, int64_t(i)));
       elements.push_back(element(word));
-      elements.push_back(element(
-          ir_.wrap(arith::ShRUIOp::create(ir_.builder, ir_.loc, word.value, ir_.i32(16).value))));
+      elements.push_back(
+          element(ir_.wrap(arith::ShRUIOp::create(ir_.builder, ir_.loc, word.value, ir_.i32(16).value))));
     }
     return elements;
   }
@@ -124,8 +124,7 @@ public:
     Val packed = ir_.constant(ir_.vec(ir_.i32(), 4), 0);
     for (int i = 0; i < 4; ++i) {
       Val word = gpu::pack(ir_, dtype_, elements[size_t(2 * i)], elements[size_t(2 * i + 1)]);
-      packed = ir_.wrap(
-          vector::InsertOp::create(ir_.builder, ir_.loc, word.value, packed.value, int64_t(i)));
+      packed = ir_.wrap(vector::InsertOp::create(ir_.builder, ir_.loc, word.value, packed.value, int64_t(i)));
     }
     ir_.store(packed, pointer, 16);
   }
@@ -134,7 +133,8 @@ private:
   /// The lower half of a dword.
   Val element(Val word) const {
     Type type = dtype_ == DType::F16 ? Type(ir_.builder.getF16Type()) : Type(ir_.builder.getBF16Type());
-    Val half = ir_.bitcast(type, ir_.wrap(arith::TruncIOp::create(ir_.builder, ir_.loc, ir_.i16(), word.value)));
+    Val half =
+        ir_.bitcast(type, ir_.wrap(arith::TruncIOp::create(ir_.builder, ir_.loc, ir_.i16(), word.value)));
     return ir_.wrap(arith::ExtFOp::create(ir_.builder, ir_.loc, ir_.f32(), half.value));
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Rotary embedding of a row: pairs of columns (a, b) become (a cos - b sin, a sin + b cos), in fp32, rounded once.
+// Rotary embedding of a row: pairs of columns (a, b) become (a cos - b sin, a sin + b cos), in fp32, rounded
+// once.
 #pragma once
 
 #include "ir/ir.h"

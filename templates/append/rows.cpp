@@ -37,8 +37,7 @@ AppendRows::AppendRows(Ir &ir, const ParamReader &params, const KernelSpec &spec
     : ir_(ir), params_(params), bytes_(dtypeBytes(spec.dtype)), head_dim_qk_(spec.head_dim_qk),
       head_dim_v_(spec.head_dim_v), batch_(ir.toI64(batch)),
       queries_(ir, params, batch, /*with_keys=*/false) {
-  const Run fresh =
-      runOf(ir, params.get("cu_seqlens_k_new"), batch_, {ir.i64(0), params.get("seqlen_new")});
+  const Run fresh = runOf(ir, params.get("cu_seqlens_k_new"), batch_, {ir.i64(0), params.get("seqlen_new")});
   first_new_ = fresh.first;
   count_ = fresh.count;
   used_ = ir.max(ir.i32(0), ir.load(ir.i32(), ir.offset(params.get("seqused_k"), batch_ * 4), 4));
@@ -72,8 +71,8 @@ MovedRow AppendRows::query(Val row) const {
   Val i64 = ir_.toI64(i);
   Val to = (queries_.firstRow() + i64) * ir_.toI64(heads) + ir_.toI64(head);
   Val position = position_ + ir_.select(params_.get("rotates_rows") == 0, ir_.i32(0), i);
-  return {.from = ir_.offset(queries_.rows(Operand::Q, head, bytes_),
-                             i64 * (params_.get("q_stride_s") * bytes_)),
+  return {.from =
+              ir_.offset(queries_.rows(Operand::Q, head, bytes_), i64 * (params_.get("q_stride_s") * bytes_)),
           .to = ir_.offset(params_.get("q_rotated"), to * (head_dim_qk_ * bytes_)),
           .stored = ir_.boolean(true),
           .columns = ir_.i32(head_dim_qk_),

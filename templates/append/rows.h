@@ -52,11 +52,11 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   const int bytes_, head_dim_qk_, head_dim_v_;
-  Val batch_;              // i64
+  Val batch_; // i64
   const Sequence queries_;
-  Val first_new_, count_;  // of the new rows; i64, i32
-  Val used_;               // keys that the cache has; i32
-  Val position_;           // of new row 0; i32
+  Val first_new_, count_;     // of the new rows; i64, i32
+  Val used_;                  // keys that the cache has; i32
+  Val position_;              // of new row 0; i32
   Val first_entry_, entries_; // of the table; i64, i32
   Val key_rows_, query_rows_; // i32
 };

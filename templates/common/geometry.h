@@ -43,8 +43,8 @@ struct ItemShape {
   int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache
                                  ///< together.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
-  Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, keys of a key head, or
-                                 ///< what an append moves.
+  Side side = Side::Query; ///< Whose rows the tiles are: queries of a query head, keys of a key head, or
+                           ///< what an append moves.
 };
 
 struct Geometry {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Plans a forward: one step, or, where the keys are split, a forward of shares and a combine. Where new keys go
-// into the cache first, an append comes before.
+// Plans a forward: one step, or, where the keys are split, a forward of shares and a combine. Where new keys
+// go into the cache first, an append comes before.
 #pragma once
 
 #include "templates/planner.h"
@@ -12,8 +12,8 @@ namespace flashplus {
 /// The workspace's parts.
 enum ForwardPart { kWorkCounter, kPartialO, kPartialLse, kRotatedQ, kNewLengths };
 
-/// What the kernels of a forward of this spec (without a score, unless it has one) are for: it without the append,
-/// which is a step of its own.
+/// What the kernels of a forward of this spec (without a score, unless it has one) are for: it without the
+/// append, which is a step of its own.
 template <class Spec> Spec withoutAppend(Spec spec) {
   spec.append = false;
   return spec;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// New keys and values into a cache, and attention to it in the same call: the whole cache bit by bit, o against fp64.
+// New keys and values into a cache, and attention to it in the same call: the whole cache bit by bit, o
+// against fp64.
 #include "tests/conformance/append_instance.h"
 #include "tests/conformance/check.h"
 
@@ -59,7 +60,8 @@ TEST_CASE("append: rotary embedding of both kinds, whole and in part, with posit
 
 TEST_CASE("append: head dims, and rows that are no multiple of 16 bytes") {
   std::vector<AppendCase> cases;
-  for (auto [d, dv] : {std::pair<int64_t, int64_t>{128, 128}, {256, 256}, {96, 96}, {40, 40}, {33, 20}, {192, 128}})
+  for (auto [d, dv] :
+       {std::pair<int64_t, int64_t>{128, 128}, {256, 256}, {96, 96}, {40, 40}, {33, 20}, {192, 128}})
     for (bool interleaved : {false, true}) {
       AppendCase c = {.used = {5, 20}, .fresh = {3}, .sq = 2, .d = d, .dv = dv, .cache = Cache::Table};
       c.rotary_dim = d / 2 * 2;
@@ -82,7 +84,8 @@ TEST_CASE("append: new keys and queries of different numbers") {
   std::vector<AppendCase> cases;
   for (Cache cache : {Cache::Table, Cache::Compressed, Cache::Indexed})
     for (int64_t rotary : {0, 64}) {
-      AppendCase c = {.used = {0, 30, 9, 16}, .fresh = {5, 0, 1, 17}, .ragged_new = true, .sq = 3, .cache = cache};
+      AppendCase c = {
+          .used = {0, 30, 9, 16}, .fresh = {5, 0, 1, 17}, .ragged_new = true, .sq = 3, .cache = cache};
       c.rotary_dim = rotary;
       cases.push_back(c);
       c.ragged_q = {5, 0, 1, 17};
@@ -134,9 +137,11 @@ TEST_CASE("append: rows that find no room are refused on a CPU and dropped elsew
       continue;
     }
     AppendInstance instance(c);
-    CHECK(flashplus_forward(Session::get().context(), &instance.args(), nullptr) == FLASHPLUS_INVALID_ARGUMENT);
-    CHECK(std::string(flashplus_last_error()) == "k_new adds 2 keys to sequence 0, of which seqused_k says 63; its "
-                                                 "cache has room for 64");
+    CHECK(flashplus_forward(Session::get().context(), &instance.args(), nullptr) ==
+          FLASHPLUS_INVALID_ARGUMENT);
+    CHECK(std::string(flashplus_last_error()) ==
+          "k_new adds 2 keys to sequence 0, of which seqused_k says 63; its "
+          "cache has room for 64");
   }
 }
 
@@ -156,7 +161,8 @@ TEST_CASE("append: one plan serves a loop of steps, whatever the lengths are") {
     if (step % 2) // a smaller batch
       c.used.pop_back();
     AppendInstance instance(c);
-    require(flashplus_plan_run(plan.get(), &instance.args(), workspace.data(), workspace.size(), nullptr), c.text());
+    require(flashplus_plan_run(plan.get(), &instance.args(), workspace.data(), workspace.size(), nullptr),
+            c.text());
     require(flashplus_synchronize(s.context(), s.device(), nullptr), c.text());
     instance.judge();
   }
@@ -170,7 +176,8 @@ TEST_CASE("append: one plan serves a loop of steps, whatever the lengths are") {
   more = large;
   more.rotary_dim = 0;
   AppendInstance plain(more);
-  require(flashplus_plan_run(plan.get(), &plain.args(), workspace.data(), workspace.size(), nullptr), more.text());
+  require(flashplus_plan_run(plan.get(), &plain.args(), workspace.data(), workspace.size(), nullptr),
+          more.text());
   require(flashplus_synchronize(s.context(), s.device(), nullptr), more.text());
   plain.judge();
 }

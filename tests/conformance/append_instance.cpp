@@ -54,9 +54,10 @@ bool AppendCase::isIdle(int64_t b) const { return has(idle, b); }
 std::string AppendCase::text() const {
   std::ostringstream t;
   t << "append " << dtypeName(dtype) << " used=" << listText(used) << " fresh=" << listText(fresh)
-    << (ragged_new ? " ragged_new" : "") << " sq=" << (ragged_q.empty() ? std::to_string(sq) : listText(ragged_q))
-    << " heads=" << hq << '/' << hk << " d=" << d << '/' << dimV() << (causal ? " causal" : "")
-    << " left=" << window_left << " splits=" << num_splits << " cache=" << int(cache) << " capacity=" << capacity
+    << (ragged_new ? " ragged_new" : "")
+    << " sq=" << (ragged_q.empty() ? std::to_string(sq) : listText(ragged_q)) << " heads=" << hq << '/' << hk
+    << " d=" << d << '/' << dimV() << (causal ? " causal" : "") << " left=" << window_left
+    << " splits=" << num_splits << " cache=" << int(cache) << " capacity=" << capacity
     << " page=" << page_size << (heads_first ? " heads_first" : "") << " gaps=" << cache_gap << '/' << new_gap
     << " leftpad=" << listText(leftpad) << (slot_mapping ? " slots" : "") << " dropped=" << listText(dropped)
     << " idle=" << listText(idle) << " rotary=" << rotary_dim << (interleaved ? " interleaved" : "")
@@ -86,7 +87,8 @@ AppendTensor AppendInstance::rows(int64_t blocks, int64_t rows, int64_t heads, i
   AppendTensor t;
   const int64_t pitch = dim + gap;
   t.shape = {blocks, rows, heads, dim};
-  t.strides = {rows * heads * pitch, heads_first ? pitch : heads * pitch, heads_first ? rows * pitch : pitch, 1};
+  t.strides = {rows * heads * pitch, heads_first ? pitch : heads * pitch, heads_first ? rows * pitch : pitch,
+               1};
   t.offset = 128; // of poison, and so many behind
   t.host.assign(size_t((blocks * rows * heads * pitch + 256) * dtypeBytes(case_.dtype)), std::byte{0xff});
   return t;
@@ -119,7 +121,8 @@ DLTensor *AppendInstance::table(const void *data, DLDataType type, std::vector<i
 
 /// A row of every head.
 void AppendInstance::random(AppendTensor &t, char name, int64_t block, int64_t row) {
-  std::mt19937_64 bits(case_.seed * 1000003 + uint64_t(name) * 7919 + uint64_t(block) * 104729 + uint64_t(row));
+  std::mt19937_64 bits(case_.seed * 1000003 + uint64_t(name) * 7919 + uint64_t(block) * 104729 +
+                       uint64_t(row));
   std::normal_distribution<float> normal;
   for (int64_t h = 0; h < t.shape[2]; ++h)
     for (int64_t c = 0; c < t.shape[3]; ++c)
@@ -345,7 +348,8 @@ reference::Comparison AppendInstance::compare() const {
     for (int64_t s = left; s < lengthAfter(b); ++s)
       for (int64_t h = 0; h < c.hk; ++h) {
         const auto [page, slot] = place(b, s);
-        auto copy = [&](const std::vector<std::byte> &from, int64_t at, int64_t dim, std::vector<std::byte> &to) {
+        auto copy = [&](const std::vector<std::byte> &from, int64_t at, int64_t dim,
+                        std::vector<std::byte> &to) {
           to.insert(to.end(), from.begin() + at * bytes, from.begin() + (at + dim) * bytes);
         };
         copy(expected_k_, k_.at(page, slot, h), c.d, keys);
@@ -388,8 +392,8 @@ void AppendInstance::judge() const {
   for (auto [name, t, expected] : {std::tuple{"k", &k_, &expected_k_}, {"v", &v_, &expected_v_}}) {
     const std::vector<std::byte> found = t->device.read();
     const auto at = std::mismatch(found.begin(), found.end(), expected->begin()).first;
-    CHECK_MESSAGE(at == found.end(), name << " is wrong at element " << size_t(at - found.begin()) / bytes << " of "
-                                          << found.size() / bytes << ": " << case_.text());
+    CHECK_MESSAGE(at == found.end(), name << " is wrong at element " << size_t(at - found.begin()) / bytes
+                                          << " of " << found.size() / bytes << ": " << case_.text());
   }
   for (const AppendTensor *t : {&k_new_, &v_new_, &q_, &cos_, &sin_})
     CHECK_MESSAGE(t->device.read() == t->host, "an input was written: " << case_.text());
@@ -397,8 +401,9 @@ void AppendInstance::judge() const {
     CHECK_MESSAGE(t.device.read() == t.host, "a table was written: " << case_.text());
   const reference::Comparison result = compare();
   Session::get().record(case_.dtype, result, case_.text());
-  CHECK_MESSAGE(result.error <= result.bound,
-                "o, worst at row " << result.worst_row << " head " << result.worst_head << ": " << case_.text());
+  CHECK_MESSAGE(result.error <= result.bound, "o, worst at row " << result.worst_row << " head "
+                                                                 << result.worst_head << ": "
+                                                                 << case_.text());
 }
 
 void checkAppend(const std::vector<AppendCase> &all) {

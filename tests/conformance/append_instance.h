@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An AppendCase with memory: its tensors, what the cache and q must be afterwards to the bit, and the attention to
-// those. Slots that hold no key are NaN, and entries of tables behind the last that is needed are garbage.
+// An AppendCase with memory: its tensors, what the cache and q must be afterwards to the bit, and the
+// attention to those. Slots that hold no key are NaN, and entries of tables behind the last that is needed
+// are garbage.
 #pragma once
 
 #include "reference/compare.h"
@@ -67,8 +68,8 @@ private:
   std::vector<std::byte> expected_k_, expected_v_, expected_q_;
 };
 
-/// Each of `cases`, or where Session::pairsOnly() those that have to be run, once per storage type: by plan and by
-/// flashplus_forward, with equal bits; then judged.
+/// Each of `cases`, or where Session::pairsOnly() those that have to be run, once per storage type: by plan
+/// and by flashplus_forward, with equal bits; then judged.
 void checkAppend(const std::vector<AppendCase> &cases);
 
 } // namespace flashplus::conformance

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// New keys and values into a cache, and attention to it, as a test writes it down; append_instance.h makes tensors of
-// it and runs it.
+// New keys and values into a cache, and attention to it, as a test writes it down; append_instance.h makes
+// tensors of it and runs it.
 #pragma once
 
 #include "tests/conformance/problem.h"
@@ -16,11 +16,11 @@ struct AppendCase {
   };
 
   DType dtype = DType::BF16;
-  std::vector<int32_t> used;      ///< Keys of every sequence before.
-  std::vector<int64_t> fresh;     ///< New ones of every sequence; one number if all have as many.
-  bool ragged_new = false;        ///< k_new and v_new are packed.
+  std::vector<int32_t> used;  ///< Keys of every sequence before.
+  std::vector<int64_t> fresh; ///< New ones of every sequence; one number if all have as many.
+  bool ragged_new = false;    ///< k_new and v_new are packed.
   int64_t sq = 1;
-  std::vector<int64_t> ragged_q;  ///< Lengths; packed q.
+  std::vector<int64_t> ragged_q;          ///< Lengths; packed q.
   int64_t hq = 4, hk = 2, d = 64, dv = 0; ///< dv 0: as d.
   bool causal = true;
   int window_left = -1;
@@ -29,7 +29,7 @@ struct AppendCase {
   Cache cache = Cache::Plain;
   int64_t capacity = 64; ///< Slots of a sequence.
   int64_t page_size = 16;
-  bool heads_first = false;          ///< Of the cache: (pages, heads, slots, dim) in memory.
+  bool heads_first = false;           ///< Of the cache: (pages, heads, slots, dim) in memory.
   int64_t cache_gap = 0, new_gap = 0; ///< Elements of poison after every row.
   std::vector<int32_t> leftpad = {};
   bool slot_mapping = false;

@@ -14,7 +14,9 @@ namespace {
 using io::Tensor;
 
 DType dtypeOf(const Tensor &t) {
-  return t.type == io::ElementType::F16 ? DType::F16 : t.type == io::ElementType::BF16 ? DType::BF16 : DType::F32;
+  return t.type == io::ElementType::F16    ? DType::F16
+         : t.type == io::ElementType::BF16 ? DType::BF16
+                                           : DType::F32;
 }
 
 /// Rows [first, first + count) of every batch entry of (batch, rows, heads, dim).
@@ -25,8 +27,8 @@ Result<Tensor> rowsOf(const Tensor &from, int64_t first, int64_t count) {
   const size_t row = size_t(from.shape[2] * from.shape[3]) * io::elementBytes(from.type);
   for (int64_t b = 0; b < from.shape[0]; ++b)
     if (const size_t bytes = size_t(count) * row)
-      std::memcpy(part->data.data() + size_t(b) * bytes, from.data.data() + size_t(b * from.shape[1] + first) * row,
-                  bytes);
+      std::memcpy(part->data.data() + size_t(b) * bytes,
+                  from.data.data() + size_t(b * from.shape[1] + first) * row, bytes);
   return part;
 }
 
@@ -66,7 +68,8 @@ struct Turn {
         const int64_t first = ((b * t.shape[1] + row) * heads + h) * dim;
         const int64_t at_x = first + (flags.interleaved ? 2 * i : i);
         const int64_t at_y = first + (flags.interleaved ? 2 * i + 1 : i + half);
-        const float x = reference::loadElement(data, dtype, at_x), y = reference::loadElement(data, dtype, at_y);
+        const float x = reference::loadElement(data, dtype, at_x),
+                    y = reference::loadElement(data, dtype, at_y);
         const float c = reference::loadElement(cos.data.data(), dtype, position * half + i);
         const float s = reference::loadElement(sin.data.data(), dtype, position * half + i);
         reference::storeElement(data, dtype, at_x, std::fma(x, c, -(y * s)));
@@ -77,7 +80,8 @@ struct Turn {
 
 Status checkFlags(const AppendFlags &flags, const Problem &problem) {
   if (problem.ragged() || problem.seqused_k)
-    return invalidArgument("--append: not with --cu-seqlens-q/-k and --seqused-k; every sequence gets as many keys");
+    return invalidArgument(
+        "--append: not with --cu-seqlens-q/-k and --seqused-k; every sequence gets as many keys");
   if (flags.rows > problem.k.shape[1])
     return invalidArgument("--append " + std::to_string(flags.rows) + ": must be at most " +
                            std::to_string(problem.k.shape[1]) + ", the rows of k, the last of which are new");
@@ -97,8 +101,8 @@ Result<DLTensor *> DeviceAppend::put(flashplus_context *context, DLDevice device
   return tensors_.back().dl();
 }
 
-Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const AppendFlags &flags, Problem &problem,
-                            flashplus_forward_args &args) {
+Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const AppendFlags &flags,
+                            Problem &problem, flashplus_forward_args &args) {
   FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags, problem));
   tensors_.reserve(7); // args point into them
   const int64_t batch = problem.k.shape[0], before = problem.k.shape[1] - flags.rows;

@@ -15,8 +15,8 @@ struct AppendFlags {
 /// The cache, what is new, and the tables of positions on a device. Must not outlive the context.
 class DeviceAppend {
 public:
-  /// `args`, of the whole problem, become those of one whose last keys are new; `problem` becomes what attention
-  /// then works on: q, and the new keys, turned. Failures name the flag.
+  /// `args`, of the whole problem, become those of one whose last keys are new; `problem` becomes what
+  /// attention then works on: q, and the new keys, turned. Failures name the flag.
   Status upload(flashplus_context *context, DLDevice device, const AppendFlags &flags, Problem &problem,
                 flashplus_forward_args &args);
   /// "" if the cache is bit by bit the problem's k and v, else where it is not.

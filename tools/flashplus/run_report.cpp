@@ -71,7 +71,8 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
                numberText(check->error) + " of its largest value, allowed " + numberText(check->bound)});
     table.add({"  of lse", numberText(check->lse_error) + ", allowed " + numberText(check->lse_bound)});
     if (measured.cache)
-      table.add({"cache", measured.cache->empty() ? "as it should be, bit by bit" : "FAILED: " + *measured.cache});
+      table.add(
+          {"cache", measured.cache->empty() ? "as it should be, bit by bit" : "FAILED: " + *measured.cache});
     table.add({"check", measured.goodForward() ? "good" : "FAILED"});
   }
   if (measured.backward) {

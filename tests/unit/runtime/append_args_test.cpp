@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Arguments of new keys and values: bad ones are a status and a sentence that names the argument, its value and
-// what is allowed; good ones say where rows go.
+// Arguments of new keys and values: bad ones are a status and a sentence that names the argument, its value
+// and what is allowed; good ones say where rows go.
 #include "flashplus/flashplus.h"
 #include "runtime/arguments/append_args.h"
 #include "tests/unit/runtime/problem.h"
@@ -20,14 +20,14 @@ HostTensor int64s(std::initializer_list<int64_t> values) {
   return t;
 }
 
-/// Two sequences of 5 and 9 keys, in three blocks each of 10 pages of 4 slots (the second one's third is page 3),
-/// two new keys and two queries each; rotary embedding of 8 of the 16 columns for 20 positions.
+/// Two sequences of 5 and 9 keys, in three blocks each of 10 pages of 4 slots (the second one's third is page
+/// 3), two new keys and two queries each; rotary embedding of 8 of the 16 columns for 20 positions.
 struct Append {
   Append()
       : problem(2, 2, 4, 4, 2, 16), k({10, 4, 2, 16}), v({10, 4, 2, 16}),
         blocks(HostTensor::int32({7, 1, 5, 0, 9, 3})), indptr(HostTensor::int32({0, 3, 6})),
-        used(HostTensor::int32({5, 9})), k_new({2, 2, 2, 16}), v_new({2, 2, 2, 16}), cos({20, 4}), sin({20, 4}),
-        positions(HostTensor::int32({0, 3})), slots(int64s({4, 5, 13, 14})), packed({4, 2, 16}),
+        used(HostTensor::int32({5, 9})), k_new({2, 2, 2, 16}), v_new({2, 2, 2, 16}), cos({20, 4}),
+        sin({20, 4}), positions(HostTensor::int32({0, 3})), slots(int64s({4, 5, 13, 14})), packed({4, 2, 16}),
         packed_v({4, 2, 16}), cu(HostTensor::int32({0, 3, 4})) {
     blocks.shape = {2, 3};
     blocks.strides = {3, 1};
@@ -145,14 +145,16 @@ TEST_CASE("append: rows of 16 bytes are told from others") {
              c.cos = HostTensor({20, 8});
              c.sin = HostTensor({20, 8});
              c.turn();
-             for (HostTensor *t : {&c.problem.q, &c.problem.o, &c.k, &c.v, &c.k_new, &c.v_new, &c.cos, &c.sin})
+             for (HostTensor *t :
+                  {&c.problem.q, &c.problem.o, &c.k, &c.v, &c.k_new, &c.v_new, &c.cos, &c.sin})
                t->tensor.dtype = {kDLBfloat, 16, 1};
              change(c);
            })
         .append->wide;
   };
   CHECK(wide([](Append &) {}));
-  for (HostTensor Append::*t : {&Append::k, &Append::v, &Append::k_new, &Append::v_new, &Append::cos, &Append::sin})
+  for (HostTensor Append::*t :
+       {&Append::k, &Append::v, &Append::k_new, &Append::v_new, &Append::cos, &Append::sin})
     CHECK(!wide([&](Append &c) { (c.*t).tensor.byte_offset = 2; }));
   CHECK(!wide([](Append &c) { c.problem.q.tensor.byte_offset = 2; }));
   CHECK(!wide([](Append &c) { c.k_new.useStrides()[0] += 1; }));
@@ -201,18 +203,20 @@ TEST_CASE("append: fields go together") {
 }
 
 TEST_CASE("append: tensors") {
-  refused("k_new has dtype float16; it must be q's, float32",
-          [](Append &c) { c.k_new.tensor.dtype = {kDLFloat, 16, 1}; });
-  refused("k_new has shape (2, 2, 2, 15); it must be (batch, seqlen_new, heads_k, head_dim of q) = (2, 2, 2, 16)",
-          [](Append &c) { c.k_new.shape[3] = 15; });
+  refused("k_new has dtype float16; it must be q's, float32", [](Append &c) {
+    c.k_new.tensor.dtype = {kDLFloat, 16, 1};
+  });
+  refused(
+      "k_new has shape (2, 2, 2, 15); it must be (batch, seqlen_new, heads_k, head_dim of q) = (2, 2, 2, 16)",
+      [](Append &c) { c.k_new.shape[3] = 15; });
   refused("k_new has shape (1, 2, 2, 16)", [](Append &c) { c.k_new.shape[0] = 1; });
   refused("v_new has shape (2, 1, 2, 16); it must be (batch, seqlen_new of k_new, heads_k, head_dim_v)",
           [](Append &c) { c.v_new.shape[1] = 1; });
   refused("v_new has stride 2", [](Append &c) { c.v_new.useStrides()[3] = 2; });
-  refused("k_new has shape (4, 2, 16); it must have 4 dimensions", [](Append &c) { c.args.k_new = c.packed.get(); });
-  refused("k_new has shape (2, 2, 2, 16); it must have 3 dimensions", [](Append &c) {
-    c.args.cu_seqlens_k_new = c.cu.get();
-  });
+  refused("k_new has shape (4, 2, 16); it must have 4 dimensions",
+          [](Append &c) { c.args.k_new = c.packed.get(); });
+  refused("k_new has shape (2, 2, 2, 16); it must have 3 dimensions",
+          [](Append &c) { c.args.cu_seqlens_k_new = c.cu.get(); });
   refused("cu_seqlens_k_new has shape (3)", [](Append &c) { // one sequence fewer than q has
     c.pack();
     c.cu.shape[0] = 3;
@@ -233,12 +237,16 @@ TEST_CASE("append: tensors") {
   });
   refused("max_seqlen_k_new is -1", [](Append &c) { c.pack(), c.args.max_seqlen_k_new = -1; });
   refused("rotary_cos has shape (20, 9), for a rotary_dim of 18; it must be 2 to 16, the head_dim of q",
-          [](Append &c) { c.cos = HostTensor({20, 9}), c.sin = HostTensor({20, 9}), c.turn(); });
+          [](Append &c) {
+            c.cos = HostTensor({20, 9}), c.sin = HostTensor({20, 9}), c.turn();
+          });
   refused("rotary_cos has shape (20, 0)", [](Append &c) { c.turn(), c.cos.shape[1] = 0; });
-  refused("rotary_cos has shape (20); it must have 2 dimensions", [](Append &c) { c.turn(), c.cos.tensor.ndim = 1; });
+  refused("rotary_cos has shape (20); it must have 2 dimensions",
+          [](Append &c) { c.turn(), c.cos.tensor.ndim = 1; });
   refused("rotary_sin has shape (20, 3)", [](Append &c) { c.turn(), c.sin.shape[1] = 3; });
-  refused("rotary_sin has dtype bfloat16",
-          [](Append &c) { c.turn(), c.sin.tensor.dtype = {kDLBfloat, 16, 1}; });
+  refused("rotary_sin has dtype bfloat16", [](Append &c) {
+    c.turn(), c.sin.tensor.dtype = {kDLBfloat, 16, 1};
+  });
   refused("rotary_seqlens has shape (1)", [](Append &c) {
     c.turn();
     c.positions.shape[0] = 1;
@@ -267,12 +275,13 @@ TEST_CASE("append: on a CPU every new row has a slot before anything is written"
   accepted([](Append &c) { c.used.as<int32_t>()[0] = 10, c.used.as<int32_t>()[1] = 10; }); // to the last slot
   refused("k_new adds 2 keys to sequence 1, of which seqused_k says 11; its cache has room for 12",
           [](Append &c) { c.used.as<int32_t>()[1] = 11; });
-  refused("k_new adds 2 keys to sequence 0, of which seqused_k says 3; its cache has room for 4", [](Append &c) {
-    c.useRows();
-    c.args.k = c.k.get(), c.args.v = c.v.get();
-    c.used.as<int32_t>()[0] = 3;
-    c.k.shape[0] = c.v.shape[0] = 2;
-  });
+  refused("k_new adds 2 keys to sequence 0, of which seqused_k says 3; its cache has room for 4",
+          [](Append &c) {
+            c.useRows();
+            c.args.k = c.k.get(), c.args.v = c.v.get();
+            c.used.as<int32_t>()[0] = 3;
+            c.k.shape[0] = c.v.shape[0] = 2;
+          });
   refused("block_table[0, 1] is 10; new keys of sequence 0 go there, so it must be 0 to 9",
           [](Append &c) { c.blocks.as<int32_t>()[1] = 10; });
   refused("block_table[0, 2] is -1", [](Append &c) { // the second new key's

@@ -11,7 +11,8 @@ using namespace flashplus;
 
 namespace {
 
-constexpr const char *kTargets[] = {"x86-64-v3", "x86-64-v4", "sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
+constexpr const char *kTargets[] = {"x86-64-v3",   "x86-64-v4",   "sm_80@sm_80",
+                                    "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
 
 KernelSpec forwardSpec(int dqk, int dv, bool append) {
   KernelSpec spec;
@@ -43,7 +44,8 @@ TEST_CASE("append: a step before those of the same problem without it, and its k
           for (int splits : {1, 3}) {
             const DeviceProfile profile = device(target);
             Bounds bounds{4, seqlen_q, 4096, 4 * seqlen_q, 8, 2, -1, 0};
-            const auto plain = planForward(forwardSpec(dqk, dv, false), bounds, profile, {.num_splits = splits});
+            const auto plain =
+                planForward(forwardSpec(dqk, dv, false), bounds, profile, {.num_splits = splits});
             bounds.max_seqlen_new = seqlen_q;
             bounds.rotates_q = rotary;
             const KernelSpec spec = forwardSpec(dqk, dv, true);
