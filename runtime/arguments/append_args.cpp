@@ -244,6 +244,12 @@ Status checkAppend(TensorReader &reader, const flashplus_forward_args &a,
                            number(sizes.heads_k) + " heads a sequence and q " +
                            number(out.bounds.max_seqlen_q) + " of " + number(sizes.heads_q) +
                            "; an append moves fewer than 2^31 rows of a sequence");
+  constexpr int64_t kMostTurned = int64_t(1) << 48; // times elements and bytes: fits int64
+  if (int64_t turned = 0;
+      p.rotary_dim &&
+      (__builtin_mul_overflow(out.bounds.total_q, sizes.heads_q, &turned) || turned > kMostTurned))
+    return invalidArgument("q has " + number(out.bounds.total_q) + " rows of " + number(sizes.heads_q) +
+                           " heads; at most 2^48 in all can be turned");
   out.spec.append = true;
   out.bounds.rotates_q = p.rotary_dim != 0;
   out.empty = out.bounds.batch == 0;

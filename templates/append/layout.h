@@ -5,6 +5,7 @@
 
 #include "templates/algorithm.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace flashplus {
