@@ -46,6 +46,9 @@ enum class KeyAddressing : uint8_t {
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
 //   keys           rows, or paged: k and v are pools of pages
+//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for
+//   it,
+//                  so that no kernel has it
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -59,7 +62,8 @@ enum class KeyAddressing : uint8_t {
   X(bool, bounded_right, false, "right", 1, false)                                                           \
   X(Results, results, Results::Final, "results", 2, false)                                                   \
   X(int, alignment, 16, "align", 5, false)                                                                   \
-  X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)
+  X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
+  X(bool, append, false, "append", 1, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS
@@ -82,13 +86,16 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
   return set;
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
-/// Of a backward, whose keys are rows.
-inline constexpr FieldSet kBackwardFields = kAllFields & ~fieldSet({SpecField::keys});
+/// Of a backward, whose keys are rows, and no new ones.
+inline constexpr FieldSet kBackwardFields = kAllFields & ~fieldSet({SpecField::keys, SpecField::append});
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
 inline constexpr FieldSet kRowsOfQ =
     fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
+/// Of operations on rows of keys and values.
+inline constexpr FieldSet kRowsOfKV =
+    fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::head_dim_v, SpecField::alignment});
 
 /// Values as whole numbers, one overload a type of field.
 namespace field {

@@ -217,6 +217,81 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(F32, scalar, kMaxScoreScalars)                                                                           \
   X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
 
+// Append: the same names as above where they mean the same. New row i of sequence b goes to slot s =
+// seqused_k[b] + i of the cache, or to slot_mapping[its number among all new rows]. Slot s of a sequence is
+// slot s % page_size of the page that entry s / page_size of its table names; k and v are (num_pages,
+// page_size, heads_k, head_dim), whose stride_b is that of pages. A row whose slot has no page is dropped.
+//
+//   q                  read if rotary_dim is not 0,
+//   q_rotated          written then: (rows_q, heads_q, head_dim_qk), compact
+//   k_new, v_new       (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
+//                      cu_seqlens_k_new, where seqlen_new is only a bound
+//   lengths            int32 (batch), written: seqused_k and the new rows, as far as there is room;
+//                      seqused_k alone where the first new row was dropped
+//   rotary_cos, _sin   (rotary_rows, rotary_dim / 2) of q's dtype; rows past them turn nothing
+//   rotary_seqlens     int32 (batch), null for seqused_k: the position of new row 0 and of query row 0
+//   slot_mapping       int64 or null: page * page_size + slot in the page, or negative: dropped
+//   page_table         int32: pages. Null: the page of sequence b is b, and it has one
+//   page_indptr        int32 (batch + 1), or null. Sequence b's entries are page_table[b *
+//                      page_table_stride] and on, page_entries of them, or page_table[page_indptr[b]] up
+//                      to page_indptr[b + 1]
+//   rotates_rows       1: query row i is turned by position + i; 0: every one by the position
+//   interleaved        1: pairs (2i, 2i + 1) turn, else (i, i + rotary_dim / 2)
+//   wide               1: every row of every tensor starts at a multiple of 16 bytes, and so does its half of
+//                      rotary_dim
+//   num_row_blocks     blocks of rows of one sequence: those of k_new, of v_new and, to be rotated, of q, of
+//                      all heads, in this order
+#define FLASHPLUS_APPEND_PARAMS(X)                                                                           \
+  X(Ptr, q, 1)                                                                                               \
+  X(Ptr, q_rotated, 1)                                                                                       \
+  X(Ptr, k_new, 1)                                                                                           \
+  X(Ptr, v_new, 1)                                                                                           \
+  X(Ptr, k, 1)                                                                                               \
+  X(Ptr, v, 1)                                                                                               \
+  X(Ptr, lengths, 1)                                                                                         \
+  X(Ptr, rotary_cos, 1)                                                                                      \
+  X(Ptr, rotary_sin, 1)                                                                                      \
+  X(Ptr, rotary_seqlens, 1)                                                                                  \
+  X(Ptr, cu_seqlens_q, 1)                                                                                    \
+  X(Ptr, cu_seqlens_k_new, 1)                                                                                \
+  X(Ptr, seqused_q, 1)                                                                                       \
+  X(Ptr, seqused_k, 1)                                                                                       \
+  X(Ptr, slot_mapping, 1)                                                                                    \
+  X(Ptr, page_table, 1)                                                                                      \
+  X(Ptr, page_indptr, 1)                                                                                     \
+  X(I64, q_stride_b, 1)                                                                                      \
+  X(I64, q_stride_s, 1)                                                                                      \
+  X(I64, q_stride_h, 1)                                                                                      \
+  X(I64, k_new_stride_b, 1)                                                                                  \
+  X(I64, k_new_stride_s, 1)                                                                                  \
+  X(I64, k_new_stride_h, 1)                                                                                  \
+  X(I64, v_new_stride_b, 1)                                                                                  \
+  X(I64, v_new_stride_s, 1)                                                                                  \
+  X(I64, v_new_stride_h, 1)                                                                                  \
+  X(I64, k_stride_b, 1)                                                                                      \
+  X(I64, k_stride_s, 1)                                                                                      \
+  X(I64, k_stride_h, 1)                                                                                      \
+  X(I64, v_stride_b, 1)                                                                                      \
+  X(I64, v_stride_s, 1)                                                                                      \
+  X(I64, v_stride_h, 1)                                                                                      \
+  X(I64, rotary_cos_stride, 1)                                                                               \
+  X(I64, rotary_sin_stride, 1)                                                                               \
+  X(I64, page_table_stride, 1)                                                                               \
+  X(I32, batch, 1)                                                                                           \
+  X(I32, seqlen_q, 1)                                                                                        \
+  X(I32, seqlen_new, 1)                                                                                      \
+  X(I32, heads_q, 1)                                                                                         \
+  X(I32, heads_k, 1)                                                                                         \
+  X(I32, num_pages, 1)                                                                                       \
+  X(I32, page_size, 1)                                                                                       \
+  X(I32, page_entries, 1)                                                                                    \
+  X(I32, rotary_dim, 1)                                                                                      \
+  X(I32, rotary_rows, 1)                                                                                     \
+  X(I32, rotates_rows, 1)                                                                                    \
+  X(I32, interleaved, 1)                                                                                     \
+  X(I32, wide, 1)                                                                                            \
+  X(I32, num_row_blocks, 1)
+
 namespace detail {
 template <ParamType> struct ParamCType;
 template <> struct ParamCType<ParamType::Ptr> {
@@ -276,6 +351,7 @@ template <class Params> constexpr std::span<const ParamInfo> paramTable() {
 FLASHPLUS_PARAMS(ForwardParams, FLASHPLUS_FORWARD_PARAMS);
 FLASHPLUS_PARAMS(CombineParams, FLASHPLUS_COMBINE_PARAMS);
 FLASHPLUS_PARAMS(BackwardParams, FLASHPLUS_BACKWARD_PARAMS);
+FLASHPLUS_PARAMS(AppendParams, FLASHPLUS_APPEND_PARAMS);
 
 /// What of a params struct a kernel takes: its first `size` bytes, which hold `fields`.
 struct ParamLayout {

@@ -96,6 +96,8 @@ extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
 extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
 extern const Algorithm kCpuCombine; // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
+extern const Algorithm kCpuAppend; // templates/append/plan.cpp
+extern const Algorithm kGpuAppend;
 extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;

@@ -21,6 +21,8 @@ constexpr Emitter kEmitters[] = {
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},
     {"gpu.combine", emitGpuCombine},
+    {"cpu.append", emitCpuAppend},
+    {"gpu.append", emitGpuAppend},
     {"cpu.backward_delta", emitCpuBackwardDelta},
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},

@@ -33,6 +33,8 @@ void emitSm80Flash(EmitContext &context);
 void emitSm90Flash(EmitContext &context);
 void emitCpuCombine(EmitContext &context);
 void emitGpuCombine(EmitContext &context);
+void emitCpuAppend(EmitContext &context);
+void emitGpuAppend(EmitContext &context);
 void emitCpuBackwardDelta(EmitContext &context);
 void emitGpuBackwardDelta(EmitContext &context);
 void emitCpuBackward(EmitContext &context);

@@ -10,7 +10,7 @@ constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,    
                                             &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
                                             &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
                                             &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
-                                            &kSm80BackwardQ};
+                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
@@ -120,6 +120,9 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
                                                (spec.pagedKeys() ? " with keys=paged" : "") + " on " +
                                                target.text() + "; there is " + known);
   }
+  if (spec.append)
+    return Status(StatusCode::Unsupported,
+                  "append is 1; the append is a step of its own, and no kernel's spec has it");
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, target));
   for (const auto &[name, value] : schedule.knobs)
     if (std::ranges::find(a->knobs, name, &Knob::name) == a->knobs.end()) {

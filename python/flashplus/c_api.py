@@ -63,7 +63,7 @@ class ForwardArgs(ctypes.Structure):
                 ("cache_batch_idx", c_void_p), ("leftpad_k", c_void_p), ("k_new", c_void_p), ("v_new", c_void_p),
                 ("cu_seqlens_k_new", c_void_p), ("slot_mapping", c_void_p), ("rotary_cos", c_void_p),
                 ("rotary_sin", c_void_p), ("rotary_seqlens", c_void_p), ("rotary_interleaved", c_int32),
-                ("reserved_end", c_int32)]
+                ("max_seqlen_k_new", c_int32)]
 
 
 class BackwardArgs(ctypes.Structure):

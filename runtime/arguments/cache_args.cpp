@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/cache_args.h"
 
+#include "runtime/arguments/append_args.h"
 #include "runtime/arguments/public_structs.h"
 
 #include <algorithm>
@@ -30,8 +31,9 @@ struct HostSequence {
 /// Values of a call whose arrays can be read.
 class HostChecks {
 public:
-  HostChecks(const CacheTables &t, const AttentionProblem &problem, const ForwardParams &p)
-      : t_(t), problem_(problem), p_(p) {}
+  HostChecks(const CacheTables &t, const AttentionProblem &problem, const ForwardParams &p,
+             const AppendParams *append)
+      : t_(t), problem_(problem), p_(p), append_(append) {}
 
   Status run() const {
     if (t_.args.page_indptr)
@@ -85,6 +87,8 @@ private:
         return room("seqused_k", at(p_.seqused_k, b));
       s.used = std::min(s.used, at(p_.seqused_k, b));
     }
+    if (append_) // which fit: checkNewSlots()
+      s.used += countedNewKeys(*append_, b);
     s.leftpad = p_.leftpad_k ? at(p_.leftpad_k, b) : 0;
     if (s.leftpad < 0)
       return invalidArgument("leftpad_k[" + number(b) + "] is " + number(s.leftpad) +
@@ -120,6 +124,7 @@ private:
   const CacheTables &t_;
   const AttentionProblem &problem_;
   const ForwardParams &p_;
+  const AppendParams *append_;
 };
 
 } // namespace
@@ -167,8 +172,7 @@ Status readCache(TensorReader &reader, const CacheArgs &args, const TensorView &
   return args.leftpad_k ? readTable(reader, "leftpad_k", args.leftpad_k, 1, out.leftpad) : Status::ok();
 }
 
-Status checkCache(const TensorReader &reader, const CacheTables &t, const TensorSizes &sizes,
-                  const AttentionProblem &problem, ForwardParams &p) {
+Status checkCache(const CacheTables &t, const TensorSizes &sizes, ForwardParams &p) {
   const int64_t batch = sizes.batch;
   if (t.args.block_table && t.entries.shape[0] != batch)
     return t.entries.wantShape({batch, t.entries.shape[1]}, "(batch, max_blocks)");
@@ -191,9 +195,12 @@ Status checkCache(const TensorReader &reader, const CacheTables &t, const Tensor
   p.page_indptr = t.indptr.data;
   p.leftpad_k = t.leftpad.data;
   p.seqlen_k = int32_t(sizes.rows_k);
-  if (reader.device().device_type != kDLCPU || !reader.readsData())
-    return Status::ok();
-  return HostChecks(t, problem, p).run();
+  return Status::ok();
+}
+
+Status checkCacheValues(const CacheTables &t, const AttentionProblem &problem, const ForwardParams &p,
+                        const AppendParams *append) {
+  return HostChecks(t, problem, p, append).run();
 }
 
 } // namespace flashplus

@@ -34,9 +34,12 @@ struct CacheTables {
 Status readCache(TensorReader &reader, const CacheArgs &args, const TensorView &k, TensorSizes &sizes,
                  CacheTables &out);
 
-/// After the lengths and the mask: shapes that have the batch, and values where they can be read. Sets the
-/// params of paged keys, and seqlen_k.
-Status checkCache(const TensorReader &reader, const CacheTables &tables, const TensorSizes &sizes,
-                  const AttentionProblem &problem, ForwardParams &p);
+/// After the lengths and the mask: shapes that have the batch. Sets the params of paged keys, and seqlen_k.
+Status checkCache(const CacheTables &tables, const TensorSizes &sizes, ForwardParams &p);
+
+/// After checkCache: lengths and entries, which are in host memory. `append`, of a call that has one, with
+/// what checkNewSlots() looks at.
+Status checkCacheValues(const CacheTables &tables, const AttentionProblem &problem, const ForwardParams &p,
+                        const AppendParams *append);
 
 } // namespace flashplus

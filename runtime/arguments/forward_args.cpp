@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/forward_args.h"
 
+#include "runtime/arguments/append_args.h"
 #include "runtime/arguments/cache_args.h"
 #include "runtime/arguments/lengths.h"
 #include "runtime/arguments/mask_args.h"
@@ -17,23 +18,6 @@ namespace {
 /// k and v are a cache: there is a field of one, or packed queries go with a k that has a dimension more.
 bool usesCache(const flashplus_forward_args &a) {
   return cacheArgs(a).any() || (a.cu_seqlens_q && a.q && a.q->ndim == 3 && a.k && a.k->ndim == 4);
-}
-
-/// Fields for which there is a place but nothing that reads them.
-Status checkAppend(const flashplus_forward_args &a) {
-  for (auto [name, tensor] : {std::pair{"k_new", a.k_new},
-                              {"v_new", a.v_new},
-                              {"cu_seqlens_k_new", a.cu_seqlens_k_new},
-                              {"slot_mapping", a.slot_mapping},
-                              {"rotary_cos", a.rotary_cos},
-                              {"rotary_sin", a.rotary_sin},
-                              {"rotary_seqlens", a.rotary_seqlens}})
-    if (tensor)
-      return {StatusCode::Unsupported,
-              std::string(name) + " is given; appending to a cache is not supported yet, it must be null"};
-  if (a.rotary_interleaved)
-    return {StatusCode::Unsupported, "rotary_interleaved is 1; it is not supported yet, it must be 0"};
-  return Status::ok();
 }
 
 /// What only a forward has, and how it is to be planned.
@@ -73,7 +57,6 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
       {"q", Operand::Q, a.q}, {"k", Operand::K, a.k}, {"v", Operand::V, a.v}, {"o", Operand::O, a.o, true}};
   sizes.cache = usesCache(a);
   FLASHPLUS_RETURN_IF_ERROR(checkOperands(reader, operands, a.cu_seqlens_q, a.cu_seqlens_k, out.spec, sizes));
-  FLASHPLUS_RETURN_IF_ERROR(checkAppend(a));
   out.device = reader.device();
   const auto &[q, k, v, o] = operands;
   setRows(q.view, sizes.ragged, p.q, p.q_stride_b, p.q_stride_s, p.q_stride_h);
@@ -91,7 +74,18 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   setMask(out.bounds, p);
   if (sizes.cache) {
     out.spec.keys = KeyAddressing::Paged;
-    FLASHPLUS_RETURN_IF_ERROR(checkCache(reader, tables, sizes, out, p));
+    FLASHPLUS_RETURN_IF_ERROR(checkCache(tables, sizes, p));
+  }
+  if (usesAppend(a))
+    FLASHPLUS_RETURN_IF_ERROR(checkAppend(reader, a, operands, sizes, out));
+  else if (a.rotary_interleaved)
+    return invalidArgument(
+        "rotary_interleaved is 1 and rotary_cos is null; it goes with rotary_cos and rotary_sin");
+  if (reader.device().device_type == kDLCPU && reader.readsData()) {
+    if (out.append)
+      FLASHPLUS_RETURN_IF_ERROR(checkNewSlots(a, *out.append));
+    if (sizes.cache)
+      FLASHPLUS_RETURN_IF_ERROR(checkCacheValues(tables, out, p, out.append ? &*out.append : nullptr));
   }
   FLASHPLUS_RETURN_IF_ERROR(bindScore(reader, scoreArgs(a), scores, sizes, out, scoreParams(p)));
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));

@@ -27,32 +27,6 @@ Status readLengths(TensorReader &reader, const char *name, const DLTensor *sourc
   return out.wantUnitStride();
 }
 
-/// Of a cache's keys there is no total, and sequences are held against what they have room for.
-Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
-                       const char *longest_name) {
-  if (!reader.onHost(t))
-    return Status::ok();
-  const auto *values = static_cast<const int32_t *>(t.data);
-  auto element = [&](int64_t i) {
-    return t.name + ("[" + std::to_string(i) + "] is " + std::to_string(values[i]));
-  };
-  if (values[0] != 0)
-    return invalidArgument(element(0) + "; it must be 0");
-  for (int64_t i = 1; i < t.shape[0]; ++i) {
-    if (values[i] < values[i - 1])
-      return invalidArgument(element(i) + ", less than " + std::to_string(values[i - 1]) +
-                             " before it; it must not decrease");
-    if (values[i] - values[i - 1] > longest)
-      return invalidArgument(std::string(longest_name) + " is " + std::to_string(longest) + ", but " +
-                             t.name + " holds a sequence of " + std::to_string(values[i] - values[i - 1]) +
-                             " rows; it must be at least that");
-  }
-  if (values[t.shape[0] - 1] > total)
-    return invalidArgument(std::string(t.name) + " ends at " + std::to_string(values[t.shape[0] - 1]) +
-                           "; there are only " + std::to_string(total) + " rows");
-  return Status::ok();
-}
-
 Status checkBound(const char *name, int64_t value) {
   if (value >= 0 && value <= kMaxLength)
     return Status::ok();
@@ -93,6 +67,31 @@ Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source,
 }
 
 } // namespace
+
+Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
+                       const char *longest_name) {
+  if (!reader.onHost(t))
+    return Status::ok();
+  const auto *values = static_cast<const int32_t *>(t.data);
+  auto element = [&](int64_t i) {
+    return t.name + ("[" + std::to_string(i) + "] is " + std::to_string(values[i]));
+  };
+  if (values[0] != 0)
+    return invalidArgument(element(0) + "; it must be 0");
+  for (int64_t i = 1; i < t.shape[0]; ++i) {
+    if (values[i] < values[i - 1])
+      return invalidArgument(element(i) + ", less than " + std::to_string(values[i - 1]) +
+                             " before it; it must not decrease");
+    if (values[i] - values[i - 1] > longest)
+      return invalidArgument(std::string(longest_name) + " is " + std::to_string(longest) + ", but " +
+                             t.name + " holds a sequence of " + std::to_string(values[i] - values[i - 1]) +
+                             " rows; it must be at least that");
+  }
+  if (values[t.shape[0] - 1] > total)
+    return invalidArgument(std::string(t.name) + " ends at " + std::to_string(values[t.shape[0] - 1]) +
+                           "; there are only " + std::to_string(total) + " rows");
+  return Status::ok();
+}
 
 Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,
                     AttentionProblem &problem, LengthArrays &out) {

@@ -22,6 +22,11 @@ struct LengthArrays {
   void *cu_seqlens_q = nullptr, *cu_seqlens_k = nullptr, *seqused_q = nullptr, *seqused_k = nullptr;
 };
 
+/// The values of cu_seqlens, where they can be read: from 0, not decreasing, to `total` at most, no sequence
+/// longer than `longest`, which is the argument `longest_name`.
+Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
+                       const char *longest_name);
+
 /// Checks them (the values, too, where they can be read), completes `sizes`, and sets the problem's `bounds`,
 /// without a window, and `empty`.
 Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,

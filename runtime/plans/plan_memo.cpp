@@ -36,7 +36,8 @@ PlanKey::PlanKey(const AttentionProblem &p) {
   words[next++] = uint64_t(p.bounds.total_q);
   words[next++] = pair(p.bounds.heads_q, p.bounds.heads_k);
   words[next++] = pair(p.bounds.window_left, p.bounds.window_right);
-  words[next++] = pair(p.num_splits, p.batch_invariant);
+  words[next++] = pair(p.num_splits, int64_t(p.batch_invariant) | int64_t(p.bounds.rotates_q) << 1);
+  words[next++] = uint64_t(p.bounds.max_seqlen_new);
 }
 
 std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {

@@ -138,13 +138,45 @@ KernelSpec combineSpec(const KernelSpec &forward) {
   return spec;
 }
 
+KernelSpec appendSpec(const KernelSpec &forward) {
+  KernelSpec spec;
+  spec.op = Operation::Append;
+  spec.dtype = forward.dtype;
+  spec.head_dim_qk = forward.head_dim_qk;
+  spec.head_dim_v = forward.head_dim_v;
+  spec.alignment = dtypeBytes(forward.dtype); // whether rows are aligned is seen when they are moved
+  return spec;
+}
+
+/// Puts the append before the steps of `plan`.
+Status prependAppend(const KernelSpec &spec, const Candidate &append, const Bounds &bounds,
+                     const DeviceProfile &device, Plan &plan) {
+  const KernelSpec step_spec = appendSpec(spec);
+  auto step = makeStep(step_spec, append.schedule, device.target,
+                       {.rows = append.item.rows, .side = append.item.side}, bounds);
+  if (!step)
+    return step.status();
+  plan.steps.insert(plan.steps.begin(), std::move(*step));
+  auto addPart = [&](ForwardPart part, int64_t bytes) {
+    const int64_t offset = std::max(kWorkspaceZeroed, ceilDiv(plan.workspace_bytes, 256) * 256);
+    plan.parts[part] = {offset, bytes};
+    plan.workspace_bytes = offset + bytes;
+  };
+  addPart(kNewLengths, std::max<int64_t>(bounds.batch, 1) * 4);
+  if (bounds.rotates_q)
+    addPart(kRotatedQ, bounds.total_q * bounds.heads_q * spec.head_dim_qk * dtypeBytes(spec.dtype));
+  return Status::ok();
+}
+
 } // namespace
 
 ForwardPlanner::ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
-    : spec_(spec), device_(device), candidates_(feasibleCandidates(spec, device)),
+    : spec_(withoutAppend(spec)), device_(device), candidates_(feasibleCandidates(spec_, device)),
       combine_(feasibleCandidates(combineSpec(spec), device)) {
   std::ranges::copy_if(candidates_, std::back_inserter(without_merges_),
                        [](const Candidate &c) { return !c.item.merges; });
+  if (spec.append)
+    append_ = feasibleCandidates(appendSpec(spec), device);
 }
 
 Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
@@ -153,6 +185,13 @@ Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const Dev
 }
 
 Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
+  auto plan = planAttention(bounds, options);
+  if (plan && !append_.empty())
+    FLASHPLUS_RETURN_IF_ERROR(prependAppend(spec_, append_.front(), bounds, device_, *plan));
+  return plan;
+}
+
+Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptions &options) const {
   const KernelSpec &spec = spec_;
   const DeviceProfile &device = device_;
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
@@ -243,11 +282,13 @@ std::vector<PlannedKernel> reachableForwardKernels(const KernelSpec &spec, const
         result.back().spec.results = Results::Merged;
     }
   };
-  add(spec);
-  KernelSpec shares = spec;
-  shares.results = Results::Partial;
-  add(shares);
+  KernelSpec attention = withoutAppend(spec);
+  add(attention);
+  attention.results = Results::Partial;
+  add(attention);
   add(combineSpec(spec));
+  if (spec.append)
+    add(appendSpec(spec));
   return result;
 }
 

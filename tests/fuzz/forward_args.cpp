@@ -15,7 +15,9 @@ std::vector<std::string> seeds() {
   std::string dense(64, '\1');
   std::string ragged = dense;
   ragged[0] = 3;
-  return {dense, ragged, dense + "s * 2 - abs(q - k)"};
+  std::string append = dense;
+  append[0] = char(0x80), append[1] = char(0x84);
+  return {dense, ragged, append, dense + "s * 2 - abs(q - k)"};
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -64,6 +66,29 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     args.window_right = in.take<int32_t>();
     args.softcap = in.take<float>();
     args.lse_empty = in.take<float>();
+  }
+  Tensor k_new, v_new, cu_new, slots, cos, sin, positions;
+  if (flags & 32768) {
+    const auto more = in.take<uint8_t>();
+    const int64_t fresh = in.length(), half = in.length(), rows = in.length();
+    const int rank = more & 1 ? 3 : 4;
+    args.k_new = rank == 3 ? k_new.read(in, 3, {fresh, hk, d}, type, device)
+                           : k_new.read(in, 4, {batch, fresh, hk, d}, type, device);
+    args.v_new = rank == 3 ? v_new.read(in, 3, {fresh, hk, dv}, type, device)
+                           : v_new.read(in, 4, {batch, fresh, hk, dv}, type, device);
+    if (more & 1) {
+      args.cu_seqlens_k_new = cu_new.read(in, 1, {ends}, i32, device);
+      args.max_seqlen_k_new = in.take<int32_t>();
+    }
+    if (more & 2) {
+      args.rotary_cos = cos.read(in, 2, {rows, half}, type, device);
+      args.rotary_sin = sin.read(in, 2, {rows, half}, type, device);
+      args.rotary_interleaved = bool(more & 4);
+    }
+    if (more & 8)
+      args.rotary_seqlens = positions.read(in, 1, {batch}, i32, device);
+    if (more & 16)
+      args.slot_mapping = slots.read(in, 1, {fresh}, {kDLInt, 64, 1}, device);
   }
   args.num_splits = flags & 4096 ? in.take<int32_t>() : 0;
   args.batch_invariant = bool(flags & 8192);

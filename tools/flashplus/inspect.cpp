@@ -51,15 +51,18 @@ Result<std::string> specText(const InspectFlags &flags) {
   return spec.text();
 }
 
-/// The spec of the kernel of `operation` among those of the backward of `forward`, which say what a plan has
-/// on `target`.
+/// The spec of the kernel of `operation` among those of the backward of `forward`, or of a forward with new
+/// keys, which say what a plan has on `target`.
 Result<std::string> backwardSpec(flashplus_context *context, const std::string &forward,
                                  const std::string &operation, const std::string &target) {
   Result<KernelSpec> spec = KernelSpec::parse(forward);
   if (!spec)
     return spec.status();
   const bool partial = spec->isPartial();
-  spec->op = Operation::Backward;
+  if (operation == "append")
+    spec->append = true; // a forward's
+  else
+    spec->op = Operation::Backward;
   spec->results = Results::Final;
   std::vector<std::string> specs;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_reachable_kernels(
@@ -186,10 +189,11 @@ void addInspect(CLI::App &app, Action *selected) {
           ->type_name("KIND"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
-                       "Of a backward: backward_delta; backward and backward_sum (CPU), backward_kv or "
+                       "Of a forward with new keys: append. Of a backward: backward_delta; backward and "
+                       "backward_sum (CPU), backward_kv or "
                        "backward_q (GPU)")
-          ->check(CLI::IsMember(
-              {"forward", "backward", "backward_delta", "backward_sum", "backward_kv", "backward_q"}))
+          ->check(CLI::IsMember({"forward", "append", "backward", "backward_delta", "backward_sum",
+                                 "backward_kv", "backward_q"}))
           ->type_name("NAME"),
       verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
       verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")

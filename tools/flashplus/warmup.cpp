@@ -25,7 +25,7 @@ struct WarmupFlags {
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", score;
-  bool list = false, dry_run = false, backward = false, has_variant_flags = false;
+  bool list = false, dry_run = false, backward = false, append = false, has_variant_flags = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
@@ -166,7 +166,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
     auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
     if (!specs)
       return specs.status();
-    for (const KernelSpec &spec : *specs) {
+    for (KernelSpec &spec : *specs) {
+      spec.append = flags.append;
       // Of what a release ships, training gets those that have a backward; what was asked for by flags must
       // have one.
       if (flags.backward) {
@@ -357,7 +358,7 @@ void addWarmup(CLI::App &app, Action *selected) {
   verb->footer(
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
       "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
-      "of each variant beside its forward.\n\n"
+      "of each variant beside its forward. --append adds the step that writes new keys into a cache.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
@@ -403,6 +404,7 @@ void addWarmup(CLI::App &app, Action *selected) {
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
   verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
+  verb->add_flag("--append", f.append, "For serving: the kernels that write new keys into a cache, too");
   verb->add_flag("--list", f.list, "Print the variants and stop");
   verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
   verb->add_flag_callback(

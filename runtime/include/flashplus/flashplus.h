@@ -220,7 +220,7 @@ typedef struct flashplus_forward_args {
                                      only. */
   const DLTensor *cu_seqlens_k; /**< Both or none, but with a cache (below) cu_seqlens_q alone is allowed. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
-  const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"). */
+  const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"), without the new ones. */
   int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one
                              result. 0: not known; the rows of q (of k) are taken, which may cost time. */
   int64_t max_seqlen_k; /**< The same; also with a cache, where any value gives one result. */
@@ -262,15 +262,31 @@ typedef struct flashplus_forward_args {
                                       cache (null: row b). Not with a table. */
   const DLTensor *leftpad_k; /**< int32 (batch) or null: leading slots of each sequence that hold no key; with
                                   pages, too. The sequence has as many keys less. */
-  const DLTensor *k_new;     /**< From here on: not supported yet; null and 0. */
-  const DLTensor *v_new;
-  const DLTensor *cu_seqlens_k_new;
-  const DLTensor *slot_mapping;
-  const DLTensor *rotary_cos;
-  const DLTensor *rotary_sin;
-  const DLTensor *rotary_seqlens;
-  int32_t rotary_interleaved;
-  int32_t reserved_end;
+  /* New keys and values, which the call writes into the cache before it attends to it: row i of sequence b
+   * into slot seqused_k[b] + i, which must be given (cu_seqlens_k must not); the sequence then has as many
+   * keys more. k and v are written, and share no memory with q, o and the new rows. A cache of any kind will
+   * do, and so will plain k and v, (batch, seqlen_k, heads_k, head_dim). Rows that find no room, or a page
+   * outside the pool, are FLASHPLUS_INVALID_ARGUMENT on the CPU, before anything is written; elsewhere they
+   * are dropped. On all devices a sequence whose first new row has a negative table entry or slot keeps its
+   * length: one that fills up a batch. Two sequences must not write into one row of the cache. */
+  const DLTensor *k_new; /**< (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
+                              cu_seqlens_k_new, or null; q's dtype. Last stride 1, the others any. */
+  const DLTensor *v_new; /**< The same of v. */
+  const DLTensor *cu_seqlens_k_new; /**< int32 (batch + 1) or null. */
+  const DLTensor *slot_mapping; /**< int64 (total_new, or batch * seqlen_new) or null: the slots of the new
+                                   rows, page * page_size + slot in the page; a negative one drops its row.
+                                   With block_table or page_indices only, by which they are read again. */
+  /* Rotary embedding of the new keys, and of q for this call (q itself is not written): of the first
+   * rotary_dim columns pairs (i, i + rotary_dim / 2), or (2i, 2i + 1) if interleaved, are turned by the
+   * angles of their position, in fp32, rounded once. New row i has position seqused_k[b] + i; so has query
+   * row i if causal is set or a side of the window bounds, else every query row has seqused_k[b]. What is
+   * past the table does not turn. */
+  const DLTensor *rotary_cos;     /**< (positions, rotary_dim / 2) of q's dtype, or null. Last stride 1. */
+  const DLTensor *rotary_sin;     /**< The same. */
+  const DLTensor *rotary_seqlens; /**< int32 (batch) or null: what to count positions from instead of
+                                       seqused_k. */
+  int32_t rotary_interleaved;     /**< 0 or 1 */
+  int32_t max_seqlen_k_new; /**< With cu_seqlens_k_new: an upper bound, as max_seqlen_q; 0: not known. */
 } flashplus_forward_args;
 
 /** Full attention, with a window that bounds nothing, so that setting a side is enough. */

@@ -58,6 +58,11 @@ struct ForwardArgs {
   int64_t *tile_counter = nullptr;
   /// A cache of keys and values, of which k and v are the pools or the rows.
   Tensor block_table, page_indptr, page_indices, cache_batch_idx, leftpad_k;
+  /// New keys and values that go into it first.
+  Tensor k_new, v_new, cu_seqlens_k_new, slot_mapping;
+  int32_t max_seqlen_k_new = 0;
+  Tensor rotary_cos, rotary_sin, rotary_seqlens;
+  bool rotary_interleaved = false;
 };
 
 namespace detail {
@@ -113,6 +118,15 @@ public:
     c.page_indices = a.page_indices.dl();
     c.cache_batch_idx = a.cache_batch_idx.dl();
     c.leftpad_k = a.leftpad_k.dl();
+    c.k_new = a.k_new.dl();
+    c.v_new = a.v_new.dl();
+    c.cu_seqlens_k_new = a.cu_seqlens_k_new.dl();
+    c.slot_mapping = a.slot_mapping.dl();
+    c.max_seqlen_k_new = a.max_seqlen_k_new;
+    c.rotary_cos = a.rotary_cos.dl();
+    c.rotary_sin = a.rotary_sin.dl();
+    c.rotary_seqlens = a.rotary_seqlens.dl();
+    c.rotary_interleaved = a.rotary_interleaved;
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }

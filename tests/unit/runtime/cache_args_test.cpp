@@ -262,22 +262,6 @@ TEST_CASE("cache: a plan needs no data, and looks at none") {
   CHECK(check(c, out, DataPointers::Optional));
 }
 
-TEST_CASE("cache: fields that nothing reads yet are refused") {
-  const auto unsupported = [](const std::string &sentence, auto change) {
-    refused(sentence, change, StatusCode::Unsupported);
-  };
-  unsupported("k_new is given", [](Cache &c) { c.args.k_new = c.k.get(); });
-  unsupported("v_new is given", [](Cache &c) { c.args.v_new = c.k.get(); });
-  unsupported("cu_seqlens_k_new is given", [](Cache &c) { c.args.cu_seqlens_k_new = c.used.get(); });
-  unsupported("slot_mapping is given", [](Cache &c) { c.args.slot_mapping = c.used.get(); });
-  unsupported("rotary_cos is given", [](Cache &c) { c.args.rotary_cos = c.k.get(); });
-  unsupported("rotary_sin is given", [](Cache &c) { c.args.rotary_sin = c.k.get(); });
-  unsupported("rotary_seqlens is given", [](Cache &c) { c.args.rotary_seqlens = c.used.get(); });
-  unsupported("rotary_interleaved is 1", [](Cache &c) { c.args.rotary_interleaved = 1; });
-  refused("rotary_interleaved is 2; it must be 0 or 1", [](Cache &c) { c.args.rotary_interleaved = 2; });
-  refused("args.reserved_end is 1; it must be 0", [](Cache &c) { c.args.reserved_end = 1; });
-}
-
 TEST_CASE("cache: a caller whose header has none gets none") {
   Cache c;
   c.args.struct_size = offsetof(flashplus_forward_args, block_table);
