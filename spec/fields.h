@@ -39,6 +39,7 @@ enum class Results : uint8_t {
 //                  causal is bounded_right with window_right = 0
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
+//   dropout        probabilities are dropped by the mask of spec/dropout.h; its rate is a run-time parameter
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -51,7 +52,8 @@ enum class Results : uint8_t {
   X(bool, bounded_left, false, "left", 1, false)                                                             \
   X(bool, bounded_right, false, "right", 1, false)                                                           \
   X(Results, results, Results::Final, "results", 2, false)                                                   \
-  X(int, alignment, 16, "align", 5, false)
+  X(int, alignment, 16, "align", 5, false)                                                                   \
+  X(bool, dropout, false, "dropout", 1, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS

@@ -3,7 +3,8 @@
 // host fills, the offsets at which the generated code reads, and the layout text that goes into every key.
 // A kernel takes one struct by value (GPU) or by pointer (CPU).
 //
-// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, so that no table has padding inside.
+// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, so that no table has padding inside;
+// the groups at the end are in an order that leaves none either.
 #pragma once
 
 #include "spec/score.h"
@@ -39,9 +40,14 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                      keys stay in
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
-//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX. Only kernels
-//                    that clamp an index have it (paramLayout); it stands at the end, so that the others are
-//                    what they are without it
+//
+// The last fields are groups (ParamGroup) that only some kernels have; they stand at the end, so that the
+// others are what they are without them (paramLayout).
+//   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX: of kernels that
+//                    clamp an index
+//   drop_...         of kernels with dropout (spec/dropout.h): Dropout::thresholds and Dropout::scale
+//   rng_...          seed and offset: rng_state points to both (uint64[2]), or is null where they are
+//                    rng_seed and rng_offset
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -88,7 +94,12 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, lse_empty, 1)                                                                                       \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
-  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \
+  X(I32, drop_thresholds, 4)                                                                                 \
+  X(F32, drop_scale, 1)                                                                                      \
+  X(Ptr, rng_state, 1)                                                                                       \
+  X(I64, rng_seed, 1)                                                                                        \
+  X(I64, rng_offset, 1)
 
 // Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
 // one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
@@ -195,7 +206,12 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
-  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \
+  X(Ptr, rng_state, 1)                                                                                       \
+  X(I64, rng_seed, 1)                                                                                        \
+  X(I64, rng_offset, 1)                                                                                      \
+  X(I32, drop_thresholds, 4)                                                                                 \
+  X(F32, drop_scale, 1)
 
 namespace detail {
 template <ParamType> struct ParamCType;
@@ -262,10 +278,14 @@ struct ParamLayout {
   std::span<const ParamInfo> fields;
   size_t size;
 };
-/// The layout of kernels of a params struct whose whole table is `fields`: without the field aux_last, which
-/// then is the last, where no index is clamped (ScoreExpr::clampsIndices). Other fields are where they are
-/// with it.
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices);
+/// Fields at the end of a table that only some kernels have; a set of bits.
+enum ParamGroup : unsigned {
+  kIndexParams = 1,   ///< aux_last, of kernels that clamp an index (ScoreExpr::clampsIndices).
+  kDropoutParams = 2, ///< drop_... and rng_..., of kernels with dropout.
+};
+/// The layout of kernels of a params struct whose whole table is `fields`: up to the last field that is in no
+/// group or in one of `groups`. All fields are where they are in the whole struct.
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, unsigned groups);
 
 /// "q:ptr@0 k:ptr@8 ... size=NNN": goes into cache keys, so that code and host never disagree on a layout.
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size);

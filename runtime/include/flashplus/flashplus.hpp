@@ -56,6 +56,9 @@ struct ForwardArgs {
   int32_t num_splits = 0;
   bool batch_invariant = false;
   int64_t *tile_counter = nullptr;
+  float dropout_p = 0;
+  Tensor rng_state; ///< Absent: dropout_seed and dropout_offset.
+  uint64_t dropout_seed = 0, dropout_offset = 0;
 };
 
 namespace detail {
@@ -106,6 +109,10 @@ public:
     c.num_splits = a.num_splits;
     c.batch_invariant = a.batch_invariant;
     c.tile_counter = a.tile_counter;
+    c.dropout_p = a.dropout_p;
+    c.rng_state = a.rng_state.dl();
+    c.dropout_seed = a.dropout_seed;
+    c.dropout_offset = a.dropout_offset;
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }
