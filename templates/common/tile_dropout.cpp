@@ -43,21 +43,27 @@ void KeptElements::apply(Fragment &f) const {
 }
 
 TileDropout::TileDropout(Ir &ir, const ParamReader &params, Val lane, Axis queries)
-    : ir_(ir), params_(params), queries_(queries), rng_(ir, params) {
+    : ir_(ir), params_(params), queries_(queries), rng_(ir, params), lane_(lane) {}
+
+/// Worked out for every tile anew: as registers through a kernel's loop they would make others spill.
+TileDropout::Lane TileDropout::laneAnew() const {
+  Lane own;
+  Val lane = gpu::again(ir_, lane_) % 32;
   Val row = lane / 8, column = lane % 4; // of the lane's granule
-  granule_ = queries == Axis::Rows ? row * 4 + column : column * 4 + row;
-  odd_ = lane / 4 % 2 == 1;
+  own.granule = queries_ == Axis::Rows ? row * 4 + column : column * 4 + row;
+  own.odd = lane / 4 % 2 == 1;
   Words all;
   for (int word = 0; word < 4; ++word)
-    all[size_t(word)] = params.get("drop_thresholds", word);
+    all[size_t(word)] = params_.get("drop_thresholds", word);
   const Half first = half(all, 0), second = half(all, 1);
   for (size_t i = 0; i < 2; ++i)
-    thresholds_[i] = ir.select(odd_, second[i], first[i]);
+    own.thresholds[i] = ir_.select(own.odd, second[i], first[i]);
+  return own;
 }
 
 /// Philox 4x32.
-TileDropout::Words TileDropout::random(const Block &at, Val head) const {
-  Words counter = {at.key * 16 + granule_, at.query, head, rng_.offset};
+TileDropout::Words TileDropout::random(const Lane &lane, const Block &at, Val head) const {
+  Words counter = {at.key * 16 + lane.granule, at.query, head, rng_.offset};
   Val key[2] = {rng_.key[0], rng_.key[1]};
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const auto [low0, high0] = product(ir_, counter[0], kPhiloxMultiplier0);
@@ -80,10 +86,10 @@ TileDropout::Half TileDropout::half(const Words &words, int which) const {
 }
 
 /// random <= threshold in every byte, as its highest bit; the others are anything.
-TileDropout::Half TileDropout::kept(const Half &random) const {
+TileDropout::Half TileDropout::kept(const Lane &lane, const Half &random) const {
   Half result;
   for (size_t i = 0; i < 2; ++i) {
-    Val r = random[i], t = thresholds_[i];
+    Val r = random[i], t = lane.thresholds[i];
     Val lower = (t | ir_.i32(kHighBits)) - (r & kOtherBits); // of the other bits; nothing is borrowed
     Val differ = t ^ r;
     result[i] = (t & differ) | (lower & (differ ^ ir_.i32(-1)));
@@ -92,6 +98,7 @@ TileDropout::Half TileDropout::kept(const Half &random) const {
 }
 
 KeptElements TileDropout::draw(FragmentLayout layout, Val batch, Val head, Val query, Val key) const {
+  const Lane lane = laneAnew();
   const bool by_rows = queries_ == Axis::Rows;
   Val number = batch * params_.get("heads_q") + head;
   Val first_query = query / 16, first_key = key / 16;
@@ -101,29 +108,29 @@ KeptElements TileDropout::draw(FragmentLayout layout, Val batch, Val head, Val q
       blocks.push_back({first_query + (by_rows ? row : column), first_key + (by_rows ? column : row)});
   Vals words;
   auto add = [&](const Half &random) {
-    for (Val word : kept(random))
+    for (Val word : kept(lane, random))
       words.push_back(word);
   };
   size_t i = 0;
   for (; i + 1 < blocks.size(); i += 2) { // two blocks: either lane draws one
-    const Block mine = {ir_.select(odd_, blocks[i + 1].query, blocks[i].query),
-                        ir_.select(odd_, blocks[i + 1].key, blocks[i].key)};
-    const Words drawn = random(mine, number);
+    const Block mine = {ir_.select(lane.odd, blocks[i + 1].query, blocks[i].query),
+                        ir_.select(lane.odd, blocks[i + 1].key, blocks[i].key)};
+    const Words drawn = random(lane, mine, number);
     const Half even = half(drawn, 0), odd = half(drawn, 1);
     Half first, second;
     for (size_t w = 0; w < 2; ++w) {
-      Val keep = ir_.select(odd_, odd[w], even[w]), give = ir_.select(odd_, even[w], odd[w]);
+      Val keep = ir_.select(lane.odd, odd[w], even[w]), give = ir_.select(lane.odd, even[w], odd[w]);
       Val got = gpu::shuffleXor(ir_, give, 4);
-      first[w] = ir_.select(odd_, got, keep);
-      second[w] = ir_.select(odd_, keep, got);
+      first[w] = ir_.select(lane.odd, got, keep);
+      second[w] = ir_.select(lane.odd, keep, got);
     }
     add(first);
     add(second);
   }
   if (i < blocks.size()) {
-    const Words drawn = random(blocks[i], number);
+    const Words drawn = random(lane, blocks[i], number);
     const Half even = half(drawn, 0), odd = half(drawn, 1);
-    add({ir_.select(odd_, odd[0], even[0]), ir_.select(odd_, odd[1], even[1])});
+    add({ir_.select(lane.odd, odd[0], even[0]), ir_.select(lane.odd, odd[1], even[1])});
   }
   return {layout, by_rows, std::move(words)};
 }

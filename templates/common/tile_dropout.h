@@ -27,7 +27,7 @@ private:
 
 class TileDropout {
 public:
-  /// `lane` of a warp, all of which is here.
+  /// `lane`: the thread's number, of the block or of the warp.
   TileDropout(Ir &ir, const ParamReader &params, Val lane, Axis queries);
 
   /// The mask of a warp's fragment that begins at `query` and `key`, both multiples of 16, of query head
@@ -42,17 +42,22 @@ private:
   struct Block {
     Val query, key; ///< In blocks of 16.
   };
-  Words random(const Block &at, Val head) const;
+  /// What the mask wants to know of a lane.
+  struct Lane {
+    Val granule; ///< Its granule's number in a block.
+    Val odd;     ///< i1: it has the second half of its granules.
+    Half thresholds;
+  };
+  Lane laneAnew() const;
+  Words random(const Lane &lane, const Block &at, Val head) const;
   Half half(const Words &words, int which) const;
-  Half kept(const Half &random) const;
+  Half kept(const Lane &lane, const Half &random) const;
 
   Ir &ir_;
   const ParamReader &params_;
   const Axis queries_;
   const RngState rng_;
-  Val granule_; ///< This lane's among a block's.
-  Val odd_;     ///< i1: this lane has the second half of its granules.
-  Half thresholds_;
+  Val lane_;
 };
 
 } // namespace flashplus

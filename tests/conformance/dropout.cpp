@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 
 using namespace flashplus;
@@ -162,6 +163,41 @@ TEST_CASE("dropout: the gradients against fp64") {
                        .rng_seed = 9});
   cases.push_back({.sq = 100, .sk = 130, .softcap = 3, .dropout = 0.2f, .rng_seed = 5});
   checkBackward(cases);
+}
+
+TEST_CASE("dropout: the C API gives the mask that kernels draw") {
+  flashplus_dropout_mask_args args = {};
+  args.struct_size = sizeof args;
+  args.seed = kSeed;
+  args.offset = kOffset;
+  args.first_batch = 1;
+  args.batch = 2;
+  args.heads = 3;
+  args.rows = 19;
+  args.keys = 37;
+  args.dropout_p = 0.3f;
+  std::vector<uint8_t> keep(2 * 3 * 19 * 37);
+  require(flashplus_dropout_mask(&args, keep.data()), "mask");
+  const auto dropout = Dropout::make(double(0.3f));
+  REQUIRE(dropout);
+  int64_t wrong = 0, at = 0;
+  for (uint32_t head = 3; head < 9; ++head)
+    for (int64_t i = 0; i < 19; ++i)
+      for (int64_t j = 0; j < 37; ++j)
+        wrong += keep[size_t(at++)] != uint8_t(dropoutKeeps(*dropout, kSeed, kOffset, head, i, j));
+  CHECK(wrong == 0);
+  args.dropout_p = 0;
+  require(flashplus_dropout_mask(&args, keep.data()), "mask");
+  CHECK(std::count(keep.begin(), keep.end(), 1) == std::ssize(keep));
+  auto refused = [&](const char *message) {
+    CHECK(flashplus_dropout_mask(&args, keep.data()) == FLASHPLUS_INVALID_ARGUMENT);
+    CHECK_MESSAGE(std::strstr(flashplus_last_error(), message), flashplus_last_error());
+  };
+  args.dropout_p = 1;
+  refused("dropout probability is 1; it must be at least 0 and below 1");
+  args.dropout_p = 0.3f;
+  args.rows = -1;
+  refused("args.rows is -1; it must be 0 to ");
 }
 
 TEST_CASE("dropout: what is wrong with its arguments") {

@@ -184,7 +184,7 @@ TileScores Math::scores(const Item &item, Vals products, Val key) {
     rows.push_back(ir_.min(rowInSequence(item, row), item.last));
   ScoreTile tile = scoreTile(s_layout_, Axis::Rows, std::move(rows), key + firstOfLane(Axis::Columns, lane_));
   // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
-  tile.short_cuts = !c_.spec.sharesKeys();
+  tile.short_cuts = !c_.spec.sharesKeys() && !c_.spec.dropout;
   return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products),
                     c_.params.get("softmax_scale"));
 }
