@@ -46,9 +46,9 @@ enum class KeyAddressing : uint8_t {
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
 //   keys           rows, or paged: k and v are pools of pages
-//   append         new keys are written into the cache first: of what callers ask for. A plan has a step for
-//   it,
-//                  so that no kernel has it
+//   append         new keys are written into the cache first: of what callers ask for. A plan has a step
+//                  for it, so that no kernel has it
+//   dropout        probabilities are dropped by the mask of spec/dropout.h; its rate is a run-time parameter
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -63,7 +63,8 @@ enum class KeyAddressing : uint8_t {
   X(Results, results, Results::Final, "results", 2, false)                                                   \
   X(int, alignment, 16, "align", 5, false)                                                                   \
   X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
-  X(bool, append, false, "append", 1, false)
+  X(bool, append, false, "append", 1, false)                                                                 \
+  X(bool, dropout, false, "dropout", 1, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS

@@ -17,6 +17,8 @@ std::string kernelName(const KernelSpec &spec) {
     name += "_right";
   if (spec.pagedKeys())
     name += "_paged";
+  if (spec.dropout)
+    name += "_dropout";
   if (spec.isPartial())
     name += "_split";
   return name;

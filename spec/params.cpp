@@ -18,28 +18,26 @@ const char *typeName(ParamType type) {
   return "";
 }
 
-struct PartStart {
-  ParamPart part;
-  std::string_view first_field;
-};
-constexpr PartStart kPartStarts[] = {{ParamPart::PagedKeys, "page_size"},
-                                     {ParamPart::ClampedIndices, "aux_last"}};
+/// 0 for a field that all kernels have.
+unsigned groupOf(std::string_view field) {
+  if (field == "aux_last")
+    return kIndexParams;
+  if (field.starts_with("page_") || field == "leftpad_k")
+    return kPagedParams;
+  return field.starts_with("drop_") || field.starts_with("rng_") ? kDropoutParams : 0;
+}
 
 } // namespace
 
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, const ParamParts &parts) {
-  size_t end = fields.size();
-  for (const PartStart &part : kPartStarts) { // from the last part to the first
-    if (parts.has(part.part))
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, unsigned groups) {
+  size_t count = fields.size();
+  for (; count > 0; --count)
+    if (const unsigned group = groupOf(fields[count - 1].name); group == 0 || (group & groups))
       break;
-    for (size_t i = 0; i < end; ++i)
-      if (fields[i].name == part.first_field)
-        end = i;
-  }
-  if (end == fields.size())
+  if (count == fields.size())
     return {fields, size};
-  const size_t bytes = fields[end].offset; // of a struct: a multiple of its alignment
-  return {fields.first(end), (bytes + 7) / 8 * 8};
+  const size_t bytes = fields[count].offset; // of a struct: a multiple of its alignment
+  return {fields.first(count), (bytes + 7) / 8 * 8};
 }
 
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {

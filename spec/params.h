@@ -3,8 +3,8 @@
 // host fills, the offsets at which the generated code reads, and the layout text that goes into every key.
 // A kernel takes one struct by value (GPU) or by pointer (CPU).
 //
-// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, but for the parts at the end, so
-// that no table has padding inside.
+// X(type, name, count): Ptr and I64 fields first, 4-byte fields last, so that no table has padding inside;
+// the groups at the end are in an order that leaves none either.
 #pragma once
 
 #include "spec/score.h"
@@ -41,8 +41,9 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                    a cache together; at least 1
 //   lse_empty        LSE written for a row that sees no key
 //
-// At the end stand parts of the params that only some kernels have (ParamPart), so that the others are what
-// they are without them. Of kernels that clamp an index:
+// The last fields are groups (ParamGroup) that only some kernels have; they stand at the end, so that the
+// others are what they are without them (paramLayout).
+// Of kernels that clamp an index:
 //   aux_last         last index of each dimension of the score's tensors, at most INT32_MAX
 // Of kernels with keys = paged, whose k and v are (num_blocks, page_size, heads_k, head_dim) and seqlen_k the
 // most keys that a sequence has room for:
@@ -55,6 +56,10 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                    page_indptr[b + 1], which says what it has room for
 //   leftpad_k        int32 (batch), or null for 0: leading slots of a sequence that hold no key; what
 //                    seqused_k says includes them
+// Of kernels with dropout (spec/dropout.h):
+//   drop_...         Dropout::thresholds and Dropout::scale
+//   rng_...          seed and offset: rng_state points to both (uint64[2]), or is null where they are
+//                    rng_seed and rng_offset
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -108,7 +113,12 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(Ptr, page_table, 1)                                                                                      \
   X(Ptr, page_indptr, 1)                                                                                     \
   X(Ptr, leftpad_k, 1)                                                                                       \
-  X(I64, page_table_stride, 1)
+  X(I64, page_table_stride, 1)                                                                               \
+  X(Ptr, rng_state, 1)                                                                                       \
+  X(I64, rng_seed, 1)                                                                                        \
+  X(I64, rng_offset, 1)                                                                                      \
+  X(I32, drop_thresholds, 4)                                                                                 \
+  X(F32, drop_scale, 1)
 
 // Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
 // one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
@@ -215,7 +225,12 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
-  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)
+  X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \
+  X(Ptr, rng_state, 1)                                                                                       \
+  X(I64, rng_seed, 1)                                                                                        \
+  X(I64, rng_offset, 1)                                                                                      \
+  X(I32, drop_thresholds, 4)                                                                                 \
+  X(F32, drop_scale, 1)
 
 // Append: the same names as above where they mean the same. New row i of sequence b goes to slot s =
 // seqused_k[b] + i of the cache, or to slot_mapping[its number among all new rows]. Slot s of a sequence is
@@ -358,20 +373,15 @@ struct ParamLayout {
   std::span<const ParamInfo> fields;
   size_t size;
 };
-/// Fields at the end of a params struct that only some kernels read; in the order in which they stand there.
-enum class ParamPart : uint8_t {
-  ClampedIndices, ///< aux_last: where an index of a score's tensor is clamped (ScoreExpr::clampsIndices).
-  PagedKeys,      ///< From page_size on.
+/// Fields at the end of a table that only some kernels have; a set of bits.
+enum ParamGroup : unsigned {
+  kIndexParams = 1,   ///< aux_last, of kernels that clamp an index (ScoreExpr::clampsIndices).
+  kPagedParams = 2,   ///< From page_size on, of kernels with keys = paged.
+  kDropoutParams = 4, ///< drop_... and rng_..., of kernels with dropout.
 };
-struct ParamParts {
-  bool clamped_indices = false, paged_keys = false;
-
-  bool has(ParamPart part) const { return part == ParamPart::PagedKeys ? paged_keys : clamped_indices; }
-};
-
-/// The layout of kernels of a params struct whose whole table is `fields`: up to the last part that they
-/// have. Other fields are where they are with it.
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, const ParamParts &parts);
+/// The layout of kernels of a params struct whose whole table is `fields`: up to the last field that is in no
+/// group or in one of `groups`. All fields are where they are in the whole struct.
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, unsigned groups);
 
 /// slot / page_size of int32 slots by a product and a shift.
 struct PageDivisor {

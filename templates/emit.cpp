@@ -94,10 +94,9 @@ Status expandKernel(mlir::Operation *op) {
     return launch.status();
   const OperationInfo &info = operationInfo(description->spec.op);
   if (info.hasScore()) // which the description is without
-    launch->params_size =
-        int64_t(paramLayout(info.params, info.params_size,
-                            {clampsIndices(op->getRegion(0)), description->spec.pagedKeys()})
-                    .size);
+    launch->params_size = int64_t(paramLayout(info.params, info.params_size,
+                                              paramGroups(description->spec, clampsIndices(op->getRegion(0))))
+                                      .size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)

@@ -8,7 +8,7 @@ ops.py. With the original's extension it goes through the autograd functions.
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import backend, checks, exchange, kernels, later, library, ops
+from flashplus import backend, checks, dropout, exchange, kernels, later, library, ops
 from flashplus.direct import direct, plain, unusual
 
 USE_TRITON_ROCM = False
@@ -25,8 +25,7 @@ def round_multiple(x, m):
 
 
 def _get_block_size_n(device, head_dim, is_dropout, is_causal):
-    """The width of the key blocks that S_dmask was written in; only read together with dropout, which is not there yet.
-    A width of all keys means one maximum for a whole row."""
+    """The width of the key blocks that S_dmask is written in: all keys, for it has one maximum for a whole row."""
     return 1 << 30
 
 
@@ -273,6 +272,7 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
         softmax_scale = q.shape[-1] ** -0.5
     probs = return_attn_probs and dropout_p > 0
@@ -302,7 +302,8 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
         call = key
     # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
     if dropout_p:
-        kernels.check_dropout(dropout_p, softcap)
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     numbers = _numbers(softmax_scale, causal, window_size, softcap)
     try:
         out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, return_attn_probs)
@@ -319,12 +320,10 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
 def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
             window_size, softcap, alibi_slopes, return_attn_probs):
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
-    if dropout_p:
-        kernels.check_dropout(dropout_p, softcap)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
-    if plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+    if not dropout_p and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
         scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
         try:
             out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q,
@@ -346,8 +345,11 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k - seqlen_q + right; -1 is unbounded; causal is right = 0.
     softmax_scale: 1 / sqrt(head_dim) by default. softcap > 0: s -> softcap * tanh(s / softcap).
     alibi_slopes: fp32 (heads) or (batch, heads); the bias is -slope * |i + seqlen_k - seqlen_q - j|.
+    dropout_p: every probability is dropped with this probability and else multiplied by 1 / (1 - dropout_p), by
+    PyTorch's generator of q's device; not with softcap.
 
-    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), an empty tensor).
+    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), S_dmask): without dropout
+    an empty tensor, else the probabilities relative to the row's largest, negative where dropped, for tests.
     A row that sees no key is 0 and its LSE is +inf.
     """
     if backend.ours and direct(q, k, v):

@@ -21,10 +21,6 @@ def forward_ad():
                    "pass tensors without tangents, or compute the tangent with plain torch operations")
 
 
-def dropout(p):
-    return not_yet(f"dropout (dropout_p is {p})", "it comes with training; pass dropout_p=0.0 (model.eval())")
-
-
 def kvcache():
     return not_yet("flash_attn_with_kvcache",
                    "append to the cache yourself and call flash_attn_func (bottom-right causal) on the keys so far")

@@ -3,6 +3,7 @@
 
 #include "runtime/arguments/append_args.h"
 #include "runtime/arguments/cache_args.h"
+#include "runtime/arguments/dropout_args.h"
 #include "runtime/arguments/lengths.h"
 #include "runtime/arguments/mask_args.h"
 #include "runtime/arguments/operands.h"
@@ -88,6 +89,10 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
       FLASHPLUS_RETURN_IF_ERROR(checkCacheValues(tables, out, p, out.append ? &*out.append : nullptr));
   }
   FLASHPLUS_RETURN_IF_ERROR(bindScore(reader, scoreArgs(a), scores, sizes, out, scoreParams(p)));
+  DropoutValues dropout;
+  FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, dropoutArgs(a), out.spec, dropout));
+  if (out.spec.dropout)
+    setDropout(dropout, p);
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
   return checkRest(reader, a, sizes, out);
 }

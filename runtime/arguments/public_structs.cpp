@@ -46,6 +46,7 @@ template <class Args> Status readMaskAndBounds(Args &out) {
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("causal", out.causal));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("has_window", out.has_window));
   FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved", out.reserved));
+  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved2", out.reserved2));
   if (!out.has_window) {
     const int32_t side = out.window_left;
     if (side != out.window_right || (side != 0 && side != -1))
@@ -88,6 +89,14 @@ Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward
   FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_backward_args", given,
                                        FLASHPLUS_SIZE_WITH(flashplus_backward_args, reserved), out));
   return readMaskAndBounds(out);
+}
+
+Status readDropoutMaskArgs(const flashplus_dropout_mask_args *given, flashplus_dropout_mask_args &out) {
+  if (!given)
+    return invalidArgument("args is null");
+  FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_dropout_mask_args", given,
+                                       FLASHPLUS_SIZE_WITH(flashplus_dropout_mask_args, reserved), out));
+  return checkReserved("args", "reserved", out.reserved);
 }
 
 Status readContextOptions(const flashplus_context_options *given, flashplus_context_options &out) {

@@ -45,6 +45,7 @@ Instance::Instance(const Case &c) : case_(c) {
   makeInputs();
   makeOutputs();
   makeScore();
+  makeDropout();
   const Case &p = case_;
   scale_ = p.softmaxScale();
   if (p.scale)
@@ -55,6 +56,7 @@ Instance::Instance(const Case &c) : case_(c) {
   args_.lse_empty = p.lse_empty;
   args_.num_splits = p.num_splits;
   args_.batch_invariant = p.batch_invariant;
+  args_.schedule = p.schedule.empty() ? nullptr : p.schedule.c_str();
 
   reference::Problem &r = reference_;
   r.dtype = p.dtype;
@@ -319,6 +321,29 @@ void Instance::makeScore() {
         std::copy_n(score_tensors_[i].tensor->shape, wanted.rank, t.shape.begin());
         reference_.tensors.push_back(t);
       }
+}
+
+void Instance::makeDropout() {
+  const Case &p = case_;
+  args_.dropout_p = p.dropout;
+  reference_.rng_seed = p.rng_seed;
+  reference_.rng_offset = p.rng_offset;
+  const auto dropout = Dropout::make(double(p.dropout));
+  REQUIRE_MESSAGE(dropout, dropout.status().message());
+  reference_.dropout = *dropout;
+  if (!p.rng_pointer) {
+    args_.dropout_seed = p.rng_seed;
+    args_.dropout_offset = p.rng_offset;
+    return;
+  }
+  const uint64_t both[] = {p.rng_seed, p.rng_offset};
+  rng_state_.memory = std::make_shared<Memory>();
+  rng_state_.memory->host.resize(sizeof both);
+  std::memcpy(rng_state_.memory->host.data(), both, sizeof both);
+  rng_state_.dl_shape = {2};
+  rng_state_.dl_strides = {1};
+  args_.rng_state = finish(rng_state_, {kDLInt, 64, 1});
+  args_.dropout_seed = args_.dropout_offset = ~uint64_t(0); // not read
 }
 
 // --- outputs

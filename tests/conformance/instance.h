@@ -95,6 +95,7 @@ private:
   void makeOutputs();
   void makeLengths();
   void makeScore();
+  void makeDropout();
   DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
   template <class Body> void forValidRows(Body body) const;
 
@@ -104,6 +105,7 @@ private:
   std::vector<flashplus_score_tensor> score_tensors_;
   std::vector<flashplus_score_scalar> score_scalars_;
   float scale_ = 0;
+  View rng_state_;
 };
 
 } // namespace flashplus::conformance

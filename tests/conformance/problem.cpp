@@ -112,11 +112,16 @@ std::vector<Case::Field> Case::fields() const {
   add("aux", &Case::aux);
   add("scalars", &Case::scalars);
   add("aux_at_start", &Case::aux_at_start);
+  add("dropout", &Case::dropout);
+  add("rng_seed", &Case::rng_seed);
+  add("rng_offset", &Case::rng_offset);
+  add("rng_pointer", &Case::rng_pointer);
   add("lse_empty", &Case::lse_empty);
   add("lse", &Case::want_lse);
   add("lse_gap", &Case::lse_gap);
   add("splits", &Case::num_splits);
   add("batch_invariant", &Case::batch_invariant);
+  add("schedule", &Case::schedule);
   add("q", &Case::q_layout);
   add("k", &Case::k_layout);
   add("v", &Case::v_layout);

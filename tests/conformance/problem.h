@@ -80,11 +80,16 @@ struct Case {
   bool aux_at_start = false; ///< On a CPU auxiliary tensors lie right before an unmapped page, or right
                              ///< behind one.
 
+  float dropout = 0;
+  uint64_t rng_seed = 0, rng_offset = 0;
+  bool rng_pointer = false; ///< Both come as rng_state.
+
   float lse_empty = kInf;
   bool want_lse = true;
   int64_t lse_gap = 0; ///< Elements of poison after every head's rows.
   int num_splits = 1;
   bool batch_invariant = false;
+  std::string schedule = {}; ///< Of the forward; empty: chosen.
 
   Layout q_layout = {}, k_layout = {}, v_layout = {}, o_layout = {};
   Pages pages = {};

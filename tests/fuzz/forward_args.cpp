@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (__builtin_mul_overflow(hk, group, &hq))
     hq = hk;
   flashplus_forward_args args = FLASHPLUS_FORWARD_ARGS_INIT;
-  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes;
+  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes, rng;
   args.q =
       ragged ? q.read(in, 3, {sq, hq, d}, type, device) : q.read(in, 4, {batch, sq, hq, d}, type, device);
   args.k =
@@ -92,6 +92,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   args.num_splits = flags & 4096 ? in.take<int32_t>() : 0;
   args.batch_invariant = bool(flags & 8192);
+  if (flags & 32768) {
+    args.dropout_p = in.take<float>();
+    if (in.take<uint8_t>() & 1)
+      args.rng_state = rng.read(in, 1, {2}, {kDLInt, 64, 1}, device);
+  }
   const std::string score = in.rest();
   args.score = flags & 16384 ? score.c_str() : nullptr;
 

@@ -17,7 +17,7 @@ struct InspectFlags {
   std::string operation; ///< "": the spec's own.
   std::string dtype = "bf16", window, score, alibi = "none";
   int head_dim = 128, head_dim_v = 0, alignment = 0;
-  bool causal = false, softcap = false, split = false;
+  bool causal = false, softcap = false, dropout = false, split = false;
   bool has_spec_flags = false;
 };
 
@@ -42,6 +42,7 @@ Result<std::string> specText(const InspectFlags &flags) {
     spec.bounded_right = (*sides)[1] >= 0;
   }
   spec.bounded_right |= flags.causal;
+  spec.dropout = flags.dropout;
   spec.alignment = flags.alignment ? flags.alignment : naturalAlignment(spec);
   Result<ScoreExpr> score = composeScore(flags.score, flags.softcap, flags.alibi);
   if (!score)
@@ -184,6 +185,7 @@ void addInspect(CLI::App &app, Action *selected) {
       verb->add_option("--window", f.window, "Sliding window; only which sides are bounded matters")
           ->type_name("L,R"),
       verb->add_flag("--softcap", f.softcap, "With softcap (its value is no part of the kernel)"),
+      verb->add_flag("--dropout", f.dropout, "With dropout (its rate is no part of the kernel)"),
       verb->add_option("--alibi", f.alibi, "ALiBi slopes: none, heads, or batch (per batch and head)")
           ->check(CLI::IsMember({"none", "heads", "batch"}))
           ->type_name("KIND"),

@@ -101,6 +101,8 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   problem.softcap = static_cast<float>(flags.softcap);
   problem.score = flags.score;
   problem.lse_empty = flags.lse_empty == "-inf" ? -INFINITY : INFINITY;
+  problem.dropout_p = static_cast<float>(flags.dropout);
+  problem.dropout_seed = flags.input.seed;
   problem.num_splits = flags.num_splits;
   problem.batch_invariant = flags.batch_invariant;
   for (const std::string &text : flags.tensors) {
@@ -141,12 +143,16 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   text("--v", f.input.v, "FILE", "Values, .npy");
   text("--random", f.input.random, "B,SQ,SK,HQ,HK,D[,DV]", "Normally distributed input of these sizes");
   text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
-  verb.add_option("--seed", f.input.seed, "Seed of --random")->capture_default_str();
+  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
   verb.add_flag("--causal", f.causal, "Causal mask, aligned at the bottom right");
   text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");
   verb.add_option("--scale", f.scale, "softmax_scale [1/sqrt(head_dim)]")->type_name("NUMBER");
   verb.add_option("--softcap", f.softcap, "s -> C * tanh(s / C); 0 is off")
       ->type_name("C")
+      ->capture_default_str();
+  verb.add_option("--dropout", f.dropout, "Probability of dropping a weight, by the mask of --seed; 0 is off")
+      ->check(CLI::Range(0.0, 255.0 / 256))
+      ->type_name("P")
       ->capture_default_str();
   text("--alibi", f.alibi, "FILE", "ALiBi slopes, .npy of (heads) or (batch, heads)");
   text("--score", f.score, "EXPR", "Score expression over s, b, h, hk, q, k, sq, sk and your own names");

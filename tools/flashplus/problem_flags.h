@@ -14,7 +14,7 @@ struct ProblemFlags {
   std::string lse_empty = "inf";
   std::vector<std::string> tensors, scalars;
   std::optional<double> scale;
-  double softcap = 0;
+  double softcap = 0, dropout = 0;
   int64_t max_seqlen_q = -1, max_seqlen_k = -1;
   int num_splits = 0;
   bool causal = false, check = false, batch_invariant = false, backward = false;

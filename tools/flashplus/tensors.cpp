@@ -311,6 +311,8 @@ Status DeviceProblem::upload(flashplus_context *context, DLDevice device, const 
   args_.num_score_tensors = static_cast<int32_t>(score_tensors_.size());
   args_.score_scalars = score_scalars_.data();
   args_.num_score_scalars = static_cast<int32_t>(score_scalars_.size());
+  args_.dropout_p = problem.dropout_p;
+  args_.dropout_seed = problem.dropout_seed;
   args_.num_splits = problem.num_splits;
   args_.batch_invariant = problem.batch_invariant;
   return Status::ok();

@@ -26,6 +26,8 @@ struct Problem {
   std::string score; ///< "" for none.
   std::vector<std::pair<std::string, io::Tensor>> score_tensors;
   std::vector<std::pair<std::string, float>> score_scalars;
+  float dropout_p = 0;
+  uint64_t dropout_seed = 0; ///< Its offset is 0.
   int num_splits = 0;
   bool batch_invariant = false;
   std::string source; ///< For people: where q, k and v come from.

@@ -24,7 +24,7 @@ struct WarmupFlags {
   CommonFlags common;
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
-  std::string causal = "both", window = "no", softcap = "no", score;
+  std::string causal = "both", window = "no", softcap = "no", dropout = "no", score;
   bool list = false, dry_run = false, backward = false, append = false, has_variant_flags = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
@@ -55,6 +55,10 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
   std::vector<KernelSpec> specs;
   std::vector<std::string> dtypes =
       flags.dtypes.empty() ? std::vector<std::string>{"fp16", "bf16"} : flags.dtypes;
+  std::vector<std::pair<std::string, bool>> alignments; // with dropout or without
+  for (const std::string &alignment : flags.alignment)
+    for (bool dropout : choices(flags.dropout))
+      alignments.emplace_back(alignment, dropout);
   for (bool softcap : choices(flags.softcap))
     for (const std::string &alibi : flags.alibi) {
       Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
@@ -64,7 +68,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
         for (const std::string &dtype : dtypes)
           for (bool causal : choices(flags.causal))
             for (bool window : choices(flags.window))
-              for (const std::string &alignment : flags.alignment) {
+              for (const auto &[alignment, dropout] : alignments) {
                 KernelSpec spec;
                 spec.dtype = *parseDType(dtype);
                 spec.head_dim_qk = flags.head_dims[i];
@@ -72,6 +76,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
                                                             : flags.head_dims_v[i % flags.head_dims_v.size()];
                 spec.bounded_left = window;
                 spec.bounded_right = window || causal;
+                spec.dropout = dropout;
                 spec.alignment = alignment == "auto" ? naturalAlignment(spec)
                                  : alignment == "16" ? 16
                                                      : dtypeBytes(spec.dtype);
@@ -391,6 +396,10 @@ void addWarmup(CLI::App &app, Action *selected) {
           ->type_name("WHICH")
           ->capture_default_str(),
       verb->add_option("--softcap", f.softcap, "Softcap: yes, no or both")
+          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->type_name("WHICH")
+          ->capture_default_str(),
+      verb->add_option("--dropout", f.dropout, "Dropout: yes, no or both")
           ->check(CLI::IsMember({"yes", "no", "both"}))
           ->type_name("WHICH")
           ->capture_default_str(),

@@ -287,6 +287,16 @@ typedef struct flashplus_forward_args {
                                        seqused_k. */
   int32_t rotary_interleaved;     /**< 0 or 1 */
   int32_t max_seqlen_k_new; /**< With cu_seqlens_k_new: an upper bound, as max_seqlen_q; 0: not known. */
+  const DLTensor *rng_state; /**< With dropout_p: int64 or uint64 (2) on the device of q, {seed, offset}, read
+                                  by the kernels when they run, so that a replayed graph may draw anew; or
+                                  null: dropout_seed and dropout_offset. */
+  uint64_t dropout_seed;
+  uint64_t dropout_offset;
+  float dropout_p; /**< 0 <= p < 1: every probability is dropped with probability p and else multiplied by
+                        1 / (1 - p). Which are is a function of seed, offset, batch entry, query head, query
+                        row and key alone (docs/rationale/dropout.md). Below 1/8192 none is. lse does not
+                        know of it. */
+  int32_t reserved2;
 } flashplus_forward_args;
 
 /** Full attention, with a window that bounds nothing, so that setting a side is enough. */
@@ -350,6 +360,11 @@ typedef struct flashplus_backward_args {
   const char *schedule;  /**< Null: chosen. Text of a schedule of one of the plan's steps. */
   int32_t has_window;
   int32_t reserved;
+  const DLTensor *rng_state; /**< What the forward had, with the values that it had. */
+  uint64_t dropout_seed;
+  uint64_t dropout_offset;
+  float dropout_p;
+  int32_t reserved2;
 } flashplus_backward_args;
 
 /** Full attention, with a window that bounds nothing. */
@@ -359,6 +374,25 @@ typedef struct flashplus_backward_args {
 /** As flashplus_forward. */
 FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context,
                                                   const flashplus_backward_args *args, void *stream);
+
+/* --------------------------------------------------------------------------------------------- dropout -- */
+
+/** The mask that a forward and a backward of these arguments draw, for tests and for looking at it: 1 where a
+ *  probability is kept, 0 where it is dropped, all 1 where nothing is. Computed on the calling thread. */
+typedef struct flashplus_dropout_mask_args {
+  size_t struct_size;
+  uint64_t seed;
+  uint64_t offset;
+  int64_t batch; /**< Entries from first_batch on. */
+  int64_t heads; /**< Query heads of the problem. */
+  int64_t rows;  /**< Query rows and keys of each, from 0. */
+  int64_t keys;
+  int64_t first_batch;
+  float dropout_p;
+  int32_t reserved;
+} flashplus_dropout_mask_args;
+/** Fills `keep`, host memory of batch * heads * rows * keys bytes in this order. */
+FLASHPLUS_API flashplus_status flashplus_dropout_mask(const flashplus_dropout_mask_args *args, uint8_t *keep);
 
 /* ------------------------------------------------------------------------------- a forward from Python -- */
 

@@ -63,6 +63,9 @@ struct ForwardArgs {
   int32_t max_seqlen_k_new = 0;
   Tensor rotary_cos, rotary_sin, rotary_seqlens;
   bool rotary_interleaved = false;
+  float dropout_p = 0;
+  Tensor rng_state; ///< Absent: dropout_seed and dropout_offset.
+  uint64_t dropout_seed = 0, dropout_offset = 0;
 };
 
 namespace detail {
@@ -127,6 +130,10 @@ public:
     c.rotary_sin = a.rotary_sin.dl();
     c.rotary_seqlens = a.rotary_seqlens.dl();
     c.rotary_interleaved = a.rotary_interleaved;
+    c.dropout_p = a.dropout_p;
+    c.rng_state = a.rng_state.dl();
+    c.dropout_seed = a.dropout_seed;
+    c.dropout_offset = a.dropout_offset;
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }

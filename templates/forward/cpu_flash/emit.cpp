@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "templates/emit.h"
+#include "templates/common/cpu_dropout.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/key_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
+#include "templates/emit.h"
 #include "templates/forward/cpu_flash/layout.h"
 #include "templates/forward/cpu_tile.h"
+
+#include <optional>
 
 namespace flashplus {
 namespace {
@@ -20,7 +23,10 @@ public:
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Packed)),
         seq_(ir_, c.params, item_.batch, c.spec.keys), tile_(c, item_, seq_, l_.tile_m),
         mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
-        vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        vector_(ir_.vec(ir_.f32(), l_.lanes)) {
+    if (c.spec.dropout)
+      dropout_.emplace(ir_, c.params);
+  }
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
@@ -203,6 +209,8 @@ private:
       Val hidden = (key + ir_.toI32(begin) < mask_.lo(last)) | (key + ir_.toI32(computed) > mask_.hi(first));
       ir_.ifThen(hidden, [&] { applyMask(r0, key, begin, computed); });
       softmaxRows(r0, begin, computed);
+      if (dropout_)
+        dropRows(r0, key, begin, computed);
       multiplyPV(r0, begin, end);
     };
     if (c_.spec.bounded_left || c_.spec.bounded_right)
@@ -298,11 +306,33 @@ private:
     });
   }
 
+  Val pairsAt(Val at) { return ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2); }
+
   void storeProbabilities(Val at, Val p) {
     if (!l_.pairs)
       return storeVector(l_.s(), at, p);
-    Val pointer = ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2);
-    cpu::storeRow(ir_, DType::BF16, p, pointer, l_.lanes);
+    cpu::storeRow(ir_, DType::BF16, p, pairsAt(at), l_.lanes);
+  }
+
+  /// P = 0 where it is dropped, in place; what lies before `begin` in its step may be anything.
+  void dropRows(Val r0, Val key, Val begin, Val end) {
+    const int width = dropout_->width();
+    Val type_zero = ir_.constant(ir_.vec(ir_.i16(), l_.lanes), 0);
+    forBlockRows(r0, [&](Val r, Val row) {
+      Val query = queryRow(row), head = item_.head + ir_.toI32(tile_.groupHead(row));
+      forRange(begin / width * width, end, width, [&](Val column) {
+        const Vals keep = dropout_->keepRow(item_.batch, head, query, key + ir_.toI32(column));
+        for (int i = 0; i < 2; ++i) {
+          Val at = r * l_.tile_n + column + i * l_.lanes;
+          if (!l_.pairs) {
+            storeVector(l_.s(), at, ir_.select(keep[i], loadVector(l_.s(), at), ir_.constant(vector_, 0)));
+            continue;
+          }
+          Val pointer = pairsAt(at), p = ir_.load(type_zero.type(), pointer, 2 * l_.lanes);
+          ir_.store(ir_.select(keep[i], p, type_zero), pointer, 2 * l_.lanes);
+        }
+      });
+    });
   }
 
   Val laneNumbers() {
@@ -362,6 +392,7 @@ private:
   mlir::Type vector_;
   Val rows_, block_rows_; // i64
   Val least_;             // KeyRows::least
+  std::optional<CpuDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/carried.h"
+#include "templates/common/cpu_dropout.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/forward/cpu_stream/layout.h"
 #include "templates/forward/cpu_tile.h"
+
+#include <optional>
 
 namespace flashplus {
 namespace {
@@ -18,7 +21,10 @@ public:
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Groups)),
         first_head_(item_.head_k), seq_(ir_, c.params, item_.batch, c.spec.keys),
         tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
-        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {
+    if (c.spec.dropout)
+      dropout_.emplace(ir_, c.params);
+  }
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
@@ -160,7 +166,13 @@ private:
     sum = carry::forLoop(ir_, begin, end, ir_.i64(l_.unroll), sum, [&](Val j, Val so_far) {
       Val at = scores(j * l_.tile_m);
       Val p = ir_.exp2(ir_.load(vector_, at, l_.lanes * 4) - base);
-      ir_.store(p, at, l_.lanes * 4);
+      Val kept = p; // the sum has all of them
+      if (dropout_) {
+        Val keep = dropout_->keepLanes(item_.batch, group_head_ + item_.head, query_,
+                                       numbers_ + (key + ir_.toI32(j)));
+        kept = ir_.select(keep, p, ir_.constant(vector_, 0));
+      }
+      ir_.store(kept, at, l_.lanes * 4);
       return so_far + p;
     });
     storeVector(l_.rowMax(), ir_.i64(0), new_max);
@@ -336,6 +348,7 @@ private:
   Val k_stride_, v_stride_;                  // bytes, i64
   Val rows_, next_rows_;                     // rowsOf() the tile at work and the next one
   Val query_, group_head_, numbers_, lo_, hi_; // of every lane, i32
+  std::optional<CpuDropout> dropout_;          // of a spec with dropout
 };
 
 } // namespace

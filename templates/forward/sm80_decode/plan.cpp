@@ -32,6 +32,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   if (spec.alignment != 16)
     return Status(StatusCode::Unsupported, "alignment is " + std::to_string(spec.alignment) +
                                                "; sm80.decode copies 16 bytes at a time");
+  if (spec.dropout)
+    return Status(StatusCode::Unsupported, "sm80.decode drops no probabilities");
   if (spec.results == Results::Partial)
     return Status(StatusCode::Unsupported, "results is partial; sm80.decode merges its shares itself");
   if (l.tile_m != 8 && l.tile_m != 16 && l.tile_m != 32)
@@ -95,7 +97,8 @@ constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},
 
 } // namespace
 
-const Algorithm kSm80Decode = {"sm80.decode", Operation::Forward, TargetKind::Gpu, kMmaSync, candidates,
-                               launch,        traits,             kKnobs};
+const Algorithm kSm80Decode = {
+    "sm80.decode", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates, launch, traits,
+    kKnobs,        /*worth_trying=*/nullptr, /*pages=*/true};
 
 } // namespace flashplus

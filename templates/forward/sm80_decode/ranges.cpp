@@ -38,7 +38,7 @@ SequenceTiles Line::tiles(const Sequence &sequence, const Mask &mask) const {
 }
 
 Val Line::weight(Val batch) const {
-  const Sequence sequence(ir_, c_.params, batch);
+  const Sequence sequence(ir_, c_.params, batch, c_.spec.keys);
   const SequenceTiles t = tiles(sequence, Mask(ir_, c_.params, c_.spec, sequence));
   return t.count * t.items;
 }
@@ -48,6 +48,9 @@ Val Line::lengthsDiffer() const {
   Val differ = ir_.boolean(false);
   for (const char *name : {"cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"})
     differ = differ | !ir_.isNull(c_.params.get(name));
+  if (c_.spec.pagedKeys())
+    for (const char *name : {"page_indptr", "leftpad_k"})
+      differ = differ | !ir_.isNull(c_.params.get(name));
   return differ;
 }
 
@@ -103,7 +106,7 @@ void Line::find(Val lane) {
 }
 
 Segment::Segment(EmitContext &c, const Sm80DecodeLayout &l, const Line &line, const Place &place)
-    : sequence(c.ir, c.params, place.batch), mask(c.ir, c.params, c.spec, sequence) {
+    : sequence(c.ir, c.params, place.batch, c.spec.keys), mask(c.ir, c.params, c.spec, sequence) {
   Ir &ir = c.ir;
   const SequenceTiles t = line.tiles(sequence, mask);
   Val number = place.inside / t.count, tile = place.inside - number * t.count;

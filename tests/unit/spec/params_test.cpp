@@ -28,6 +28,7 @@ void checkTable(std::span<const ParamInfo> table, size_t size) {
 TEST_CASE("params: fields follow each other without a gap") {
   checkTable(paramTable<ForwardParams>(), sizeof(ForwardParams));
   checkTable(paramTable<CombineParams>(), sizeof(CombineParams));
+  checkTable(paramTable<BackwardParams>(), sizeof(BackwardParams));
 }
 
 TEST_CASE("params: the table is the struct") {
@@ -48,26 +49,23 @@ TEST_CASE("params: the table is the struct") {
   }
 }
 
-TEST_CASE("params: kernels that clamp no index have the layout without sizes of tensors") {
+TEST_CASE("params: a kernel has the groups at the end up to the last one that it needs") {
   const auto table = paramTable<ForwardParams>();
-  const ParamLayout plain = paramLayout(table, sizeof(ForwardParams), {});
-  const ParamLayout all = paramLayout(table, sizeof(ForwardParams), {.clamped_indices = true});
-  checkTable(plain.fields, plain.size);
-  checkTable(all.fields, all.size);
+  auto layout = [&](unsigned groups) { return paramLayout(table, sizeof(ForwardParams), groups); };
+  const ParamLayout plain = layout(0), indices = layout(kIndexParams), paged = layout(kPagedParams),
+                    dropout = layout(kDropoutParams);
+  for (const ParamLayout &l : {plain, indices, paged, dropout})
+    checkTable(l.fields, l.size);
   CHECK(plain.fields.back().name == "scalar");
-  CHECK(all.fields.back().name == "aux_last");
-  CHECK(all.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
-  CHECK(plain.size <= all.size - sizeof(ForwardParams::aux_last));
-  // The last part has those before it, too; no field moves.
-  const ParamLayout paged = paramLayout(table, sizeof(ForwardParams), {.paged_keys = true});
-  checkTable(paged.fields, paged.size);
+  CHECK(indices.fields.back().name == "aux_last");
+  CHECK(indices.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
+  CHECK(plain.size <= indices.size - sizeof(ForwardParams::aux_last));
   CHECK(paged.fields.back().name == "page_table_stride");
-  CHECK(paged.size == sizeof(ForwardParams));
-  CHECK(all.fields.data() == paged.fields.data());
-  CHECK(all.fields.size() == paged.fields.size() - 7);
-  const auto backward = paramTable<BackwardParams>();
-  CHECK(paramLayout(backward, sizeof(BackwardParams), {.clamped_indices = true}).size ==
-        sizeof(BackwardParams));
+  CHECK(paged.fields.size() == indices.fields.size() + 7);
+  CHECK(dropout.size == sizeof(ForwardParams));
+  CHECK(paramLayoutText(dropout.fields, dropout.size) == paramLayoutText(table, sizeof(ForwardParams)));
+  // What was there before these groups is where it was, whatever they are.
+  CHECK(paramLayoutText(dropout.fields.first(plain.fields.size()), 0) == paramLayoutText(plain.fields, 0));
 }
 
 TEST_CASE("params: a slot's page by a product and a shift") {
