@@ -9,7 +9,7 @@ import inspect
 
 import torch
 
-from flashplus import backend, checks, dropout, later
+from flashplus import backend, checks, dropout, kvcache, later
 from flashplus.backward import gradients
 from flashplus.forward import dense, ragged
 from flashplus.frames import contiguous_rows  # noqa: F401, for ops.py
@@ -56,14 +56,21 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
                     max_seqlen_q, max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
                     window_size_right, softcap, return_softmax, gen, num_splits=0):
     p = _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
-    if block_table is not None:
-        if num_splits > 1:
-            raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
-        raise later.paged()
-    if leftpad_k is not None:
+    if block_table is not None and num_splits > 1:
+        raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
+    if leftpad_k is not None and block_table is None:
         raise later.leftpad()
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    if block_table is not None:
+        if p:
+            raise later.cache_dropout(p)
+        out, lse = kvcache.attention(
+            q, k, v, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+            softcap=softcap, out=out, num_splits=num_splits, max_seqlen_q=int(max_seqlen_q),
+            max_seqlen_k=int(max_seqlen_k), want_lse=True, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+            seqused_k=seqused_k, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes)
+        return [out, lse, q.new_empty(0), _rng_state(q, p)]
     rng_state = _rng_state(q, p)
     out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, int(max_seqlen_q),
                       int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, left, right, softcap, True,
@@ -119,7 +126,16 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
 def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k,
                      block_table, alibi_slopes, out, softmax_scale, is_causal, window_size_left, window_size_right,
                      softcap, is_rotary_interleaved, num_splits):
-    raise later.kvcache()
+    """[out, softmax_lse (batch, heads, seqlen_q)]; k and v are written into the caches."""
+    for name, t in (("q", q), ("k_cache", kcache), ("v_cache", vcache)):
+        checks.tensor(name, t)
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    return list(kvcache.attention(
+        q, kcache, vcache, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+        softcap=softcap, out=out, rotary_interleaved=is_rotary_interleaved, num_splits=num_splits, want_lse=True,
+        k_new=k, v_new=v, seqused_k=seqlens_k, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
+        cache_batch_idx=cache_batch_idx, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes))
 
 
 def _takes_num_splits(varlen_fwd):

@@ -20,6 +20,8 @@ def _above_autograd(operator, meant):
     def refusal():
         if operator.name() == "flashplus::backward":
             return later.double_backward()
+        if "kvcache" in operator.name():
+            return later.cache_gradient()
         return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
 
     def function(keys, *arguments):
@@ -31,7 +33,7 @@ def _above_autograd(operator, meant):
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             if backend.ours and torch._C._are_functorch_transforms_active():
                 raise later.functional_grad()
-            if backend.ours and operator._schema.is_mutable:
+            if backend.ours and operator._schema.is_mutable and operator._namespace == "flash_attn":
                 raise later.double_backward()
             if meant is None or not backend.ours:
                 return autograd.NoBackward.apply(refusal, operator, *arguments)
