@@ -17,8 +17,7 @@ namespace {
 
 /// k and v are a cache: there is a field of one, or packed queries go with a k that has a dimension more.
 bool usesCache(const flashplus_forward_args &a) {
-  return cacheArgs(a).any() ||
-         (a.cu_seqlens_q && !a.cu_seqlens_k && a.q && a.q->ndim == 3 && a.k && a.k->ndim == 4);
+  return cacheArgs(a).any() || (a.cu_seqlens_q && a.q && a.q->ndim == 3 && a.k && a.k->ndim == 4);
 }
 
 /// What only a forward has, and how it is to be planned.

@@ -69,11 +69,11 @@ Instance::Instance(const Case &c) : case_(c) {
   r.head_dim_v = p.dimV();
   const int64_t bytes = dtypeBytes(p.dtype);
   r.q = q_.memory->host.data() + q_.offset * bytes;
-  r.k = k_.memory->host.data() + k_.offset * bytes;
-  r.v = v_.memory->host.data() + v_.offset * bytes;
+  r.k = rows_k_.memory->host.data() + rows_k_.offset * bytes;
+  r.v = rows_v_.memory->host.data() + rows_v_.offset * bytes;
   r.q_strides = q_.strides;
-  r.k_strides = k_.strides;
-  r.v_strides = v_.strides;
+  r.k_strides = rows_k_.strides;
+  r.v_strides = rows_v_.strides;
   r.window_left = p.window_left;
   r.window_right = p.windowRight();
   r.softmax_scale = scale_;
@@ -163,6 +163,10 @@ void Instance::makeInputs() {
   write(q_, 'q', p.dtype, p.d);
   write(k_, 'k', p.dtype, p.d);
   write(v_, 'v', p.dtype, p.dimV());
+  rows_k_ = k_;
+  rows_v_ = v_;
+  if (p.paged())
+    makeCache();
   args_.q = finish(q_, type);
   args_.k = finish(k_, type);
   args_.v = finish(v_, type);
@@ -232,7 +236,8 @@ void Instance::makeLengths() {
       }
     }
     args_.cu_seqlens_q = vector(cu_q_.data(), kInt32, {p.batches() + 1});
-    args_.cu_seqlens_k = vector(cu_k_.data(), kInt32, {p.batches() + 1});
+    if (!p.paged())
+      args_.cu_seqlens_k = vector(cu_k_.data(), kInt32, {p.batches() + 1});
     args_.max_seqlen_q = p.max_q < 0 ? longest_q : p.max_q;
     args_.max_seqlen_k = p.max_k < 0 ? longest_k : p.max_k;
     reference_.cu_seqlens_q = cu_q_.data();
@@ -243,7 +248,8 @@ void Instance::makeLengths() {
     reference_.seqused_q = p.used_q.data();
   }
   if (!p.used_k.empty()) {
-    args_.seqused_k = vector(p.used_k.data(), kInt32, {p.batches()});
+    if (!p.paged())
+      args_.seqused_k = vector(p.used_k.data(), kInt32, {p.batches()});
     reference_.seqused_k = p.used_k.data();
   }
 }

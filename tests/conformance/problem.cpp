@@ -51,6 +51,14 @@ std::string valueText(const Layout &l) {
   return out;
 }
 
+std::string valueText(const Pages &p) {
+  if (!p.size)
+    return "none";
+  static const char *const forms[] = {"table", "indices", "rows", "order"};
+  return valueText(p.size) + forms[int(p.form)] + (p.heads_first ? "+hnd" : "") +
+         (p.interleaved ? "+interleaved" : "") + (p.cumulative ? "+cu" : "");
+}
+
 std::string valueText(const Aux &aux) {
   const size_t values = std::hash<std::string>{}(valueText(aux.values));
   return aux.name + valueText(aux.shape) + (aux.values.empty() ? "" : "#" + valueText(values)) +
@@ -113,6 +121,8 @@ std::vector<Case::Field> Case::fields() const {
   add("k", &Case::k_layout);
   add("v", &Case::v_layout);
   add("o", &Case::o_layout);
+  add("pages", &Case::pages);
+  add("leftpad", &Case::leftpad);
   add("packed_qkv", &Case::packed_qkv);
   add("fill", &Case::fill);
   add("first_batch", &Case::first_batch);

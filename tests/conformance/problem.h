@@ -28,6 +28,22 @@ struct Layout {
   bool broadcast = false; ///< Stride 0 over the batch: all entries are the first one.
 };
 
+/// A cache that the keys lie in. Lengths (sk, ragged_k, used_k) stay those of the keys; what lies in no slot
+/// of a key is poison, and entries that no query reads are garbage.
+struct Pages {
+  enum class Form {
+    Table,   ///< block_table
+    Indices, ///< page_indptr and page_indices
+    Rows,    ///< cache_batch_idx: a page is a row of the cache
+    Order,   ///< Neither: entry b uses row b
+  };
+  int64_t size = 0; ///< Slots of a page; 0: there is no cache, and keys are rows.
+  Form form = Form::Table;
+  bool heads_first = false; ///< (num_blocks, heads, page_size, head_dim) in memory.
+  bool interleaved = false; ///< K and V of a page lie side by side; head dims are equal.
+  bool cumulative = false;  ///< Lengths of packed queries' keys by cu_seqlens_k.
+};
+
 /// An auxiliary fp32 tensor of a score, of random values unless `values` gives them.
 struct Aux {
   std::string name;
@@ -71,6 +87,8 @@ struct Case {
   bool batch_invariant = false;
 
   Layout q_layout = {}, k_layout = {}, v_layout = {}, o_layout = {};
+  Pages pages = {};
+  std::vector<int32_t> leftpad = {}; ///< With pages: slots before each sequence's keys; empty: none given.
   bool packed_qkv = false; ///< q, k and v are slices of one (.., rows, hq + 2 hk, d).
 
   Fill fill = {};          ///< Empty: normally distributed.
@@ -81,6 +99,8 @@ struct Case {
   int64_t batches() const { return ragged() ? int64_t(ragged_q.size()) : batch; }
   int64_t dimV() const { return dv ? dv : d; }
   float softmaxScale() const { return scale.value_or(1.0f / std::sqrt(float(d))); }
+  bool paged() const { return pages.size > 0; }
+  int64_t leftpadOf(int64_t b) const { return leftpad.empty() ? 0 : leftpad[size_t(b)]; }
   int windowRight() const { return causal ? 0 : window_right; }
 
   int64_t startQ(int64_t b) const {

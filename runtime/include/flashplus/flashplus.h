@@ -248,12 +248,12 @@ typedef struct flashplus_forward_args {
   /* A cache of keys and values. k and v are pools of pages, (num_blocks, page_size, heads_k, head_dim), each
    * with strides of its own (last stride 1), if there is a block_table or page_indices; else a cache of rows,
    * (batch_cache, seqlen_cache, heads_k, head_dim), if cache_batch_idx or leftpad_k is given, or k has 4
-   * dimensions and cu_seqlens_q is given without cu_seqlens_k. Slot s of a sequence is slot s % page_size of
-   * the page that entry s / page_size of its table names. A sequence has as many keys as seqused_k says, or
-   * the differences of cu_seqlens_k; without either its slots all hold keys. Table entries beyond the last
-   * key, or before the first that a window shows, are never read. Entries and lengths are read on the device:
-   * on the CPU one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT, elsewhere the result is
-   * undefined. */
+   * dimensions beside packed queries of 3. Slot s of a sequence is slot s % page_size of the page that entry
+   * s / page_size of its table names. A sequence has as many keys as seqused_k or the differences of
+   * cu_seqlens_k say; without either all its slots hold keys. Table entries beyond the last key, or before
+   * the first that a window shows, are never read. Entries and lengths are read on the device: on the CPU
+   * one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT, elsewhere the result is undefined.
+   */
   const DLTensor *block_table;     /**< int32 (batch, max_blocks) or null. Last stride 1. */
   const DLTensor *page_indptr;     /**< int32 (batch + 1) and */
   const DLTensor *page_indices;    /**< int32 (n), or null: the table as compressed rows, of which sequence b

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/emit.h"
 #include "templates/common/cpu_rows.h"
+#include "templates/common/key_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
-#include "templates/emit.h"
 #include "templates/forward/cpu_flash/layout.h"
 #include "templates/forward/cpu_tile.h"
 
@@ -17,7 +18,7 @@ public:
       : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)),
         bytes_(dtypeBytes(c.spec.dtype)), packed_(l_.pairs ? cpu::Packed::Bf16Pairs : cpu::Packed::F32),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Packed)),
-        seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m),
+        seq_(ir_, c.params, item_.batch, c.spec.keys), tile_(c, item_, seq_, l_.tile_m),
         mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
         vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
 
@@ -26,6 +27,8 @@ public:
       rows_ = tile_.rows();
       // Rows are computed in whole register blocks; those past the last one repeat it and are not stored.
       block_rows_ = ir_.ceilDiv(rows_, l_.mr) * l_.mr;
+      if (seq_.pagedKeys())
+        least_ = mask_.leastKey(queryRow(ir_.i64(0)));
       packQ();
       clearState();
       const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1), l_.tile_n, item_.split,
@@ -96,15 +99,33 @@ private:
     });
   }
 
+  /// The rows of K or V from `key` on; `row` is i64.
+  struct TileRows {
+    KeyRows source;
+    int bytes;
+    Val base, stride, key; // absent of paged keys, i64, i64
+    Val at(Val row) const {
+      Ir &ir = *row.ir;
+      return source.paged() ? source.row(ir.toI32(key + row), bytes) : ir.offset(base, (key + row) * stride);
+    }
+  };
+  TileRows tileRows(Operand operand, Val key) {
+    const KeyRows source{seq_, operand, item_.head_k, least_};
+    if (source.paged())
+      return {source, bytes_, {}, {}, ir_.toI64(key)};
+    Val base = source.first(bytes_), stride = c_.params.get(operandInfo(operand).stride_s) * bytes_;
+    return {source, bytes_, base, stride, ir_.toI64(key)};
+  }
+
   /// K's tile transposed, in panels. Rows past the last key repeat it; the mask hides them.
   void packK(Val key, Val keys) {
-    Val base = seq_.rows(Operand::K, item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * bytes_;
-    Val last = keys - 1, key0 = ir_.toI64(key);
+    const TileRows tile = tileRows(Operand::K, key);
+    Val last = keys - 1;
     const int width = l_.panel();
     forRange(ir_.ceilDiv(keys, l_.lanes) * l_.lanes, l_.lanes, [&](Val j) {
       Vals rows;
       for (int lane = 0; lane < l_.lanes; ++lane)
-        rows.push_back(ir_.offset(base, (key0 + ir_.min(j + lane, last)) * stride));
+        rows.push_back(tile.at(ir_.min(j + lane, last)));
       Val panel = j / width;
       Val at = panel * (width * l_.depth_pad) + (j - panel * width);
       forElements([&](Val column, int count) {
@@ -121,15 +142,15 @@ private:
 
   /// V's tile in panels.
   void packV(Val key, Val keys) {
-    Val base = seq_.rows(Operand::V, item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * bytes_;
-    Val key0 = ir_.toI64(key);
+    const TileRows tile = tileRows(Operand::V, key);
     const int a_row = l_.pairs ? 2 : 1;
     forRange(ir_.ceilDiv(keys, a_row), 1, [&](Val i) {
       Val j = i * a_row;
-      Val row = ir_.offset(base, (key0 + j) * stride), next, has_next;
+      Val row = tile.at(j), next, has_next;
       if (l_.pairs) {
         has_next = j + 1 < keys;
-        next = ir_.select(has_next, ir_.offset(row, stride), row);
+        next = tile.source.paged() ? tile.at(ir_.min(j + 1, keys - 1))
+                                   : ir_.select(has_next, ir_.offset(row, tile.stride), row);
       }
       forColumns(l_.dv, l_.panel(), [&](Val c0, int columns) {
         const int width = roundUp(columns, l_.lanes);
@@ -340,6 +361,7 @@ private:
   Score score_;
   mlir::Type vector_;
   Val rows_, block_rows_; // i64
+  Val least_;             // KeyRows::least
 };
 
 } // namespace

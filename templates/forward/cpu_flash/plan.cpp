@@ -81,7 +81,8 @@ bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &tar
 
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates,
-                             launch,      traits,             kKnobs,          worthTrying};
+const Algorithm kCpuFlash = {
+    "cpu.flash", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates, launch, traits,
+    kKnobs,      worthTrying,        /*pages=*/true};
 
 } // namespace flashplus

@@ -106,7 +106,8 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, TargetKind::Gpu, kMmaSync, candidates,
-                              launch,       traits,             kKnobs};
+const Algorithm kSm80Flash = {
+    "sm80.flash", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates, launch, traits,
+    kKnobs,       /*worth_trying=*/nullptr, /*pages=*/true};
 
 } // namespace flashplus

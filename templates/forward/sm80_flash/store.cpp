@@ -90,7 +90,7 @@ void storeResults(ItemView &k, softmax::State state) {
   k.setThread(gpu::again(ir, gpu::threadId(ir)));
   k.item = decodeWorkItem(ir, k.c.params, k.c.spec, gpu::again(ir, k.c.work_item));
   k.first = k.item.m * k.l.tile_m;
-  const Sequence sequence(ir, k.c.params, k.item.batch, false);
+  const Sequence sequence(ir, k.c.params, k.item.batch, /*keys=*/std::nullopt);
   const ResultRows results(ir, k.c.params, k.c.spec, sequence, k.item);
   Val empty = results.lseEmpty();
   std::vector<softmax::Finish> rows;
