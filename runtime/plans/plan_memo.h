@@ -18,7 +18,7 @@ namespace flashplus {
 /// Everything that a plan depends on, as plain words: two problems with equal keys have one plan.
 struct PlanKey {
   static constexpr size_t kSpecWords = 2 + SpecFields::kPackedWords; ///< Device, fields, score.
-  static constexpr size_t kWords = kSpecWords + 7;
+  static constexpr size_t kWords = kSpecWords + 6;
   std::array<uint64_t, kWords> words;
 
   explicit PlanKey(const AttentionProblem &problem);

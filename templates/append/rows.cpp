@@ -36,7 +36,7 @@ Val elementOr(Ir &ir, Val array, Val batch, Val otherwise) {
 AppendRows::AppendRows(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val batch)
     : ir_(ir), params_(params), bytes_(dtypeBytes(spec.dtype)), head_dim_qk_(spec.head_dim_qk),
       head_dim_v_(spec.head_dim_v), batch_(ir.toI64(batch)),
-      queries_(ir, params, batch, /*with_keys=*/false) {
+      queries_(ir, params, batch, /*keys=*/std::nullopt) {
   const Run fresh = runOf(ir, params.get("cu_seqlens_k_new"), batch_, {ir.i64(0), params.get("seqlen_new")});
   first_new_ = fresh.first;
   count_ = fresh.count;
