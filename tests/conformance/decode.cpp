@@ -37,7 +37,7 @@ TEST_CASE("decode: one kernel, whatever the rows of a group, up to 32 of them") 
                                    {9, 1, 16}, {4, 4, 16}, {16, 2, 32}, {1, 32, 32}}) {
     const Instance instance(decode(Case{.sq = sq, .sk = 100, .hq = group, .hk = 1}));
     const PlanPtr plan = makePlan(instance);
-    CHECK_MESSAGE(inspect(*plan).tile_m == kernel, instance.problem().text());
+    CHECK_MESSAGE(inspect(*plan).tile_m == kernel, instance.problem().text()); // of D 64
     CHECK(inspect(*plan).packs_heads);
     CHECK(inspect(*plan).steps == 1);
   }

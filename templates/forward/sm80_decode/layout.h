@@ -46,12 +46,13 @@ struct Sm80DecodeLayout {
 
   /// Registers of a thread that are alive at once: O, Q and S.
   int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }
-  static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
-  int registers() const { return accumulators() + (plain_score ? 0 : kScoreRegisters * columnBlocks()); }
+  /// What a score expression works on.
+  int scoreRegisters() const { return 16 + 8 * columnBlocks(); }
+  int registers() const { return accumulators() + (plain_score ? 0 : scoreRegisters()); }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
-  static constexpr int kMaxRegisters = 176;
+  static constexpr int kMaxRegisters = 128;
   /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
-  bool hasRoomForShortCuts() const { return accumulators() + 2 * kScoreRegisters * columnBlocks() <= 128; }
+  bool hasRoomForShortCuts() const { return accumulators() + 2 * scoreRegisters() <= kMaxRegisters; }
 
   static Sm80DecodeLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

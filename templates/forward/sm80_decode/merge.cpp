@@ -151,7 +151,9 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
     else
       ir_.ifThen(index < all, body);
   }
-  gpu::barrier(ir_);
+  // After the last section the next writer comes behind another barrier: that of the next item's statistics.
+  if (first + columns < l.dv_pad)
+    gpu::barrier(ir_);
 }
 
 /// Two neighbouring columns of a row.
@@ -202,8 +204,8 @@ Val Merge::place(const Segment &segment, Val share) const {
 /// Counts the block's share, which is in memory; whether it was the last one. All threads get the answer.
 Val Merge::isLast(const Segment &segment) {
   Val flag = k_.shared(k_.l.last());
+  gpu::barrier(ir_); // so that one thread's atomic operation releases what all have stored
   ir_.ifThen(k_.thread == 0, [&] {
-    // A barrier came after the share's stores, so that this releases all of them.
     Val counter = ir_.offset(k_.c.params.get("work_counter"), segment.first_block / 4 * 4);
     Val shift = segment.first_block % 4 * 8;
     Val before = addAtomic(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
