@@ -104,8 +104,8 @@ const std::set<std::string> kRedundant = {
     "sm_90a causal d128: mbarrier.try_wait 9",
     // More registers for the math warps: what ptxas needs for the code is not known to the emulator.
     "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1",
-    // Orders a block's stores before its count of them, for other blocks: the order in which they see stores is
-    // not modelled.
+    // Orders a block's stores before its count of them, for other blocks: the order in which they see stores
+    // is not modelled.
     "decode: bar.sync 4"};
 
 } // namespace

@@ -175,7 +175,8 @@ std::vector<Shape> decodeShapes() {
                .score = "20 * tanh(s / 20) + h * 0.1",
                .multiprocessors = 9});
   for (const char *schedule :
-       {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4", "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
+       {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
+        "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
     s.push_back({.name = schedule,
                  .seqlen_q = 1,
                  .seqlen_k = 500,

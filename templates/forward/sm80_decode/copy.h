@@ -11,9 +11,9 @@ class Copy {
 public:
   explicit Copy(KernelView &kernel);
 
-  /// Starts step `step` (i32, of this warp, the first is 0) of a segment, into stage `stage` (i32) of the ring;
-  /// nothing where the segment has none. Two groups of copies either way: K's and V's. A row of V that is
-  /// outside the item's keys is zeros: a weight of 0 would not hide an infinity. Nothing is read there.
+  /// Starts step `step` (i32, of this warp, the first is 0) of a segment, into stage `stage` (i32) of the
+  /// ring; nothing where the segment has none. Two groups of copies either way: K's and V's. A row of V that
+  /// is outside the item's keys is zeros: a weight of 0 would not hide an infinity. Nothing is read there.
   void step(const Segment &segment, Val step, Val stage) const;
   /// The same of one that the segment has.
   void stepThatIs(const Segment &segment, Val step, Val stage) const;

@@ -10,8 +10,8 @@ namespace flashplus {
 namespace sm80_decode {
 namespace {
 
-/// Between two segments: where the next one is, and the stage of the ring that its first step is in. Its first
-/// `stages` steps are on their way, as far as there are so many.
+/// Between two segments: where the next one is, and the stage of the ring that its first step is in. Its
+/// first `stages` steps are on their way, as far as there are so many.
 struct Progress {
   Place place;
   Val stage;

@@ -217,8 +217,8 @@ Val Merge::isLast(const Segment &segment) {
   return ir_.load(ir_.i32(), flag, 4) != 0;
 }
 
-/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before it
-/// uses the first: what a merge costs is the latency of its loads.
+/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before
+/// it uses the first: what a merge costs is the latency of its loads.
 void Merge::shares(const Segment &segment) {
   const Sm80DecodeLayout &l = k_.l;
   constexpr int kAtOnce = 8;
