@@ -33,11 +33,12 @@ TEST_SUITE_BEGIN("decode");
 TEST_CASE("decode: one kernel, whatever the rows of a group, up to 32 of them") {
   if (Session::get().onCpu())
     return;
-  for (auto [group, sq, kernel] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 8}, {8, 1, 8}, {4, 2, 8},
-                                   {9, 1, 16}, {4, 4, 16}, {16, 2, 32}, {1, 32, 32}}) {
+  using Three = std::tuple<int64_t, int64_t, int64_t>;
+  for (auto [group, sq, kernel] :
+       {Three{1, 1, 8}, {8, 1, 8}, {4, 2, 8}, {9, 1, 16}, {4, 4, 16}, {16, 2, 32}, {1, 32, 32}}) {
     const Instance instance(decode(Case{.sq = sq, .sk = 100, .hq = group, .hk = 1}));
     const PlanPtr plan = makePlan(instance);
-    CHECK_MESSAGE(inspect(*plan).tile_m == kernel, instance.problem().text());
+    CHECK_MESSAGE(inspect(*plan).tile_m == kernel, instance.problem().text()); // of D 64
     CHECK(inspect(*plan).packs_heads);
     CHECK(inspect(*plan).steps == 1);
   }
@@ -83,11 +84,23 @@ TEST_CASE("decode: head dims, also of V alone, and layouts") {
 TEST_CASE("decode: ragged batches, sequences without keys or queries among them") {
   check(decode({
       {.ragged_q = {1, 1, 1, 1, 1}, .ragged_k = {300, 0, 1, 129, 16}, .hq = 8, .hk = 2},
-      {.ragged_q = {1, 0, 2, 4, 0}, .ragged_k = {17, 100, 0, 129, 0}, .tail_q = 3, .tail_k = 5, .hq = 8, .hk = 2,
+      {.ragged_q = {1, 0, 2, 4, 0},
+       .ragged_k = {17, 100, 0, 129, 0},
+       .tail_q = 3,
+       .tail_k = 5,
+       .hq = 8,
+       .hk = 2,
        .causal = true},
       {.ragged_q = {0, 0, 1}, .ragged_k = {0, 0, 64}, .hq = 8, .hk = 2},
       {.ragged_q = {1, 0, 0}, .ragged_k = {0, 8, 0}, .hq = 8, .hk = 2, .lse_empty = -kInf},
-      {.batch = 3, .sq = 4, .sk = 400, .hq = 8, .hk = 2, .used_q = {4, 0, 2}, .used_k = {400, 10, 0}, .causal = true},
+      {.batch = 3,
+       .sq = 4,
+       .sk = 400,
+       .hq = 8,
+       .hk = 2,
+       .used_q = {4, 0, 2},
+       .used_k = {400, 10, 0},
+       .causal = true},
       {.batch = 5, .sq = 1, .sk = 200, .hq = 4, .hk = 4, .used_k = {0, 1, 200, 16, 17}},
   }));
 }
@@ -147,12 +160,14 @@ TEST_CASE("decode: one plan and one workspace for every length") {
     return;
   for (DType dtype : Session::get().dtypes()) {
     auto problem = [&](std::vector<int32_t> used) {
-      return decode(Case{.dtype = dtype, .batch = 3, .sq = 1, .sk = 700, .hq = 8, .hk = 2, .used_k = std::move(used)});
+      return decode(Case{
+          .dtype = dtype, .batch = 3, .sq = 1, .sk = 700, .hq = 8, .hk = 2, .used_k = std::move(used)});
     };
     Instance planned(problem({700, 700, 700}));
     const PlanPtr plan = makePlan(planned);
     const DeviceBuffer workspace = freshWorkspace(*plan);
-    for (std::vector<int32_t> used : {std::vector<int32_t>{700, 700, 700}, {1, 0, 0}, {0, 0, 700}, {33, 500, 16}, {0, 0, 0}}) {
+    for (std::vector<int32_t> used :
+         {std::vector<int32_t>{700, 700, 700}, {1, 0, 0}, {0, 0, 700}, {33, 500, 16}, {0, 0, 0}}) {
       Instance instance(problem(used));
       instance.resetOutputs();
       for (int times = 0; times < 2; ++times)

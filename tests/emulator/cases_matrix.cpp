@@ -188,7 +188,8 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
 void addMoveMatrix(std::vector<Case> &cases) {
   Case c;
   c.name = "movmatrix.trans";
-  c.ptx = module("shl.b32 %r10, %gid, 1; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16; or.b32 %r10, %r10, %r11;"
+  c.ptx = module("shl.b32 %r10, %gid, 1; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16;"
+                 "or.b32 %r10, %r10, %r11;"
                  "movmatrix.sync.aligned.m8n8.trans.b16 %r12, %r10;"
                  "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r12;");
   c.input.resize(16);

@@ -15,12 +15,29 @@ Val Copy::steps(const Segment &segment) const {
 }
 
 void Copy::step(const Segment &segment, Val step, Val stage) const {
-  const Sm80DecodeLayout &l = k_.l;
   Val tile = this->tile(segment, step), there = tile < segment.end;
-  ir_.ifThen(there, [&] { rows(segment, {Operand::K, l.dqk, l.dqk_pad, l.kPitch(), 0}, tile, stage); });
+  ir_.ifThen(there, [&] { keys(segment, tile, stage); });
   gpu::commitGroup(ir_);
-  ir_.ifThen(there, [&] { rows(segment, {Operand::V, l.dv, l.dv_pad, l.vPitch(), l.v()}, tile, stage); });
+  ir_.ifThen(there, [&] { values(segment, tile, stage); });
   gpu::commitGroup(ir_);
+}
+
+void Copy::stepThatIs(const Segment &segment, Val step, Val stage) const {
+  Val tile = this->tile(segment, step);
+  keys(segment, tile, stage);
+  gpu::commitGroup(ir_);
+  values(segment, tile, stage);
+  gpu::commitGroup(ir_);
+}
+
+void Copy::keys(const Segment &segment, Val tile, Val stage) const {
+  const Sm80DecodeLayout &l = k_.l;
+  rows(segment, {Operand::K, l.dqk, l.dqk_pad, l.kPitch(), 0}, tile, stage);
+}
+
+void Copy::values(const Segment &segment, Val tile, Val stage) const {
+  const Sm80DecodeLayout &l = k_.l;
+  rows(segment, {Operand::V, l.dv, l.dv_pad, l.vPitch(), l.v()}, tile, stage);
 }
 
 /// The lanes stand `columns` chunks of 16 bytes beside each other, and pass by pass over the tile's rows.

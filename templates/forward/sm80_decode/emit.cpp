@@ -10,8 +10,8 @@ namespace flashplus {
 namespace sm80_decode {
 namespace {
 
-/// Between two segments: where the next one is, and the stage of the ring that its first step is in. Its first
-/// `stages` steps are on their way, as far as there are so many.
+/// Between two segments: where the next one is, and the stage of the ring that its first step is in. Its
+/// first `stages` steps are on their way, as far as there are so many.
 struct Progress {
   Place place;
   Val stage;
@@ -40,7 +40,6 @@ public:
     carry::whileLoop(
         ir_, start, [&](const Progress &now) { return now.place.at < line_.end(); },
         [&](const Progress &now) { return segment(now); });
-    gpu::waitGroup(ir_, 0);
   }
 
 private:
@@ -55,9 +54,9 @@ private:
     // A segment counts as at least `stages` steps, so that it always starts that many of the next one.
     Val steps = copy_.steps(own), slots = ir_.max(steps, ir_.i32(stages));
     auto refill = [&](Val step, Val stage) {
-      Val later = step + stages;
+      Val later = step + stages; // which the segment has, if it is below steps, thus below slots
       ir_.ifElse(
-          later < slots, [&] { return copy_.step(own, later, stage), Vals(); },
+          later < slots, [&] { return copy_.stepThatIs(own, later, stage), Vals(); },
           [&] { return copy_.step(next, later - slots, stage), Vals(); });
     };
     const Step done = carry::forLoop(
@@ -75,7 +74,7 @@ private:
         });
     const Val stage =
         carry::forLoop(ir_, steps, slots, ir_.i32(1), done.stage, [&](Val step, const Val &at) {
-          refill(step, at);
+          copy_.step(next, step, at); // `slots` is `stages`
           return nextStage(ir_, at, stages);
         });
     merge_.finish(own, done.state);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // sm80.decode: few query rows against many keys, as fast as memory gives them. The query heads of a key head
 // are packed: an item's rows are (query row, head) pairs, at most tile_m of them where it is chosen. Products
-// are transposed, S^T = K Q^T and O^T = V^T P^T, so that 8 rows are the whole of a product's columns, and each
-// warp owns its own keys: it has its own ring of K and V in shared memory, its own softmax and O, and meets the
-// others only when a block is done with a (sequence, key head). Blocks divide all key tiles of the batch among
-// themselves on the device (ranges.h) and merge what they share (merge.h). docs/rationale/decode.md
+// are transposed, S^T = K Q^T and O^T = V^T P^T, so that 8 rows are the whole of a product's columns, and
+// each warp owns its own keys: it has its own ring of K and V in shared memory, its own softmax and O, and
+// meets the others only when a block is done with a (sequence, key head). Blocks divide all key tiles of the
+// batch among themselves on the device (ranges.h) and merge what they share (merge.h).
+// docs/rationale/decode.md
 #pragma once
 
 #include "templates/algorithm.h"
@@ -39,19 +40,21 @@ struct Sm80DecodeLayout {
   /// stores at once lie in different banks then.
   int sectionPitch() const { return sectionColumns() + 4; }
   int section() const { return warps * ring(); }
-  int statistics() const { return section() + warps * tile_m * sectionPitch() * 4; } ///< (m, l) a warp and row
+  /// (m, l) a warp and row.
+  int statistics() const { return section() + warps * tile_m * sectionPitch() * 4; }
   int merged() const { return statistics() + warps * tile_m * 8; }                   ///< (m, l) a row
   int last() const { return merged() + tile_m * 8; } ///< Whether the block is the last one of an item; i32.
   int bytes() const { return last() + 16; }
 
   /// Registers of a thread that are alive at once: O, Q and S.
   int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }
-  static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
-  int registers() const { return accumulators() + (plain_score ? 0 : kScoreRegisters * columnBlocks()); }
+  /// What a score expression works on.
+  int scoreRegisters() const { return 16 + 8 * columnBlocks(); }
+  int registers() const { return accumulators() + (plain_score ? 0 : scoreRegisters()); }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
-  static constexpr int kMaxRegisters = 176;
+  static constexpr int kMaxRegisters = 128;
   /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
-  bool hasRoomForShortCuts() const { return accumulators() + 2 * kScoreRegisters * columnBlocks() <= 128; }
+  bool hasRoomForShortCuts() const { return accumulators() + 2 * scoreRegisters() <= kMaxRegisters; }
 
   static Sm80DecodeLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

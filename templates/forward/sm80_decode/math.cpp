@@ -119,8 +119,9 @@ Math::Weights Math::weights(Fragment products, Val tile, softmax::State state) c
   ScoreTile scored = scoreTile(k_.s_layout, Axis::Columns, queries_, key + firstOfLane(Axis::Rows, k_.lane));
   scored.heads = heads_;
   scored.short_cuts = k_.l.hasRoomForShortCuts();
-  const TileScores scores = tileScores(ir_, k_.c.params, *k_.c.score, segment_.item, segment_.sequence, scored,
-                                       std::move(products.values), k_.c.params.get("softmax_scale"));
+  const TileScores scores =
+      tileScores(ir_, k_.c.params, *k_.c.score, segment_.item, segment_.sequence, scored,
+                 std::move(products.values), k_.c.params.get("softmax_scale"));
   const TileExponents exponents(ir_, scores);
   Weights w{masked({k_.s_layout, scores.values}, key, exponents), std::move(state)};
 

@@ -151,7 +151,9 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
     else
       ir_.ifThen(index < all, body);
   }
-  gpu::barrier(ir_);
+  // After the last section the next writer comes behind another barrier: that of the next item's statistics.
+  if (first + columns < l.dv_pad)
+    gpu::barrier(ir_);
 }
 
 /// Two neighbouring columns of a row.
@@ -202,8 +204,8 @@ Val Merge::place(const Segment &segment, Val share) const {
 /// Counts the block's share, which is in memory; whether it was the last one. All threads get the answer.
 Val Merge::isLast(const Segment &segment) {
   Val flag = k_.shared(k_.l.last());
+  gpu::barrier(ir_); // so that one thread's atomic operation releases what all have stored
   ir_.ifThen(k_.thread == 0, [&] {
-    // A barrier came after the share's stores, so that this releases all of them.
     Val counter = ir_.offset(k_.c.params.get("work_counter"), segment.first_block / 4 * 4);
     Val shift = segment.first_block % 4 * 8;
     Val before = addAtomic(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
@@ -215,8 +217,8 @@ Val Merge::isLast(const Segment &segment) {
   return ir_.load(ir_.i32(), flag, 4) != 0;
 }
 
-/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before it
-/// uses the first: what a merge costs is the latency of its loads.
+/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before
+/// it uses the first: what a merge costs is the latency of its loads.
 void Merge::shares(const Segment &segment) {
   const Sm80DecodeLayout &l = k_.l;
   constexpr int kAtOnce = 8;

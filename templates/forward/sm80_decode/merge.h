@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What happens when a block is done with an item: its warps' O become one, and that is the result, or, where
-// other blocks have keys of the item too, a share in the workspace. The block that brings an item's last share
-// merges them all; nobody waits for anybody.
+// other blocks have keys of the item too, a share in the workspace. The block that brings an item's last
+// share merges them all; nobody waits for anybody.
 //
 //   partial_o     fp32 (2 blocks, tile_m, head_dim_v): O of a share, not divided by its sum
 //   partial_lse   fp32 (2 blocks, tile_m, 2): base-2 maximum and sum of a share; -inf and anything: no key
-//   work_counter  a byte a block, zero before and after a launch: shares that an item has so far, of which the
-//                 block is the first one. Bytes, for those of all blocks then fit into what every workspace
-//                 has zeroed (kWorkspaceZeroed)
+//   work_counter  a byte a block, zero before and after a launch: shares that an item has so far, of which
+//                 the block is the first one. Bytes, for those of all blocks then fit into what every
+//                 workspace has zeroed (kWorkspaceZeroed)
 //
 // A block has at most two shares: the end of an item that began in another block, in place 2 i, and the
 // beginning of one that ends in another, in place 2 i + 1.
@@ -22,8 +22,8 @@ class Merge {
 public:
   Merge(KernelView &kernel, const Line &line) : k_(kernel), ir_(kernel.ir), line_(line) {}
 
-  /// By the whole block, with every warp's state of the segment. Other warps may be in it still on return, but
-  /// not in its last barrier.
+  /// By the whole block, with every warp's state of the segment. Other warps may be in it still on return,
+  /// but not before its last barrier.
   void finish(const Segment &segment, softmax::State state);
 
 private:

@@ -56,9 +56,15 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   return schema;
 }
 
+/// Packed rows of a problem that the kernel is still for, in several tiles where one of so many has no room:
+/// it reads the keys once a tile, the next best kernel once a query head.
+constexpr int kMostRows = 32;
+
 ItemTraits traits(const Schedule &schedule) {
-  return {.rows = schedule.get("tile_m"),
+  const int rows = schedule.get("tile_m");
+  return {.rows = rows,
           .keys = schedule.get("tile_n"),
+          .short_tiles = rows > 0 ? std::max(1, kMostRows / rows) : 1,
           .packs_heads = true,
           .merges = true};
 }

@@ -107,8 +107,12 @@ TEST_CASE("few packed query rows get a kernel that divides and merges the keys i
       return step.schedule.algorithm == "sm80.decode" ? step.schedule.get("tile_m") : 0;
     };
     for (auto [seqlen_q, heads_q, heads_k, tile_m] :
-         {std::tuple{1, 8, 8, 8}, {1, 32, 8, 8}, {2, 32, 8, 8}, {1, 64, 8, 8}, {3, 32, 8, 16}, {1, 16, 1, 16}, {64, 8, 8, 0}})
+         {std::tuple{1, 8, 8, 8}, {1, 32, 8, 8}, {2, 32, 8, 8}, {1, 64, 8, 8}, {3, 32, 8, 16}, {1, 16, 1, 16},
+          {2, 16, 1, 16}, {5, 64, 8, 0}, {64, 8, 8, 0}})
       CHECK(rows(planned(spec, seqlen_q, heads_q, heads_k)) == tile_m);
+
+    CHECK(rows(planned(forwardSpec(64, 64), 2, 16, 1)) == 32); // a tile of so many has room
+    CHECK(rows(planned(forwardSpec(256, 256), 4, 8, 1)) == 8); // four tiles
 
     const Plan plan = planned(spec, 1, 32, 8);
     const int64_t places = 2 * 132 * 8;
