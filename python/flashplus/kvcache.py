@@ -98,5 +98,6 @@ def _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, wi
     left, right = frames.sides(window_left, window_right, capacity, rows_q)
     frame.set_mask_and_score(softmax_scale, causal, left, right, softcap)
     args = frame.args
-    args.lse_empty, args.num_splits, args.rotary_interleaved = lse_empty, num_splits, rotary_interleaved
+    args.lse_empty, args.num_splits = lse_empty, num_splits
+    args.rotary_interleaved = rotary_interleaved and "rotary_cos" in others
     return frame

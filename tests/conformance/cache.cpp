@@ -98,7 +98,7 @@ void Instance::makeCache() {
         }
     }
     for (int64_t e = 0; e < counts[size_t(b)]; ++e)
-      entries_.push_back(e < (pad + seen) / size && table || seen == keys ? kGarbage[garbage++ % 4]
+      entries_.push_back((e < (pad + seen) / size && table) || seen == keys ? kGarbage[garbage++ % 4]
                                                                           : page(e));
     if (p.pages.form == Pages::Form::Table)
       while (int64_t(entries_.size()) < (b + 1) * columns)

@@ -66,10 +66,7 @@ void Copy::rows(const Segment &segment, const Rows &r, Val tile, Val stage) cons
         data = data ? data & real : real;
         at = ir_.select(real, at, ir_.offset(from, column * -16));
       }
-      if (data)
-        gpu::copyAsync16(ir_, dest, at, ir_.select(data, ir_.i32(16), ir_.i32(0)));
-      else
-        gpu::copyAsync16(ir_, dest, at);
+      gpu::copyAsync16(ir_, dest, at, data ? ir_.select(data, ir_.i32(16), ir_.i32(0)) : Val{}, l.l2);
     }
   }
 }

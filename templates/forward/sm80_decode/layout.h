@@ -19,6 +19,7 @@ struct Sm80DecodeLayout {
   int warps;
   int stages;          ///< Steps that a warp's ring holds.
   int least;           ///< Key tiles of a block's range, at least: fewer, shorter shares cost more to merge.
+  int l2;              ///< Bytes that one miss of the shared cache brings in, as a hint: 0 (none), 128, 256.
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
   int element;         ///< Bytes of an element of q, k, v and o.

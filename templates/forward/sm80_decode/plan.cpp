@@ -14,6 +14,7 @@ Sm80DecodeLayout Sm80DecodeLayout::of(const KernelSpec &spec, const Schedule &sc
   l.warps = schedule.get("warps");
   l.stages = schedule.get("stages");
   l.least = schedule.get("least");
+  l.l2 = schedule.get("l2");
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
@@ -46,6 +47,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "stages", "2 to " + std::to_string(kMostStages));
   if (l.least < 1 || l.least > 64)
     return badKnob(schedule, "least", "1 to 64");
+  if (l.l2 != 0 && l.l2 != 128 && l.l2 != 256)
+    return badKnob(schedule, "l2", "0, 128 or 256");
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(), l.kMaxRegisters));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
@@ -94,12 +97,13 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 }
 
 constexpr int kTileM[] = {8, 16, 32}, kTileN[] = {16, 32}, kWarps[] = {2, 4, 8},
-              kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {1, 4, 8};
+              kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {1, 4, 8}, kL2[] = {0, 128, 256};
 constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},
                            {"tile_n", 16, kTileN},
                            {"warps", 8, kWarps},
                            {"stages", 3, kStages},
-                           {"least", 4, kLeast}};
+                           {"least", 4, kLeast},
+                           {"l2", 0, kL2}};
 
 } // namespace
 
