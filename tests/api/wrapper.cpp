@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 #include <string>
 #include <sys/wait.h>
@@ -139,6 +140,50 @@ TEST_CASE("forward and plan through the wrapper are as exact as fp32 can be") {
   split.run(p.args, split.allocateWorkspace().value()).value();
   CHECK(largestError(p.o, exact) <= allowed);
   CHECK(!split.run(p.args, nullptr, 0));
+}
+
+TEST_CASE("keys in a cache: block table, compressed rows, rows of a cache") {
+  Causal p;
+  const auto exact = naive<double>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d);
+  const double allowed = 2 * largestError(naive<float>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d), exact);
+  const Context c = context();
+  const auto good = [&] {
+    p.o.assign(p.o.size(), NAN);
+    c.forward(p.args).value();
+    CHECK(largestError(p.o, exact) <= allowed);
+  };
+  const auto pool = [&](const std::vector<float> &rows, int size) {
+    return Tensor(rows.data(), DType::F32, {p.batch * p.s / size, size, p.heads, p.d});
+  };
+  // The same memory, as pages of 7 tokens.
+  std::vector<int32_t> table(size_t(p.batch * p.s / 7));
+  std::iota(table.begin(), table.end(), 0);
+  p.args.k = pool(p.k, 7);
+  p.args.v = pool(p.v, 7);
+  p.args.block_table = Tensor(table.data(), DType::I32, {p.batch, p.s / 7});
+  good();
+  table[3] = 20;
+  const auto outside = c.forward(p.args);
+  REQUIRE(!outside);
+  CHECK(outside.error().message.find("block_table[0, 3] is 20; ") == 0);
+  // As tokens.
+  std::vector<int32_t> tokens(size_t(p.batch * p.s)), starts = {0, p.s, 2 * p.s};
+  std::iota(tokens.begin(), tokens.end(), 0);
+  p.args.k = pool(p.k, 1);
+  p.args.v = pool(p.v, 1);
+  p.args.block_table = {};
+  p.args.page_indptr = Tensor(starts.data(), DType::I32, {3});
+  p.args.page_indices = Tensor(tokens.data(), DType::I32, {p.batch * p.s});
+  good();
+  // As rows of a cache, with padding that is none.
+  const int32_t rows[] = {0, 1}, padding[] = {0, 0};
+  p.args.k = pool(p.k, p.s);
+  p.args.v = pool(p.v, p.s);
+  p.args.page_indptr = p.args.page_indices = {};
+  p.args.cache_batch_idx = Tensor(rows, DType::I32, {2});
+  p.args.leftpad_k = Tensor(padding, DType::I32, {2});
+  good();
+  CHECK(c.counters().compiles == 1); // one kernel for all of them
 }
 
 TEST_CASE("a score with tensors and scalars, on part of a batch") {

@@ -69,7 +69,7 @@ void Instance::makeCache() {
 
   const bool full =
       p.leftpad.empty() && std::ranges::all_of(used_, [&](int32_t n) { return n == most * size; });
-  const int64_t columns = most + (full ? 0 : 2); // of a block_table
+  const int64_t columns = most + (full ? 0 : 1); // of a block_table
   int64_t next = 0, garbage = 0;
   indptr_ = {0};
   for (int64_t b = 0; b < batch; ++b) {
@@ -108,15 +108,14 @@ void Instance::makeCache() {
   }
   switch (p.pages.form) {
   case Pages::Form::Table:
-    args_.block_table = vector(entries_.data(), kInt32, {batch, columns});
+    args_.block_table = vector(entries_.data(), kInt32, {batch, columns}, /*guarded=*/true);
     break;
   case Pages::Form::Indices:
-    entries_.push_back(-1); // of nobody
-    args_.page_indptr = vector(indptr_.data(), kInt32, {batch + 1});
-    args_.page_indices = vector(entries_.data(), kInt32, {int64_t(entries_.size())});
+    args_.page_indptr = vector(indptr_.data(), kInt32, {batch + 1}, /*guarded=*/true);
+    args_.page_indices = vector(entries_.data(), kInt32, {int64_t(entries_.size())}, /*guarded=*/true);
     break;
   case Pages::Form::Rows:
-    args_.cache_batch_idx = vector(entries_.data(), kInt32, {batch});
+    args_.cache_batch_idx = vector(entries_.data(), kInt32, {batch}, /*guarded=*/true);
     break;
   case Pages::Form::Order:
     break;

@@ -15,9 +15,10 @@ std::vector<std::string> seeds() {
   std::string dense(64, '\1');
   std::string ragged = dense;
   ragged[0] = 3;
-  std::string append = dense;
+  std::string cache = dense, append = dense;
+  cache[0] = 2; // a low byte with bit 0 clear has no cache
   append[0] = char(0x80), append[1] = char(0x84);
-  return {dense, ragged, append, dense + "s * 2 - abs(q - k)"};
+  return {dense, ragged, cache, append, dense + "s * 2 - abs(q - k)"};
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -34,13 +35,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (__builtin_mul_overflow(hk, group, &hq))
     hq = hk;
   flashplus_forward_args args = FLASHPLUS_FORWARD_ARGS_INIT;
-  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes;
+  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes, table, indptr, leftpad;
+  const unsigned cache = flags & 1 ? 1 + in.take<uint8_t>() % 7 : 0; // forms of a table, and left padding
+  const bool packed_keys = ragged && !cache;
   args.q =
       ragged ? q.read(in, 3, {sq, hq, d}, type, device) : q.read(in, 4, {batch, sq, hq, d}, type, device);
-  args.k =
-      ragged ? k.read(in, 3, {sk, hk, d}, type, device) : k.read(in, 4, {batch, sk, hk, d}, type, device);
-  args.v =
-      ragged ? v.read(in, 3, {sk, hk, dv}, type, device) : v.read(in, 4, {batch, sk, hk, dv}, type, device);
+  args.k = packed_keys ? k.read(in, 3, {sk, hk, d}, type, device)
+                       : k.read(in, 4, {batch, sk, hk, d}, type, device);
+  args.v = packed_keys ? v.read(in, 3, {sk, hk, dv}, type, device)
+                       : v.read(in, 4, {batch, sk, hk, dv}, type, device);
   args.o =
       ragged ? o.read(in, 3, {sq, hq, dv}, type, device) : o.read(in, 4, {batch, sq, hq, dv}, type, device);
   if (flags & 16)
@@ -49,7 +52,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const int64_t ends = batch < INT64_MAX ? batch + 1 : batch;
   if (ragged || flags & 32) {
     args.cu_seqlens_q = cu_q.read(in, 1, {ends}, i32, device);
-    args.cu_seqlens_k = cu_k.read(in, 1, {ends}, i32, device);
+    if (!cache || flags & 32)
+      args.cu_seqlens_k = cu_k.read(in, 1, {ends}, i32, device);
     args.max_seqlen_q = in.length();
     args.max_seqlen_k = in.length();
   }
@@ -57,6 +61,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     args.seqused_q = used_q.read(in, 1, {batch}, i32, device);
   if (flags & 128)
     args.seqused_k = used_k.read(in, 1, {batch}, i32, device);
+  if (cache & 1)
+    args.block_table = table.read(in, 2, {batch, in.length()}, i32, device);
+  else if (cache & 2) {
+    args.page_indptr = indptr.read(in, 1, {ends}, i32, device);
+    args.page_indices = table.read(in, 1, {in.length()}, i32, device);
+  } else if (cache)
+    args.cache_batch_idx = table.read(in, 1, {batch}, i32, device);
+  if (cache & 4)
+    args.leftpad_k = leftpad.read(in, 1, {batch}, i32, device);
   if (flags & 256)
     args.alibi_slopes =
         flags & 512 ? slopes.read(in, 1, {hq}, f32, device) : slopes.read(in, 2, {batch, hq}, f32, device);

@@ -17,7 +17,7 @@ struct InspectFlags {
   std::string operation; ///< "": the spec's own.
   std::string dtype = "bf16", window, score, alibi = "none";
   int head_dim = 128, head_dim_v = 0, alignment = 0;
-  bool causal = false, softcap = false, split = false;
+  bool causal = false, softcap = false, split = false, paged = false;
   bool has_spec_flags = false;
 };
 
@@ -34,6 +34,7 @@ Result<std::string> specText(const InspectFlags &flags) {
   spec.head_dim_qk = flags.head_dim;
   spec.head_dim_v = flags.head_dim_v ? flags.head_dim_v : flags.head_dim;
   spec.results = flags.split ? Results::Partial : Results::Final;
+  spec.keys = flags.paged ? KeyAddressing::Paged : KeyAddressing::Rows;
   if (!flags.window.empty()) {
     auto sides = parseIntegers("--window", flags.window, 2, 2);
     if (!sides)
@@ -196,6 +197,7 @@ void addInspect(CLI::App &app, Action *selected) {
                                  "backward_kv", "backward_q"}))
           ->type_name("NAME"),
       verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
+      verb->add_flag("--paged", f.paged, "The kernel that finds keys in pages"),
       verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")
           ->check(CLI::IsMember({2, 4, 16}))
           ->type_name("BYTES")};

@@ -124,6 +124,12 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   if (problem.score.empty() && !(problem.score_tensors.empty() && problem.score_scalars.empty()))
     return invalidArgument("--tensor and --scalar: only with --score, which names them");
   FLASHPLUS_RETURN_IF_ERROR(checkProblem(problem));
+  if (flags.page_size && flags.backward)
+    return invalidArgument("--page-size: not with --backward, whose keys are rows");
+  if (!flags.page_size && flags.pages != "order")
+    return invalidArgument("--pages: only with --page-size");
+  problem.page_size = flags.page_size;
+  problem.random_pages = flags.pages == "random";
   if (!flags.backward && !flags.dout.empty())
     return invalidArgument("--dout: only with --backward");
   if (flags.backward)
@@ -166,6 +172,13 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   verb.add_option("--max-seqlen-k", f.max_seqlen_k, "Upper bound of the key lengths [the longest]")
       ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
       ->type_name("N");
+  verb.add_option("--page-size", f.page_size,
+                  "Keys lie in pages of N slots, found through a table [no pages]")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->type_name("N");
+  verb.add_option("--pages", f.pages, "Order of the pages in the pool: order or random")
+      ->check(CLI::IsMember({"order", "random"}))
+      ->capture_default_str();
   verb.add_option("--lse-empty", f.lse_empty, "lse of a row that sees no key: inf or -inf")
       ->check(CLI::IsMember({"inf", "-inf"}))
       ->type_name("VALUE")

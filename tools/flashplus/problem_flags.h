@@ -15,7 +15,8 @@ struct ProblemFlags {
   std::vector<std::string> tensors, scalars;
   std::optional<double> scale;
   double softcap = 0;
-  int64_t max_seqlen_q = -1, max_seqlen_k = -1;
+  int64_t max_seqlen_q = -1, max_seqlen_k = -1, page_size = 0;
+  std::string pages = "order";
   int num_splits = 0;
   bool causal = false, check = false, batch_invariant = false, backward = false;
 };

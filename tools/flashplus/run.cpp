@@ -250,6 +250,7 @@ void addRun(CLI::App &app, Action *selected) {
       "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
       "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
       "  flashplus run --random 2,512,512,8,2,64 --causal --backward --check\n"
+      "  flashplus run --random 4,1,2000,32,8,128 --page-size 16 --pages random --check\n"
       "  flashplus run --random 8,1,1024,32,8,128 --causal --append 1 --rotary 128 --check\n"
       "  flashplus run --random 2,64,64,4,4,64 --score 's + bias[h] * w' --tensor bias=bias.npy --scalar "
       "w=0.5");

@@ -28,6 +28,8 @@ struct Problem {
   std::vector<std::pair<std::string, float>> score_scalars;
   int num_splits = 0;
   bool batch_invariant = false;
+  int64_t page_size = 0;     ///< Not 0: k and v go to the device as pages of so many slots,
+  bool random_pages = false; ///< in any order.
   std::string source; ///< For people: where q, k and v come from.
 
   bool ragged() const { return cu_seqlens_q.has_value(); }

@@ -25,7 +25,8 @@ struct WarmupFlags {
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", score;
-  bool list = false, dry_run = false, backward = false, append = false, has_variant_flags = false;
+  bool list = false, dry_run = false, backward = false, paged = false, append = false;
+  bool has_variant_flags = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
@@ -88,6 +89,11 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
 /// The backward that training with `forward` needs.
 KernelSpec backwardOf(KernelSpec forward) {
   forward.op = Operation::Backward;
+  return forward;
+}
+
+KernelSpec pagedOf(KernelSpec forward) {
+  forward.keys = KeyAddressing::Paged;
   return forward;
 }
 
@@ -179,6 +185,9 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
       }
       if (auto done = add(spec, target, /*optional=*/false); !done)
         return done.status();
+      if (flags.paged)
+        if (auto done = add(pagedOf(spec), target, /*optional=*/false); !done)
+          return done.status();
     }
   }
   return variants;
@@ -358,7 +367,8 @@ void addWarmup(CLI::App &app, Action *selected) {
   verb->footer(
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
       "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
-      "of each variant beside its forward. --append adds the step that writes new keys into a cache.\n\n"
+      "of each variant beside its forward; --paged what serving from a cache of pages needs, and --append\n"
+      "the step that writes new keys into a cache.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
@@ -403,6 +413,7 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
+  verb->add_flag("--paged", f.paged, "For serving: the kernels that find keys in pages, too");
   verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
   verb->add_flag("--append", f.append, "For serving: the kernels that write new keys into a cache, too");
   verb->add_flag("--list", f.list, "Print the variants and stop");
