@@ -60,8 +60,9 @@ std::string AppendCase::text() const {
     << " splits=" << num_splits << " cache=" << int(cache) << " capacity=" << capacity
     << " page=" << page_size << (heads_first ? " heads_first" : "") << " gaps=" << cache_gap << '/' << new_gap
     << " leftpad=" << listText(leftpad) << (slot_mapping ? " slots" : "") << " dropped=" << listText(dropped)
-    << " idle=" << listText(idle) << " rotary=" << rotary_dim << (interleaved ? " interleaved" : "")
-    << " positions=" << positions << " offsets=" << listText(offsets) << " seed=" << seed;
+    << " idle=" << listText(idle) << idle_entry << " rotary=" << rotary_dim
+    << (interleaved ? " interleaved" : "") << " positions=" << positions << " offsets=" << listText(offsets)
+    << " seed=" << seed;
   return t.str();
 }
 
@@ -187,7 +188,7 @@ void AppendInstance::makeTables() {
   for (int64_t b = 0; b < c.batch(); ++b) {
     const int64_t needed = (c.used[size_t(b)] + c.newOf(b) + c.pageSlots() - 1) / c.pageSlots();
     for (int64_t e = 0; e < entries; ++e)
-      blocks.push_back(e < needed || c.isIdle(b) ? pages_[size_t(b)][size_t(e)] : 0x7ffffff0);
+      blocks.push_back(c.isIdle(b) ? c.idle_entry : e < needed ? pages_[size_t(b)][size_t(e)] : 0x7ffffff0);
     indptr.push_back(int32_t(blocks.size()));
     first.push_back(pages_[size_t(b)][0]);
   }

@@ -34,7 +34,8 @@ struct AppendCase {
   std::vector<int32_t> leftpad = {};
   bool slot_mapping = false;
   std::vector<int64_t> dropped = {}; ///< New rows that slot_mapping drops, counted through the batch.
-  std::vector<int64_t> idle = {};    ///< Sequences that fill up the batch: their table entries are -1.
+  std::vector<int64_t> idle = {};    ///< Sequences that fill up the batch: their table entries are
+  int32_t idle_entry = -1;           ///< this, which is no page.
 
   int64_t rotary_dim = 0;
   bool interleaved = false;

@@ -37,12 +37,12 @@ TEST_CASE("bad usage of an append names the flag") {
 }
 
 TEST_CASE("an append is run, and held against the reference with its cache") {
-  for (const char *interleaved : {"", "--rotary-interleaved"}) {
+  for (const char *more : {"", "--rotary-interleaved", "--page-size=16"}) {
     std::vector<std::string> arguments = {
         "run",      "--random", "2,3,70,4,2,64", "--dtype", "fp32",     "--causal", "--append", "5",
         "--rotary", "48",       "--device",      "cpu",     "--repeat", "0",        "--check",  "--json"};
-    if (*interleaved)
-      arguments.push_back(interleaved);
+    if (*more)
+      arguments.push_back(more);
     auto result = runCli(arguments);
     REQUIRE_MESSAGE(result.code == 0, result.err << result.out);
     const json found = json::parse(result.out);

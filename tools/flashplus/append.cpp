@@ -2,6 +2,7 @@
 #include "tools/flashplus/append.h"
 
 #include "reference/numeric.h"
+#include "tools/flashplus/pages.h"
 
 #include <algorithm>
 #include <cmath>
@@ -78,6 +79,22 @@ struct Turn {
   }
 };
 
+/// `k` and `v` of the problem's shapes as they lie in its cache: as they are, or in pages.
+Result<std::pair<Tensor, Tensor>> cacheOf(const Problem &problem, Tensor k, Tensor v) {
+  if (!problem.page_size)
+    return std::pair(std::move(k), std::move(v));
+  Problem whole;
+  whole.q = problem.q;
+  whole.k = std::move(k);
+  whole.v = std::move(v);
+  whole.page_size = problem.page_size;
+  whole.random_pages = problem.random_pages;
+  auto pages = makePages(whole);
+  if (!pages)
+    return pages.status();
+  return std::pair(std::move(pages->k), std::move(pages->v));
+}
+
 Status checkFlags(const AppendFlags &flags, const Problem &problem) {
   if (problem.ragged() || problem.seqused_k)
     return invalidArgument(
@@ -115,8 +132,11 @@ Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const A
     field = *tensor;
     return Status::ok();
   };
-  FLASHPLUS_RETURN_IF_ERROR(set(args.k, withoutRows(problem.k, before)));
-  FLASHPLUS_RETURN_IF_ERROR(set(args.v, withoutRows(problem.v, before)));
+  auto cache = cacheOf(problem, withoutRows(problem.k, before), withoutRows(problem.v, before));
+  if (!cache)
+    return cache.status();
+  FLASHPLUS_RETURN_IF_ERROR(set(args.k, std::move(cache->first)));
+  FLASHPLUS_RETURN_IF_ERROR(set(args.v, std::move(cache->second)));
   FLASHPLUS_RETURN_IF_ERROR(set(args.k_new, rowsOf(problem.k, before, flags.rows)));
   FLASHPLUS_RETURN_IF_ERROR(set(args.v_new, rowsOf(problem.v, before, flags.rows)));
   auto used = io::makeTensor(io::ElementType::I32, {batch});
@@ -143,7 +163,10 @@ Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const A
 }
 
 Result<std::string> DeviceAppend::checkCache(const Problem &problem) const {
-  const Tensor *wanted[] = {&problem.k, &problem.v};
+  const auto cache = cacheOf(problem, problem.k, problem.v);
+  if (!cache)
+    return cache.status();
+  const Tensor *wanted[] = {&cache->first, &cache->second};
   for (size_t i = 0; i < 2; ++i) {
     const auto found = tensors_[i].download();
     if (!found)
