@@ -168,23 +168,30 @@ def test_sequences_of_any_length(device):
                 close(got[None], exact, naive, b)
 
 
+def _both(function, q, k, v, dout):
+    """out and gradients, eager and compiled, from the same state of the generator."""
+    results = []
+    for run in (function, torch.compile(function, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(11)
+        out = run(q, k, v)
+        results.append((out, *torch.autograd.grad(out, (q, k, v), dout)))
+    return results
+
+
 def test_compiled(device):
     q, k, v = inputs(device)
-    dout = torch.randn_like(q)
+    layers = lambda q, k, v: flash_attn_func(flash_attn_func(q, k, v, dropout_p=0.25), k, v, dropout_p=0.5, causal=True)
+    for a, b in zip(*_both(layers, q, k, v, torch.randn_like(q))):
+        assert torch.equal(a, b)
 
-    def twice(q, k, v):  # equal arguments: two masks all the same
-        return flash_attn_func(q, k, v, dropout_p=0.25) - flash_attn_func(q, k, v, dropout_p=0.25)
 
-    def run(function):
-        torch.manual_seed(11)
-        out = function(q, k, v)
-        return out, torch.autograd.grad(out, (q, k, v), dout)
-
-    plain = run(twice)
-    compiled = run(torch.compile(twice, fullgraph=True, backend="aot_eager"))
+@pytest.mark.skipif(torch.__version__ < "2.5", reason="this PyTorch makes one of two equal calls in a graph")
+def test_compiled_calls_of_equal_arguments_have_masks_of_their_own(device):
+    q, k, v = inputs(device)
+    twice = lambda q, k, v: flash_attn_func(q, k, v, dropout_p=0.25) - flash_attn_func(q, k, v, dropout_p=0.25)
+    plain, compiled = _both(twice, q, k, v, torch.randn_like(q))
     assert plain[0].abs().max() > 0
-    assert torch.equal(plain[0], compiled[0])
-    for a, b in zip(plain[1], compiled[1]):
+    for a, b in zip(plain, compiled):
         assert torch.equal(a, b)
 
 
