@@ -105,12 +105,6 @@ bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
-/// Whether a schedule's kernel can make a plan with these options: one that divides and merges shares itself
-/// has no say in how many, and what it adds up in which order depends on the batch.
-bool takesOptions(const ItemTraits &item, const PlanOptions &options) {
-  return !item.merges || (!options.num_splits && !options.batch_invariant);
-}
-
 /// What the kernels of a schedule leave, with so many shares of the keys.
 Results resultsOf(const ItemTraits &item, int splits) {
   return item.merges ? Results::Merged : splits > 1 ? Results::Partial : Results::Final;
@@ -197,18 +191,16 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
-  const auto &allowed = options.num_splits || options.batch_invariant ? without_merges_ : candidates_;
+  const Status merging = mayMerge(bounds, options);
+  const auto &allowed = merging ? candidates_ : without_merges_;
   std::vector<Candidate> fewer;
   if (options.schedule) {
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
-    if (!takesOptions(fewer[0].item, options))
+    if (fewer[0].item.merges && !merging)
       return Status(StatusCode::Unsupported,
-                    "schedule '" + options.schedule->text() + "' with num_splits " +
-                        std::to_string(options.num_splits) +
-                        (options.batch_invariant ? " and batch_invariant" : "") +
-                        "; it divides the keys itself: num_splits must be 0, and batch_invariant not set");
+                    "schedule '" + options.schedule->text() + "' divides the keys itself; " + merging.message());
   } else if (!options.rejected.empty()) {
     fewer = allowed;
   }

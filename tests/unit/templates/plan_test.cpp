@@ -135,7 +135,12 @@ TEST_CASE("few packed query rows get a kernel that divides and merges the keys i
     CHECK(rows(planned(spec, 1, 32, 8, {.num_splits = 3})) == 0);
     CHECK(rows(planned(spec, 1, 32, 8, {.batch_invariant = true})) == 0);
     PlanOptions forced{.num_splits = 3, .schedule = plan.steps[0].schedule};
-    fails(planForward(spec, {4, 1, 8192, 4, 32, 8, -1, 0}, gpu, forced), "num_splits 3");
+    fails(planForward(spec, {4, 1, 8192, 4, 32, 8, -1, 0}, gpu, forced), "num_splits is 3");
+    // More tiles than the kernel can number.
+    const Bounds vast{1 << 20, 1, int64_t(1) << 30, 1 << 20, 32, 8, -1, 0};
+    auto many = planForward(spec, vast, gpu, {});
+    CHECK((!many || many->steps[0].schedule.algorithm != "sm80.decode"));
+    fails(planForward(spec, vast, gpu, {.schedule = plan.steps[0].schedule}), "2^30 tiles");
     KernelSpec unaligned = spec;
     unaligned.alignment = 2;
     CHECK(rows(planned(unaligned, 1, 32, 8)) == 0);
