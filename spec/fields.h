@@ -56,8 +56,8 @@ enum class KeyAddressing : uint8_t {
   X(DType, dtype, DType::BF16, "dtype", 4, true)                                                             \
   X(std::optional<DType>, dtype_kv, std::nullopt, "dtype_kv", 4, false)                                      \
   X(std::optional<DType>, dtype_o, std::nullopt, "dtype_o", 4, false)                                        \
-  X(int, head_dim_qk, 0, "dqk", 16, true)                                                                    \
-  X(int, head_dim_v, 0, "dv", 16, true)                                                                      \
+  X(int, head_dim_qk, 0, "dqk", 12, true)                                                                    \
+  X(int, head_dim_v, 0, "dv", 12, true)                                                                      \
   X(bool, bounded_left, false, "left", 1, false)                                                             \
   X(bool, bounded_right, false, "right", 1, false)                                                           \
   X(Results, results, Results::Final, "results", 2, false)                                                   \

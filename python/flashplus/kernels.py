@@ -68,7 +68,8 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
         out, lse = kvcache.attention(
             q, k, v, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
             softcap=softcap, out=out, num_splits=num_splits, max_seqlen_q=int(max_seqlen_q),
-            max_seqlen_k=int(max_seqlen_k), want_lse=True, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+            max_seqlen_k=int(max_seqlen_k), want_lse=True, cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_k=cu_seqlens_k if seqused_k is None else None,
             seqused_k=seqused_k, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes)
         return [out, lse, q.new_empty(0), _rng_state(q, p)]
     rng_state = _rng_state(q, p)

@@ -66,6 +66,8 @@ def attention(q, k_cache, v_cache, *, softmax_scale=None, causal=False, window_l
     if status:
         message = lib.last_error()
         cache_checks.cache(q, k_cache, v_cache, others)
+        if "block_table" in others and "room for" in message:
+            raise RuntimeError(f"block_table names too few pages: {message}")
         raise library.failure(status, message)
     frame.home.append(frame)
     return out, lse
@@ -95,7 +97,7 @@ def _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, wi
         softmax_scale = q.shape[-1] ** -0.5
     capacity = k_cache.shape[1] * (others["block_table"].shape[1] if "block_table" in others else 1)
     rows_q = q.shape[0 if "cu_seqlens_q" in others else 1]
-    left, right = frames.sides(window_left, window_right, capacity, rows_q)
+    left, right = frames.sides(window_left, window_right, rows_q, capacity)
     frame.set_mask_and_score(softmax_scale, causal, left, right, softcap)
     args = frame.args
     args.lse_empty, args.num_splits = lse_empty, num_splits
