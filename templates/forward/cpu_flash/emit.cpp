@@ -99,33 +99,33 @@ private:
     });
   }
 
-  /// The rows of K or V from `key` on; `row` is i64.
+  /// The rows of K or V of the item's sequence.
   struct TileRows {
     KeyRows source;
     int bytes;
-    Val base, stride, key; // absent of paged keys, i64, i64
-    Val at(Val row) const {
-      Ir &ir = *row.ir;
-      return source.paged() ? source.row(ir.toI32(key + row), bytes) : ir.offset(base, (key + row) * stride);
+    Val base, stride;       // absent of paged keys
+    Val at(Val key) const { // i64
+      Ir &ir = *key.ir;
+      return source.paged() ? source.row(ir.toI32(key), bytes) : ir.offset(base, key * stride);
     }
   };
-  TileRows tileRows(Operand operand, Val key) {
+  TileRows tileRows(Operand operand) {
     const KeyRows source{seq_, operand, item_.head_k, least_};
     if (source.paged())
-      return {source, bytes_, {}, {}, ir_.toI64(key)};
+      return {source, bytes_, {}, {}};
     Val base = source.first(bytes_), stride = c_.params.get(operandInfo(operand).stride_s) * bytes_;
-    return {source, bytes_, base, stride, ir_.toI64(key)};
+    return {source, bytes_, base, stride};
   }
 
   /// K's tile transposed, in panels. Rows past the last key repeat it; the mask hides them.
   void packK(Val key, Val keys) {
-    const TileRows tile = tileRows(Operand::K, key);
-    Val last = keys - 1;
+    const TileRows tile = tileRows(Operand::K);
+    Val last = keys - 1, key0 = ir_.toI64(key);
     const int width = l_.panel();
     forRange(ir_.ceilDiv(keys, l_.lanes) * l_.lanes, l_.lanes, [&](Val j) {
       Vals rows;
       for (int lane = 0; lane < l_.lanes; ++lane)
-        rows.push_back(tile.at(ir_.min(j + lane, last)));
+        rows.push_back(tile.at(key0 + ir_.min(j + lane, last)));
       Val panel = j / width;
       Val at = panel * (width * l_.depth_pad) + (j - panel * width);
       forElements([&](Val column, int count) {
@@ -142,14 +142,15 @@ private:
 
   /// V's tile in panels.
   void packV(Val key, Val keys) {
-    const TileRows tile = tileRows(Operand::V, key);
+    const TileRows tile = tileRows(Operand::V);
+    Val key0 = ir_.toI64(key);
     const int a_row = l_.pairs ? 2 : 1;
     forRange(ir_.ceilDiv(keys, a_row), 1, [&](Val i) {
       Val j = i * a_row;
-      Val row = tile.at(j), next, has_next;
+      Val row = tile.at(key0 + j), next, has_next;
       if (l_.pairs) {
         has_next = j + 1 < keys;
-        next = tile.source.paged() ? tile.at(ir_.min(j + 1, keys - 1))
+        next = tile.source.paged() ? tile.at(key0 + ir_.min(j + 1, keys - 1))
                                    : ir_.select(has_next, ir_.offset(row, tile.stride), row);
       }
       forColumns(l_.dv, l_.panel(), [&](Val c0, int columns) {
