@@ -393,8 +393,9 @@ void AppendInstance::judge() const {
   for (auto [name, t, expected] : {std::tuple{"k", &k_, &expected_k_}, {"v", &v_, &expected_v_}}) {
     const std::vector<std::byte> found = t->device.read();
     const auto at = std::mismatch(found.begin(), found.end(), expected->begin()).first;
-    CHECK_MESSAGE(at == found.end(), name << " is wrong at element " << size_t(at - found.begin()) / bytes
-                                          << " of " << found.size() / bytes << ": " << case_.text());
+    CHECK_MESSAGE(at == found.end(), std::string(name)
+                                         << " is wrong at element " << size_t(at - found.begin()) / bytes
+                                         << " of " << found.size() / bytes << ": " << case_.text());
   }
   for (const AppendTensor *t : {&k_new_, &v_new_, &q_, &cos_, &sin_})
     CHECK_MESSAGE(t->device.read() == t->host, "an input was written: " << case_.text());
