@@ -161,7 +161,8 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     if (fewer[0].item.merges && !merging)
       return Status(StatusCode::Unsupported,
-                    "schedule '" + options.schedule->text() + "' divides the keys itself; " + merging.message());
+                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
+                        merging.message());
   } else if (!options.rejected.empty()) {
     fewer = allowed;
   }
