@@ -200,7 +200,8 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     if (fewer[0].item.merges && !merging)
       return Status(StatusCode::Unsupported,
-                    "schedule '" + options.schedule->text() + "' divides the keys itself; " + merging.message());
+                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
+                        merging.message());
   } else if (!options.rejected.empty()) {
     fewer = allowed;
   }

@@ -24,6 +24,27 @@ std::vector<Case> decode(std::vector<Case> cases) {
   return forEveryDtype(cases);
 }
 
+/// The same cases where each block has as many tiles as this says, and each of its two warps many steps: by
+/// itself a grid of a hundred blocks leaves few to each.
+constexpr const char *kLongRanges = "sm80.decode least=64 stages=2 tile_m=8 tile_n=16 warps=2";
+
+void checkWith(const char *schedule, const std::vector<Case> &cases) {
+  if (Session::get().onCpu())
+    return;
+  for (const Case &c : cases) {
+    Instance instance(c);
+    flashplus_forward_args args = instance.args();
+    args.schedule = schedule;
+    instance.resetOutputs();
+    require(flashplus_forward(Session::get().context(), &args, nullptr), c.text());
+    require(flashplus_synchronize(Session::get().context(), Session::get().device(), nullptr), c.text());
+    const reference::Comparison result =
+        reference::compare(instance.reference(), instance.unpack(instance.readO(), instance.readLse()));
+    CHECK_MESSAGE(result.error <= result.bound, schedule << ": " << c.text());
+    CHECK_MESSAGE(result.lse_error <= result.lse_bound, schedule << ": " << c.text());
+  }
+}
+
 constexpr int64_t kLengths[] = {0, 1, 7, 8, 15, 16, 17, 127, 128, 129, 300};
 
 } // namespace
@@ -82,7 +103,7 @@ TEST_CASE("decode: head dims, also of V alone, and layouts") {
 }
 
 TEST_CASE("decode: ragged batches, sequences without keys or queries among them") {
-  check(decode({
+  const std::vector<Case> cases = decode({
       {.ragged_q = {1, 1, 1, 1, 1}, .ragged_k = {300, 0, 1, 129, 16}, .hq = 8, .hk = 2},
       {.ragged_q = {1, 0, 2, 4, 0},
        .ragged_k = {17, 100, 0, 129, 0},
@@ -102,7 +123,9 @@ TEST_CASE("decode: ragged batches, sequences without keys or queries among them"
        .used_k = {400, 10, 0},
        .causal = true},
       {.batch = 5, .sq = 1, .sk = 200, .hq = 4, .hk = 4, .used_k = {0, 1, 200, 16, 17}},
-  }));
+  });
+  check(cases);
+  checkWith(kLongRanges, cases);
 }
 
 TEST_CASE("decode: more sequences than a warp has lanes, of every length") {
@@ -118,8 +141,8 @@ TEST_CASE("decode: more sequences than a warp has lanes, of every length") {
 }
 
 TEST_CASE("decode: windows, softcap, ALiBi and a score of its own") {
-  for (int64_t sq : {1, 4})
-    check(decode({
+  for (int64_t sq : {1, 4}) {
+    const std::vector<Case> cases = decode({
         {.batch = 2, .sq = sq, .sk = 300, .hq = 8, .hk = 2, .window_left = 100, .window_right = 0},
         {.sq = sq, .sk = 300, .hq = 8, .hk = 2, .window_left = 20, .window_right = 7},
         {.sq = sq, .sk = 300, .hq = 8, .hk = 2, .window_left = 0, .window_right = 0},
@@ -128,20 +151,29 @@ TEST_CASE("decode: windows, softcap, ALiBi and a score of its own") {
         {.batch = 2, .sq = sq, .sk = 300, .hq = 8, .hk = 2, .causal = true, .alibi = Alibi::PerHead},
         {.batch = 2, .sq = sq, .sk = 300, .hq = 8, .hk = 2, .softcap = 2, .alibi = Alibi::PerBatch},
         {.sq = sq, .sk = 200, .hq = 8, .hk = 2, .causal = true, .scale = -0.25f},
-        {.batch = 2, .sq = sq, .sk = 150, .hq = 8, .hk = 2, .score = "s + bias[b, h, q, k]",
+        {.batch = 2,
+         .sq = sq,
+         .sk = 150,
+         .hq = 8,
+         .hk = 2,
+         .score = "s + bias[b, h, q, k]",
          .aux = {{"bias", {2, 8, sq, 150}}}},
-    }));
+    });
+    check(cases);
+    checkWith(kLongRanges, cases);
+  }
 }
 
 TEST_CASE("decode: the largest score first, last, and in every warp's keys") {
-  for (int64_t peak : {0, 15, 16, 130, 255, 256, 511}) {
-    Case c = decode(Case{.sq = 1, .sk = 512, .hq = 4, .hk = 1});
+  for (int64_t peak : {0, 15, 16, 130, 255, 256, 1023}) {
+    Case c = decode(Case{.sq = 1, .sk = 1024, .hq = 4, .hk = 1});
     c.fill = [=](char tensor, int64_t, int64_t row, int64_t, int64_t column) {
       if (tensor == 'v')
         return float((row + column) % 7) - 3;
       return tensor == 'q' ? 1.0f : row == peak ? 1.5f : float(row % 16) / 64;
     };
     check(forEveryDtype({c}));
+    checkWith(kLongRanges, forEveryDtype({c}));
   }
 }
 
@@ -186,23 +218,14 @@ TEST_CASE("decode: one plan and one workspace for every length") {
 }
 
 TEST_CASE("decode: the kernel is right for more rows than it is chosen for") {
-  if (Session::get().onCpu())
-    return;
-  const std::string schedule = "sm80.decode stages=3 tile_m=8 tile_n=16 warps=4";
-  for (Case c : forEveryDtype({decode(Case{.batch = 2, .sq = 9, .sk = 100, .hq = 6, .hk = 2, .causal = true}),
-                               decode(Case{.ragged_q = {5, 0, 33}, .ragged_k = {64, 10, 70}, .hq = 4, .hk = 2,
-                                           .window_left = 20, .window_right = 0})})) {
-    Instance instance(c);
-    flashplus_forward_args args = instance.args();
-    args.schedule = schedule.c_str();
-    instance.resetOutputs();
-    require(flashplus_forward(Session::get().context(), &args, nullptr), c.text());
-    require(flashplus_synchronize(Session::get().context(), Session::get().device(), nullptr), c.text());
-    const reference::Comparison result =
-        reference::compare(instance.reference(), instance.unpack(instance.readO(), instance.readLse()));
-    CHECK_MESSAGE(result.error <= result.bound, c.text());
-    CHECK_MESSAGE(result.lse_error <= result.lse_bound, c.text());
-  }
+  checkWith("sm80.decode stages=3 tile_m=8 tile_n=16 warps=4",
+            forEveryDtype({decode(Case{.batch = 2, .sq = 9, .sk = 100, .hq = 6, .hk = 2, .causal = true}),
+                           decode(Case{.ragged_q = {5, 0, 33},
+                                       .ragged_k = {64, 10, 70},
+                                       .hq = 4,
+                                       .hk = 2,
+                                       .window_left = 20,
+                                       .window_right = 0})}));
 }
 
 TEST_SUITE_END();

@@ -229,12 +229,13 @@ void Merge::shares(const Segment &segment) {
     const Sum start{ir_.negativeInfinity(ir_.f32()), ir_.f32(0), Vals(4, ir_.f32(0))};
     const Sum all = carry::forLoop(
         ir_, ir_.i32(0), segment.blocks, ir_.i32(kAtOnce), start, [&](Val first, Sum so_far) {
-          Vals max, sum;
+          Vals max, sum, there;
           std::vector<Vals> o;
           for (int i = 0; i < kAtOnce; ++i) {
             Val at = place(segment, ir_.min(first + i, segment.blocks - 1)) * l.tile_m + row;
             const Statistics s = statistics(ir_.offset(partial_lse, ir_.toI64(at) * 8));
-            max.push_back(ir_.select(first + i < segment.blocks, s.max, ir_.negativeInfinity(ir_.f32())));
+            there.push_back(first + i < segment.blocks);
+            max.push_back(ir_.select(there.back(), s.max, ir_.negativeInfinity(ir_.f32())));
             sum.push_back(s.sum);
             Val from = ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4;
             o.push_back(
@@ -249,10 +250,13 @@ void Merge::shares(const Segment &segment) {
           for (Val &x : so_far.o)
             x = x * alpha;
           for (int i = 0; i < kAtOnce; ++i) {
-            // A share without a key is left out, not weighted with 0: it may be anything.
-            Val empty = max[size_t(i)] == ir_.negativeInfinity(ir_.f32());
+            // What is no share is left out, not weighted with 0: it repeats the last one, which may hold an
+            // infinity. A share without a key is zeros; one whose scores all are NaN must count, though its
+            // maximum is -inf, too.
             Val weight = ir_.exp2(max[size_t(i)] - base);
-            auto weighted = [&](Val x, Val to) { return ir_.select(empty, to, ir_.fma(x, weight, to)); };
+            auto weighted = [&](Val x, Val to) {
+              return ir_.select(there[size_t(i)], ir_.fma(x, weight, to), to);
+            };
             so_far.sum = weighted(sum[size_t(i)], so_far.sum);
             for (int e = 0; e < 4; ++e)
               so_far.o[size_t(e)] = weighted(o[size_t(i)][size_t(e)], so_far.o[size_t(e)]);

@@ -4,7 +4,8 @@
 // share merges them all; nobody waits for anybody.
 //
 //   partial_o     fp32 (2 blocks, tile_m, head_dim_v): O of a share, not divided by its sum
-//   partial_lse   fp32 (2 blocks, tile_m, 2): base-2 maximum and sum of a share; -inf and anything: no key
+//   partial_lse   fp32 (2 blocks, tile_m, 2): base-2 maximum and sum of a share; without a key -inf and 0,
+//                 and O is zeros
 //   work_counter  a byte a block, zero before and after a launch: shares that an item has so far, of which
 //                 the block is the first one. Bytes, for those of all blocks then fit into what every
 //                 workspace has zeroed (kWorkspaceZeroed)
