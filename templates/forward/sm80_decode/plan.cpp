@@ -72,14 +72,24 @@ ItemTraits traits(const Schedule &schedule) {
           .merges = true};
 }
 
+/// Key tiles of a range, at least: some 64 KB of K and V, below which merging costs more than the reading that
+/// it spares (docs/rationale/decode.md).
+int leastTiles(const KernelSpec &spec) {
+  return std::clamp(2048 / (spec.head_dim_qk + spec.head_dim_v), 1, 32);
+}
+
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
 /// latency of a step, or four where the rings of eight would have no three stages.
 std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, int shared_memory,
                                  int tile_m) {
   for (int warps : {8, 4, 2})
     for (int stages = kMostStages; stages >= (warps == 8 ? 3 : 2); --stages) {
-      Schedule s =
-          completeSchedule({"sm80.decode", {{"stages", stages}, {"tile_m", tile_m}, {"warps", warps}}});
+      Schedule s = completeSchedule({"sm80.decode",
+                                     {{"l2", 128},
+                                      {"least", leastTiles(spec)},
+                                      {"stages", stages},
+                                      {"tile_m", tile_m},
+                                      {"warps", warps}}});
       const auto schema = launch(spec, s, target);
       if (schema && schema->shared_memory <= shared_memory)
         return s;
@@ -97,7 +107,7 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 }
 
 constexpr int kTileM[] = {8, 16, 32}, kTileN[] = {16, 32}, kWarps[] = {2, 4, 8},
-              kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {1, 4, 8}, kL2[] = {0, 128, 256};
+              kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {4, 8, 16, 32}, kL2[] = {0, 128, 256};
 constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},
                            {"tile_n", 16, kTileN},
                            {"warps", 8, kWarps},
