@@ -72,8 +72,8 @@ ItemTraits traits(const Schedule &schedule) {
           .merges = true};
 }
 
-/// Key tiles of a range, at least: some 64 KB of K and V, below which merging costs more than the reading that
-/// it spares (docs/rationale/decode.md).
+/// Key tiles of a range, at least: some 64 KB of K and V, below which merging costs more than the reading
+/// that it spares (docs/rationale/decode.md).
 int leastTiles(const KernelSpec &spec) {
   return std::clamp(2048 / (spec.head_dim_qk + spec.head_dim_v), 1, 32);
 }
