@@ -9,6 +9,9 @@ namespace flashplus::gpu {
 /// `bytes` (i32) below 16 zero-fills the rest.
 void copyAsync16(Ir &ir, Val shared, Val global);
 void copyAsync16(Ir &ir, Val shared, Val global, Val bytes);
+/// `l2`: bytes (128 or 256) around `global` that a miss of the L2 cache may bring in with them; 0: no hint.
+/// No `bytes`: all 16.
+void copyAsync16(Ir &ir, Val shared, Val global, Val bytes, int l2);
 /// 4 bytes.
 void copyAsync4(Ir &ir, Val shared, Val global);
 void commitGroup(Ir &ir);

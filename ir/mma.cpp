@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/mma.h"
 
+#include "ir/ptx.h"
+
 using namespace mlir;
 
 namespace flashplus::gpu {
@@ -27,6 +29,10 @@ Vals loadMatrix4(Ir &ir, Val shared, bool transposed) {
                                transposed ? NVVM::MMALayout::col : NVVM::MMALayout::row,
                                NVVM::LdStMatrixShapeAttr::get(context, 8, 8), NVVM::LdStMatrixEltType::B16);
   return unpack(ir, op.getRes(), 4);
+}
+
+Val transposeMatrix(Ir &ir, Val pairs) {
+  return ptx(ir, "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r", {ir.i32()}, {pairs})[0];
 }
 
 Vals mma16816(Ir &ir, DType dtype, const Vals &a, const Vals &b, const Vals &c) {

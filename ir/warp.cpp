@@ -21,11 +21,25 @@ void barrier(Ir &ir) { ir.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}
 
 void warpSync(Ir &ir) { ir.intrinsic("llvm.nvvm.bar.warp.sync", {}, {ir.i32(-1)}); }
 
-Val shuffleXor(Ir &ir, Val value, int mask) {
+namespace {
+
+/// `bound` as PTX has it: the last lane, or, for shuffles upwards, the first.
+Val shuffle(Ir &ir, NVVM::ShflKind kind, Val value, Val by, int bound) {
   return ir.wrap(NVVM::ShflOp::create(ir.builder, ir.loc, value.type(), ir.i32(-1).value, value.value,
-                                      ir.i32(mask).value, ir.i32(31).value, NVVM::ShflKind::bfly,
-                                      UnitAttr()));
+                                      by.value, ir.i32(bound).value, kind, UnitAttr()));
 }
+
+} // namespace
+
+Val shuffleXor(Ir &ir, Val value, int mask) {
+  return shuffle(ir, NVVM::ShflKind::bfly, value, ir.i32(mask), 31);
+}
+
+Val shuffleUp(Ir &ir, Val value, int distance) {
+  return shuffle(ir, NVVM::ShflKind::up, value, ir.i32(distance), 0);
+}
+
+Val shuffleFrom(Ir &ir, Val value, Val lane) { return shuffle(ir, NVVM::ShflKind::idx, value, lane, 31); }
 
 Val anyLane(Ir &ir, Val predicate) {
   return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});

@@ -18,6 +18,11 @@ void warpSync(Ir &ir); ///< bar.warp.sync: orders the warp's own shared-memory a
 /// Value of the lane whose number differs in the bits of `mask`; f32 or i32.
 Val shuffleXor(Ir &ir, Val value, int mask);
 
+/// Value of the lane `distance` below; the lanes that have none keep their own. f32 or i32.
+Val shuffleUp(Ir &ir, Val value, int distance);
+/// Value of lane `lane` (i32, 0 to 31).
+Val shuffleFrom(Ir &ir, Val value, Val lane);
+
 /// Whether it holds in any lane of a converged warp; warp-uniform i1.
 Val anyLane(Ir &ir, Val predicate);
 

@@ -6,6 +6,7 @@ namespace {
 
 constexpr std::string_view kDTypes[] = {dtypeName(DType::F16), dtypeName(DType::BF16), dtypeName(DType::F32)};
 constexpr std::string_view kOtherDTypes[] = {"same", kDTypes[0], kDTypes[1], kDTypes[2]};
+constexpr std::string_view kAddressings[] = {"rows", "paged"};
 constexpr std::string_view kResults[] = {"final", "partial", "merged"};
 
 using Kind = SpecFieldInfo::Kind;
@@ -30,6 +31,11 @@ template <> struct Values<std::optional<DType>> {
   static constexpr Kind kind = Kind::Word;
   static constexpr std::span<const std::string_view> words = kOtherDTypes;
   static constexpr bool is_dtype = true;
+};
+template <> struct Values<KeyAddressing> {
+  static constexpr Kind kind = Kind::Word;
+  static constexpr std::span<const std::string_view> words = kAddressings;
+  static constexpr bool is_dtype = false;
 };
 template <> struct Values<Results> {
   static constexpr Kind kind = Kind::Word;

@@ -25,6 +25,12 @@ enum class Results : uint8_t {
   Merged,  ///< o and lse, of shares that the kernel itself merges.
 };
 
+/// How the keys of a sequence are found.
+enum class KeyAddressing : uint8_t {
+  Rows,  ///< Equally far apart: dense, packed or partly in use (docs/rationale/addressing.md).
+  Paged, ///< In pages that a table names (docs/rationale/paged-keys.md).
+};
+
 // X(type, member, default, name in the text, bits of its value, required in the text)
 //
 //   dtype          of q, and of every tensor that has none of its own
@@ -39,6 +45,10 @@ enum class Results : uint8_t {
 //                  causal is bounded_right with window_right = 0
 //   results        final, partial or merged in the kernel
 //   alignment      bytes to which every row of q, k, v and o is known to be aligned: 16 or the element's
+//   keys           rows, or paged: k and v are pools of pages
+//   append         new keys are written into the cache first: of what callers ask for. A plan has a step
+//                  for it, so that no kernel has it
+//   dropout        probabilities are dropped by the mask of spec/dropout.h; its rate is a run-time parameter
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -46,12 +56,15 @@ enum class Results : uint8_t {
   X(DType, dtype, DType::BF16, "dtype", 4, true)                                                             \
   X(std::optional<DType>, dtype_kv, std::nullopt, "dtype_kv", 4, false)                                      \
   X(std::optional<DType>, dtype_o, std::nullopt, "dtype_o", 4, false)                                        \
-  X(int, head_dim_qk, 0, "dqk", 16, true)                                                                    \
-  X(int, head_dim_v, 0, "dv", 16, true)                                                                      \
+  X(int, head_dim_qk, 0, "dqk", 12, true)                                                                    \
+  X(int, head_dim_v, 0, "dv", 12, true)                                                                      \
   X(bool, bounded_left, false, "left", 1, false)                                                             \
   X(bool, bounded_right, false, "right", 1, false)                                                           \
   X(Results, results, Results::Final, "results", 2, false)                                                   \
-  X(int, alignment, 16, "align", 5, false)
+  X(int, alignment, 16, "align", 5, false)                                                                   \
+  X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
+  X(bool, append, false, "append", 1, false)                                                                 \
+  X(bool, dropout, false, "dropout", 1, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS
@@ -74,11 +87,16 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
   return set;
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
+/// Of a backward, whose keys are rows, and no new ones.
+inline constexpr FieldSet kBackwardFields = kAllFields & ~fieldSet({SpecField::keys, SpecField::append});
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
 inline constexpr FieldSet kRowsOfQ =
     fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
+/// Of operations on rows of keys and values.
+inline constexpr FieldSet kRowsOfKV =
+    fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::head_dim_v, SpecField::alignment});
 
 /// Values as whole numbers, one overload a type of field.
 namespace field {
@@ -86,11 +104,13 @@ constexpr int64_t encode(bool v) { return v; }
 constexpr int64_t encode(int v) { return v; }
 constexpr int64_t encode(DType v) { return int64_t(v); }
 constexpr int64_t encode(Results v) { return int64_t(v); }
+constexpr int64_t encode(KeyAddressing v) { return int64_t(v); }
 constexpr int64_t encode(std::optional<DType> v) { return v ? 1 + int64_t(*v) : 0; }
 constexpr void decode(int64_t n, bool &v) { v = n != 0; }
 constexpr void decode(int64_t n, int &v) { v = int(n); }
 constexpr void decode(int64_t n, DType &v) { v = DType(n); }
 constexpr void decode(int64_t n, Results &v) { v = Results(n); }
+constexpr void decode(int64_t n, KeyAddressing &v) { v = KeyAddressing(n); }
 constexpr void decode(int64_t n, std::optional<DType> &v) {
   v = n ? std::optional(DType(n - 1)) : std::nullopt;
 }
@@ -126,6 +146,8 @@ struct SpecFields {
     return operand == Operand::O || operand == Operand::DO ? dtypeO() : dtype;
   }
 
+  /// k and v are pools of pages.
+  bool pagedKeys() const { return keys == KeyAddressing::Paged; }
   /// A work item has one share of the keys.
   bool sharesKeys() const { return results != Results::Final; }
   /// What it writes are partial results.

@@ -15,6 +15,10 @@ std::string kernelName(const KernelSpec &spec) {
     name += "_left";
   if (spec.bounded_right)
     name += "_right";
+  if (spec.pagedKeys())
+    name += "_paged";
+  if (spec.dropout)
+    name += "_dropout";
   if (spec.isPartial())
     name += "_split";
   return name;

@@ -15,8 +15,9 @@ inline constexpr int kNumOperands = 8;
 
 /// What the rows of an operand are.
 enum class Side : uint8_t {
-  Query, ///< Query rows of a query head: cu_seqlens_q, seqused_q, heads_q.
-  Key,   ///< Keys of a key head: cu_seqlens_k, seqused_k, heads_k.
+  Query,  ///< Query rows of a query head: cu_seqlens_q, seqused_q, heads_q.
+  Key,    ///< Keys of a key head: cu_seqlens_k, seqused_k, heads_k.
+  Append, ///< Of no operand: the rows that an append moves (templates/append), of all heads.
 };
 
 struct OperandInfo {

@@ -19,6 +19,8 @@
 //   of tensor maps ...)
 //   Forward   o, lse = attention(q, k, v)
 //   Combine   o, lse from the partial results of a forward that was split over the keys
+//   Append    new keys and values into the cache that a forward then reads, with rotary embedding of the keys
+//             and of q
 // The gradients of a forward, dq, dk, dv from q, k, v, o, lse and dout, are a plan of several steps
 //   (templates/backward/):
 //   BackwardDelta  what every row needs: delta = sum_d dout o - dlse, and lse in base 2
@@ -30,13 +32,14 @@
 #define FLASHPLUS_BUILTIN_OPERATIONS(X)                                                                      \
   X(Forward, "forward", ForwardParams, kAllFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)      \
   X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
+  X(Append, "append", AppendParams, kRowsOfKV, ScoreUse::None)                                               \
   X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \
-  X(Backward, "backward", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K, Operand::V,   \
-    Operand::DO)                                                                                             \
-  X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
-  X(BackwardKV, "backward_kv", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
+  X(Backward, "backward", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
     Operand::V, Operand::DO)                                                                                 \
-  X(BackwardQ, "backward_q", BackwardParams, kAllFields, ScoreUse::Slope, Operand::Q, Operand::K,            \
+  X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
+  X(BackwardKV, "backward_kv", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,     \
+    Operand::V, Operand::DO)                                                                                 \
+  X(BackwardQ, "backward_q", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,       \
     Operand::V, Operand::DO)
 
 // A test compiles these sources with rows of its own, to see that a row is all that it takes.

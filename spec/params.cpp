@@ -18,13 +18,26 @@ const char *typeName(ParamType type) {
   return "";
 }
 
+/// 0 for a field that all kernels have.
+unsigned groupOf(std::string_view field) {
+  if (field == "aux_last")
+    return kIndexParams;
+  if (field.starts_with("page_") || field == "leftpad_k")
+    return kPagedParams;
+  return field.starts_with("drop_") || field.starts_with("rng_") ? kDropoutParams : 0;
+}
+
 } // namespace
 
-ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, bool clamps_indices) {
-  if (clamps_indices || fields.back().name != "aux_last")
+ParamLayout paramLayout(std::span<const ParamInfo> fields, size_t size, unsigned groups) {
+  size_t count = fields.size();
+  for (; count > 0; --count)
+    if (const unsigned group = groupOf(fields[count - 1].name); group == 0 || (group & groups))
+      break;
+  if (count == fields.size())
     return {fields, size};
-  const size_t bytes = fields.back().offset; // of a struct: a multiple of its alignment
-  return {fields.first(fields.size() - 1), (bytes + 7) / 8 * 8};
+  const size_t bytes = fields[count].offset; // of a struct: a multiple of its alignment
+  return {fields.first(count), (bytes + 7) / 8 * 8};
 }
 
 std::string paramLayoutText(std::span<const ParamInfo> table, size_t size) {

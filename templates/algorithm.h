@@ -72,6 +72,8 @@ struct Algorithm {
   /// Whether tuning should spend time on a feasible schedule; null = on every one.
   bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
 
+  bool pages = false; ///< Reads keys that a table of pages names (KeyAddressing::Paged).
+
   bool runsOn(Isa isa) const {
     const IsaInfo &info = isaInfo(isa);
     return info.kind == kind && (info.features & needs) == needs;
@@ -89,10 +91,13 @@ Status fitsRegisters(const Schedule &schedule, int needed, int most);
 
 extern const Algorithm kCpuFlash;   // templates/forward/cpu_flash/plan.cpp
 extern const Algorithm kCpuStream;  // templates/forward/cpu_stream/plan.cpp
+extern const Algorithm kSm80Decode; // templates/forward/sm80_decode/plan.cpp
 extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
 extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
 extern const Algorithm kCpuCombine; // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
+extern const Algorithm kCpuAppend; // templates/append/plan.cpp
+extern const Algorithm kGpuAppend;
 extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;

@@ -16,10 +16,13 @@ struct Emitter {
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
     {"cpu.stream", emitCpuStream},
+    {"sm80.decode", emitSm80Decode},
     {"sm80.flash", emitSm80Flash},
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},
     {"gpu.combine", emitGpuCombine},
+    {"cpu.append", emitCpuAppend},
+    {"gpu.append", emitGpuAppend},
     {"cpu.backward_delta", emitCpuBackwardDelta},
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},
@@ -91,8 +94,9 @@ Status expandKernel(mlir::Operation *op) {
     return launch.status();
   const OperationInfo &info = operationInfo(description->spec.op);
   if (info.hasScore()) // which the description is without
-    launch->params_size =
-        int64_t(paramLayout(info.params, info.params_size, clampsIndices(op->getRegion(0))).size);
+    launch->params_size = int64_t(paramLayout(info.params, info.params_size,
+                                              paramGroups(description->spec, clampsIndices(op->getRegion(0))))
+                                      .size);
   const Emitter *emitter = nullptr;
   for (const Emitter &e : kEmitters)
     if (e.algorithm == description->schedule.algorithm)

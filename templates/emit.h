@@ -28,10 +28,13 @@ Status expandKernel(mlir::Operation *op);
 // The emitters, a row each in the table of emit.cpp.
 void emitCpuFlash(EmitContext &context);
 void emitCpuStream(EmitContext &context);
+void emitSm80Decode(EmitContext &context);
 void emitSm80Flash(EmitContext &context);
 void emitSm90Flash(EmitContext &context);
 void emitCpuCombine(EmitContext &context);
 void emitGpuCombine(EmitContext &context);
+void emitCpuAppend(EmitContext &context);
+void emitGpuAppend(EmitContext &context);
 void emitCpuBackwardDelta(EmitContext &context);
 void emitGpuBackwardDelta(EmitContext &context);
 void emitCpuBackward(EmitContext &context);

@@ -41,7 +41,7 @@ struct PlanStep {
 };
 
 inline constexpr int kMaxSteps = 4; ///< Of a plan.
-inline constexpr int kMaxParts = 4; ///< Of a workspace.
+inline constexpr int kMaxParts = 5; ///< Of a workspace.
 
 /// A part of the workspace. Which one is what is settled between the planner and the binders of its
 /// operations, by position (ForwardPart); a part that a plan has no use for has no bytes.

@@ -7,12 +7,13 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
-                                            &kSm80Flash,        &kCpuCombine,       &kGpuCombine,
-                                            &kCpuBackwardDelta, &kGpuBackwardDelta, &kCpuBackwardSum,
-                                            &kCpuBackward,      &kSm80BackwardKV,   &kSm80BackwardQ};
+                                            &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
+                                            &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
+                                            &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
+                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
-  return a.op == spec.op && a.runsOn(target.isa);
+  return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
 }
 
 } // namespace
@@ -115,9 +116,13 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
       if (isFor(*k, spec, target))
         known += (known.empty() ? "" : ", ") + std::string(k->name);
     return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "': '" + schedule.algorithm +
-                                               "' is not an algorithm for this operation on " +
+                                               "' is not an algorithm for this operation" +
+                                               (spec.pagedKeys() ? " with keys=paged" : "") + " on " +
                                                target.text() + "; there is " + known);
   }
+  if (spec.append)
+    return Status(StatusCode::Unsupported,
+                  "append is 1; the append is a step of its own, and no kernel's spec has it");
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, target));
   for (const auto &[name, value] : schedule.knobs)
     if (std::ranges::find(a->knobs, name, &Knob::name) == a->knobs.end()) {

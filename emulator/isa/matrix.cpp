@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// ldmatrix, stmatrix and mma.sync. Fragment layouts: PTX ISA, "Warp-level matrix instructions".
+// ldmatrix, stmatrix, movmatrix and mma.sync. Fragment layouts: PTX ISA, "Warp-level matrix instructions".
 #include "emulator/isa/access.h"
 #include "emulator/isa/builder.h"
 #include "emulator/isa/float_bits.h"
@@ -93,6 +93,39 @@ template <bool Load> void decodeMatrixAccess(Builder &b) {
   b.out.aligned = true;
 }
 
+// --- movmatrix
+// -------------------------------------------------------------------------------------------------------
+
+/// The transposed of the 8 x 8 matrix that the warp holds, in the layout of ldmatrix's registers.
+void runMoveMatrix(Warp &w, const Instruction &in, uint32_t mask) {
+  const uint32_t *v = w.lanes<uint32_t>(in.src(0));
+  uint16_t values[8][8];
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    values[lane / 4][2 * (lane % 4)] = uint16_t(v[lane]);
+    values[lane / 4][2 * (lane % 4) + 1] = uint16_t(v[lane] >> 16);
+  }
+  uint32_t out[kLanes];
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    const uint32_t row = lane / 4, column = 2 * (lane % 4);
+    out[lane] = values[column][row] | uint32_t(values[column + 1][row]) << 16;
+  }
+  w.store<uint32_t>(in.dst(), mask, out);
+}
+
+void decodeMoveMatrix(Builder &b) {
+  b.require("sync");
+  b.require("aligned");
+  b.require("m8n8");
+  b.require("trans");
+  b.require("b16");
+  b.wantOperands(2);
+  b.dst(0, Type::B32);
+  b.src(1, Type::B32);
+  b.out.run = runMoveMatrix;
+  b.out.aligned = true;
+  b.out.op_class = OpClass::Exchange;
+}
+
 // --- mma.sync
 // --------------------------------------------------------------------------------------------------------
 
@@ -162,6 +195,7 @@ void decodeMma(Builder &b) {
 void addMatrix(OpcodeTable &t) {
   t["ldmatrix"] = decodeMatrixAccess<true>;
   t["stmatrix"] = decodeMatrixAccess<false>;
+  t["movmatrix"] = decodeMoveMatrix;
   t["mma"] = decodeMma;
 }
 

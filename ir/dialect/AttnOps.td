@@ -111,6 +111,26 @@ def Attn_CombineOp : Attn_Op<"combine"> {
   let hasVerifier = 1;
 }
 
+def Attn_AppendOp : Attn_Op<"append"> {
+  let summary = "Writes new keys and values into a cache";
+  let description = [{
+    New keys, by rotary embedding turned to their positions, and new values into the slots behind those that a sequence has; q
+    turned likewise into memory of its own; the sequences' new lengths.
+
+    ```mlir
+    attn.append @flashplus_append_bf16_d64 dtype(bf16) head_dim(64, 64) schedule("gpu.append rows=16")
+        target("sm_80@sm_80") attributes {alignment = 2 : i64}
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_qk, I64Attr:$head_dim_v,
+                       StrAttr:$schedule, StrAttr:$target);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim` `(` $head_dim_qk `,` $head_dim_v `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword
+  }];
+  let hasVerifier = 1;
+}
+
 def Attn_ScalarOp : Attn_Op<"scalar", [Pure]> {
   let summary = "A scalar parameter of the score";
   let arguments = (ins I64Attr:$slot);

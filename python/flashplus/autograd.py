@@ -19,7 +19,8 @@ class Attention(torch.autograd.Function):
             out, lse, *rest = operator(*arguments)
         call = ctx.call = meant(*arguments)
         ctx.count = len(arguments)
-        ctx.save_for_backward(*arguments[:3], *call.tensors.values(), out, lse)
+        # rng_state is the last output of an operator that has dropout.
+        ctx.save_for_backward(*arguments[:3], *call.tensors.values(), out, lse, rest[-1] if call.dropout_p else None)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*rest)
         return (out, lse, *rest)
@@ -28,14 +29,15 @@ class Attention(torch.autograd.Function):
     def backward(ctx, dout, dlse, *_):
         if dout is None and dlse is None:
             return (None,) * (2 + ctx.count)
-        *saved, out, lse = ctx.saved_tensors
+        *saved, out, lse, rng_state = ctx.saved_tensors
         q, k, v, *others = saved
         named = dict(zip(ctx.call.tensors, others))
         if dout is None:
             dout = torch.zeros_like(out)
         grads = torch.ops.flashplus.backward(
             dout, q, k, v, out, lse, dlse, named.get("cu_seqlens_q"), named.get("cu_seqlens_k"), named.get("seqused_q"),
-            named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers)
+            named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers,
+            ctx.call.dropout_p, rng_state)
         return (None, None, *grads, *(None,) * (ctx.count - 3))
 
 
@@ -56,10 +58,11 @@ class NoBackward(torch.autograd.Function):
 class Call:
     """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which
     are max_seqlen_q,
-    max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap."""
+    max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap. With `dropout_p` the last output is
+    rng_state."""
 
-    __slots__ = ("tensors", "numbers")
+    __slots__ = ("tensors", "numbers", "dropout_p")
 
-    def __init__(self, numbers, **tensors):
-        self.numbers = numbers
+    def __init__(self, numbers, dropout_p=0.0, **tensors):
+        self.numbers, self.dropout_p = numbers, dropout_p
         self.tensors = {name: t for name, t in tensors.items() if t is not None}

@@ -7,7 +7,7 @@ from flashplus import c_api, checks, frames, library
 from flashplus.frames import contiguous_rows, said
 
 _OPERANDS = ("q", "k", "v", "o", "dout", "dq", "dk", "dv")
-_REST = ("lse", "dlse", "delta", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes")
+_REST = ("lse", "dlse", "delta", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes", "rng_state")
 _Block = frames.block(c_api.BackwardArgs, _OPERANDS + _REST)
 _known = frames.Frames()
 
@@ -20,13 +20,14 @@ def _readable(name, t):
 
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
               cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None,
-              softmax_scale, causal, window_left, window_right, softcap):
+              softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None):
     """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
 
     dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that
     belong to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches
     lse, or None.
-    delta: fp32 like lse, gets sum(dout * out) - dlse, or None. The same bits from run to run."""
+    delta: fp32 like lse, gets sum(dout * out) - dlse, or None. With dropout_p rng_state is what the forward had.
+    The same bits from run to run."""
     q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out),
                                                                   ("dout", dout), ("softmax_lse", lse)))
     new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
@@ -42,14 +43,16 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     tensors = dict(zip(_OPERANDS, (q, k, v, out, dout, *grads)))
     tensors.update(
         (name, t)
-        for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes))
+        for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
+                                   rng_state))
         if t is not None)
     call = (tuple(
-        (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap)
+        (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap,
+            dropout_p)
     try:
         frame = _known.lists[call].pop()
     except LookupError:
-        frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap)
+        frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p)
     block = frame.block
     for name, t in tensors.items():
         getattr(block, name).data = t.data_ptr()
@@ -67,7 +70,7 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     return tuple(dict(((id(copy), given) for given, copy in kept)).get(id(g), g) for g in grads)
 
 
-def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap):
+def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p):
     ragged = "cu_seqlens_q" in tensors
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     checks.tensors(q, k, v, ragged)
@@ -87,4 +90,5 @@ def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, 
     rows = 0 if ragged else 1
     left, right = frames.sides(window_left, window_right, q.shape[rows], k.shape[rows])
     frame.set_mask_and_score(softmax_scale, causal, left, right, softcap)
+    frame.args.dropout_p = dropout_p
     return frame

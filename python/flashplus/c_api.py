@@ -58,7 +58,14 @@ class ForwardArgs(ctypes.Structure):
                 ("lse_empty", c_float), ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p),
                 ("score_tensors", c_void_p), ("num_score_tensors", c_int32), ("score_scalars", c_void_p),
                 ("num_score_scalars", c_int32), ("num_splits", c_int32), ("batch_invariant", c_int32),
-                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
+                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32),
+                ("block_table", c_void_p), ("page_indptr", c_void_p), ("page_indices", c_void_p),
+                ("cache_batch_idx", c_void_p), ("leftpad_k", c_void_p), ("k_new", c_void_p), ("v_new", c_void_p),
+                ("cu_seqlens_k_new", c_void_p), ("slot_mapping", c_void_p), ("rotary_cos", c_void_p),
+                ("rotary_sin", c_void_p), ("rotary_seqlens", c_void_p), ("rotary_interleaved", c_int32),
+                ("max_seqlen_k_new", c_int32),
+                ("rng_state", c_void_p), ("dropout_seed", c_uint64), ("dropout_offset", c_uint64),
+                ("dropout_p", c_float), ("reserved2", c_int32)]
 
 
 class BackwardArgs(ctypes.Structure):
@@ -69,7 +76,15 @@ class BackwardArgs(ctypes.Structure):
                 ("softmax_scale", c_void_p), ("causal", c_int32), ("window_left", c_int32), ("window_right", c_int32),
                 ("softcap", c_float), ("alibi_slopes", c_void_p), ("score", c_char_p), ("score_tensors", c_void_p),
                 ("score_scalars", c_void_p), ("num_score_tensors", c_int32), ("num_score_scalars", c_int32),
-                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32)]
+                ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32),
+                ("rng_state", c_void_p), ("dropout_seed", c_uint64), ("dropout_offset", c_uint64),
+                ("dropout_p", c_float), ("reserved2", c_int32)]
+
+
+class DropoutMaskArgs(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("seed", c_uint64), ("offset", c_uint64), ("batch", c_int64),
+                ("heads", c_int64), ("rows", c_int64), ("keys", c_int64), ("first_batch", c_int64),
+                ("dropout_p", c_float), ("reserved", c_int32)]
 
 
 class PythonCall(ctypes.Structure):
@@ -88,6 +103,7 @@ def declare(library):
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),
+        ("flashplus_dropout_mask", c_int32, [POINTER(DropoutMaskArgs), c_void_p]),
     ]:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -64,13 +64,17 @@ def gradient(name, t, q, statistic=False):
 
 
 def other(name, t, index):
-    """alibi_slopes, cu_seqlens_*, seqused_*: device and dtype, which the DLTensor takes for granted."""
+    """alibi_slopes, rng_state, cu_seqlens_*, seqused_*: device and dtype, which the DLTensor takes for granted."""
     tensor(name, t)
     wanted = "cpu" if index < 0 else f"cuda:{index}"
     if str(t.device) != wanted:
         raise RuntimeError(f"{name} must be on CUDA, on the device of q; it is on {t.device} and q on {wanted}"
                            if index >= 0 else f"{name} must be on the device of q, {wanted}; it is on {t.device}")
-    if name == "alibi_slopes":
+    if name == "rng_state":
+        if t.dtype != torch.int64 or tuple(t.shape) != (2,) or not t.is_contiguous():
+            raise RuntimeError(f"rng_state must be int64 of shape (2), as the forward returned it; it is {t.dtype} of "
+                               f"shape {_shape(t)}")
+    elif name == "alibi_slopes":
         if t.dtype != torch.float32:
             raise RuntimeError(f"ALiBi slopes must have dtype fp32; alibi_slopes is {t.dtype}")
         if t.dim() not in (1, 2):

@@ -15,7 +15,8 @@ from flashplus.frames import contiguous_rows, raw_stream as _raw_stream, said as
 _INF = float("inf")
 _Block = frames.block(
     c_api.ForwardArgs,
-    ("q", "k", "v", "o", "lse", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes"))
+    ("q", "k", "v", "o", "lse", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes",
+     "rng_state"))
 _known = frames.Frames()
 _frames = _known.lists
 
@@ -30,7 +31,7 @@ class Frame(frames.Frame):
 
 
 def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, window_left, window_right, softcap,
-               lse_empty, num_splits):
+               lse_empty, num_splits, dropout_p):
     """A frame for a call that is seen for the first time, or whose frames are all in use. `others`: {name: tensor}."""
     ragged = "cu_seqlens_q" in others
     index = q.get_device()
@@ -56,6 +57,7 @@ def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, win
         softmax_scale = q.shape[-1] ** -0.5
     frame.set_mask_and_score(softmax_scale, causal, window_left, window_right, softcap)
     frame.args.lse_empty, frame.args.num_splits = lse_empty, num_splits
+    frame.args.dropout_p = dropout_p
     return frame
 
 
@@ -82,26 +84,26 @@ def _run(frame, q, k, v, out, others=None):
 
 
 def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-          lse_empty=_INF, num_splits=0):
+          lse_empty=_INF, num_splits=0, dropout_p=0.0, rng_state=None):
     """(out, lse or None) of q (b, sq, h, d), k (b, sk, hk, d) and v (b, sk, hk, dv), on the current stream of q's
     device.
 
-    out None: a new tensor. softmax_scale None: 1 / sqrt(d). lse_empty: the LSE of rows that see no key. Flags are plain
-    Python numbers (checks.flags)."""
+    out None: a new tensor. softmax_scale None: 1 / sqrt(d). lse_empty: the LSE of rows that see no key. With dropout_p
+    rng_state is int64 (2) (dropout.py). Flags are plain Python numbers (checks.flags)."""
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
             v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits)
-    if alibi_slopes is not None or out is not None:
-        call += (_said(alibi_slopes), _said(out))
+    if alibi_slopes is not None or out is not None or rng_state is not None:
+        call += (_said(alibi_slopes), _said(out), dropout_p, _said(rng_state))
     try:
         frame = _frames[call].pop()
     except LookupError:
         frame = _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right,
-                             softcap, want_lse, lse_empty, num_splits)
+                             softcap, want_lse, lse_empty, num_splits, dropout_p, rng_state)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
         out = torch.empty_like(q) if frame.like_q else output(q, v, False)
-    if alibi_slopes is None and not want_lse:
+    if alibi_slopes is None and not want_lse and rng_state is None:
         _run(frame, q, k, v, out)
         return out, None
     lse, others = None, {}
@@ -111,40 +113,43 @@ def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window
     if alibi_slopes is not None:
         others["alibi_slopes"] = alibi_slopes
         frame.block.alibi_slopes.data = alibi_slopes.data_ptr()
+    if rng_state is not None:
+        frame.block.rng_state.data = rng_state.data_ptr()
     _run(frame, q, k, v, out, others)
     return out, lse
 
 
 def _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-                 lse_empty, num_splits):
+                 lse_empty, num_splits, dropout_p, rng_state):
     checks.tensors(q, k, v, False)
-    others = {} if alibi_slopes is None else {"alibi_slopes": alibi_slopes}
+    others = {name: t for name, t in (("alibi_slopes", alibi_slopes), ("rng_state", rng_state)) if t is not None}
     lse_shape = (q.shape[0], q.shape[2], q.shape[1]) if want_lse else None
     left, right = _sides(window_left, window_right, q.shape[1], k.shape[1])
     return _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, left, right, softcap, lse_empty,
-                      num_splits)
+                      num_splits, dropout_p)
 
 
 def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
            zero_tensors, causal, window_left, window_right, softcap, want_lse, seqused_q=None, lse_empty=_INF,
-           num_splits=0):
+           num_splits=0, dropout_p=0.0, rng_state=None):
     """(out, lse or None) of q (total_q, h, d), k and v (total_k, hk, d), packed as cu_seqlens_* say.
 
     Rows of q that belong to no sequence get 0, and lse_empty (-inf with zero_tensors) as their LSE."""
     others = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k}
-    for name, t in (("seqused_q", seqused_q), ("seqused_k", seqused_k), ("alibi_slopes", alibi_slopes)):
+    for name, t in (("seqused_q", seqused_q), ("seqused_k", seqused_k), ("alibi_slopes", alibi_slopes),
+                    ("rng_state", rng_state)):
         if t is not None:
             others[name] = t
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
             v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits,
-            _said(out), *((name, _said(t)) for name, t in others.items()))
+            _said(out), dropout_p, *((name, _said(t)) for name, t in others.items()))
     try:
         frame = _frames[call].pop()
     except LookupError:
         checks.tensors(q, k, v, True)
         left, right = _sides(window_left, window_right, q.shape[0], k.shape[0])
         frame = _new_frame(call, q, k, v, out, others, (q.shape[1], q.shape[0]) if want_lse else None, softmax_scale,
-                           causal, left, right, softcap, lse_empty, num_splits)
+                           causal, left, right, softcap, lse_empty, num_splits, dropout_p)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:

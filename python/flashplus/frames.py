@@ -18,7 +18,7 @@ from flashplus import c_api
 
 DTYPES = {
     torch.float16: (c_api.DL_FLOAT, 16), torch.bfloat16: (c_api.DL_BFLOAT, 16), torch.float32: (c_api.DL_FLOAT, 32),
-    torch.int32: (c_api.DL_INT, 32)
+    torch.int32: (c_api.DL_INT, 32), torch.int64: (c_api.DL_INT, 64)
 }
 _RANK = 4  # at most
 _KEPT = 256  # tuples; the first seen goes first

@@ -8,10 +8,11 @@ ops.py. With the original's extension it goes through the autograd functions.
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import backend, checks, exchange, kernels, later, library, ops
+from flashplus import backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
 from flashplus.direct import direct, plain, unusual
 
 USE_TRITON_ROCM = False
+_INF = float("inf")
 
 _calls = exchange.calls
 
@@ -25,8 +26,7 @@ def round_multiple(x, m):
 
 
 def _get_block_size_n(device, head_dim, is_dropout, is_causal):
-    """The width of the key blocks that S_dmask was written in; only read together with dropout, which is not there yet.
-    A width of all keys means one maximum for a whole row."""
+    """The width of the key blocks that S_dmask is written in: all keys, for it has one maximum for a whole row."""
     return 1 << 30
 
 
@@ -273,6 +273,7 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
         softmax_scale = q.shape[-1] ** -0.5
     probs = return_attn_probs and dropout_p > 0
@@ -302,7 +303,8 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
         call = key
     # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
     if dropout_p:
-        kernels.check_dropout(dropout_p, softcap)
+        return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     numbers = _numbers(softmax_scale, causal, window_size, softcap)
     try:
         out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, return_attn_probs)
@@ -319,12 +321,10 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
 def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
             window_size, softcap, alibi_slopes, return_attn_probs):
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
-    if dropout_p:
-        kernels.check_dropout(dropout_p, softcap)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
-    if plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+    if not dropout_p and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
         scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
         try:
             out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q,
@@ -346,8 +346,11 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k - seqlen_q + right; -1 is unbounded; causal is right = 0.
     softmax_scale: 1 / sqrt(head_dim) by default. softcap > 0: s -> softcap * tanh(s / softcap).
     alibi_slopes: fp32 (heads) or (batch, heads); the bias is -slope * |i + seqlen_k - seqlen_q - j|.
+    dropout_p: every probability is dropped with this probability and else multiplied by 1 / (1 - dropout_p), by
+    PyTorch's generator of q's device; not with softcap.
 
-    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), an empty tensor).
+    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), S_dmask): without dropout
+    an empty tensor, else the probabilities relative to the row's largest, negative where dropped, for tests.
     A row that sees no key is 0 and its LSE is +inf.
     """
     if backend.ours and direct(q, k, v):
@@ -392,6 +395,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     Sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q, and so for k. cu_seqlens_*: int32 (batch + 1).
     max_seqlen_*: upper bounds; any value that is large enough gives the same result.
 
+    block_table, int32 (batch, max_blocks): k and v are pools of pages (num_blocks, page_block_size, heads_k, head_dim),
+    and cu_seqlens_k says only how many keys each sequence has. No gradient then.
+
     Returns out (total_q, heads, head_dim), or with return_attn_probs (out, softmax_lse (heads, total_q), an empty
     tensor). Rows of q that belong to no sequence are 0.
     """
@@ -401,7 +407,13 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         if block_table is not None:
-            raise later.paged()
+            if dropout_p:
+                raise later.cache_dropout(dropout_p)
+            out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
+                                          cu_seqlens_k, None), (), _length("max_seqlen_q", max_seqlen_q),
+                                _length("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size, softcap,
+                                _INF, 0, True, return_attn_probs)
+            return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
@@ -449,20 +461,59 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
                             causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
                             num_splits=0, return_softmax_lse=False):
-    """Attention on a KV cache that is appended to in place. With our kernels: NotImplementedError for now."""
-    if backend.ours:
-        raise later.kvcache()
+    """flash_attn_func of q (batch, seqlen_q, heads, head_dim) on a cache of keys, which k and v are appended to.
+
+    k_cache, v_cache: (batch_cache, seqlen_cache, heads_k, head_dim), or with block_table, int32 (batch, max_blocks), a
+    pool (num_blocks, page_block_size, heads_k, head_dim) of pages of any size; entries that no length reaches are never
+    read. Any strides whose last is 1.
+    cache_seqlens: an int or int32 (batch): tokens in the cache before this call; None: all of it.
+    k, v (batch, seqlen_new, heads_k, head_dim): written into the cache in place at cache_seqlens and seen by this call.
+    rotary_cos, rotary_sin (seqlen_ro, rotary_dim / 2): rotate k at the positions it is written to, and q: with causal
+    or a window row i at cache_seqlens + i, else all rows at cache_seqlens. rotary_interleaved: pairs (2i, 2i + 1), else
+    (i, i + rotary_dim / 2).
+    cache_batch_idx, int32 (batch): the row of the cache that each sequence uses. cache_leftpad, int32 (batch): the keys
+    before it are not there. Masks are aligned at the bottom right of the keys that are there after the append.
+
+    Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
+    Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
+    """
     _need(q=q, k_cache=k_cache, v_cache=v_cache)
     for name, t in (("k_cache", k_cache), ("v_cache", v_cache)):
         if t.stride(-1) != 1:
             raise AssertionError(f"{name} must have contiguous last dimension")
-    q, k, v = (maybe_contiguous(t) for t in (q, k, v))
-    if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
     if isinstance(cache_seqlens, int):
         cache_seqlens = torch.full((q.shape[0],), cache_seqlens, dtype=torch.int32, device=q.device)
-    out, lse = kernels.fwd_kvcache(
-        q, k_cache, v_cache, k, v, maybe_contiguous(cache_seqlens), rotary_cos, rotary_sin,
-        maybe_contiguous(cache_batch_idx), cache_leftpad, maybe_contiguous(block_table), alibi_slopes, None,
-        softmax_scale, causal, int(window_size[0]), int(window_size[1]), softcap, rotary_interleaved, num_splits)
+    cache_seqlens, cache_batch_idx, block_table = (
+        maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, block_table))
+    if not backend.ours:
+        q, k, v = (maybe_contiguous(t) for t in (q, k, v))
+        if softmax_scale is None:
+            softmax_scale = q.shape[-1] ** -0.5
+        out, lse = kernels.fwd_kvcache(
+            q, k_cache, v_cache, k, v, cache_seqlens, rotary_cos, rotary_sin, cache_batch_idx, cache_leftpad,
+            block_table, alibi_slopes, None, softmax_scale, causal, int(window_size[0]), int(window_size[1]), softcap,
+            rotary_interleaved, num_splits)
+        return (out, lse) if return_softmax_lse else out
+    out, lse = on_cache(q, k_cache, v_cache,
+                        (cache_seqlens, cache_batch_idx, cache_leftpad, block_table, alibi_slopes, None, None, None),
+                        (k, v, rotary_cos, rotary_sin, None, None), 0, 0, softmax_scale, causal, window_size, softcap,
+                        _INF, num_splits, rotary_interleaved, return_softmax_lse)
     return (out, lse) if return_softmax_lse else out
+
+
+def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
+             lse_empty, num_splits, rotary_interleaved, want_lse):
+    """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
+    says what `read` and `new` are."""
+    scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
+               softcap, lse_empty, num_splits, bool(rotary_interleaved))
+    appends = any(t is not None for t in new)
+    arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
+    if direct(q, k_cache, v_cache) and plain(*arguments):
+        try:
+            return cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
+        except Exception:
+            if not unusual(*arguments):
+                raise
+    return (cache_ops.append if appends else cache_ops.read)(*arguments, *numbers)

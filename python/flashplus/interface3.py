@@ -6,6 +6,7 @@ import torch
 
 from flashplus import backend, checks, kernels, later, ops
 from flashplus.direct import direct, plain, unusual
+from flashplus.interface import maybe_contiguous, on_cache
 
 _INF = float("inf")
 
@@ -99,8 +100,29 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
                             scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
                             return_softmax_lse=False):
-    """NotImplementedError for now."""
-    raise later.kvcache()
+    """As flash_attn.flash_attn_with_kvcache; page_table is its block_table. With cu_seqlens_q (int32 (batch + 1)) q is
+    (total_q, heads, d), with cu_seqlens_k_new k and v are (total_new, heads_k, d). rotary_seqlens, int32 (batch): the
+    position of the first new token, cache_seqlens where it is None. scheduler_metadata is not needed and ignored, as
+    are pack_gqa and sm_margin.
+
+    Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
+    _ready(q, k_cache, v_cache)
+    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    for name, t in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if t.stride(-1) != 1:
+            raise AssertionError(f"{name} must have contiguous last dimension")
+    batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1
+    if isinstance(cache_seqlens, int):
+        cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+    cache_seqlens, cache_batch_idx, page_table = (
+        maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, page_table))
+    longest = q.shape[0] if max_seqlen_q is None else int(max_seqlen_q)
+    out, lse = on_cache(q, k_cache, v_cache,
+                        (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
+                        (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
+                        0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
+                        int(num_splits), rotary_interleaved, return_softmax_lse)
+    return (out, lse, None, None) if return_softmax_lse else out
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
@@ -119,5 +141,7 @@ def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, 
                            qkv_dtype=torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None,
                            cache_leftpad=None, page_size=None, max_seqlen_k_new=0, causal=False, window_size=(-1, -1),
                            attention_chunk=0, has_softcap=False, num_splits=0, pack_gqa=None, sm_margin=0):
-    """NotImplementedError for now."""
-    raise later.kvcache()
+    """An int32 tensor that flash_attn_with_kvcache takes as scheduler_metadata and ignores: its kernels divide the work
+    by the lengths as they are when it runs."""
+    checks.tensor("cache_seqlens", cache_seqlens)
+    return torch.zeros(1, dtype=torch.int32, device=cache_seqlens.device)

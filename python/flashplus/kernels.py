@@ -9,24 +9,10 @@ import inspect
 
 import torch
 
-from flashplus import backend, checks, later
+from flashplus import backend, checks, dropout, kvcache, later
 from flashplus.backward import gradients
 from flashplus.forward import dense, ragged
 from flashplus.frames import contiguous_rows  # noqa: F401, for ops.py
-
-# dropout_p so small that the keep probability rounds to 1 in fp32 means none; diffusers passes 1e-30.
-_NO_DROPOUT = 2.0 ** -25
-
-
-def check_dropout(p, softcap=0.0):
-    if 0.0 <= p <= _NO_DROPOUT:
-        return
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"dropout_p is {p}; it must be at least 0 and less than 1")
-    if softcap > 0.0:
-        raise RuntimeError("Softcapping does not support dropout for now")
-    raise later.dropout(p)
-
 
 def _check_positional(q, k, v, generator, dropout_p, softcap, return_softmax):
     if generator is not None:
@@ -36,38 +22,67 @@ def _check_positional(q, k, v, generator, dropout_p, softcap, return_softmax):
         checks.tensor(name, t)
     if return_softmax and not dropout_p > 0.0:
         raise RuntimeError("return_softmax is only supported when p_dropout > 0.0")
-    check_dropout(dropout_p, softcap)
+    return dropout.check(dropout_p, softcap)
 
 
-def _rng_state(q):
-    return torch.zeros(2, dtype=torch.int64, device=q.device)
+def _rng_state(q, p):
+    return dropout.draw(q) if p else torch.zeros(2, dtype=torch.int64, device=q.device)
+
+
+def _packed_lengths(cu_seqlens_q, cu_seqlens_k, seqused_k):
+    q, k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+    lengths = [b - a for a, b in zip(k, k[1:])]
+    if seqused_k is not None:
+        lengths = [min(n, used) for n, used in zip(lengths, seqused_k.tolist())]
+    return [(a, b - a, j, n) for a, b, j, n in zip(q, q[1:], k, lengths)]
 
 
 def ours_fwd(q, k, v, out, alibi_slopes, p_dropout, softmax_scale, is_causal, window_size_left, window_size_right,
              softcap, return_softmax, gen):
-    _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
+    p = _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
-    out, lse = dense(q, k, v, out, alibi_slopes, softmax_scale, is_causal, left, right, softcap, True)
-    return [out, lse, q.new_empty(0), _rng_state(q)]
+    rng_state = _rng_state(q, p)
+    out, lse = dense(q, k, v, out, alibi_slopes, softmax_scale, is_causal, left, right, softcap, True, dropout_p=p,
+                     rng_state=rng_state if p else None)
+    dmask = q.new_empty(0)
+    if return_softmax:
+        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        dmask = dropout.probabilities(rng_state, p, q, k, scale, is_causal, left, right, alibi_slopes)
+    return [out, lse, dmask, rng_state]
 
 
 def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, alibi_slopes,
                     max_seqlen_q, max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
                     window_size_right, softcap, return_softmax, gen, num_splits=0):
-    _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
-    if block_table is not None:
-        if num_splits > 1:
-            raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
-        raise later.paged()
-    if leftpad_k is not None:
+    p = _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
+    if block_table is not None and num_splits > 1:
+        raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
+    if leftpad_k is not None and block_table is None:
         raise later.leftpad()
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    if block_table is not None:
+        if p:
+            raise later.cache_dropout(p)
+        out, lse = kvcache.attention(
+            q, k, v, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+            softcap=softcap, out=out, num_splits=num_splits, max_seqlen_q=int(max_seqlen_q),
+            max_seqlen_k=int(max_seqlen_k), want_lse=True, cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_k=cu_seqlens_k if seqused_k is None else None,
+            seqused_k=seqused_k, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes)
+        return [out, lse, q.new_empty(0), _rng_state(q, p)]
+    rng_state = _rng_state(q, p)
     out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, int(max_seqlen_q),
                       int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, left, right, softcap, True,
-                      num_splits=num_splits)
-    return [out, lse, q.new_empty(0), _rng_state(q)]
+                      num_splits=num_splits, dropout_p=p, rng_state=rng_state if p else None)
+    dmask = q.new_empty(0)
+    if return_softmax:
+        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        dmask = dropout.probabilities(rng_state, p, q, k, scale, is_causal, left, right, alibi_slopes,
+                                      _packed_lengths(cu_seqlens_q, cu_seqlens_k, seqused_k), int(max_seqlen_q),
+                                      int(max_seqlen_k))
+    return [out, lse, dmask, rng_state]
 
 
 def _padded(n):
@@ -77,13 +92,13 @@ def _padded(n):
 def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropout, softmax_scale, is_causal,
              window_size_left, window_size_right, softcap, deterministic, gen, rng_state):
     """[dq, dk, dv, softmax_d]; softmax_d (batch, heads, seqlen_q rounded up to 128), 0 in rows that are no query's."""
-    _check_positional(q, k, v, gen, p_dropout, softcap, False)
+    p = _check_positional(q, k, v, gen, p_dropout, softcap, False)
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
     delta = torch.zeros((q.shape[0], q.shape[2], _padded(q.shape[1])), dtype=torch.float32, device=q.device)
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[..., :q.shape[1]],
                       alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
-                      window_right=right, softcap=softcap)
+                      window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
     return [*grads, delta]
 
 
@@ -92,7 +107,7 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
                     window_size_right, softcap, deterministic, gen, rng_state):
     """[dq, dk, dv, softmax_d]; softmax_d (heads, total_q + 128 batch), whose row i is row i of q: the original
     leaves room between sequences instead, and gives no meaning to the places."""
-    _check_positional(q, k, v, gen, p_dropout, softcap, False)
+    p = _check_positional(q, k, v, gen, p_dropout, softcap, False)
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
     if zero_tensors:
@@ -104,14 +119,24 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows],
                       cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, max_seqlen_q=int(max_seqlen_q),
                       max_seqlen_k=int(max_seqlen_k), alibi_slopes=alibi_slopes, softmax_scale=softmax_scale,
-                      causal=is_causal, window_left=left, window_right=right, softcap=softcap)
+                      causal=is_causal, window_left=left, window_right=right, softcap=softcap, dropout_p=p,
+                      rng_state=dropout.state_of(p, rng_state))
     return [*grads, delta]
 
 
 def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin, cache_batch_idx, leftpad_k,
                      block_table, alibi_slopes, out, softmax_scale, is_causal, window_size_left, window_size_right,
                      softcap, is_rotary_interleaved, num_splits):
-    raise later.kvcache()
+    """[out, softmax_lse (batch, heads, seqlen_q)]; k and v are written into the caches."""
+    for name, t in (("q", q), ("k_cache", kcache), ("v_cache", vcache)):
+        checks.tensor(name, t)
+    softmax_scale, is_causal, left, right, softcap = checks.numbers(
+        softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
+    return list(kvcache.attention(
+        q, kcache, vcache, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+        softcap=softcap, out=out, rotary_interleaved=is_rotary_interleaved, num_splits=num_splits, want_lse=True,
+        k_new=k, v_new=v, seqused_k=seqlens_k, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
+        cache_batch_idx=cache_batch_idx, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes))
 
 
 def _takes_num_splits(varlen_fwd):

@@ -21,18 +21,16 @@ def forward_ad():
                    "pass tensors without tangents, or compute the tangent with plain torch operations")
 
 
-def dropout(p):
-    return not_yet(f"dropout (dropout_p is {p})", "it comes with training; pass dropout_p=0.0 (model.eval())")
+def cache_gradient():
+    return not_yet("gradient of attention on a KV cache (flash_attn_with_kvcache, block_table)",
+                   "call flash_attn_func or flash_attn_varlen_func on the keys themselves, or use torch.no_grad()")
 
 
-def kvcache():
-    return not_yet("flash_attn_with_kvcache",
-                   "append to the cache yourself and call flash_attn_func (bottom-right causal) on the keys so far")
-
-
-def paged():
-    return not_yet("paged KV (block_table)", "gather the pages into packed k and v and leave block_table None")
+def cache_dropout(p):
+    return not_yet(f"dropout of attention on a KV cache (dropout_p is {p}, and block_table is given)",
+                   "pass dropout_p=0.0 (model.eval())")
 
 
 def leftpad():
-    return not_yet("leftpad_k", "drop the padding with bert_padding.unpad_input")
+    return not_yet("leftpad_k of packed keys",
+                   "give block_table too, or drop the padding with bert_padding.unpad_input")

@@ -54,6 +54,7 @@ class Library:
         self.context = context.value
         self.forward = self.dll.flashplus_forward
         self.backward = self.dll.flashplus_backward
+        self.dropout_mask = self.dll.flashplus_dropout_mask
         # Called with the interpreter's lock, and says by a Python exception what PyTorch says of a tensor.
         self.forward_python = ctypes.PyDLL(path).flashplus_forward_python
         self.forward_python.restype, self.forward_python.argtypes = ctypes.c_int32, [ctypes.c_void_p] * 5

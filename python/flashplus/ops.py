@@ -20,6 +20,8 @@ def _above_autograd(operator, meant):
     def refusal():
         if operator.name() == "flashplus::backward":
             return later.double_backward()
+        if "kvcache" in operator.name():
+            return later.cache_gradient()
         return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
 
     def function(keys, *arguments):
@@ -31,7 +33,7 @@ def _above_autograd(operator, meant):
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             if backend.ours and torch._C._are_functorch_transforms_active():
                 raise later.functional_grad()
-            if backend.ours and operator._schema.is_mutable:
+            if backend.ours and operator._schema.is_mutable and operator._namespace == "flash_attn":
                 raise later.double_backward()
             if meant is None or not backend.ours:
                 return autograd.NoBackward.apply(refusal, operator, *arguments)
@@ -42,9 +44,12 @@ def _above_autograd(operator, meant):
     return function
 
 
-def _define(name, schema, function, fake, namespace="flash_attn", meant=None):
+def _define(name, schema, function, fake, namespace="flash_attn", meant=None, draws=False):
+    """`draws`: with dropout it draws from the generator of q's device."""
     library = _libraries[namespace]
     tags = (torch.Tag.pt2_compliant_tag,)
+    if draws:  # two calls are not one, and what is computed again is so with the same state of the generator
+        tags += (torch.Tag.nondeterministic_seeded,)
     if hasattr(torch.Tag, "needs_exact_strides"):  # a transposed q stays what it was in the eager call
         tags += (torch.Tag.needs_exact_strides,)
     elif hasattr(torch.Tag, "needs_fixed_stride_order"):
@@ -76,7 +81,7 @@ def _forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window
 
 def _meant_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                    alibi_slopes, return_softmax):
-    return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap),
+    return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap), dropout_p,
                          alibi_slopes=alibi_slopes)
 
 
@@ -102,7 +107,7 @@ def _meant_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max
                           return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
                           num_splits=0):
     return autograd.Call(
-        (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
+        (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap), dropout_p,
         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, alibi_slopes=alibi_slopes)
 
 
@@ -187,17 +192,18 @@ def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_se
 
 def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                    alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right,
-                   softcap):
+                   softcap, dropout_p=0.0, rng_state=None):
     return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q,
                              cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k,
                              alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
                              softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
-                             window_right=window_size_right, softcap=softcap)
+                             window_right=window_size_right, softcap=softcap, dropout_p=dropout_p,
+                             rng_state=rng_state)
 
 
 def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                         alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left,
-                        window_size_right, softcap):
+                        window_size_right, softcap, dropout_p=0.0, rng_state=None):
     return tuple(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v))
 
 
@@ -205,13 +211,14 @@ _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
 _define("_flash_attn_forward",
         "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
         "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax)" + _OUTPUTS,
-        _forward, _forward_fake, meant=_meant_forward)
+        _forward, _forward_fake, meant=_meant_forward, draws=True)
 _define("_flash_attn_varlen_forward",
         "(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
         "SymInt max_seqlen_k, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left=-1, "
         "SymInt window_size_right=-1, float softcap=0., Tensor? alibi_slopes=None, bool return_softmax=False, "
         "Tensor? block_table=None, Tensor? leftpad_k=None, Tensor? seqused_k=None, bool zero_tensors=False, "
-        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake, meant=_meant_varlen_forward)
+        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake,
+        meant=_meant_varlen_forward, draws=True)
 _GRADS = "Tensor(a6!)? dq, Tensor(a7!)? dk, Tensor(a8!)? dv, "
 _define("_flash_attn_backward",
         "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
@@ -236,7 +243,8 @@ _define(
     "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
     "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
     "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
-    "float softcap) -> (Tensor, Tensor, Tensor)", _ours_backward, _ours_backward_fake, "flashplus")
+    "float softcap, float dropout_p=0., Tensor? rng_state=None) -> (Tensor, Tensor, Tensor)",
+    _ours_backward, _ours_backward_fake, "flashplus")
 
 ours = torch.ops.flashplus.forward
 forward = torch.ops.flash_attn._flash_attn_forward

@@ -31,11 +31,15 @@ Status checkBounds(const Bounds &have, const Bounds &allowed) {
       {"seqlen_q", &Bounds::max_seqlen_q},
       {"seqlen_k", &Bounds::max_seqlen_k},
       {"number of query rows", &Bounds::total_q},
-      {"heads_q", &Bounds::heads_q}};
+      {"heads_q", &Bounds::heads_q},
+      {"seqlen of new keys", &Bounds::max_seqlen_new},
+  };
   for (auto [name, field] : kLimits)
     if (have.*field > allowed.*field)
       return invalidArgument(std::string("args have a ") + name + " of " + std::to_string(have.*field) +
                              "; the plan was made for at most " + std::to_string(allowed.*field));
+  if (have.rotates_q && !allowed.rotates_q)
+    return invalidArgument("args have rotary_cos; the plan was made without");
   return Status::ok();
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/backward_args.h"
 
+#include "runtime/arguments/dropout_args.h"
 #include "runtime/arguments/lengths.h"
 #include "runtime/arguments/mask_args.h"
 #include "runtime/arguments/operands.h"
@@ -81,6 +82,10 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   FLASHPLUS_RETURN_IF_ERROR(checkMask(maskArgs(a), out));
   setMask(out.bounds, p);
   FLASHPLUS_RETURN_IF_ERROR(bindScore(reader, scoreArgs(a), scores, sizes, out, scoreParams(p)));
+  DropoutValues dropout;
+  FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, dropoutArgs(a), out.spec, dropout));
+  if (out.spec.dropout)
+    setDropout(dropout, p);
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
   return checkRest(reader, a, sizes, out);
 }

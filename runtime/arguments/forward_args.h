@@ -8,6 +8,8 @@
 #include "runtime/arguments/tensor_view.h"
 #include "spec/params.h"
 
+#include <optional>
+
 namespace flashplus {
 
 struct ForwardProblem : AttentionProblem {
@@ -15,6 +17,8 @@ struct ForwardProblem : AttentionProblem {
 
   /// Complete but for num_m_tiles, num_splits and the partial results, which the plan decides.
   ForwardParams params;
+  /// Of a call with new keys; complete but for what the plan decides.
+  std::optional<AppendParams> append;
 };
 
 /// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its

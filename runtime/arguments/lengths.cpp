@@ -4,6 +4,7 @@
 #include "runtime/arguments/public_structs.h"
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -25,6 +26,47 @@ Status readLengths(TensorReader &reader, const char *name, const DLTensor *sourc
                            "; it must have 1 dimension");
   return out.wantUnitStride();
 }
+
+Status checkBound(const char *name, int64_t value) {
+  if (value >= 0 && value <= kMaxLength)
+    return Status::ok();
+  return invalidArgument(std::string(name) + " is " + std::to_string(value) + "; it must be 0 to " +
+                         std::to_string(kMaxLength));
+}
+
+Status checkPacked(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes, LengthArrays &out) {
+  TensorView cu_q, cu_k;
+  FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, "cu_seqlens_q", args.cu_seqlens_q, -1, cu_q));
+  if (cu_q.shape[0] < 1)
+    return invalidArgument("cu_seqlens_q has 0 elements; it must have batch + 1");
+  sizes.batch = cu_q.shape[0] - 1;
+  if (args.cu_seqlens_k)
+    FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, "cu_seqlens_k", args.cu_seqlens_k, sizes.batch + 1, cu_k));
+  FLASHPLUS_RETURN_IF_ERROR(checkBound("max_seqlen_q", args.max_seqlen_q));
+  FLASHPLUS_RETURN_IF_ERROR(checkBound("max_seqlen_k", args.max_seqlen_k));
+  constexpr int64_t kAny = std::numeric_limits<int32_t>::max();
+  FLASHPLUS_RETURN_IF_ERROR(checkCumulative(reader, cu_q, sizes.rows_q, args.max_seqlen_q, "max_seqlen_q"));
+  if (args.cu_seqlens_k)
+    FLASHPLUS_RETURN_IF_ERROR(checkCumulative(reader, cu_k, sizes.cache ? kAny : sizes.rows_k,
+                                              sizes.cache ? kAny : args.max_seqlen_k, "max_seqlen_k"));
+  out.cu_seqlens_q = cu_q.data;
+  out.cu_seqlens_k = cu_k.data;
+  return Status::ok();
+}
+
+Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source, int64_t batch, void *&out) {
+  TensorView used;
+  FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, name, source, batch, used));
+  if (reader.onHost(used))
+    for (int64_t i = 0; i < batch; ++i)
+      if (const int32_t value = static_cast<const int32_t *>(used.data)[i]; value < 0)
+        return invalidArgument(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(value) +
+                               "; it must not be negative");
+  out = used.data;
+  return Status::ok();
+}
+
+} // namespace
 
 Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
                        const char *longest_name) {
@@ -51,39 +93,6 @@ Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t 
   return Status::ok();
 }
 
-Status checkPacked(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes, LengthArrays &out) {
-  TensorView cu_q, cu_k;
-  FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, "cu_seqlens_q", args.cu_seqlens_q, -1, cu_q));
-  if (cu_q.shape[0] < 1)
-    return invalidArgument("cu_seqlens_q has 0 elements; it must have batch + 1");
-  sizes.batch = cu_q.shape[0] - 1;
-  FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, "cu_seqlens_k", args.cu_seqlens_k, sizes.batch + 1, cu_k));
-  for (auto [name, value] :
-       {std::pair{"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k}})
-    if (value < 0 || value > kMaxLength)
-      return invalidArgument(std::string(name) + " is " + std::to_string(value) + "; it must be 0 to " +
-                             std::to_string(kMaxLength));
-  FLASHPLUS_RETURN_IF_ERROR(checkCumulative(reader, cu_q, sizes.rows_q, args.max_seqlen_q, "max_seqlen_q"));
-  FLASHPLUS_RETURN_IF_ERROR(checkCumulative(reader, cu_k, sizes.rows_k, args.max_seqlen_k, "max_seqlen_k"));
-  out.cu_seqlens_q = cu_q.data;
-  out.cu_seqlens_k = cu_k.data;
-  return Status::ok();
-}
-
-Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source, int64_t batch, void *&out) {
-  TensorView used;
-  FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, name, source, batch, used));
-  if (reader.onHost(used))
-    for (int64_t i = 0; i < batch; ++i)
-      if (const int32_t value = static_cast<const int32_t *>(used.data)[i]; value < 0)
-        return invalidArgument(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(value) +
-                               "; it must not be negative");
-  out = used.data;
-  return Status::ok();
-}
-
-} // namespace
-
 Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,
                     AttentionProblem &problem, LengthArrays &out) {
   int64_t max_q = sizes.rows_q, max_k = sizes.rows_k;
@@ -95,6 +104,9 @@ Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &s
     FLASHPLUS_RETURN_IF_ERROR(checkPacked(reader, args, sizes, out));
     // A bound beyond the total cannot be reached; cutting it keeps the grid small.
     max_q = std::min(args.max_seqlen_q, max_q);
+    max_k = std::min(args.max_seqlen_k, max_k);
+  } else if (sizes.cache) {
+    FLASHPLUS_RETURN_IF_ERROR(checkBound("max_seqlen_k", args.max_seqlen_k));
     max_k = std::min(args.max_seqlen_k, max_k);
   }
   const int64_t batch = sizes.batch;
@@ -115,7 +127,7 @@ Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &s
   if (args.seqused_k)
     FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_k", args.seqused_k, batch, out.seqused_k));
   sizes.uneven_q = sizes.ragged || args.seqused_q;
-  sizes.uneven_k = sizes.ragged || args.seqused_k;
+  sizes.uneven_k = sizes.ragged || sizes.cache || args.seqused_k;
   const int64_t total_q = sizes.ragged ? sizes.rows_q : batch * sizes.rows_q;
   problem.bounds = {batch, max_q, max_k, total_q, sizes.heads_q, sizes.heads_k, -1, -1};
   problem.empty = total_q == 0 || sizes.heads_q == 0 || batch == 0;

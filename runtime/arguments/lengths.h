@@ -22,6 +22,11 @@ struct LengthArrays {
   void *cu_seqlens_q = nullptr, *cu_seqlens_k = nullptr, *seqused_q = nullptr, *seqused_k = nullptr;
 };
 
+/// The values of cu_seqlens, where they can be read: from 0, not decreasing, to `total` at most, no sequence
+/// longer than `longest`, which is the argument `longest_name`.
+Status checkCumulative(const TensorReader &reader, const TensorView &t, int64_t total, int64_t longest,
+                       const char *longest_name);
+
 /// Checks them (the values, too, where they can be read), completes `sizes`, and sets the problem's `bounds`,
 /// without a window, and `empty`.
 Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &sizes,
@@ -35,7 +40,7 @@ void setLengths(const LengthArrays &arrays, const TensorSizes &sizes, const Boun
   p.seqused_q = arrays.seqused_q;
   p.seqused_k = arrays.seqused_k;
   p.rows_q = bounds.total_q;
-  p.rows_k = sizes.ragged ? sizes.rows_k : sizes.batch * sizes.rows_k;
+  p.rows_k = sizes.ragged || sizes.cache ? sizes.rows_k : sizes.batch * sizes.rows_k;
   p.batch = int32_t(bounds.batch);
   p.seqlen_q = int32_t(bounds.max_seqlen_q);
   p.seqlen_k = int32_t(bounds.max_seqlen_k);

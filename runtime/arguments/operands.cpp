@@ -7,7 +7,10 @@ namespace flashplus {
 namespace {
 
 /// "(batch of q, seqlen_k, heads_k, head_dim of q)"
-std::string dimNames(Operand like, bool ragged) {
+std::string dimNames(Operand like, bool ragged, bool cache) {
+  if (cache)
+    return std::string("(num_blocks of k, page_size of k, heads_k, ") +
+           (hasValueDim(like) ? "head_dim_v)" : "head_dim of q)");
   const std::string side = operandInfo(like).side == Side::Query ? "_q" : "_k";
   const bool value = hasValueDim(like);
   const std::string rows = ragged ? "total" + side : (value ? "batch, seqlen" : "batch of q, seqlen") + side;
@@ -52,39 +55,44 @@ Status checkDTypes(std::span<const OperandArg> operands, bool on_cpu, SpecFields
 }
 
 Status checkSizes(std::span<const OperandArg> operands, TensorSizes &sizes) {
-  const int rank = sizes.ragged ? 3 : 4;
+  const auto cached = [&](const OperandArg &o) {
+    return sizes.cache && operandInfo(o.like).side == Side::Key;
+  };
+  const auto rankOf = [&](const OperandArg &o) { return sizes.ragged && !cached(o) ? 3 : 4; };
   for (const OperandArg &o : operands) {
-    if (o.view.rank != rank)
+    if (o.view.rank != rankOf(o))
       return invalidArgument(std::string(o.name) + " has shape " + o.view.shapeText() + "; it must have " +
-                             std::to_string(rank) + " dimensions, " +
-                             (sizes.ragged ? "(total, heads, head_dim), with cu_seqlens"
-                                           : "(batch, seqlen, heads, head_dim), without cu_seqlens"));
+                             std::to_string(rankOf(o)) + " dimensions, " +
+                             (cached(o)      ? "(num_blocks, page_size, heads, head_dim), of a cache"
+                              : sizes.ragged ? "(total, heads, head_dim), with cu_seqlens"
+                                             : "(batch, seqlen, heads, head_dim), without cu_seqlens"));
     FLASHPLUS_RETURN_IF_ERROR(o.view.wantUnitStride());
   }
   const TensorView &q = operands[0].view, &k = operands[1].view, &v = operands[2].view;
+  const int rank = q.rank;
   sizes.head_dim_qk = q.shape[rank - 1];
-  sizes.head_dim_v = v.shape[rank - 1];
+  sizes.head_dim_v = v.shape[v.rank - 1];
   for (auto [name, value] : {std::pair{"q", sizes.head_dim_qk}, {"v", sizes.head_dim_v}})
     if (value < 1 || value > kMaxHeadDim)
       return invalidArgument(std::string(name) + " has head_dim " + std::to_string(value) +
                              "; it must be 1 to " + std::to_string(kMaxHeadDim));
-  const int64_t heads_q = q.shape[rank - 2], heads_k = k.shape[rank - 2];
+  const int64_t heads_q = q.shape[rank - 2], heads_k = k.shape[k.rank - 2];
   if (heads_k < 1 ? heads_q > 0 : heads_q % heads_k != 0)
     return invalidArgument("q has " + std::to_string(heads_q) + " heads and k has " +
                            std::to_string(heads_k) + "; k's must divide q's");
   sizes.heads_q = heads_q;
   sizes.heads_k = heads_k;
   sizes.rows_q = q.shape[rank - 3];
-  sizes.rows_k = k.shape[rank - 3];
+  sizes.rows_k = k.shape[k.rank - 3];
   if (!sizes.ragged)
     sizes.batch = q.shape[0];
   for (const OperandArg &o : operands.subspan(1)) {
     const Side side = operandInfo(o.like).side;
     const int64_t dim = hasValueDim(o.like) ? sizes.head_dim_v : sizes.head_dim_qk;
-    const int64_t wanted[] = {sizes.batch, sizes.rows(side), sizes.heads(side), dim};
-    const std::span dims = std::span(wanted).subspan(sizes.ragged ? 1 : 0);
+    const int64_t wanted[] = {cached(o) ? k.shape[0] : sizes.batch, sizes.rows(side), sizes.heads(side), dim};
+    const std::span dims = std::span(wanted).subspan(size_t(4 - rankOf(o)));
     if (!o.view.hasShape(dims))
-      return o.view.wantShape(dims, dimNames(o.like, sizes.ragged).c_str());
+      return o.view.wantShape(dims, dimNames(o.like, sizes.ragged, cached(o)).c_str());
   }
   return Status::ok();
 }
@@ -118,7 +126,7 @@ Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool 
   for (OperandArg &o : operands)
     FLASHPLUS_RETURN_IF_ERROR(reader.read(o.name, o.source, o.view));
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(operands, reader.device().device_type == kDLCPU, spec));
-  if (has_cu_seqlens_q != has_cu_seqlens_k)
+  if (has_cu_seqlens_q != has_cu_seqlens_k && !(sizes.cache && has_cu_seqlens_q))
     return invalidArgument(std::string(has_cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q") +
                            " is null and the other is not; give both or none");
   sizes.ragged = has_cu_seqlens_q;

@@ -19,6 +19,7 @@ public:
   Status read(const char *name, const DLTensor *source, TensorView &out);
   DLDevice device() const { return device_; } ///< Type 0 before the first tensor.
   /// Its elements may be looked at.
+  bool readsData() const { return data_ == DataPointers::Required; } ///< Tensors have data.
   bool onHost(const TensorView &t) const { return device_.device_type == kDLCPU && t.data; }
 
 private:
@@ -32,9 +33,11 @@ private:
 struct TensorSizes {
   bool ragged = false; ///< With cu_seqlens: tensors are (total, heads, head_dim) instead of (batch, seqlen,
                        ///< heads, head_dim).
+  bool cache = false;  ///< k and v are (num_blocks, page_size, heads_k, head_dim), ragged or not.
   bool uneven_q = false, uneven_k = false; ///< A sequence may have fewer rows than rows_q, rows_k.
   int64_t batch = 0;                       ///< Of a ragged call: known once its lengths are checked.
-  int64_t rows_q = 0, rows_k = 0;          ///< Of a batch entry; ragged: of all of them.
+  int64_t rows_q = 0, rows_k = 0;          ///< Of a batch entry; ragged: of all of them; of a cache: the most
+                                           ///< that a sequence has room for.
   int64_t heads_q = 0, heads_k = 0;
   int64_t head_dim_qk = 0, head_dim_v = 0;
 
@@ -52,7 +55,8 @@ struct OperandArg {
 };
 
 /// Reads and checks `operands`, the first of which are q, k and v: dtypes, ranks, strides and shapes. Sets
-/// dtype, head dims and alignment of `spec`, and `sizes` but for the batch of a ragged call.
+/// dtype, head dims and alignment of `spec`, and `sizes` but for the batch of a ragged call and the rows of a
+/// cache; sizes.cache is the caller's.
 Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q,
                      bool has_cu_seqlens_k, SpecFields &spec, TensorSizes &sizes);
 

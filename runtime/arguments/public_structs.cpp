@@ -8,10 +8,10 @@ namespace {
 
 std::string number(int64_t v) { return std::to_string(v); }
 
-Status checkReserved(const char *name, int32_t value) {
+Status checkReserved(const char *name, const char *field, int32_t value) {
   if (value == 0)
     return Status::ok();
-  return invalidArgument(std::string(name) + ".reserved is " + number(value) + "; it must be 0");
+  return invalidArgument(std::string(name) + "." + field + " is " + number(value) + "; it must be 0");
 }
 
 } // namespace
@@ -45,7 +45,8 @@ namespace {
 template <class Args> Status readMaskAndBounds(Args &out) {
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("causal", out.causal));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("has_window", out.has_window));
-  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", out.reserved));
+  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved", out.reserved));
+  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved2", out.reserved2));
   if (!out.has_window) {
     const int32_t side = out.window_left;
     if (side != out.window_right || (side != 0 && side != -1))
@@ -76,6 +77,7 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
     return Status::ok();
   }
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("batch_invariant", out.batch_invariant));
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("rotary_interleaved", out.rotary_interleaved));
   if (out.lse_empty == 0)
     out.lse_empty = INFINITY;
   return readMaskAndBounds(out);
@@ -87,6 +89,14 @@ Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward
   FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_backward_args", given,
                                        FLASHPLUS_SIZE_WITH(flashplus_backward_args, reserved), out));
   return readMaskAndBounds(out);
+}
+
+Status readDropoutMaskArgs(const flashplus_dropout_mask_args *given, flashplus_dropout_mask_args &out) {
+  if (!given)
+    return invalidArgument("args is null");
+  FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_dropout_mask_args", given,
+                                       FLASHPLUS_SIZE_WITH(flashplus_dropout_mask_args, reserved), out));
+  return checkReserved("args", "reserved", out.reserved);
 }
 
 Status readContextOptions(const flashplus_context_options *given, flashplus_context_options &out) {
@@ -103,7 +113,7 @@ Status readContextOptions(const flashplus_context_options *given, flashplus_cont
   }
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("options.offline", out.offline));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("options.cache_optional", out.cache_optional));
-  return checkReserved("options", out.reserved);
+  return checkReserved("options", "reserved", out.reserved);
 }
 
 } // namespace flashplus

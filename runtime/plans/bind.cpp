@@ -18,12 +18,25 @@ namespace {
 struct BindInput {
   AttentionProblem &problem;
   const LaunchRecord &record;
-  const StepRecord &step;
+  const StepRecord &step; ///< One of the record's.
   Geometry geometry; ///< Of the step's items.
   void *workspace;
 
   void *part(int index) const { return record.part(workspace, index); }
+  /// The step before, of a step that is never the first.
+  const StepRecord &before() const { return (&step)[-1]; }
 };
+
+/// The forward behind an append reads what that writes: the lengths, and q where it turns it.
+void readAppended(const BindInput &in, ForwardParams &p) {
+  p.seqused_k = in.part(kNewLengths);
+  if (!in.problem.bounds.rotates_q)
+    return;
+  p.q = in.part(kRotatedQ);
+  p.q_stride_h = in.problem.spec.head_dim_qk;
+  p.q_stride_s = p.q_stride_h * p.heads_q;
+  p.q_stride_b = p.cu_seqlens_q ? 0 : p.q_stride_s * p.seqlen_q;
+}
 
 // One overload a params struct. It returns them, or a reference to those of the problem: a launch of one step
 // copies nothing.
@@ -37,6 +50,16 @@ const ForwardParams &bind(const BindInput &in, std::type_identity<ForwardParams>
   p.work_counter = in.part(kWorkCounter);
   p.partial_o = in.part(kPartialO);
   p.partial_lse = in.part(kPartialLse);
+  if (in.problem.spec.append)
+    readAppended(in, p);
+  return p;
+}
+
+const AppendParams &bind(const BindInput &in, std::type_identity<AppendParams>) {
+  AppendParams &p = *problemAs<ForwardProblem>(in.problem).append;
+  p.q_rotated = in.problem.bounds.rotates_q ? in.part(kRotatedQ) : nullptr;
+  p.lengths = in.part(kNewLengths);
+  p.num_row_blocks = int32_t(in.geometry.tiles);
   return p;
 }
 
@@ -59,7 +82,7 @@ CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
   p.seqlen_q = f.seqlen_q;
   p.heads_q = f.heads_q;
   p.num_row_blocks = int32_t(in.geometry.tiles);
-  p.num_splits = in.record.steps[0].item.num_splits;
+  p.num_splits = in.before().item.num_splits;
   p.lse_empty = f.lse_empty;
   return p;
 }
@@ -106,8 +129,10 @@ Status launch(const LaunchRecord &record, Device &device, AttentionProblem &prob
               void *stream) {
   for (int64_t i = 0; i < record.num_steps; ++i) {
     const StepRecord &step = record.steps[i];
-    FLASHPLUS_RETURN_IF_ERROR(enqueueStep(
-        {problem, record, step, geometryOf(step.item, problem.bounds), workspace}, device, stream));
+    const Geometry geometry = geometryOf(step.item, problem.bounds);
+    if (geometry.items == 0) // an append has rows where a forward has none
+      continue;
+    FLASHPLUS_RETURN_IF_ERROR(enqueueStep({problem, record, step, geometry, workspace}, device, stream));
   }
   return Status::ok();
 }

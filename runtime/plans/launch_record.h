@@ -25,8 +25,8 @@ struct LaunchRecord {
   int64_t workspace_bytes = 0;
   StepRecord steps[kMaxSteps];
   int64_t zeroed_bytes = 0;
-  int64_t parts[kMaxParts] = {-1, -1, -1, -1}; ///< Bytes from the start of the workspace; -1: the plan has no
-                                               ///< use for it.
+  int64_t parts[kMaxParts] = {-1, -1, -1, -1, -1}; ///< Bytes from the start of the workspace; -1: the plan
+                                                   ///< has no use for it.
 
   /// Where part `index` of the workspace is; null for one that the plan has no use for.
   void *part(void *workspace, int index) const {

@@ -18,7 +18,9 @@ std::string textOf(const flashplus_plan &p) {
                      {"threads", step.launch.threads},
                      {"shared_memory", step.launch.shared_memory}});
   }
-  const ItemShape &first = p.plan.steps.front().item;
+  // Of the step that attention itself is, or starts with.
+  const bool appends = p.plan.steps.front().spec.op == Operation::Append;
+  const ItemShape &first = p.plan.steps[appends ? 1 : 0].item;
   return nlohmann::json{{"device", p.device->name()},
                         {"schedule_source", p.plan.schedule_source},
                         {"num_splits", first.num_splits},

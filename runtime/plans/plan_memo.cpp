@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/plan_memo.h"
 
+#include "runtime/arguments/public_structs.h"
+
 #include <algorithm>
 #include <bit>
 #include <cstddef>
@@ -36,7 +38,9 @@ PlanKey::PlanKey(const AttentionProblem &p) {
   words[next++] = uint64_t(p.bounds.total_q);
   words[next++] = pair(p.bounds.heads_q, p.bounds.heads_k);
   words[next++] = pair(p.bounds.window_left, p.bounds.window_right);
-  words[next++] = pair(p.num_splits, p.batch_invariant);
+  static_assert(kMaxLength < int64_t(1) << 30); // of new keys
+  words[next++] = pair(p.num_splits, p.bounds.max_seqlen_new << 2 | int64_t(p.bounds.rotates_q) << 1 |
+                                         int64_t(p.batch_invariant));
 }
 
 std::array<uint64_t, PlanKey::kSpecWords> PlanKey::specWords() const {

@@ -81,6 +81,12 @@ void clearOutside(TileWeights &w, Axis axis, int line, Val lo, Val hi) {
     clearOutside(w.h, axis, line, lo, hi);
 }
 
+Fragment dropGradient(const KeptElements &kept, Val scale, Fragment dp) {
+  for (int x = 0; x < dp.layout.size(); ++x)
+    dp.values[size_t(x)] = kept.keep(x, dp.values[size_t(x)]) * scale;
+  return dp;
+}
+
 Fragment subtractDelta(const Fragment &weights, Axis queries, Fragment dp, LineValue delta) {
   for (int line = 0; line < dp.lines(queries); ++line) {
     Val d = delta(line);

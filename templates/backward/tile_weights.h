@@ -8,6 +8,7 @@
 
 #include "templates/common/fragment.h"
 #include "templates/common/mask.h"
+#include "templates/common/tile_dropout.h"
 #include "templates/emit.h"
 
 namespace flashplus {
@@ -31,6 +32,9 @@ TileWeights tileWeights(EmitContext &c, const WorkItem &item, const Sequence &se
 /// 0 outside [lo, hi) of line `line`, counted across from the thread's first element.
 void clearOutside(Fragment &f, Axis axis, int line, Val lo, Val hi);
 void clearOutside(TileWeights &w, Axis axis, int line, Val lo, Val hi);
+
+/// dP of the dropped probabilities: 0, the others times `scale`.
+Fragment dropGradient(const KeptElements &kept, Val scale, Fragment dp);
 
 /// dP -> dS, with the weights h.
 Fragment subtractDelta(const Fragment &weights, Axis queries, Fragment dp, LineValue delta);

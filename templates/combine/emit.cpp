@@ -67,7 +67,7 @@ void emitCpuCombine(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
   const WorkItem item = decode(c);
-  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   Val first = item.m * rows;
   Val end = ir.min(first + rows, seq.q_len);
   const ResultRows results(ir, c.params, c.spec, seq, item);
@@ -106,7 +106,7 @@ void emitGpuCombine(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtype), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
   const WorkItem item = decode(c);
-  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   Val thread = gpu::threadId(ir);
   Val lane = thread % 32, row = item.m * rows + thread / 32; // one row a warp
   ir.ifThen(row < seq.q_len, [&] {

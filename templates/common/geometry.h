@@ -24,6 +24,8 @@ struct Bounds {
   int64_t heads_k = 0;
   int window_left = -1;     ///< -1 = unbounded; only used to guess how many keys a row sees.
   int window_right = -1;
+  int64_t max_seqlen_new = 0; ///< Upper bound of one sequence's new keys.
+  bool rotates_q = false;     ///< They, and q, get rotary embedding.
 
   /// Query heads that share a key head; 1 where there are no heads.
   int64_t group() const { return std::max<int64_t>(1, heads_q / std::max<int64_t>(1, heads_k)); }
@@ -40,19 +42,26 @@ struct ItemShape {
   int32_t num_splits = 1;        ///< Shares of the keys; an item has one of them.
   int32_t heads_per_section = 1; ///< Heads whose items are mixed, so that their keys stay in a cache
                                  ///< together.
+  int32_t workers = 0;           ///< Not 0: so many items, which divide the work among themselves where they
+                                 ///< run.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
-  Side side = Side::Query;       ///< Whose rows the tiles are: queries of a query head, or keys of a key
-                                 ///< head.
+  Side side = Side::Query; ///< Whose rows the tiles are: queries of a query head, keys of a key head, or
+                           ///< what an append moves.
 };
 
 struct Geometry {
   int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles. A whole sequence is
-                     ///< one, even if empty.
+                     ///< one, even if empty, and so is what an append moves: it writes a length.
   int64_t items = 0; ///< num_work_items
 };
 
 constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
   int64_t rows = bounds.max_seqlen_q, heads = bounds.heads_q; // of a sequence; that have items of their own
+  if (shape.side == Side::Append) {
+    rows = 2 * bounds.heads_k * bounds.max_seqlen_new + (bounds.rotates_q ? heads * rows : 0);
+    return {std::max<int64_t>(1, ceilDiv(rows, shape.rows)),
+            bounds.batch * std::max<int64_t>(1, ceilDiv(rows, shape.rows))};
+  }
   if (shape.side == Side::Key) {
     rows = bounds.max_seqlen_k;
     heads = bounds.heads_k;
@@ -61,7 +70,8 @@ constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
     heads = ceilDiv(bounds.heads_q / bounds.group(), shape.key_heads);
   }
   const int64_t tiles = shape.rows == kWholeSequence ? 1 : ceilDiv(rows, shape.rows);
-  return {tiles, bounds.batch * heads * tiles * shape.num_splits};
+  const int64_t items = bounds.batch * heads * tiles * shape.num_splits;
+  return {tiles, shape.workers && items ? shape.workers : items};
 }
 
 } // namespace flashplus

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Where the rows of a tile come from: of K and V, and of Q, whose rows lie in the same way. Today a head's
-// rows are equally far apart; keys that are found through a table would be found here.
+// Where the rows of a tile come from: of K and V, and of Q, whose rows lie in the same way. A head's rows are
+// equally far apart, or found through pages.
 #pragma once
 
 #include "templates/common/sequence.h"
@@ -12,9 +12,23 @@ struct KeyRows {
   const Sequence &sequence;
   Operand operand;
   Val head;
+  Val least = {}; ///< Of paged keys: the first one (i32) that a row of the item sees; none: 0. Those before
+                  ///< it may have no page any more.
 
-  /// Pointer to the sequence's row 0; elements have `bytes` bytes.
+  /// They are found through pages, row by row.
+  bool paged() const { return sequence.pagedKeys() && operandInfo(operand).side == Side::Key; }
+  /// Pointer to the sequence's row 0; elements have `bytes` bytes. Not of paged keys.
   Val first(int bytes) const { return sequence.rows(operand, head, bytes); }
+  /// Pointer to the sequence's row `key` (i32); elements have `bytes` bytes. Of paged keys: at most the last
+  /// one, and a key before `least` stands for it.
+  Val row(Val key, int bytes) const {
+    Ir &ir = *key.ir;
+    if (paged())
+      return ir.offset(sequence.pool(operand, head, bytes),
+                       sequence.pagedRow(operand, least ? ir.max(key, least) : key, bytes));
+    Val stride = sequence.params().get(operandInfo(operand).stride_s);
+    return ir.offset(first(bytes), ir.toI64(key) * (stride * bytes));
+  }
 
   /// Boxes of the operand's tensor map.
   struct Boxes {

@@ -14,6 +14,8 @@ public:
   Mask(Ir &ir, const ParamReader &params, const KernelSpec &spec, const Sequence &sequence);
 
   Val lo(Val row) const; ///< First visible key (i32), cut to [0, k_len].
+  /// lo(row), absent where it is always 0.
+  Val leastKey(Val row) const { return bounded_left_ ? lo(row) : Val{}; }
   Val hi(Val row) const; ///< One past the last visible key, cut to [0, k_len].
 
   struct Tiles {

@@ -387,6 +387,8 @@ TileScores tileScores(Ir &ir, const ParamReader &params, Region &region, const W
       state.forms[block.getArgument(i)] = {{}, {}, {}, {args[i]}};
   state.forms[block.getArgument(attn::kScore)] = {std::move(products), softmax_scale, {}, {}};
   state.forms[block.getArgument(attn::kQuery)] = {{}, {}, {}, tile.rows};
+  if (!tile.heads.empty())
+    state.forms[block.getArgument(attn::kHead)] = {{}, {}, {}, tile.heads};
   return Evaluator(ir, params, block, tile).run(block.begin(), std::move(state));
 }
 

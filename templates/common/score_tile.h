@@ -21,6 +21,7 @@ struct ScoreTile {
   Val key;   ///< i32
   std::vector<Element> elements;
   bool short_cuts = true; ///< Allowed: each is a second version of the softmax's code, which costs registers.
+  Vals heads = {};        ///< Query heads of the rows, i32; empty where all are of the work item's.
 };
 
 /// Scores in pieces: score x = values[x] * factor + shift[row of x].

@@ -21,10 +21,10 @@ Raised raise(Ir &ir, const Fragment &s, Axis queries, int line, int chains, cons
   return {base, ir.exp2(old - base)};
 }
 
-Finish finishLine(Ir &ir, State &state, int line, Val empty) {
+Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale) {
   Val sum = reduceAcrossLanes(Axis::Rows, state.sum[size_t(line)], [](Val a, Val b) { return a + b; });
   const Finish result = finish(ir, state.max[size_t(line)], sum, empty);
-  scaleLine(state.o, Axis::Rows, line, result.factor);
+  scaleLine(state.o, Axis::Rows, line, scale ? result.factor * scale : result.factor);
   return result;
 }
 

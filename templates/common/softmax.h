@@ -34,7 +34,7 @@ Raised raise(Ir &ir, const Fragment &s, Axis queries, int line, int chains, cons
              Val &max);
 
 /// Sums the lanes' sums of a line, scales O's row and returns the factor and the row's LSE (`empty` where it
-/// saw no key).
-Finish finishLine(Ir &ir, State &state, int line, Val empty);
+/// saw no key). `scale`, if there is one, is of O alone.
+Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale = {});
 
 } // namespace flashplus::softmax

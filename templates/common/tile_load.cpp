@@ -15,8 +15,11 @@ TileLoad TileLoader::tile(const Rows &rows) {
   t.rows_a_pass = threads_ / t.columns;
   t.row = thread_ / t.columns;
   t.column = thread_ % t.columns;
-  t.from = ir_.offset(ir_.offset(rows.source.first(bytes_), ir_.toI64(t.row) * (t.stride * bytes_)),
-                      ir_.toI64(t.column) * 16);
+  if (rows.source.paged())
+    t.paged_row = [source = rows.source, bytes = bytes_](Val row) { return source.row(row, bytes); };
+  else
+    t.from = ir_.offset(ir_.offset(rows.source.first(bytes_), ir_.toI64(t.row) * (t.stride * bytes_)),
+                        ir_.toI64(t.column) * 16);
   t.to = ir_.offset(ir_.offset(memory_, t.row * rows.pitch + t.column * 16), int64_t(rows.shared));
   return t;
 }
@@ -36,9 +39,26 @@ void TileLoader::load(const TileLoad &t, Val row, Val last, Val stage) {
   Val to = stage ? ir_.offset(t.to, stage) : t.to;
   if (alignment_ != 16)
     return loadElements(t, row, last, to);
+  if (t.paged_row)
+    return loadPaged(t, row, last, to);
   ir_.ifElse(
       row + (t.rows - 1) <= last, [&] { return loadWhole(t, row, to), Vals(); },
       [&] { return loadEdge(t, row, last, to), Vals(); });
+}
+
+/// A tile whose rows are found one by one.
+void TileLoader::loadPaged(const TileLoad &t, Val row, Val last, Val to) {
+  for (int r = 0; r < t.rows; r += t.rows_a_pass) {
+    auto copy = [&] {
+      Val at = row + t.row + r;
+      loadRow(t, t.pagedChunk(ir_, ir_.min(at, last)), ir_.offset(to, r * t.pitch),
+              t.zeros ? at <= last : Val{});
+    };
+    if (r + t.rows_a_pass <= t.rows)
+      copy();
+    else
+      ir_.ifThen(t.row + r < t.rows, copy);
+  }
 }
 
 /// A tile that ends inside the sequence: no limits, and an addition a pass.
@@ -96,7 +116,8 @@ void TileLoader::loadRow(const TileLoad &t, Val from, Val to, Val valid) {
 void TileLoader::loadElements(TileLoad t, Val row, Val last, Val to) {
   Val stride = placeAnew(t);
   ir_.forLoop(t.row, ir_.i32(t.rows), ir_.i32(t.rows_a_pass), [&](Val r) {
-    Val from = ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
+    Val from = t.paged_row ? t.pagedChunk(ir_, ir_.min(row + r, last))
+                           : ir_.offset(t.from, ir_.toI64(ir_.min(row + r, last) - t.row) * stride);
     Val dest = ir_.offset(to, (r - t.row) * t.pitch);
     ir_.forLoop(t.column, ir_.i32(t.dim_pad / 8), ir_.i32(t.columns), [&](Val column) {
       Val valid = t.zeros ? row + r <= last : Val{}, chunk = (column - t.column) * 16;

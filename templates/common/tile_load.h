@@ -6,6 +6,8 @@
 #include "ir/ir.h"
 #include "templates/common/key_rows.h"
 
+#include <functional>
+
 namespace flashplus {
 
 /// A tile on its way from global to shared memory: rows of `dim` elements, padded to `dim_pad` with zeros.
@@ -18,6 +20,11 @@ struct TileLoad {
   int columns, rows_a_pass;
   Val row, column; ///< Where the thread stands in a pass.
   Val from, to;    ///< Its chunk in row 0 of the sequence, and in the tile.
+  /// Of keys in pages, which have no `from`: pointer to a row of the sequence.
+  std::function<Val(Val row)> paged_row;
+
+  /// The thread's chunk of row `row`, which is found through pages.
+  Val pagedChunk(Ir &ir, Val row) const { return ir.offset(paged_row(row), ir.toI64(column) * 16); }
 };
 
 class TileLoader {
@@ -51,6 +58,7 @@ public:
   void arrive();
 
 private:
+  void loadPaged(const TileLoad &t, Val row, Val last, Val to);
   void loadWhole(const TileLoad &t, Val row, Val to);
   Val placeAnew(TileLoad &t);
   void loadEdge(TileLoad t, Val row, Val last, Val to);

@@ -19,7 +19,7 @@ Val WorkFeed::usedTiles(Val thread, int tile_m) const {
           batch = batch / params_.get("num_splits");
         Val longest =
             carry::forLoop(ir_, thread % 32, batch, ir_.i32(32), ir_.i32(0), [&](Val entry, Val so_far) {
-              return ir_.max(so_far, Sequence(ir_, params_, entry, /*with_keys=*/false).q_len);
+              return ir_.max(so_far, Sequence(ir_, params_, entry, /*keys=*/std::nullopt).q_len);
             });
         for (int lanes = 16; lanes; lanes /= 2) // each waits for the whole warp
           longest = ir_.max(longest, gpu::shuffleXor(ir_, longest, lanes));

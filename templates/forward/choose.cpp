@@ -12,6 +12,21 @@ int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds) {
                                                  : bounds.max_seqlen_k;
 }
 
+Status mayMerge(const Bounds &bounds, const PlanOptions &options) {
+  auto refused = [](std::string why) { return Status(StatusCode::Unsupported, std::move(why)); };
+  if (options.num_splits)
+    return refused("num_splits is " + std::to_string(options.num_splits) + " and must be 0");
+  if (options.batch_invariant)
+    return refused("batch_invariant must not be set");
+  constexpr double kLeastRows = 8, kLeastKeys = 16, kMost = 1 << 30; // rows and keys of a tile; tiles
+  const double rows = double(bounds.max_seqlen_q) * double(bounds.group());
+  const double tiles = double(bounds.batch) * double(bounds.heads_k) * (rows / kLeastRows + 1) *
+                       (double(bounds.max_seqlen_k) / kLeastKeys + 1);
+  if (tiles > kMost) // bounds may be far above what any memory holds
+    return refused("there may be more than 2^30 tiles of keys");
+  return Status::ok();
+}
+
 const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
                                 const Bounds &bounds, const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest
@@ -40,7 +55,12 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
     return std::fabs(std::log2(double(std::max<int64_t>(a, 1))) - std::log2(double(std::max<int64_t>(b, 1))));
   };
   for (const TunedSchedule &t : options.tuned) {
-    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < itemTraits(t.schedule).rows)
+    const ItemTraits item = itemTraits(t.schedule);
+    if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < item.rows)
+      continue;
+    // A kernel for few rows is one for no more, however near what was measured.
+    if (item.merges &&
+        (!mayMerge(bounds, options) || bounds.max_seqlen_q * item.packedHeads(bounds) > item.rows))
       continue;
     const double distance =
         octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);

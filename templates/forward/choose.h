@@ -34,6 +34,11 @@ struct PlanOptions {
 /// Keys that one query row may see.
 int64_t visibleKeys(const SpecFields &spec, const Bounds &bounds);
 
+/// Whether a kernel that divides the keys among its blocks and merges what they share (ItemTraits::merges)
+/// may serve a problem; the failure finishes a sentence. It has no say in how many shares there are, what it
+/// adds up in which order depends on the batch, and it numbers all tiles in an i32.
+Status mayMerge(const Bounds &bounds, const PlanOptions &options);
+
 /// The first candidate that is for this many keys, or a later one whose shorter tile still covers a
 /// sequence's queries, or of which few tiles do (ItemTraits::short_tiles). The choice uses the bounds only,
 /// so it is the same for every run of a plan. `candidates` must not be empty.

@@ -28,10 +28,12 @@ void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::functio
   Val stride = rows.rowStride(), head_stride = rows.headStride(), values = rows.values();
   Val lse = rows.lse(), lse_head_stride = rows.lseHeadStride();
   Val stores_lse = rows.storesLse(ir.boolean(true));
+  Val scale = c_.spec.dropout ? c_.params.get("drop_scale") : Val{};
   ir.forLoop(ir.i64(0), rows_, ir.i64(1), [&](Val r) {
     auto finish = softmax::finish(ir, maximum(r), sum(r), empty);
     Val query = ir.toI64(queryRow(r)), head = groupHead(r);
-    write(r, rows.dtype(), ir.offset(values, query * stride + head * head_stride), finish.factor);
+    write(r, rows.dtype(), ir.offset(values, query * stride + head * head_stride),
+          scale ? finish.factor * scale : finish.factor);
     ir.ifThen(stores_lse,
               [&] { ir.store(finish.lse, ir.offset(lse, head * lse_head_stride + query * 4), 4); });
   });

@@ -2,12 +2,17 @@
 #include "templates/forward/planner.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace flashplus {
 namespace {
 
 /// Most shares of the keys; bounds the workspace and the combine loop. As FlashAttention's num_splits.
 constexpr int kMaxSplits = 128;
+
+/// Most workers: each has a byte of what is zeroed of a workspace.
+constexpr int kMostWorkers = 255;
+static_assert(kMostWorkers <= kWorkspaceZeroed);
 
 /// Key tiles that one work item may visit.
 int64_t keyTiles(const KernelSpec &spec, const Bounds &bounds, const ItemTraits &item) {
@@ -100,6 +105,23 @@ bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
+/// What the kernels of a schedule leave, with so many shares of the keys.
+Results resultsOf(const ItemTraits &item, int splits) {
+  return item.merges ? Results::Merged : splits > 1 ? Results::Partial : Results::Final;
+}
+
+/// Blocks that divide all the work among themselves, and their shares of at most two items each
+/// (templates/forward/sm80_decode/merge.h).
+void addWorkers(Plan &plan, const ItemTraits &item, const KernelSpec &spec) {
+  const int64_t workers = plan.steps.back().item.workers;
+  const int64_t rows = 2 * workers * item.rows;
+  plan.parts[kWorkCounter] = {0, roundUp(int(workers), 4)};
+  plan.parts[kPartialO] = {kWorkspaceZeroed, ceilDiv(rows * spec.head_dim_v * 4, 256) * 256};
+  plan.parts[kPartialLse] = {kWorkspaceZeroed + plan.parts[kPartialO].bytes, rows * 8};
+  plan.zeroed_bytes = plan.parts[kWorkCounter].bytes;
+  plan.workspace_bytes = plan.parts[kPartialLse].offset + plan.parts[kPartialLse].bytes;
+}
+
 KernelSpec combineSpec(const KernelSpec &forward) {
   KernelSpec spec;
   spec.op = Operation::Combine;
@@ -110,11 +132,46 @@ KernelSpec combineSpec(const KernelSpec &forward) {
   return spec;
 }
 
+KernelSpec appendSpec(const KernelSpec &forward) {
+  KernelSpec spec;
+  spec.op = Operation::Append;
+  spec.dtype = forward.dtype;
+  spec.head_dim_qk = forward.head_dim_qk;
+  spec.head_dim_v = forward.head_dim_v;
+  spec.alignment = dtypeBytes(forward.dtype); // whether rows are aligned is seen when they are moved
+  return spec;
+}
+
+/// Puts the append before the steps of `plan`.
+Status prependAppend(const KernelSpec &spec, const Candidate &append, const Bounds &bounds,
+                     const DeviceProfile &device, Plan &plan) {
+  const KernelSpec step_spec = appendSpec(spec);
+  auto step = makeStep(step_spec, append.schedule, device.target,
+                       {.rows = append.item.rows, .side = append.item.side}, bounds);
+  if (!step)
+    return step.status();
+  plan.steps.insert(plan.steps.begin(), std::move(*step));
+  auto addPart = [&](ForwardPart part, int64_t bytes) {
+    const int64_t offset = std::max(kWorkspaceZeroed, ceilDiv(plan.workspace_bytes, 256) * 256);
+    plan.parts[part] = {offset, bytes};
+    plan.workspace_bytes = offset + bytes;
+  };
+  addPart(kNewLengths, std::max<int64_t>(bounds.batch, 1) * 4);
+  if (bounds.rotates_q)
+    addPart(kRotatedQ, bounds.total_q * bounds.heads_q * spec.head_dim_qk * dtypeBytes(spec.dtype));
+  return Status::ok();
+}
+
 } // namespace
 
 ForwardPlanner::ForwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
-    : spec_(spec), device_(device), candidates_(feasibleCandidates(spec, device)),
-      combine_(feasibleCandidates(combineSpec(spec), device)) {}
+    : spec_(withoutAppend(spec)), device_(device), candidates_(feasibleCandidates(spec_, device)),
+      combine_(feasibleCandidates(combineSpec(spec), device)) {
+  std::ranges::copy_if(candidates_, std::back_inserter(without_merges_),
+                       [](const Candidate &c) { return !c.item.merges; });
+  if (spec.append)
+    append_ = feasibleCandidates(appendSpec(spec), device);
+}
 
 Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                          const PlanOptions &options) {
@@ -122,22 +179,35 @@ Result<Plan> planForward(const KernelSpec &spec, const Bounds &bounds, const Dev
 }
 
 Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &options) const {
+  auto plan = planAttention(bounds, options);
+  if (plan && !append_.empty())
+    FLASHPLUS_RETURN_IF_ERROR(prependAppend(spec_, append_.front(), bounds, device_, *plan));
+  return plan;
+}
+
+Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptions &options) const {
   const KernelSpec &spec = spec_;
   const DeviceProfile &device = device_;
   if (options.num_splits < 0 || options.num_splits > kMaxSplits)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) + "; it must be 0 to " +
                            std::to_string(kMaxSplits));
+  const Status merging = mayMerge(bounds, options);
+  const auto &allowed = merging ? candidates_ : without_merges_;
   std::vector<Candidate> fewer;
   if (options.schedule) {
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
+    if (fewer[0].item.merges && !merging)
+      return Status(StatusCode::Unsupported,
+                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
+                        merging.message());
   } else if (!options.rejected.empty()) {
-    fewer = candidates_;
+    fewer = allowed;
   }
   std::erase_if(fewer,
                 [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
-  const auto &candidates = options.schedule || !options.rejected.empty() ? fewer : candidates_;
+  const auto &candidates = options.schedule || !options.rejected.empty() ? fewer : allowed;
   if (candidates.empty()) {
     FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, device.target));
     return Status(StatusCode::Unsupported,
@@ -153,7 +223,9 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   ItemShape item{.rows = traits.rows, .packs_heads = traits.packs_heads};
   const int forced_splits = options.num_splits ? options.num_splits : options.batch_invariant ? 1 : 0;
   const Geometry whole = geometryOf(item, bounds); // with one key head an item
-  if (traits.share_keys) {
+  if (traits.merges) {
+    item.workers = std::min(kMostWorkers, device.multiprocessors);
+  } else if (traits.share_keys) {
     const Division division =
         divide(traits, spec, bounds, bounds.batch * whole.tiles, device.multiprocessors, forced_splits);
     item.key_heads = division.key_heads;
@@ -165,7 +237,7 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
   }
 
   KernelSpec forward = spec;
-  forward.results = item.num_splits > 1 ? Results::Partial : Results::Final;
+  forward.results = resultsOf(traits, item.num_splits);
   auto step = makeStep(forward, schedule, device.target, item, bounds);
   if (!step)
     return step.status();
@@ -176,6 +248,8 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
     plan.workspace_bytes = kWorkspaceZeroed;
   }
   plan.steps.push_back(std::move(*step));
+  if (item.workers)
+    addWorkers(plan, traits, spec);
   if (item.num_splits == 1)
     return plan;
 
@@ -195,14 +269,19 @@ Result<Plan> ForwardPlanner::plan(const Bounds &bounds, const PlanOptions &optio
 std::vector<PlannedKernel> reachableForwardKernels(const KernelSpec &spec, const DeviceProfile &device) {
   std::vector<PlannedKernel> result;
   auto add = [&](const KernelSpec &s) {
-    for (Schedule &schedule : feasibleSchedules(s, device))
-      result.push_back({s, std::move(schedule)});
+    for (Candidate &c : feasibleCandidates(s, device)) {
+      result.push_back({s, std::move(c.schedule)});
+      if (c.item.merges)
+        result.back().spec.results = Results::Merged;
+    }
   };
-  add(spec);
-  KernelSpec shares = spec;
-  shares.results = Results::Partial;
-  add(shares);
+  KernelSpec attention = withoutAppend(spec);
+  add(attention);
+  attention.results = Results::Partial;
+  add(attention);
   add(combineSpec(spec));
+  if (spec.append)
+    add(appendSpec(spec));
   return result;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Plans a forward: one step, or, where the keys are split, a forward of shares and a combine.
+// Plans a forward: one step, or, where the keys are split, a forward of shares and a combine. Where new keys
+// go into the cache first, an append comes before.
 #pragma once
 
 #include "templates/planner.h"
@@ -9,7 +10,14 @@
 namespace flashplus {
 
 /// The workspace's parts.
-enum ForwardPart { kWorkCounter, kPartialO, kPartialLse };
+enum ForwardPart { kWorkCounter, kPartialO, kPartialLse, kRotatedQ, kNewLengths };
+
+/// What the kernels of a forward of this spec (without a score, unless it has one) are for: it without the
+/// append, which is a step of its own.
+template <class Spec> Spec withoutAppend(Spec spec) {
+  spec.append = false;
+  return spec;
+}
 
 /// Makes the plans of a forward whose spec (results final) is `spec`.
 class ForwardPlanner final : public Planner {
@@ -18,10 +26,14 @@ public:
   Result<Plan> plan(const Bounds &bounds, const PlanOptions &options) const override;
 
 private:
-  KernelSpec spec_;
+  Result<Plan> planAttention(const Bounds &bounds, const PlanOptions &options) const;
+
+  KernelSpec spec_; ///< Without the append.
   DeviceProfile device_;
   std::vector<Candidate> candidates_;
+  std::vector<Candidate> without_merges_; ///< For who says how the keys are shared, or that they may not be.
   std::vector<Candidate> combine_; ///< Of the second step of a split forward.
+  std::vector<Candidate> append_;  ///< Of the first step of a forward with an append; else empty.
 };
 
 /// One plan.

@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 #include <string>
 #include <sys/wait.h>
@@ -139,6 +140,93 @@ TEST_CASE("forward and plan through the wrapper are as exact as fp32 can be") {
   split.run(p.args, split.allocateWorkspace().value()).value();
   CHECK(largestError(p.o, exact) <= allowed);
   CHECK(!split.run(p.args, nullptr, 0));
+}
+
+TEST_CASE("new keys are written into the cache, and seen by the same call") {
+  Causal p;
+  const auto exact = naive<double>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d);
+  const double allowed = 2 * largestError(naive<float>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d), exact);
+  const Context c = context();
+  const int fresh = 3, positions = p.s, half = p.d / 2;
+  const int64_t row = int64_t(p.heads) * p.d;
+  std::vector<float> k = p.k, v = p.v, k_new, v_new;
+  for (auto [cache, part] : {std::pair{&k, &k_new}, {&v, &v_new}})
+    for (int b = 0; b < p.batch; ++b) {
+      const auto first = cache->begin() + ((b + 1) * p.s - fresh) * row;
+      part->insert(part->end(), first, first + fresh * row);
+      std::fill_n(first, fresh * row, NAN);
+    }
+  const std::vector<int32_t> used(size_t(p.batch), p.s - fresh);
+  const std::vector<float> ones(size_t(positions * half), 1), zeros(ones.size(), 0); // turn by no angle
+  p.args.k = Tensor(k.data(), DType::F32, {p.batch, p.s, p.heads, p.d});
+  p.args.v = Tensor(v.data(), DType::F32, {p.batch, p.s, p.heads, p.d});
+  p.args.k_new = Tensor(k_new.data(), DType::F32, {p.batch, fresh, p.heads, p.d});
+  p.args.v_new = Tensor(v_new.data(), DType::F32, {p.batch, fresh, p.heads, p.d});
+  p.args.seqused_k = Tensor(used.data(), DType::I32, {p.batch});
+  p.args.rotary_cos = Tensor(ones.data(), DType::F32, {positions, half});
+  p.args.rotary_sin = Tensor(zeros.data(), DType::F32, {positions, half});
+  p.args.rotary_seqlens = p.args.seqused_k;
+  p.args.rotary_interleaved = true;
+  c.forward(p.args).value();
+  CHECK(largestError(p.o, exact) <= allowed);
+  CHECK(k == p.k);
+  CHECK(v == p.v);
+  const auto refused = [&](const char *sentence) {
+    const auto bad = c.forward(p.args);
+    REQUIRE(!bad);
+    CHECK_MESSAGE(bad.error().message.find(sentence) == 0, bad.error().message);
+  };
+  const std::vector<int64_t> slots(size_t(p.batch * fresh), -1);
+  p.args.slot_mapping = Tensor(slots.data(), DType::I64, {p.batch * fresh});
+  refused("slot_mapping is given without block_table");
+  p.args.slot_mapping = {};
+  p.args.cu_seqlens_k_new = p.args.seqused_k;
+  p.args.max_seqlen_k_new = 1;
+  refused("k_new has shape (2, 3");
+}
+
+TEST_CASE("keys in a cache: block table, compressed rows, rows of a cache") {
+  Causal p;
+  const auto exact = naive<double>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d);
+  const double allowed = 2 * largestError(naive<float>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d), exact);
+  const Context c = context();
+  const auto good = [&] {
+    p.o.assign(p.o.size(), NAN);
+    c.forward(p.args).value();
+    CHECK(largestError(p.o, exact) <= allowed);
+  };
+  const auto pool = [&](const std::vector<float> &rows, int size) {
+    return Tensor(rows.data(), DType::F32, {p.batch * p.s / size, size, p.heads, p.d});
+  };
+  // The same memory, as pages of 7 tokens.
+  std::vector<int32_t> table(size_t(p.batch * p.s / 7));
+  std::iota(table.begin(), table.end(), 0);
+  p.args.k = pool(p.k, 7);
+  p.args.v = pool(p.v, 7);
+  p.args.block_table = Tensor(table.data(), DType::I32, {p.batch, p.s / 7});
+  good();
+  table[3] = 20;
+  const auto outside = c.forward(p.args);
+  REQUIRE(!outside);
+  CHECK(outside.error().message.find("block_table[0, 3] is 20; ") == 0);
+  // As tokens.
+  std::vector<int32_t> tokens(size_t(p.batch * p.s)), starts = {0, p.s, 2 * p.s};
+  std::iota(tokens.begin(), tokens.end(), 0);
+  p.args.k = pool(p.k, 1);
+  p.args.v = pool(p.v, 1);
+  p.args.block_table = {};
+  p.args.page_indptr = Tensor(starts.data(), DType::I32, {3});
+  p.args.page_indices = Tensor(tokens.data(), DType::I32, {p.batch * p.s});
+  good();
+  // As rows of a cache, with padding that is none.
+  const int32_t rows[] = {0, 1}, padding[] = {0, 0};
+  p.args.k = pool(p.k, p.s);
+  p.args.v = pool(p.v, p.s);
+  p.args.page_indptr = p.args.page_indices = {};
+  p.args.cache_batch_idx = Tensor(rows, DType::I32, {2});
+  p.args.leftpad_k = Tensor(padding, DType::I32, {2});
+  good();
+  CHECK(c.counters().compiles == 1); // one kernel for all of them
 }
 
 TEST_CASE("a score with tensors and scalars, on part of a batch") {

@@ -26,6 +26,12 @@ namespace {
 /// As in CMakeLists.txt.
 constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
 
+/// Dropout is in no release's list, but must not spill where it is used.
+bool dropsInTraining(const tool::VariantRow &row, DType dtype) {
+  return row.score == tool::ScoreMode::Plain && dtype == DType::BF16 && row.head_dim_qk == row.head_dim_v &&
+         (row.head_dim_qk == 64 || row.head_dim_qk == 128 || row.head_dim_qk == 256);
+}
+
 std::vector<PlannedKernel> releaseKernels(const Target &target) {
   std::vector<PlannedKernel> kernels;
   std::set<std::string> seen;
@@ -39,10 +45,16 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
               kernels.push_back(std::move(kernel));
         };
         const DeviceProfile device = offlineProfile(target);
-        add(reachableKernels(spec, device));
-        KernelSpec backward = spec;
-        backward.op = Operation::Backward;
-        add(reachableBackwardKernels(backward, device));
+        auto addBoth = [&](KernelSpec forward) {
+          add(reachableKernels(forward, device));
+          forward.op = Operation::Backward;
+          add(reachableBackwardKernels(forward, device));
+        };
+        addBoth(spec);
+        if (KernelSpec dropout = spec; dropsInTraining(row, dtype)) {
+          dropout.dropout = true;
+          addBoth(dropout);
+        }
       }
   return kernels;
 }

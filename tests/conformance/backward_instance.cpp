@@ -46,6 +46,10 @@ BackwardInstance::BackwardInstance(const BackwardCase &c) : Instance(c.forward),
   args_.num_score_tensors = f.num_score_tensors;
   args_.num_score_scalars = f.num_score_scalars;
   args_.tile_counter = f.tile_counter;
+  args_.dropout_p = f.dropout_p;
+  args_.rng_state = f.rng_state;
+  args_.dropout_seed = f.dropout_seed;
+  args_.dropout_offset = f.dropout_offset;
   makeReference();
 }
 

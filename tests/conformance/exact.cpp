@@ -193,6 +193,11 @@ TEST_CASE("exact: NaN and infinity go where the plain mathematics takes them") {
        forEveryDtype({{.sq = 97, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
                       {.sq = 7, .sk = 130, .hq = 2, .hk = 1, .d = 40, .causal = true},
                       {.sq = 1, .sk = 130, .hq = 2, .hk = 1, .d = 40},
+                      // A GPU's kernel for few rows: the bad key is the only one of a share, or one of many.
+                      {.sq = 1, .sk = 129, .hq = 2, .hk = 1, .d = 40, .num_splits = 0},
+                      {.sq = 3, .sk = 300, .hq = 2, .hk = 1, .d = 40, .causal = true, .num_splits = 0},
+                      {.sq = 1, .sk = 130, .hq = 2, .hk = 1, .d = 40, .window_left = 0, .window_right = 0,
+                       .num_splits = 0},
                       {.sq = 7, .sk = 300, .hq = 2, .hk = 1, .d = 40, .causal = true, .num_splits = 3}}))
     for (char tensor : {'q', 'k', 'v'})
       for (float value : {kNaN, kInf, -kInf}) {

@@ -45,6 +45,7 @@ Instance::Instance(const Case &c) : case_(c) {
   makeInputs();
   makeOutputs();
   makeScore();
+  makeDropout();
   const Case &p = case_;
   scale_ = p.softmaxScale();
   if (p.scale)
@@ -55,6 +56,7 @@ Instance::Instance(const Case &c) : case_(c) {
   args_.lse_empty = p.lse_empty;
   args_.num_splits = p.num_splits;
   args_.batch_invariant = p.batch_invariant;
+  args_.schedule = p.schedule.empty() ? nullptr : p.schedule.c_str();
 
   reference::Problem &r = reference_;
   r.dtype = p.dtype;
@@ -69,11 +71,11 @@ Instance::Instance(const Case &c) : case_(c) {
   r.head_dim_v = p.dimV();
   const int64_t bytes = dtypeBytes(p.dtype);
   r.q = q_.memory->host.data() + q_.offset * bytes;
-  r.k = k_.memory->host.data() + k_.offset * bytes;
-  r.v = v_.memory->host.data() + v_.offset * bytes;
+  r.k = rows_k_.memory->host.data() + rows_k_.offset * bytes;
+  r.v = rows_v_.memory->host.data() + rows_v_.offset * bytes;
   r.q_strides = q_.strides;
-  r.k_strides = k_.strides;
-  r.v_strides = v_.strides;
+  r.k_strides = rows_k_.strides;
+  r.v_strides = rows_v_.strides;
   r.window_left = p.window_left;
   r.window_right = p.windowRight();
   r.softmax_scale = scale_;
@@ -163,6 +165,10 @@ void Instance::makeInputs() {
   write(q_, 'q', p.dtype, p.d);
   write(k_, 'k', p.dtype, p.d);
   write(v_, 'v', p.dtype, p.dimV());
+  rows_k_ = k_;
+  rows_v_ = v_;
+  if (p.paged())
+    makeCache();
   args_.q = finish(q_, type);
   args_.k = finish(k_, type);
   args_.v = finish(v_, type);
@@ -232,7 +238,8 @@ void Instance::makeLengths() {
       }
     }
     args_.cu_seqlens_q = vector(cu_q_.data(), kInt32, {p.batches() + 1});
-    args_.cu_seqlens_k = vector(cu_k_.data(), kInt32, {p.batches() + 1});
+    if (!p.paged())
+      args_.cu_seqlens_k = vector(cu_k_.data(), kInt32, {p.batches() + 1});
     args_.max_seqlen_q = p.max_q < 0 ? longest_q : p.max_q;
     args_.max_seqlen_k = p.max_k < 0 ? longest_k : p.max_k;
     reference_.cu_seqlens_q = cu_q_.data();
@@ -243,7 +250,8 @@ void Instance::makeLengths() {
     reference_.seqused_q = p.used_q.data();
   }
   if (!p.used_k.empty()) {
-    args_.seqused_k = vector(p.used_k.data(), kInt32, {p.batches()});
+    if (!p.paged())
+      args_.seqused_k = vector(p.used_k.data(), kInt32, {p.batches()});
     reference_.seqused_k = p.used_k.data();
   }
 }
@@ -313,6 +321,29 @@ void Instance::makeScore() {
         std::copy_n(score_tensors_[i].tensor->shape, wanted.rank, t.shape.begin());
         reference_.tensors.push_back(t);
       }
+}
+
+void Instance::makeDropout() {
+  const Case &p = case_;
+  args_.dropout_p = p.dropout;
+  reference_.rng_seed = p.rng_seed;
+  reference_.rng_offset = p.rng_offset;
+  const auto dropout = Dropout::make(double(p.dropout));
+  REQUIRE_MESSAGE(dropout, dropout.status().message());
+  reference_.dropout = *dropout;
+  if (!p.rng_pointer) {
+    args_.dropout_seed = p.rng_seed;
+    args_.dropout_offset = p.rng_offset;
+    return;
+  }
+  const uint64_t both[] = {p.rng_seed, p.rng_offset};
+  rng_state_.memory = std::make_shared<Memory>();
+  rng_state_.memory->host.resize(sizeof both);
+  std::memcpy(rng_state_.memory->host.data(), both, sizeof both);
+  rng_state_.dl_shape = {2};
+  rng_state_.dl_strides = {1};
+  args_.rng_state = finish(rng_state_, {kDLInt, 64, 1});
+  args_.dropout_seed = args_.dropout_offset = ~uint64_t(0); // not read
 }
 
 // --- outputs

@@ -85,22 +85,27 @@ protected:
   flashplus_forward_args args_ = FLASHPLUS_FORWARD_ARGS_INIT;
   reference::Problem reference_;
   View q_, k_, v_, o_, lse_;
+  View rows_k_, rows_v_; ///< What the reference reads: k_ and v_, or of a cache the same keys as rows.
   DeviceBuffer tiles_;
 
 private:
   void makeInputs();
+  void makeCache();
+  View pool(const Layout &layout, int64_t num_pages, int64_t dim) const;
   void makeOutputs();
   void makeLengths();
   void makeScore();
+  void makeDropout();
   DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
   template <class Body> void forValidRows(Body body) const;
 
   std::deque<View> small_; ///< Lengths, slopes and auxiliary tensors.
-  std::vector<int32_t> cu_q_, cu_k_;
+  std::vector<int32_t> cu_q_, cu_k_, indptr_, entries_, used_;
   std::deque<std::vector<float>> floats_;
   std::vector<flashplus_score_tensor> score_tensors_;
   std::vector<flashplus_score_scalar> score_scalars_;
   float scale_ = 0;
+  View rng_state_;
 };
 
 } // namespace flashplus::conformance

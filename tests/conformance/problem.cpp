@@ -51,6 +51,14 @@ std::string valueText(const Layout &l) {
   return out;
 }
 
+std::string valueText(const Pages &p) {
+  if (!p.size)
+    return "none";
+  static const char *const forms[] = {"table", "indices", "rows", "order"};
+  return valueText(p.size) + forms[int(p.form)] + (p.heads_first ? "+hnd" : "") +
+         (p.interleaved ? "+interleaved" : "") + (p.cumulative ? "+cu" : "");
+}
+
 std::string valueText(const Aux &aux) {
   const size_t values = std::hash<std::string>{}(valueText(aux.values));
   return aux.name + valueText(aux.shape) + (aux.values.empty() ? "" : "#" + valueText(values)) +
@@ -104,15 +112,22 @@ std::vector<Case::Field> Case::fields() const {
   add("aux", &Case::aux);
   add("scalars", &Case::scalars);
   add("aux_at_start", &Case::aux_at_start);
+  add("dropout", &Case::dropout);
+  add("rng_seed", &Case::rng_seed);
+  add("rng_offset", &Case::rng_offset);
+  add("rng_pointer", &Case::rng_pointer);
   add("lse_empty", &Case::lse_empty);
   add("lse", &Case::want_lse);
   add("lse_gap", &Case::lse_gap);
   add("splits", &Case::num_splits);
   add("batch_invariant", &Case::batch_invariant);
+  add("schedule", &Case::schedule);
   add("q", &Case::q_layout);
   add("k", &Case::k_layout);
   add("v", &Case::v_layout);
   add("o", &Case::o_layout);
+  add("pages", &Case::pages);
+  add("leftpad", &Case::leftpad);
   add("packed_qkv", &Case::packed_qkv);
   add("fill", &Case::fill);
   add("first_batch", &Case::first_batch);

@@ -28,6 +28,22 @@ struct Layout {
   bool broadcast = false; ///< Stride 0 over the batch: all entries are the first one.
 };
 
+/// A cache that the keys lie in. Lengths (sk, ragged_k, used_k) stay those of the keys; what lies in no slot
+/// of a key is poison, and entries that no query reads are garbage.
+struct Pages {
+  enum class Form {
+    Table,   ///< block_table
+    Indices, ///< page_indptr and page_indices
+    Rows,    ///< cache_batch_idx: a page is a row of the cache
+    Order,   ///< Neither: entry b uses row b
+  };
+  int64_t size = 0; ///< Slots of a page; 0: there is no cache, and keys are rows.
+  Form form = Form::Table;
+  bool heads_first = false; ///< (num_blocks, heads, page_size, head_dim) in memory.
+  bool interleaved = false; ///< K and V of a page lie side by side; head dims are equal.
+  bool cumulative = false;  ///< Lengths of packed queries' keys by cu_seqlens_k.
+};
+
 /// An auxiliary fp32 tensor of a score, of random values unless `values` gives them.
 struct Aux {
   std::string name;
@@ -64,13 +80,20 @@ struct Case {
   bool aux_at_start = false; ///< On a CPU auxiliary tensors lie right before an unmapped page, or right
                              ///< behind one.
 
+  float dropout = 0;
+  uint64_t rng_seed = 0, rng_offset = 0;
+  bool rng_pointer = false; ///< Both come as rng_state.
+
   float lse_empty = kInf;
   bool want_lse = true;
   int64_t lse_gap = 0; ///< Elements of poison after every head's rows.
   int num_splits = 1;
   bool batch_invariant = false;
+  std::string schedule = {}; ///< Of the forward; empty: chosen.
 
   Layout q_layout = {}, k_layout = {}, v_layout = {}, o_layout = {};
+  Pages pages = {};
+  std::vector<int32_t> leftpad = {}; ///< With pages: slots before each sequence's keys; empty: none given.
   bool packed_qkv = false; ///< q, k and v are slices of one (.., rows, hq + 2 hk, d).
 
   Fill fill = {};          ///< Empty: normally distributed.
@@ -81,6 +104,8 @@ struct Case {
   int64_t batches() const { return ragged() ? int64_t(ragged_q.size()) : batch; }
   int64_t dimV() const { return dv ? dv : d; }
   float softmaxScale() const { return scale.value_or(1.0f / std::sqrt(float(d))); }
+  bool paged() const { return pages.size > 0; }
+  int64_t leftpadOf(int64_t b) const { return leftpad.empty() ? 0 : leftpad[size_t(b)]; }
   int windowRight() const { return causal ? 0 : window_right; }
 
   int64_t startQ(int64_t b) const {

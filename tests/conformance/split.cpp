@@ -51,15 +51,17 @@ TEST_CASE("split: chosen by itself for one query row against 128k keys") {
   for (const Case &c : forEveryDtype({{.sq = 1, .sk = 131072, .hq = 1, .d = 64, .num_splits = 0}})) {
     Instance instance(c);
     const PlanPtr plan = makePlan(instance);
-    CHECK(inspect(*plan).num_splits > 1);
-    CHECK(inspect(*plan).steps == 2);
+    // A GPU's kernel for few query rows divides the keys itself and needs no second step.
+    const bool one_step = !Session::get().onCpu();
+    CHECK((inspect(*plan).num_splits > 1) != one_step);
+    CHECK(inspect(*plan).steps == (one_step ? 1 : 2));
     CHECK(flashplus_plan_workspace(plan.get()) > 0);
     check({c});
   }
 }
 
 TEST_CASE("split: not for one that fills the device, nor where it is forbidden") {
-  for (Case c : {Case{.batch = 64, .sq = 1, .sk = 2048, .hq = 32, .hk = 1, .d = 8, .num_splits = 0},
+  for (Case c : {Case{.batch = 64, .sq = 64, .sk = 2048, .hq = 32, .hk = 1, .d = 8, .num_splits = 0},
                  Case{.sq = 1, .sk = 8192, .hq = 1, .d = 8, .num_splits = 1},
                  Case{.sq = 1, .sk = 8192, .hq = 1, .d = 8, .num_splits = 0, .batch_invariant = true}}) {
     Instance instance(c);

@@ -90,6 +90,7 @@ Compiled compile(const Shape &shape) {
   Compiled out;
   const Target target = targetOf(shape);
   DeviceProfile profile = offlineProfile(target);
+  profile.multiprocessors = shape.multiprocessors;
   PlanOptions options;
   options.num_splits = shape.num_splits;
   auto plan = planForward(specOf(shape), boundsOf(shape), profile, options);

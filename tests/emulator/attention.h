@@ -26,6 +26,7 @@ struct Shape {
   const char *score = "s";
   Isa isa = Isa::Sm80;  ///< Or Sm90a.
   std::string schedule; ///< Of the forward kernel; empty: the plan's.
+  int multiprocessors = 1;
 };
 
 // What a shape says, as the runtime would put it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// ldmatrix, stmatrix, mma.sync: every layout with values that tell where they came from.
+// ldmatrix, stmatrix, movmatrix, mma.sync: every layout with values that tell where they came from.
 #include "tests/emulator/cases.h"
 
 #include <bit>
@@ -184,6 +184,26 @@ void addLoadMatrix(std::vector<Case> &cases, int n, bool trans, bool store) {
   cases.push_back(std::move(c));
 }
 
+/// movmatrix: every element says where it was.
+void addMoveMatrix(std::vector<Case> &cases) {
+  Case c;
+  c.name = "movmatrix.trans";
+  c.ptx = module("shl.b32 %r10, %gid, 1; add.u32 %r11, %r10, 1; shl.b32 %r11, %r11, 16;"
+                 "or.b32 %r10, %r10, %r11;"
+                 "movmatrix.sync.aligned.m8n8.trans.b16 %r12, %r10;"
+                 "mul.wide.u32 %rd1, %gid, 4; add.s64 %rd1, %rd1, %out; st.global.b32 [%rd1], %r12;");
+  c.input.resize(16);
+  c.output_bytes = 128;
+  c.expect = [](std::span<const uint8_t>, std::span<uint8_t> out) {
+    for (int row = 0; row < 8; ++row)
+      for (int column = 0; column < 8; ++column) {
+        const auto v = uint16_t(8 * column + row); // the element that was in (column, row)
+        std::memcpy(out.data() + (row * 8 + column) * 2, &v, 2);
+      }
+  };
+  cases.push_back(std::move(c));
+}
+
 } // namespace
 
 void addMatrixCases(std::vector<Case> &cases) {
@@ -196,6 +216,7 @@ void addMatrixCases(std::vector<Case> &cases) {
     for (bool trans : {false, true})
       for (int n : {1, 2, 4})
         addLoadMatrix(cases, n, trans, store);
+  addMoveMatrix(cases);
 }
 
 } // namespace flashplus::emu::test

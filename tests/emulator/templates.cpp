@@ -140,7 +140,73 @@ std::vector<Shape> shapes() {
   return s;
 }
 
+/// With more blocks than tiles and with less, whole items and shares, one, two and three blocks of 8 rows.
+std::vector<Shape> decodeShapes() {
+  std::vector<Shape> s;
+  for (int blocks : {1, 3, 20})
+    for (int group : {1, 4, 12})
+      s.push_back({.name = "decode, group " + std::to_string(group) + ", blocks " + std::to_string(blocks),
+                   .seqlen_q = 2,
+                   .seqlen_k = 300,
+                   .heads_q = 2 * group,
+                   .heads_k = 2,
+                   .window_right = 0,
+                   .num_splits = 0,
+                   .multiprocessors = blocks});
+  s.push_back({.name = "decode, ragged",
+               .heads_q = 8,
+               .heads_k = 2,
+               .dqk = 128,
+               .dv = 80,
+               .window_left = 40,
+               .window_right = 0,
+               .num_splits = 0,
+               .lengths_q = {1, 0, 2, 1, 0},
+               .lengths_k = {300, 17, 0, 64, 0},
+               .multiprocessors = 7});
+  s.push_back({.name = "decode, used lengths",
+               .batch = 3,
+               .seqlen_q = 1,
+               .seqlen_k = 200,
+               .heads_q = 8,
+               .heads_k = 2,
+               .num_splits = 0,
+               .used_k = {3, 0, 200},
+               .score = "20 * tanh(s / 20) + h * 0.1",
+               .multiprocessors = 9});
+  for (const char *schedule :
+       {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
+        "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
+    s.push_back({.name = schedule,
+                 .seqlen_q = 1,
+                 .seqlen_k = 500,
+                 .heads_q = 4,
+                 .num_splits = 0,
+                 .schedule = schedule,
+                 .multiprocessors = 4});
+  return s;
+}
+
 } // namespace
+
+TEST_CASE("sm80.decode, whole") {
+  for (Shape shape : decodeShapes())
+    for (Isa isa : {Isa::Sm80, Isa::Sm90a}) {
+      shape.isa = isa;
+      INFO(shape.name);
+      const Compiled compiled = compile(shape);
+      REQUIRE(compiled.error == "");
+      CHECK(compiled.plan.steps[0].schedule.algorithm == "sm80.decode");
+      for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Eager, AsyncMode::Random}) {
+        Options options;
+        options.async = mode;
+        options.seed = 5;
+        options.threads = mode == AsyncMode::Random ? 2 : 1;
+        const Outcome outcome = runAttention(shape, compiled, options);
+        CHECK_MESSAGE(outcome.good(), outcome.text());
+      }
+    }
+}
 
 TEST_CASE("the sm_80 kernels, whole") {
   for (const Shape &shape : shapes()) {

@@ -33,7 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (__builtin_mul_overflow(hk, group, &hq))
     hq = hk;
   flashplus_backward_args args = FLASHPLUS_BACKWARD_ARGS_INIT;
-  Tensor q, k, v, o, lse, dout, dq, dk, dv_rows, dlse, delta, cu_q, cu_k, used_q, used_k, slopes;
+  Tensor q, k, v, o, lse, dout, dq, dk, dv_rows, dlse, delta, cu_q, cu_k, used_q, used_k, slopes, rng;
   auto rows = [&](Tensor &t, int64_t length, int64_t heads, int64_t dim) {
     return ragged ? t.read(in, 3, {length, heads, dim}, type, device)
                   : t.read(in, 4, {batch, length, heads, dim}, type, device);
@@ -73,6 +73,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     args.window_left = in.take<int32_t>();
     args.window_right = in.take<int32_t>();
     args.softcap = in.take<float>();
+  }
+  if (flags & 32768) {
+    args.dropout_p = in.take<float>();
+    if (in.take<uint8_t>() & 1)
+      args.rng_state = rng.read(in, 1, {2}, {kDLInt, 64, 1}, device);
   }
   const std::string score = in.rest();
   args.score = flags & 16384 ? score.c_str() : nullptr;

@@ -11,7 +11,7 @@ say "install, then move the prefix"
 cmake --install "$build" --prefix "$work/first" >"$work/log" || { cat "$work/log"; exit 1; }
 mv "$work/first" "$work/prefix"
 prefix=$work/prefix
-for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp \
+for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp include/flashplus/kernels.h \
     "$libdir/libflashplus.so" bin/flashplus; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done

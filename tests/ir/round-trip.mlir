@@ -28,3 +28,8 @@ attn.forward @bias dtype(f16) head_dim(128, 64) schedule("sm80.flash tile_m=64 t
 // CHECK-LABEL: attn.combine @merge dtype(f32) head_dim_v(40)
 attn.combine @merge dtype(f32) head_dim_v(40) schedule("cpu.combine rows=8") target("x86-64-v4")
     attributes {alignment = 4 : i64}
+
+// CHECK-LABEL: attn.append @fresh dtype(bf16) head_dim(128, 64) schedule("gpu.append rows=8")
+// CHECK-SAME: attributes {alignment = 2 : i64}
+attn.append @fresh dtype(bf16) head_dim(128, 64) schedule("gpu.append rows=8") target("sm_90a")
+    attributes {alignment = 2 : i64}

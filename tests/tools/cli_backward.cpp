@@ -121,6 +121,15 @@ json runGood(const std::vector<std::string> &arguments, const std::string &cache
 
 } // namespace
 
+TEST_CASE("run --dropout: both passes are good, by the mask of --seed") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  const json whole = runGood({"--random", "1,40,50,2,1,16", "--dropout", "0.3", "--seed", "7"}, cache);
+  for (const json &plan : {whole["plan"], whole["backward"]["plan"]})
+    CHECK(plan.dump().find("dropout=1") != std::string::npos);
+  refused({"run", "--random", "1,8,8,1,1,16", "--dropout", "1"}, "--dropout");
+}
+
 TEST_CASE("run --backward: both passes are measured, and judged part by part") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");

@@ -42,6 +42,35 @@ nlohmann::json runGood(std::vector<std::string> arguments, const std::string &ca
 
 } // namespace
 
+TEST_CASE("keys in pages: the same results as of rows, on the CPU and in the emulator") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  for (const char *pages : {"order", "random"}) {
+    const auto json =
+        runGood({"--random", "2,5,70,4,2,32", "--causal", "--page-size", "16", "--pages", pages}, cache);
+    CHECK(json.dump().find("keys=paged") != std::string::npos);
+  }
+  runGood({"--random", "2,40,70,4,2,32", "--page-size", "7", "--pages", "random", "--num-splits", "2"},
+          cache);
+  const auto emulated = runCli(
+      {"emulate", "--random", "2,5,70,4,2,32", "--page-size", "16", "--pages", "random", "--check"}, cache);
+  INFO(emulated.err);
+  CHECK(emulated.code == 0);
+  const auto kernel = runCli({"inspect", "--stage", "spec", "--head-dim", "64", "--paged"}, cache);
+  CHECK(kernel.out.find("keys=paged") != std::string::npos);
+  // Bad input.
+  const auto refused = [&](std::vector<std::string> flags, const char *sentence) {
+    flags.insert(flags.begin(), {"run", "--device", "cpu", "--random", "1,4,4,1,1,16"});
+    const auto result = runCli(flags, cache);
+    CHECK(result.code == 2);
+    CHECK_MESSAGE(result.err.find(sentence) != std::string::npos, result.err);
+  };
+  refused({"--page-size", "4", "--backward"}, "--page-size: not with --backward, whose keys are rows");
+  refused({"--pages", "random"}, "--pages: only with --page-size");
+  refused({"--page-size", "0"}, "--page-size");
+  refused({"--page-size", "4", "--pages", "sorted"}, "--pages");
+}
+
 TEST_CASE("the emulator: a device like the others, and what it executed") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");

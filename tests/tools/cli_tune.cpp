@@ -189,7 +189,7 @@ TEST_CASE("bench --suite features: each beside its dense problem") {
     if (cell.contains("share_of_dense"))
       CHECK(cell["share_of_dense"].get<double>() > 0);
   }
-  CHECK(features == 10);
+  CHECK(features == 11);
 }
 
 TEST_CASE("tune: a record that later plans take, and that can do no harm") {

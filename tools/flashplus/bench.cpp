@@ -72,7 +72,7 @@ Json identity(const Json &cell) {
   Json out;
   for (const char *name :
        {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
-        "heads_k", "window", "softcap", "alibi", "lengths", "max_seqlen", "backward"})
+        "heads_k", "window", "softcap", "alibi", "dropout", "lengths", "max_seqlen", "backward"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;

@@ -3,6 +3,7 @@
 
 #include "spec/kernel_spec.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/table.h"
 
 #include <algorithm>
 #include <numeric>
@@ -47,6 +48,8 @@ std::string BenchCase::label() const {
     text += " softcap";
   if (alibi)
     text += " alibi";
+  if (dropout > 0)
+    text += " dropout " + numberText(dropout);
   if (max_seqlen)
     text += " max_seqlen " + std::to_string(max_seqlen);
   if (backward)
@@ -64,6 +67,8 @@ Json BenchCase::json() const {
     out["softcap"] = softcap;
   if (alibi)
     out["alibi"] = true;
+  if (dropout > 0)
+    out["dropout"] = dropout;
   if (!lengths.empty())
     out["lengths"] = lengths;
   if (max_seqlen)
@@ -106,6 +111,9 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
       ->check(CLI::Range(0.0, 1e30))
       ->type_name("C");
   verb.add_flag("--alibi", f.alibi, "ALiBi, a slope a head");
+  verb.add_option("--dropout", f.dropout, "Probability of dropping a weight; 0 is off")
+      ->check(CLI::Range(0.0, 255.0 / 256))
+      ->type_name("P");
   verb.add_option("--device", f.device, "auto (the GPU if there is one), cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();
@@ -162,6 +170,7 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   }
   base.softcap = flags.softcap;
   base.alibi = flags.alibi;
+  base.dropout = flags.dropout;
   base.backward = flags.backward;
   const std::vector<int> full = {0};
   const auto &causal = !flags.causal.empty() ? flags.causal : flags.shapes.empty() ? defaults.causal : full;

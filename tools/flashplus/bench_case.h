@@ -15,6 +15,7 @@ struct BenchCase {
   int64_t window_left = -1, window_right = -1; ///< As flashplus_forward_args.
   double softcap = 0;
   bool alibi = false;
+  double dropout = 0;
   bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
   std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike;
                                 ///< `batch` of them, seqlen_q = seqlen_k = the longest.
@@ -44,7 +45,7 @@ struct CaseFlags {
   std::vector<int> causal;
   int64_t tokens = 0, hidden = 0, batch = 0, heads = 0, heads_k = 0;
   std::string window, device = "auto";
-  double softcap = 0;
+  double softcap = 0, dropout = 0;
   bool alibi = false;
   bool backward = false; ///< A flag of the verbs themselves.
 };

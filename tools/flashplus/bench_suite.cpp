@@ -64,6 +64,7 @@ std::vector<SuiteRow> featureSuite(int64_t tokens, int64_t hidden) {
 
   rows.push_back({"softcap", with([](BenchCase &c) { c.softcap = 30; }), base, 0.85});
   rows.push_back({"ALiBi", with([](BenchCase &c) { c.alibi = true; }), base, 0.9});
+  rows.push_back({"dropout 0.1", with([](BenchCase &c) { c.dropout = 0.1; }), base, 0.9});
   rows.push_back({"fp16", with([](BenchCase &c) { c.dtype = DType::F16; }), base, 0.97});
   rows.push_back({"D 96", with([](BenchCase &c) { c.head_dim = c.head_dim_v = 96; }), base, std::nullopt});
   rows.push_back({"D 192/128", with([](BenchCase &c) { c.head_dim = 192; }), base, std::nullopt});

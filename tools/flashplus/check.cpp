@@ -91,6 +91,11 @@ Result<reference::Problem> referenceProblem(const Problem &problem) {
   to.softcap = problem.softcap;
   to.alibi_slopes = dataOf<float>(problem.alibi_slopes);
   to.alibi_per_batch = problem.alibi_slopes && problem.alibi_slopes->shape.size() == 2;
+  auto dropout = Dropout::make(static_cast<double>(problem.dropout_p));
+  if (!dropout)
+    return invalidArgument("--dropout: " + dropout.status().message());
+  to.dropout = *dropout;
+  to.rng_seed = problem.dropout_seed;
   FLASHPLUS_RETURN_IF_ERROR(bindScore(problem, to));
   return to;
 }

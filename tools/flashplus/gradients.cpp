@@ -32,6 +32,10 @@ flashplus_backward_args backwardArgs(const flashplus_forward_args &forward) {
   args.score_scalars = forward.score_scalars;
   args.num_score_tensors = forward.num_score_tensors;
   args.num_score_scalars = forward.num_score_scalars;
+  args.dropout_p = forward.dropout_p;
+  args.rng_state = forward.rng_state;
+  args.dropout_seed = forward.dropout_seed;
+  args.dropout_offset = forward.dropout_offset;
   return args;
 }
 

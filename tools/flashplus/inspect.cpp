@@ -17,7 +17,7 @@ struct InspectFlags {
   std::string operation; ///< "": the spec's own.
   std::string dtype = "bf16", window, score, alibi = "none";
   int head_dim = 128, head_dim_v = 0, alignment = 0;
-  bool causal = false, softcap = false, split = false;
+  bool causal = false, softcap = false, dropout = false, split = false, paged = false;
   bool has_spec_flags = false;
 };
 
@@ -34,6 +34,7 @@ Result<std::string> specText(const InspectFlags &flags) {
   spec.head_dim_qk = flags.head_dim;
   spec.head_dim_v = flags.head_dim_v ? flags.head_dim_v : flags.head_dim;
   spec.results = flags.split ? Results::Partial : Results::Final;
+  spec.keys = flags.paged ? KeyAddressing::Paged : KeyAddressing::Rows;
   if (!flags.window.empty()) {
     auto sides = parseIntegers("--window", flags.window, 2, 2);
     if (!sides)
@@ -42,6 +43,7 @@ Result<std::string> specText(const InspectFlags &flags) {
     spec.bounded_right = (*sides)[1] >= 0;
   }
   spec.bounded_right |= flags.causal;
+  spec.dropout = flags.dropout;
   spec.alignment = flags.alignment ? flags.alignment : naturalAlignment(spec);
   Result<ScoreExpr> score = composeScore(flags.score, flags.softcap, flags.alibi);
   if (!score)
@@ -51,15 +53,18 @@ Result<std::string> specText(const InspectFlags &flags) {
   return spec.text();
 }
 
-/// The spec of the kernel of `operation` among those of the backward of `forward`, which say what a plan has
-/// on `target`.
+/// The spec of the kernel of `operation` among those of the backward of `forward`, or of a forward with new
+/// keys, which say what a plan has on `target`.
 Result<std::string> backwardSpec(flashplus_context *context, const std::string &forward,
                                  const std::string &operation, const std::string &target) {
   Result<KernelSpec> spec = KernelSpec::parse(forward);
   if (!spec)
     return spec.status();
   const bool partial = spec->isPartial();
-  spec->op = Operation::Backward;
+  if (operation == "append")
+    spec->append = true; // a forward's
+  else
+    spec->op = Operation::Backward;
   spec->results = Results::Final;
   std::vector<std::string> specs;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_reachable_kernels(
@@ -181,17 +186,20 @@ void addInspect(CLI::App &app, Action *selected) {
       verb->add_option("--window", f.window, "Sliding window; only which sides are bounded matters")
           ->type_name("L,R"),
       verb->add_flag("--softcap", f.softcap, "With softcap (its value is no part of the kernel)"),
+      verb->add_flag("--dropout", f.dropout, "With dropout (its rate is no part of the kernel)"),
       verb->add_option("--alibi", f.alibi, "ALiBi slopes: none, heads, or batch (per batch and head)")
           ->check(CLI::IsMember({"none", "heads", "batch"}))
           ->type_name("KIND"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
-                       "Of a backward: backward_delta; backward and backward_sum (CPU), backward_kv or "
+                       "Of a forward with new keys: append. Of a backward: backward_delta; backward and "
+                       "backward_sum (CPU), backward_kv or "
                        "backward_q (GPU)")
-          ->check(CLI::IsMember(
-              {"forward", "backward", "backward_delta", "backward_sum", "backward_kv", "backward_q"}))
+          ->check(CLI::IsMember({"forward", "append", "backward", "backward_delta", "backward_sum",
+                                 "backward_kv", "backward_q"}))
           ->type_name("NAME"),
       verb->add_flag("--split", f.split, "The kernel of one share of the keys"),
+      verb->add_flag("--paged", f.paged, "The kernel that finds keys in pages"),
       verb->add_option("--alignment", f.alignment, "Bytes rows are aligned to [16 if compact rows are]")
           ->check(CLI::IsMember({2, 4, 16}))
           ->type_name("BYTES")};

@@ -93,6 +93,8 @@ Result<std::unique_ptr<Judge>> Judge::make(flashplus_context *context, DLDevice 
   p.window_left = static_cast<int>(c.window_left);
   p.window_right = static_cast<int>(c.window_right);
   p.softcap = static_cast<float>(c.softcap);
+  p.dropout_p = static_cast<float>(c.dropout);
+  p.dropout_seed = 1;
   p.num_splits = 1;
   return judge;
 }

@@ -148,6 +148,8 @@ std::string panelTitle(const Json &cell, const std::string &dtype) {
     title += ", softcap";
   if (cell.contains("alibi"))
     title += ", ALiBi";
+  if (cell.contains("dropout"))
+    title += ", dropout " + cell["dropout"].dump();
   const int64_t heads = cell.value("heads", int64_t{0}), heads_k = cell.value("heads_k", heads);
   if (heads != heads_k)
     title += ", heads " + std::to_string(heads) + "/" + std::to_string(heads_k);

@@ -101,6 +101,8 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   problem.softcap = static_cast<float>(flags.softcap);
   problem.score = flags.score;
   problem.lse_empty = flags.lse_empty == "-inf" ? -INFINITY : INFINITY;
+  problem.dropout_p = static_cast<float>(flags.dropout);
+  problem.dropout_seed = flags.input.seed;
   problem.num_splits = flags.num_splits;
   problem.batch_invariant = flags.batch_invariant;
   for (const std::string &text : flags.tensors) {
@@ -124,6 +126,12 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   if (problem.score.empty() && !(problem.score_tensors.empty() && problem.score_scalars.empty()))
     return invalidArgument("--tensor and --scalar: only with --score, which names them");
   FLASHPLUS_RETURN_IF_ERROR(checkProblem(problem));
+  if (flags.page_size && flags.backward)
+    return invalidArgument("--page-size: not with --backward, whose keys are rows");
+  if (!flags.page_size && flags.pages != "order")
+    return invalidArgument("--pages: only with --page-size");
+  problem.page_size = flags.page_size;
+  problem.random_pages = flags.pages == "random";
   if (!flags.backward && !flags.dout.empty())
     return invalidArgument("--dout: only with --backward");
   if (flags.backward)
@@ -141,12 +149,16 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   text("--v", f.input.v, "FILE", "Values, .npy");
   text("--random", f.input.random, "B,SQ,SK,HQ,HK,D[,DV]", "Normally distributed input of these sizes");
   text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
-  verb.add_option("--seed", f.input.seed, "Seed of --random")->capture_default_str();
+  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
   verb.add_flag("--causal", f.causal, "Causal mask, aligned at the bottom right");
   text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");
   verb.add_option("--scale", f.scale, "softmax_scale [1/sqrt(head_dim)]")->type_name("NUMBER");
   verb.add_option("--softcap", f.softcap, "s -> C * tanh(s / C); 0 is off")
       ->type_name("C")
+      ->capture_default_str();
+  verb.add_option("--dropout", f.dropout, "Probability of dropping a weight, by the mask of --seed; 0 is off")
+      ->check(CLI::Range(0.0, 255.0 / 256))
+      ->type_name("P")
       ->capture_default_str();
   text("--alibi", f.alibi, "FILE", "ALiBi slopes, .npy of (heads) or (batch, heads)");
   text("--score", f.score, "EXPR", "Score expression over s, b, h, hk, q, k, sq, sk and your own names");
@@ -166,6 +178,13 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   verb.add_option("--max-seqlen-k", f.max_seqlen_k, "Upper bound of the key lengths [the longest]")
       ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
       ->type_name("N");
+  verb.add_option("--page-size", f.page_size,
+                  "Keys lie in pages of N slots, found through a table [no pages]")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->type_name("N");
+  verb.add_option("--pages", f.pages, "Order of the pages in the pool: order or random")
+      ->check(CLI::IsMember({"order", "random"}))
+      ->capture_default_str();
   verb.add_option("--lse-empty", f.lse_empty, "lse of a row that sees no key: inf or -inf")
       ->check(CLI::IsMember({"inf", "-inf"}))
       ->type_name("VALUE")

@@ -14,8 +14,9 @@ struct ProblemFlags {
   std::string lse_empty = "inf";
   std::vector<std::string> tensors, scalars;
   std::optional<double> scale;
-  double softcap = 0;
-  int64_t max_seqlen_q = -1, max_seqlen_k = -1;
+  double softcap = 0, dropout = 0;
+  int64_t max_seqlen_q = -1, max_seqlen_k = -1, page_size = 0;
+  std::string pages = "order";
   int num_splits = 0;
   bool causal = false, check = false, batch_invariant = false, backward = false;
 };

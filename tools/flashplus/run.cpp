@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus run: one forward, and its backward on request, on real or random input, measured, and compared
 // with the reference where that is asked for.
+#include "tools/flashplus/append.h"
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/device_flag.h"
@@ -23,6 +24,7 @@ namespace {
 
 struct RunFlags : ProblemFlags {
   std::string out, device = "auto";
+  AppendFlags append;
   int repeat = 20;
 };
 
@@ -157,12 +159,16 @@ Status writeOutputs(const std::string &path, Outputs outputs) {
 }
 
 Result<int> runProblem(const RunFlags &flags) {
+  if (flags.append.rows >= 0 && flags.backward)
+    return invalidArgument("--append: not with --backward");
+  if (flags.append.rows < 0 && (flags.append.rotary || flags.append.interleaved))
+    return invalidArgument("--rotary and --rotary-interleaved: only with --append");
   if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
     return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
   Result<Problem> loaded = makeProblem(flags);
   if (!loaded)
     return loaded.status();
-  const Problem &problem = *loaded;
+  Problem &problem = *loaded;
   Result<Context> context = makeContext(flags.common);
   if (!context)
     return context.status();
@@ -173,6 +179,10 @@ Result<int> runProblem(const RunFlags &flags) {
   FLASHPLUS_RETURN_IF_ERROR(wakeDevice(context->get(), *device));
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
+  flashplus_forward_args forward_args = on_device.args();
+  DeviceAppend append;
+  if (flags.append.rows >= 0)
+    FLASHPLUS_RETURN_IF_ERROR(append.upload(context->get(), *device, flags.append, problem, forward_args));
   const double flops = 2 * visiblePairs(problem) * static_cast<double>(problem.headsQ()) *
                        static_cast<double>(problem.q.shape.back() + problem.v.shape.back());
 
@@ -184,7 +194,7 @@ Result<int> runProblem(const RunFlags &flags) {
     outputs[name] = std::move(*tensor);
     return Status::ok();
   };
-  FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device, forwardPass(on_device.args(), flops),
+  FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device, forwardPass(forward_args, flops),
                                         measured.counters, measured.forward));
   FLASHPLUS_RETURN_IF_ERROR(keep("o", on_device.output()));
   FLASHPLUS_RETURN_IF_ERROR(keep("lse", on_device.lse()));
@@ -203,6 +213,12 @@ Result<int> runProblem(const RunFlags &flags) {
     if (!report)
       return report.status();
     measured.check = *report;
+    if (flags.append.rows >= 0) {
+      auto cache = append.checkCache(problem);
+      if (!cache)
+        return cache.status();
+      measured.cache = *cache;
+    }
   }
   if (flags.check && flags.backward) {
     auto report = checkGradients(problem, outputs["dq"], outputs["dk"], outputs["dv"], flags.common.threads);
@@ -234,6 +250,8 @@ void addRun(CLI::App &app, Action *selected) {
       "  flashplus run --in tests/data/minilm_layer0_qkv.safetensors --check\n"
       "  flashplus run --random 1,4096,4096,16,4,128 --dtype bf16 --causal --window 1024,0 --device cpu\n"
       "  flashplus run --random 2,512,512,8,2,64 --causal --backward --check\n"
+      "  flashplus run --random 8,1,1024,32,8,128 --causal --append 1 --rotary 128 --check\n"
+      "  flashplus run --random 4,1,2000,32,8,128 --page-size 16 --pages random --check\n"
       "  flashplus run --random 2,64,64,4,4,64 --score 's + bias[h] * w' --tensor bias=bias.npy --scalar "
       "w=0.5");
   auto flags = std::make_shared<RunFlags>();
@@ -241,6 +259,15 @@ void addRun(CLI::App &app, Action *selected) {
   addProblemFlags(*verb, f);
   verb->add_option("-o,--out", f.out, "Write o and lse (and gradients) to .safetensors or .npy")
       ->type_name("FILE");
+  verb->add_option("--append", f.append.rows,
+                   "The last N keys of every sequence are new: the forward writes them into the cache first")
+      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
+      ->type_name("N");
+  verb->add_option("--rotary", f.append.rotary,
+                   "With --append, rotary embedding of the new keys and of q, of so many columns")
+      ->check(CLI::Range(int64_t{0}, int64_t{256}))
+      ->type_name("DIM");
+  verb->add_flag("--rotary-interleaved", f.append.interleaved, "Its pairs are columns (2i, 2i + 1)");
   verb->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();

@@ -26,8 +26,10 @@ struct Measured {
   flashplus_counters counters = {}; ///< When all plans were made.
   std::optional<reference::Comparison> check;
   std::optional<reference::BackwardComparison> check_backward;
+  std::optional<std::string> cache; ///< Of an append: where the cache is wrong, "" for nowhere.
 
-  bool good() const { return (!check || check->good()) && (!check_backward || check_backward->good()); }
+  bool goodForward() const { return (!check || check->good()) && (!cache || cache->empty()); }
+  bool good() const { return goodForward() && (!check_backward || check_backward->good()); }
 };
 
 /// `out`: the file that was written, or "".

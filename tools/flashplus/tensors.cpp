@@ -2,6 +2,7 @@
 #include "tools/flashplus/tensors.h"
 
 #include "tools/flashplus/command.h"
+#include "tools/flashplus/pages.h"
 #include "tools/io/convert.h"
 #include "tools/io/npy.h"
 #include "tools/io/safetensors.h"
@@ -264,13 +265,25 @@ Status DeviceProblem::upload(flashplus_context *context, DLDevice device, const 
     return Status::ok();
   };
   FLASHPLUS_RETURN_IF_ERROR(put(problem.q, &args_.q));
-  FLASHPLUS_RETURN_IF_ERROR(put(problem.k, &args_.k));
-  FLASHPLUS_RETURN_IF_ERROR(put(problem.v, &args_.v));
+  if (problem.page_size) {
+    Result<PagedKeys> paged = makePages(problem);
+    if (!paged)
+      return paged.status();
+    FLASHPLUS_RETURN_IF_ERROR(put(paged->k, &args_.k));
+    FLASHPLUS_RETURN_IF_ERROR(put(paged->v, &args_.v));
+    FLASHPLUS_RETURN_IF_ERROR(put(paged->block_table, &args_.block_table));
+    FLASHPLUS_RETURN_IF_ERROR(put(paged->seqused_k, &args_.seqused_k));
+  } else {
+    FLASHPLUS_RETURN_IF_ERROR(put(problem.k, &args_.k));
+    FLASHPLUS_RETURN_IF_ERROR(put(problem.v, &args_.v));
+    for (auto [host, to] : {std::pair{&problem.cu_seqlens_k, &args_.cu_seqlens_k},
+                            std::pair{&problem.seqused_k, &args_.seqused_k}})
+      if (*host)
+        FLASHPLUS_RETURN_IF_ERROR(put(**host, to));
+  }
   const std::pair<const std::optional<Tensor> *, const DLTensor **> optional[] = {
       {&problem.cu_seqlens_q, &args_.cu_seqlens_q},
-      {&problem.cu_seqlens_k, &args_.cu_seqlens_k},
       {&problem.seqused_q, &args_.seqused_q},
-      {&problem.seqused_k, &args_.seqused_k},
       {&problem.alibi_slopes, &args_.alibi_slopes}};
   for (auto [host, to] : optional)
     if (*host)
@@ -311,6 +324,8 @@ Status DeviceProblem::upload(flashplus_context *context, DLDevice device, const 
   args_.num_score_tensors = static_cast<int32_t>(score_tensors_.size());
   args_.score_scalars = score_scalars_.data();
   args_.num_score_scalars = static_cast<int32_t>(score_scalars_.size());
+  args_.dropout_p = problem.dropout_p;
+  args_.dropout_seed = problem.dropout_seed;
   args_.num_splits = problem.num_splits;
   args_.batch_invariant = problem.batch_invariant;
   return Status::ok();

@@ -26,8 +26,12 @@ struct Problem {
   std::string score; ///< "" for none.
   std::vector<std::pair<std::string, io::Tensor>> score_tensors;
   std::vector<std::pair<std::string, float>> score_scalars;
+  float dropout_p = 0;
+  uint64_t dropout_seed = 0; ///< Its offset is 0.
   int num_splits = 0;
   bool batch_invariant = false;
+  int64_t page_size = 0;     ///< Not 0: k and v go to the device as pages of so many slots,
+  bool random_pages = false; ///< in any order.
   std::string source; ///< For people: where q, k and v come from.
 
   bool ragged() const { return cu_seqlens_q.has_value(); }

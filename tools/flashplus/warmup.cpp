@@ -24,8 +24,9 @@ struct WarmupFlags {
   CommonFlags common;
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
-  std::string causal = "both", window = "no", softcap = "no", score;
-  bool list = false, dry_run = false, backward = false, has_variant_flags = false;
+  std::string causal = "both", window = "no", softcap = "no", dropout = "no", score;
+  bool list = false, dry_run = false, backward = false, paged = false, append = false,
+       has_variant_flags = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
@@ -55,6 +56,10 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
   std::vector<KernelSpec> specs;
   std::vector<std::string> dtypes =
       flags.dtypes.empty() ? std::vector<std::string>{"fp16", "bf16"} : flags.dtypes;
+  std::vector<std::pair<std::string, bool>> alignments; // with dropout or without
+  for (const std::string &alignment : flags.alignment)
+    for (bool dropout : choices(flags.dropout))
+      alignments.emplace_back(alignment, dropout);
   for (bool softcap : choices(flags.softcap))
     for (const std::string &alibi : flags.alibi) {
       Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
@@ -64,7 +69,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
         for (const std::string &dtype : dtypes)
           for (bool causal : choices(flags.causal))
             for (bool window : choices(flags.window))
-              for (const std::string &alignment : flags.alignment) {
+              for (const auto &[alignment, dropout] : alignments) {
                 KernelSpec spec;
                 spec.dtype = *parseDType(dtype);
                 spec.head_dim_qk = flags.head_dims[i];
@@ -72,6 +77,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
                                                             : flags.head_dims_v[i % flags.head_dims_v.size()];
                 spec.bounded_left = window;
                 spec.bounded_right = window || causal;
+                spec.dropout = dropout;
                 spec.alignment = alignment == "auto" ? naturalAlignment(spec)
                                  : alignment == "16" ? 16
                                                      : dtypeBytes(spec.dtype);
@@ -88,6 +94,11 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
 /// The backward that training with `forward` needs.
 KernelSpec backwardOf(KernelSpec forward) {
   forward.op = Operation::Backward;
+  return forward;
+}
+
+KernelSpec pagedOf(KernelSpec forward) {
+  forward.keys = KeyAddressing::Paged;
   return forward;
 }
 
@@ -166,7 +177,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
     auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
     if (!specs)
       return specs.status();
-    for (const KernelSpec &spec : *specs) {
+    for (KernelSpec &spec : *specs) {
+      spec.append = flags.append;
       // Of what a release ships, training gets those that have a backward; what was asked for by flags must
       // have one.
       if (flags.backward) {
@@ -178,6 +190,9 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
       }
       if (auto done = add(spec, target, /*optional=*/false); !done)
         return done.status();
+      if (flags.paged)
+        if (auto done = add(pagedOf(spec), target, /*optional=*/false); !done)
+          return done.status();
     }
   }
   return variants;
@@ -357,7 +372,8 @@ void addWarmup(CLI::App &app, Action *selected) {
   verb->footer(
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
       "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
-      "of each variant beside its forward.\n\n"
+      "of each variant beside its forward; --paged what serving from a cache of pages needs; --append the\n"
+      "step that writes new keys into a cache.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
@@ -393,6 +409,10 @@ void addWarmup(CLI::App &app, Action *selected) {
           ->check(CLI::IsMember({"yes", "no", "both"}))
           ->type_name("WHICH")
           ->capture_default_str(),
+      verb->add_option("--dropout", f.dropout, "Dropout: yes, no or both")
+          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->type_name("WHICH")
+          ->capture_default_str(),
       list(verb->add_option("--alibi", f.alibi,
                             "ALiBi slopes: none, heads, batch (per batch and head) [none]"))
           ->check(CLI::IsMember({"none", "heads", "batch"}))
@@ -402,7 +422,9 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
+  verb->add_flag("--paged", f.paged, "For serving: the kernels that find keys in pages, too");
   verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
+  verb->add_flag("--append", f.append, "For serving: the kernels that write new keys into a cache, too");
   verb->add_flag("--list", f.list, "Print the variants and stop");
   verb->add_flag("--dry-run", f.dry_run, "Print which kernels would be compiled, and compile none");
   verb->add_flag_callback(

@@ -278,6 +278,8 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
   args.window_left = static_cast<int32_t>(c.window_left);
   args.window_right = static_cast<int32_t>(c.window_right);
   args.softcap = static_cast<float>(c.softcap);
+  args.dropout_p = static_cast<float>(c.dropout);
+  args.dropout_seed = 1;
   flashplus_backward_args &backward = p->backward_args_ = backwardArgs(args);
   backward.dout = &p->dout_, backward.dq = &p->dq_, backward.dk = &p->dk_, backward.dv = &p->dv_;
 

@@ -218,12 +218,12 @@ typedef struct flashplus_forward_args {
                           the sum of exponentials of the final scores. Last stride 1. */
   const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU
                                      only. */
-  const DLTensor *cu_seqlens_k; /**< Both or none. */
+  const DLTensor *cu_seqlens_k; /**< Both or none, but with a cache (below) cu_seqlens_q alone is allowed. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
-  const DLTensor *seqused_k;
+  const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"), without the new ones. */
   int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one
                              result. 0: not known; the rows of q (of k) are taken, which may cost time. */
-  int64_t max_seqlen_k;
+  int64_t max_seqlen_k; /**< The same; also with a cache, where any value gives one result. */
   const float *softmax_scale; /**< Null: 1 / sqrt(head_dim_qk). Any finite value. */
   int32_t causal;      /**< 0 or 1 */
   int32_t window_left; /**< >= -1; with has_window only, else both sides are 0 or both -1. */
@@ -245,6 +245,58 @@ typedef struct flashplus_forward_args {
                                 for exploration; the kernel is made for it. */
   int32_t has_window;      /**< 1: window_left and window_right hold. */
   int32_t reserved;
+  /* A cache of keys and values. k and v are pools of pages, (num_blocks, page_size, heads_k, head_dim), each
+   * with strides of its own (last stride 1), if there is a block_table or page_indices; else a cache of rows,
+   * (batch_cache, seqlen_cache, heads_k, head_dim), if cache_batch_idx or leftpad_k is given, or k has 4
+   * dimensions beside packed queries of 3. Slot s of a sequence is slot s % page_size of the page that entry
+   * s / page_size of its table names. A sequence has as many keys as seqused_k or the differences of
+   * cu_seqlens_k say; without either all its slots hold keys. Table entries beyond the last key, or before
+   * the first that a window shows, are never read. Entries and lengths are read on the device: on the CPU
+   * one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT, elsewhere the result is undefined.
+   */
+  const DLTensor *block_table;     /**< int32 (batch, max_blocks) or null. Last stride 1. */
+  const DLTensor *page_indptr;     /**< int32 (batch + 1) and */
+  const DLTensor *page_indices;    /**< int32 (n), or null: the table as compressed rows, of which sequence b
+                                        has entries [page_indptr[b], page_indptr[b + 1]). */
+  const DLTensor *cache_batch_idx; /**< int32 (batch) or null: entry b uses row cache_batch_idx[b] of the
+                                      cache (null: row b). Not with a table. */
+  const DLTensor *leftpad_k; /**< int32 (batch) or null: leading slots of each sequence that hold no key; with
+                                  pages, too. The sequence has as many keys less. */
+  /* New keys and values, which the call writes into the cache before it attends to it: row i of sequence b
+   * into slot seqused_k[b] + i, which must be given (cu_seqlens_k must not); the sequence then has as many
+   * keys more. k and v are written, and share no memory with q, o and the new rows. A cache of any kind will
+   * do, and so will plain k and v, (batch, seqlen_k, heads_k, head_dim). Rows that find no room, or a page
+   * outside the pool, are FLASHPLUS_INVALID_ARGUMENT on the CPU, before anything is written; elsewhere they
+   * are dropped. On all devices a sequence whose first new row has a negative table entry or slot keeps its
+   * length: one that fills up a batch. Two sequences must not write into one row of the cache. */
+  const DLTensor *k_new; /**< (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
+                              cu_seqlens_k_new, or null; q's dtype. Last stride 1, the others any. */
+  const DLTensor *v_new; /**< The same of v. */
+  const DLTensor *cu_seqlens_k_new; /**< int32 (batch + 1) or null. */
+  const DLTensor *slot_mapping; /**< int64 (total_new, or batch * seqlen_new) or null: the slots of the new
+                                   rows, page * page_size + slot in the page; a negative one drops its row.
+                                   With block_table or page_indices only, by which they are read again. */
+  /* Rotary embedding of the new keys, and of q for this call (q itself is not written): of the first
+   * rotary_dim columns pairs (i, i + rotary_dim / 2), or (2i, 2i + 1) if interleaved, are turned by the
+   * angles of their position, in fp32, rounded once. New row i has position seqused_k[b] + i; so has query
+   * row i if causal is set or a side of the window bounds, else every query row has seqused_k[b]. What is
+   * past the table does not turn. */
+  const DLTensor *rotary_cos;     /**< (positions, rotary_dim / 2) of q's dtype, or null. Last stride 1. */
+  const DLTensor *rotary_sin;     /**< The same. */
+  const DLTensor *rotary_seqlens; /**< int32 (batch) or null: what to count positions from instead of
+                                       seqused_k. */
+  int32_t rotary_interleaved;     /**< 0 or 1 */
+  int32_t max_seqlen_k_new; /**< With cu_seqlens_k_new: an upper bound, as max_seqlen_q; 0: not known. */
+  const DLTensor *rng_state; /**< With dropout_p: int64 or uint64 (2) on the device of q, {seed, offset}, read
+                                  by the kernels when they run, so that a replayed graph may draw anew; or
+                                  null: dropout_seed and dropout_offset. */
+  uint64_t dropout_seed;
+  uint64_t dropout_offset;
+  float dropout_p; /**< 0 <= p < 1: every probability is dropped with probability p and else multiplied by
+                        1 / (1 - p). Which are is a function of seed, offset, batch entry, query head, query
+                        row and key alone (docs/rationale/dropout.md). Below 1/8192 none is. lse does not
+                        know of it. */
+  int32_t reserved2;
 } flashplus_forward_args;
 
 /** Full attention, with a window that bounds nothing, so that setting a side is enough. */
@@ -308,6 +360,11 @@ typedef struct flashplus_backward_args {
   const char *schedule;  /**< Null: chosen. Text of a schedule of one of the plan's steps. */
   int32_t has_window;
   int32_t reserved;
+  const DLTensor *rng_state; /**< What the forward had, with the values that it had. */
+  uint64_t dropout_seed;
+  uint64_t dropout_offset;
+  float dropout_p;
+  int32_t reserved2;
 } flashplus_backward_args;
 
 /** Full attention, with a window that bounds nothing. */
@@ -317,6 +374,25 @@ typedef struct flashplus_backward_args {
 /** As flashplus_forward. */
 FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context,
                                                   const flashplus_backward_args *args, void *stream);
+
+/* --------------------------------------------------------------------------------------------- dropout -- */
+
+/** The mask that a forward and a backward of these arguments draw, for tests and for looking at it: 1 where a
+ *  probability is kept, 0 where it is dropped, all 1 where nothing is. Computed on the calling thread. */
+typedef struct flashplus_dropout_mask_args {
+  size_t struct_size;
+  uint64_t seed;
+  uint64_t offset;
+  int64_t batch; /**< Entries from first_batch on. */
+  int64_t heads; /**< Query heads of the problem. */
+  int64_t rows;  /**< Query rows and keys of each, from 0. */
+  int64_t keys;
+  int64_t first_batch;
+  float dropout_p;
+  int32_t reserved;
+} flashplus_dropout_mask_args;
+/** Fills `keep`, host memory of batch * heads * rows * keys bytes in this order. */
+FLASHPLUS_API flashplus_status flashplus_dropout_mask(const flashplus_dropout_mask_args *args, uint8_t *keep);
 
 /* ------------------------------------------------------------------------------- a forward from Python -- */
 
@@ -372,81 +448,9 @@ FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
                                                            void *workspace, size_t workspace_bytes,
                                                            void *stream);
 
-/* --------------------------------------------------------------------------------------------- kernels -- */
-
-typedef struct flashplus_kernel flashplus_kernel;
-
-typedef struct flashplus_kernel_info {
-  size_t struct_size;
-  const char *key;       /**< Hexadecimal cache key. */
-  const char *key_text;  /**< What the key is the hash of. */
-  const char *spec;      /**< Canonical text of each part. */
-  const char *schedule;
-  const char *target;
-  const char *kind;      /**< "x86-object", "ptx" or "cubin" */
-  const void *code;
-  size_t code_size;
-  const char *entry;     /**< Launch schema, as spec/artifact.h. */
-  int32_t threads;
-  int64_t shared_memory;
-  int64_t scratch;
-  int64_t params_size;
-  int32_t registers;     /**< -1: not known */
-  int32_t spill_bytes;
-  int32_t stack_bytes;
-  const char *source;    /**< "memory", "disk" or "compiled": where this call found it. */
-  const char *provenance;
-  double compile_ms;     /**< 0 unless compiled by this call. */
-  double load_ms;        /**< Reading and verifying the disk entry. */
-} flashplus_kernel_info;
-
-/** The code of one kernel, from the cache or compiled; needs no device. `spec` and `target` are canonical
- *  text, `schedule` too or null for the default of the target. */
-FLASHPLUS_API flashplus_status flashplus_get_kernel(flashplus_context *context, const char *spec,
-                                                    const char *schedule, const char *target,
-                                                    flashplus_kernel **out);
-FLASHPLUS_API void flashplus_kernel_destroy(flashplus_kernel *kernel);
-/** Pointers inside *out belong to `kernel`. */
-FLASHPLUS_API flashplus_status flashplus_kernel_get_info(const flashplus_kernel *kernel,
-                                                         flashplus_kernel_info *out);
-
-/** One stage of a kernel as text: "spec", "attn", "loops", "llvm", "ptx" (GPU) or "asm" (CPU), "resources".
- *  Always compiles. *text is freed with flashplus_free_text. */
-FLASHPLUS_API flashplus_status flashplus_print_stage(flashplus_context *context, const char *spec,
-                                                     const char *schedule, const char *target,
-                                                     const char *stage, char **text);
-FLASHPLUS_API void flashplus_free_text(char *text);
-
-/** Called once per kernel that any plan of `spec` on `target` can use (what warm-up compiles). */
-typedef void (*flashplus_kernel_visitor)(void *visitor_context, const char *spec, const char *schedule);
-FLASHPLUS_API flashplus_status flashplus_reachable_kernels(flashplus_context *context, const char *spec,
-                                                           const char *target, flashplus_kernel_visitor visit,
-                                                           void *visitor_context);
-
-/** The canonical spec text of a forward with these arguments (data pointers may be null). Freed with
- *  flashplus_free_text. */
-FLASHPLUS_API flashplus_status flashplus_spec_of(const flashplus_forward_args *args, char **text);
-/** The same of a backward. */
-FLASHPLUS_API flashplus_status flashplus_backward_spec_of(const flashplus_backward_args *args, char **text);
-
-/* --------------------------------------------------------------------------------------- device memory -- */
-
-/** What tools and tests need to put tensors on any device with one code path; an embedder has its own
- *  allocator. `device` is {kDLCPU, 0} or {kDLCUDA, ordinal}. Memory is 256-byte aligned. */
-FLASHPLUS_API flashplus_status flashplus_device_malloc(flashplus_context *context, DLDevice device,
-                                                       size_t bytes, void **out);
-FLASHPLUS_API flashplus_status flashplus_device_free(flashplus_context *context, DLDevice device,
-                                                     void *memory);
-/** Blocking copies between host memory and `device`. */
-FLASHPLUS_API flashplus_status flashplus_copy_to_device(flashplus_context *context, DLDevice device,
-                                                        void *dst, const void *host_src, size_t bytes);
-FLASHPLUS_API flashplus_status flashplus_copy_to_host(flashplus_context *context, DLDevice device,
-                                                      void *host_dst, const void *src, size_t bytes);
-/** Waits for everything enqueued on `stream` (null: the default stream) of `device`. */
-FLASHPLUS_API flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device,
-                                                     void *stream);
-
 #ifdef __cplusplus
 }
 #endif
+#include "kernels.h" /* single kernels, warm-up, device memory */
+
 #endif /* FLASHPLUS_H */

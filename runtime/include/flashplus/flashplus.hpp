@@ -56,6 +56,16 @@ struct ForwardArgs {
   int32_t num_splits = 0;
   bool batch_invariant = false;
   int64_t *tile_counter = nullptr;
+  /// A cache of keys and values, of which k and v are the pools or the rows.
+  Tensor block_table, page_indptr, page_indices, cache_batch_idx, leftpad_k;
+  /// New keys and values that go into it first.
+  Tensor k_new, v_new, cu_seqlens_k_new, slot_mapping;
+  int32_t max_seqlen_k_new = 0;
+  Tensor rotary_cos, rotary_sin, rotary_seqlens;
+  bool rotary_interleaved = false;
+  float dropout_p = 0;
+  Tensor rng_state; ///< Absent: dropout_seed and dropout_offset.
+  uint64_t dropout_seed = 0, dropout_offset = 0;
 };
 
 namespace detail {
@@ -106,6 +116,24 @@ public:
     c.num_splits = a.num_splits;
     c.batch_invariant = a.batch_invariant;
     c.tile_counter = a.tile_counter;
+    c.block_table = a.block_table.dl();
+    c.page_indptr = a.page_indptr.dl();
+    c.page_indices = a.page_indices.dl();
+    c.cache_batch_idx = a.cache_batch_idx.dl();
+    c.leftpad_k = a.leftpad_k.dl();
+    c.k_new = a.k_new.dl();
+    c.v_new = a.v_new.dl();
+    c.cu_seqlens_k_new = a.cu_seqlens_k_new.dl();
+    c.slot_mapping = a.slot_mapping.dl();
+    c.max_seqlen_k_new = a.max_seqlen_k_new;
+    c.rotary_cos = a.rotary_cos.dl();
+    c.rotary_sin = a.rotary_sin.dl();
+    c.rotary_seqlens = a.rotary_seqlens.dl();
+    c.rotary_interleaved = a.rotary_interleaved;
+    c.dropout_p = a.dropout_p;
+    c.rng_state = a.rng_state.dl();
+    c.dropout_seed = a.dropout_seed;
+    c.dropout_offset = a.dropout_offset;
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }

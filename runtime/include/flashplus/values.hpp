@@ -89,7 +89,7 @@ private:
 inline DLDevice cpu() { return {kDLCPU, 0}; }
 inline DLDevice cuda(int ordinal) { return {kDLCUDA, ordinal}; }
 
-enum class DType { F16, BF16, F32, I32 };
+enum class DType { F16, BF16, F32, I32, I64 };
 
 /// A DLTensor by value: up to four dimensions, which it holds itself, over memory that it does not own. A
 /// default-constructed one is the "null" of flashplus.h.
@@ -171,9 +171,11 @@ private:
     case DType::F32:
       return {kDLFloat, 32, 1};
     case DType::I32:
+      return {kDLInt, 32, 1};
+    case DType::I64:
       break;
     }
-    return {kDLInt, 32, 1};
+    return {kDLInt, 64, 1};
   }
   void point() {
     tensor_.shape = dims_;

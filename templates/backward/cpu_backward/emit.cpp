@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/backward/cpu_backward/pack.h"
 #include "templates/backward/rows/row_values.h"
+#include "templates/common/cpu_dropout.h"
 #include "templates/common/mask.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
+
+#include <optional>
 
 namespace flashplus {
 namespace {
@@ -29,7 +32,10 @@ public:
   explicit CpuBackward(EmitContext &c)
       : c_(c), ir_(c.ir), l_(CpuBackwardLayout::of(c.spec, c.schedule, c.target)), item_(decode(c)),
         seq_(ir_, c.params, item_.batch), mask_(ir_, c.params, c.spec, seq_),
-        score_(ir_, c.params, *c.score, item_, seq_), m_(c, l_), pack_(c, l_, seq_, m_) {}
+        score_(ir_, c.params, *c.score, item_, seq_), m_(c, l_), pack_(c, l_, seq_, m_) {
+    if (c.spec.dropout)
+      dropout_.emplace(ir_, c.params);
+  }
 
   void emit() {
     Val tile = ir_.i32(l_.tile_n), tiles = ir_.ceilDiv(seq_.k_len, l_.tile_n);
@@ -99,7 +105,7 @@ private:
       });
     });
     storeKeys(Operand::DK, l_.dk(), l_.dqk, l_.dqk_pad, key, keys, c_.params.get("softmax_scale"));
-    storeKeys(Operand::DV, l_.dvSum(), l_.dv, l_.dv_pad, key, keys, {});
+    storeKeys(Operand::DV, l_.dvSum(), l_.dv, l_.dv_pad, key, keys, dropout_ ? dropout_->scale() : Val{});
   }
 
   void storeKeys(Operand operand, int block, int dim, int pad, Val key, Val keys, Val scale) {
@@ -191,13 +197,22 @@ private:
     Val lse = ir_.load(ir_.f32(), ir_.offset(values.lse(), offset), 4);
     Val delta = ir_.load(ir_.f32(), ir_.offset(values.delta(), offset), 4);
     Val lo = mask_.lo(row) - t.key, hi = mask_.hi(row) - t.key;
+    if (dropout_)
+      drawRow(t, row, begin, end);
     forRange(begin, end, l_.lanes, [&](Val column) {
       Val s = m_.loadVector(l_.p(), at + column), dp = m_.loadVector(l_.ds(), at + column);
       const auto score = score_.evaluate(s, row, t.key + ir_.toI32(column), t.head);
       Val exponent = score_.isIdentity() ? score.value : score.value * softmax::kLog2E;
-      Val p = ir_.exp2(exponent - lse), ds = p * (dp - delta);
+      Val p = ir_.exp2(exponent - lse), kept;
+      if (dropout_) {
+        kept = m_.loadVector(l_.kept(), column) != 0.0;
+        dp = ir_.select(kept, dp * dropout_->scale(), m_.zero());
+      }
+      Val ds = p * (dp - delta);
       if (score.slope) // which may be anything where a score is -inf
         ds = ir_.select(p == m_.zero(), m_.zero(), ds * score.slope);
+      if (kept)
+        p = ir_.select(kept, p, m_.zero()); // as dV's
       if (masked) {
         Val key = m_.laneNumbers() + ir_.toI32(column);
         Val visible = (key >= lo) & (key < hi);
@@ -206,6 +221,17 @@ private:
       }
       m_.storeVector(l_.p(), at + column, p);
       m_.storeVector(l_.ds(), at + column, ds);
+    });
+  }
+
+  /// Which keys of row `row` are kept, for the columns [begin, end).
+  void drawRow(const Tile &t, Val row, Val begin, Val end) {
+    const int width = dropout_->width();
+    forRange(begin / width * width, end, width, [&](Val column) {
+      const Vals keep = dropout_->keepRow(item_.batch, t.head, row, t.key + ir_.toI32(column));
+      for (int i = 0; i < 2; ++i)
+        m_.storeVector(l_.kept(), column + i * l_.lanes,
+                       ir_.select(keep[size_t(i)], ir_.constant(m_.zero().type(), 1.0), m_.zero()));
     });
   }
 
@@ -277,6 +303,7 @@ private:
   const Score score_;
   Scratch m_;
   cpu_backward::Pack pack_;
+  std::optional<CpuDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace

@@ -20,6 +20,7 @@ struct CpuBackwardLayout {
   int lanes;             ///< fp32 lanes of a vector.
   int dqk, dv;           ///< Head dims as stored.
   int dqk_pad, dv_pad;   ///< Rounded up to whole vectors.
+  bool dropout;
 
   int panel() const { return nr * lanes; }
 
@@ -36,7 +37,9 @@ struct CpuBackwardLayout {
   int ds() const { return p() + tile_m * tile_n; }         ///< [tile_m][tile_n]: dP, then dS
   int dk() const { return ds() + tile_m * tile_n; }        ///< [tile_n][dqk_pad]
   int dvSum() const { return dk() + tile_n * dqk_pad; }    ///< [tile_n][dv_pad]
-  int elements() const { return dvSum() + tile_n * dv_pad; }
+  /// [tile_n], with dropout: of one row, 1 where a key is kept, else 0
+  int kept() const { return dvSum() + tile_n * dv_pad; }
+  int elements() const { return kept() + (dropout ? tile_n : 0); }
 
   static CpuBackwardLayout of(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 };

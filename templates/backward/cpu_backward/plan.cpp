@@ -15,6 +15,7 @@ CpuBackwardLayout CpuBackwardLayout::of(const KernelSpec &spec, const Schedule &
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, l.lanes);
   l.dv_pad = roundUp(l.dv, l.lanes);
+  l.dropout = spec.dropout;
   return l;
 }
 
@@ -37,6 +38,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "a multiple of mr up to 512");
   if (l.tile_n < 1 || l.tile_n > 512 || l.tile_n % l.panel() || l.tile_n % l.mr)
     return badKnob(schedule, "tile_n", "a multiple of mr and of nr times the vector lanes, up to 512");
+  if (l.dropout && l.tile_n % (2 * l.lanes))
+    return badKnob(schedule, "tile_n", "with dropout a multiple of twice the vector lanes");
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.scratch = int64_t(l.elements()) * 4;

@@ -63,7 +63,7 @@ void emitCpuBackwardDelta(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtypeO()), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
   const WorkItem item = decode(c);
-  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   DeltaRow delta(c, seq, item);
   Val o = seq.rows(Operand::O, item.head, bytes), dout = seq.rows(Operand::DO, item.head, bytes);
   Val o_stride = c.params.get("o_stride_s") * bytes, dout_stride = c.params.get("dout_stride_s") * bytes;
@@ -91,7 +91,7 @@ void emitGpuBackwardDelta(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtypeO()), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
   const WorkItem item = decode(c);
-  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   Val thread = gpu::threadId(ir);
   Val lane = thread % 32, row = item.m * rows + thread / 32; // one row a warp
   ir.ifThen(row < seq.q_len, [&] {
@@ -115,7 +115,7 @@ void emitCpuBackwardSum(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtype), d = c.spec.head_dim_qk, rows = c.schedule.get("rows");
   const WorkItem item = decode(c);
-  const Sequence seq(ir, c.params, item.batch, /*with_keys=*/false);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   const RowValues values(ir, c.params, seq, item.head);
   Val parts = values.dqPart(ir.i64(0), d), stride = values.dqPartStride(d),
       part_bytes = values.dqPartBytes(d);

@@ -60,7 +60,8 @@ void store(ItemView &k, const Sums &sums) {
     gpu::barrier(ir); // every warp is done with K and V; else one came after they were last read
   storeFragment(ir, k.dtype, sums.dk, k.c.params.get("softmax_scale"), k.lane,
                 own(l.k(), l.qkPitch(), l.dqk_pad), l.qkPitch());
-  storeFragment(ir, k.dtype, sums.dv, {}, k.lane, own(l.v(), l.vPitch(), l.dv_pad), l.vPitch());
+  Val dv_scale = k.c.spec.dropout ? k.c.params.get("drop_scale") : Val{};
+  storeFragment(ir, k.dtype, sums.dv, dv_scale, k.lane, own(l.v(), l.vPitch(), l.dv_pad), l.vPitch());
   gpu::barrier(ir);
   auto rows = [&](Operand operand, int tile, int dim, int pitch) {
     storeRows(

@@ -25,6 +25,7 @@ struct Sm80BackwardKVLayout {
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 columns of one MMA step, of each part.
   bool by_element;     ///< Rows are aligned to an element only.
+  bool window_dropout; ///< Dropout with a left bound: words of its mask, and both ends of the other one.
 
   int threads() const { return warps * 32; }
   int partM() const { return tile_m / parts; } ///< Query rows whose weights a warp works out.

@@ -40,6 +40,8 @@ Math::Math(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
       TileOperand::rows(ir_, k_.shared(l.dout(), k_.part * (l.dv_pad / l.parts * 2)), l.vPitch(), k_.lane);
   row_values_ = k_.shared(l.rowValues(), (rows + firstOfLane(Axis::Columns, k_.lane)) * 4);
   weights_at_ = k_.shared(l.weights(), k_.warp_key * (l.tile_m * 2) + k_.lane * 16);
+  if (k_.c.spec.dropout)
+    dropout_.emplace(ir_, k_.c.params, k_.lane, Axis::Columns);
 }
 
 /// 0 where the mask hides a key or there is no query.
@@ -85,7 +87,15 @@ Math::Weights Math::weights(Val head, Val query, Val stage) {
   TileWeights w = masked(tileWeights(k_.c, item, k_.seq, Axis::Columns,
                                      scoreTile(s.layout, Axis::Columns, rows, key), std::move(s), lse),
                          query);
+  if (!dropout_) {
+    Fragment ds = subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta);
+    return {std::move(w.p), std::move(ds)};
+  }
+  const KeptElements kept =
+      dropout_->draw(k_.s_layout, item.batch, item.head, query + k_.part * l.partM(), k_.first + k_.warp_key);
+  dp = dropGradient(kept, dropout_->scale(), std::move(dp));
   Fragment ds = subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta);
+  kept.apply(w.p); // dV gets the scale at the end
   return {std::move(w.p), std::move(ds)};
 }
 

@@ -6,6 +6,8 @@
 #include "templates/backward/tile_weights.h"
 #include "templates/common/tile_product.h"
 
+#include <optional>
+
 namespace flashplus::sm80_backward_kv {
 
 class Math {
@@ -32,6 +34,7 @@ private:
   TileOperand q_columns_, dout_columns_; // right ones of S and dP, of this part's queries
   TileOperand q_rows_, dout_rows_;       // right ones of dK and dV, of this part's columns
   Val row_values_, weights_at_;
+  std::optional<TileDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace flashplus::sm80_backward_kv

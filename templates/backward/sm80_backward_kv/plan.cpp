@@ -21,11 +21,13 @@ Sm80BackwardKVLayout Sm80BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.dqk_pad = roundUp(l.dqk, 16 * std::max(1, l.parts));
   l.dv_pad = roundUp(l.dv, 16 * std::max(1, l.parts));
   l.by_element = spec.alignment != 16;
+  l.window_dropout = spec.dropout && spec.bounded_left;
   return l;
 }
 
 int Sm80BackwardKVLayout::registers(const ScoreExpr &score) const {
-  int all = accumulators() + (by_element ? kElementRegisters : 0);
+  int all = accumulators() + (by_element ? kElementRegisters : 0) +
+            (window_dropout ? n_frags * partM() * 3 / 8 : 0);
   if (score.isIdentity())
     return all;
   if (score.clampsIndices()) // a tensor has one element a head where no index is clamped

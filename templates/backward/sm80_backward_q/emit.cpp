@@ -52,7 +52,7 @@ void store(ItemView &k, const Fragment &dq) {
   const Sm80BackwardQLayout &l = k.l;
   k.setThread(gpu::again(ir, gpu::threadId(ir)));
   k.item = decodeWorkItem(ir, k.c.params, k.c.spec, gpu::again(ir, k.c.work_item));
-  const Sequence sequence(ir, k.c.params, k.item.batch, /*with_keys=*/false);
+  const Sequence sequence(ir, k.c.params, k.item.batch, /*keys=*/std::nullopt);
   Val first = k.item.m * l.tile_m, last = ir.min(first + l.tile_m, sequence.q_len) - 1;
   if (l.stages == 2)
     gpu::barrier(ir); // every warp is done with Q; with one stage a barrier ends every tile

@@ -22,6 +22,8 @@ Math::Math(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
     lse_.push_back(ir_.load(ir_.f32(), ir_.offset(values.lse(), at), 4));
     delta_.push_back(ir_.load(ir_.f32(), ir_.offset(values.delta(), at), 4));
   }
+  if (k_.c.spec.dropout)
+    dropout_.emplace(ir_, k_.c.params, k_.lane, Axis::Rows);
 }
 
 /// 0 where the mask hides a key, or there is none.
@@ -57,6 +59,11 @@ void Math::add(Fragment &dq, Val key, Val stage) {
   auto delta = [&](int row) { return delta_[size_t(row)]; };
   // P itself is not needed.
   const TileWeights w = tileWeights(k_.c, k_.item, k_.seq, Axis::Rows, tile, std::move(s), lse);
+  if (dropout_) {
+    const KeptElements kept =
+        dropout_->draw(k_.s_layout, k_.item.batch, k_.item.head, k_.first + k_.warp_row, key);
+    dp = dropGradient(kept, dropout_->scale(), std::move(dp));
+  }
   const Fragment ds = subtractDelta(masked(w.ofScores(), key), Axis::Rows, std::move(dp), delta);
   multiply(ir_, k_.dtype, dq, leftOperands(ds, k_.dtype), staged(k_rows_, l.kStage()));
 }

@@ -3,7 +3,10 @@
 #pragma once
 
 #include "templates/backward/sm80_backward_q/kernel.h"
+#include "templates/common/tile_dropout.h"
 #include "templates/common/tile_product.h"
+
+#include <optional>
 
 namespace flashplus::sm80_backward_q {
 
@@ -25,6 +28,7 @@ private:
   TileOperand k_rows_;                // right one of dQ
   Vals rows_;                         // query rows, cut to the last one
   Vals lse_, delta_;
+  std::optional<TileDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace flashplus::sm80_backward_q

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/common/cpu_dropout.h"
 #include "templates/common/cpu_rows.h"
+#include "templates/common/key_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/emit.h"
 #include "templates/forward/cpu_flash/layout.h"
 #include "templates/forward/cpu_tile.h"
+
+#include <optional>
 
 namespace flashplus {
 namespace {
@@ -17,15 +21,20 @@ public:
       : c_(c), ir_(c.ir), l_(CpuFlashLayout::of(c.spec, c.schedule, c.target)),
         bytes_(dtypeBytes(c.spec.dtype)), packed_(l_.pairs ? cpu::Packed::Bf16Pairs : cpu::Packed::F32),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Packed)),
-        seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m),
+        seq_(ir_, c.params, item_.batch, c.spec.keys), tile_(c, item_, seq_, l_.tile_m),
         mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
-        vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        vector_(ir_.vec(ir_.f32(), l_.lanes)) {
+    if (c.spec.dropout)
+      dropout_.emplace(ir_, c.params);
+  }
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
       rows_ = tile_.rows();
       // Rows are computed in whole register blocks; those past the last one repeat it and are not stored.
       block_rows_ = ir_.ceilDiv(rows_, l_.mr) * l_.mr;
+      if (seq_.pagedKeys())
+        least_ = mask_.leastKey(queryRow(ir_.i64(0)));
       packQ();
       clearState();
       const Mask::Tiles tiles = mask_.tiles(queryRow(ir_.i64(0)), queryRow(rows_ - 1), l_.tile_n, item_.split,
@@ -96,15 +105,33 @@ private:
     });
   }
 
+  /// The rows of K or V of the item's sequence.
+  struct TileRows {
+    KeyRows source;
+    int bytes;
+    Val base, stride;       // absent of paged keys
+    Val at(Val key) const { // i64
+      Ir &ir = *key.ir;
+      return source.paged() ? source.row(ir.toI32(key), bytes) : ir.offset(base, key * stride);
+    }
+  };
+  TileRows tileRows(Operand operand) {
+    const KeyRows source{seq_, operand, item_.head_k, least_};
+    if (source.paged())
+      return {source, bytes_, {}, {}};
+    Val base = source.first(bytes_), stride = c_.params.get(operandInfo(operand).stride_s) * bytes_;
+    return {source, bytes_, base, stride};
+  }
+
   /// K's tile transposed, in panels. Rows past the last key repeat it; the mask hides them.
   void packK(Val key, Val keys) {
-    Val base = seq_.rows(Operand::K, item_.head_k, bytes_), stride = c_.params.get("k_stride_s") * bytes_;
+    const TileRows tile = tileRows(Operand::K);
     Val last = keys - 1, key0 = ir_.toI64(key);
     const int width = l_.panel();
     forRange(ir_.ceilDiv(keys, l_.lanes) * l_.lanes, l_.lanes, [&](Val j) {
       Vals rows;
       for (int lane = 0; lane < l_.lanes; ++lane)
-        rows.push_back(ir_.offset(base, (key0 + ir_.min(j + lane, last)) * stride));
+        rows.push_back(tile.at(key0 + ir_.min(j + lane, last)));
       Val panel = j / width;
       Val at = panel * (width * l_.depth_pad) + (j - panel * width);
       forElements([&](Val column, int count) {
@@ -121,15 +148,16 @@ private:
 
   /// V's tile in panels.
   void packV(Val key, Val keys) {
-    Val base = seq_.rows(Operand::V, item_.head_k, bytes_), stride = c_.params.get("v_stride_s") * bytes_;
+    const TileRows tile = tileRows(Operand::V);
     Val key0 = ir_.toI64(key);
     const int a_row = l_.pairs ? 2 : 1;
     forRange(ir_.ceilDiv(keys, a_row), 1, [&](Val i) {
       Val j = i * a_row;
-      Val row = ir_.offset(base, (key0 + j) * stride), next, has_next;
+      Val row = tile.at(key0 + j), next, has_next;
       if (l_.pairs) {
         has_next = j + 1 < keys;
-        next = ir_.select(has_next, ir_.offset(row, stride), row);
+        next = tile.source.paged() ? tile.at(key0 + ir_.min(j + 1, keys - 1))
+                                   : ir_.select(has_next, ir_.offset(row, tile.stride), row);
       }
       forColumns(l_.dv, l_.panel(), [&](Val c0, int columns) {
         const int width = roundUp(columns, l_.lanes);
@@ -182,6 +210,8 @@ private:
       Val hidden = (key + ir_.toI32(begin) < mask_.lo(last)) | (key + ir_.toI32(computed) > mask_.hi(first));
       ir_.ifThen(hidden, [&] { applyMask(r0, key, begin, computed); });
       softmaxRows(r0, begin, computed);
+      if (dropout_)
+        dropRows(r0, key, begin, computed);
       multiplyPV(r0, begin, end);
     };
     if (c_.spec.bounded_left || c_.spec.bounded_right)
@@ -277,11 +307,33 @@ private:
     });
   }
 
+  Val pairsAt(Val at) { return ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2); }
+
   void storeProbabilities(Val at, Val p) {
     if (!l_.pairs)
       return storeVector(l_.s(), at, p);
-    Val pointer = ir_.offset(ir_.offset(c_.scratch, int64_t(l_.p()) * 4), at * 2);
-    cpu::storeRow(ir_, DType::BF16, p, pointer, l_.lanes);
+    cpu::storeRow(ir_, DType::BF16, p, pairsAt(at), l_.lanes);
+  }
+
+  /// P = 0 where it is dropped, in place; what lies before `begin` in its step may be anything.
+  void dropRows(Val r0, Val key, Val begin, Val end) {
+    const int width = dropout_->width();
+    Val type_zero = ir_.constant(ir_.vec(ir_.i16(), l_.lanes), 0);
+    forBlockRows(r0, [&](Val r, Val row) {
+      Val query = queryRow(row), head = item_.head + ir_.toI32(tile_.groupHead(row));
+      forRange(begin / width * width, end, width, [&](Val column) {
+        const Vals keep = dropout_->keepRow(item_.batch, head, query, key + ir_.toI32(column));
+        for (int i = 0; i < 2; ++i) {
+          Val at = r * l_.tile_n + column + i * l_.lanes;
+          if (!l_.pairs) {
+            storeVector(l_.s(), at, ir_.select(keep[i], loadVector(l_.s(), at), ir_.constant(vector_, 0)));
+            continue;
+          }
+          Val pointer = pairsAt(at), p = ir_.load(type_zero.type(), pointer, 2 * l_.lanes);
+          ir_.store(ir_.select(keep[i], p, type_zero), pointer, 2 * l_.lanes);
+        }
+      });
+    });
   }
 
   Val laneNumbers() {
@@ -340,6 +392,8 @@ private:
   Score score_;
   mlir::Type vector_;
   Val rows_, block_rows_; // i64
+  Val least_;             // KeyRows::least
+  std::optional<CpuDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace

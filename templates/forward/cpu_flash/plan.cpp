@@ -52,6 +52,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "tile_m", "a multiple of mr up to 512");
   if (l.tile_n < 1 || l.tile_n > 512 || l.tile_n % (l.nr * lanes))
     return badKnob(schedule, "tile_n", "a multiple of nr times the vector lanes, up to 512");
+  if (spec.dropout && l.tile_n % (2 * lanes))
+    return badKnob(schedule, "tile_n", "with dropout a multiple of twice the vector lanes");
   if (schedule.get("pairs") < 0 || schedule.get("pairs") > (spec.dtype == DType::BF16))
     return badKnob(schedule, "pairs", spec.dtype == DType::BF16 ? "0 or 1" : "0 for a dtype other than bf16");
   LaunchSchema schema;
@@ -81,7 +83,8 @@ bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &tar
 
 } // namespace
 
-const Algorithm kCpuFlash = {"cpu.flash", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates,
-                             launch,      traits,             kKnobs,          worthTrying};
+const Algorithm kCpuFlash = {
+    "cpu.flash", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates, launch, traits,
+    kKnobs,      worthTrying,        /*pages=*/true};
 
 } // namespace flashplus

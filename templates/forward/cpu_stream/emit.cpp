@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/carried.h"
+#include "templates/common/cpu_dropout.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/result_rows.h"
 #include "templates/common/score.h"
 #include "templates/forward/cpu_stream/layout.h"
 #include "templates/forward/cpu_tile.h"
+
+#include <optional>
 
 namespace flashplus {
 namespace {
@@ -16,9 +19,12 @@ public:
       : c_(c), ir_(c.ir), l_(CpuStreamLayout::of(c.spec, c.schedule, c.target)),
         bytes_(dtypeBytes(c.spec.dtype)),
         item_(decodeWorkItem(ir_, c.params, c.spec, c.work_item, HeadsOfItem::Groups)),
-        first_head_(item_.head_k), seq_(ir_, c.params, item_.batch), tile_(c, item_, seq_, l_.tile_m),
-        mask_(ir_, c.params, c.spec, seq_), score_(ir_, c.params, *c.score, item_, seq_),
-        vector_(ir_.vec(ir_.f32(), l_.lanes)) {}
+        first_head_(item_.head_k), seq_(ir_, c.params, item_.batch, c.spec.keys),
+        tile_(c, item_, seq_, l_.tile_m), mask_(ir_, c.params, c.spec, seq_),
+        score_(ir_, c.params, *c.score, item_, seq_), vector_(ir_.vec(ir_.f32(), l_.lanes)) {
+    if (c.spec.dropout)
+      dropout_.emplace(ir_, c.params);
+  }
 
   void emit() {
     ir_.ifThen(tile_.exists(), [&] {
@@ -30,9 +36,17 @@ public:
       const Mask::Tiles tiles = mask_.tiles(first_, last_, l_.tile_n, item_.split,
                                             c_.spec.sharesKeys() ? c_.params.get("num_splits") : Val{});
       forHeads([&] { start(); });
+      if (l_.paged)
+        ir_.ifThen(tiles.begin < tiles.end, [&] { findRows(tiles.begin); });
       ir_.forLoop(tiles.begin, tiles.end, ir_.i32(1), [&](Val tile) {
         // A share's last tile asks for itself: what follows is another thread's.
         ahead_ = ir_.select(tile + 1 < tiles.end, ir_.i64(l_.tile_n), ir_.i64(0));
+        if (l_.paged) {
+          Val next = ir_.min(tile + 1, tiles.end - 1);
+          findRows(next);
+          rows_ = rowsOf(tile);
+          next_rows_ = rowsOf(next);
+        }
         forHeads([&] { visitTile(tile * l_.tile_n); });
       });
       countTiles(ir_, c_.params, [&] { return ir_.max(ir_.i32(0), tiles.count() * item_.key_heads); });
@@ -61,8 +75,11 @@ private:
       item_.head_k = first_head_ + number;
       item_.head = item_.head_k * item_.group;
       state_ = ir_.offset(c_.scratch, ir_.toI64(number) * (l_.headDwords() * 4));
-      k_ = seq_.rows(Operand::K, item_.head_k, bytes_);
-      v_ = seq_.rows(Operand::V, item_.head_k, bytes_);
+      auto rows = [&](Operand operand) {
+        return l_.paged ? seq_.pool(operand, item_.head_k, bytes_) : seq_.rows(operand, item_.head_k, bytes_);
+      };
+      k_ = rows(Operand::K);
+      v_ = rows(Operand::V);
       body();
     });
   }
@@ -149,7 +166,13 @@ private:
     sum = carry::forLoop(ir_, begin, end, ir_.i64(l_.unroll), sum, [&](Val j, Val so_far) {
       Val at = scores(j * l_.tile_m);
       Val p = ir_.exp2(ir_.load(vector_, at, l_.lanes * 4) - base);
-      ir_.store(p, at, l_.lanes * 4);
+      Val kept = p; // the sum has all of them
+      if (dropout_) {
+        Val keep = dropout_->keepLanes(item_.batch, group_head_ + item_.head, query_,
+                                       numbers_ + (key + ir_.toI32(j)));
+        kept = ir_.select(keep, p, ir_.constant(vector_, 0));
+      }
+      ir_.store(kept, at, l_.lanes * 4);
       return so_far + p;
     });
     storeVector(l_.rowMax(), ir_.i64(0), new_max);
@@ -157,11 +180,48 @@ private:
     addValues(key, begin, end, alpha);
   }
 
+  /// Where the rows of a tile lie, in scratch.
+  Val rowsOf(Val tile) {
+    return ir_.offset(ir_.offset(c_.scratch, int64_t(l_.rows()) * 4),
+                      ir_.toI64(tile & 1) * int64_t(l_.tileRows() * 4));
+  }
+  Val rowPlace(Val rows, Operand operand, Val j) {
+    return ir_.offset(operand == Operand::V ? ir_.offset(rows, int64_t(l_.tile_n) * 8) : rows, j * 8);
+  }
+
+  /// Finds the rows of a tile's keys, once for all heads. Those past the last key, or before the first that a
+  /// row sees, stand for it: none of them has a page for sure.
+  void findRows(Val tile) {
+    Val rows = rowsOf(tile), last = seq_.k_len - 1, least = mask_.leastKey(first_);
+    ir_.forLoop(ir_.i64(0), ir_.i64(l_.tile_n), ir_.i64(1), [&](Val j) {
+      Val key = ir_.min(tile * l_.tile_n + ir_.toI32(j), last);
+      if (least)
+        key = ir_.max(key, least);
+      for (Operand operand : {Operand::K, Operand::V})
+        ir_.store(seq_.pagedRow(operand, key, bytes_), rowPlace(rows, operand, j), 8);
+    });
+  }
+
+  /// A row of K or V, and the bytes from it to the one that is asked for meanwhile: that as many keys into
+  /// the next tile.
+  struct Row {
+    Val at, ahead;
+  };
+  /// Key `j` (i64) of the tile whose first key is `key0` (i64).
+  Row row(Operand operand, Val key0, Val j) {
+    const bool keys = operand == Operand::K;
+    Val base = keys ? k_ : v_, stride = keys ? k_stride_ : v_stride_;
+    if (!l_.paged)
+      return {ir_.offset(base, (key0 + j) * stride), {}};
+    Val now = ir_.load(ir_.i64(), rowPlace(rows_, operand, j), 8);
+    return {ir_.offset(base, now), ir_.load(ir_.i64(), rowPlace(next_rows_, operand, j), 8) - now};
+  }
+
   /// Loads a chunk of a row, and asks for that of the next tile: one request a line, for the machine has few
   /// places for outstanding ones and a burst would wait for them.
-  Vals loadAndAskAhead(Val row, Val stride, Val column, int count) {
-    Val at = ir_.offset(row, column * bytes_);
-    Val next = ir_.offset(at, ahead_ * stride);
+  Vals loadAndAskAhead(const Row &row, Val stride, Val column, int count) {
+    Val at = ir_.offset(row.at, column * bytes_);
+    Val next = ir_.offset(at, row.ahead ? row.ahead : ahead_ * stride);
     for (int line = 0; line < count * bytes_; line += kLineBytes)
       cpu::prefetch(ir_, ir_.offset(next, int64_t(line)));
     return cpu::loadChunk(ir_, c_.spec.dtype, at, count);
@@ -173,14 +233,14 @@ private:
     Val key0 = ir_.toI64(key);
     return carry::forLoop(
         ir_, begin, end, ir_.i64(l_.unroll), ir_.negativeInfinity(vector_), [&](Val j, Val top) {
-          Vals rows;
+          std::vector<Row> rows;
           for (int u = 0; u < l_.unroll; ++u) // keys past the last repeat it; the mask hides them
-            rows.push_back(ir_.offset(k_, (key0 + ir_.min(j + u, end - 1)) * k_stride_));
+            rows.push_back(row(Operand::K, key0, ir_.min(j + u, end - 1)));
           Vals sums = forChunks(l_.dqk, 1, Vals(l_.lanes, ir_.constant(vector_, 0)),
                                 [&](Val column, int count, const Vals &carried) {
                                   Vals acc = carried;
                                   std::vector<Vals> k;
-                                  for (Val row : rows)
+                                  for (const Row &row : rows)
                                     k.push_back(loadAndAskAhead(row, k_stride_, column, count));
                                   for (int r = 0; r < l_.tile_m; ++r)
                                     for (size_t i = 0; i < k[0].size(); ++i) {
@@ -220,7 +280,7 @@ private:
       /// Key j of the tile, whose probability for row r is at `p` + r * unroll.
       auto add = [&](Val j, Val p, const Vals &carried) {
         Vals v, next = carried;
-        Val row = ir_.offset(v_, (first + j) * v_stride_);
+        const Row row = this->row(Operand::V, first, j);
         for (int chunk = 0; chunk < chunks; ++chunk) {
           Vals some = loadAndAskAhead(row, v_stride_, at(2 * chunk),
                                       std::min(count - chunk * l_.chunk(), l_.chunk()));
@@ -286,7 +346,9 @@ private:
   Val ahead_;                                // keys from the tile at work to the next, i64
   Val state_, k_, v_;                        // of the head at work: its scratch, rows of the sequence
   Val k_stride_, v_stride_;                  // bytes, i64
+  Val rows_, next_rows_;                     // rowsOf() the tile at work and the next one
   Val query_, group_head_, numbers_, lo_, hi_; // of every lane, i32
+  std::optional<CpuDropout> dropout_;          // of a spec with dropout
 };
 
 } // namespace

@@ -23,6 +23,7 @@ struct CpuStreamLayout {
   int unroll;            ///< Keys whose scores share a vector: lanes / tile_m.
   int dqk, dv;           ///< Head dims as stored.
   int depth_pad, dv_pad; ///< Rounded up to whole chunks.
+  bool paged;
 
   int chunk() const { return 2 * lanes; } ///< Elements of a row that are loaded together (cpu::loadChunk).
 
@@ -35,7 +36,11 @@ struct CpuStreamLayout {
   int headDwords() const { return rowSum() + 16; }
   int s() const { return heads * headDwords(); }       ///< [tile_n / unroll][lanes] scores, then
                                                        ///< probabilities
-  int dwords() const { return s() + tile_n * tile_m; }
+  /// Of paged keys: where the rows of K and of V of the tile at work and of the next one lie, in bytes, the
+  /// same for all heads: int64 [2 tiles][2][tile_n].
+  int rows() const { return s() + roundUp(tile_n * tile_m, 16); }
+  int tileRows() const { return 4 * tile_n; } ///< Of one tile.
+  int dwords() const { return paged ? rows() + 2 * tileRows() : s() + tile_n * tile_m; }
 
   static CpuStreamLayout of(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 };

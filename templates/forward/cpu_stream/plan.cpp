@@ -14,6 +14,7 @@ CpuStreamLayout CpuStreamLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv = spec.head_dim_v;
   l.depth_pad = roundUp(l.dqk, l.chunk());
   l.dv_pad = roundUp(l.dv, l.chunk());
+  l.paged = spec.pagedKeys();
   return l;
 }
 
@@ -58,7 +59,8 @@ constexpr Knob kKnobs[] = {{"heads", 8, kHeads}, {"tile_m", 8, kTileM}, {"tile_n
 
 } // namespace
 
-const Algorithm kCpuStream = {"cpu.stream", Operation::Forward, TargetKind::Cpu, /*needs=*/0, candidates,
-                              launch,       traits,             kKnobs};
+const Algorithm kCpuStream = {
+    "cpu.stream", Operation::Forward,       TargetKind::Cpu, /*needs=*/0, candidates, launch, traits,
+    kKnobs,       /*worth_trying=*/nullptr, /*pages=*/true};
 
 } // namespace flashplus

@@ -13,7 +13,7 @@ Copy::Copy(ItemView &kernel)
 
 TileLoad Copy::tile(Operand operand, Val head, int dim, int dim_pad, int rows, int pitch, int shared,
                     bool zeros) {
-  return loader_.tile({{k_.seq, operand, head},
+  return loader_.tile({{k_.seq, operand, head, k_.seq.pagedKeys() ? k_.mask.leastKey(k_.first) : Val{}},
                        k_.c.params.get(operandInfo(operand).stride_s),
                        dim,
                        dim_pad,

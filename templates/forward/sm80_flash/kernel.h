@@ -16,7 +16,7 @@ struct ItemView {
   explicit ItemView(EmitContext &c)
       : c(c), ir(c.ir), l(Sm80FlashLayout::of(c.spec, c.schedule)), dtype(c.spec.dtype),
         bytes(dtypeBytes(dtype)), item(decodeWorkItem(ir, c.params, c.spec, c.work_item)),
-        seq(ir, c.params, item.batch),
+        seq(ir, c.params, item.batch, c.spec.keys),
         mask(ir, c.params, c.spec, seq), s_layout{l.m_frags, l.tile_n / 8}, o_layout{l.m_frags,
                                                                                      l.dv_pad / 8} {}
 

@@ -20,6 +20,7 @@ struct Sm80FlashLayout {
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
   int element;         ///< Bytes of an element of q, k, v and o.
   bool plain_score;    ///< No score expression; of a plan only.
+  bool dropout;        ///< Which holds a word for every four probabilities, two a thread of each 16 x 16.
 
   int threads() const { return warps * 32; }
   // One 16-byte chunk of padding makes the row pitch an odd number of chunks: the 8 rows that one ldmatrix
@@ -39,11 +40,15 @@ struct Sm80FlashLayout {
   /// Registers of a thread that are alive at once, besides fragments, row statistics and addresses: O and S.
   int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
   static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
-  int registers() const { return accumulators() + (plain_score ? 0 : kScoreRegisters); }
+  int registers() const {
+    return accumulators() + (plain_score ? 0 : kScoreRegisters) + (dropout ? m_frags * tile_n / 8 : 0);
+  }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
   static constexpr int kMaxRegisters = 192;
   /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
-  bool hasRoomForShortCuts() const { return accumulators() + 2 * kScoreRegisters <= kMaxRegisters; }
+  bool hasRoomForShortCuts() const {
+    return !dropout && accumulators() + 2 * kScoreRegisters <= kMaxRegisters;
+  }
 
   static Sm80FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

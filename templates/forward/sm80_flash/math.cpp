@@ -22,6 +22,8 @@ Math::Math(ItemView &kernel) : k_(kernel), ir_(kernel.ir) {
   v_address_ = k_.shared(l.v(), row16 * l.vPitch() + half16 * 16);
   Val key = k_.lane % 8 + half16 * 8, half8 = (k_.lane / 8) % 2;
   k_address_ = k_.shared(l.k(), key * l.kPitch() + half8 * 16);
+  if (k_.c.spec.dropout)
+    dropout_.emplace(ir_, k_.c.params, k_.lane, Axis::Rows);
 }
 
 Fragment Math::multiplyQK(Val stage) {
@@ -118,8 +120,16 @@ std::vector<Math::Row> Math::raiseMaxima(const Fragment &s, const TileExponents 
   return rows;
 }
 
+/// Which probabilities of the tile that begins at `key` are kept; none without dropout, where all are.
+Math::Kept Math::kept(Val key) {
+  if (!dropout_)
+    return std::nullopt;
+  return dropout_->draw(k_.s_layout, k_.item.batch, k_.item.head, k_.first + k_.warp_row, key);
+}
+
 /// Probabilities of 16 keys as one A operand. Each pair is packed as soon as it is there.
-Vals Math::probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, int row_block, int step) {
+Vals Math::probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, const Kept &kept,
+                         int row_block, int step) {
   Vals a;
   for (int reg = 0; reg < 4; ++reg) {
     const std::array<int, 2> pair = s.layout.operandA(row_block, step, reg);
@@ -129,21 +139,24 @@ Vals Math::probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, i
       p[e] = ir_.exp2(ir_.fma(s.values[size_t(pair[e])], scale, row.minus));
     Val both = p[0] + p[1];
     row.sum = row.sum ? row.sum + both : both;
+    if (kept)
+      for (int e = 0; e < 2; ++e)
+        p[e] = kept->keep(pair[size_t(e)], p[e]);
     a.push_back(gpu::pack(ir_, k_.dtype, p[0], p[1]));
   }
   return a;
 }
 
 /// Values -> O and the sums.
-softmax::State Math::multiplyPV(const Fragment &s, const TileExponents &exponents, softmax::State state,
-                                Val stage) {
+softmax::State Math::multiplyPV(const Fragment &s, const TileExponents &exponents, const Kept &kept,
+                                softmax::State state, Val stage) {
   const Sm80FlashLayout &l = k_.l;
   Val values = stage ? ir_.offset(v_address_, stage) : v_address_;
   std::vector<Row> rows = raiseMaxima(s, exponents, state);
   for (int step = 0; step < l.tile_n / 16; ++step) {
     std::vector<Vals> a;
     for (int mf = 0; mf < l.m_frags; ++mf)
-      a.push_back(probabilities(s, exponents.scale, rows, mf, step));
+      a.push_back(probabilities(s, exponents.scale, rows, kept, mf, step));
     for (int pair = 0; pair < state.o.layout.column_blocks / 2; ++pair) {
       Vals b = gpu::loadMatrix4(ir_, ir_.offset(values, step * 16 * l.vPitch() + pair * 32), true);
       for (int mf = 0; mf < l.m_frags; ++mf)
@@ -159,7 +172,8 @@ softmax::State Math::multiplyPV(const Fragment &s, const TileExponents &exponent
 softmax::State Math::update(Fragment products, Val key, const softmax::State &state, Val stage) {
   const TileScores scored = scores(std::move(products.values), key);
   const TileExponents exponents(ir_, scored);
-  return multiplyPV(masked({k_.s_layout, scored.values}, key, exponents), exponents, state, stage);
+  const Fragment s = masked({k_.s_layout, scored.values}, key, exponents);
+  return multiplyPV(s, exponents, kept(key), state, stage);
 }
 
 } // namespace flashplus::sm80_flash

@@ -3,7 +3,10 @@
 #pragma once
 
 #include "templates/common/softmax.h"
+#include "templates/common/tile_dropout.h"
 #include "templates/forward/sm80_flash/kernel.h"
+
+#include <optional>
 
 namespace flashplus::sm80_flash {
 
@@ -25,13 +28,17 @@ private:
   Fragment masked(Fragment s, Val key, const TileExponents &exponents);
   struct Row;
   std::vector<Row> raiseMaxima(const Fragment &s, const TileExponents &exponents, softmax::State &state);
-  Vals probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, int row_block, int step);
-  softmax::State multiplyPV(const Fragment &s, const TileExponents &exponents, softmax::State state,
-                            Val stage);
+  using Kept = std::optional<KeptElements>;
+  Kept kept(Val key);
+  Vals probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, const Kept &kept, int row_block,
+                     int step);
+  softmax::State multiplyPV(const Fragment &s, const TileExponents &exponents, const Kept &kept,
+                            softmax::State state, Val stage);
 
   ItemView &k_;
   Ir &ir_;
   Val q_address_, k_address_, v_address_;
+  std::optional<TileDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace flashplus::sm80_flash

@@ -21,6 +21,7 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv_pad = roundUp(l.dv, 16);
   l.element = dtypeBytes(spec.dtype);
   l.plain_score = spec.score.isIdentity();
+  l.dropout = spec.dropout;
   return l;
 }
 
@@ -106,7 +107,8 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm80Flash = {"sm80.flash", Operation::Forward, TargetKind::Gpu, kMmaSync, candidates,
-                              launch,       traits,             kKnobs};
+const Algorithm kSm80Flash = {
+    "sm80.flash", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates, launch, traits,
+    kKnobs,       /*worth_trying=*/nullptr, /*pages=*/true};
 
 } // namespace flashplus

@@ -90,12 +90,12 @@ void storeResults(ItemView &k, softmax::State state) {
   k.setThread(gpu::again(ir, gpu::threadId(ir)));
   k.item = decodeWorkItem(ir, k.c.params, k.c.spec, gpu::again(ir, k.c.work_item));
   k.first = k.item.m * k.l.tile_m;
-  const Sequence sequence(ir, k.c.params, k.item.batch, false);
+  const Sequence sequence(ir, k.c.params, k.item.batch, /*keys=*/std::nullopt);
   const ResultRows results(ir, k.c.params, k.c.spec, sequence, k.item);
-  Val empty = results.lseEmpty();
+  Val empty = results.lseEmpty(), scale = k.c.spec.dropout ? k.c.params.get("drop_scale") : Val{};
   std::vector<softmax::Finish> rows;
   for (int row = 0; row < k.rows(); ++row)
-    rows.push_back(softmax::finishLine(ir, state, row, empty));
+    rows.push_back(softmax::finishLine(ir, state, row, empty, scale));
   storeLse(k, results, rows);
   if (k.c.spec.isPartial())
     storePartial(k, results, state.o);

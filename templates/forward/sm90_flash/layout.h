@@ -20,6 +20,7 @@ struct Sm90FlashLayout {
   bool pingpong;
   int dqk, dv;
   bool plain_score;
+  bool dropout;
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
@@ -48,7 +49,11 @@ struct Sm90FlashLayout {
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }
   /// The rest holds descriptors, addresses, masks and row statistics, and what a score expression needs; with
   /// less the assembler spills.
-  int mostAccumulators() const { return mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48); }
+  int mostAccumulators() const {
+    const int most = mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48);
+    // The mask of a tile, while nothing that a score works on is alive; 192 x 128 at D 64 would spill.
+    return dropout ? most - tile_n / 8 + 8 : most;
+  }
 
   static Sm90FlashLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

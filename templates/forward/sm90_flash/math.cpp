@@ -7,8 +7,11 @@
 #include "ir/wgmma.h"
 #include "templates/common/key_rows.h"
 #include "templates/common/softmax.h"
+#include "templates/common/tile_dropout.h"
 #include "templates/forward/sm90_flash/kernel.h"
 #include "templates/forward/sm90_flash/store.h"
+
+#include <optional>
 
 namespace flashplus::sm90_flash {
 namespace {
@@ -39,7 +42,10 @@ public:
   Math(Rings &rings, Val warpgroup)
       : r_(rings), c_(rings.c), ir_(rings.ir), l_(rings.l), warpgroup_(warpgroup), lane_(rings.thread % 32),
         row_in_tile_(warpgroup_ * 64 + rings.thread / 32 % 4 * 16 + firstOfLane(Axis::Rows, lane_)),
-        s_layout_{1, l_.tile_n / 8}, o_layout_{1, l_.dvPad() / 8} {}
+        s_layout_{1, l_.tile_n / 8}, o_layout_{1, l_.dvPad() / 8} {
+    if (c_.spec.dropout)
+      dropout_.emplace(ir_, c_.params, lane_, Axis::Rows);
+  }
 
   void armPingpong();
   Positions item(const Item &item, Positions at);
@@ -55,6 +61,7 @@ private:
   TileScores scores(const Item &item, Vals products, Val key);
   Fragment masked(const Item &item, Fragment s, Val key, const TileExponents &exponents);
   Vals softmaxTile(const Item &item, Fragment &s, Val key, softmax::State &rows);
+  void drop(const Item &item, Fragment &p, Val key);
   void scaleO(Fragment &o, const Vals &alpha);
   Vals packP(const Fragment &s);
   void clearTail(const Item &item, Position v);
@@ -81,6 +88,7 @@ private:
   Val lane_, row_in_tile_;
   const FragmentLayout s_layout_, o_layout_;
   Val next_turn_;
+  std::optional<TileDropout> dropout_; // of a spec with dropout
 };
 
 void Math::armPingpong() {
@@ -114,6 +122,7 @@ Progress Math::keyLoop(const Item &item, Positions at) {
   at.k = r_.k.next(at.k);
   State state{softmax::State::start(ir_, o_layout_), {}};
   softmaxTile(item, s, walk.key(walk.first()), state.rows);
+  drop(item, s, walk.key(walk.first()));
   state.p = packP(s);
 
   Progress last = walk.forOthers(ir_, Progress{state, at}, [&](Val tile, Progress now) {
@@ -129,6 +138,7 @@ Progress Math::keyLoop(const Item &item, Positions at) {
     softmax::State &rows = now.state.rows;
     const Vals alpha = softmaxTile(item, t, walk.key(tile), rows);
     gpu::computeBeforeWait(ir_, rows.sum[0] + rows.sum[1]);
+    drop(item, t, walk.key(tile));
     // P must not be packed, nor O scaled, while the product that uses them is in flight.
     rows.o.values = gpu::wait(ir_, 0, std::move(pv), &t.values);
     release(r_.v, now.at.v);
@@ -174,7 +184,7 @@ TileScores Math::scores(const Item &item, Vals products, Val key) {
     rows.push_back(ir_.min(rowInSequence(item, row), item.last));
   ScoreTile tile = scoreTile(s_layout_, Axis::Rows, std::move(rows), key + firstOfLane(Axis::Columns, lane_));
   // Parts of a split problem are few and wait for memory; with a short cut, windows and D 256 would spill.
-  tile.short_cuts = !c_.spec.sharesKeys();
+  tile.short_cuts = !c_.spec.sharesKeys() && !c_.spec.dropout;
   return tileScores(ir_, c_.params, *c_.score, item.work, item.seq, tile, std::move(products),
                     c_.params.get("softmax_scale"));
 }
@@ -230,6 +240,13 @@ Vals Math::softmaxTile(const Item &item, Fragment &s, Val key, softmax::State &r
     rows.sum[row] = sum[0] + sum[1];
   }
   return factors;
+}
+
+/// 0 for probabilities that are dropped; their sum has them.
+void Math::drop(const Item &item, Fragment &p, Val key) {
+  if (dropout_)
+    dropout_->draw(s_layout_, item.work.batch, item.work.head, item.first + (row_in_tile_ - lane_ / 4), key)
+        .apply(p);
 }
 
 Vals Math::packP(const Fragment &s) {

@@ -14,6 +14,7 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.plain_score = spec.score.isIdentity();
+  l.dropout = spec.dropout;
   return l;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/public_structs.h"
 #include "runtime/plans/plan_memo.h"
 #include "tests/unit/runtime/problem.h"
 
@@ -48,6 +49,23 @@ bool isRecordOf(const LaunchRecord &r, int64_t n) {
 }
 
 } // namespace
+
+TEST_CASE("what an append changes in a plan is in its key") {
+  std::vector<PlanKey> keys;
+  for (bool append : {false, true})
+    for (int64_t fresh : {int64_t(0), int64_t(1), int64_t(2), kMaxLength})
+      for (bool rotates : {false, true})
+        for (bool invariant : {false, true}) {
+          ForwardProblem problem;
+          problem.spec.append = append;
+          problem.bounds.max_seqlen_new = fresh;
+          problem.bounds.rotates_q = rotates;
+          problem.batch_invariant = invariant;
+          keys.emplace_back(problem);
+          for (size_t i = 0; i + 1 < keys.size(); ++i)
+            CHECK(!(keys[i] == keys.back()));
+        }
+}
 
 TEST_CASE("whatever a plan depends on is in its key, and data pointers are not") {
   ScoreTable scores;

@@ -123,7 +123,7 @@ TEST_CASE("spec: parse errors name the field") {
   CHECK(contains(error("forward dqk=64 dv=64"), "'dtype=' is missing"));
   CHECK(contains(error("forward dtype=bf16 dqk=64"), "'dv=' is missing"));
   CHECK(
-      contains(error("forward dtype=bf16 dqk=x dv=64"), "dqk is 'x'; it must be an integer from 0 to 65535"));
+      contains(error("forward dtype=bf16 dqk=x dv=64"), "dqk is 'x'; it must be an integer from 0 to 4095"));
   CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 left=2"), "left is '2'; it must be 0 or 1"));
   CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 split=2"), "split is '2'; it must be 0 or 1"));
   CHECK(contains(error("forward dtype=bf16 dqk=64 dv=64 results=1"),

@@ -28,6 +28,7 @@ void checkTable(std::span<const ParamInfo> table, size_t size) {
 TEST_CASE("params: fields follow each other without a gap") {
   checkTable(paramTable<ForwardParams>(), sizeof(ForwardParams));
   checkTable(paramTable<CombineParams>(), sizeof(CombineParams));
+  checkTable(paramTable<BackwardParams>(), sizeof(BackwardParams));
 }
 
 TEST_CASE("params: the table is the struct") {
@@ -48,16 +49,39 @@ TEST_CASE("params: the table is the struct") {
   }
 }
 
-TEST_CASE("params: kernels that clamp no index have the layout without sizes of tensors") {
+TEST_CASE("params: a kernel has the groups at the end up to the last one that it needs") {
   const auto table = paramTable<ForwardParams>();
-  const ParamLayout plain = paramLayout(table, sizeof(ForwardParams), false);
-  const ParamLayout all = paramLayout(table, sizeof(ForwardParams), true);
-  checkTable(plain.fields, plain.size);
-  checkTable(all.fields, all.size);
+  auto layout = [&](unsigned groups) { return paramLayout(table, sizeof(ForwardParams), groups); };
+  const ParamLayout plain = layout(0), indices = layout(kIndexParams), paged = layout(kPagedParams),
+                    dropout = layout(kDropoutParams);
+  for (const ParamLayout &l : {plain, indices, paged, dropout})
+    checkTable(l.fields, l.size);
   CHECK(plain.fields.back().name == "scalar");
-  CHECK(all.fields.back().name == "aux_last");
-  CHECK(all.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
-  CHECK(plain.size <= all.size - sizeof(ForwardParams::aux_last));
+  CHECK(indices.fields.back().name == "aux_last");
+  CHECK(indices.fields.back().count == kMaxScoreTensors * kMaxScoreTensorRank);
+  CHECK(plain.size <= indices.size - sizeof(ForwardParams::aux_last));
+  CHECK(paged.fields.back().name == "page_table_stride");
+  CHECK(paged.fields.size() == indices.fields.size() + 7);
+  CHECK(dropout.size == sizeof(ForwardParams));
+  CHECK(paramLayoutText(dropout.fields, dropout.size) == paramLayoutText(table, sizeof(ForwardParams)));
+  // What was there before these groups is where it was, whatever they are.
+  CHECK(paramLayoutText(dropout.fields.first(plain.fields.size()), 0) == paramLayoutText(plain.fields, 0));
+}
+
+TEST_CASE("params: a slot's page by a product and a shift") {
+  constexpr int32_t kMost = 2147483647;
+  for (int32_t size : {1,       2,         3,     5,     7,     8,       16,
+                       24,      48,        63,    64,    65,    256,     641,
+                       1000,    1024,      65535, 65536, 65537, 1 << 29, (1 << 30) - 1,
+                       1 << 30, kMost - 1, kMost}) {
+    const PageDivisor divisor = PageDivisor::of(size);
+    for (int64_t page = 0; page * size <= kMost; page = page < 3000 ? page + 1 : page * 3 / 2)
+      for (int64_t slot : {page * size - 1, page * size, page * size + 1, page * size + size - 1})
+        if (slot >= 0 && slot <= kMost && divisor.page(int32_t(slot)) != slot / size)
+          FAIL("size ", size, " slot ", slot);
+    for (int32_t slot : {kMost - 1, kMost})
+      CHECK(divisor.page(slot) == slot / size);
+  }
 }
 
 TEST_CASE("params: layout text") {

@@ -69,7 +69,9 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
 TEST_CASE("one query row against many keys is split, a full grid is not") {
   const KernelSpec spec = forwardSpec(128, 128);
   const DeviceProfile gpu = device("sm_80@sm_90", 132);
-  auto decode = planForward(spec, {1, 1, 131072, 1, 8, 8, -1, 0}, gpu, {});
+  KernelSpec unaligned = spec; // which sm80.decode does not take
+  unaligned.alignment = 2;
+  auto decode = planForward(unaligned, {1, 1, 131072, 1, 8, 8, -1, 0}, gpu, {});
   REQUIRE(decode);
   CHECK(decode->steps[0].item.num_splits > 8);
   CHECK(decode->steps.size() == 2);
@@ -82,11 +84,73 @@ TEST_CASE("one query row against many keys is split, a full grid is not") {
   CHECK(prefill->steps.size() == 1);
   CHECK(prefill->workspace_bytes == 0);
   // A window leaves few keys: nothing to split.
-  KernelSpec local = spec;
+  KernelSpec local = unaligned;
   local.bounded_left = true;
   auto windowed = planForward(local, {1, 1, 131072, 1, 8, 8, 64, 0}, gpu, {});
   REQUIRE(windowed);
   CHECK(windowed->steps.size() == 1);
+}
+
+TEST_CASE("few packed query rows get a kernel that divides and merges the keys itself") {
+  for (const char *target : {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"}) {
+    CAPTURE(target);
+    const DeviceProfile gpu = device(target, 132);
+    const KernelSpec spec = forwardSpec(128, 128);
+    auto planned = [&](const KernelSpec &s, int64_t seqlen_q, int64_t heads_q, int64_t heads_k,
+                       const PlanOptions &options = {}) {
+      auto plan = planForward(s, {4, seqlen_q, 8192, 4 * seqlen_q, heads_q, heads_k, -1, 0}, gpu, options);
+      REQUIRE_MESSAGE(plan, plan.status().message());
+      return std::move(*plan);
+    };
+    auto rows = [](const Plan &plan) { // of the decode kernel; 0: another one
+      const PlanStep &step = plan.steps[0];
+      return step.schedule.algorithm == "sm80.decode" ? step.schedule.get("tile_m") : 0;
+    };
+    for (auto [seqlen_q, heads_q, heads_k, tile_m] :
+         {std::tuple{1, 8, 8, 8}, {1, 32, 8, 8}, {2, 32, 8, 8}, {1, 64, 8, 8}, {3, 32, 8, 16}, {1, 16, 1, 16},
+          {2, 16, 1, 16}, {5, 64, 8, 0}, {64, 8, 8, 0}})
+      CHECK(rows(planned(spec, seqlen_q, heads_q, heads_k)) == tile_m);
+
+    CHECK(rows(planned(forwardSpec(64, 64), 2, 16, 1)) == 32); // a tile of so many has room
+    CHECK(rows(planned(forwardSpec(256, 256), 4, 8, 1)) == 8); // four tiles
+
+    const Plan plan = planned(spec, 1, 32, 8);
+    const int64_t places = 2 * 132 * 8;
+    CHECK(plan.steps.size() == 1);
+    CHECK(plan.steps[0].spec.results == Results::Merged);
+    CHECK(plan.steps[0].work_items == 132);
+    CHECK(plan.zeroed_bytes == 132);
+    CHECK(plan.parts[kWorkCounter].bytes == 132);
+    CHECK(plan.parts[kPartialO].bytes >= places * 128 * 4);
+    CHECK(plan.parts[kPartialLse].offset >= plan.parts[kPartialO].offset + plan.parts[kPartialO].bytes);
+    CHECK(plan.workspace_bytes == plan.parts[kPartialLse].offset + places * 8);
+    // The counters of a device with more multiprocessors than they have bytes.
+    auto large = planForward(spec, {4, 1, 8192, 4, 32, 8, -1, 0}, device(target, 1000), {});
+    REQUIRE(large);
+    CHECK(large->steps[0].work_items == 255);
+    CHECK(large->zeroed_bytes <= kWorkspaceZeroed);
+
+    // Who says how the keys are shared, or that it may not depend on the batch, gets what does as told.
+    CHECK(rows(planned(spec, 1, 32, 8, {.num_splits = 1})) == 0);
+    CHECK(rows(planned(spec, 1, 32, 8, {.num_splits = 3})) == 0);
+    CHECK(rows(planned(spec, 1, 32, 8, {.batch_invariant = true})) == 0);
+    PlanOptions forced{.num_splits = 3, .schedule = plan.steps[0].schedule};
+    fails(planForward(spec, {4, 1, 8192, 4, 32, 8, -1, 0}, gpu, forced), "num_splits is 3");
+    // More tiles than the kernel can number.
+    const Bounds vast{1 << 20, 1, int64_t(1) << 30, 1 << 20, 32, 8, -1, 0};
+    auto many = planForward(spec, vast, gpu, {});
+    CHECK((!many || many->steps[0].schedule.algorithm != "sm80.decode"));
+    fails(planForward(spec, vast, gpu, {.schedule = plan.steps[0].schedule}), "2^30 tiles");
+    KernelSpec unaligned = spec;
+    unaligned.alignment = 2;
+    CHECK(rows(planned(unaligned, 1, 32, 8)) == 0);
+    // One that does not compile: another stands in.
+    CHECK(rows(planned(spec, 1, 32, 8, {.rejected = {plan.steps[0].schedule}})) == 16);
+    // What was measured for one query row is not taken for more rows than the kernel has.
+    const TunedSchedule tuned[] = {{.queries = 1, .keys = 8192, .schedule = plan.steps[0].schedule}};
+    CHECK(rows(planned(spec, 2, 32, 8, {.tuned = tuned})) == 8);
+    CHECK(rows(planned(spec, 64, 32, 8, {.tuned = tuned})) == 0);
+  }
 }
 
 TEST_CASE("batch_invariant plans do not depend on the batch") {

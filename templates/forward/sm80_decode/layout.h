@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// sm80.decode: few query rows against many keys, as fast as memory gives them. The query heads of a key head
+// are packed: an item's rows are (query row, head) pairs, at most tile_m of them where it is chosen. Products
+// are transposed, S^T = K Q^T and O^T = V^T P^T, so that 8 rows are the whole of a product's columns, and
+// each warp owns its own keys: it has its own ring of K and V in shared memory, its own softmax and O, and
+// meets the others only when a block is done with a (sequence, key head). Blocks divide all key tiles of the
+// batch among themselves on the device (ranges.h) and merge what they share (merge.h).
+// docs/rationale/decode.md
+#pragma once
+
+#include "templates/algorithm.h"
+
+namespace flashplus {
+
+/// Knobs and derived sizes. Shared memory offsets are in bytes.
+struct Sm80DecodeLayout {
+  int tile_m; ///< Packed rows of an item: 8 a block of columns.
+  int tile_n; ///< Keys of a step of one warp.
+  int warps;
+  int stages;          ///< Steps that a warp's ring holds.
+  int least;           ///< Key tiles of a block's range, at least: fewer, shorter shares cost more to merge.
+  int l2;              ///< Bytes that one miss of the shared cache brings in, as a hint: 0 (none), 128, 256.
+  int dqk, dv;         ///< Head dims as stored.
+  int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
+  int element;         ///< Bytes of an element of q, k, v and o.
+  bool plain_score;    ///< No score expression; of a plan only.
+
+  int threads() const { return warps * 32; }
+  int columnBlocks() const { return tile_m / 8; }
+
+  // A warp's ring. One 16-byte chunk of padding keeps the 8 rows of an ldmatrix in different banks.
+  int kPitch() const { return dqk_pad * element + 16; }
+  int vPitch() const { return dv_pad * element + 16; }
+  int v() const { return tile_n * kPitch(); } ///< From the start of a stage.
+  int stage() const { return tile_n * (kPitch() + vPitch()); }
+  int ring() const { return stages * stage(); }
+
+  // The warps' O, a section of its columns at a time; the ring is full of the next keys by then.
+  int sectionColumns() const { return dv_pad < 512 / tile_m ? dv_pad : 512 / tile_m; }
+  /// fp32 from a row to the next: 4 more than a multiple of 16, for the 4 rows and 8 columns that a warp
+  /// stores at once lie in different banks then.
+  int sectionPitch() const { return sectionColumns() + 4; }
+  int section() const { return warps * ring(); }
+  /// (m, l) a warp and row.
+  int statistics() const { return section() + warps * tile_m * sectionPitch() * 4; }
+  int merged() const { return statistics() + warps * tile_m * 8; }                   ///< (m, l) a row
+  int last() const { return merged() + tile_m * 8; } ///< Whether the block is the last one of an item; i32.
+  int bytes() const { return last() + 16; }
+
+  /// Registers of a thread that are alive at once: O, Q and S.
+  int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }
+  /// What a score expression works on.
+  int scoreRegisters() const { return 16 + 8 * columnBlocks(); }
+  int registers() const { return accumulators() + (plain_score ? 0 : scoreRegisters()); }
+  /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
+  static constexpr int kMaxRegisters = 128;
+  /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
+  bool hasRoomForShortCuts() const { return accumulators() + 2 * scoreRegisters() <= kMaxRegisters; }
+
+  static Sm80DecodeLayout of(const KernelSpec &spec, const Schedule &schedule);
+};
+
+} // namespace flashplus

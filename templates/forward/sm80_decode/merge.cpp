@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "templates/forward/sm80_decode/merge.h"
+
+#include "ir/carried.h"
+#include "ir/mma.h"
+#include "templates/common/result_rows.h"
+
+namespace flashplus::sm80_decode {
+namespace {
+
+/// Of the shares so far: four columns of a row.
+struct Sum {
+  Val max, sum;
+  Vals o;
+  void fields(auto &&each) { each(max, sum, o); }
+};
+
+Val vectorOf(Ir &ir, const Vals &elements) {
+  Val v = ir.constant(ir.vec(elements[0].type(), int(elements.size())), 0);
+  for (size_t i = 0; i < elements.size(); ++i)
+    v = ir.wrap(
+        mlir::vector::InsertOp::create(ir.builder, ir.loc, elements[i].value, v.value, int64_t(i)));
+  return v;
+}
+
+Vals elementsOf(Ir &ir, Val vector, int count) {
+  Vals elements;
+  for (int i = 0; i < count; ++i)
+    elements.push_back(
+        ir.wrap(mlir::vector::ExtractOp::create(ir.builder, ir.loc, vector.value, int64_t(i))));
+  return elements;
+}
+
+Val shiftLeft(Ir &ir, Val x, Val by) {
+  return ir.wrap(mlir::arith::ShLIOp::create(ir.builder, ir.loc, x.value, by.value));
+}
+
+Val shiftRight(Ir &ir, Val x, Val by) {
+  return ir.wrap(mlir::arith::ShRUIOp::create(ir.builder, ir.loc, x.value, by.value));
+}
+
+Val addAtomic(Ir &ir, Val pointer, Val value) {
+  return ir.wrap(mlir::LLVM::AtomicRMWOp::create(ir.builder, ir.loc, mlir::LLVM::AtomicBinOp::add,
+                                                 pointer.value, value.value,
+                                                 mlir::LLVM::AtomicOrdering::acq_rel, "device"));
+}
+
+} // namespace
+
+Merge::Statistics Merge::statistics(Val at) const {
+  const Vals both = elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 2), at, 8), 2);
+  return {both[0], both[1]};
+}
+
+Val Merge::warpStatistics(Val warp, Val row) const {
+  return k_.shared(k_.l.statistics(), (warp * k_.l.tile_m + row) * 8);
+}
+
+/// A row's maximum and sum over the warps.
+Merge::Statistics Merge::ofWarps(Val row) const {
+  std::vector<Statistics> all;
+  Val max;
+  for (int w = 0; w < k_.l.warps; ++w) {
+    all.push_back(statistics(warpStatistics(ir_.i32(w), row)));
+    max = max ? ir_.fmax(max, all.back().max) : all.back().max;
+  }
+  Val base = softmax::reference(ir_, max), sum = ir_.f32(0);
+  for (const Statistics &s : all)
+    sum = ir_.fma(s.sum, ir_.exp2(s.max - base), sum);
+  return {max, sum};
+}
+
+void Merge::finish(const Segment &segment, softmax::State state) {
+  const Sm80DecodeLayout &l = k_.l;
+  const int lines = state.o.lines(Axis::Columns);
+  for (Val &sum : state.sum)
+    sum = reduceAcrossLanes(Axis::Columns, sum, [](Val a, Val b) { return a + b; });
+  auto row = [&](int line) {
+    return firstOfLane(Axis::Columns, k_.lane) + FragmentLayout::offset(Axis::Columns, line);
+  };
+  ir_.ifThen(k_.lane < 4, [&] {
+    for (int line = 0; line < lines; ++line)
+      ir_.store(vectorOf(ir_, {state.max[size_t(line)], state.sum[size_t(line)]}),
+                warpStatistics(k_.warp, row(line)), 8);
+  });
+  gpu::barrier(ir_);
+  for (int line = 0; line < lines; ++line) {
+    Val max = ofWarps(row(line)).max;
+    scaleLine(state.o, Axis::Columns, line,
+              ir_.exp2(state.max[size_t(line)] - softmax::reference(ir_, max)));
+  }
+  ir_.ifThen(k_.thread < l.tile_m, [&] { storeStatistics(segment); });
+  for (int first = 0; first < l.dv_pad; first += l.sectionColumns())
+    section(segment, state.o, first);
+  ir_.ifThen(segment.blocks > 1, [&] { ir_.ifThen(isLast(segment), [&] { shares(segment); }); });
+}
+
+/// By one thread a row: for the block, and the row's LSE or its share's statistics.
+void Merge::storeStatistics(const Segment &segment) {
+  const Statistics s = ofWarps(k_.thread);
+  Val both = vectorOf(ir_, {s.max, s.sum});
+  ir_.store(both, k_.shared(k_.l.merged(), k_.thread * 8), 8);
+  ir_.ifElse(
+      segment.blocks == 1,
+      [&] {
+        ir_.ifThen(k_.thread < segment.rows, [&] {
+          storeLse(segment, k_.thread,
+                   softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty")).lse);
+        });
+        return Vals();
+      },
+      [&] {
+        Val share = line_.block() - segment.first_block;
+        Val at = place(segment, share) * k_.l.tile_m + k_.thread;
+        ir_.store(both, ir_.offset(k_.c.params.get("partial_lse"), ir_.toI64(at) * 8), 8);
+        return Vals();
+      });
+}
+
+/// O's columns from `first` on: from the warps' registers to memory.
+void Merge::section(const Segment &segment, const Fragment &o, int first) {
+  const Sm80DecodeLayout &l = k_.l;
+  const int columns = std::min(l.sectionColumns(), l.dv_pad - first), pitch = l.sectionPitch();
+  const int warp_bytes = l.tile_m * pitch * 4;
+  Val row = firstOfLane(Axis::Columns, k_.lane), column = firstOfLane(Axis::Rows, k_.lane);
+  Val to = k_.shared(l.section(), k_.warp * warp_bytes + (row * pitch + column) * 4);
+  for (int line = 0; line < o.lines(Axis::Columns); ++line)
+    for (int i = first / 8; i < (first + columns) / 8; ++i)
+      ir_.store(o.at(Axis::Columns, line, i),
+                ir_.offset(to, (FragmentLayout::offset(Axis::Columns, line) * pitch +
+                                FragmentLayout::offset(Axis::Rows, i) - first) *
+                                   4),
+                4);
+  gpu::barrier(ir_);
+  const int pairs = columns / 2, all = l.tile_m * pairs;
+  for (int from = 0; from < all; from += l.threads()) {
+    Val index = k_.thread + from;
+    auto body = [&] {
+      Val own_row = index / pairs, pair = index % pairs;
+      Val at = k_.shared(l.section(), (own_row * pitch + pair * 2) * 4);
+      Vals sum;
+      for (int w = 0; w < l.warps; ++w) {
+        const Vals both =
+            elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 2), ir_.offset(at, w * warp_bytes), 8), 2);
+        sum = w ? Vals{sum[0] + both[0], sum[1] + both[1]} : both;
+      }
+      storePair(segment, own_row, pair * 2 + first, sum[0], sum[1]);
+    };
+    if (from + l.threads() <= all)
+      body();
+    else
+      ir_.ifThen(index < all, body);
+  }
+  // After the last section the next writer comes behind another barrier: that of the next item's statistics.
+  if (first + columns < l.dv_pad)
+    gpu::barrier(ir_);
+}
+
+/// Two neighbouring columns of a row.
+void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val high) {
+  const Sm80DecodeLayout &l = k_.l;
+  Val wanted = row < segment.rows;
+  if (l.dv != l.dv_pad)
+    wanted = wanted & (column < l.dv);
+  ir_.ifThen(wanted, [&] {
+    ir_.ifElse(
+        segment.blocks == 1,
+        [&] {
+          const Statistics s = statistics(k_.shared(l.merged(), row * 8));
+          Val factor = softmax::finish(ir_, s.max, s.sum, ir_.f32(0)).factor;
+          const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
+          const auto [query, head] = k_.packed(segment, row);
+          Val at = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
+                   ir_.toI64(column) * k_.bytes;
+          ir_.store(gpu::pack(ir_, k_.dtype, low * factor, high * factor),
+                    ir_.offset(results.values(), at), 4);
+          return Vals();
+        },
+        [&] {
+          Val share = line_.block() - segment.first_block;
+          Val at = ir_.toI64(place(segment, share) * l.tile_m + row) * (l.dv * 4) + ir_.toI64(column) * 4;
+          ir_.store(vectorOf(ir_, {low, high}), ir_.offset(k_.c.params.get("partial_o"), at), 8);
+          return Vals();
+        });
+  });
+}
+
+void Merge::storeLse(const Segment &segment, Val row, Val lse) {
+  const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
+  ir_.ifThen(results.storesLse(ir_.boolean(true)), [&] {
+    const auto [query, head] = k_.packed(segment, row);
+    ir_.store(lse,
+              ir_.offset(results.lse(),
+                         ir_.toI64(head) * results.lseHeadStride() + ir_.toI64(query) * 4),
+              4);
+  });
+}
+
+/// Where share `share` of the item is: its first one is the end of a block's range.
+Val Merge::place(const Segment &segment, Val share) const {
+  return (segment.first_block + share) * 2 + ir_.select(share == 0, ir_.i32(1), ir_.i32(0));
+}
+
+/// Counts the block's share, which is in memory; whether it was the last one. All threads get the answer.
+Val Merge::isLast(const Segment &segment) {
+  Val flag = k_.shared(k_.l.last());
+  gpu::barrier(ir_); // so that one thread's atomic operation releases what all have stored
+  ir_.ifThen(k_.thread == 0, [&] {
+    Val counter = ir_.offset(k_.c.params.get("work_counter"), segment.first_block / 4 * 4);
+    Val shift = segment.first_block % 4 * 8;
+    Val before = addAtomic(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
+    Val last = (shiftRight(ir_, before, shift) & 255) == segment.blocks - 1;
+    ir_.ifThen(last, [&] { addAtomic(ir_, counter, ir_.i32(0) - shiftLeft(ir_, segment.blocks, shift)); });
+    ir_.store(ir_.select(last, ir_.i32(1), ir_.i32(0)), flag, 4);
+  });
+  gpu::barrier(ir_);
+  return ir_.load(ir_.i32(), flag, 4) != 0;
+}
+
+/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before
+/// it uses the first: what a merge costs is the latency of its loads.
+void Merge::shares(const Segment &segment) {
+  const Sm80DecodeLayout &l = k_.l;
+  constexpr int kAtOnce = 8;
+  const int quads = l.dv / 4;
+  Val partial_o = k_.c.params.get("partial_o"), partial_lse = k_.c.params.get("partial_lse");
+  ir_.rareLoop(k_.thread, segment.rows * quads, ir_.i32(l.threads()), [&](Val index) {
+    Val row = index / quads, column = index % quads * 4;
+    const Sum start{ir_.negativeInfinity(ir_.f32()), ir_.f32(0), Vals(4, ir_.f32(0))};
+    const Sum all = carry::forLoop(
+        ir_, ir_.i32(0), segment.blocks, ir_.i32(kAtOnce), start, [&](Val first, Sum so_far) {
+          Vals max, sum, there;
+          std::vector<Vals> o;
+          for (int i = 0; i < kAtOnce; ++i) {
+            Val at = place(segment, ir_.min(first + i, segment.blocks - 1)) * l.tile_m + row;
+            const Statistics s = statistics(ir_.offset(partial_lse, ir_.toI64(at) * 8));
+            there.push_back(first + i < segment.blocks);
+            max.push_back(ir_.select(there.back(), s.max, ir_.negativeInfinity(ir_.f32())));
+            sum.push_back(s.sum);
+            Val from = ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4;
+            o.push_back(
+                elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(partial_o, from), 16), 4));
+          }
+          Val highest = so_far.max;
+          for (Val m : max)
+            highest = ir_.fmax(highest, m);
+          Val base = softmax::reference(ir_, highest), alpha = ir_.exp2(so_far.max - base);
+          so_far.max = highest;
+          so_far.sum = so_far.sum * alpha;
+          for (Val &x : so_far.o)
+            x = x * alpha;
+          for (int i = 0; i < kAtOnce; ++i) {
+            // What is no share is left out, not weighted with 0: it repeats the last one, which may hold an
+            // infinity. A share without a key is zeros; one whose scores all are NaN must count, though its
+            // maximum is -inf, too.
+            Val weight = ir_.exp2(max[size_t(i)] - base);
+            auto weighted = [&](Val x, Val to) {
+              return ir_.select(there[size_t(i)], ir_.fma(x, weight, to), to);
+            };
+            so_far.sum = weighted(sum[size_t(i)], so_far.sum);
+            for (int e = 0; e < 4; ++e)
+              so_far.o[size_t(e)] = weighted(o[size_t(i)][size_t(e)], so_far.o[size_t(e)]);
+          }
+          return so_far;
+        });
+    const auto finish = softmax::finish(ir_, all.max, all.sum, k_.c.params.get("lse_empty"));
+    const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
+    const auto [query, head] = k_.packed(segment, row);
+    Val to = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
+             ir_.toI64(column) * k_.bytes;
+    Vals packed;
+    for (int e = 0; e < 4; e += 2)
+      packed.push_back(gpu::pack(ir_, k_.dtype, all.o[size_t(e)] * finish.factor,
+                                 all.o[size_t(e) + 1] * finish.factor));
+    ir_.store(vectorOf(ir_, packed), ir_.offset(results.values(), to), 8);
+    ir_.ifThen(column == 0, [&] { storeLse(segment, row, finish.lse); });
+  });
+}
+
+} // namespace flashplus::sm80_decode
