@@ -39,12 +39,12 @@ while [ $# -gt 0 ]; do
   -t) limit=${2-} && shift ;;
   -j) together=1 ;;
   --) shift && break ;;
-  dense | api | training | compile | clients | rest | bench) groups+=("$1") ;;
-  *) usage "'$1' is neither an option nor one of the groups dense, api, training, compile, clients, rest, bench" ;;
+  dense | api | training | serving | compile | clients | rest | bench) groups+=("$1") ;;
+  *) usage "'$1' is neither an option nor one of the groups dense, api, training, serving, compile, clients, rest, bench" ;;
   esac
   shift || usage "an option lacks its value"
 done
-[ ${#groups[@]} -gt 0 ] || groups=(dense api training compile clients rest bench)
+[ ${#groups[@]} -gt 0 ] || groups=(dense api training serving compile clients rest bench)
 folder=$(realpath "$folder") || exit 2
 for file in libflashplus.so libflashplus-compiler.so flashplus libflashplus-emulator.so; do
   [ -e "$folder/$file" ] || usage "there is no $file in $folder"
@@ -62,7 +62,8 @@ files_of() {
   api) echo test_varlen test_errors test_exchange test_flash_attn_3 test_padding_rotary ;;
   compile) echo test_operators ;;
   clients) echo test_transformers ;;
-  training) echo test_training test_training_clients ;;
+  training) echo test_training test_training_clients test_dropout ;;
+  serving) echo test_kvcache ;;
   rest) echo test_c_api test_cuda_host test_switch test_imports test_warmup test_migration ;;
   esac
 }

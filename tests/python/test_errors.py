@@ -135,11 +135,11 @@ def test_values(device):
 
 def test_what_is_not_there_yet(device):
     q, k, v = tensors(device)
-    refused(NotImplementedError, "flash_attn_with_kvcache", flash_attn.flash_attn_with_kvcache, q, k, v)
     cu = torch.tensor([0, 20, 40], dtype=torch.int32, device=device)
     flat = [t.flatten(0, 1) for t in (q, k, v)]
-    refused(NotImplementedError, "paged KV", flash_attn_varlen_func, *flat, cu, cu, 20, 20,
-            block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
+    table = torch.zeros(2, 1, dtype=torch.int32, device=device)
+    refused(NotImplementedError, "dropout of attention on a KV cache", flash_attn_varlen_func, flat[0], k, v, cu, cu,
+            20, 20, dropout_p=0.1, block_table=table)
     refused(NotImplementedError, "leftpad_k", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0, 1.0, False,
             leftpad_k=cu[1:])
     refused(RuntimeError, "num_splits > 1 is not supported", _flash_attn_varlen_forward, *flat, cu, cu, 20, 20, 0.0,

@@ -59,8 +59,8 @@ def test_what_is_not_there_yet(device):
         fa3.flash_attn_func(q, q, q, attention_chunk=4)
     with pytest.raises(NotImplementedError, match="q_descale"):
         fa3.flash_attn_func(q, q, q, q_descale=torch.zeros(1, 2, device=device))
-    with pytest.raises(NotImplementedError):
-        fa3.flash_attn_with_kvcache(q, q, q)
+    with pytest.raises(NotImplementedError, match="qv"):
+        fa3.flash_attn_with_kvcache(q, q, q, qv=q)
 
 
 def test_gradients(device):
