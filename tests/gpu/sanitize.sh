@@ -40,4 +40,14 @@ check --random 1,3,200,4,2,33 --dtype fp16 --num-splits 7
 check --backward --random 2,200,300,4,2,64 --dtype bf16 --causal
 check --backward --random 1,70,90,2,1,256 --dtype bf16
 check --backward --random 2,17,130,4,2,33,20 --dtype fp16 --window 40,3 --softcap 5
+# sm80.decode: shares of a sequence merged by several blocks, two tiles of rows, a window. Keys in pages, for it and for
+# sm80.flash; new keys into pages, turned.
+check --random 2,1,3000,8,2,128 --dtype bf16 --causal
+check --random 3,5,700,8,2,64 --dtype fp16 --causal --window 100,0
+check --random 3,1,700,8,2,128 --dtype bf16 --page-size 16 --pages random
+check --random 2,70,130,4,2,64 --dtype bf16 --causal --page-size 3 --pages random
+check --random 3,2,300,8,2,128 --dtype bf16 --causal --page-size 16 --append 2 --rotary 64
+# Dropout, forward and backward.
+check --random 2,200,300,4,2,64 --dtype bf16 --causal --dropout 0.1
+check --backward --random 2,200,300,4,2,64 --dtype bf16 --causal --dropout 0.1
 exit $failed
