@@ -2,8 +2,11 @@
 """Dropout: forward and gradients against the definition in fp64 with the mask read back, and what a training loop does
 with the generator."""
 
+import inspect
+
 import pytest
 import torch
+import torch._functorch.compile_utils
 from reference import mask, random
 from torch.utils.checkpoint import checkpoint
 
@@ -185,7 +188,8 @@ def test_compiled(device):
         assert torch.equal(a, b)
 
 
-@pytest.mark.skipif(torch.__version__ < "2.5", reason="this PyTorch makes one of two equal calls in a graph")
+@pytest.mark.skipif("is_impure" not in inspect.getsource(torch._functorch.compile_utils.fx_graph_cse),
+                    reason="this PyTorch makes one of two equal calls in a graph, whatever an operator's tags say")
 def test_compiled_calls_of_equal_arguments_have_masks_of_their_own(device):
     q, k, v = inputs(device)
     twice = lambda q, k, v: flash_attn_func(q, k, v, dropout_p=0.25) - flash_attn_func(q, k, v, dropout_p=0.25)
@@ -230,7 +234,7 @@ def test_probabilities(device):
         out, lse, probs = flash_attn_func(q, k, v, dropout_p=0.3, return_attn_probs=True, **options)
         assert probs.shape == (2, 4, 128, 128) and probs.dtype == q.dtype
         inside = probs[:, :, :70, :90].double()
-        assert (probs.abs().sum() - inside.abs().sum()).abs() < 1e-3 * inside.abs().sum()
+        assert (probs.double().abs().sum() - inside.abs().sum()).abs() < 1e-3 * inside.abs().sum()
         assert torch.equal((inside > 0) & kept.to(device), inside > 0)
         assert torch.equal((inside < 0) & ~kept.to(device), inside < 0)
         softmax = inside.abs() / inside.abs().sum(-1, keepdim=True).clamp_min(1e-30)
