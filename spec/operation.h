@@ -21,6 +21,7 @@
 //   Combine   o, lse from the partial results of a forward that was split over the keys
 //   Append    new keys and values into the cache that a forward then reads, with rotary embedding of the keys
 //             and of q
+//   Merge     o, lse from two results of the same queries over different keys
 // The gradients of a forward, dq, dk, dv from q, k, v, o, lse and dout, are a plan of several steps
 //   (templates/backward/):
 //   BackwardDelta  what every row needs: delta = sum_d dout o - dlse, and lse in base 2
@@ -33,6 +34,7 @@
   X(Forward, "forward", ForwardParams, kAllFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)      \
   X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
   X(Append, "append", AppendParams, kRowsOfKV, ScoreUse::None)                                               \
+  X(Merge, "merge", MergeParams, kRowsOfV, ScoreUse::None)                                                   \
   X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \
   X(Backward, "backward", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
     Operand::V, Operand::DO)                                                                                 \

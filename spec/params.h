@@ -142,6 +142,36 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_splits, 1)                                                                                      \
   X(F32, lse_empty, 1)
 
+// Merge: o_a, o_b and o of one shape and type, lse_a, lse_b and lse (null: not wanted) of another, each with
+// strides of its own; o and lse may be those of a side. Packed rows (total, heads, d) are one batch entry.
+// Work items as Combine's.
+#define FLASHPLUS_MERGE_PARAMS(X)                                                                            \
+  X(Ptr, o_a, 1)                                                                                             \
+  X(Ptr, lse_a, 1)                                                                                           \
+  X(Ptr, o_b, 1)                                                                                             \
+  X(Ptr, lse_b, 1)                                                                                           \
+  X(Ptr, o, 1)                                                                                               \
+  X(Ptr, lse, 1)                                                                                             \
+  X(I64, o_a_stride_b, 1)                                                                                    \
+  X(I64, o_a_stride_s, 1)                                                                                    \
+  X(I64, o_a_stride_h, 1)                                                                                    \
+  X(I64, o_b_stride_b, 1)                                                                                    \
+  X(I64, o_b_stride_s, 1)                                                                                    \
+  X(I64, o_b_stride_h, 1)                                                                                    \
+  X(I64, o_stride_b, 1)                                                                                      \
+  X(I64, o_stride_s, 1)                                                                                      \
+  X(I64, o_stride_h, 1)                                                                                      \
+  X(I64, lse_a_stride_b, 1)                                                                                  \
+  X(I64, lse_a_stride_h, 1)                                                                                  \
+  X(I64, lse_b_stride_b, 1)                                                                                  \
+  X(I64, lse_b_stride_h, 1)                                                                                  \
+  X(I64, lse_stride_b, 1)                                                                                    \
+  X(I64, lse_stride_h, 1)                                                                                    \
+  X(I32, batch, 1)                                                                                           \
+  X(I32, seqlen_q, 1)                                                                                        \
+  X(I32, heads_q, 1)                                                                                         \
+  X(I32, num_row_blocks, 1)
+
 // Backward, all its steps: the same names as above where they mean the same. Every gradient has the shape of
 // what it is the gradient of, and strides of its own; dout is that of o.
 //
@@ -365,6 +395,7 @@ template <class Params> constexpr std::span<const ParamInfo> paramTable() {
 
 FLASHPLUS_PARAMS(ForwardParams, FLASHPLUS_FORWARD_PARAMS);
 FLASHPLUS_PARAMS(CombineParams, FLASHPLUS_COMBINE_PARAMS);
+FLASHPLUS_PARAMS(MergeParams, FLASHPLUS_MERGE_PARAMS);
 FLASHPLUS_PARAMS(BackwardParams, FLASHPLUS_BACKWARD_PARAMS);
 FLASHPLUS_PARAMS(AppendParams, FLASHPLUS_APPEND_PARAMS);
 

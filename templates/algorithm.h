@@ -73,6 +73,7 @@ struct Algorithm {
   bool (*worth_trying)(const KernelSpec &spec, const Schedule &schedule, const Target &target) = nullptr;
 
   bool pages = false; ///< Reads keys that a table of pages names (KeyAddressing::Paged).
+  bool fp32 = false;  ///< Of a GPU: takes fp32, too; the products of tensor cores take 16-bit inputs.
 
   bool runsOn(Isa isa) const {
     const IsaInfo &info = isaInfo(isa);
@@ -98,6 +99,8 @@ extern const Algorithm kCpuCombine; // templates/combine/plan.cpp
 extern const Algorithm kGpuCombine;
 extern const Algorithm kCpuAppend; // templates/append/plan.cpp
 extern const Algorithm kGpuAppend;
+extern const Algorithm kCpuMerge; // templates/merge/plan.cpp
+extern const Algorithm kGpuMerge;
 extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;

@@ -23,6 +23,8 @@ constexpr Emitter kEmitters[] = {
     {"gpu.combine", emitGpuCombine},
     {"cpu.append", emitCpuAppend},
     {"gpu.append", emitGpuAppend},
+    {"cpu.merge", emitCpuMerge},
+    {"gpu.merge", emitGpuMerge},
     {"cpu.backward_delta", emitCpuBackwardDelta},
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},

@@ -35,6 +35,8 @@ void emitCpuCombine(EmitContext &context);
 void emitGpuCombine(EmitContext &context);
 void emitCpuAppend(EmitContext &context);
 void emitGpuAppend(EmitContext &context);
+void emitCpuMerge(EmitContext &context);
+void emitGpuMerge(EmitContext &context);
 void emitCpuBackwardDelta(EmitContext &context);
 void emitGpuBackwardDelta(EmitContext &context);
 void emitCpuBackward(EmitContext &context);

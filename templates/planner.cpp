@@ -3,6 +3,7 @@
 
 #include "templates/backward/planner.h"
 #include "templates/forward/planner.h"
+#include "templates/merge/planner.h"
 
 namespace flashplus {
 namespace {
@@ -18,9 +19,18 @@ template <class Own> std::unique_ptr<Planner> make(const KernelSpec &spec, const
   return std::make_unique<Own>(spec, device);
 }
 
+/// Of an operation whose plans have one step, of its own spec.
+std::vector<PlannedKernel> ownKernels(const KernelSpec &spec, const DeviceProfile &device) {
+  std::vector<PlannedKernel> result;
+  for (Schedule &schedule : feasibleSchedules(spec, device))
+    result.push_back({spec, std::move(schedule)});
+  return result;
+}
+
 constexpr Planned kPlanned[] = {
     {Operation::Forward, make<ForwardPlanner>, reachableForwardKernels},
     {Operation::Backward, make<BackwardPlanner>, reachableBackwardKernels},
+    {Operation::Merge, make<MergePlanner>, ownKernels},
 };
 
 const Planned *find(const KernelSpec &spec) {
@@ -40,10 +50,7 @@ std::unique_ptr<Planner> makePlanner(const KernelSpec &spec, const DeviceProfile
 std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device) {
   if (const Planned *planned = find(spec))
     return planned->reachable(spec, device);
-  std::vector<PlannedKernel> result;
-  for (Schedule &schedule : feasibleSchedules(spec, device))
-    result.push_back({spec, std::move(schedule)});
-  return result;
+  return ownKernels(spec, device);
 }
 
 } // namespace flashplus

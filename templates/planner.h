@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Planner: what turns problems of one spec into plans. An operation that callers ask for (Forward, Backward)
-// has one; the steps that plans are made of have none of their own.
+// Planner: what turns problems of one spec into plans. An operation that callers ask for (Forward, Backward,
+// Merge) has one; the steps that plans are made of have none of their own.
 #pragma once
 
 #include "templates/forward/choose.h"

@@ -10,7 +10,8 @@ constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,    
                                             &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
                                             &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
                                             &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
-                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend};
+                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,
+                                            &kCpuMerge,         &kGpuMerge};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
@@ -26,7 +27,9 @@ const Algorithm *findAlgorithm(std::string_view name) {
 }
 
 Status checkDTypes(const SpecFields &spec, const Target &target) {
-  if (isGpu(target.isa) && spec.dtype == DType::F32) // the tensor-core templates take 16-bit inputs
+  const bool fp32 = std::ranges::any_of(
+      kAlgorithms, [&](const Algorithm *a) { return a->fp32 && isFor(*a, spec, target); });
+  if (isGpu(target.isa) && spec.dtype == DType::F32 && !fp32)
     return {StatusCode::Unsupported,
             "dtype fp32 is not supported on " + target.text() + "; use fp16 or bf16"};
   for (auto [name, dtype] : {std::pair{"dtype_kv", spec.dtypeKV()}, {"dtype_o", spec.dtypeO()}})

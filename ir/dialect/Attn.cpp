@@ -67,6 +67,7 @@ LogicalResult BackwardDeltaOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardSumOp::verify() { return verifyDescription(*this); }
 LogicalResult CombineOp::verify() { return verifyDescription(*this); }
 LogicalResult AppendOp::verify() { return verifyDescription(*this); }
+LogicalResult MergeOp::verify() { return verifyDescription(*this); }
 
 LogicalResult ForwardOp::verifyRegions() { return verifyScore(*this, 1); }
 LogicalResult BackwardOp::verifyRegions() { return verifyScore(*this, 2); }

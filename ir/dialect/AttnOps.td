@@ -131,6 +131,25 @@ def Attn_AppendOp : Attn_Op<"append"> {
   let hasVerifier = 1;
 }
 
+def Attn_MergeOp : Attn_Op<"merge"> {
+  let summary = "Merges two results of the same queries over different keys";
+  let description = [{
+    lse = ln(exp(lse_a) + exp(lse_b)), o = exp(lse_a - lse) o_a + exp(lse_b - lse) o_b. A side whose lse is infinite has no share.
+
+    ```mlir
+    attn.merge @flashplus_merge_bf16_dv64 dtype(bf16) head_dim_v(64) schedule("gpu.merge rows=4")
+        target("sm_80@sm_80") attributes {alignment = 2 : i64}
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, Attn_StorageType:$dtype, I64Attr:$head_dim_v, StrAttr:$schedule,
+                       StrAttr:$target);
+  let assemblyFormat = [{
+    $sym_name `dtype` `(` $dtype `)` `head_dim_v` `(` $head_dim_v `)` `schedule` `(` $schedule `)`
+    `target` `(` $target `)` attr-dict-with-keyword
+  }];
+  let hasVerifier = 1;
+}
+
 def Attn_ScalarOp : Attn_Op<"scalar", [Pure]> {
   let summary = "A scalar parameter of the score";
   let arguments = (ins I64Attr:$slot);

@@ -20,6 +20,7 @@ _LAZY = {
     "set_backend": "backend",
     "backend_name": "backend",
     "warmup": "command",
+    "merge_states": "merge",
     "register_transformers": "transformers_attention",
 }
 

@@ -81,6 +81,11 @@ class BackwardArgs(ctypes.Structure):
                 ("dropout_p", c_float), ("reserved2", c_int32)]
 
 
+class MergeArgs(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("o_a", c_void_p), ("lse_a", c_void_p), ("o_b", c_void_p),
+                ("lse_b", c_void_p), ("o", c_void_p), ("lse", c_void_p)]
+
+
 class DropoutMaskArgs(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("seed", c_uint64), ("offset", c_uint64), ("batch", c_int64),
                 ("heads", c_int64), ("rows", c_int64), ("keys", c_int64), ("first_batch", c_int64),
@@ -103,6 +108,7 @@ def declare(library):
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),
+        ("flashplus_merge_states", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_dropout_mask", c_int32, [POINTER(DropoutMaskArgs), c_void_p]),
     ]:
         function = getattr(library, name)

@@ -54,6 +54,7 @@ class Library:
         self.context = context.value
         self.forward = self.dll.flashplus_forward
         self.backward = self.dll.flashplus_backward
+        self.merge_states = self.dll.flashplus_merge_states
         self.dropout_mask = self.dll.flashplus_dropout_mask
         # Called with the interpreter's lock, and says by a Python exception what PyTorch says of a tensor.
         self.forward_python = ctypes.PyDLL(path).flashplus_forward_python

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_plan_*, flashplus_forward, flashplus_backward and its plan: the same for every operation that
-// callers ask for.
+// flashplus_plan_*, flashplus_forward, flashplus_backward and its plan, flashplus_merge_states: the same
+// for every operation that callers ask for.
 #include "runtime/api/error.h"
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/merge_args.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
 
@@ -53,6 +54,11 @@ struct BackwardCall {
   using Args = flashplus_backward_args;
   using Problem = BackwardProblem;
   static constexpr auto check = checkBackwardArgs;
+};
+struct MergeCall {
+  using Args = flashplus_merge_args;
+  using Problem = MergeProblem;
+  static constexpr auto check = checkMergeArgs;
 };
 
 template <class Call>
@@ -199,4 +205,9 @@ flashplus_status flashplus_forward(flashplus_context *context, const flashplus_f
 flashplus_status flashplus_backward(flashplus_context *context, const flashplus_backward_args *args,
                                     void *stream) {
   return run<BackwardCall>(context, args, stream);
+}
+
+flashplus_status flashplus_merge_states(flashplus_context *context, const flashplus_merge_args *args,
+                                        void *stream) {
+  return run<MergeCall>(context, args, stream);
 }

@@ -29,18 +29,6 @@ bool alignedRows(const TensorView &t, int64_t element) {
   return true;
 }
 
-Status readDType(const TensorView &q, DType &out) {
-  if (q.hasType(kDLFloat, 16))
-    out = DType::F16;
-  else if (q.hasType(kDLBfloat, 16))
-    out = DType::BF16;
-  else if (q.hasType(kDLFloat, 32))
-    out = DType::F32;
-  else
-    return invalidArgument("q has dtype " + q.dtypeText() + "; it must be float16, bfloat16 or float32");
-  return Status::ok();
-}
-
 Status checkDTypes(std::span<const OperandArg> operands, bool on_cpu, SpecFields &spec) {
   const TensorView &q = operands[0].view;
   FLASHPLUS_RETURN_IF_ERROR(readDType(q, spec.dtype));
@@ -99,6 +87,19 @@ Status checkSizes(std::span<const OperandArg> operands, TensorSizes &sizes) {
 
 } // namespace
 
+Status readDType(const TensorView &t, DType &out) {
+  if (t.hasType(kDLFloat, 16))
+    out = DType::F16;
+  else if (t.hasType(kDLBfloat, 16))
+    out = DType::BF16;
+  else if (t.hasType(kDLFloat, 32))
+    out = DType::F32;
+  else
+    return invalidArgument(std::string(t.name) + " has dtype " + t.dtypeText() +
+                           "; it must be float16, bfloat16 or float32");
+  return Status::ok();
+}
+
 Status TensorReader::read(const char *name, const DLTensor *source, TensorView &out) {
   FLASHPLUS_RETURN_IF_ERROR(out.read(name, source, data_));
   const DLDevice found = source->device;
@@ -108,6 +109,7 @@ Status TensorReader::read(const char *name, const DLTensor *source, TensorView &
                              std::to_string(found.device_type) +
                              "; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator");
     device_ = found;
+    first_ = name;
   } else if (found.device_type != device_.device_type || found.device_id != device_.device_id) {
     return wrongDevice(name, found);
   }
@@ -116,9 +118,9 @@ Status TensorReader::read(const char *name, const DLTensor *source, TensorView &
 
 Status TensorReader::wrongDevice(const char *name, DLDevice found) const {
   return invalidArgument(std::string(name) + " is on device type " + std::to_string(found.device_type) +
-                         " number " + std::to_string(found.device_id) +
-                         "; it must be on the device of q (type " + std::to_string(device_.device_type) +
-                         " number " + std::to_string(device_.device_id) + ")");
+                         " number " + std::to_string(found.device_id) + "; it must be on the device of " +
+                         first_ + " (type " + std::to_string(device_.device_type) + " number " +
+                         std::to_string(device_.device_id) + ")");
 }
 
 Status checkOperands(TensorReader &reader, std::span<OperandArg> operands, bool has_cu_seqlens_q,

@@ -10,7 +10,7 @@
 
 namespace flashplus {
 
-/// Reads the tensors of one call, the first of which (q) says on which device they are.
+/// Reads the tensors of one call, the first of which (q, where there is one) says on which device they are.
 class TensorReader {
 public:
   explicit TensorReader(DataPointers data) : data_(data) {}
@@ -26,8 +26,12 @@ private:
   Status wrongDevice(const char *name, DLDevice found) const;
 
   const DataPointers data_;
+  const char *first_ = ""; ///< The first one's name.
   DLDevice device_{};
 };
+
+/// The storage type of a tensor of rows: fp16, bf16 or fp32.
+Status readDType(const TensorView &t, DType &out);
 
 /// Sizes that the tensors of a call share.
 struct TensorSizes {

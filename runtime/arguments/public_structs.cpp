@@ -91,6 +91,13 @@ Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward
   return readMaskAndBounds(out);
 }
 
+Status readMergeArgs(const flashplus_merge_args *given, flashplus_merge_args &out) {
+  if (!given)
+    return invalidArgument("args is null");
+  return readStruct("args", "flashplus_merge_args", given, FLASHPLUS_SIZE_WITH(flashplus_merge_args, lse),
+                    out);
+}
+
 Status readDropoutMaskArgs(const flashplus_dropout_mask_args *given, flashplus_dropout_mask_args &out) {
   if (!given)
     return invalidArgument("args is null");

@@ -64,6 +64,9 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
 /// The arguments of a backward, with the same spelt out.
 Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward_args &out);
 
+/// The arguments of a merge.
+Status readMergeArgs(const flashplus_merge_args *given, flashplus_merge_args &out);
+
 /// What flashplus_dropout_mask is asked for.
 Status readDropoutMaskArgs(const flashplus_dropout_mask_args *given, flashplus_dropout_mask_args &out);
 

@@ -3,6 +3,7 @@
 
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
+#include "runtime/arguments/merge_args.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/plans/tensor_layouts.h"
 #include "templates/backward/planner.h"
@@ -84,6 +85,12 @@ CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
   p.num_row_blocks = int32_t(in.geometry.tiles);
   p.num_splits = in.before().item.num_splits;
   p.lse_empty = f.lse_empty;
+  return p;
+}
+
+const MergeParams &bind(const BindInput &in, std::type_identity<MergeParams>) {
+  MergeParams &p = problemAs<MergeProblem>(in.problem).params;
+  p.num_row_blocks = int32_t(in.geometry.tiles);
   return p;
 }
 

@@ -12,7 +12,7 @@ cmake --install "$build" --prefix "$work/first" >"$work/log" || { cat "$work/log
 mv "$work/first" "$work/prefix"
 prefix=$work/prefix
 for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp include/flashplus/kernels.h \
-    "$libdir/libflashplus.so" bin/flashplus; do
+    include/flashplus/merge.h "$libdir/libflashplus.so" bin/flashplus; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 # No path of the build or of the first prefix may be left in what is installed as text.

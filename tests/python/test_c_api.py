@@ -25,7 +25,7 @@ def test_structs_are_laid_out_as_in_the_headers(tmp_path):
         pytest.skip("dlpack/dlpack.h is not installed")
     structs = {"DLTensor": c_api.DLTensor, "flashplus_context_options": c_api.ContextOptions,
                "flashplus_counters": c_api.Counters, "flashplus_forward_args": c_api.ForwardArgs,
-               "flashplus_backward_args": c_api.BackwardArgs,
+               "flashplus_backward_args": c_api.BackwardArgs, "flashplus_merge_args": c_api.MergeArgs,
                "flashplus_dropout_mask_args": c_api.DropoutMaskArgs, "flashplus_python_call": c_api.PythonCall}
     nested = {"device_type": "device.device_type", "device_id": "device.device_id", "code": "dtype.code",
               "bits": "dtype.bits", "lanes": "dtype.lanes"}

@@ -145,9 +145,10 @@ assert torch.allclose(together / 2, alone, rtol=1e-4), (together / 2, alone)
 
 
 def test_ring_attention():
-    """Keys go round two processes; out and LSE are merged, and the backward gets the merged ones:
-    ring-flash-attention's pattern."""
+    """Keys go round two processes; out and LSE are merged (flashplus.merge_states, and the formula of
+    ring_flash_attn.utils gives the same), and the backward gets the merged ones: ring-flash-attention's pattern."""
     spawn("""
+import flashplus
 from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_forward
 torch.manual_seed(5)
 q, k, v, dout = (torch.randn(1, 32, 2, 16) for _ in range(4))
@@ -162,12 +163,15 @@ numbers = dict(dropout_p=0.0, softmax_scale=0.25, causal=False, window_size_left
 out = lse = None
 for step in range(2):
     o, l, *_ = _flash_attn_forward(q, *part((rank + step) % 2), **numbers, return_softmax=False)
-    o, l = o.float(), l.transpose(1, 2).unsqueeze(-1)
     if out is None:
         out, lse = o, l
-    else:  # as ring_flash_attn.utils merges
-        out, lse = out - torch.sigmoid(l - lse) * (out - o), lse - torch.nn.functional.logsigmoid(lse - l)
-lse = lse.squeeze(-1).transpose(1, 2).contiguous()
+        continue
+    rows = [t.transpose(1, 2).unsqueeze(-1) for t in (lse, l)]
+    theirs = out - torch.sigmoid(rows[1] - rows[0]) * (out - o)
+    their_lse = rows[0] - torch.nn.functional.logsigmoid(rows[0] - rows[1])
+    flashplus.merge_states(out, lse, o, l, out=out, lse=lse)
+    assert torch.allclose(out, theirs, atol=1e-6)
+    assert torch.allclose(lse, their_lse.squeeze(-1).transpose(1, 2), atol=1e-6)
 assert torch.allclose(out, expected_out[:, mine], atol=1e-5)
 dq, dk, dv = torch.zeros_like(q), torch.zeros(1, 32, 2, 16), torch.zeros(1, 32, 2, 16)
 for step in range(2):

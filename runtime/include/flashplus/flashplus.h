@@ -452,5 +452,6 @@ FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
 }
 #endif
 #include "kernels.h" /* single kernels, warm-up, device memory */
+#include "merge.h"   /* results over different keys */
 
 #endif /* FLASHPLUS_H */

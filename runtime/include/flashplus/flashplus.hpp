@@ -68,6 +68,11 @@ struct ForwardArgs {
   uint64_t dropout_seed = 0, dropout_offset = 0;
 };
 
+/// flashplus_merge_args.
+struct MergeArgs {
+  Tensor o_a, lse_a, o_b, lse_b, o, lse;
+};
+
 namespace detail {
 
 inline Error lastError(flashplus_status code) { return {code, flashplus_last_error()}; }
@@ -319,6 +324,13 @@ public:
   Expected<void> forward(const ForwardArgs &args, void *stream = nullptr) const {
     const detail::CArgs c(args);
     return detail::result(flashplus_forward(state_->handle, c, stream));
+  }
+
+  /// Two results of the same queries over different keys become one.
+  Expected<void> mergeStates(MergeArgs args, void *stream = nullptr) const {
+    const flashplus_merge_args c = {sizeof c,         args.o_a.dl(), args.lse_a.dl(), args.o_b.dl(),
+                                    args.lse_b.dl(), args.o.dl(),   args.lse.dl()};
+    return detail::result(flashplus_merge_states(state_->handle, &c, stream));
   }
 
   Expected<Plan> plan(const ForwardArgs &args) const {

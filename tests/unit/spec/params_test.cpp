@@ -28,6 +28,7 @@ void checkTable(std::span<const ParamInfo> table, size_t size) {
 TEST_CASE("params: fields follow each other without a gap") {
   checkTable(paramTable<ForwardParams>(), sizeof(ForwardParams));
   checkTable(paramTable<CombineParams>(), sizeof(CombineParams));
+  checkTable(paramTable<MergeParams>(), sizeof(MergeParams));
   checkTable(paramTable<BackwardParams>(), sizeof(BackwardParams));
 }
 
