@@ -127,17 +127,18 @@ public:
 private:
   int32_t upTo(int32_t most) { return 1 + int32_t(engine_() % uint32_t(most)); }
 
+  /// At most one a step; one at once if the server would have nothing to do.
   void arrive() {
-    while (--wait_ <= 0 || (running_.empty() && waiting_.empty())) {
-      // So many steps to the next one keep about two thirds of a batch, or of a step's tokens, busy.
-      wait_ = upTo(std::max({1, limits_.output * 3 / (2 * limits_.batch),
-                             limits_.prompt * 3 / (2 * limits_.tokens)}));
-      Sequence s;
-      s.id = int32_t(arrived++);
-      s.prompt = upTo(limits_.prompt);
-      s.output = upTo(limits_.output);
-      waiting_.push_back(std::move(s));
-    }
+    if (--wait_ > 0 && !(running_.empty() && waiting_.empty()))
+      return;
+    // So many steps to the next one keep about two thirds of a batch, or of a step's tokens, busy.
+    wait_ = upTo(std::max({1, limits_.output * 3 / (2 * limits_.batch),
+                           limits_.prompt * 3 / (2 * limits_.tokens)}));
+    Sequence s;
+    s.id = int32_t(arrived++);
+    s.prompt = upTo(limits_.prompt);
+    s.output = upTo(limits_.output);
+    waiting_.push_back(std::move(s));
   }
 
   void admit() {
