@@ -20,8 +20,8 @@
 
 namespace {
 
-/// Outputs are rounded to bf16, and so may be the weights that values are added up by: 2^-9 each, of values of
-/// up to 2, is 0.0078.
+/// Outputs are rounded to bf16, and so may be the weights that values are added up by: 2^-9 each, of values
+/// of up to 2, is 0.0078.
 constexpr float kTolerance = 0.01f;
 
 int fail(const std::string &why, int status = 1) {

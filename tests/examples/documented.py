@@ -15,7 +15,7 @@ SPEED = re.compile(r"\d+ tokens/s")
 
 def shown(text):
     """Command lines of `serve` with the lines below each, up to the end of their block."""
-    for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for block in re.split(r"^```.*\n", text, flags=re.MULTILINE)[1::2]:
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             if shlex.split(command)[0].endswith("serve"):
