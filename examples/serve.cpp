@@ -1,163 +1,142 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The inner loop of a batch server: packed sequences whose lengths change at every step, one plan for all of
-// them.
+// A small server with continuous batching, over the public headers: requests come and go at random times,
+// their keys and values live in pages of a pool, and a step is one packed call for all of them, prompts in
+// pieces and single tokens alike.
 //
-//   serve [cpu|cuda]     default: the GPU if there is one
+//   serve [--device cpu|cuda|emulator|auto] [--steps N] [--check] ...     --help lists all
 //
-// A plan is made once for the largest step. A step then writes its lengths (cu_seqlens) where the kernels
-// read them and runs: nothing is compiled, allocated or planned again. On a GPU the run is captured into a
-// graph once and replayed; since lengths are read from device memory, the same graph serves every step.
+// serving/requests.hpp is the host's part: pages, and who gets a turn. serving/server.hpp is the device's:
+// memory, plans, and the step. On a GPU steps without prompts are replays of a graph that was captured once.
+// serving/model.hpp gives tokens rows where a model would; serving/plain.hpp checks what comes out.
+// docs/rationale/serving-plan.md says what may depend on the host and what not.
 //
-// So that the result can be checked, q and k are 0 and all rows of v in sequence b hold the number b: so does
-// o.
-#include "cuda_stream.hpp"
+// Leaves with 1 if a result is wrong, or if a kernel was compiled or read after the start.
+#include "serving/options.hpp"
+#include "serving/plain.hpp"
+#include "serving/server.hpp"
 
-#include <flashplus/flashplus.hpp>
-
-#include <algorithm>
-#include <cstdint>
+#include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <optional>
-#include <random>
-#include <string>
-#include <vector>
 
 namespace {
 
-constexpr int64_t kMaxBatch = 16, kMaxTokens = 512, kHeadsQ = 8, kHeadsK = 2, kHeadDim = 64;
-constexpr int kSteps = 6;
+/// Outputs are rounded to bf16, and so may be the weights that values are added up by: 2^-9 each, of values
+/// of up to 2, is 0.0078.
+constexpr float kTolerance = 0.01f;
 
-uint16_t bf16(float value) { // exact for the small numbers used here
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return uint16_t(bits >> 16);
-}
-float fromBf16(uint16_t half) {
-  const uint32_t bits = uint32_t(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-int fail(const std::string &why) {
+int fail(const std::string &why, int status = 1) {
   std::fprintf(stderr, "serve: %s\n", why.c_str());
-  return 1;
+  return status;
 }
 
-/// Random lengths that sum up to at most kMaxTokens; some sequences are empty.
-std::vector<int32_t> lengthsOfStep(std::mt19937 &engine) {
-  std::vector<int32_t> ends{0};
-  for (int64_t b = 0; b < kMaxBatch; ++b)
-    ends.push_back(ends.back() + int32_t(engine() % (kMaxTokens / kMaxBatch + 1)));
-  return ends;
+/// A kernel that a step had to wait for.
+int64_t kernelsMet(const flashplus::Context &context) {
+  const flashplus_counters counters = context.counters();
+  return counters.compiles + counters.disk_hits + counters.compile_failures;
+}
+
+struct Totals {
+  int64_t steps = 0, decodes = 0, tokens = 0, checked = 0;
+  double seconds = 0;
+  float difference = 0;
+};
+
+/// One turn; a sentence if it failed, else "".
+std::string turn(serving::Scheduler &scheduler, serving::Server &server, const serving::Model &model,
+                 serving::Plain *plain, Totals &totals) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<serving::Sequence> &sequences = scheduler.next();
+  if (auto done = server.stage(sequences, model); !done)
+    return done.error().message;
+  if (auto done = server.run(); !done)
+    return done.error().message;
+  totals.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  ++totals.steps;
+  totals.decodes += server.decodesOnly();
+  totals.tokens += server.tokens();
+  if (plain) {
+    auto o = server.output();
+    if (!o)
+      return o.error().message;
+    const uint16_t *row = *o;
+    for (const serving::Sequence &s : sequences) {
+      row += s.now * serving::kHeadsQ * serving::kHeadDim;
+      if (!s.now)
+        continue;
+      const int32_t position = s.cached + s.now - 1;
+      const float off = plain->difference(s.id, position, row - serving::kHeadsQ * serving::kHeadDim);
+      ++totals.checked;
+      if (!(off <= kTolerance))
+        return "request " + std::to_string(s.id) + " is wrong at token " + std::to_string(position) + ": " +
+               std::to_string(off) + " from a plain loop; at most " + std::to_string(kTolerance) +
+               " is rounding";
+      totals.difference = std::max(totals.difference, off);
+      if (position + 1 == s.tokens())
+        plain->forget(s.id);
+    }
+  }
+  scheduler.finish();
+  return "";
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-  const std::string where = argc > 1 ? argv[1] : "";
-  if (argc > 2 || (!where.empty() && where != "cpu" && where != "cuda"))
-    return fail("usage: serve [cpu|cuda]");
-
-  flashplus::ContextOptions options;
-  options.log = [](std::string_view warning) {
+  serving::Options options;
+  if (auto problem = options.read(argc, argv); !problem.empty())
+    return fail(problem, 2);
+  if (options.help) {
+    std::fputs(serving::Options::text(), stdout);
+    return 0;
+  }
+  flashplus::ContextOptions context_options;
+  context_options.log = [](std::string_view warning) {
     std::fprintf(stderr, "%.*s\n", int(warning.size()), warning.data());
   };
-  auto context = flashplus::Context::create(options);
+  auto context = flashplus::Context::create(context_options);
   if (!context)
     return fail(context.error().message);
   std::optional<CudaStream> stream;
-  if (where != "cpu") {
+  if (options.device == "cuda" || options.device == "auto") {
     stream.emplace();
-    if (!*stream && where == "cuda")
+    if (!*stream && options.device == "cuda")
       return fail(stream->problem);
     if (!*stream)
       stream.reset();
   }
-  const DLDevice device = stream ? flashplus::cuda(0) : flashplus::cpu();
-  void *const queue = stream ? stream->get() : nullptr;
+  const DLDevice device = stream                         ? flashplus::cuda(0)
+                          : options.device == "emulator" ? DLDevice{kDLExtDev, 0}
+                                                         : flashplus::cpu();
+  const serving::Limits &limits = options.limits;
+  const serving::Model model(limits.prompt + limits.output);
+  auto server = serving::Server::create(*context, device, stream ? &*stream : nullptr, limits, model);
+  if (!server)
+    return fail(server.error().message);
+  std::printf("%s: up to %d sequences and %d tokens a step; %d pages of %d tokens, %zu KiB\n",
+              stream ? "cuda" : options.device == "emulator" ? "emulator" : "cpu", limits.batch,
+              limits.tokens, limits.pagesOfPool(), limits.page_size, server->cacheBytes() / 1024);
 
-  // Buffers for the largest step, filled once with zeros.
-  const size_t q_bytes = size_t(kMaxTokens * kHeadsQ * kHeadDim) * 2,
-               k_bytes = size_t(kMaxTokens * kHeadsK * kHeadDim) * 2;
-  auto q = context->allocate(device, q_bytes), k = context->allocate(device, k_bytes);
-  auto v = context->allocate(device, k_bytes), o = context->allocate(device, q_bytes);
-  auto ends = context->allocate(device, size_t(kMaxBatch + 1) * 4);
-  for (auto *memory : {&q, &k, &v, &o, &ends})
-    if (!*memory)
-      return fail(memory->error().message);
-  std::vector<uint16_t> rows(size_t(kMaxTokens * kHeadsQ * kHeadDim), 0);
-  for (auto *memory : {&q, &k})
-    if (auto done = (*memory)->upload(rows.data()); !done)
-      return fail(done.error().message);
-  const std::vector<int32_t> none(size_t(kMaxBatch + 1), 0);
-  if (auto done = ends->upload(none.data()); !done)
-    return fail(done.error().message);
+  serving::Scheduler scheduler(limits, uint32_t(options.seed));
+  std::optional<serving::Plain> plain;
+  if (options.check)
+    plain.emplace(model);
+  const int64_t met = kernelsMet(*context);
+  Totals totals;
+  while (totals.steps < options.steps)
+    if (auto problem = turn(scheduler, *server, model, plain ? &*plain : nullptr, totals); !problem.empty())
+      return fail("step " + std::to_string(totals.steps) + ": " + problem);
+  const int64_t late = kernelsMet(*context) - met;
 
-  using flashplus::DType;
-  using flashplus::Tensor;
-  flashplus::ForwardArgs args;
-  args.q = Tensor(q->data(), DType::BF16, {kMaxTokens, kHeadsQ, kHeadDim}, device);
-  args.k = Tensor(k->data(), DType::BF16, {kMaxTokens, kHeadsK, kHeadDim}, device);
-  args.v = Tensor(v->data(), DType::BF16, {kMaxTokens, kHeadsK, kHeadDim}, device);
-  args.o = Tensor(o->data(), DType::BF16, {kMaxTokens, kHeadsQ, kHeadDim}, device);
-  args.cu_seqlens_q = args.cu_seqlens_k = Tensor(ends->data(), DType::I32, {kMaxBatch + 1}, device);
-  args.max_seqlen_q = args.max_seqlen_k = kMaxTokens / kMaxBatch;
-  args.causal = true;
-
-  auto plan = context->plan(args); // compiles, or reads the cache
-  if (!plan)
-    return fail(plan.error().message);
-  auto workspace = plan->allocateWorkspace();
-  if (!workspace)
-    return fail(workspace.error().message);
-  if (stream) {
-    if (!stream->beginCapture())
-      return fail(stream->problem);
-    auto recorded = plan->run(args, *workspace, queue);
-    const bool captured = stream->endCapture();
-    if (!recorded)
-      return fail(recorded.error().message);
-    if (!captured)
-      return fail(stream->problem);
-  }
-
-  std::mt19937 engine(7);
-  std::vector<uint16_t> results(rows.size());
-  for (int step = 0; step < kSteps; ++step) {
-    const std::vector<int32_t> lengths = lengthsOfStep(engine);
-    for (int64_t b = 0; b < kMaxBatch; ++b)
-      std::fill(rows.begin() + lengths[size_t(b)] * kHeadsK * kHeadDim,
-                rows.begin() + lengths[size_t(b) + 1] * kHeadsK * kHeadDim, bf16(float(b)));
-    if (auto done = v->upload(rows.data()); !done)
-      return fail(done.error().message);
-    if (auto done = ends->upload(lengths.data()); !done)
-      return fail(done.error().message);
-
-    if (stream) {
-      if (!stream->replay())
-        return fail(stream->problem);
-    } else if (auto done = plan->run(args, *workspace, queue); !done) {
-      return fail(done.error().message);
-    }
-    if (auto done = context->synchronize(device, queue); !done)
-      return fail(done.error().message);
-
-    if (auto done = o->download(results.data()); !done)
-      return fail(done.error().message);
-    int64_t wrong = 0;
-    for (int64_t b = 0; b < kMaxBatch; ++b)
-      for (int64_t i = lengths[size_t(b)] * kHeadsQ * kHeadDim;
-           i < lengths[size_t(b) + 1] * kHeadsQ * kHeadDim; ++i)
-        wrong += fromBf16(results[size_t(i)]) != float(b);
-    std::printf("step %d on %s: %d tokens in %d sequences, %s\n", step, stream ? "cuda, replayed" : "cpu",
-                lengths.back(), int(kMaxBatch), wrong ? "WRONG" : "as expected");
-    if (wrong)
-      return 1;
-  }
-  const flashplus_counters counters = context->counters();
-  std::printf("%lld compiled, %lld from the cache\n", static_cast<long long>(counters.compiles),
-              static_cast<long long>(counters.disk_hits));
-  return 0;
+  std::printf("%lld steps, %lld of them without prompts%s: %lld requests came, %lld are done\n",
+              static_cast<long long>(totals.steps), static_cast<long long>(totals.decodes),
+              stream ? " (replayed)" : "", static_cast<long long>(scheduler.arrived),
+              static_cast<long long>(scheduler.finished));
+  std::printf("%lld tokens of prompts, %lld of answers, %.0f tokens/s; %lld kernels compiled or read after "
+              "the start\n",
+              static_cast<long long>(scheduler.prefilled), static_cast<long long>(scheduler.spoken),
+              double(totals.tokens) / totals.seconds, static_cast<long long>(late));
+  if (options.check)
+    std::printf("%lld outputs checked: all as a plain loop has them\n",
+                static_cast<long long>(totals.checked));
+  return late ? fail("the start did not warm everything") : 0;
 }

@@ -81,8 +81,12 @@ public:
 
   Status read(const TensorView &q) {
     ragged_ = a_.cu_seqlens_k_new != nullptr;
-    FLASHPLUS_RETURN_IF_ERROR(readRows("k_new", a_.k_new, sizes_.head_dim_qk, "head_dim of q", q, k));
-    FLASHPLUS_RETURN_IF_ERROR(readRows("v_new", a_.v_new, sizes_.head_dim_v, "head_dim_v", q, v));
+    static constexpr const char *kNames[] = {"(batch, seqlen_new, heads_k, head_dim of q)",
+                                             "(total_new, heads_k, head_dim of q)"};
+    static constexpr const char *kValueNames[] = {"(batch, seqlen_new of k_new, heads_k, head_dim_v)",
+                                                  "(total_new of k_new, heads_k, head_dim_v)"};
+    FLASHPLUS_RETURN_IF_ERROR(readRows("k_new", a_.k_new, sizes_.head_dim_qk, kNames, q, k));
+    FLASHPLUS_RETURN_IF_ERROR(readRows("v_new", a_.v_new, sizes_.head_dim_v, kValueNames, q, v));
     const int64_t rows = k.shape[ragged_ ? 0 : 1];
     if (rows > kMaxLength)
       return invalidArgument("k_new has " + number(rows) + " rows; at most " + number(kMaxLength) +
@@ -101,7 +105,9 @@ public:
   }
 
 private:
-  Status readRows(const char *name, const DLTensor *source, int64_t dim, const char *dim_name,
+  /// `shape_names`: the dimensions of dense rows and of packed ones; literals, since a check that passes
+  /// allocates nothing.
+  Status readRows(const char *name, const DLTensor *source, int64_t dim, const char *const *shape_names,
                   const TensorView &q, TensorView &t) {
     FLASHPLUS_RETURN_IF_ERROR(reader_.read(name, source, t));
     FLASHPLUS_RETURN_IF_ERROR(checkDType(t, q));
@@ -114,9 +120,7 @@ private:
     FLASHPLUS_RETURN_IF_ERROR(t.wantUnitStride());
     const TensorView &like = &t == &v ? k : t; // the rows of v_new are those of k_new
     const int64_t wanted[] = {sizes_.batch, like.shape[rank - 3], sizes_.heads_k, dim};
-    const std::string names = std::string(ragged_ ? "(total_new" : "(batch, seqlen_new") +
-                              (&t == &v ? " of k_new" : "") + ", heads_k, " + dim_name + ")";
-    return t.wantShape(std::span(wanted).subspan(size_t(4 - rank)), names.c_str());
+    return t.wantShape(std::span(wanted).subspan(size_t(4 - rank)), shape_names[ragged_]);
   }
 
   Status readLengths(int64_t rows) {

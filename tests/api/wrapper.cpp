@@ -3,6 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <flashplus/flashplus.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -140,6 +141,15 @@ TEST_CASE("forward and plan through the wrapper are as exact as fp32 can be") {
   split.run(p.args, split.allocateWorkspace().value()).value();
   CHECK(largestError(p.o, exact) <= allowed);
   CHECK(!split.run(p.args, nullptr, 0));
+
+  // Counters are zero, also in memory that was somebody's before.
+  const std::vector<unsigned char> ones(split.workspaceBytes(), 0xff);
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    c.allocate(cpu(), ones.size()).value().upload(ones.data()).value();
+    const DeviceMemory fresh = split.allocateWorkspace().value();
+    const auto *bytes = static_cast<const unsigned char *>(fresh.data());
+    CHECK(std::count(bytes, bytes + FLASHPLUS_WORKSPACE_ZEROED, 0) == FLASHPLUS_WORKSPACE_ZEROED);
+  }
 }
 
 TEST_CASE("new keys are written into the cache, and seen by the same call") {

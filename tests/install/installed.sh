@@ -50,8 +50,8 @@ say "embed (C)"
 LD_LIBRARY_PATH=$prefix/$libdir "$work/embed"
 "$work/examples/embed" >/dev/null
 say "serve (C++)"
-"$work/examples/serve" cpu
-"$work/examples/serve" # on a GPU if there is one, with a captured graph
+"$work/examples/serve" --device cpu --check
+"$work/examples/serve" --check # on a GPU if there is one, with a captured graph
 say "train (C++)"
 "$work/examples/train"
 "$work/examples/train" 60 | tail -1 | grep -qx '0 compiled, [1-9][0-9]* from the cache' # what the first one compiled

@@ -427,7 +427,8 @@ FLASHPLUS_API flashplus_status flashplus_plan_create(flashplus_context *context,
                                                      flashplus_plan **out);
 FLASHPLUS_API void flashplus_plan_destroy(flashplus_plan *plan);
 /** The first so many bytes of a workspace hold counters: zero before the first run, and left zero by every
- * run. */
+ * run, of any plan. What lies behind them may hold anything: plans may share a workspace of the largest's
+ * bytes if no two run at the same time. */
 #define FLASHPLUS_WORKSPACE_ZEROED 256
 /** Bytes of device memory, 256-byte aligned, that a run needs; often 0. Two runs at the same time need one
  * each. */

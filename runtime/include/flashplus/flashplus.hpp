@@ -223,9 +223,17 @@ private:
 class Plan {
 public:
   size_t workspaceBytes() const { return flashplus_plan_workspace(handle_.get()); }
-  /// Empty if the plan needs none.
+  /// Empty if the plan needs none; else as a first run wants it, its counters zero.
   Expected<DeviceMemory> allocateWorkspace() const {
-    return DeviceMemory::make(context_, device_, workspaceBytes());
+    auto memory = DeviceMemory::make(context_, device_, workspaceBytes());
+    if (!memory || !memory->size())
+      return memory;
+    static constexpr char kZeros[FLASHPLUS_WORKSPACE_ZEROED] = {};
+    const size_t zeroed = memory->size() < sizeof kZeros ? memory->size() : sizeof kZeros;
+    if (auto code = flashplus_copy_to_device(context_->handle, device_, memory->data(), kZeros, zeroed);
+        code != FLASHPLUS_OK)
+      return detail::lastError(code);
+    return memory;
   }
   /// JSON text; belongs to the plan.
   const char *describe() const { return flashplus_plan_describe(handle_.get()); }

@@ -78,6 +78,53 @@ TEST_CASE("plan_run and a forward whose plan is known allocate nothing") {
   }
 }
 
+TEST_CASE("nor do those with new keys for pages, packed or not") {
+  flashplus_context_options o = {};
+  o.struct_size = sizeof o;
+  o.cache_dir = "";
+  o.compiler_path = kFakeCompiler;
+  o.num_threads = 1;
+  flashplus_context *context = nullptr;
+  REQUIRE(flashplus_context_create(&o, &context) == FLASHPLUS_OK);
+  HostTensor k({4, 4, 2, 16}), v({4, 4, 2, 24}), blocks = HostTensor::int32({3, 1, 0, 2}),
+                                                 used = HostTensor::int32({2, 1}),
+                                                 ends = HostTensor::int32({0, 4, 5});
+  blocks.shape = {2, 2};
+  blocks.tensor.ndim = 2;
+  blocks.tensor.shape = blocks.shape.data();
+  HostTensor cos({8, 8}), sin({8, 8});
+  for (bool ragged : {false, true}) {
+    Problem p(ragged);
+    HostTensor k_new(ragged ? std::vector<int64_t>{5, 2, 16} : std::vector<int64_t>{2, 3, 2, 16});
+    HostTensor v_new(ragged ? std::vector<int64_t>{5, 2, 24} : std::vector<int64_t>{2, 3, 2, 24});
+    p.args.k = k.get();
+    p.args.v = v.get();
+    p.args.causal = 1;
+    p.args.block_table = blocks.get();
+    p.args.cu_seqlens_k = nullptr;
+    p.args.seqused_k = used.get();
+    p.args.k_new = k_new.get();
+    p.args.v_new = v_new.get();
+    p.args.cu_seqlens_k_new = ragged ? ends.get() : nullptr;
+    p.args.rotary_cos = cos.get();
+    p.args.rotary_sin = sin.get();
+    flashplus_plan *plan = nullptr;
+    REQUIRE_MESSAGE(flashplus_plan_create(context, &p.args, &plan) == FLASHPLUS_OK, flashplus_last_error());
+    const size_t bytes = flashplus_plan_workspace(plan);
+    std::vector<char> room(bytes + 256);
+    void *workspace = room.data() + (256 - reinterpret_cast<uintptr_t>(room.data()) % 256) % 256;
+    REQUIRE_MESSAGE(flashplus_plan_run(plan, &p.args, workspace, bytes, nullptr) == FLASHPLUS_OK,
+                    flashplus_last_error());
+    const int64_t before = allocations;
+    const flashplus_status run = flashplus_plan_run(plan, &p.args, workspace, bytes, nullptr);
+    const int64_t after = allocations;
+    CHECK(run == FLASHPLUS_OK);
+    CHECK(after - before == 0);
+    flashplus_plan_destroy(plan);
+  }
+  flashplus_context_destroy(context);
+}
+
 TEST_CASE("the counter counts") {
   const int64_t before = allocations;
   delete new int(1);
