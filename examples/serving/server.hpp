@@ -68,7 +68,9 @@ public:
       if (auto code = flashplus_copy_to_device(context_.handle(), device_, to, from, bytes);
           code != FLASHPLUS_OK)
         return flashplus::Error{code, flashplus_last_error()};
-    return {};
+    // A small copy of pageable memory may still be under way on CUDA's default stream, for which a
+    // non-blocking one does not wait.
+    return context_.synchronize(device_);
   }
 
   /// New keys into the cache, and attention of all tokens; o is there when it returns.
