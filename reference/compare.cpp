@@ -63,7 +63,7 @@ Comparison compare(const Problem &p, const Actual &actual, int threads) {
   // The error of a model is a largest value of random roundings: of few elements it varies much from one set
   // of roundings to the next, so small problems are modelled several times.
   const int64_t elements = std::max<int64_t>(1, kernel.rows * p.head_dim_v);
-  const int models = int(std::clamp<int64_t>(65536 / elements, 1, 12));
+  const int models = int(std::clamp<int64_t>(131072 / elements, 1, 12));
   Errors model;
   for (int i = 0; i < models; ++i) {
     const Output rounded = attentionStorageModel(p, std::numbers::ln2 * i / models, threads);

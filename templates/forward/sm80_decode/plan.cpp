@@ -3,6 +3,7 @@
 #include "templates/registry.h"
 
 #include <algorithm>
+#include <bit>
 #include <optional>
 
 namespace flashplus {
@@ -75,7 +76,7 @@ ItemTraits traits(const Schedule &schedule) {
 /// Key tiles of a range, at least: some 64 KB of K and V, below which merging costs more than the reading
 /// that it spares (docs/rationale/decode.md).
 int leastTiles(const KernelSpec &spec) {
-  return std::clamp(2048 / (spec.head_dim_qk + spec.head_dim_v), 1, 32);
+  return std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
 }
 
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the

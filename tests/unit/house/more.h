@@ -8,7 +8,7 @@
   X(Probe, "probe", ProbeParams, fieldSet({SpecField::dtype, SpecField::head_dim_v, SpecField::colour}),     \
     ScoreUse::Value, Operand::V)
 
-#define FLASHPLUS_MORE_FIELDS(X) X(int, colour, 3, "colour", 4, false)
+#define FLASHPLUS_MORE_FIELDS(X) X(int, colour, 3, "colour", 10, false)
 
 #include "spec/params.h"
 
