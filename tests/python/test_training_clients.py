@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import torch.distributed.fsdp
 
 import flashplus
 
@@ -96,15 +97,19 @@ def test_bert_with_padding(device):
     check(make, [{"input_ids": tokens, "attention_mask": mask, "labels": labels}] * STEPS, device)
 
 
-def spawn(code, processes=2):
-    """Runs `code` in some processes of one gloo group; returns what they print."""
+def spawn(code, processes=2, device="cpu"):
+    """Runs `code` in some processes of one group, with `device` in it, on CUDA a GPU each; returns what they print."""
+    if device == "cuda" and torch.cuda.device_count() < processes:
+        pytest.skip(f"{torch.cuda.device_count()} CUDA devices")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     start = (
         "import sys, torch, torch.distributed as dist\nimport flashplus.finder; flashplus.finder.install()\n"
         "from flash_attn import flash_attn_func\ntorch.set_num_threads(1); "
-        "dist.init_process_group('gloo')\nrank = dist.get_rank()\n"
+        f"device = '{device}'\n"
+        "if device == 'cuda': torch.cuda.set_device(int(__import__('os').environ['RANK']))\n"
+        f"dist.init_process_group('{'nccl' if device == 'cuda' else 'gloo'}')\nrank = dist.get_rank()\n"
     )
     folder = pathlib.Path(__file__).parent
     running = [
@@ -121,16 +126,25 @@ def spawn(code, processes=2):
     return outputs
 
 
-def test_distributed_data_parallel():
+@pytest.mark.parametrize("how", ["DDP", "FSDP2"])
+def test_several_processes(device, how):
     """Two processes with half of the batch each have the losses of one with all of it."""
-    spawn("""
+    if how == "FSDP2" and not hasattr(torch.distributed.fsdp, "fully_shard"):
+        pytest.skip("this PyTorch has no fully_shard")
+    spawn(f"how = '{how}'" + """
 from test_training import Block
-attention = lambda q, k, v: flash_attn_func(q, k, v, causal=True)
+from torch.distributed.device_mesh import init_device_mesh
+attention = lambda q, k, v: flash_attn_func(q.to(kind), k.to(kind), v.to(kind), causal=True).to(q.dtype)
+kind = torch.float32 if device == 'cpu' else torch.bfloat16
 torch.manual_seed(3)
-x, y = torch.randn(2, 4, 16, 32)
+x, y = torch.randn(2, 4, 16, 32).to(device)
+def fsdp(model):
+    from torch.distributed.fsdp import fully_shard
+    fully_shard(model, mesh=init_device_mesh(device, (dist.get_world_size(),)))
+    return model
 def run(wrap, rows):
     torch.manual_seed(4)
-    model = wrap(Block(attention))
+    model = wrap(Block(attention).to(device))
     optimizer, record = torch.optim.SGD(model.parameters(), lr=0.1), []
     for _ in range(10):
         loss = (model(x[rows]) - y[rows]).square().mean()
@@ -138,10 +152,11 @@ def run(wrap, rows):
         record.append(loss.detach())
     return torch.stack(record)
 alone = run(lambda m: m, slice(0, 4))
-together = run(torch.nn.parallel.DistributedDataParallel, slice(2 * rank, 2 * rank + 2))
+together = run(torch.nn.parallel.DistributedDataParallel if how == 'DDP' else fsdp, slice(2 * rank, 2 * rank + 2))
 dist.all_reduce(together)
-assert torch.allclose(together / 2, alone, rtol=1e-4), (together / 2, alone)
-""")
+assert torch.allclose(together / 2, alone, rtol=1e-4 if device == 'cpu' else 2e-3), (together / 2, alone)
+assert alone[-1] < alone[0]
+""", device=device)
 
 
 def test_ring_attention():
