@@ -20,7 +20,7 @@ struct Sm90FlashLayout {
   bool pingpong;
   int dqk, dv;
   bool plain_score;
-  bool dropout;
+  bool dropout, partial;
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
@@ -52,7 +52,8 @@ struct Sm90FlashLayout {
   int mostAccumulators() const {
     const int most = mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48);
     // The mask of a tile, while nothing that a score works on is alive; 192 x 128 at D 64 would spill.
-    return dropout ? most - tile_n / 8 + 8 : most;
+    // And partial results have addresses of their own: 192 x 80 at D 128 would.
+    return dropout ? most - tile_n / 8 + (partial ? 0 : 8) : most;
   }
 
   static Sm90FlashLayout of(const KernelSpec &spec, const Schedule &schedule);

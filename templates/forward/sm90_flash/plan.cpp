@@ -15,6 +15,7 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv = spec.head_dim_v;
   l.plain_score = spec.score.isIdentity();
   l.dropout = spec.dropout;
+  l.partial = spec.isPartial();
   return l;
 }
 
