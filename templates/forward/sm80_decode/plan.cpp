@@ -79,9 +79,9 @@ int leastTiles(const KernelSpec &spec) {
   return std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
 }
 
-/// The hint to bring in 128 bytes at a miss is for chips where it was measured, and where it costs no registers:
-/// for sm_80 and sm_86 the assembler spills with it. As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
-/// latency of a step, or four where the rings of eight would have no three stages.
+/// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
+/// latency of a step, or four where the rings of eight would have no three stages. The hint to bring in 128
+/// bytes at a miss is for chips where it was measured: for sm_80 and sm_86 the assembler spills with it.
 std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, int shared_memory,
                                  int tile_m) {
   for (int warps : {8, 4, 2})
