@@ -81,7 +81,7 @@ int leastTiles(const KernelSpec &spec) {
 
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
 /// latency of a step, or four where the rings of eight would have no three stages. The hint to bring in 128
-/// bytes at a miss is for chips where it was measured: for sm_80 and sm_86 the assembler spills with it.
+/// bytes at a miss is for chips where it was measured.
 std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, int shared_memory,
                                  int tile_m) {
   for (int warps : {8, 4, 2})
