@@ -477,12 +477,10 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
     Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
     """
-    _need(q=q, k_cache=k_cache, v_cache=v_cache)
-    for name, t in (("k_cache", k_cache), ("v_cache", v_cache)):
-        if t.stride(-1) != 1:
-            raise AssertionError(f"{name} must have contiguous last dimension")
-    if isinstance(cache_seqlens, int):
-        cache_seqlens = torch.full((q.shape[0],), cache_seqlens, dtype=torch.int32, device=q.device)
+    cache_seqlens = checked_cache(q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0],
+                                  cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad,
+                                  block_table=block_table, k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
+                                  alibi_slopes=alibi_slopes)
     cache_seqlens, cache_batch_idx, block_table = (
         maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, block_table))
     if not backend.ours:
@@ -499,6 +497,19 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                         (k, v, rotary_cos, rotary_sin, None, None), 0, 0, softmax_scale, causal, window_size, softcap,
                         _INF, num_splits, rotary_interleaved, return_softmax_lse)
     return (out, lse) if return_softmax_lse else out
+
+
+def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
+    """cache_seqlens as a tensor or None, from an integer of any kind too; a TypeError that names what is no tensor."""
+    _need(q=q, k_cache=k_cache, v_cache=v_cache, **{name: t for name, t in optional.items() if t is not None})
+    for name, t in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache)):
+        if not t.dim():
+            raise RuntimeError(f"{name} has no dimension; it must have those of attention on a cache")
+        if t.stride(-1) != 1 and name != "q":
+            raise AssertionError(f"{name} must have contiguous last dimension")
+    if cache_seqlens is None or isinstance(cache_seqlens, torch.Tensor):
+        return cache_seqlens
+    return torch.full((batch(),), _length("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,

@@ -6,7 +6,7 @@ import torch
 
 from flashplus import backend, checks, kernels, later, ops
 from flashplus.direct import direct, plain, unusual
-from flashplus.interface import maybe_contiguous, on_cache
+from flashplus.interface import checked_cache, maybe_contiguous, on_cache
 
 _INF = float("inf")
 
@@ -108,12 +108,11 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
     _ready(q, k_cache, v_cache)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    for name, t in (("k_cache", k_cache), ("v_cache", v_cache)):
-        if t.stride(-1) != 1:
-            raise AssertionError(f"{name} must have contiguous last dimension")
-    batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1
-    if isinstance(cache_seqlens, int):
-        cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+    cache_seqlens = checked_cache(
+        q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1,
+        k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens, page_table=page_table,
+        cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad, cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k_new=cu_seqlens_k_new)
     cache_seqlens, cache_batch_idx, page_table = (
         maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, page_table))
     longest = q.shape[0] if max_seqlen_q is None else int(max_seqlen_q)

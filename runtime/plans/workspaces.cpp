@@ -23,25 +23,26 @@ Result<Workspaces::Lease> Workspaces::borrow(Device &device, size_t bytes, size_
   Entry *entry = nullptr;
   {
     std::lock_guard lock(mutex_);
-    std::unique_ptr<Entry> &newest = entries_[{&device, key->stream, key->capture, zeroed}];
-    if (!newest && entries_.size() > kMostEntries) {
-      entries_.erase({&device, key->stream, key->capture, zeroed});
-      return lease;
-    }
-    if (!newest || newest->bytes < bytes) {
+    const Key name{&device, key->stream, key->capture, zeroed};
+    const auto found = entries_.find(name);
+    if (found == entries_.end() || found->second->bytes < bytes) {
       auto larger = std::make_unique<Entry>();
       larger->bytes = std::bit_ceil(std::max(bytes, kMostBytes / 8));
+      size_t &kept = bytes_[&device];
+      if (kept + larger->bytes > kMostInAll)
+        return lease;
       auto memory = device.allocateZeroed(larger->bytes);
-      if (!memory) {
-        if (!newest)
-          entries_.erase({&device, key->stream, key->capture, zeroed});
+      if (!memory)
         return memory.status();
-      }
       larger->memory = *memory;
+      kept += larger->bytes;
+      std::unique_ptr<Entry> &newest = entries_[name];
       larger->before = std::move(newest);
       newest = std::move(larger);
+      entry = newest.get();
+    } else {
+      entry = found->second.get();
     }
-    entry = newest.get();
   }
   // An entry lives as long as this object, also one that a larger one has taken the place of meanwhile.
   lease.lock_ = std::unique_lock(entry->mutex);

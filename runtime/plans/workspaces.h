@@ -20,8 +20,8 @@ public:
   /// At most so many bytes are kept for a stream; who needs more allocates in stream order. Graphs keep what
   /// was captured in them as long as the context lives.
   static constexpr size_t kMostBytes = size_t(8) << 20;
-  /// At most so many streams and captures have one.
-  static constexpr size_t kMostEntries = 1024;
+  /// At most so many bytes are kept for all streams and captures of a device.
+  static constexpr size_t kMostInAll = size_t(256) << 20;
 
   ~Workspaces();
 
@@ -53,6 +53,7 @@ private:
 
   std::mutex mutex_;
   std::map<Key, std::unique_ptr<Entry>> entries_;
+  std::map<Device *, size_t> bytes_; ///< Kept on each.
 };
 
 } // namespace flashplus

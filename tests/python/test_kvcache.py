@@ -7,6 +7,7 @@ import math
 
 import flash_attn
 import flash_attn_interface
+import numpy
 import pytest
 import torch
 from flash_attn.flash_attn_interface import _flash_attn_varlen_forward, flash_attn_gpu
@@ -187,6 +188,8 @@ def test_lengths_as_int_and_none(device):
     q = random(2, 1, 2, 64, device=device)
     whole = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v)
     part = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=20)
+    other = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=numpy.int64(20))
+    assert torch.equal(part, other)
     for b in range(2):
         compare(whole[b], q[b], *cache.get(b, 50))
         compare(part[b], q[b], *cache.get(b, 20))
@@ -327,6 +330,9 @@ def test_refused_in_words(device):
     refused("same dtype", q.float().half(), cache.k, cache.v, cache_seqlens=lengths)
     refused("k_cache must have shape", q, cache.k[:1], cache.v[:1], cache_seqlens=lengths)
     refused("must have contiguous last dimension", q, cache.k.transpose(2, 3), cache.v, kind=AssertionError)
+    for name, bad in (("cache_seqlens", "many"), ("block_table", [[0]]), ("k", 1.0), ("cache_batch_idx", (1, 2))):
+        refused(name, q, cache.k, cache.v, kind=TypeError, **{name: bad})
+    refused("k_cache has no dimension", q, torch.tensor(1.0), cache.v)
     cos = torch.zeros(40, 16, device=device, dtype=torch.bfloat16)
     refused("must also be provided", q, cache.k, cache.v, rotary_cos=cos, rotary_sin=cos, cache_seqlens=lengths)
     for bad, words in ((cos[:, :5].contiguous(), "divisible by 16"), (cos[:20], "at least the seqlen of KV cache"),

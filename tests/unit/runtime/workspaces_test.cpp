@@ -108,18 +108,20 @@ TEST_CASE("a larger workspace takes a smaller one's place, which stays: enqueued
 }
 
 TEST_CASE("no memory is kept for who needs much, for devices that cannot tell, and beyond the limit") {
-  StreamDevice device;
+  StreamDevice device, other;
   Workspaces w;
   CHECK_FALSE(memoryOf(w, device, Workspaces::kMostBytes + 1, 0, stream(1)));
   CHECK(memoryOf(w, device, Workspaces::kMostBytes, 0, stream(1)));
   device.tells = false;
   CHECK_FALSE(memoryOf(w, device, 1000, 0, stream(1)));
   device.tells = true;
-  for (size_t i = 1; i < Workspaces::kMostEntries; ++i)
-    CHECK(memoryOf(w, device, 16, 0, stream(1000 + i)));
+  const size_t least = Workspaces::kMostBytes / 8;
+  for (size_t all = Workspaces::kMostBytes + least; all <= Workspaces::kMostInAll; all += least)
+    CHECK(memoryOf(w, device, 16, 0, stream(1000 + all / least)));
   CHECK_FALSE(memoryOf(w, device, 16, 0, stream(9000)));
-  CHECK_FALSE(memoryOf(w, device, 16, 0, stream(9001)));
-  CHECK(memoryOf(w, device, 16, 0, stream(1001)));
+  CHECK_FALSE(memoryOf(w, device, 2 * least, 0, stream(1010))); // nor a larger one for who has one
+  CHECK(memoryOf(w, device, 16, 0, stream(1010)));
+  CHECK(memoryOf(w, other, 16, 0, stream(9000))); // another device has its own
 }
 
 TEST_CASE("a workspace that cannot be had is said, and the next call tries anew") {
