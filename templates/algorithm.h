@@ -32,8 +32,8 @@ struct ItemTraits {
   int key_heads = 1;        ///< Neighbouring key heads that an item may have, at most.
   int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a
                             ///< choice.
-  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another
-                            ///< algorithm.
+  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of an
+                            ///< algorithm that does not merge, or does where this one does not.
   bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head)
                             ///< pairs.
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
@@ -92,7 +92,8 @@ Status fitsRegisters(const Schedule &schedule, int needed, int most);
 
 extern const Algorithm kCpuFlash;   // templates/forward/cpu_flash/plan.cpp
 extern const Algorithm kCpuStream;  // templates/forward/cpu_stream/plan.cpp
-extern const Algorithm kSm80Decode; // templates/forward/sm80_decode/plan.cpp
+extern const Algorithm kSm80Decode; // templates/forward/decode/plan.cpp
+extern const Algorithm kSm90Decode;
 extern const Algorithm kSm80Flash;  // templates/forward/sm80_flash/plan.cpp
 extern const Algorithm kSm90Flash;  // templates/forward/sm90_flash/plan.cpp
 extern const Algorithm kCpuCombine; // templates/combine/plan.cpp

@@ -16,7 +16,8 @@ struct Emitter {
 constexpr Emitter kEmitters[] = {
     {"cpu.flash", emitCpuFlash},
     {"cpu.stream", emitCpuStream},
-    {"sm80.decode", emitSm80Decode},
+    {"sm80.decode", emitDecode},
+    {"sm90.decode", emitDecode},
     {"sm80.flash", emitSm80Flash},
     {"sm90.flash", emitSm90Flash},
     {"cpu.combine", emitCpuCombine},

@@ -28,7 +28,7 @@ Status expandKernel(mlir::Operation *op);
 // The emitters, a row each in the table of emit.cpp.
 void emitCpuFlash(EmitContext &context);
 void emitCpuStream(EmitContext &context);
-void emitSm80Decode(EmitContext &context);
+void emitDecode(EmitContext &context);
 void emitSm80Flash(EmitContext &context);
 void emitSm90Flash(EmitContext &context);
 void emitCpuCombine(EmitContext &context);

@@ -7,7 +7,7 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
-                                            &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
+                                            &kSm80Flash,        &kSm90Decode, &kSm80Decode,       &kCpuCombine,
                                             &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
                                             &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
                                             &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,

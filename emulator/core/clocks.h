@@ -35,7 +35,7 @@ private:
 
 class Clocks {
 public:
-  static constexpr int kMaxBarriers = 64; ///< mbarrier objects of a CTA.
+  static constexpr int kMaxBarriers = 128; ///< mbarrier objects of a CTA.
   static constexpr uint32_t kStart = 1;   ///< A thread's clock when it starts; its accesses have later ones.
 
   /// `warps` of each of `ctas`.

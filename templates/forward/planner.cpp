@@ -111,7 +111,7 @@ Results resultsOf(const ItemTraits &item, int splits) {
 }
 
 /// Blocks that divide all the work among themselves, and their shares of at most two items each
-/// (templates/forward/sm80_decode/merge.h).
+/// (templates/forward/decode/merge.h).
 void addWorkers(Plan &plan, const ItemTraits &item, const KernelSpec &spec) {
   const int64_t workers = plan.steps.back().item.workers;
   const int64_t rows = 2 * workers * item.rows;

@@ -10,10 +10,12 @@
 
 #include "templates/algorithm.h"
 
+#include <algorithm>
+
 namespace flashplus {
 
 /// Knobs and derived sizes. Shared memory offsets are in bytes.
-struct Sm80DecodeLayout {
+struct DecodeLayout {
   int tile_m; ///< Packed rows of an item: 8 a block of columns.
   int tile_n; ///< Keys of a step of one warp.
   int warps;
@@ -23,16 +25,21 @@ struct Sm80DecodeLayout {
   int dqk, dv;         ///< Head dims as stored.
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
   int element;         ///< Bytes of an element of q, k, v and o.
+  bool tma;            ///< The ring is filled by TMA, else by cp.async.
   bool plain_score;    ///< No score expression; of a plan only.
 
   int threads() const { return warps * 32; }
   int columnBlocks() const { return tile_m / 8; }
 
-  // A warp's ring. One 16-byte chunk of padding keeps the 8 rows of an ldmatrix in different banks.
+  // A warp's ring. By cp.async: one 16-byte chunk of padding keeps the 8 rows of an ldmatrix in different
+  // banks. By TMA: slabs of 64 columns, whose rows of 128 bytes are swizzled.
   int kPitch() const { return dqk_pad * element + 16; }
   int vPitch() const { return dv_pad * element + 16; }
-  int v() const { return tile_n * kPitch(); } ///< From the start of a stage.
-  int stage() const { return tile_n * (kPitch() + vPitch()); }
+  int slab() const { return tile_n * 128; }
+  int kSlabs() const { return (dqk + 63) / 64; }
+  int vSlabs() const { return (dv + 63) / 64; }
+  int v() const { return tma ? kSlabs() * slab() : tile_n * kPitch(); } ///< From the start of a stage.
+  int stage() const { return v() + (tma ? vSlabs() * slab() : tile_n * vPitch()); }
   int ring() const { return stages * stage(); }
 
   // The warps' O, a section of its columns at a time; the ring is full of the next keys by then.
@@ -41,11 +48,14 @@ struct Sm80DecodeLayout {
   /// stores at once lie in different banks then.
   int sectionPitch() const { return sectionColumns() + 4; }
   int section() const { return warps * ring(); }
+  static constexpr int kSumBytes = 32; ///< Of what a thread has of a merge, which takes the section's place.
   /// (m, l) a warp and row.
-  int statistics() const { return section() + warps * tile_m * sectionPitch() * 4; }
+  int statistics() const { return section() + std::max(warps * tile_m * sectionPitch() * 4, threads() * kSumBytes); }
   int merged() const { return statistics() + warps * tile_m * 8; }                   ///< (m, l) a row
   int last() const { return merged() + tile_m * 8; } ///< Whether the block is the last one of an item; i32.
-  int bytes() const { return last() + 16; }
+  static constexpr int kBarrierBytes = 8;
+  int barriers() const { return last() + 16; } ///< Of a ring filled by TMA, for K and for V of each stage.
+  int bytes() const { return barriers() + (tma ? warps * stages * 2 * kBarrierBytes : 0); }
 
   /// Registers of a thread that are alive at once: O, Q and S.
   int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }
@@ -57,7 +67,7 @@ struct Sm80DecodeLayout {
   /// For the two versions of a score that a short cut makes (templates/common/score_tile.h).
   bool hasRoomForShortCuts() const { return accumulators() + 2 * scoreRegisters() <= kMaxRegisters; }
 
-  static Sm80DecodeLayout of(const KernelSpec &spec, const Schedule &schedule);
+  static DecodeLayout of(const KernelSpec &spec, const Schedule &schedule);
 };
 
 } // namespace flashplus

@@ -3,9 +3,9 @@
 #pragma once
 
 #include "templates/common/softmax.h"
-#include "templates/forward/sm80_decode/kernel.h"
+#include "templates/forward/decode/ring.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 
 /// Of one item.
 class Math {
@@ -17,19 +17,18 @@ public:
   /// thread's.
   softmax::State start() const;
 
-  /// S^T of the step in stage `stage` of the ring, whose K has arrived, as products.
-  Fragment products(Val stage) const;
+  /// S^T of a step whose K has arrived, as products.
+  Fragment products(const StepTile &keys) const;
   /// Takes its scores into the maxima; what is left to do is `accumulate`, once V is there.
   struct Weights {
     Fragment p; ///< Probabilities relative to the maxima.
     softmax::State state;
   };
   Weights weights(Fragment products, Val tile, softmax::State state) const;
-  softmax::State accumulate(Weights weights, Val stage) const;
+  softmax::State accumulate(Weights weights, const StepTile &values) const;
 
 private:
   Fragment masked(Fragment s, Val key, const TileExponents &exponents) const;
-  Val stageAt(Val stage, int base) const;
 
   KernelView &k_;
   Ir &ir_;
@@ -38,4 +37,4 @@ private:
   Vals queries_, heads_; ///< Of the thread's columns.
 };
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode

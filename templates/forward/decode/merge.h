@@ -15,9 +15,9 @@
 #pragma once
 
 #include "templates/common/softmax.h"
-#include "templates/forward/sm80_decode/kernel.h"
+#include "templates/forward/decode/kernel.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 
 class Merge {
 public:
@@ -39,6 +39,21 @@ private:
   void storePair(const Segment &segment, Val row, Val column, Val low, Val high);
   Val isLast(const Segment &segment);
   void shares(const Segment &segment);
+  /// Four columns of a row: of one share (of which nothing counts where `there`, i1, is false; none: true),
+  struct Share {
+    Statistics statistics;
+    Vals o;
+    Val there;
+  };
+  struct Sum { ///< and of several.
+    Val max, sum;
+    Vals o;
+    void fields(auto &&each) { each(max, sum, o); }
+  };
+  Sum nothing() const;
+  Sum plus(Sum sum, const std::vector<Share> &shares) const;
+  Sum sumOf(const Segment &segment, Val index, Val first, Val step) const;
+  void storeRow(const Segment &segment, Val index, const Sum &sum);
   Val place(const Segment &segment, Val share) const;
   void storeLse(const Segment &segment, Val row, Val lse);
 
@@ -47,4 +62,4 @@ private:
   const Line &line_;
 };
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode

@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "templates/forward/sm80_decode/merge.h"
+#include "templates/forward/decode/merge.h"
 
 #include "ir/carried.h"
 #include "ir/mma.h"
 #include "templates/common/result_rows.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 namespace {
 
-/// Of the shares so far: four columns of a row.
-struct Sum {
-  Val max, sum;
-  Vals o;
-  void fields(auto &&each) { each(max, sum, o); }
-};
+constexpr int kSharesAtOnce = 8;
 
 Val vectorOf(Ir &ir, const Vals &elements) {
   Val v = ir.constant(ir.vec(elements[0].type(), int(elements.size())), 0);
@@ -71,7 +66,7 @@ Merge::Statistics Merge::ofWarps(Val row) const {
 }
 
 void Merge::finish(const Segment &segment, softmax::State state) {
-  const Sm80DecodeLayout &l = k_.l;
+  const DecodeLayout &l = k_.l;
   const int lines = state.o.lines(Axis::Columns);
   for (Val &sum : state.sum)
     sum = reduceAcrossLanes(Axis::Columns, sum, [](Val a, Val b) { return a + b; });
@@ -119,7 +114,7 @@ void Merge::storeStatistics(const Segment &segment) {
 
 /// O's columns from `first` on: from the warps' registers to memory.
 void Merge::section(const Segment &segment, const Fragment &o, int first) {
-  const Sm80DecodeLayout &l = k_.l;
+  const DecodeLayout &l = k_.l;
   const int columns = std::min(l.sectionColumns(), l.dv_pad - first), pitch = l.sectionPitch();
   const int warp_bytes = l.tile_m * pitch * 4;
   Val row = firstOfLane(Axis::Columns, k_.lane), column = firstOfLane(Axis::Rows, k_.lane);
@@ -158,7 +153,7 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
 
 /// Two neighbouring columns of a row.
 void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val high) {
-  const Sm80DecodeLayout &l = k_.l;
+  const DecodeLayout &l = k_.l;
   Val wanted = row < segment.rows;
   if (l.dv != l.dv_pad)
     wanted = wanted & (column < l.dv);
@@ -217,64 +212,108 @@ Val Merge::isLast(const Segment &segment) {
   return ir_.load(ir_.i32(), flag, 4) != 0;
 }
 
-/// Merges the item's shares. A thread has four columns of a row at a time, and asks for eight shares before
-/// it uses the first: what a merge costs is the latency of its loads.
+/// Merges the item's shares. A thread has four columns of a row, and asks for eight shares before it uses the
+/// first: what a merge costs is the latency of its loads. Where rows leave threads over, groups of them have
+/// some of the shares each, and what they have is summed up in shared memory.
 void Merge::shares(const Segment &segment) {
-  const Sm80DecodeLayout &l = k_.l;
-  constexpr int kAtOnce = 8;
-  const int quads = l.dv / 4;
-  Val partial_o = k_.c.params.get("partial_o"), partial_lse = k_.c.params.get("partial_lse");
-  ir_.rareLoop(k_.thread, segment.rows * quads, ir_.i32(l.threads()), [&](Val index) {
-    Val row = index / quads, column = index % quads * 4;
-    const Sum start{ir_.negativeInfinity(ir_.f32()), ir_.f32(0), Vals(4, ir_.f32(0))};
-    const Sum all = carry::forLoop(
-        ir_, ir_.i32(0), segment.blocks, ir_.i32(kAtOnce), start, [&](Val first, Sum so_far) {
-          Vals max, sum, there;
-          std::vector<Vals> o;
-          for (int i = 0; i < kAtOnce; ++i) {
-            Val at = place(segment, ir_.min(first + i, segment.blocks - 1)) * l.tile_m + row;
-            const Statistics s = statistics(ir_.offset(partial_lse, ir_.toI64(at) * 8));
-            there.push_back(first + i < segment.blocks);
-            max.push_back(ir_.select(there.back(), s.max, ir_.negativeInfinity(ir_.f32())));
-            sum.push_back(s.sum);
-            Val from = ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4;
-            o.push_back(
-                elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(partial_o, from), 16), 4));
-          }
-          Val highest = so_far.max;
-          for (Val m : max)
-            highest = ir_.fmax(highest, m);
-          Val base = softmax::reference(ir_, highest), alpha = ir_.exp2(so_far.max - base);
-          so_far.max = highest;
-          so_far.sum = so_far.sum * alpha;
-          for (Val &x : so_far.o)
-            x = x * alpha;
-          for (int i = 0; i < kAtOnce; ++i) {
-            // What is no share is left out, not weighted with 0: it repeats the last one, which may hold an
-            // infinity. A share without a key is zeros; one whose scores all are NaN must count, though its
-            // maximum is -inf, too.
-            Val weight = ir_.exp2(max[size_t(i)] - base);
-            auto weighted = [&](Val x, Val to) {
-              return ir_.select(there[size_t(i)], ir_.fma(x, weight, to), to);
-            };
-            so_far.sum = weighted(sum[size_t(i)], so_far.sum);
-            for (int e = 0; e < 4; ++e)
-              so_far.o[size_t(e)] = weighted(o[size_t(i)][size_t(e)], so_far.o[size_t(e)]);
-          }
-          return so_far;
-        });
-    const auto finish = softmax::finish(ir_, all.max, all.sum, k_.c.params.get("lse_empty"));
-    const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
-    const auto [query, head] = k_.packed(segment, row);
-    Val to = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
-             ir_.toI64(column) * k_.bytes;
-    Vals packed;
-    for (int e = 0; e < 4; e += 2)
-      packed.push_back(gpu::pack(ir_, k_.dtype, all.o[size_t(e)] * finish.factor,
-                                 all.o[size_t(e) + 1] * finish.factor));
-    ir_.store(vectorOf(ir_, packed), ir_.offset(results.values(), to), 8);
-    ir_.ifThen(column == 0, [&] { storeLse(segment, row, finish.lse); });
+  const DecodeLayout &l = k_.l;
+  Val pairs = segment.rows * (l.dv / 4); // none of an item without rows
+  Val divisor = ir_.max(ir_.i32(1), pairs);
+  Val groups = ir_.max(ir_.i32(1), ir_.min(ir_.i32(l.threads()) / divisor,
+                                           (segment.blocks + (kSharesAtOnce - 1)) / kSharesAtOnce));
+  Val group = k_.thread / divisor;
+  group = ir_.select(groups == 1, ir_.i32(0), group);
+  Val own = k_.shared(l.section(), k_.thread * DecodeLayout::kSumBytes);
+  ir_.rareLoop(ir_.select(group < groups, k_.thread - group * pairs, pairs), pairs, ir_.i32(l.threads()),
+               [&](Val index) {
+                 const Sum sum = sumOf(segment, index, group * kSharesAtOnce, groups * kSharesAtOnce);
+                 ir_.ifElse(
+                     groups == 1, [&] { return storeRow(segment, index, sum), Vals(); },
+                     [&] {
+                       ir_.store(vectorOf(ir_, {sum.max, sum.sum}), own, 8);
+                       ir_.store(vectorOf(ir_, sum.o), ir_.offset(own, 16), 16);
+                       return Vals();
+                     });
+               });
+  ir_.ifThen(groups > 1, [&] {
+    gpu::barrier(ir_);
+    ir_.ifThen(k_.thread < pairs, [&] {
+      storeRow(segment, k_.thread,
+               carry::forLoop(ir_, ir_.i32(0), groups, ir_.i32(1), nothing(), [&](Val g, const Sum &so_far) {
+                 Val at = ir_.offset(own, g * pairs * DecodeLayout::kSumBytes);
+                 const Statistics s = statistics(at);
+                 const Vals o =
+                     elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(at, 16), 16), 4);
+                 return plus(so_far, {{s, o, {}}});
+               }));
+    });
   });
 }
 
-} // namespace flashplus::sm80_decode
+Merge::Sum Merge::nothing() const {
+  return {ir_.negativeInfinity(ir_.f32()), ir_.f32(0), Vals(4, ir_.f32(0))};
+}
+
+/// Every `step` shares from `first` on, eight of them.
+Merge::Sum Merge::sumOf(const Segment &segment, Val index, Val first, Val step) const {
+  const DecodeLayout &l = k_.l;
+  Val row = index / (l.dv / 4), column = index % (l.dv / 4) * 4;
+  Val partial_o = k_.c.params.get("partial_o"), partial_lse = k_.c.params.get("partial_lse");
+  return carry::forLoop(ir_, first, segment.blocks, step, nothing(), [&](Val from, const Sum &so_far) {
+    std::vector<Share> shares;
+    for (int i = 0; i < kSharesAtOnce; ++i) {
+      Val at = place(segment, ir_.min(from + i, segment.blocks - 1)) * l.tile_m + row;
+      const Statistics s = statistics(ir_.offset(partial_lse, ir_.toI64(at) * 8));
+      Val o = ir_.load(ir_.vec(ir_.f32(), 4),
+                       ir_.offset(partial_o, ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4), 16);
+      shares.push_back({s, elementsOf(ir_, o, 4), from + i < segment.blocks});
+    }
+    return plus(so_far, shares);
+  });
+}
+
+/// What is no share is left out, not weighted with 0: it repeats the last one, which may hold an infinity. A
+/// share without a key is zeros; one whose scores all are NaN must count, though its maximum is -inf, too.
+Merge::Sum Merge::plus(Sum sum, const std::vector<Share> &shares) const {
+  auto max = [&](const Share &s) {
+    return s.there ? ir_.select(s.there, s.statistics.max, ir_.negativeInfinity(ir_.f32()))
+                   : s.statistics.max;
+  };
+  Val highest = sum.max;
+  for (const Share &s : shares)
+    highest = ir_.fmax(highest, max(s));
+  Val base = softmax::reference(ir_, highest), alpha = ir_.exp2(sum.max - base);
+  sum.max = highest;
+  sum.sum = sum.sum * alpha;
+  for (Val &x : sum.o)
+    x = x * alpha;
+  for (const Share &s : shares) {
+    Val weight = ir_.exp2(max(s) - base);
+    auto weighted = [&](Val x, Val to) {
+      Val more = ir_.fma(x, weight, to);
+      return s.there ? ir_.select(s.there, more, to) : more;
+    };
+    sum.sum = weighted(s.statistics.sum, sum.sum);
+    for (size_t e = 0; e < 4; ++e)
+      sum.o[e] = weighted(s.o[e], sum.o[e]);
+  }
+  return sum;
+}
+
+/// Four columns of a row of the result; its LSE with the first four.
+void Merge::storeRow(const Segment &segment, Val index, const Sum &sum) {
+  const int quads = k_.l.dv / 4;
+  Val row = index / quads, column = index % quads * 4;
+  const auto finish = softmax::finish(ir_, sum.max, sum.sum, k_.c.params.get("lse_empty"));
+  const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
+  const auto [query, head] = k_.packed(segment, row);
+  Val to = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
+           ir_.toI64(column) * k_.bytes;
+  Vals packed;
+  for (size_t e = 0; e < 4; e += 2)
+    packed.push_back(gpu::pack(ir_, k_.dtype, sum.o[e] * finish.factor, sum.o[e + 1] * finish.factor));
+  ir_.store(vectorOf(ir_, packed), ir_.offset(results.values(), to), 8);
+  ir_.ifThen(column == 0, [&] { storeLse(segment, row, finish.lse); });
+}
+
+} // namespace flashplus::decode

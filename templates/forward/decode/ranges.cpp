@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "templates/forward/sm80_decode/ranges.h"
+#include "templates/forward/decode/ranges.h"
 
 #include "ir/warp.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 namespace {
 
 /// A sequence, the tiles before it and its own.
@@ -18,7 +18,7 @@ Val gridSize(Ir &ir) {
 
 } // namespace
 
-Line::Line(EmitContext &c, const Sm80DecodeLayout &l) : c_(c), ir_(c.ir), l_(l) {}
+Line::Line(EmitContext &c, const DecodeLayout &l) : c_(c), ir_(c.ir), l_(l) {}
 
 SequenceTiles Line::tiles(const Sequence &sequence, const Mask &mask) const {
   SequenceTiles t;
@@ -105,7 +105,7 @@ void Line::find(Val lane) {
   start_.inside = start_.at - found.before;
 }
 
-Segment::Segment(EmitContext &c, const Sm80DecodeLayout &l, const Line &line, const Place &place)
+Segment::Segment(EmitContext &c, const DecodeLayout &l, const Line &line, const Place &place)
     : sequence(c.ir, c.params, place.batch, c.spec.keys), mask(c.ir, c.params, c.spec, sequence) {
   Ir &ir = c.ir;
   const SequenceTiles t = line.tiles(sequence, mask);
@@ -141,4 +141,4 @@ Segment::Segment(EmitContext &c, const Sm80DecodeLayout &l, const Line &line, co
            ir.select(done, ir.i32(0), inside)};
 }
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode

@@ -11,9 +11,9 @@
 #include "templates/common/sequence.h"
 #include "templates/common/work.h"
 #include "templates/emit.h"
-#include "templates/forward/sm80_decode/layout.h"
+#include "templates/forward/decode/layout.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 
 /// What a sequence has in the line: `items` times `tiles`, both at least 1, so that every row is somebody's,
 /// also one without keys.
@@ -34,7 +34,7 @@ struct Place {
 /// The line of a launch, as a warp sees it.
 class Line {
 public:
-  Line(EmitContext &c, const Sm80DecodeLayout &l);
+  Line(EmitContext &c, const DecodeLayout &l);
 
   SequenceTiles tiles(const Sequence &sequence, const Mask &mask) const;
 
@@ -56,14 +56,14 @@ private:
 
   EmitContext &c_;
   Ir &ir_;
-  const Sm80DecodeLayout &l_;
+  const DecodeLayout &l_;
   Place start_;
   Val share_, end_;
 };
 
 /// The tiles of one item in a block's range.
 struct Segment {
-  Segment(EmitContext &c, const Sm80DecodeLayout &l, const Line &line, const Place &place);
+  Segment(EmitContext &c, const DecodeLayout &l, const Line &line, const Place &place);
 
   Place next() const { return next_; }
 
@@ -80,4 +80,4 @@ private:
   Place next_;
 };
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "templates/forward/sm80_decode/math.h"
+#include "templates/forward/decode/math.h"
 
 #include "ir/carried.h"
 #include "ir/mma.h"
-#include "templates/common/tile_product.h"
 
 #include <algorithm>
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 namespace {
 
 void multiply(Ir &ir, DType dtype, Fragment &f, int row_block, int column_block, const Vals &a, Val b0,
@@ -19,7 +18,7 @@ void multiply(Ir &ir, DType dtype, Fragment &f, int row_block, int column_block,
 } // namespace
 
 KernelView::KernelView(EmitContext &c)
-    : c(c), ir(c.ir), l(Sm80DecodeLayout::of(c.spec, c.schedule)), dtype(c.spec.dtype),
+    : c(c), ir(c.ir), l(DecodeLayout::of(c.spec, c.schedule)), dtype(c.spec.dtype),
       bytes(dtypeBytes(dtype)), s_layout{l.tile_n / 16, l.columnBlocks()}, o_layout{l.dv_pad / 16,
                                                                                    l.columnBlocks()} {
   thread = gpu::threadId(ir);
@@ -34,7 +33,7 @@ KernelView::Packed KernelView::packed(const Segment &segment, Val row) const {
 }
 
 Math::Math(KernelView &kernel, const Segment &segment) : k_(kernel), ir_(kernel.ir), segment_(segment) {
-  const Sm80DecodeLayout &l = k_.l;
+  const DecodeLayout &l = k_.l;
   for (int line = 0; line < k_.s_layout.count(Axis::Columns); ++line) {
     const auto [query, head] = k_.packed(
         segment, firstOfLane(Axis::Columns, k_.lane) + FragmentLayout::offset(Axis::Columns, line));
@@ -70,20 +69,15 @@ softmax::State Math::start() const {
           Vals(lines, ir_.f32(0))};
 }
 
-Val Math::stageAt(Val stage, int base) const {
-  return k_.shared(base, k_.warp * k_.l.ring() + stage * k_.l.stage());
-}
-
-Fragment Math::products(Val stage) const {
-  const Sm80DecodeLayout &l = k_.l;
-  const TileOperand keys = TileOperand::rows(ir_, stageAt(stage, 0), l.kPitch(), k_.lane);
+Fragment Math::products(const StepTile &keys) const {
+  const DecodeLayout &l = k_.l;
   // One block's products wait for each other; two chains of them do not.
   const int chains = k_.s_layout.size() <= 8 && l.dqk_pad >= 32 ? 2 : 1;
   std::vector<Fragment> s(size_t(chains), Fragment::filled(k_.s_layout, ir_.f32(0)));
   for (int step = 0; step < l.dqk_pad / 16; ++step)
     for (int row_block = 0; row_block < k_.s_layout.row_blocks; ++row_block) {
       const Vals a =
-          gpu::loadMatrix4(ir_, ir_.offset(keys.lane, row_block * 16 * keys.pitch + step * 32), false);
+          gpu::loadMatrix4(ir_, keys.at(ir_, row_block * 16, step * 32), false);
       for (int block = 0; block < l.columnBlocks(); ++block) {
         const Vals &q = q_[size_t(block)];
         multiply(ir_, k_.dtype, s[size_t(step % chains)], row_block, block, a, q[size_t(2 * step)],
@@ -156,12 +150,8 @@ Math::Weights Math::weights(Fragment products, Val tile, softmax::State state) c
   return w;
 }
 
-softmax::State Math::accumulate(Weights w, Val stage) const {
-  const Sm80DecodeLayout &l = k_.l;
-  // V^T is a left operand: its rows are V's columns. Read transposed, matrices 0 and 1 are two neighbouring
-  // blocks of 8 columns for keys 0-7, 2 and 3 those for keys 8-15, which is the order of the lanes of
-  // columns().
-  const TileOperand values = TileOperand::columns(ir_, stageAt(stage, l.v()), l.vPitch(), k_.lane);
+softmax::State Math::accumulate(Weights w, const StepTile &values) const {
+  const DecodeLayout &l = k_.l;
   for (int keys = 0; keys < k_.s_layout.row_blocks; ++keys) {
     // An accumulator's two rows of 8 keys, packed and transposed, are the two registers of a right operand.
     std::vector<Vals> p;
@@ -172,7 +162,7 @@ softmax::State Math::accumulate(Weights w, Val stage) const {
     }
     for (int columns = 0; columns < k_.o_layout.row_blocks; ++columns) {
       const Vals a =
-          gpu::loadMatrix4(ir_, ir_.offset(values.lane, keys * 16 * values.pitch + columns * 32), true);
+          gpu::loadMatrix4(ir_, values.at(ir_, keys * 16, columns * 32), true);
       for (int block = 0; block < l.columnBlocks(); ++block)
         multiply(ir_, k_.dtype, w.state.o, columns, block, a, p[size_t(block)][0], p[size_t(block)][1]);
     }
@@ -180,4 +170,4 @@ softmax::State Math::accumulate(Weights w, Val stage) const {
   return std::move(w.state);
 }
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode

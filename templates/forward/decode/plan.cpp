@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "templates/forward/sm80_decode/layout.h"
+#include "templates/forward/decode/layout.h"
 #include "templates/registry.h"
 
 #include <algorithm>
@@ -8,14 +8,15 @@
 
 namespace flashplus {
 
-Sm80DecodeLayout Sm80DecodeLayout::of(const KernelSpec &spec, const Schedule &schedule) {
-  Sm80DecodeLayout l;
+DecodeLayout DecodeLayout::of(const KernelSpec &spec, const Schedule &schedule) {
+  DecodeLayout l;
   l.tile_m = schedule.get("tile_m");
   l.tile_n = schedule.get("tile_n");
   l.warps = schedule.get("warps");
   l.stages = schedule.get("stages");
   l.least = schedule.get("least");
-  l.l2 = schedule.get("l2");
+  l.tma = schedule.algorithm == kSm90Decode.name;
+  l.l2 = l.tma ? 0 : schedule.get("l2");
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.dqk_pad = roundUp(l.dqk, 16);
@@ -30,14 +31,14 @@ namespace {
 constexpr int kMostStages = 8;
 
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
-  const auto l = Sm80DecodeLayout::of(spec, schedule);
+  const auto l = DecodeLayout::of(spec, schedule);
   if (spec.alignment != 16)
     return Status(StatusCode::Unsupported, "alignment is " + std::to_string(spec.alignment) +
-                                               "; sm80.decode copies 16 bytes at a time");
+                                               "; " + schedule.algorithm + " copies 16 bytes at a time");
   if (spec.dropout)
-    return Status(StatusCode::Unsupported, "sm80.decode drops no probabilities");
+    return Status(StatusCode::Unsupported, schedule.algorithm + " drops no probabilities");
   if (spec.results == Results::Partial)
-    return Status(StatusCode::Unsupported, "results is partial; sm80.decode merges its shares itself");
+    return Status(StatusCode::Unsupported, "results is partial; " + schedule.algorithm + " merges its shares itself");
   if (l.tile_m != 8 && l.tile_m != 16 && l.tile_m != 32)
     return badKnob(schedule, "tile_m", "8, 16 or 32");
   if (l.tile_n != 16 && l.tile_n != 32)
@@ -57,6 +58,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
   schema.params_size = int64_t(paramLayout(spec).size);
+  if (l.tma)
+    schema.tensor_maps = {{Operand::K, l.tile_n, 64}, {Operand::V, l.tile_n, 64}};
   return schema;
 }
 
@@ -82,16 +85,15 @@ int leastTiles(const KernelSpec &spec) {
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
 /// latency of a step, or four where the rings of eight would have no three stages. The hint to bring in 128
 /// bytes at a miss is for chips where it was measured.
-std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, int shared_memory,
-                                 int tile_m) {
+std::optional<Schedule> schedule(const Algorithm &algorithm, const KernelSpec &spec, const Target &target,
+                                 int shared_memory, int tile_m) {
   for (int warps : {8, 4, 2})
     for (int stages = kMostStages; stages >= (warps == 8 ? 3 : 2); --stages) {
-      Schedule s = completeSchedule({"sm80.decode",
-                                     {{"l2", target.chip >= 90 ? 128 : 0},
-                                      {"least", leastTiles(spec)},
-                                      {"stages", stages},
-                                      {"tile_m", tile_m},
-                                      {"warps", warps}}});
+      Schedule s{std::string(algorithm.name),
+                 {{"least", leastTiles(spec)}, {"stages", stages}, {"tile_m", tile_m}, {"warps", warps}}};
+      if (&algorithm == &kSm80Decode)
+        s.knobs["l2"] = target.chip >= 90 ? 128 : 0;
+      s = completeSchedule(std::move(s));
       const auto schema = launch(spec, s, target);
       if (schema && schema->shared_memory <= shared_memory)
         return s;
@@ -100,27 +102,28 @@ std::optional<Schedule> schedule(const KernelSpec &spec, const Target &target, i
 }
 
 /// For 8, 16 and 32 packed rows.
+template <const Algorithm *algorithm>
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   std::vector<Candidate> result;
   for (int tile_m : {32, 16, 8})
-    if (auto s = schedule(spec, target, shared_memory, tile_m))
+    if (auto s = schedule(*algorithm, spec, target, shared_memory, tile_m))
       result.push_back({std::move(*s)});
   return result;
 }
 
 constexpr int kTileM[] = {8, 16, 32}, kTileN[] = {16, 32}, kWarps[] = {2, 4, 8},
               kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {4, 8, 16, 32}, kL2[] = {0, 128, 256};
-constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},
-                           {"tile_n", 16, kTileN},
-                           {"warps", 8, kWarps},
-                           {"stages", 3, kStages},
-                           {"least", 4, kLeast},
-                           {"l2", 0, kL2}};
+constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},   {"tile_n", 16, kTileN}, {"warps", 8, kWarps},
+                           {"stages", 3, kStages}, {"least", 4, kLeast},   {"l2", 0, kL2}};
+/// A box brings in what it has: no hint.
+constexpr std::span<const Knob> kBoxKnobs(kKnobs, std::size(kKnobs) - 1);
 
 } // namespace
 
 const Algorithm kSm80Decode = {
-    "sm80.decode", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates, launch, traits,
+    "sm80.decode", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates<&kSm80Decode>, launch, traits,
     kKnobs,        /*worth_trying=*/nullptr, /*pages=*/true};
+const Algorithm kSm90Decode = {
+    "sm90.decode", Operation::Forward, TargetKind::Gpu, kTma, candidates<&kSm90Decode>, launch, traits, kBoxKnobs};
 
 } // namespace flashplus

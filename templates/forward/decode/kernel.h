@@ -5,10 +5,10 @@
 #include "ir/warp.h"
 #include "templates/common/fragment.h"
 #include "templates/emit.h"
-#include "templates/forward/sm80_decode/layout.h"
-#include "templates/forward/sm80_decode/ranges.h"
+#include "templates/forward/decode/layout.h"
+#include "templates/forward/decode/ranges.h"
 
-namespace flashplus::sm80_decode {
+namespace flashplus::decode {
 
 struct KernelView {
   explicit KernelView(EmitContext &c);
@@ -25,7 +25,7 @@ struct KernelView {
 
   EmitContext &c;
   Ir &ir;
-  const Sm80DecodeLayout l;
+  const DecodeLayout l;
   const DType dtype;
   const int bytes; ///< Of an element.
   /// Of a warp's S^T and O^T, whose columns are the packed rows.
@@ -33,4 +33,4 @@ struct KernelView {
   Val thread, lane, warp;
 };
 
-} // namespace flashplus::sm80_decode
+} // namespace flashplus::decode
