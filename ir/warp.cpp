@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/warp.h"
 
+#include "ir/ptx.h"
+
 using namespace mlir;
 
 namespace flashplus::gpu {
@@ -43,6 +45,20 @@ Val shuffleFrom(Ir &ir, Val value, Val lane) { return shuffle(ir, NVVM::ShflKind
 
 Val anyLane(Ir &ir, Val predicate) {
   return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});
+}
+
+Vals loadIf(Ir &ir, Val predicate, Val pointer, int64_t offset, int count) {
+  std::string zeros, outputs;
+  for (int i = 0; i < count; ++i) {
+    zeros += "mov.b32 $" + std::to_string(i) + ", 0; ";
+    outputs += "=&f,"; // written before the pointer is read
+  }
+  Val number = ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, ir.i32(), predicate.value));
+  return ptx(ir,
+             "{ .reg .pred p; setp.ne.b32 p, $" + std::to_string(count) + ", 0; " + zeros + "@p ld.global.v" +
+                 std::to_string(count) + ".b32 " + registers(0, count) + ", [$" + std::to_string(count + 1) +
+                 "+" + std::to_string(offset) + "]; }",
+             outputs + "r,l,~{memory}", std::vector<Type>(size_t(count), ir.f32()), {number, pointer});
 }
 
 } // namespace flashplus::gpu

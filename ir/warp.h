@@ -23,6 +23,11 @@ Val shuffleUp(Ir &ir, Val value, int distance);
 /// Value of lane `lane` (i32, 0 to 31).
 Val shuffleFrom(Ir &ir, Val value, Val lane);
 
+/// The `count` (2 or 4) f32 that lie `offset` bytes after `pointer` (global memory, aligned to all of them),
+/// or zeros where `predicate` (i1) is false, in which case nothing is read. Stays where it stands among other
+/// such loads and barriers: several in a row are all on their way before the first is used.
+Vals loadIf(Ir &ir, Val predicate, Val pointer, int64_t offset, int count);
+
 /// Whether it holds in any lane of a converged warp; warp-uniform i1.
 Val anyLane(Ir &ir, Val predicate);
 

@@ -32,8 +32,8 @@ struct ItemTraits {
   int key_heads = 1;        ///< Neighbouring key heads that an item may have, at most.
   int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a
                             ///< choice.
-  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of an
-                            ///< algorithm that does not merge, or does where this one does not.
+  int short_tiles = 1;      ///< So many tiles of rows are still faster than one, mostly empty, of another
+                            ///< algorithm; of two that merge the first in the registry is taken.
   bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head)
                             ///< pairs.
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
@@ -47,7 +47,7 @@ struct ItemTraits {
 struct Candidate {
   Schedule schedule;
   int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
-  ItemTraits item; ///< Of the schedule; set by feasibleCandidates().
+  ItemTraits item;                                         ///< Of the schedule; set by feasibleCandidates().
 };
 
 struct Algorithm {

@@ -80,7 +80,7 @@ Val sharedMemory(Ir &ir, ModuleOp module) {
     ir.builder.setInsertionPointToStart(module.getBody());
     LLVM::GlobalOp::create(ir.builder, ir.loc, LLVM::LLVMArrayType::get(ir.builder.getI8Type(), 0),
                            /*isConstant=*/false, LLVM::Linkage::External, kName, Attribute(),
-                            /*alignment=*/1024,
+                           /*alignment=*/1024,
                            /*addrSpace=*/3);
   }
   return ir.wrap(LLVM::AddressOfOp::create(ir.builder, ir.loc, ir.ptr(3), kName));

@@ -17,9 +17,9 @@ struct EmitContext {
   const Target &target;
   mlir::Region *score; ///< Null for an operation without one.
   ParamReader params;
-  Val work_item;       ///< i32
-  Val tensor_maps;     ///< Generic pointer to the launch schema's tensor maps; none without them.
-  Val scratch;         ///< CPU: the worker's scratch. GPU: dynamic shared memory (address space 3).
+  Val work_item;   ///< i32
+  Val tensor_maps; ///< Generic pointer to the launch schema's tensor maps; none without them.
+  Val scratch;     ///< CPU: the worker's scratch. GPU: dynamic shared memory (address space 3).
 };
 
 /// Replaces `op` (attn.forward, attn.combine, ...) by an llvm.func of the name the op has.

@@ -6,12 +6,11 @@
 namespace flashplus {
 namespace {
 
-constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
-                                            &kSm80Flash,        &kSm90Decode, &kSm80Decode,       &kCpuCombine,
-                                            &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
-                                            &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
-                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,
-                                            &kCpuMerge,         &kGpuMerge};
+constexpr const Algorithm *kAlgorithms[] = {
+    &kCpuFlash,       &kCpuStream,   &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
+    &kSm80Decode,     &kCpuCombine,  &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
+    &kCpuBackwardSum, &kCpuBackward, &kSm80BackwardKV, &kSm80BackwardQ,    &kCpuAppend,
+    &kGpuAppend,      &kCpuMerge,    &kGpuMerge};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());

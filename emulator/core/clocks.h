@@ -36,7 +36,7 @@ private:
 class Clocks {
 public:
   static constexpr int kMaxBarriers = 128; ///< mbarrier objects of a CTA.
-  static constexpr uint32_t kStart = 1;   ///< A thread's clock when it starts; its accesses have later ones.
+  static constexpr uint32_t kStart = 1;    ///< A thread's clock when it starts; its accesses have later ones.
 
   /// `warps` of each of `ctas`.
   void reset(int warps, int ctas);

@@ -37,7 +37,8 @@ const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const 
   const Candidate *best = nullptr;
   for (const Candidate &c : candidates) {
     const int64_t wanted = bounds.max_seqlen_q * c.item.packedHeads(bounds);
-    const bool another = best && best->item.merges != c.item.merges; // another way to divide the work
+    const bool another = best && best->schedule.algorithm != c.schedule.algorithm &&
+                         !(best->item.merges && c.item.merges); // of two that merge, the first is better
     const int tiles = another ? c.item.short_tiles : 1;
     if (keys <= c.most_keys && (!best || (c.item.rows * tiles >= wanted && c.item.rows < best->item.rows)))
       best = &c;

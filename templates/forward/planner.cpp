@@ -199,9 +199,8 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
       return known.status();
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     if (fewer[0].item.merges && !merging)
-      return Status(StatusCode::Unsupported,
-                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
-                        merging.message());
+      return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() +
+                                                 "' divides the keys itself; " + merging.message());
   } else if (!options.rejected.empty()) {
     fewer = allowed;
   }

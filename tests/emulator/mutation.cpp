@@ -67,11 +67,13 @@ std::vector<Mutated> kernels() {
         .schedule = "sm80.decode least=4 stages=2 tile_m=8 tile_n=16 warps=2",
         .multiprocessors = 5}},
   };
-  Shape &decode = all.back().shape, short_ones = decode, few = decode;
+  Shape &decode = all.back().shape, short_ones = decode, few = decode, shares = decode;
   short_ones.batch = 12, short_ones.multiprocessors = 2;
   short_ones.used_k = {20, 300, 5, 64, 0, 700, 33, 1, 130, 17, 900, 48};
   few.used_k = {900, 900, 900}, few.multiprocessors = 1;
-  all.back().more = {short_ones, few};
+  // One of so many shares and so few rows that groups of threads merge them.
+  shares.batch = 1, shares.heads_q = 2, shares.used_k = {900}, shares.multiprocessors = 40;
+  all.back().more = {short_ones, few, shares};
   for (Mutated &k : all) {
     if (k.shape.isa != Isa::Sm90a)
       continue;
@@ -90,6 +92,13 @@ std::vector<Mutated> kernels() {
     }
     k.more = {used, many};
   }
+  Mutated boxes = all.back(); // decode, its ring filled by TMA
+  boxes.shape.name = "decode sm_90a";
+  for (Shape *s : {&boxes.shape, &boxes.more[0], &boxes.more[1], &boxes.more[2]}) {
+    s->isa = Isa::Sm90a;
+    s->schedule = "sm90.decode least=4 stages=2 tile_m=8 tile_n=16 warps=2";
+  }
+  all.push_back(boxes);
   return all;
 }
 
@@ -106,7 +115,7 @@ const std::set<std::string> kRedundant = {
     "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1",
     // Orders a block's stores before its count of them, for other blocks: the order in which they see stores
     // is not modelled.
-    "decode: bar.sync 4"};
+    "decode: bar.sync 4", "decode sm_90a: bar.sync 2"};
 
 } // namespace
 

@@ -85,7 +85,7 @@ private:
     gpu::arriveExpect(ir_, full, b.slabs * k_.l.slab());
     for (int slab = 0; slab < b.slabs; ++slab)
       gpu::loadBox(ir_, to + slab * k_.l.slab(), map(b.map), rows.at(ir_.i32(64 * slab), first), full,
-                   gpu::Keep::Normal);
+                   gpu::Keep::First);
   }
 
   /// Rows of V that are none of the item's keys become zeros. They may be anybody's: a box ends with the

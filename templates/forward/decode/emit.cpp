@@ -33,8 +33,9 @@ public:
     ring_->init();
     const Progress start{line_.start(), ring_->start()};
     const Segment first(k_.c, k_.l, line_, start.place);
-    ir_.rareLoop(ir_.i32(0), ir_.i32(k_.l.stages), ir_.i32(1),
-                 [&](Val i) { ring_->step(first, i, {i, ir_.i32(0)}); });
+    ir_.rareLoop(ir_.i32(0), ir_.i32(k_.l.stages), ir_.i32(1), [&](Val i) {
+      ring_->step(first, i, {i, ir_.i32(0)});
+    });
     carry::whileLoop(
         ir_, start, [&](const Progress &now) { return now.place.at < line_.end(); },
         [&](const Progress &now) { return segment(now); });
@@ -68,8 +69,8 @@ private:
           refill(step, at.ring);
           return Step{std::move(state), ring_->next(at.ring)};
         });
-    const gpu::Position ring = carry::forLoop(
-        ir_, steps, slots, ir_.i32(1), done.ring, [&](Val step, const gpu::Position &at) {
+    const gpu::Position ring =
+        carry::forLoop(ir_, steps, slots, ir_.i32(1), done.ring, [&](Val step, const gpu::Position &at) {
           ring_->step(next, step, at); // `slots` is `stages`
           return ring_->next(at);
         });

@@ -43,19 +43,25 @@ struct DecodeLayout {
   int ring() const { return stages * stage(); }
 
   // The warps' O, a section of its columns at a time; the ring is full of the next keys by then.
-  int sectionColumns() const { return dv_pad < 512 / tile_m ? dv_pad : 512 / tile_m; }
+  int sectionColumns() const { return std::min(dv_pad, (tma ? 1024 : 512) / tile_m); }
   /// fp32 from a row to the next: 4 more than a multiple of 16, for the 4 rows and 8 columns that a warp
   /// stores at once lie in different banks then.
   int sectionPitch() const { return sectionColumns() + 4; }
   int section() const { return warps * ring(); }
   static constexpr int kSumBytes = 32; ///< Of what a thread has of a merge, which takes the section's place.
   /// (m, l) a warp and row.
-  int statistics() const { return section() + std::max(warps * tile_m * sectionPitch() * 4, threads() * kSumBytes); }
-  int merged() const { return statistics() + warps * tile_m * 8; }                   ///< (m, l) a row
+  int statistics() const {
+    return section() + std::max(warps * tile_m * sectionPitch() * 4, threads() * kSumBytes);
+  }
+  int merged() const { return statistics() + warps * tile_m * 8; } ///< (m, l) a row
   int last() const { return merged() + tile_m * 8; } ///< Whether the block is the last one of an item; i32.
   static constexpr int kBarrierBytes = 8;
   int barriers() const { return last() + 16; } ///< Of a ring filled by TMA, for K and for V of each stage.
   int bytes() const { return barriers() + (tma ? warps * stages * 2 * kBarrierBytes : 0); }
+
+  /// Of an item, that a thread asks for before it uses the first: more where a share is short, for then an
+  /// item of as many bytes has more of them.
+  int sharesAtOnce() const { return dv <= 64 ? 16 : 8; }
 
   /// Registers of a thread that are alive at once: O, Q and S.
   int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }

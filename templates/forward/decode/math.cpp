@@ -20,7 +20,7 @@ void multiply(Ir &ir, DType dtype, Fragment &f, int row_block, int column_block,
 KernelView::KernelView(EmitContext &c)
     : c(c), ir(c.ir), l(DecodeLayout::of(c.spec, c.schedule)), dtype(c.spec.dtype),
       bytes(dtypeBytes(dtype)), s_layout{l.tile_n / 16, l.columnBlocks()}, o_layout{l.dv_pad / 16,
-                                                                                   l.columnBlocks()} {
+                                                                                    l.columnBlocks()} {
   thread = gpu::threadId(ir);
   lane = thread % 32;
   warp = gpu::shuffleFrom(ir, thread / 32, ir.i32(0)); // which tells the assembler that it is uniform
@@ -35,8 +35,8 @@ KernelView::Packed KernelView::packed(const Segment &segment, Val row) const {
 Math::Math(KernelView &kernel, const Segment &segment) : k_(kernel), ir_(kernel.ir), segment_(segment) {
   const DecodeLayout &l = k_.l;
   for (int line = 0; line < k_.s_layout.count(Axis::Columns); ++line) {
-    const auto [query, head] = k_.packed(
-        segment, firstOfLane(Axis::Columns, k_.lane) + FragmentLayout::offset(Axis::Columns, line));
+    const auto [query, head] =
+        k_.packed(segment, firstOfLane(Axis::Columns, k_.lane) + FragmentLayout::offset(Axis::Columns, line));
     queries_.push_back(query);
     heads_.push_back(segment.item.head + head);
   }
@@ -56,9 +56,8 @@ Math::Math(KernelView &kernel, const Segment &segment) : k_(kernel), ir_(kernel.
     }
     return all;
   };
-  const Vals all = carry::ifElse(ir_, segment.rows > 0, load, [&] {
-    return Vals(size_t(l.columnBlocks() * l.dqk_pad / 8), ir_.i32(0));
-  });
+  const Vals all = carry::ifElse(ir_, segment.rows > 0, load,
+                                 [&] { return Vals(size_t(l.columnBlocks() * l.dqk_pad / 8), ir_.i32(0)); });
   for (int block = 0; block < l.columnBlocks(); ++block)
     q_.emplace_back(all.begin() + block * (l.dqk_pad / 8), all.begin() + (block + 1) * (l.dqk_pad / 8));
 }
@@ -76,8 +75,7 @@ Fragment Math::products(const StepTile &keys) const {
   std::vector<Fragment> s(size_t(chains), Fragment::filled(k_.s_layout, ir_.f32(0)));
   for (int step = 0; step < l.dqk_pad / 16; ++step)
     for (int row_block = 0; row_block < k_.s_layout.row_blocks; ++row_block) {
-      const Vals a =
-          gpu::loadMatrix4(ir_, keys.at(ir_, row_block * 16, step * 32), false);
+      const Vals a = gpu::loadMatrix4(ir_, keys.at(ir_, row_block * 16, step * 32), false);
       for (int block = 0; block < l.columnBlocks(); ++block) {
         const Vals &q = q_[size_t(block)];
         multiply(ir_, k_.dtype, s[size_t(step % chains)], row_block, block, a, q[size_t(2 * step)],
@@ -113,9 +111,8 @@ Math::Weights Math::weights(Fragment products, Val tile, softmax::State state) c
   ScoreTile scored = scoreTile(k_.s_layout, Axis::Columns, queries_, key + firstOfLane(Axis::Rows, k_.lane));
   scored.heads = heads_;
   scored.short_cuts = k_.l.hasRoomForShortCuts();
-  const TileScores scores =
-      tileScores(ir_, k_.c.params, *k_.c.score, segment_.item, segment_.sequence, scored,
-                 std::move(products.values), k_.c.params.get("softmax_scale"));
+  const TileScores scores = tileScores(ir_, k_.c.params, *k_.c.score, segment_.item, segment_.sequence,
+                                       scored, std::move(products.values), k_.c.params.get("softmax_scale"));
   const TileExponents exponents(ir_, scores);
   Weights w{masked({k_.s_layout, scores.values}, key, exponents), std::move(state)};
 
@@ -123,8 +120,8 @@ Math::Weights Math::weights(Fragment products, Val tile, softmax::State state) c
   Vals factors, minus;
   Val moved;
   for (int line = 0; line < lines; ++line) {
-    const auto [reference, alpha] = softmax::raise(ir_, w.p, Axis::Columns, line, /*chains=*/1, exponents,
-                                                   w.state.max[size_t(line)]);
+    const auto [reference, alpha] =
+        softmax::raise(ir_, w.p, Axis::Columns, line, /*chains=*/1, exponents, w.state.max[size_t(line)]);
     factors.push_back(alpha);
     minus.push_back(exponents.minus(reference, line));
     Val differs = alpha != 1.0;
@@ -161,8 +158,7 @@ softmax::State Math::accumulate(Weights w, const StepTile &values) const {
                    gpu::transposeMatrix(ir_, gpu::pack(ir_, k_.dtype, x[2], x[3]))});
     }
     for (int columns = 0; columns < k_.o_layout.row_blocks; ++columns) {
-      const Vals a =
-          gpu::loadMatrix4(ir_, values.at(ir_, keys * 16, columns * 32), true);
+      const Vals a = gpu::loadMatrix4(ir_, values.at(ir_, keys * 16, columns * 32), true);
       for (int block = 0; block < l.columnBlocks(); ++block)
         multiply(ir_, k_.dtype, w.state.o, columns, block, a, p[size_t(block)][0], p[size_t(block)][1]);
     }

@@ -33,7 +33,7 @@ private:
   KernelView &k_;
   Ir &ir_;
   const Segment &segment_;
-  std::vector<Vals> q_; ///< [column block]: B operands, two registers for 16 columns of Q.
+  std::vector<Vals> q_;  ///< [column block]: B operands, two registers for 16 columns of Q.
   Vals queries_, heads_; ///< Of the thread's columns.
 };
 

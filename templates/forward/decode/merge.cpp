@@ -8,13 +8,10 @@
 namespace flashplus::decode {
 namespace {
 
-constexpr int kSharesAtOnce = 8;
-
 Val vectorOf(Ir &ir, const Vals &elements) {
   Val v = ir.constant(ir.vec(elements[0].type(), int(elements.size())), 0);
   for (size_t i = 0; i < elements.size(); ++i)
-    v = ir.wrap(
-        mlir::vector::InsertOp::create(ir.builder, ir.loc, elements[i].value, v.value, int64_t(i)));
+    v = ir.wrap(mlir::vector::InsertOp::create(ir.builder, ir.loc, elements[i].value, v.value, int64_t(i)));
   return v;
 }
 
@@ -81,8 +78,7 @@ void Merge::finish(const Segment &segment, softmax::State state) {
   gpu::barrier(ir_);
   for (int line = 0; line < lines; ++line) {
     Val max = ofWarps(row(line)).max;
-    scaleLine(state.o, Axis::Columns, line,
-              ir_.exp2(state.max[size_t(line)] - softmax::reference(ir_, max)));
+    scaleLine(state.o, Axis::Columns, line, ir_.exp2(state.max[size_t(line)] - softmax::reference(ir_, max)));
   }
   ir_.ifThen(k_.thread < l.tile_m, [&] { storeStatistics(segment); });
   for (int first = 0; first < l.dv_pad; first += l.sectionColumns())
@@ -99,8 +95,7 @@ void Merge::storeStatistics(const Segment &segment) {
       segment.blocks == 1,
       [&] {
         ir_.ifThen(k_.thread < segment.rows, [&] {
-          storeLse(segment, k_.thread,
-                   softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty")).lse);
+          storeLse(segment, k_.thread, softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty")).lse);
         });
         return Vals();
       },
@@ -167,8 +162,8 @@ void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val 
           const auto [query, head] = k_.packed(segment, row);
           Val at = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
                    ir_.toI64(column) * k_.bytes;
-          ir_.store(gpu::pack(ir_, k_.dtype, low * factor, high * factor),
-                    ir_.offset(results.values(), at), 4);
+          ir_.store(gpu::pack(ir_, k_.dtype, low * factor, high * factor), ir_.offset(results.values(), at),
+                    4);
           return Vals();
         },
         [&] {
@@ -185,9 +180,7 @@ void Merge::storeLse(const Segment &segment, Val row, Val lse) {
   ir_.ifThen(results.storesLse(ir_.boolean(true)), [&] {
     const auto [query, head] = k_.packed(segment, row);
     ir_.store(lse,
-              ir_.offset(results.lse(),
-                         ir_.toI64(head) * results.lseHeadStride() + ir_.toI64(query) * 4),
-              4);
+              ir_.offset(results.lse(), ir_.toI64(head) * results.lseHeadStride() + ir_.toI64(query) * 4), 4);
   });
 }
 
@@ -212,21 +205,23 @@ Val Merge::isLast(const Segment &segment) {
   return ir_.load(ir_.i32(), flag, 4) != 0;
 }
 
-/// Merges the item's shares. A thread has four columns of a row, and asks for eight shares before it uses the
-/// first: what a merge costs is the latency of its loads. Where rows leave threads over, groups of them have
-/// some of the shares each, and what they have is summed up in shared memory.
+/// Merges the item's shares. A thread has four columns of a row, and asks for several shares before it uses
+/// the first: what a merge costs is the latency of its loads. Where rows leave threads over, groups of them
+/// have some of the shares each, and what they have is summed up in shared memory.
 void Merge::shares(const Segment &segment) {
   const DecodeLayout &l = k_.l;
   Val pairs = segment.rows * (l.dv / 4); // none of an item without rows
   Val divisor = ir_.max(ir_.i32(1), pairs);
-  Val groups = ir_.max(ir_.i32(1), ir_.min(ir_.i32(l.threads()) / divisor,
-                                           (segment.blocks + (kSharesAtOnce - 1)) / kSharesAtOnce));
+  Val groups =
+      ir_.max(ir_.i32(1), ir_.min(ir_.i32(l.threads()) / divisor,
+                                  (segment.blocks + (k_.l.sharesAtOnce() - 1)) / k_.l.sharesAtOnce()));
   Val group = k_.thread / divisor;
   group = ir_.select(groups == 1, ir_.i32(0), group);
   Val own = k_.shared(l.section(), k_.thread * DecodeLayout::kSumBytes);
   ir_.rareLoop(ir_.select(group < groups, k_.thread - group * pairs, pairs), pairs, ir_.i32(l.threads()),
                [&](Val index) {
-                 const Sum sum = sumOf(segment, index, group * kSharesAtOnce, groups * kSharesAtOnce);
+                 const Sum sum =
+                     sumOf(segment, index, group * k_.l.sharesAtOnce(), groups * k_.l.sharesAtOnce());
                  ir_.ifElse(
                      groups == 1, [&] { return storeRow(segment, index, sum), Vals(); },
                      [&] {
@@ -242,8 +237,7 @@ void Merge::shares(const Segment &segment) {
                carry::forLoop(ir_, ir_.i32(0), groups, ir_.i32(1), nothing(), [&](Val g, const Sum &so_far) {
                  Val at = ir_.offset(own, g * pairs * DecodeLayout::kSumBytes);
                  const Statistics s = statistics(at);
-                 const Vals o =
-                     elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(at, 16), 16), 4);
+                 const Vals o = elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(at, 16), 16), 4);
                  return plus(so_far, {{s, o, {}}});
                }));
     });
@@ -254,48 +248,56 @@ Merge::Sum Merge::nothing() const {
   return {ir_.negativeInfinity(ir_.f32()), ir_.f32(0), Vals(4, ir_.f32(0))};
 }
 
-/// Every `step` shares from `first` on, eight of them.
+/// Every `step` shares from `first` on, sharesAtOnce() of them.
 Merge::Sum Merge::sumOf(const Segment &segment, Val index, Val first, Val step) const {
   const DecodeLayout &l = k_.l;
+  const int64_t o_bytes = int64_t(l.tile_m) * l.dv * 4, lse_bytes = l.tile_m * 8; // of a place
   Val row = index / (l.dv / 4), column = index % (l.dv / 4) * 4;
-  Val partial_o = k_.c.params.get("partial_o"), partial_lse = k_.c.params.get("partial_lse");
-  return carry::forLoop(ir_, first, segment.blocks, step, nothing(), [&](Val from, const Sum &so_far) {
+  auto from = [&](const char *name, int64_t bytes, Val inside) {
+    return ir_.offset(ir_.offset(k_.c.params.get(name), ir_.toI64(segment.first_block) * (2 * bytes)),
+                      inside);
+  };
+  Val o_at = from("partial_o", o_bytes, (row * l.dv + column) * 4);
+  Val lse_at = from("partial_lse", lse_bytes, row * 8);
+  return carry::forLoop(ir_, first, segment.blocks, step, nothing(), [&](Val share, const Sum &so_far) {
+    // The first one of all is in its block's second place.
+    auto place = [&](Val base, int64_t bytes) { return ir_.offset(base, ir_.toI64(share) * (2 * bytes)); };
+    Val o_from = place(o_at, o_bytes), lse_from = place(lse_at, lse_bytes), begins = share == 0;
+    auto firstPlace = [&](Val base, int64_t bytes) {
+      return ir_.offset(base, ir_.select(begins, ir_.i32(int(bytes)), ir_.i32(0)));
+    };
     std::vector<Share> shares;
-    for (int i = 0; i < kSharesAtOnce; ++i) {
-      Val at = place(segment, ir_.min(from + i, segment.blocks - 1)) * l.tile_m + row;
-      const Statistics s = statistics(ir_.offset(partial_lse, ir_.toI64(at) * 8));
-      Val o = ir_.load(ir_.vec(ir_.f32(), 4),
-                       ir_.offset(partial_o, ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4), 16);
-      shares.push_back({s, elementsOf(ir_, o, 4), from + i < segment.blocks});
+    for (int i = 0; i < k_.l.sharesAtOnce(); ++i) {
+      Val there = share + i < segment.blocks;
+      const Vals s =
+          gpu::loadIf(ir_, there, i ? lse_from : firstPlace(lse_from, lse_bytes), 2 * i * lse_bytes, 2);
+      shares.push_back({{s[0], s[1]},
+                        gpu::loadIf(ir_, there, i ? o_from : firstPlace(o_from, o_bytes), 2 * i * o_bytes, 4),
+                        there});
     }
     return plus(so_far, shares);
   });
 }
 
-/// What is no share is left out, not weighted with 0: it repeats the last one, which may hold an infinity. A
-/// share without a key is zeros; one whose scores all are NaN must count, though its maximum is -inf, too.
-Merge::Sum Merge::plus(Sum sum, const std::vector<Share> &shares) const {
-  auto max = [&](const Share &s) {
-    return s.there ? ir_.select(s.there, s.statistics.max, ir_.negativeInfinity(ir_.f32()))
-                   : s.statistics.max;
-  };
+/// What is no share is zeros, and -inf is no maximum. A share without a key is zeros; one whose scores all
+/// are NaN must count, though its maximum is -inf, too.
+Merge::Sum Merge::plus(Sum sum, std::vector<Share> shares) const {
+  for (Share &s : shares)
+    if (s.there)
+      s.statistics.max = ir_.select(s.there, s.statistics.max, ir_.negativeInfinity(ir_.f32()));
   Val highest = sum.max;
   for (const Share &s : shares)
-    highest = ir_.fmax(highest, max(s));
+    highest = ir_.fmax(highest, s.statistics.max);
   Val base = softmax::reference(ir_, highest), alpha = ir_.exp2(sum.max - base);
   sum.max = highest;
   sum.sum = sum.sum * alpha;
   for (Val &x : sum.o)
     x = x * alpha;
   for (const Share &s : shares) {
-    Val weight = ir_.exp2(max(s) - base);
-    auto weighted = [&](Val x, Val to) {
-      Val more = ir_.fma(x, weight, to);
-      return s.there ? ir_.select(s.there, more, to) : more;
-    };
-    sum.sum = weighted(s.statistics.sum, sum.sum);
+    Val weight = ir_.exp2(s.statistics.max - base);
+    sum.sum = ir_.fma(s.statistics.sum, weight, sum.sum);
     for (size_t e = 0; e < 4; ++e)
-      sum.o[e] = weighted(s.o[e], sum.o[e]);
+      sum.o[e] = ir_.fma(s.o[e], weight, sum.o[e]);
   }
   return sum;
 }

@@ -39,7 +39,7 @@ private:
   void storePair(const Segment &segment, Val row, Val column, Val low, Val high);
   Val isLast(const Segment &segment);
   void shares(const Segment &segment);
-  /// Four columns of a row: of one share (of which nothing counts where `there`, i1, is false; none: true),
+  /// Four columns of a row: of one share (`there`, i1: it is one, and else zeros; none: it is),
   struct Share {
     Statistics statistics;
     Vals o;
@@ -51,7 +51,7 @@ private:
     void fields(auto &&each) { each(max, sum, o); }
   };
   Sum nothing() const;
-  Sum plus(Sum sum, const std::vector<Share> &shares) const;
+  Sum plus(Sum sum, std::vector<Share> shares) const;
   Sum sumOf(const Segment &segment, Val index, Val first, Val step) const;
   void storeRow(const Segment &segment, Val index, const Sum &sum);
   Val place(const Segment &segment, Val share) const;

@@ -33,12 +33,13 @@ constexpr int kMostStages = 8;
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const auto l = DecodeLayout::of(spec, schedule);
   if (spec.alignment != 16)
-    return Status(StatusCode::Unsupported, "alignment is " + std::to_string(spec.alignment) +
-                                               "; " + schedule.algorithm + " copies 16 bytes at a time");
+    return Status(StatusCode::Unsupported, "alignment is " + std::to_string(spec.alignment) + "; " +
+                                               schedule.algorithm + " copies 16 bytes at a time");
   if (spec.dropout)
     return Status(StatusCode::Unsupported, schedule.algorithm + " drops no probabilities");
   if (spec.results == Results::Partial)
-    return Status(StatusCode::Unsupported, "results is partial; " + schedule.algorithm + " merges its shares itself");
+    return Status(StatusCode::Unsupported,
+                  "results is partial; " + schedule.algorithm + " merges its shares itself");
   if (l.tile_m != 8 && l.tile_m != 16 && l.tile_m != 32)
     return badKnob(schedule, "tile_m", "8, 16 or 32");
   if (l.tile_n != 16 && l.tile_n != 32)
@@ -76,10 +77,15 @@ ItemTraits traits(const Schedule &schedule) {
           .merges = true};
 }
 
-/// Key tiles of a range, at least: some 64 KB of K and V, below which merging costs more than the reading
-/// that it spares (docs/rationale/decode.md).
-int leastTiles(const KernelSpec &spec) {
-  return std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
+/// Keys of a range, at least: some 64 KB of K and V, below which merging costs more than the reading that it
+/// spares (docs/rationale/decode.md).
+int leastKeys(const KernelSpec &spec) {
+  return 16 * std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
+}
+
+/// Keys of a step: of boxes, as many as make some 8 KB, since small ones are requests like large ones.
+int stepKeys(const Algorithm &algorithm, const KernelSpec &spec) {
+  return &algorithm == &kSm90Decode && spec.head_dim_qk + spec.head_dim_v <= 128 ? 32 : 16;
 }
 
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
@@ -87,10 +93,15 @@ int leastTiles(const KernelSpec &spec) {
 /// bytes at a miss is for chips where it was measured.
 std::optional<Schedule> schedule(const Algorithm &algorithm, const KernelSpec &spec, const Target &target,
                                  int shared_memory, int tile_m) {
+  const int keys = stepKeys(algorithm, spec);
   for (int warps : {8, 4, 2})
     for (int stages = kMostStages; stages >= (warps == 8 ? 3 : 2); --stages) {
       Schedule s{std::string(algorithm.name),
-                 {{"least", leastTiles(spec)}, {"stages", stages}, {"tile_m", tile_m}, {"warps", warps}}};
+                 {{"least", leastKeys(spec) / keys},
+                  {"stages", stages},
+                  {"tile_m", tile_m},
+                  {"tile_n", keys},
+                  {"warps", warps}}};
       if (&algorithm == &kSm80Decode)
         s.knobs["l2"] = target.chip >= 90 ? 128 : 0;
       s = completeSchedule(std::move(s));
@@ -113,17 +124,25 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 
 constexpr int kTileM[] = {8, 16, 32}, kTileN[] = {16, 32}, kWarps[] = {2, 4, 8},
               kStages[] = {2, 3, 4, 5, 6, 8}, kLeast[] = {4, 8, 16, 32}, kL2[] = {0, 128, 256};
-constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},   {"tile_n", 16, kTileN}, {"warps", 8, kWarps},
+constexpr Knob kKnobs[] = {{"tile_m", 8, kTileM},  {"tile_n", 16, kTileN}, {"warps", 8, kWarps},
                            {"stages", 3, kStages}, {"least", 4, kLeast},   {"l2", 0, kL2}};
 /// A box brings in what it has: no hint.
 constexpr std::span<const Knob> kBoxKnobs(kKnobs, std::size(kKnobs) - 1);
 
 } // namespace
 
-const Algorithm kSm80Decode = {
-    "sm80.decode", Operation::Forward,       TargetKind::Gpu, kMmaSync, candidates<&kSm80Decode>, launch, traits,
-    kKnobs,        /*worth_trying=*/nullptr, /*pages=*/true};
+const Algorithm kSm80Decode = {"sm80.decode",
+                               Operation::Forward,
+                               TargetKind::Gpu,
+                               kMmaSync,
+                               candidates<&kSm80Decode>,
+                               launch,
+                               traits,
+                               kKnobs,
+                               /*worth_trying=*/nullptr,
+                               /*pages=*/true};
 const Algorithm kSm90Decode = {
-    "sm90.decode", Operation::Forward, TargetKind::Gpu, kTma, candidates<&kSm90Decode>, launch, traits, kBoxKnobs};
+    "sm90.decode", Operation::Forward, TargetKind::Gpu, kTma, candidates<&kSm90Decode>, launch,
+    traits,        kBoxKnobs};
 
 } // namespace flashplus

@@ -12,9 +12,7 @@ struct Walk {
   void fields(auto &&each) { each(batch, before, size); }
 };
 
-Val gridSize(Ir &ir) {
-  return ir.wrap(mlir::NVVM::GridDimXOp::create(ir.builder, ir.loc, ir.i32()));
-}
+Val gridSize(Ir &ir) { return ir.wrap(mlir::NVVM::GridDimXOp::create(ir.builder, ir.loc, ir.i32())); }
 
 } // namespace
 
@@ -136,8 +134,7 @@ Segment::Segment(EmitContext &c, const DecodeLayout &l, const Line &line, const 
   blocks = (item_at + t.count - 1) / line.share() - first_block + 1;
 
   Val inside = place.inside + taken, done = inside == t.count * t.items;
-  next_ = {place.at + taken,
-           ir.select(done, ir.min(place.batch + 1, c.params.get("batch") - 1), place.batch),
+  next_ = {place.at + taken, ir.select(done, ir.min(place.batch + 1, c.params.get("batch") - 1), place.batch),
            ir.select(done, ir.i32(0), inside)};
 }
 
