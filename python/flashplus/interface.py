@@ -9,12 +9,12 @@ import torch
 from torch import empty_like, is_grad_enabled
 
 from flashplus import backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
-from flashplus.direct import direct, plain, unusual
+from flashplus.direct import direct, integers, plain, unusual
 
 USE_TRITON_ROCM = False
 _INF = float("inf")
 
-_calls = exchange.calls
+_calls, _cache_calls = exchange.calls, exchange.cache_calls
 
 
 def maybe_contiguous(x):
@@ -268,6 +268,15 @@ def _numbers(softmax_scale, causal, window_size, softcap):
     return checks.numbers(softmax_scale, causal, window_size, softcap)
 
 
+def remember_cache(key):
+    try:
+        known = key in _cache_calls
+    except TypeError:  # something that is no key
+        return
+    if not known:
+        exchange.remember_cache(key)
+
+
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
               return_attn_probs):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
@@ -477,6 +486,12 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
     Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
     """
+    key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, _INF
+    if backend.ours:
+        found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
+                                 cache_leftpad, block_table, alibi_slopes, None, k, v, rotary_cos, rotary_sin)
+        if found is not None:
+            return found if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0],
                                   cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad,
                                   block_table=block_table, k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
@@ -495,8 +510,43 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, block_table, alibi_slopes, None, None, None),
                         (k, v, rotary_cos, rotary_sin, None, None), 0, 0, softmax_scale, causal, window_size, softcap,
-                        _INF, num_splits, rotary_interleaved, return_softmax_lse)
+                        _INF, num_splits, rotary_interleaved, return_softmax_lse, key)
     return (out, lse) if return_softmax_lse else out
+
+
+def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
+                     alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens=None,
+                     cu_seqlens_k_new=None, max_seqlen_q=0):
+    """(out, lse) or (out, None) from one call of the library, which reads the tensors itself (exchange.py); None if
+    this call can't go that way, for whatever reason: what is wrong with it is said by those who look at it next. `key`
+    is what remember_cache() wants."""
+    try:
+        call = _cache_calls.get(key)
+        if call is None or not direct(q, k_cache, v_cache):
+            return None
+        if type(cache_seqlens) is int:
+            batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1
+            cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+        if not (integers(cache_seqlens, cache_batch_idx, cache_leftpad, block_table)
+                and (k is None or plain(k, v, rotary_cos, rotary_sin) and integers(rotary_seqlens, cu_seqlens_k_new))
+                and (alibi_slopes is None or plain(alibi_slopes)) and integers(cu_seqlens_q)):
+            return None
+        out = empty_like(q)
+        lse = None
+        if cu_seqlens_q is not None:
+            out.zero_()
+            if want_lse:
+                lse = q.new_full((q.shape[1], q.shape[0]), key[-1], dtype=torch.float32)
+        elif want_lse:
+            lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+        if not library._library.forward_python_tuple(
+            call.address, (q, k_cache, v_cache, out, lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
+                           alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
+                max_seqlen_q, 0):
+            return out, lse
+    except Exception:  # no key, or a tensor whose memory PyTorch can't describe
+        pass
+    return None
 
 
 def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
@@ -513,9 +563,9 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
-             lse_empty, num_splits, rotary_interleaved, want_lse):
+             lse_empty, num_splits, rotary_interleaved, want_lse, key=None):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
-    says what `read` and `new` are."""
+    says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
                softcap, lse_empty, num_splits, bool(rotary_interleaved))
@@ -523,7 +573,10 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
     arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
     if direct(q, k_cache, v_cache) and plain(*arguments):
         try:
-            return cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
+            result = cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
+            if key is not None:
+                remember_cache(key)
+            return result
         except Exception:
             if not unusual(*arguments):
                 raise

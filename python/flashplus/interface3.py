@@ -6,7 +6,7 @@ import torch
 
 from flashplus import backend, checks, kernels, later, ops
 from flashplus.direct import direct, plain, unusual
-from flashplus.interface import checked_cache, maybe_contiguous, on_cache
+from flashplus.interface import checked_cache, maybe_contiguous, on_cache, through_exchange
 
 _INF = float("inf")
 
@@ -108,6 +108,13 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
     _ready(q, k_cache, v_cache)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, -_INF
+    if type(max_seqlen_q) is int or cu_seqlens_q is None:
+        found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
+                                 cache_leftpad, page_table, None, cu_seqlens_q, k, v, rotary_cos, rotary_sin,
+                                 rotary_seqlens, cu_seqlens_k_new, 0 if cu_seqlens_q is None else max_seqlen_q)
+        if found is not None:
+            return (*found, None, None) if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(
         q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1,
         k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens, page_table=page_table,
@@ -120,7 +127,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
                         0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
-                        int(num_splits), rotary_interleaved, return_softmax_lse)
+                        int(num_splits), rotary_interleaved, return_softmax_lse, key)
     return (out, lse, None, None) if return_softmax_lse else out
 
 
