@@ -10,7 +10,18 @@ from torch.autograd import forward_ad
 
 from flashplus import autograd, backend, kernels, later
 
-_libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
+
+def _new_libraries():
+    """Kept with torch, whose registry outlives this module: whoever clears sys.modules and imports anew would else
+    define every operator twice, which PyTorch refuses."""
+    for library in getattr(torch.library, "_flashplus_libraries", {}).values():
+        library._destroy()
+    torch.library._flashplus_libraries = {
+        name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
+    return torch.library._flashplus_libraries
+
+
+_libraries = _new_libraries()
 
 
 def _above_autograd(operator, meant):

@@ -58,8 +58,8 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     longest = x.shape[1] if cu_seqlens is None else int(max_seqlen)
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
     if longest > cos.shape[0]:
-        raise ValueError(f"the longest sequence has {longest} rows; cos and sin, which have {cos.shape[0]}, must have at "
-                         "least as many")
+        raise ValueError(f"the longest sequence has {longest} rows; cos and sin, which have {cos.shape[0]}, must have "
+                         "at least as many")
     if fixed and seqlen_offsets + longest > cos.shape[0]:
         raise ValueError(
             f"seqlen_offsets is {seqlen_offsets} and the longest sequence {longest}; together they must be "

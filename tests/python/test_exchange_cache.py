@@ -80,7 +80,8 @@ def same(a, b):
     return len(a) == len(b) and all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(a, b))
 
 
-@pytest.mark.parametrize("paged, new, rotary", [(True, 0, 0), (True, 2, 0), (True, 2, 32), (False, 2, 64), (False, 0, 0)])
+@pytest.mark.parametrize("paged, new, rotary", [(True, 0, 0), (True, 2, 0), (True, 2, 32), (False, 2, 64),
+                                                (False, 0, 0)])
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window_size": (20, 0)},
                                      {"window_size": (63, 1)}, {"softcap": 5.0, "return_softmax_lse": True},
                                      {"softmax_scale": 0.3, "rotary_interleaved": False, "num_splits": 2}], ids=str)
@@ -114,9 +115,9 @@ def test_other_arguments(device, served, portable):
 def test_flash_attention_3s_face(device, served, portable):
     q, given = problem(device, rotary=32)
     given["page_table"] = given.pop("block_table")
-    packed = {**given, "cu_seqlens_q": ints([0, 3, 3], device), "max_seqlen_q": 3, "rotary_seqlens": ints([5, 6], device),
-              "cu_seqlens_k_new": ints([0, 1, 3], device), "k": random(3, 2, 64, device=device),
-              "v": random(3, 2, 64, device=device)}
+    packed = {**given, "cu_seqlens_q": ints([0, 3, 3], device), "max_seqlen_q": 3,
+              "rotary_seqlens": ints([5, 6], device), "cu_seqlens_k_new": ints([0, 1, 3], device),
+              "k": random(3, 2, 64, device=device), "v": random(3, 2, 64, device=device)}
     function = flash_attn_interface.flash_attn_with_kvcache
     for queries, options in ((q, given), (random(5, 4, 64, device=device), packed)):
         for want in (False, True):
