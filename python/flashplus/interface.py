@@ -33,10 +33,14 @@ def _get_block_size_n(device, head_dim, is_dropout, is_causal):
 # ------------------------------------------------------------------------------------------ low level, by position --
 
 
+def straight(q, k, v):
+    return direct(q, k, v) and not q.is_meta
+
+
 def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                         alibi_slopes, return_softmax):
     """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops._forward if direct(q, k, v) and plain(alibi_slopes) else ops.forward
+    function = ops._forward if straight(q, k, v) and plain(alibi_slopes) else ops.forward
     return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                     alibi_slopes, return_softmax)
 
@@ -47,7 +51,7 @@ def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q
                                seqused_k=None, zero_tensors=False, num_splits=0):
     """(out, softmax_lse, S_dmask, rng_state)"""
     others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
-    function = ops._varlen_forward if direct(q, k, v) and plain(*others) else ops.varlen_forward
+    function = ops._varlen_forward if straight(q, k, v) and plain(*others) else ops.varlen_forward
     return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                     window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
                     seqused_k, zero_tensors, num_splits)
@@ -57,7 +61,7 @@ def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p,
                          window_size_left, window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
     """softmax_d; writes dq, dk and dv"""
     others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
-    function = ops._backward if direct(q, k, v) and plain(*others) else ops.backward
+    function = ops._backward if straight(q, k, v) and plain(*others) else ops.backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
                     window_size_right, softcap, alibi_slopes, deterministic, rng_state)
 
@@ -67,7 +71,7 @@ def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_
                                 softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
     """softmax_d; writes dq, dk and dv"""
     others = dout, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, rng_state
-    function = ops._varlen_backward if direct(q, k, v) and plain(*others) else ops.varlen_backward
+    function = ops._varlen_backward if straight(q, k, v) and plain(*others) else ops.varlen_backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
                     dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
                     deterministic, rng_state, zero_tensors)
@@ -250,14 +254,6 @@ def _need(**tensors):
         checks.tensor(name, value)
 
 
-def _length(name, value):
-    """Sequence lengths come as int, NumPy integer or tensor of one element (which, on a GPU, is waited for)."""
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
-
-
 def _numbers(softmax_scale, causal, window_size, softcap):
     """checks.numbers, where most calls have nothing to convert."""
     if type(window_size) is tuple and len(window_size) == 2:
@@ -331,8 +327,8 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
             window_size, softcap, alibi_slopes, return_attn_probs):
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
-    max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
-    max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = max_seqlen_q if same else checks.integer("max_seqlen_k", max_seqlen_k)
     if not dropout_p and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
         scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
         try:
@@ -419,8 +415,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             if dropout_p:
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
-                                          cu_seqlens_k, None), (), _length("max_seqlen_q", max_seqlen_q),
-                                _length("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size, softcap,
+                                          cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
+                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size, softcap,
                                 _INF, 0, True, return_attn_probs)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
@@ -559,7 +555,7 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
             raise AssertionError(f"{name} must have contiguous last dimension")
     if cache_seqlens is None or isinstance(cache_seqlens, torch.Tensor):
         return cache_seqlens
-    return torch.full((batch(),), _length("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
+    return torch.full((batch(),), checks.integer("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
@@ -568,7 +564,8 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
     says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
-               softcap, lse_empty, num_splits, bool(rotary_interleaved))
+               softcap, lse_empty, checks.integer("num_splits", num_splits),
+               checks.flag("rotary_interleaved", rotary_interleaved))
     appends = any(t is not None for t in new)
     arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
     if direct(q, k_cache, v_cache) and plain(*arguments):

@@ -33,7 +33,7 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v)
     if straight:
         try:
@@ -73,8 +73,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
-    max_seqlen_q, max_seqlen_k = int(max_seqlen_q), int(max_seqlen_k)
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
     lengths = cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k
     straight = direct(q, k, v) and plain(*lengths)
     if straight:
@@ -122,12 +123,12 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
         cu_seqlens_k_new=cu_seqlens_k_new)
     cache_seqlens, cache_batch_idx, page_table = (
         maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, page_table))
-    longest = q.shape[0] if max_seqlen_q is None else int(max_seqlen_q)
+    longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
                         0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
-                        int(num_splits), rotary_interleaved, return_softmax_lse, key)
+                        num_splits, rotary_interleaved, return_softmax_lse, key)
     return (out, lse, None, None) if return_softmax_lse else out
 
 

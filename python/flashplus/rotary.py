@@ -4,6 +4,8 @@ device; the arithmetic is in fp32, the result in x's dtype."""
 
 import torch
 
+from flashplus import checks
+
 
 def rotate_half(x, interleaved=False):
     """(-x2, x1): halves, or with interleaved pairs of neighbours."""
@@ -55,8 +57,10 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
         raise ValueError(f"cos has {half} columns; twice that must be at most x's head_dim, {head_dim}")
     if cu_seqlens is not None and max_seqlen is None:
         raise ValueError("max_seqlen is None; it must be given with cu_seqlens")
-    longest = x.shape[1] if cu_seqlens is None else int(max_seqlen)
+    longest = x.shape[1] if cu_seqlens is None else checks.integer("max_seqlen", max_seqlen)
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
+    if fixed:
+        seqlen_offsets = checks.integer("seqlen_offsets", seqlen_offsets)
     if longest > cos.shape[0]:
         raise ValueError(f"the longest sequence has {longest} rows; cos and sin, which have {cos.shape[0]}, must have "
                          "at least as many")
