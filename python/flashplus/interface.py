@@ -416,8 +416,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
                                           cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
-                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size, softcap,
-                                _INF, 0, True, return_attn_probs)
+                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size,
+                                softcap, _INF, 0, True, return_attn_probs)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)

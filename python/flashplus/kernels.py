@@ -122,9 +122,9 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows],
                       cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
                       max_seqlen_q=checks.integer("max_seqlen_q", max_seqlen_q),
-                      max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes, softmax_scale=softmax_scale,
-                      causal=is_causal, window_left=left, window_right=right, softcap=softcap, dropout_p=p,
-                      rng_state=dropout.state_of(p, rng_state))
+                      max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes,
+                      softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
     return [*grads, delta]
 
 
