@@ -4,7 +4,7 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import backend, checks, kernels, later, ops
+from flashplus import backend, cache_ops, checks, kernels, later, ops
 from flashplus.direct import direct, plain, unusual
 from flashplus.interface import checked_cache, maybe_contiguous, on_cache, through_exchange
 
@@ -34,7 +34,7 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
-    straight = direct(q, k, v)
+    straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
     if straight:
         try:
             out, lse = kernels.dense(q, k, v, None, None, *numbers, bool(return_attn_probs), lse_empty=-_INF,
@@ -77,7 +77,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
     lengths = cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k
-    straight = direct(q, k, v) and plain(*lengths)
+    straight = direct(q, k, v) and plain(*lengths) and not ops.without_batch(q, cu_seqlens_q)
     if straight:
         scale, *rest = numbers
         try:
@@ -123,6 +123,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
         cu_seqlens_k_new=cu_seqlens_k_new)
     cache_seqlens, cache_batch_idx, page_table = (
         maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, page_table))
+    if ops.without_batch(q, cu_seqlens_q):
+        out, lse = cache_ops._fake(q, k_cache, v_cache)
+        return (out, lse, None, None) if return_softmax_lse else out
     longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
