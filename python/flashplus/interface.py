@@ -517,8 +517,10 @@ def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_ba
     this call can't go that way, for whatever reason: what is wrong with it is said by those who look at it next. `key`
     is what remember_cache() wants."""
     try:
+        if not direct(q, k_cache, v_cache):  # first: a compiler that traces this reads no further
+            return None
         call = _cache_calls.get(key)
-        if call is None or not direct(q, k_cache, v_cache):
+        if call is None:
             return None
         if type(cache_seqlens) is int:
             batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1

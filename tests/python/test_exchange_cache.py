@@ -157,6 +157,19 @@ def test_what_goes_the_other_way(device, served):
     assert len(served) == before
 
 
+@pytest.mark.parametrize("face", ["2", "3"])
+def test_a_compiler_sees_the_operator(device, served, face):
+    q, given = problem(device, rotary=32)
+    if face == "3":
+        given["page_table"] = given.pop("block_table")
+    function = flash_attn_with_kvcache if face == "2" else flash_attn_interface.flash_attn_with_kvcache
+    wanted = function(q, **given, causal=True)
+    before = len(served)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda q: function(q, **given, causal=True), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(q), wanted) and len(served) == before
+
+
 def test_errors_are_the_same(device, served, portable):
     q, given = problem(device, rotary=32)
     flash_attn_with_kvcache(q, **given)
