@@ -89,6 +89,7 @@ def calls(device):
     got = interleaved_us({"ours": lambda: flash_attn.flash_attn_func(q, k, v), "sdpa": lambda: sdpa(*heads_first),
                           "C API": through_the_c_api(q, k, v)}, 4000, wait)
     on = f"{tuple(q.shape)} on {device}"
+    on_a_cache(device, wait)
     row(f"one small call, {on}", got["ours"], 10 if device == "cuda" else None, "us")
     row("  PyTorch's scaled_dot_product_attention", got["sdpa"], None, "us")
     row("  through the C API, output allocated", got["C API"], None, "us")
@@ -104,6 +105,24 @@ def calls(device):
         # from other processes, which took the caches in the meantime.
         row("  of that, what other processes on this machine add",
             after_a_pause_us(kernel, q, k, v) - got["ours"], None, "us")
+
+
+def on_a_cache(device, wait):
+    """Decoding from a paged cache, without and with an append, beside a forward of the same q."""
+    q, k, v = tensors((1, 1, 1, 64), device)
+    k_cache, v_cache, _ = tensors((4, 16, 1, 64), device)
+    cos, sin, _ = tensors((16, 32), device)
+    lengths, table = (torch.full(shape, n, dtype=torch.int32, device=device) for shape, n in (((1,), 8), ((1, 1), 2)))
+    read = {"cache_seqlens": lengths, "block_table": table, "causal": True}
+    append = {**read, "k": k, "v": v, "rotary_cos": cos, "rotary_sin": sin}
+    attend = flash_attn.flash_attn_with_kvcache
+    got = interleaved_us({"forward": lambda: flash_attn.flash_attn_func(q, k, v, causal=True),
+                          "read": lambda: attend(q, k_cache, v_cache, **read),
+                          "append": lambda: attend(q, k_cache, v_cache, **append)}, 3000, wait)
+    reach = got["forward"] + 2 if device == "cuda" else None  # on the CPU the kernels of an append are in it
+    row(f"decoding from a paged cache, one row on {device}", got["read"], reach, "us",
+        f"a forward of that row: {got['forward']:.1f} us")
+    row("  with an append and rotary", got["append"], reach, "us")
 
 
 def around_the_kernel_us(qkv, count):

@@ -40,7 +40,9 @@ Errors measure(const Problem &p, const Output &exact, const std::vector<double> 
       }
       e.absolute = std::max(e.absolute, error);
       // A row of zeros (no key, or v = 0) has no rounding at all.
-      const double relative = error == 0 ? 0 : largest == 0 ? kInfinity : error / largest;
+      const double relative = error == 0                           ? 0
+                              : largest == 0 || error == kInfinity ? kInfinity
+                                                                   : error / largest;
       if (relative > e.o) {
         e.o = relative;
         e.row = row;

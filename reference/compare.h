@@ -5,6 +5,8 @@
 
 #include "reference/attention.h"
 
+#include <cmath>
+
 namespace flashplus::reference {
 
 struct Comparison {
@@ -20,7 +22,10 @@ struct Comparison {
   // Where `error` is largest.
   int64_t worst_row = 0, worst_head = 0;
 
-  bool good() const { return error <= bound && lse_error <= lse_bound; }
+  /// An error that is not finite is never good, whatever the model's is (inputs with NaN).
+  bool good() const {
+    return error <= bound && lse_error <= lse_bound && std::isfinite(error) && std::isfinite(lse_error);
+  }
 };
 
 /// What a kernel wrote, in the layout of Output; `lse` may be empty when there is none.

@@ -48,7 +48,7 @@ Errors measure(const View &v, const std::vector<double> &values) {
     ++e.rows;
     if (error == 0)
       continue;
-    const double relative = scale == 0 ? kInfinity : error / scale;
+    const double relative = scale == 0 || error == kInfinity ? kInfinity : error / scale;
     e.squares += scale == 0 ? kInfinity : squares / (scale * scale);
     if (relative > e.largest) {
       e.largest = relative;

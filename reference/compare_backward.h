@@ -6,6 +6,7 @@
 
 #include "reference/backward.h"
 
+#include <cmath>
 #include <string>
 
 namespace flashplus::reference {
@@ -23,7 +24,9 @@ struct BackwardComparison {
     int64_t rows = 0;                      ///< (row, head) pairs or elements compared: all valid ones.
     int64_t worst_row = 0, worst_head = 0; ///< Where `error` is largest; of tensors, the element and 0.
 
-    bool good() const { return error <= bound && rms <= rms_bound; }
+    bool good() const {
+      return error <= bound && rms <= rms_bound && std::isfinite(error) && std::isfinite(rms);
+    }
   };
   std::vector<Part> parts;
 

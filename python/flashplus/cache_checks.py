@@ -36,7 +36,7 @@ def _operands(q, k_cache, v_cache, ragged):
         if t.dim() != 4:
             raise RuntimeError(f"{name} must have shape (batch_size_cache, seqlen_cache, num_heads_k, head_size), or "
                                f"(num_blocks, page_block_size, num_heads_k, head_size); it has {_shape(t)}")
-        if t.stride(-1) != 1 and t.shape[-1] > 1:
+        if t.stride(-1) != 1 and t.shape[-1] > 1 and t.numel():
             raise RuntimeError(f"{name} must have contiguous last dimension")
     heads, dim, heads_k = q.shape[-2], q.shape[-1], k_cache.shape[2]
     if dim > MAX_HEAD_DIM:

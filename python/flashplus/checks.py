@@ -114,21 +114,40 @@ def numbers(softmax_scale, causal, window_size, softcap):
     They come as NumPy numbers and tensors of one element too."""
     try:
         left, right = window_size
-        left, right = _integer(left), _integer(right)
+        left, right = integer("window_size", left), integer("window_size", right)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"window_size is {window_size!r}; it must be two integers (left, right), -1 for unbounded") from None
     if softmax_scale is not None:
         softmax_scale = _float("softmax_scale", softmax_scale)
-    if not isinstance(causal, (bool, int)) and type(causal).__name__ not in ("bool", "bool_"):  # the latter: NumPy
-        raise TypeError(f"causal is {causal!r}; it must be True or False")
-    return softmax_scale, bool(causal), left, right, _float("softcap", softcap)
+    return softmax_scale, flag("causal", causal), left, right, _float("softcap", softcap)
 
 
-def _integer(value):
-    if isinstance(value, torch.Tensor):
-        return int(value)
-    return operator.index(value)
+def integer(name, value):
+    """What the original's bindings take for an integer: an int, a NumPy integer, a tensor of one (which, on a GPU, is
+    waited for). No float, which would lose what is behind the point."""
+    if type(value) is int:
+        return value
+    try:
+        if isinstance(value, torch.SymInt):
+            return int(value)
+        if isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex() or value.numel() != 1):
+            raise TypeError
+        return int(value) if isinstance(value, torch.Tensor) else operator.index(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
+
+
+def flag(name, value):
+    """A bool, from an int, a NumPy bool or a tensor of one too; no text or None, whose truth is no answer."""
+    if type(value) is bool:
+        return value
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return bool(value)
+    # NumPy's, which torch.compile traces as an array.
+    if not isinstance(value, int) and getattr(value, "shape", None) != ():
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
 
 
 def _float(name, value):

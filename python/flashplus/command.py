@@ -23,9 +23,13 @@ def path():
 
 
 def main(arguments=None):
-    """Becomes the command."""
+    """Becomes the command; without arguments says what there is."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        print(summary())
+        return
     executable = path()
-    os.execv(executable, [executable, *(sys.argv[1:] if arguments is None else arguments)])
+    os.execv(executable, [executable, *arguments])
 
 
 def _values(name, value, allowed=None):
@@ -37,8 +41,35 @@ def _values(name, value, allowed=None):
 
 
 def _dtype(value):
-    names = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float32": "fp32"}
-    return names.get(str(value), str(value))
+    names = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
+    text = str(value)
+    return names.get(text[6:] if text.startswith("torch.") else text, text)
+
+
+def _run(arguments, quiet):
+    """(exit status, stdout, stderr). stderr, where the bar and the reasons are, is shown unless quiet: on a terminal as
+    the command draws it, else when it has ended."""
+    seen = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=None if seen else subprocess.PIPE, text=True)
+    if not quiet and not seen and done.stderr:
+        print(done.stderr, end="", file=sys.stderr)
+    return done.returncode, done.stdout, done.stderr or ""
+
+
+def summary():
+    """What `python -m flash_attn` prints: versions, the backend, devices and why others are not there, the cache."""
+    import flashplus
+    from flashplus import backend, library
+
+    told = library.describe()
+    lines = [f"flash-attn-plus {flashplus.__version__}, as flash_attn {flashplus.FLASH_ATTN_VERSION}",
+             f"backend   {backend.backend_name()}", f"library   {library.get().path}"]
+    lines += [f"device    {d['name']}: {d.get('target', '')} {d.get('detail', '')}".rstrip() for d in told["devices"]]
+    lines += [f"no device {d['name']}: {d['reason']}" for d in told.get("missing", ())]
+    cache = told.get("cache", {})
+    lines += [f"cache     {cache.get('dir', '')}: {cache.get('state', '')}"]
+    lines += [f"warning   {text}" for text in told.get("warnings", ())]
+    return "\n".join(lines + ["'python -m flash_attn --help' lists what the command does"])
 
 
 def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", softcap="no", alibi="none", target=None,
@@ -46,7 +77,8 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
     """Compiles ahead of time every kernel that any shape of these variants can use, so that no call compiles later.
 
     head_dim: one or several; None: the variants that a release ships, of all dtypes and masks (the rest is ignored).
-    dtype: "fp16", "bf16", "fp32" (CPU) or torch dtypes. causal, window, softcap: "yes", "no" or "both".
+    dtype: "fp16", "bf16", "fp32" (CPU), torch dtypes or their names. causal, window, softcap: a bool, "yes", "no" or
+    "both".
     alibi: "none", "heads", "batch". target: "cpu", "sm_80", ...; None: this machine's devices. arch: chips that a GPU
     target is assembled for ("sm_90"). jobs: kernels compiled at a time; None: all cores. backward: for training, the
     kernels of the gradients, too.
@@ -60,6 +92,7 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
         arguments += ["--head-dim", _values("head_dim", head_dim),
                       "--dtype", _values("dtype", [_dtype(d) for d in dtypes], ("fp16", "bf16", "fp32"))]
         for flag, value in (("causal", causal), ("window", window), ("softcap", softcap)):
+            value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
             arguments += ["--" + flag, _values(flag, value, ("yes", "no", "both"))]
         arguments += ["--alibi", _values("alibi", alibi, ("none", "heads", "batch"))]
     if backward:
@@ -70,9 +103,8 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
         arguments += ["--arch", _values("arch", arch)]
     if jobs is not None:
         arguments += ["--jobs", str(int(jobs))]
-    # The bar is drawn on stderr, which is inherited; what is on stdout is a summary.
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True)
-    if done.returncode:
-        raise RuntimeError(f"flashplus warmup failed: {(done.stdout + (done.stderr or '')).strip() or done.returncode}")
+    status, out, err = _run(arguments, quiet)
+    if status:
+        raise RuntimeError(f"flashplus warmup failed: {(out + err).strip() or f'exit status {status}'}")
     if not quiet:
-        print(done.stdout.strip())
+        print(out.strip())

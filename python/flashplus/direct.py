@@ -39,6 +39,17 @@ def plain(*tensors):
     return True
 
 
+_TENSOR_OR_NONE = (Tensor, type(None))
+
+
+def integers(*tensors):
+    """plain(), of what the library takes as integers only: those have no sign to resolve and no gradient."""
+    for t in tensors:
+        if type(t) not in _TENSOR_OR_NONE:
+            return False
+    return True
+
+
 def _keys(*names):
     return [getattr(torch._C.DispatchKey, name) for name in names if hasattr(torch._C.DispatchKey, name)]
 

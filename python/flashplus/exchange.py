@@ -3,7 +3,8 @@
 later).
 
 flashplus_forward_python reads shapes, strides and pointers itself, so such a call costs some 2 us less than one that
-asks for them from Python (forward.py), which serves older PyTorch and everything that is not here."""
+asks for them from Python (forward.py), which serves older PyTorch and everything that is not here.
+flashplus_forward_python_tuple does so for attention on a cache, whatever tensors it has (kvcache.py else)."""
 
 import ctypes
 import threading
@@ -15,6 +16,11 @@ from flashplus import c_api, library
 _KEPT = 256  # kinds of calls; the first seen goes first
 _lock = threading.RLock()  # re-entered by a finaliser
 calls = {}  # {all that a caller said besides tensors, see remember(): Call}
+cache_calls = {}  # the same of attention on a cache, see remember_cache()
+
+# What the items of the tuple are.
+CACHE_TENSORS = ("q", "k", "v", "o", "lse", "seqused_k", "cache_batch_idx", "leftpad_k", "block_table", "alibi_slopes",
+                 "cu_seqlens_q", "k_new", "v_new", "rotary_cos", "rotary_sin", "rotary_seqlens", "cu_seqlens_k_new")
 
 
 class Call:
@@ -29,6 +35,10 @@ class Call:
 
 class _Block(ctypes.Structure):
     _fields_ = [("call", c_api.PythonCall), ("args", c_api.ForwardArgs), ("scale", ctypes.c_float)]
+
+
+_CACHE_FIELDS = (ctypes.c_size_t * len(CACHE_TENSORS))(*(getattr(c_api.ForwardArgs, name).offset
+                                                         for name in CACHE_TENSORS))
 
 
 def _exchange_api():
@@ -61,11 +71,32 @@ def remember(key):
             or type(softcap) is not float or type(softmax_scale) not in (float, type(None))
             or type(window_size) is not tuple or window_size != (-1, -1)):
         return
-    call = Call(_lay_out(softmax_scale, causal, softcap))
+    _keep(calls, key, _lay_out(softmax_scale, causal, softcap))
+
+
+def remember_cache(key):
+    """remember(), of (softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, lse_empty)."""
+    softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, lse_empty = key
+    if (_API is None or type(causal) is not bool or type(softcap) is not float or type(num_splits) is not int
+            or type(rotary_interleaved) is not bool or type(softmax_scale) not in (float, type(None))
+            or type(window_size) is not tuple or not all(type(side) is int for side in window_size)):
+        return
+    block = _lay_out(softmax_scale, causal, softcap)
+    args, call = block.args, block.call
+    args.has_window = 1
+    args.window_left, args.window_right = window_size
+    args.rotary_interleaved, args.num_splits, args.lse_empty = rotary_interleaved, num_splits, lse_empty
+    call.fields, call.num_fields = ctypes.addressof(_CACHE_FIELDS), len(CACHE_TENSORS)
+    call.tuple_item, call.none = _address("PyTuple_GetItem"), id(None)
+    _keep(cache_calls, key, block)
+
+
+def _keep(kept, key, block):
+    call = Call(block)
     with _lock:
-        if len(calls) >= _KEPT:
-            del calls[next(iter(calls))]
-        calls[key] = call
+        if len(kept) >= _KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = call
 
 
 def _lay_out(softmax_scale, causal, softcap):

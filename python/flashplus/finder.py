@@ -5,6 +5,7 @@ Two finders on sys.meta_path, put there at interpreter start by flash_attn_plus.
 
 * Face, in front: answers for `flash_attn` itself, so that ours is found before an original in the same site-packages,
   and tells importlib.metadata of a distribution `flash-attn` while no other one is installed.
+  A user's own module or package `flash_attn`, which is no copy of the original, is left alone.
 * Rest, at the end: answers for submodules of the original that nobody has (`flash_attn.modules.mha`, ...) with modules
   whose functions say, when they are called, that they are not there.
 
@@ -24,10 +25,33 @@ def _spec_of_file(fullname, path, folder=None):
     return spec_from_file_location(fullname, path, submodule_search_locations=[folder] if folder else None)
 
 
+def _is_a_users(spec):
+    """Whether a `flash_attn` that the others found is neither the original (or a fork of it) nor a folder without
+    __init__.py, such as what flash-attn-4 leaves for its flash_attn.cute; the face's path goes on into both."""
+    if spec is None or spec.loader is None or spec.origin in (None, "namespace"):
+        return False
+    return not any(os.path.isfile(os.path.join(folder, "flash_attn_interface.py"))
+                   for folder in spec.submodule_search_locations or ())
+
+
+def _others_find(fullname):
+    for other in sys.meta_path:
+        if not _is_ours(other) and hasattr(other, "find_spec"):
+            spec = other.find_spec(fullname, None)
+            if spec is not None:
+                return spec
+    return None
+
+
+def _is_ours(other):
+    """Also of a flashplus that was imported before this one (whoever clears sys.modules)."""
+    return getattr(other, "__module__", None) == __name__ and getattr(other, "__name__", None) in ("Face", "Rest")
+
+
 class Face:
     @staticmethod
     def find_spec(fullname, path=None, target=None):
-        if fullname == "flash_attn":
+        if fullname == "flash_attn" and not _is_a_users(_others_find(fullname)):
             folder = os.path.join(FACES, "flash_attn")
             return _spec_of_file(fullname, os.path.join(folder, "__init__.py"), folder)
         return None
@@ -61,7 +85,8 @@ class Rest:
     def find_spec(fullname, path=None, target=None):
         if fullname == "flash_attn_interface":
             return _spec_of_file(fullname, os.path.join(FACES, "flash_attn_interface.py"))
-        if fullname.startswith("flash_attn."):
+        face = sys.modules.get("flash_attn")
+        if fullname.startswith("flash_attn.") and os.path.join(FACES, "flash_attn") in getattr(face, "__path__", ()):
             from flashplus import absent
 
             return absent.find_spec(fullname)
@@ -74,13 +99,11 @@ class Rest:
 
 def install():
     """Idempotent. Needed only where .pth files are not read: PYTHONPATH, `pip install --target`, `python -S`."""
-    if Face not in sys.meta_path:
+    if Face not in sys.meta_path or Rest not in sys.meta_path:
+        remove()
         sys.meta_path.insert(0, Face)
-    if Rest not in sys.meta_path:
         sys.meta_path.append(Rest)
 
 
 def remove():
-    for finder in (Face, Rest):
-        if finder in sys.meta_path:
-            sys.meta_path.remove(finder)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]

@@ -9,12 +9,12 @@ import torch
 from torch import empty_like, is_grad_enabled
 
 from flashplus import backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
-from flashplus.direct import direct, plain, unusual
+from flashplus.direct import direct, integers, plain, unusual
 
 USE_TRITON_ROCM = False
 _INF = float("inf")
 
-_calls = exchange.calls
+_calls, _cache_calls = exchange.calls, exchange.cache_calls
 
 
 def maybe_contiguous(x):
@@ -33,10 +33,14 @@ def _get_block_size_n(device, head_dim, is_dropout, is_causal):
 # ------------------------------------------------------------------------------------------ low level, by position --
 
 
+def straight(q, k, v):
+    return direct(q, k, v) and not q.is_meta
+
+
 def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                         alibi_slopes, return_softmax):
     """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops._forward if direct(q, k, v) and plain(alibi_slopes) else ops.forward
+    function = ops._forward if straight(q, k, v) and plain(alibi_slopes) else ops.forward
     return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
                     alibi_slopes, return_softmax)
 
@@ -47,7 +51,7 @@ def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q
                                seqused_k=None, zero_tensors=False, num_splits=0):
     """(out, softmax_lse, S_dmask, rng_state)"""
     others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
-    function = ops._varlen_forward if direct(q, k, v) and plain(*others) else ops.varlen_forward
+    function = ops._varlen_forward if straight(q, k, v) and plain(*others) else ops.varlen_forward
     return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                     window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
                     seqused_k, zero_tensors, num_splits)
@@ -57,7 +61,7 @@ def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p,
                          window_size_left, window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
     """softmax_d; writes dq, dk and dv"""
     others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
-    function = ops._backward if direct(q, k, v) and plain(*others) else ops.backward
+    function = ops._backward if straight(q, k, v) and plain(*others) else ops.backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
                     window_size_right, softcap, alibi_slopes, deterministic, rng_state)
 
@@ -67,7 +71,7 @@ def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_
                                 softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
     """softmax_d; writes dq, dk and dv"""
     others = dout, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, rng_state
-    function = ops._varlen_backward if direct(q, k, v) and plain(*others) else ops.varlen_backward
+    function = ops._varlen_backward if straight(q, k, v) and plain(*others) else ops.varlen_backward
     return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
                     dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
                     deterministic, rng_state, zero_tensors)
@@ -250,14 +254,6 @@ def _need(**tensors):
         checks.tensor(name, value)
 
 
-def _length(name, value):
-    """Sequence lengths come as int, NumPy integer or tensor of one element (which, on a GPU, is waited for)."""
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
-
-
 def _numbers(softmax_scale, causal, window_size, softcap):
     """checks.numbers, where most calls have nothing to convert."""
     if type(window_size) is tuple and len(window_size) == 2:
@@ -266,6 +262,15 @@ def _numbers(softmax_scale, causal, window_size, softcap):
                 and (softmax_scale is None or type(softmax_scale) is float)):
             return softmax_scale, causal, left, right, softcap
     return checks.numbers(softmax_scale, causal, window_size, softcap)
+
+
+def remember_cache(key):
+    try:
+        known = key in _cache_calls
+    except TypeError:  # something that is no key
+        return
+    if not known:
+        exchange.remember_cache(key)
 
 
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
@@ -322,8 +327,8 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
             window_size, softcap, alibi_slopes, return_attn_probs):
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
-    max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
-    max_seqlen_k = max_seqlen_q if same else _length("max_seqlen_k", max_seqlen_k)
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = max_seqlen_q if same else checks.integer("max_seqlen_k", max_seqlen_k)
     if not dropout_p and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
         scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
         try:
@@ -410,9 +415,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             if dropout_p:
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
-                                          cu_seqlens_k, None), (), _length("max_seqlen_q", max_seqlen_q),
-                                _length("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size, softcap,
-                                _INF, 0, True, return_attn_probs)
+                                          cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
+                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size,
+                                softcap, _INF, 0, True, return_attn_probs)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
@@ -477,6 +482,12 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
     Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
     """
+    key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, _INF
+    if backend.ours:
+        found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
+                                 cache_leftpad, block_table, alibi_slopes, None, k, v, rotary_cos, rotary_sin)
+        if found is not None:
+            return found if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0],
                                   cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad,
                                   block_table=block_table, k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
@@ -495,8 +506,45 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, block_table, alibi_slopes, None, None, None),
                         (k, v, rotary_cos, rotary_sin, None, None), 0, 0, softmax_scale, causal, window_size, softcap,
-                        _INF, num_splits, rotary_interleaved, return_softmax_lse)
+                        _INF, num_splits, rotary_interleaved, return_softmax_lse, key)
     return (out, lse) if return_softmax_lse else out
+
+
+def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
+                     alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens=None,
+                     cu_seqlens_k_new=None, max_seqlen_q=0):
+    """(out, lse) or (out, None) from one call of the library, which reads the tensors itself (exchange.py); None if
+    this call can't go that way, for whatever reason: what is wrong with it is said by those who look at it next. `key`
+    is what remember_cache() wants."""
+    try:
+        if not direct(q, k_cache, v_cache):  # first: a compiler that traces this reads no further
+            return None
+        call = _cache_calls.get(key)
+        if call is None:
+            return None
+        if type(cache_seqlens) is int:
+            batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1
+            cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+        if not (integers(cache_seqlens, cache_batch_idx, cache_leftpad, block_table)
+                and (k is None or plain(k, v, rotary_cos, rotary_sin) and integers(rotary_seqlens, cu_seqlens_k_new))
+                and (alibi_slopes is None or plain(alibi_slopes)) and integers(cu_seqlens_q)):
+            return None
+        out = empty_like(q)
+        lse = None
+        if cu_seqlens_q is not None:
+            out.zero_()
+            if want_lse:
+                lse = q.new_full((q.shape[1], q.shape[0]), key[-1], dtype=torch.float32)
+        elif want_lse:
+            lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+        if not library._library.forward_python_tuple(
+            call.address, (q, k_cache, v_cache, out, lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
+                           alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
+                max_seqlen_q, 0):
+            return out, lse
+    except Exception:  # no key, or a tensor whose memory PyTorch can't describe
+        pass
+    return None
 
 
 def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
@@ -505,25 +553,29 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
     for name, t in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache)):
         if not t.dim():
             raise RuntimeError(f"{name} has no dimension; it must have those of attention on a cache")
-        if t.stride(-1) != 1 and name != "q":
+        if t.stride(-1) != 1 and name != "q" and t.numel():
             raise AssertionError(f"{name} must have contiguous last dimension")
     if cache_seqlens is None or isinstance(cache_seqlens, torch.Tensor):
         return cache_seqlens
-    return torch.full((batch(),), _length("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
+    return torch.full((batch(),), checks.integer("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
-             lse_empty, num_splits, rotary_interleaved, want_lse):
+             lse_empty, num_splits, rotary_interleaved, want_lse, key=None):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
-    says what `read` and `new` are."""
+    says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
-               softcap, lse_empty, num_splits, bool(rotary_interleaved))
+               softcap, lse_empty, checks.integer("num_splits", num_splits),
+               checks.flag("rotary_interleaved", rotary_interleaved))
     appends = any(t is not None for t in new)
     arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
     if direct(q, k_cache, v_cache) and plain(*arguments):
         try:
-            return cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
+            result = cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
+            if key is not None:
+                remember_cache(key)
+            return result
         except Exception:
             if not unusual(*arguments):
                 raise

@@ -4,9 +4,9 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import backend, checks, kernels, later, ops
+from flashplus import backend, cache_ops, checks, kernels, later, ops
 from flashplus.direct import direct, plain, unusual
-from flashplus.interface import checked_cache, maybe_contiguous, on_cache
+from flashplus.interface import checked_cache, maybe_contiguous, on_cache, through_exchange
 
 _INF = float("inf")
 
@@ -33,8 +33,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
-    straight = direct(q, k, v)
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
+    straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
     if straight:
         try:
             out, lse = kernels.dense(q, k, v, None, None, *numbers, bool(return_attn_probs), lse_empty=-_INF,
@@ -73,10 +73,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), int(num_splits)
-    max_seqlen_q, max_seqlen_k = int(max_seqlen_q), int(max_seqlen_k)
+    numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
     lengths = cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k
-    straight = direct(q, k, v) and plain(*lengths)
+    straight = direct(q, k, v) and plain(*lengths) and not ops.without_batch(q, cu_seqlens_q)
     if straight:
         scale, *rest = numbers
         try:
@@ -108,6 +109,13 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
     _ready(q, k_cache, v_cache)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, -_INF
+    if type(max_seqlen_q) is int or cu_seqlens_q is None:
+        found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
+                                 cache_leftpad, page_table, None, cu_seqlens_q, k, v, rotary_cos, rotary_sin,
+                                 rotary_seqlens, cu_seqlens_k_new, 0 if cu_seqlens_q is None else max_seqlen_q)
+        if found is not None:
+            return (*found, None, None) if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(
         q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.numel() - 1,
         k=k, v=v, rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens, page_table=page_table,
@@ -115,12 +123,15 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
         cu_seqlens_k_new=cu_seqlens_k_new)
     cache_seqlens, cache_batch_idx, page_table = (
         maybe_contiguous(t) for t in (cache_seqlens, cache_batch_idx, page_table))
-    longest = q.shape[0] if max_seqlen_q is None else int(max_seqlen_q)
+    if ops.without_batch(q, cu_seqlens_q):
+        out, lse = cache_ops._fake(q, k_cache, v_cache)
+        return (out, lse, None, None) if return_softmax_lse else out
+    longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
                         0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
-                        int(num_splits), rotary_interleaved, return_softmax_lse)
+                        num_splits, rotary_interleaved, return_softmax_lse, key)
     return (out, lse, None, None) if return_softmax_lse else out
 
 

@@ -55,6 +55,9 @@ def ours_fwd(q, k, v, out, alibi_slopes, p_dropout, softmax_scale, is_causal, wi
 def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, alibi_slopes,
                     max_seqlen_q, max_seqlen_k, p_dropout, softmax_scale, zero_tensors, is_causal, window_size_left,
                     window_size_right, softcap, return_softmax, gen, num_splits=0):
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
+    num_splits = checks.integer("num_splits", num_splits)
     p = _check_positional(q, k, v, gen, p_dropout, softcap, return_softmax)
     if block_table is not None and num_splits > 1:
         raise RuntimeError("num_splits > 1 is not supported for varlen paged KV")
@@ -67,21 +70,21 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
             raise later.cache_dropout(p)
         out, lse = kvcache.attention(
             q, k, v, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
-            softcap=softcap, out=out, num_splits=num_splits, max_seqlen_q=int(max_seqlen_q),
-            max_seqlen_k=int(max_seqlen_k), want_lse=True, cu_seqlens_q=cu_seqlens_q,
+            softcap=softcap, out=out, num_splits=num_splits, max_seqlen_q=max_seqlen_q,
+            max_seqlen_k=max_seqlen_k, want_lse=True, cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k if seqused_k is None else None,
             seqused_k=seqused_k, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes)
         return [out, lse, q.new_empty(0), _rng_state(q, p)]
     rng_state = _rng_state(q, p)
-    out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, int(max_seqlen_q),
-                      int(max_seqlen_k), softmax_scale, zero_tensors, is_causal, left, right, softcap, True,
+    out, lse = ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q,
+                      max_seqlen_k, softmax_scale, zero_tensors, is_causal, left, right, softcap, True,
                       num_splits=num_splits, dropout_p=p, rng_state=rng_state if p else None)
     dmask = q.new_empty(0)
     if return_softmax:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         dmask = dropout.probabilities(rng_state, p, q, k, scale, is_causal, left, right, alibi_slopes,
-                                      _packed_lengths(cu_seqlens_q, cu_seqlens_k, seqused_k), int(max_seqlen_q),
-                                      int(max_seqlen_k))
+                                      _packed_lengths(cu_seqlens_q, cu_seqlens_k, seqused_k), max_seqlen_q,
+                                      max_seqlen_k)
     return [out, lse, dmask, rng_state]
 
 
@@ -117,10 +120,11 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
     rows = q.shape[0]
     delta = torch.zeros((q.shape[1], rows + 128 * (cu_seqlens_q.numel() - 1)), dtype=torch.float32, device=q.device)
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows],
-                      cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, max_seqlen_q=int(max_seqlen_q),
-                      max_seqlen_k=int(max_seqlen_k), alibi_slopes=alibi_slopes, softmax_scale=softmax_scale,
-                      causal=is_causal, window_left=left, window_right=right, softcap=softcap, dropout_p=p,
-                      rng_state=dropout.state_of(p, rng_state))
+                      cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+                      max_seqlen_q=checks.integer("max_seqlen_q", max_seqlen_q),
+                      max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes,
+                      softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
+                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
     return [*grads, delta]
 
 
@@ -134,7 +138,8 @@ def ours_fwd_kvcache(q, kcache, vcache, k, v, seqlens_k, rotary_cos, rotary_sin,
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
     return list(kvcache.attention(
         q, kcache, vcache, softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
-        softcap=softcap, out=out, rotary_interleaved=is_rotary_interleaved, num_splits=num_splits, want_lse=True,
+        softcap=softcap, out=out, rotary_interleaved=checks.flag("rotary_interleaved", is_rotary_interleaved),
+        num_splits=checks.integer("num_splits", num_splits), want_lse=True,
         k_new=k, v_new=v, seqused_k=seqlens_k, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
         cache_batch_idx=cache_batch_idx, leftpad_k=leftpad_k, block_table=block_table, alibi_slopes=alibi_slopes))
 

@@ -8,9 +8,20 @@ functions go past them where direct.py allows it."""
 import torch
 from torch.autograd import forward_ad
 
-from flashplus import autograd, backend, kernels, later
+from flashplus import autograd, backend, checks, kernels, later
 
-_libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
+
+def _new_libraries():
+    """Kept with torch, whose registry outlives this module: whoever clears sys.modules and imports anew would else
+    define every operator twice, which PyTorch refuses."""
+    for library in getattr(torch.library, "_flashplus_libraries", {}).values():
+        library._destroy()
+    torch.library._flashplus_libraries = {
+        name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
+    return torch.library._flashplus_libraries
+
+
+_libraries = _new_libraries()
 
 
 def _above_autograd(operator, meant):
@@ -167,8 +178,16 @@ def _varlen_backward_fake(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlen
     return q.new_empty((heads, total + 128 * (cu_seqlens_q.shape[0] - 1)), dtype=torch.float32)
 
 
+def without_batch(q, cu_seqlens_q):
+    """Whether there is no sequence, which the original 2 refuses and 3 has an answer for: as empty as q."""
+    return (q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1) == 0
+
+
 def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
           window_size_left, window_size_right, softcap, lse_empty, num_splits):
+    if without_batch(q, cu_seqlens_q):
+        checks.tensors(q, k, v, cu_seqlens_q is not None)
+        return _ours_fake(q, k, v, cu_seqlens_q, *[None] * 12)
     if cu_seqlens_q is None:
         return kernels.dense(q, k, v, None, None, softmax_scale, causal, window_size_left, window_size_right, softcap,
                              True, lse_empty, num_splits)
@@ -193,6 +212,8 @@ def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_se
 def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                    alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right,
                    softcap, dropout_p=0.0, rng_state=None):
+    if without_batch(q, cu_seqlens_q):
+        return tuple(torch.zeros_like(kernels.contiguous_rows(t)) for t in (q, k, v))
     return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q,
                              cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k,
                              alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,

@@ -4,6 +4,8 @@ device; the arithmetic is in fp32, the result in x's dtype."""
 
 import torch
 
+from flashplus import checks
+
 
 def rotate_half(x, interleaved=False):
     """(-x2, x1): halves, or with interleaved pairs of neighbours."""
@@ -39,6 +41,8 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     """x (batch, seqlen, heads, head_dim), or (total, heads, head_dim) with cu_seqlens (batch + 1) and max_seqlen.
 
     cos, sin: (seqlen_ro, rotary_dim / 2). Token i of sequence b is at position seqlen_offsets (an int or (batch)) + i.
+    cos and sin have a row for every token of the longest sequence at least; what seqlen_offsets, a tensor, moves
+    beyond them is not rotated.
     conjugate: rotates the other way, which is the backward. inplace: writes into x and returns it.
     """
     if cos.shape != sin.shape or cos.dim() != 2:
@@ -53,8 +57,13 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
         raise ValueError(f"cos has {half} columns; twice that must be at most x's head_dim, {head_dim}")
     if cu_seqlens is not None and max_seqlen is None:
         raise ValueError("max_seqlen is None; it must be given with cu_seqlens")
-    longest = x.shape[1] if cu_seqlens is None else int(max_seqlen)
+    longest = x.shape[1] if cu_seqlens is None else checks.integer("max_seqlen", max_seqlen)
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
+    if fixed:
+        seqlen_offsets = checks.integer("seqlen_offsets", seqlen_offsets)
+    if longest > cos.shape[0]:
+        raise ValueError(f"the longest sequence has {longest} rows; cos and sin, which have {cos.shape[0]}, must have "
+                         "at least as many")
     if fixed and seqlen_offsets + longest > cos.shape[0]:
         raise ValueError(
             f"seqlen_offsets is {seqlen_offsets} and the longest sequence {longest}; together they must be "
@@ -92,6 +101,13 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     return out
 
 
+def _written(ctx, x):
+    """x was rotated in place. Where autograd allows it x itself gets the rotation's gradient. It allows no leaf that
+    wants one and no view, which the original rotates nevertheless: there only what is returned has it."""
+    if not (x.requires_grad and (x.is_leaf or x._is_view())):
+        ctx.mark_dirty(x)
+
+
 class ApplyRotaryEmb(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, cos, sin, interleaved=False, inplace=False, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None):
@@ -101,7 +117,7 @@ class ApplyRotaryEmb(torch.autograd.Function):
                          max_seqlen)
         out = apply_rotary(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen, interleaved, inplace)
         if inplace:
-            ctx.mark_dirty(x)
+            _written(ctx, x)
         return out
 
     @staticmethod
@@ -121,33 +137,70 @@ def apply_rotary_emb(x, cos, sin, interleaved=False, inplace=False, seqlen_offse
 apply_rotary_emb_func = apply_rotary_emb
 
 
+def _rotate_parts(parts, tables, interleaved, seqlen_offsets, conjugate=False):
+    for part, (cos, sin) in zip(parts, tables):
+        apply_rotary(part, cos, sin, seqlen_offsets, interleaved=interleaved, inplace=True, conjugate=conjugate)
+
+
+class _ApplyPacked(torch.autograd.Function):
+    """Rotates the first parts of a packed tensor in place."""
+
+    @staticmethod
+    def keep(ctx, packed, tables, split, interleaved, seqlen_offsets):
+        offsets = seqlen_offsets if isinstance(seqlen_offsets, torch.Tensor) else None
+        ctx.save_for_backward(offsets, *(t for pair in tables for t in pair))
+        ctx.arguments = split, interleaved, None if offsets is not None else seqlen_offsets
+        _rotate_parts(split(packed), tables, interleaved, seqlen_offsets)
+        _written(ctx, packed)
+        return packed
+
+    @staticmethod
+    def gradient(ctx, grad):
+        offsets, *tables = ctx.saved_tensors
+        split, interleaved, fixed = ctx.arguments
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        _rotate_parts(split(grad), list(zip(tables[::2], tables[1::2])), interleaved,
+                      fixed if offsets is None else offsets, conjugate=True)
+        return grad
+
+
+class ApplyRotaryEmbQKV_(_ApplyPacked):
+    @staticmethod
+    def forward(ctx, qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
+        if qkv.dim() == 5:
+            split = lambda t: t.unbind(2)
+        elif num_heads_q is None:
+            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
+        else:
+            heads_k = (qkv.shape[2] - num_heads_q) // 2
+            split = lambda t: t.split([num_heads_q, heads_k, heads_k], dim=2)
+        tables = [(cos, sin), (cos if cos_k is None else cos_k, sin if sin_k is None else sin_k)]
+        return _ApplyPacked.keep(ctx, qkv, tables, split, interleaved, seqlen_offsets)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (_ApplyPacked.gradient(ctx, grad), *[None] * 7)
+
+
+class ApplyRotaryEmbKV_(_ApplyPacked):
+    @staticmethod
+    def forward(ctx, kv, cos, sin, interleaved=False, seqlen_offsets=0):
+        return _ApplyPacked.keep(ctx, kv, [(cos, sin)], lambda t: t.unbind(2), interleaved, seqlen_offsets)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (_ApplyPacked.gradient(ctx, grad), *[None] * 4)
+
+
 def apply_rotary_emb_qkv_(qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
     """Rotates the queries and keys of qkv (batch, seqlen, 3, heads, head_dim), or (batch, seqlen, heads_q + 2 heads_k,
-    head_dim) with num_heads_q; returns it. In place unless a gradient is wanted."""
-    if qkv.dim() == 5:
-        parts = list(qkv.unbind(2))
-    else:
-        if num_heads_q is None:
-            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
-        heads_k = (qkv.shape[2] - num_heads_q) // 2
-        parts = list(qkv.split([num_heads_q, heads_k, heads_k], dim=2))
-    tables = ((cos, sin), (cos if cos_k is None else cos_k, sin if sin_k is None else sin_k))
-    if torch.is_grad_enabled() and qkv.requires_grad:
-        for i, (c, s) in enumerate(tables):
-            parts[i] = apply_rotary_emb(parts[i], c, s, interleaved, False, seqlen_offsets)
-        return torch.stack(parts, dim=2) if qkv.dim() == 5 else torch.cat(parts, dim=2)
-    for part, (c, s) in zip(parts, tables):
-        apply_rotary(part, c, s, seqlen_offsets, interleaved=interleaved, inplace=True)
-    return qkv
+    head_dim) with num_heads_q, in place; returns it, with a gradient for qkv."""
+    return ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
 
 
 def apply_rotary_emb_kv_(kv, cos, sin, interleaved=False, seqlen_offsets=0):
-    """Rotates the keys of kv (batch, seqlen, 2, heads, head_dim); returns it. In place unless a gradient is wanted."""
-    k, v = kv.unbind(2)
-    if torch.is_grad_enabled() and kv.requires_grad:
-        return torch.stack((apply_rotary_emb(k, cos, sin, interleaved, False, seqlen_offsets), v), dim=2)
-    apply_rotary(k, cos, sin, seqlen_offsets, interleaved=interleaved, inplace=True)
-    return kv
+    """Rotates the keys of kv (batch, seqlen, 2, heads, head_dim) in place; returns it, with a gradient for kv."""
+    return ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
 
 
 class RotaryEmbedding(torch.nn.Module):
@@ -192,11 +245,12 @@ class RotaryEmbedding(torch.nn.Module):
             self._update_cos_sin_cache(max_seqlen, device=qkv.device, dtype=qkv.dtype)
         elif isinstance(seqlen_offset, int):
             self._update_cos_sin_cache(seqlen + seqlen_offset, device=qkv.device, dtype=qkv.dtype)
+        if self._cos_cached is None:
+            raise ValueError("max_seqlen is None; it must be given with a seqlen_offset that is a tensor")
         cos, sin = self._cos_cached, self._sin_cached
         cos_k = cos if self.scale is None else self._cos_k_cached
         sin_k = sin if self.scale is None else self._sin_k_cached
         if kv is None:
             return apply_rotary_emb_qkv_(qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q)
-        q = apply_rotary_emb(qkv, cos, sin, self.interleaved, not (torch.is_grad_enabled() and qkv.requires_grad),
-                             seqlen_offset)
+        q = apply_rotary_emb(qkv, cos, sin, self.interleaved, True, seqlen_offset)
         return q, apply_rotary_emb_kv_(kv, cos_k, sin_k, self.interleaved, seqlen_offset)

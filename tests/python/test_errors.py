@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Bad input: the original's words where it has some, and what is not there yet."""
 
+import numpy
 import pytest
 import torch
 from reference import random
 
 import flash_attn
+import flash_attn_interface
 from flash_attn import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
 from flash_attn.flash_attn_interface import _flash_attn_forward, _flash_attn_varlen_forward
 
@@ -88,6 +90,76 @@ def test_types_of_flags(device):
     for window in (5, (1, 2, 3), (None, 1), (0.5, 1), "ab"):
         refused(TypeError, f"window_size is {window!r}; it must be two integers", flash_attn_func, q, k, v,
                 window_size=window)
+
+
+def numbers_of(kind):
+    """max_seqlen, softmax_scale, softcap and causal as a caller may have them."""
+    return {"tensors": (torch.tensor(20), torch.tensor(0.5), torch.tensor(2.0), torch.tensor(True)),
+            "tensors of one": (torch.tensor([20]), torch.tensor([0.5]), torch.tensor([2.0]), torch.tensor([1])),
+            "numpy": (numpy.int64(20), numpy.float64(0.5), numpy.float32(2), numpy.bool_(True)),
+            "plain": (20, 0.5, 2, 1)}[kind]
+
+
+@pytest.mark.parametrize("kind", ["tensors", "tensors of one", "numpy", "plain"])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("face", [flash_attn, flash_attn_interface], ids=["2", "3"])
+def test_numbers_of_any_kind(kind, compiled, face):
+    """One policy, the original's bindings': what is a number of that kind is taken, by all faces, compiled or not."""
+    q, k, v = (random(30, 2, 64, device="cpu") for _ in range(3))
+    cu = torch.tensor([0, 10, 30], dtype=torch.int32)
+    longest, scale, cap, causal = numbers_of(kind)
+
+    def call(q, k, v):
+        return face.flash_attn_varlen_func(q, k, v, cu, cu, longest, longest, softmax_scale=scale, softcap=cap,
+                                           causal=causal, window_size=(longest, 0))
+
+    wanted = face.flash_attn_varlen_func(q, k, v, cu, cu, 20, 20, softmax_scale=0.5, softcap=2.0, causal=True)
+    if compiled and kind == "tensors of one":
+        pytest.skip("torch.compile takes tensors without dimensions for numbers")
+    torch._dynamo.reset()
+    assert torch.equal((torch.compile(call, backend="eager") if compiled else call)(q, k, v), wanted)
+    dense = lambda *a, **o: face.flash_attn_func(q[None], k[None], v[None], **o)
+    assert torch.equal(dense(softmax_scale=scale, softcap=cap, causal=causal),
+                       dense(softmax_scale=0.5, softcap=2.0, causal=True))
+
+
+def test_what_is_no_integer():
+    """Nothing is cut off in silence."""
+    q = random(30, 2, 64, device="cpu")
+    cu = torch.tensor([0, 10, 30], dtype=torch.int32)
+    cache = random(2, 16, 2, 64, device="cpu")
+    row = cache[:, :1].clone()
+    for value in (16.9, 16.0, torch.tensor(16.9), numpy.float64(16.9), torch.tensor([16, 17]), None, "16"):
+        for face in (flash_attn, flash_attn_interface):
+            for name in ("max_seqlen_q", "max_seqlen_k"):
+                lengths = {"max_seqlen_q": 20, "max_seqlen_k": 20, name: value}
+                refused(TypeError, f"{name} is {value!r}; it must be an integer", face.flash_attn_varlen_func, q, q, q,
+                        cu, cu, **lengths)
+            refused(TypeError, f"num_splits is {value!r}; it must be an integer", face.flash_attn_with_kvcache, row,
+                    cache, cache, num_splits=value)
+            if not isinstance(value, (torch.Tensor, type(None))):
+                refused(TypeError, f"cache_seqlens is {value!r}; it must be an integer", face.flash_attn_with_kvcache,
+                        row, cache, cache, cache_seqlens=value)
+    for value in ("no", None, 0.5):
+        refused(TypeError, f"rotary_interleaved is {value!r}; it must be True or False",
+                flash_attn.flash_attn_with_kvcache, row, cache, cache, rotary_interleaved=value)
+
+
+def test_meta_tensors_have_shapes():
+    """Nothing of the library is asked: the operators' fakes answer, for every function."""
+    q, k = (torch.empty(2, n, 4, 64, dtype=torch.float16, device="meta") for n in (5, 7))
+    cu = torch.zeros(3, dtype=torch.int32, device="meta")
+    flat = q.flatten(0, 1)
+    assert flash_attn_func(q, k, k).shape == q.shape and flash_attn_interface.flash_attn_func(q, k, k).shape == q.shape
+    for face in (flash_attn, flash_attn_interface):
+        assert face.flash_attn_varlen_func(flat, flat, flat, cu, cu, 5, 5).shape == flat.shape
+        out, lse, *_ = face.flash_attn_with_kvcache(q, k, k, q, q, cache_seqlens=cu[:2], return_softmax_lse=True)
+        assert out.is_meta and out.shape == q.shape and lse.shape == (2, 4, 5)
+        assert face.flash_attn_with_kvcache(q, k, k, cache_seqlens=3).shape == q.shape
+    out, lse, *_ = _flash_attn_forward(q, k, k, 0.0, 0.1, False, -1, -1, 0.0, None, False)
+    assert out.is_meta and lse.shape == (2, 4, 5)
+    out, lse, *_ = _flash_attn_varlen_forward(flat, flat, flat, cu, cu, 5, 5, 0.0, 0.1, False)
+    assert out.is_meta and lse.shape == (4, 10)
 
 
 def test_output_of_the_caller(device):

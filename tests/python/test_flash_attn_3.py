@@ -53,6 +53,39 @@ def test_combine(device):
     assert (fa3.flash_attn_combine(torch.zeros_like(out_partial), nothing)[0] == 0).all()
 
 
+def test_an_empty_batch(device):
+    """Which the original 2 refuses, and 3 answers with nothing."""
+    q = random(0, 5, 2, 64, device=device).requires_grad_()
+    out, lse = fa3.flash_attn_func(q, q, q, return_attn_probs=True)
+    assert out.shape == q.shape and lse.shape == (0, 2, 5)
+    out.sum().backward()
+    assert q.grad.shape == q.shape
+    flat, cu = random(0, 2, 64, device=device), torch.zeros(1, dtype=torch.int32, device=device)
+    for t in (flat, flat.clone().requires_grad_()):
+        assert fa3.flash_attn_varlen_func(t, t, t, cu, cu, 0, 0).shape == (0, 2, 64)
+    with torch.no_grad():
+        assert fa3.flash_attn_func(q, q, q).shape == q.shape
+        for lengths in (cu[:0], 3, None):
+            out, lse, *_ = fa3.flash_attn_with_kvcache(q, q, q, cache_seqlens=lengths, return_softmax_lse=True)
+            assert out.shape == q.shape and lse.shape == (0, 2, 5)
+    with pytest.raises(RuntimeError, match="same dtype"):
+        fa3.flash_attn_func(q, q.bfloat16(), q.bfloat16())
+
+
+def test_any_stride_of_what_is_empty(device):
+    import flash_attn
+
+    q, empty = random(2, 5, 2, 16, device=device), random(2, 16, 2, 0, device=device).transpose(1, 3)
+    assert empty.shape == (2, 0, 2, 16) and empty.stride(-1) != 1
+    for face in (flash_attn, fa3):
+        assert face.flash_attn_func(empty, q, q).shape == empty.shape
+        assert (face.flash_attn_func(q, empty, empty) == 0).all()
+        assert (face.flash_attn_with_kvcache(q, empty, empty) == 0).all()
+        assert face.flash_attn_with_kvcache(empty, q, q).shape == empty.shape
+        cu, none = torch.zeros(2, dtype=torch.int32, device=device), empty[:1].squeeze(0)
+        assert face.flash_attn_varlen_func(none, none, none, cu, cu, 0, 0).shape == none.shape
+
+
 def test_what_is_not_there_yet(device):
     q = random(1, 9, 2, 64, device=device)
     with pytest.raises(NotImplementedError, match="attention_chunk"):

@@ -93,6 +93,63 @@ def test_other_names_are_left_alone():
     assert finder.Face.find_spec("flash_attn_2_cuda") is None and finder.Rest.find_spec("flash_attention") is None
 
 
+def run_with(path, code):
+    """In a new process whose path begins with a folder of the test's."""
+    start = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); sys.path.insert(0, {str(path)!r}); "
+    done = subprocess.run([sys.executable, "-c", start + "import flashplus.startup; " + code], capture_output=True,
+                          text=True)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["module", "package"])
+def test_a_users_own_flash_attn_is_not_hidden(tmp_path, kind):
+    file = tmp_path / ("flash_attn.py" if kind == "module" else "flash_attn/__init__.py")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine = 7\n")
+    said = run_with(tmp_path, "import flash_attn; print(flash_attn.mine, hasattr(flash_attn, 'flash_attn_func')); "
+                              "import importlib.util as u; print(u.find_spec('flash_attn').origin)\n"
+                              "try: import flash_attn.losses\nexcept ModuleNotFoundError: print('none')")
+    assert said.split() == ["7", "False", str(file), "none"]
+
+
+def test_flash_attention_4_beside_us(tmp_path):
+    """Its distribution has flash_attn/cute and no flash_attn/__init__.py; beside the original it has one."""
+    cute = tmp_path / "flash_attn" / "cute"
+    cute.mkdir(parents=True)
+    (cute / "__init__.py").write_text("from flash_attn.cute.interface import which\n")
+    (cute / "interface.py").write_text("import flash_attn\nwhich = 4\n")
+    code = ("from flash_attn.cute import which; import flash_attn.cute.interface; from flash_attn import "
+            "flash_attn_func; print(which, flash_attn_func.__module__)")
+    assert run_with(tmp_path, code).split() == ["4", "flashplus.interface"]
+    (tmp_path / "flash_attn" / "__init__.py").write_text("raise RuntimeError\n")
+    (tmp_path / "flash_attn" / "flash_attn_interface.py").write_text("raise RuntimeError\n")
+    assert run_with(tmp_path, code).split() == ["4", "flashplus.interface"]
+
+
+@pytest.mark.parametrize("cleared", ["flash_attn", "flashplus", ""])
+def test_importing_again_after_modules_were_cleared(tmp_path, cleared):
+    said = run_with(tmp_path, f"""
+import torch, flash_attn, flash_attn_interface
+q = torch.ones(1, 3, 2, 16).half()
+for i in range(2):
+    out = flash_attn.flash_attn_func(q, q, q)
+    # Through the operator, the fake and the gradient too
+    x = q.clone().requires_grad_()
+    flash_attn.flash_attn_func(x, x, x).sum().backward()
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert flash_attn.flash_attn_func(*[mode.from_tensor(q)] * 3).shape == q.shape
+    for name in [name for name in sys.modules if name.startswith(({cleared!r} or "flash",))]:
+        if name.split(".")[0] in ("flash_attn", "flashplus", "flash_attn_interface"):
+            del sys.modules[name]
+    import flash_attn, flash_attn_interface
+    from flashplus import finder
+    finder.install()
+    print(bool(out.eq(1).all()), sum(getattr(f, "__module__", "") == "flashplus.finder" for f in sys.meta_path))
+""")
+    assert said.split() == ["True", "2"] * 2
+
+
 def test_the_face_can_be_off():
     code = "import flashplus.startup, sys; from flashplus import finder; assert finder.Face not in sys.meta_path"
     subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); " + code],

@@ -145,10 +145,69 @@ def test_rotary_embedding(device, scale_base):
     assert torch.allclose(scores[..., 5, 3], scores[..., 8, 6], atol=1e-3)
 
 
+def packed_forms(device, wants):
+    cos, sin = table(8, 16, device)
+    rotate = lambda t: apply_rotary_emb_torch(t, cos, sin)
+    whole = torch.randn(2, 8, 3, 2, 32, device=device)
+    flat = torch.randn(2, 8, 6, 32, device=device)
+    forms = {"x": (whole[:, :, 0].clone(), lambda t: apply_rotary_emb(t, cos, sin, inplace=True), rotate),
+             "qkv": (whole, lambda t: apply_rotary_emb_qkv_(t, cos, sin),
+                     lambda t: torch.stack((rotate(t[:, :, 0]), rotate(t[:, :, 1]), t[:, :, 2]), 2)),
+             "qkv in heads": (flat, lambda t: apply_rotary_emb_qkv_(t, cos, sin, num_heads_q=4),
+                              lambda t: torch.cat((rotate(t[:, :, :5]), t[:, :, 5:]), 2)),
+             "kv": (whole[:, :, 1:].clone(), lambda t: apply_rotary_emb_kv_(t, cos, sin),
+                    lambda t: torch.stack((rotate(t[:, :, 0]), t[:, :, 1]), 2))}
+    return {name: (t.requires_grad_(wants), *rest) for name, (t, *rest) in forms.items()}
+
+
+@pytest.mark.parametrize("form", ["x", "qkv", "qkv in heads", "kv"])
+@pytest.mark.parametrize("kind", ["no gradient", "leaf", "not a leaf", "view", "a part"])
+def test_in_place_is_in_place(device, form, kind):
+    """As the original does it: also where a gradient is wanted, x is rotated and what is returned has the gradient."""
+    leaf, call, expected = packed_forms(device, kind != "no gradient")[form]
+    wanted = expected(leaf).detach()
+    given = {"not a leaf": lambda: leaf * 1, "view": lambda: leaf.view(leaf.shape),
+             "a part": lambda: leaf.unsqueeze(0)[0]}.get(kind, lambda: leaf)()
+    before = leaf.detach().clone()
+    out = call(given)
+    assert torch.allclose(out, wanted, atol=1e-6) and torch.allclose(given, wanted, atol=1e-6)
+    assert out.data_ptr() == given.data_ptr()
+    if kind != "no gradient":
+        weight = torch.randn_like(out)
+        (grad,) = torch.autograd.grad(out, leaf, weight)
+        again = before.requires_grad_()
+        (right,) = torch.autograd.grad(expected(again), again, weight)
+        assert torch.allclose(grad, right, atol=1e-6)
+
+
+def test_rotary_embedding_trains(device):
+    layer = RotaryEmbedding(32, device=device)
+    q, kv = torch.randn(1, 6, 2, 32, device=device), torch.randn(1, 6, 2, 2, 32, device=device)
+    out, pair = layer(q.clone().requires_grad_(), kv.clone().requires_grad_())
+    plain, plain_pair = layer(q.clone(), kv.clone())
+    assert torch.equal(out, plain) and torch.equal(pair, plain_pair) and out.requires_grad and pair.requires_grad
+    with pytest.raises(ValueError, match="max_seqlen is None"):
+        RotaryEmbedding(32, device=device)(q, kv, seqlen_offset=torch.zeros(1, dtype=torch.int32, device=device))
+
+
+def test_a_table_has_a_row_for_every_token(device):
+    cos, sin = table(4, 8, device)
+    x = torch.randn(2, 5, 2, 16, device=device)
+    offsets, cu = torch.zeros(2, dtype=torch.int32, device=device), torch.tensor([0, 5, 10]).int().to(device)
+    for call in (lambda: apply_rotary(x, cos, sin, seqlen_offsets=offsets),
+                 lambda: apply_rotary_emb(x, cos, sin, inplace=True, seqlen_offsets=offsets),
+                 lambda: apply_rotary(x.flatten(0, 1), cos, sin, cu_seqlens=cu, max_seqlen=5),
+                 lambda: apply_rotary_emb_qkv_(x.unsqueeze(2).repeat(1, 1, 3, 1, 1), cos, sin, seqlen_offsets=offsets),
+                 lambda: apply_rotary_emb_kv_(x.unsqueeze(2).repeat(1, 1, 2, 1, 1), cos, sin, seqlen_offsets=offsets)):
+        with pytest.raises(ValueError, match="longest sequence has 5 rows; cos and sin, which have 4"):
+            call()
+
+
 def test_rotary_refuses(device):
     cos, sin = table(4, 8, device)
     x = torch.randn(1, 5, 2, 16, device=device)
-    for match, call in [("seqlen_offsets is 0 and the longest sequence 5", lambda: apply_rotary(x, cos, sin)),
+    for match, call in [("longest sequence has 5 rows", lambda: apply_rotary(x, cos, sin)),
+                        ("seqlen_offsets is 2 and the longest", lambda: apply_rotary(x[:, :3], cos, sin, 2)),
                         ("must be equal", lambda: apply_rotary(x, cos, sin[:3])),
                         ("head_dim, 8", lambda: apply_rotary(x[..., :8], cos, sin)),
                         ("max_seqlen is None", lambda: apply_rotary(x[0], cos, sin, cu_seqlens=torch.zeros(2).int()))]:

@@ -114,3 +114,33 @@ def test_torch_dtypes_and_refusals(monkeypatch, tmp_path):
     if not os.path.exists(os.path.join(os.path.dirname(flashplus.__file__), "lib", "flashplus")):
         with pytest.raises(FileNotFoundError, match="FLASHPLUS_COMMAND"):
             flash_attn.warmup(head_dim=64)
+
+
+def test_without_arguments_the_module_says_what_there_is(tmp_path):
+    code, out, err = run(sys.executable, "-c", START + "import runpy, sys; sys.argv[1:] = []; "
+                         "runpy.run_module('flash_attn', run_name='__main__')", FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0, err
+    for text in (f"flash-attn-plus {flashplus.__version__}, as flash_attn 2.8.3", "backend   ", "device    cpu: x86-64",
+                 f"cache     {tmp_path}"):
+        assert text in out, out
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, "float16", "torch.float16", "fp16"])
+def test_flags_and_dtypes_of_any_kind(dtype, monkeypatch):
+    from flashplus import command
+
+    given = []
+    monkeypatch.setattr(command, "_run", lambda arguments, quiet: (given.append(arguments), (0, "", ""))[1])
+    command.warmup(32, dtype=dtype, causal=True, softcap=False, quiet=True)
+    (arguments,) = given
+    for flag, value in (("--dtype", "fp16"), ("--causal", "yes"), ("--softcap", "no"), ("--window", "no")):
+        assert arguments[arguments.index(flag) + 1] == value
+    with pytest.raises(ValueError, match="dtype is .*; it must be of fp16, bf16, fp32"):
+        command.warmup(32, dtype="int8")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_failure_says_why(quiet, capfd):
+    with pytest.raises(RuntimeError, match="flashplus warmup failed: .*sm_1"):
+        flash_attn.warmup(32, target="sm_1", quiet=quiet)
+    assert ("sm_1" in capfd.readouterr().err) != quiet

@@ -42,6 +42,24 @@ nlohmann::json runGood(std::vector<std::string> arguments, const std::string &ca
 
 } // namespace
 
+TEST_CASE("--check is never good for a result with NaN, whatever the model's error is") {
+  test::TemporaryFolder folder;
+  std::vector<float> values(1 * 4 * 2 * 16, 0.5f);
+  values[37] = NAN;
+  const std::string file = writeFloats(folder.path("nan.npy"), {1, 4, 2, 16}, values);
+  for (bool backward : {false, true}) {
+    std::vector<std::string> words = {"run", "--device", "cpu", "--check", "--q",
+                                      file,  "--k",      file,  "--v",     file};
+    if (backward)
+      words.push_back("--backward");
+    auto result = runCli(words, folder.path("cache"));
+    INFO(result.out);
+    CHECK(result.code == 1);
+    CHECK(result.out.find("FAILED") != std::string::npos);
+    CHECK(result.out.find("check          good") == std::string::npos);
+  }
+}
+
 TEST_CASE("keys in pages: the same results as of rows, on the CPU and in the emulator") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");

@@ -45,8 +45,9 @@ TEST_CASE("a table takes another schedule for a length only where it brings enou
                 {"queries", keys},
                 {"keys", keys},
                 {"best", "sm90.flash tile_m=128"},
-                {"timed", {{{"schedule", "sm90.flash tile_m=128"}, {"ratio", a}},
-                           {{"schedule", "sm90.flash tile_m=128 stages=3"}, {"ratio", b}}}}};
+                {"timed",
+                 {{{"schedule", "sm90.flash tile_m=128"}, {"ratio", a}},
+                  {{"schedule", "sm90.flash tile_m=128 stages=3"}, {"ratio", b}}}}};
   };
   auto rows = [&](std::vector<json> cells) {
     test::writeText(record, json{{"format", "flashplus-tuning 1"},
@@ -87,7 +88,17 @@ TEST_CASE("bench and tune: bad input names the flag") {
   refused({"bench", "--overlay", "x.json"}, "--overlay: only with --plot");
   refused({"bench", "--plot", "x.svg", "--overlay", "/nowhere.json"}, "--overlay: /nowhere.json");
   refused({"tune", "--table", "sm90.flash"}, "--table and --record go together");
-  refused({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m"}, "--knob 'tile_m'");
+  const std::vector<std::string> tune = {"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16"};
+  refused(joined(tune, {"--knob", "tile_m"}), "--knob 'tile_m'");
+  refused(joined(tune, {"--knob", "tile_mm=96"}), "--knob 'tile_mm': no schedule of these problems has it");
+  refused(joined(tune, {"--knob", "tile_m=97"}), "--knob 'tile_m=97': no schedule of these problems");
+  refused(joined(tune, {"--algorithm", "flash"}), "--algorithm 'flash': no schedule of these problems");
+  refused(joined(tune, {"-o", "/"}), "--out: / cannot be written: it is a folder");
+  refused(joined(tune, {"-o", "/dev/null/mine.json"}), "--out: /dev/null/mine.json cannot be written");
+  refused({"bench", "--device", "cpu", "--plot", "x.png"}, "--plot: x.png must end in .svg");
+  refused({"bench", "--device", "cpu", "--plot", "/dev/null/x.svg"}, "--plot: /dev/null/x.svg cannot be");
+  refused({"bench", "--device", "cpu", "--json", "/dev/null/x.json"}, "--json: /dev/null/x.json cannot be");
+  refused({"run", "--random", "1,8,8,1,1,16", "--out", "/dev/null/o.npy"}, "--out: /dev/null/o.npy cannot");
   test::TemporaryFolder folder;
   test::writeText(folder.path("no.json"), "{\"cells\": 3}");
   refused({"tune", "--table", "sm90.flash", "--record", folder.path("no.json")}, "is not a tuning record");
@@ -117,7 +128,42 @@ TEST_CASE("a plot of files alone, peers included") {
   CHECK(svg.find("gemm") == std::string::npos);
 }
 
+TEST_CASE("a plot of several machines' files says of each line which it is of") {
+  test::TemporaryFolder folder;
+  const std::string other = folder.path("other.json");
+  test::writeText(other, R"({"device": {"model": "Some CPU"}, "cells": [{"head_dim": 64, "causal": false, )"
+                         R"("seqlen": 512, "tflops": 2.5, "series": "ours"}]})");
+  auto result = runCli({"bench", "--plot", folder.path("made/for/it/a.svg"), "--overlay",
+                        repository("bench/results/h200_forward_bf16.json"), "--overlay", other});
+  INFO(result.err);
+  REQUIRE(result.code == 0);
+  const std::string svg = test::readText(folder.path("made/for/it/a.svg"));
+  for (std::string text : {">ours (NVIDIA H200)<", ">ours (Some CPU)<", ">cudnn (NVIDIA H200)<"})
+    CHECK_MESSAGE(svg.find(text) != std::string::npos, text);
+  CHECK(svg.find(">ours<") == std::string::npos);
+}
+
 #ifdef FLASHPLUS_HAS_COMPILER
+
+TEST_CASE("tune prints what it found, makes the folder of its record, and says when nothing is kept") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), record = folder.path("not/there/mine.json");
+  const std::vector<std::string> tune = {"tune",      "--device",  "cpu",    "--shape",        "1,8,8,1,1,16",
+                                         "--knob",    "tile_m=12", "--knob", "mr=6",           "--knob",
+                                         "tile_n=64", "--rounds",  "1",      "--milliseconds", "0.1"};
+  auto kept = runCli(joined(tune, {"-o", record}), cache);
+  INFO(kept.err);
+  REQUIRE(kept.code == 0);
+  CHECK(kept.out.find("written to " + record) != std::string::npos);
+  CHECK(parse(record)["cells"].size() == 1);
+  auto lost = runCli(tune, cache);
+  CHECK(lost.code == 0);
+  CHECK(lost.out.find("TFLOP/s") != std::string::npos);
+  CHECK(lost.err.find("nothing was kept; -o FILE") != std::string::npos);
+  auto plan = runCli(joined(tune, {"--dry-run", "--json"}), cache);
+  REQUIRE(plan.code == 0);
+  CHECK(json::parse(plan.out)["kernels"].get<int>() > 0);
+}
 
 TEST_CASE("bench: a grid, its file, a baseline, forced schedules, a picture") {
   test::TemporaryFolder folder;

@@ -8,6 +8,7 @@
 #include "tools/flashplus/workbench.h"
 
 #include <algorithm>
+#include <set>
 
 namespace flashplus::tool {
 
@@ -159,25 +160,41 @@ std::string stem(const std::string &path) {
   return name.ends_with(".json") ? name.substr(0, name.size() - 5) : name;
 }
 
+/// The model of the device that a result file is of; "" if it doesn't say.
+std::string modelOf(const Json &result) {
+  if (result.contains("device"))
+    return result["device"].value("model", "");
+  return result.contains("gpu") ? result["gpu"].value("name", "") : "";
+}
+
 Status writePlot(const BenchFlags &flags, const Json *measured) {
-  std::vector<Panel> panels;
-  std::string title = flags.plot_title;
-  auto add = [&](const Json &result, const std::string &name) {
-    if (title.empty() && result.contains("device"))
-      title = result["device"].value("model", "");
-    else if (title.empty() && result.contains("gpu"))
-      title = result["gpu"].value("name", "");
-    return addToPanels(result, name, panels);
+  struct Source {
+    Json result;
+    std::string name, flag;
   };
+  std::vector<Source> sources;
   if (measured)
-    FLASHPLUS_RETURN_IF_ERROR(add(*measured, "now"));
+    sources.push_back({*measured, "now", ""});
   for (const std::string &path : flags.overlays) {
     auto json = readJson("--overlay", path);
     if (!json)
       return json.status();
-    if (Status added = add(*json, stem(path)); !added)
-      return invalidArgument("--overlay " + path + ": " + added.message());
+    sources.push_back({std::move(*json), stem(path), "--overlay " + path + ": "});
   }
+  std::set<std::string> models;
+  for (const Source &source : sources)
+    if (const std::string model = modelOf(source.result); !model.empty())
+      models.insert(model);
+  std::vector<Panel> panels;
+  for (const Source &source : sources) {
+    // Of several machines, each line says which one it is of.
+    const std::string model = models.size() > 1 ? modelOf(source.result) : "";
+    if (Status added = addToPanels(source.result, source.name, model, panels); !added)
+      return source.flag.empty() ? added : invalidArgument(source.flag + added.message());
+  }
+  std::string title = flags.plot_title;
+  if (title.empty() && models.size() == 1)
+    title = *models.begin();
   const std::string pass = passOf(panels);
   return writeText(flags.plot,
                    drawPanels(panels, title.empty() ? "Attention, " + pass : title + ", attention " + pass));
@@ -186,6 +203,10 @@ Status writePlot(const BenchFlags &flags, const Json *measured) {
 Result<int> bench(const BenchFlags &flags, bool measure) {
   if (!flags.overlays.empty() && flags.plot.empty())
     return invalidArgument("--overlay: only with --plot");
+  if (!flags.plot.empty() && !flags.plot.ends_with(".svg"))
+    return invalidArgument("--plot: " + flags.plot + " must end in .svg, the format that is written");
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--plot", flags.plot));
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--json", flags.json_file));
   if (!measure) {
     FLASHPLUS_RETURN_IF_ERROR(writePlot(flags, nullptr));
     return kExitGood;

@@ -30,7 +30,8 @@ double rowError(const io::Tensor &a, const io::Tensor &b) {
                    largest = std::max(largest, std::fabs(y));
                  }
                  if (error > 0)
-                   worst[part] = std::max(worst[part], largest > 0 ? error / largest : INFINITY);
+                   worst[part] = std::max(
+                       worst[part], largest > 0 && std::isfinite(error) ? error / largest : INFINITY);
                }
              });
   return worst.empty() ? 0 : *std::max_element(worst.begin(), worst.end());

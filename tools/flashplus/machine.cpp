@@ -4,12 +4,16 @@
 #include "tools/io/file.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <dlfcn.h>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
+#include <unistd.h>
 
 namespace flashplus::tool {
 
@@ -169,6 +173,26 @@ Status writeText(const std::string &path, const std::string &text) {
   return io::writeFileAtomically(path, [&](const io::WritePiece &write) {
     return write(std::as_bytes(std::span(text.data(), text.size())));
   });
+}
+
+Status prepareOutput(const std::string &flag, const std::string &path) {
+  if (path.empty())
+    return Status::ok();
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const auto refused = [&](const std::string &why) {
+    return invalidArgument(flag + ": " + path + " cannot be written: " + why);
+  };
+  if (fs::is_directory(path, error))
+    return refused("it is a folder; name a file in it");
+  const fs::path folder = fs::absolute(path, error).parent_path();
+  fs::create_directories(folder, error);
+  if (error || !fs::is_directory(folder))
+    return refused("its folder " + folder.string() +
+                   " cannot be made: " + (error ? error.message() : "something else is there"));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    return refused("its folder " + folder.string() + ": " + std::generic_category().message(errno));
+  return Status::ok();
 }
 
 Result<Json> readJson(const std::string &flag, const std::string &path) {

@@ -13,8 +13,8 @@ namespace {
 // Okabe and Ito's colours, which people with colour blindness tell apart.
 constexpr const char *kColours[] = {"#d55e00", "#0072b2", "#009e73", "#cc79a7",
                                     "#e69f00", "#56b4e9", "#000000"};
-constexpr int kWidth = 400, kHeight = 270;                        // of a panel
-constexpr int kLeft = 58, kRight = 16, kTop = 34, kBottom = 44;   // around its axes
+constexpr int kWidth = 400, kHeight = 270;                      // of a panel
+constexpr int kLeft = 58, kRight = 16, kTop = 34, kBottom = 44; // around its axes
 constexpr int kTitle = 40, kLegend = 30;
 
 std::string escaped(const std::string &text) {
@@ -160,7 +160,8 @@ std::string panelTitle(const Json &cell, const std::string &dtype) {
 
 } // namespace
 
-Status addToPanels(const Json &result, const std::string &name, std::vector<Panel> &panels) try {
+Status addToPanels(const Json &result, const std::string &name, const std::string &model,
+                   std::vector<Panel> &panels) try {
   std::map<std::string, std::set<std::string>> before; // series of each panel before this file
   for (const Panel &panel : panels)
     for (const auto &[series, points] : panel.lines)
@@ -170,8 +171,9 @@ Status addToPanels(const Json &result, const std::string &name, std::vector<Pane
   for (const Json &cell : cells) {
     const std::string title = panelTitle(cell, result.value("dtype", "bf16"));
     const int64_t length = cell.value("seqlen", int64_t{0});
-    auto add = [&](const std::string &series, double value) {
-      if (series == "gemm" || !(value > 0) || length < 1)
+    auto add = [&](const std::string &plain, double value) {
+      const std::string series = model.empty() ? plain : plain + " (" + model + ")";
+      if (plain == "gemm" || !(value > 0) || length < 1)
         return;
       any = true;
       auto panel =

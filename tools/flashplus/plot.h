@@ -16,9 +16,11 @@ struct Panel {
 };
 
 /// Adds what a result file holds: one of `flashplus bench --json` (a series a cell) or of
-/// bench/forward_gpu.py (several). A series that is there already gets ` (name)` behind it, so that two files
-/// can be laid over each other. GEMM lines are left out. InvalidArgument if the file holds no cells.
-Status addToPanels(const Json &result, const std::string &name, std::vector<Panel> &panels);
+/// bench/forward_gpu.py (several). With `model`, ` (model)` stands behind each series. One that is there
+/// already gets ` (name)`, so that two files can be laid over each other. GEMM lines are left out.
+/// InvalidArgument if the file holds no cells.
+Status addToPanels(const Json &result, const std::string &name, const std::string &model,
+                   std::vector<Panel> &panels);
 
 /// "forward", "backward" or both: what the panels show.
 std::string passOf(const std::vector<Panel> &panels);

@@ -6,6 +6,7 @@
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/machine.h"
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/run_report.h"
 #include "tools/flashplus/tensors.h"
@@ -165,6 +166,7 @@ Result<int> runProblem(const RunFlags &flags) {
     return invalidArgument("--rotary and --rotary-interleaved: only with --append");
   if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
     return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.out));
   Result<Problem> loaded = makeProblem(flags);
   if (!loaded)
     return loaded.status();

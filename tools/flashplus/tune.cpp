@@ -10,11 +10,37 @@ namespace flashplus::tool {
 
 namespace {
 
+/// What became of the record, for people; a failure to write it is one.
+Result<int> keptOrNot(const TuneFlags &flags, const Status &kept) {
+  if (!kept)
+    return kept;
+  if (!flags.output.empty() && !flags.common.json)
+    std::printf("written to %s\n", flags.output.c_str());
+  if (flags.output.empty())
+    std::fprintf(stderr, "flashplus: nothing was kept; -o FILE writes the record, and plans use it from "
+                         "the folder `tuning` of the cache\n");
+  return kExitGood;
+}
+
 /// Measures what is planned, writes the record and prints what was found; with --dry-run, only what there is
 /// to do.
 Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
   if (flags.dry_run) {
     size_t kernels = 0;
+    if (flags.common.json) {
+      std::vector<Json> groups;
+      for (const TuneGroup &group : tuner.groups()) {
+        kernels += group.trials.size();
+        groups.push_back({{"spec", tuner.chosen(group.cells.front()).spec()},
+                          {"schedules", group.trials.size()},
+                          {"lengths", group.cells.size()}});
+      }
+      Json plan = facts;
+      plan["groups"] = groups;
+      plan["kernels"] = kernels;
+      printJson(plan);
+      return kExitGood;
+    }
     for (const TuneGroup &group : tuner.groups()) {
       kernels += group.trials.size();
       std::printf("%zu schedules, %zu lengths: %s\n", group.trials.size(), group.cells.size(),
@@ -34,12 +60,13 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
   head["drift_percent"] = flags.drift;
   head["blocks_discarded"] = tuner.discarded();
   head["clocks"] = tuner.clocks();
-  if (!flags.output.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.output, jsonLines(head, "cells", cells)));
+  // What was measured is printed whether or not it can be kept.
+  const Status kept =
+      flags.output.empty() ? Status::ok() : writeText(flags.output, jsonLines(head, "cells", cells));
   if (flags.common.json) {
     head["cells"] = cells;
     printJson(head);
-    return kExitGood;
+    return keptOrNot(flags, kept);
   }
   Table table({"problem", "schedule", "TFLOP/s", "time over today's"});
   table.alignRightFrom(2);
@@ -65,9 +92,7 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
     }
   std::printf("%zu kernels tried, %zu left out; %d blocks measured again for drift\n", tried, failed,
               tuner.discarded());
-  if (!flags.output.empty())
-    std::printf("written to %s\n", flags.output.c_str());
-  return kExitGood;
+  return keptOrNot(flags, kept);
 }
 
 Result<int> tune(TuneFlags flags) {
@@ -78,8 +103,11 @@ Result<int> tune(TuneFlags flags) {
   if (!flags.table.empty() || !flags.records.empty()) {
     if (flags.table.empty() || flags.records.empty())
       return invalidArgument("--table and --record go together");
+    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
     return writeTable(flags.table, flags.records, flags.output);
   }
+  if (!flags.dry_run)
+    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
   auto timed = TimedDevice::open(flags);
   if (!timed)
     return timed.status();

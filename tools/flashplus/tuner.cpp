@@ -29,8 +29,56 @@ Result<std::map<std::string, std::set<int>>> parseKnobs(const std::vector<std::s
   return kept;
 }
 
+/// What there is to choose from, of all problems together.
+struct Choices {
+  std::set<std::string> algorithms;
+  std::map<std::string, std::set<int>> knobs;
+};
+
+template <class Values> std::string listOf(const Values &values) {
+  std::string text;
+  for (const auto &value : values) {
+    text += text.empty() ? "" : ", ";
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::string>)
+      text += value;
+    else
+      text += std::to_string(value);
+  }
+  return text.empty() ? "none" : text;
+}
+
+/// Refuses a name or a value of --algorithm and --knob that no schedule of any problem has: it would choose
+/// nothing, or everything.
+Status checkChoices(const TuneFlags &flags, const Choices &all, bool any) {
+  for (const std::string &name : flags.algorithms)
+    if (!all.algorithms.count(name))
+      return invalidArgument("--algorithm '" + name +
+                             "': no schedule of these problems is of it; there are " +
+                             listOf(all.algorithms));
+  auto kept = parseKnobs(flags.knobs);
+  if (!kept)
+    return kept.status();
+  for (const auto &[name, values] : *kept) {
+    const auto known = all.knobs.find(name);
+    if (known == all.knobs.end()) {
+      std::set<std::string> names;
+      for (const auto &[knob, unused] : all.knobs)
+        names.insert(knob);
+      return invalidArgument("--knob '" + name + "': no schedule of these problems has it; there are " +
+                             listOf(names));
+    }
+    for (int value : values)
+      if (!known->second.count(value))
+        return invalidArgument("--knob '" + name + "=" + std::to_string(value) +
+                               "': no schedule of these problems has this value; there are " +
+                               listOf(known->second));
+  }
+  return any ? Status::ok()
+             : invalidArgument("--knob and --algorithm: no schedule of these problems has all of these");
+}
+
 Result<std::vector<std::string>> spaceOf(const std::string &spec_text, const Json &device,
-                                         const TuneFlags &flags) {
+                                         const TuneFlags &flags, Choices &all) {
   auto spec = KernelSpec::parse(spec_text);
   auto target = Target::parse(device.value("target", ""));
   auto kept = parseKnobs(flags.knobs);
@@ -43,6 +91,9 @@ Result<std::vector<std::string>> spaceOf(const std::string &spec_text, const Jso
     profile.shared_memory_per_block = bytes;
   std::vector<std::string> texts;
   for (const Schedule &s : scheduleSpace(*spec, profile)) {
+    all.algorithms.insert(s.algorithm);
+    for (const auto &[name, value] : s.knobs)
+      all.knobs[name].insert(value);
     bool in = flags.algorithms.empty() ||
               std::count(flags.algorithms.begin(), flags.algorithms.end(), s.algorithm) != 0;
     for (const auto &[name, values] : *kept)
@@ -62,6 +113,8 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     return bench.status();
   bench_ = std::move(*bench);
   std::map<std::string, size_t> by_spec;
+  Choices all;
+  bool any = false;
   for (size_t i = 0; i < cases_.size(); ++i) {
     auto prepared = bench_->prepare(cases_[i], "");
     if (!prepared)
@@ -72,9 +125,10 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     spec->results = Results::Final;
     const auto [at, added] = by_spec.emplace(spec->text(), groups_.size());
     if (added) {
-      auto space = spaceOf(spec->text(), facts_, flags_);
+      auto space = spaceOf(spec->text(), facts_, flags_, all);
       if (!space)
         return space.status();
+      any |= !space->empty();
       groups_.emplace_back().spec = spec->text();
       std::set<std::string> names(space->begin(), space->end());
       for (const std::string &text : *space)
@@ -85,7 +139,7 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     groups_[at->second].cells.push_back(i);
     chosen_.push_back(std::move(*prepared));
   }
-  return Status::ok();
+  return checkChoices(flags_, all, any);
 }
 
 Status Tuner::compileAndJudge() {

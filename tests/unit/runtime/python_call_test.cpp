@@ -140,3 +140,68 @@ TEST_CASE_FIXTURE(Fixture, "a call that is not complete") {
   fails(FLASHPLUS_INVALID_ARGUMENT, "call.struct_size is 8");
   CHECK(std::count(said.begin(), said.end(), "save") == 0);
 }
+
+namespace {
+
+/// The tuple of the calls: what tuple_item is given is a vector of objects.
+using Tuple = std::vector<void *>;
+int kNone;
+void *item(void *tuple, ptrdiff_t i) {
+  auto &all = *static_cast<Tuple *>(tuple);
+  return size_t(i) < all.size() ? all[size_t(i)] : nullptr;
+}
+
+struct TupleFixture : Fixture {
+  TupleFixture() {
+    call.fields = fields;
+    call.num_fields = 5;
+    call.tuple_item = item;
+    call.none = &kNone;
+    said.clear();
+  }
+  flashplus_status run() { return flashplus_forward_python_tuple(&call, &tuple, 0, 0); }
+  void fails(flashplus_status status, const char *text) {
+    CHECK(run() == status);
+    CHECK_MESSAGE(std::string(flashplus_last_error()).find(text) != std::string::npos,
+                  flashplus_last_error());
+  }
+
+  size_t fields[5] = {offsetof(flashplus_forward_args, q), offsetof(flashplus_forward_args, k),
+                      offsetof(flashplus_forward_args, v), offsetof(flashplus_forward_args, o),
+                      offsetof(flashplus_forward_args, lse)};
+  Tuple tuple = {&p.q, &p.k, &p.v, &p.o, &kNone};
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(TupleFixture, "a tuple of Python tensors: what is None is not given, the lock as above") {
+  CHECK_MESSAGE(run() == FLASHPLUS_OK, flashplus_last_error());
+  CHECK(said == Said{"borrow", "borrow", "borrow", "borrow", "save", "restore"});
+  p.args.rotary_interleaved = 1; // means nothing without cosines
+  CHECK_MESSAGE(run() == FLASHPLUS_OK, flashplus_last_error());
+}
+
+TEST_CASE_FIXTURE(TupleFixture, "a tuple that is not what the call says") {
+  tuple[2] = &kNone;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "tensors has no q, k, v or o");
+  tuple.resize(2);
+  fails(FLASHPLUS_INVALID_ARGUMENT, "tensors has no item 2");
+  fields[1] += 4;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "call.fields[1] is");
+  for (int64_t count : {int64_t(0), int64_t(24), int64_t(1) << 40}) {
+    call.num_fields = count;
+    fails(FLASHPLUS_INVALID_ARGUMENT, "call.num_fields is");
+  }
+  call.none = nullptr;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "all are required");
+  call.struct_size = offsetof(flashplus_python_call, fields); // the header of 0.1
+  fails(FLASHPLUS_INVALID_ARGUMENT, "all are required");
+  CHECK(std::count(said.begin(), said.end(), "save") == 0);
+}
+
+TEST_CASE_FIXTURE(TupleFixture, "what flash_attn refuses is left to the caller") {
+  --p.q.shape[0]; // a cache of more rows than the batch
+  --p.o.shape[0];
+  fails(FLASHPLUS_UNSUPPORTED, "the batch of the cache");
+  CHECK(std::count(said.begin(), said.end(), "save") == 0);
+}

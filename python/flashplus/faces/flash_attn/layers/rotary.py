@@ -3,6 +3,8 @@
 
 from flashplus.rotary import (
     ApplyRotaryEmb,
+    ApplyRotaryEmbKV_,
+    ApplyRotaryEmbQKV_,
     RotaryEmbedding,
     apply_rotary,
     apply_rotary_emb,
