@@ -72,7 +72,13 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
                              "'; it must be a CPU target such as x86-64-v3");
     cpu_target = *target;
   }
+  if (const std::string &late = environment.late_compile; !late.empty() && late != "warn" && late != "error")
+    return invalidArgument("$FLASHPLUS_LATE_COMPILE is '" + late + "'; it must be warn or error");
+  if (const std::string &values = environment.debug_values; !values.empty() && values != "0" && values != "1")
+    return invalidArgument("$FLASHPLUS_DEBUG_VALUES is '" + values + "'; it must be 0 or 1");
   std::shared_ptr<Context> c(new Context);
+  c->debugs_values_ = environment.debug_values == "1";
+  c->late_ = environment.late_compile == "error" ? KernelTable::Late::Error : KernelTable::Late::Warn;
   c->cuda_limits_ = limits;
   c->cpu_target_ = cpu_target;
   c->log_ = o.log;
@@ -228,9 +234,36 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .assemble_ms = ms(c.assemble_us),
                                  .resident_kernels = c.resident_kernels,
                                  .resident_bytes = c.resident_bytes,
-                                 .warnings = context->impl->warningsCount()};
+                                 .warnings = context->impl->warningsCount(),
+                                 .late_compiles = c.late_compiles};
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
+  });
+}
+
+flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late_compile late) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    using Late = KernelTable::Late;
+    KernelTable &kernels = context->impl->kernels();
+    switch (late) {
+    case FLASHPLUS_LATE_ENVIRONMENT:
+      kernels.setLate(context->impl->lateByDefault());
+      return Status::ok();
+    case FLASHPLUS_LATE_WARN:
+      kernels.setLate(Late::Warn);
+      return Status::ok();
+    case FLASHPLUS_LATE_ERROR:
+      kernels.setLate(Late::Error);
+      return Status::ok();
+    case FLASHPLUS_LATE_ALLOW:
+      kernels.setLate(Late::Allow);
+      return Status::ok();
+    }
+    return invalidArgument(
+        "late is " + std::to_string(int(late)) +
+        "; it must be FLASHPLUS_LATE_ENVIRONMENT (0), _WARN (1), _ERROR (2) or _ALLOW (3)");
   });
 }
 

@@ -53,6 +53,11 @@ public:
   /// All that it was told.
   int64_t warningsCount() const;
 
+  /// Whether values that lie on a device are checked before each launch.
+  bool debugsValues() const { return debugs_values_; }
+  /// What flashplus_mark_ready makes of compilations where its caller leaves that to the environment.
+  KernelTable::Late lateByDefault() const { return late_; }
+
   /// Text of the last flashplus_describe.
   std::string description;
   std::mutex description_mutex;
@@ -71,6 +76,8 @@ private:
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<KernelStore> store_;
   std::unique_ptr<CompilerLibrary> compiler_;
+  bool debugs_values_ = false;
+  KernelTable::Late late_ = KernelTable::Late::Warn;
   CudaLimits cuda_limits_;
   std::optional<Target> cpu_target_; ///< Instructions to use at most; all if unset.
   KernelDebug kernel_debug_;

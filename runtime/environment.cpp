@@ -44,6 +44,8 @@ Environment Environment::read() {
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
   e.tuning = value("FLASHPLUS_TUNING");
   e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
+  e.debug_values = value("FLASHPLUS_DEBUG_VALUES");
+  e.late_compile = value("FLASHPLUS_LATE_COMPILE");
   e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);
   return e;
 }

@@ -26,6 +26,10 @@ struct Environment {
                       ///< in the cache.
   std::string debug_kernels; ///< $FLASHPLUS_DEBUG_KERNELS: who is told of CPU kernels, of gdb, perf and
                              ///< perf=FOLDER; empty: nobody.
+  std::string debug_values;  ///< $FLASHPLUS_DEBUG_VALUES: 1: lengths, tables and slots that lie on a device
+                            ///< are checked before each launch; empty or 0: not.
+  std::string late_compile; ///< $FLASHPLUS_LATE_COMPILE: what a compilation is once a context is marked
+                            ///< ready and its caller does not say, warn or error; empty: warn.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.
 

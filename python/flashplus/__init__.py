@@ -17,6 +17,7 @@ _LAZY = {
     "Error": "library",
     "counters": "library",
     "describe": "library",
+    "mark_ready": "library",
     "set_backend": "backend",
     "backend_name": "backend",
     "warmup": "command",

@@ -73,7 +73,7 @@ def summary():
 
 
 def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", softcap="no", alibi="none", target=None,
-           arch=None, jobs=None, quiet=False, backward=False):
+           arch=None, jobs=None, quiet=False, backward=False, model=None):
     """Compiles ahead of time every kernel that any shape of these variants can use, so that no call compiles later.
 
     head_dim: one or several; None: the variants that a release ships, of all dtypes and masks (the rest is ignored).
@@ -81,12 +81,17 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
     "both".
     alibi: "none", "heads", "batch". target: "cpu", "sm_80", ...; None: this machine's devices. arch: chips that a GPU
     target is assembled for ("sm_90"). jobs: kernels compiled at a time; None: all cores. backward: for training, the
-    kernels of the gradients, too.
+    kernels of the gradients, too. model: path of a transformers model's config.json, which then says what the variants
+    are, those of serving included; of the arguments before, only target, arch, jobs and backward go with it.
 
     Shows a progress bar on a terminal. Can be interrupted and called again. Kernels go to the cache that later
     processes read; RuntimeError if one failed or could not be kept.
     """
     arguments = [path(), "warmup"]
+    if model is not None:
+        if head_dim is not None:
+            raise ValueError("model and head_dim are given; either says what the variants are")
+        arguments += ["--model", os.fspath(model)]
     if head_dim is not None:
         dtypes = [dtype] if isinstance(dtype, str) or not hasattr(dtype, "__iter__") else dtype
         arguments += ["--head-dim", _values("head_dim", head_dim),

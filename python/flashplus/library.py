@@ -104,6 +104,19 @@ def counters():
     return get().counters()
 
 
+def mark_ready(on_compile=None):
+    """Says that everything is warm: from now on a kernel that has to be compiled is a warning (of the logger
+    "flashplus"), or an error, flashplus.Error, that names it. counters()["late_compiles"] counts them.
+
+    on_compile: "warn", "error", "allow" (as before), or None: what FLASHPLUS_LATE_COMPILE says, else "warn".
+    """
+    ways = {None: 0, "warn": 1, "error": 2, "allow": 3}
+    if on_compile not in ways:
+        raise ValueError(f"on_compile is {on_compile!r}; it must be 'warn', 'error', 'allow' or None")
+    library = get()
+    library.check(library.dll.flashplus_mark_ready(library.context, ways[on_compile]))
+
+
 def describe():
     """What devices, compiler and cache the library has, and why others are not there."""
     return get().describe()

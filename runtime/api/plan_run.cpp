@@ -3,6 +3,7 @@
 // for every operation that callers ask for.
 #include "runtime/api/error.h"
 #include "runtime/arguments/backward_args.h"
+#include "runtime/arguments/device_values.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/merge_args.h"
 #include "runtime/plans/bind.h"
@@ -42,6 +43,16 @@ Status checkBounds(const Bounds &have, const Bounds &allowed) {
   if (have.rotates_q && !allowed.rotates_q)
     return invalidArgument("args have rotary_cos; the plan was made without");
   return Status::ok();
+}
+
+/// Of a context that was told to, values that only the device can see; a graph's are nobody's to see.
+template <class Args> Status checkValues(Context &context, Device &device, const Args &args, void *stream) {
+  if (!context.debugsValues() || device.id().device_type == kDLCPU)
+    return Status::ok();
+  auto capturing = device.capturing(stream);
+  if (!capturing || *capturing)
+    return capturing.status();
+  return checkDeviceValues(args, device, context.scores(), stream);
 }
 
 /// An operation as callers ask for it.
@@ -100,6 +111,7 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
     FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
     if (problem.empty)
       return Status::ok();
+    FLASHPLUS_RETURN_IF_ERROR(checkValues(*plan->context, *plan->device, *args, stream));
     const int64_t needed = plan->record.workspace_bytes;
     if (needed && (!workspace || workspace_bytes < size_t(needed)))
       return invalidArgument("workspace has " + std::to_string(workspace ? workspace_bytes : 0) +
@@ -122,6 +134,7 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       return device.status();
     if (problem.empty)
       return Status::ok();
+    FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, **device, *args, stream));
     const PlanKey key(problem);
     LaunchRecord plan;
     const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key

@@ -14,6 +14,9 @@ using Clock = std::chrono::steady_clock;
 /// The driver field of keys whose code was left as PTX on purpose.
 constexpr const char *kPtxDriver = "ptx";
 
+constexpr const char *kHowToWarm =
+    "plan such a call before flashplus_mark_ready, or warm the cache with flashplus warmup";
+
 double millisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
@@ -116,8 +119,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     code->artifact = std::move(*read.artifact);
     code->source = KernelCode::Source::Disk;
     code->load_ms = millisecondsSince(start);
-    if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && !ptx_is_final && may_assemble_ &&
-        may_assemble_(target)) {
+    if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && late_ == Late::Allow && !ptx_is_final &&
+        may_assemble_ && may_assemble_(target)) {
       not_assembled = std::move(code);
       break;
     }
@@ -147,6 +150,14 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
                       " is not in the cache, and compiling is off; warm it with: flashplus "
                       "warmup --spec '" +
                       key.spec + "' --target " + key.target);
+  if (const Late late = late_; late != Late::Allow) {
+    ++counters.late_compiles;
+    const std::string what = "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
+                             " is in no cache, and the context was marked ready";
+    if (late == Late::Error)
+      return Status(StatusCode::NotResident, what + ", after which nothing is compiled; " + kHowToWarm);
+    log_(what + "; it is compiled now; " + kHowToWarm);
+  }
   const auto start = Clock::now();
   auto failed = [&](const Status &status) {
     ++counters.compile_failures;

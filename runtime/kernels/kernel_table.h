@@ -43,7 +43,7 @@ struct KernelCounters {
   std::atomic<int64_t> memory_hits{0}, disk_hits{0}, compiles{0}, corrupt{0}, publish_failures{0};
   std::atomic<int64_t> compile_us{0}, load_us{0};
   std::atomic<int64_t> miss_absent{0}, miss_damaged{0}, miss_unreadable{0}, miss_refused{0};
-  std::atomic<int64_t> compile_failures{0}, fallbacks{0};
+  std::atomic<int64_t> compile_failures{0}, fallbacks{0}, late_compiles{0};
   std::atomic<int64_t> build_us{0}, passes_us{0}, optimize_us{0}, emit_us{0}, assemble_us{0};
   std::atomic<int64_t> resident_kernels{0}, resident_bytes{0};
 };
@@ -86,6 +86,10 @@ public:
 
   bool offline() const { return offline_; }
 
+  /// What a compilation is from now on. At first all are welcome.
+  enum class Late { Allow, Warn, Error };
+  void setLate(Late late) { late_ = late; }
+
 private:
   /// At most one maker a key at a time.
   class Flight {
@@ -107,6 +111,7 @@ private:
   KernelStore &store_;
   const Compile compile_;
   const bool offline_;
+  std::atomic<Late> late_{Late::Allow};
   const Log log_;
   const Listen listen_;
   const MayAssemble may_assemble_;

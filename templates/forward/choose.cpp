@@ -63,6 +63,12 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
     if (item.merges &&
         (!mayMerge(bounds, options) || bounds.max_seqlen_q * item.packedHeads(bounds) > item.rows))
       continue;
+    // Nor is one that divides the keys among items of few rows, beyond what it was measured for or tables
+    // take.
+    const int64_t few =
+        std::max<int64_t>(int64_t(item.rows) * item.short_tiles, t.queries * item.packedHeads(bounds));
+    if (item.share_keys && bounds.max_seqlen_q * item.packedHeads(bounds) > few)
+      continue;
     const double distance =
         octaves(t.keys, visibleKeys(spec, bounds)) + octaves(t.queries, bounds.max_seqlen_q);
     if (distance >= nearest || std::ranges::count(options.rejected, t.schedule) ||

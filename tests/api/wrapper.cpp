@@ -195,6 +195,128 @@ TEST_CASE("new keys are written into the cache, and seen by the same call") {
   refused("k_new has shape (2, 3");
 }
 
+TEST_CASE("values on a device are checked before a launch, where the environment says so") {
+  const DLDevice device{kDLExtDev, 0}; // the emulator
+  setenv("FLASHPLUS_DEBUG_VALUES", "1", 1);
+  const Context c = context();
+  unsetenv("FLASHPLUS_DEBUG_VALUES");
+  if (!c.allocate(device, 1)) {
+    MESSAGE("skipped: there is no emulator");
+    return;
+  }
+  std::vector<DeviceMemory> memory;
+  auto put = [&](const void *from, size_t bytes) {
+    memory.push_back(c.allocate(device, bytes).value());
+    memory.back().upload(from).value();
+    return memory.back().data();
+  };
+  const int64_t batch = 2, heads = 2, dim = 16, pages = 6, size = 4;
+  const std::vector<uint16_t> zeros(size_t(pages * size * heads * dim), 0);
+  auto rows = [&](std::initializer_list<int64_t> shape) {
+    return Tensor(put(zeros.data(), zeros.size() * 2), DType::BF16, shape, device);
+  };
+  ForwardArgs args;
+  args.q = rows({batch, 1, heads, dim});
+  args.o = rows({batch, 1, heads, dim});
+  args.k = rows({pages, size, heads, dim});
+  args.v = rows({pages, size, heads, dim});
+  args.k_new = rows({batch, 1, heads, dim});
+  args.v_new = rows({batch, 1, heads, dim});
+  args.causal = true;
+  std::vector<int32_t> table = {0, 1, 2, 3, 4, 5}, used = {9, 5};
+  auto call = [&] {
+    args.block_table = Tensor(put(table.data(), 24), DType::I32, {batch, 3}, device);
+    args.seqused_k = Tensor(put(used.data(), 8), DType::I32, {batch}, device);
+    return c.forward(args);
+  };
+  const auto refused = [&](const char *sentence) {
+    const auto bad = call();
+    REQUIRE(!bad);
+    CHECK(bad.error().code == FLASHPLUS_INVALID_ARGUMENT);
+    CHECK_MESSAGE(bad.error().message.find(sentence) == 0, bad.error().message);
+  };
+  table[1] = 6; // an entry that is read
+  refused("block_table[0, 1] is 6; it is entry 1 of sequence 0, which reads it, so it must be 0 to 5");
+  table[1] = 1, table[4] = -1; // one that a new row goes to
+  refused("block_table[1, 1] is -1; it is entry 1 of sequence 1");
+  table[4] = 7;
+  refused("block_table[1, 1] is 7; new keys of sequence 1 go there, so it must be 0 to 5");
+  table[4] = 4, used[0] = 12; // no room
+  refused("k_new adds 1 keys to sequence 0, of which seqused_k says 12; its cache has room for 12");
+  used[0] = 9;
+  std::vector<int64_t> slots = {9, 24};
+  args.slot_mapping = Tensor(put(slots.data(), 16), DType::I64, {batch}, device);
+  refused("slot_mapping[1] is 24; it must be less than 24");
+  args.slot_mapping = {};
+  CHECK(c.counters().compiles == 0); // nothing was launched, or even made
+  table[5] = 99;                     // no key lies there, so that nobody reads it
+  call().value();
+  std::vector<uint16_t> o(size_t(batch * heads * dim), 1);
+  c.synchronize(device).value();
+  REQUIRE(flashplus_copy_to_host(c.handle(), device, o.data(), args.o.dl()->data, o.size() * 2) ==
+          FLASHPLUS_OK);
+  CHECK(std::count(o.begin(), o.end(), 0) == std::ptrdiff_t(o.size()));
+  // A plan's runs are checked, too.
+  const Plan plan = c.plan(args).value();
+  const DeviceMemory workspace = plan.allocateWorkspace().value();
+  plan.run(args, workspace).value();
+  used[1] = 13;
+  args.seqused_k = Tensor(put(used.data(), 8), DType::I32, {batch}, device);
+  CHECK(plan.run(args, workspace).error().message.find("k_new adds 1 keys to sequence 1") == 0);
+  // Without the switch nobody looks.
+  setenv("FLASHPLUS_DEBUG_VALUES", "yes", 1);
+  CHECK(Context::create({}).error().message.find("FLASHPLUS_DEBUG_VALUES is 'yes'; it must be 0 or 1") !=
+        std::string::npos);
+  unsetenv("FLASHPLUS_DEBUG_VALUES");
+}
+
+TEST_CASE("what a server will meet is made before it starts; then nothing compiles") {
+  Folder folder;
+  // One call of each kind that it makes, of any size; no data is needed.
+  const int64_t heads = 4, heads_k = 2, dim = 32, pages = 8, size = 4;
+  auto callOf = [&](int64_t rows, std::vector<float> *data) {
+    ForwardArgs args;
+    float *at = data ? data->data() : nullptr;
+    args.q = Tensor(at, DType::F32, {1, rows, heads, dim});
+    args.o = Tensor(data ? at + 4096 : nullptr, DType::F32, {1, rows, heads, dim});
+    args.k = Tensor(data ? at + 8192 : nullptr, DType::F32, {pages, size, heads_k, dim});
+    args.v = Tensor(data ? at + 16384 : nullptr, DType::F32, {pages, size, heads_k, dim});
+    args.k_new = Tensor(data ? at + 24576 : nullptr, DType::F32, {1, rows, heads_k, dim});
+    args.v_new = Tensor(data ? at + 28672 : nullptr, DType::F32, {1, rows, heads_k, dim});
+    static const int32_t table[] = {0, 1, 2, 3, 4, 5, 6, 7}, used[] = {3};
+    args.block_table = Tensor(table, DType::I32, {1, pages});
+    args.seqused_k = Tensor(used, DType::I32, {1});
+    args.causal = true;
+    return args;
+  };
+  const Context c = context(folder.path);
+  const std::string described = c.describe().value();
+  const size_t at = described.find("\"target\":");
+  const size_t from = described.find('"', at + 9) + 1;
+  const std::string target = described.substr(from, described.find('"', from) - from);
+  struct Visit {
+    const Context *c;
+    std::string target;
+    int kernels;
+  } visit{&c, target, 0};
+  const std::string spec = specOf(callOf(1, nullptr)).value();
+  CHECK(spec.find("append=1") != std::string::npos);
+  REQUIRE(flashplus_reachable_kernels(
+              c.handle(), spec.c_str(), target.c_str(),
+              [](void *to, const char *kernel, const char *schedule) {
+                auto &v = *static_cast<Visit *>(to);
+                (void)v.c->kernel(kernel, v.target, schedule).value();
+                ++v.kernels;
+              },
+              &visit) == FLASHPLUS_OK);
+  CHECK(visit.kernels > 2);
+  c.markReady(FLASHPLUS_LATE_ERROR).value();
+  std::vector<float> data(32768, 0.f);
+  for (int64_t rows : {1, 7, 20})
+    c.forward(callOf(rows, &data)).value();
+  CHECK(c.counters().late_compiles == 0);
+}
+
 TEST_CASE("keys in a cache: block table, compressed rows, rows of a cache") {
   Causal p;
   const auto exact = naive<double>(p.q, p.k, p.v, p.batch, p.s, p.heads, p.d);
@@ -333,6 +455,54 @@ TEST_CASE("a listener hears of a compilation, stage by stage") {
   CHECK(stages > 0);
   CHECK(stages <= wall);
   CHECK(c.counters().compile_ms == doctest::Approx(wall).epsilon(0.01));
+}
+
+TEST_CASE("marked ready: a compilation warns or fails, as the caller or the environment says") {
+  Causal p;
+  std::vector<std::string> lines;
+  ContextOptions options;
+  options.cache_dir = "";
+  options.log = [&](std::string_view line) { lines.emplace_back(line); };
+  auto another = [&] { // a call with a kernel that nobody has met
+    ForwardArgs args = p.args;
+    args.softcap = 30;
+    return args;
+  };
+  {
+    const Context c = Context::create(options).value();
+    const Plan plan = c.plan(p.args).value();
+    c.markReady().value();
+    plan.run(p.args, plan.allocateWorkspace().value()).value();
+    c.forward(p.args).value();
+    CHECK(lines.empty());
+    CHECK(c.counters().late_compiles == 0);
+    c.forward(another()).value();
+    REQUIRE(lines.size() == 1);
+    CHECK(lines[0].find(specOf(another()).value()) != std::string::npos);
+    CHECK(c.counters().late_compiles == 1);
+    CHECK(c.counters().warnings == 1);
+  }
+  lines.clear();
+  setenv("FLASHPLUS_LATE_COMPILE", "error", 1);
+  {
+    const Context c = Context::create(options).value();
+    c.forward(p.args).value(); // not ready yet
+    c.markReady().value();
+    const auto refused = c.forward(another());
+    REQUIRE(!refused);
+    CHECK(refused.error().code == FLASHPLUS_NOT_RESIDENT);
+    CHECK(refused.error().message.find(specOf(another()).value()) != std::string::npos);
+    CHECK(c.counters().late_compiles == 1);
+    CHECK(lines.empty());
+    c.markReady(FLASHPLUS_LATE_ALLOW).value();
+    c.forward(another()).value();
+    CHECK(c.counters().late_compiles == 1);
+    CHECK(c.markReady(flashplus_late_compile(7)).error().message.find("late is 7") != std::string::npos);
+  }
+  setenv("FLASHPLUS_LATE_COMPILE", "loud", 1);
+  CHECK(Context::create(options).error().message.find("FLASHPLUS_LATE_COMPILE is 'loud'") !=
+        std::string::npos);
+  unsetenv("FLASHPLUS_LATE_COMPILE");
 }
 
 TEST_CASE("warnings reach the log") {

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <random>
 
 using namespace flashplus;
 using namespace flashplus::conformance;
@@ -138,6 +139,31 @@ TEST_CASE("decode: more sequences than a warp has lanes, of every length") {
   }
   check(decode({{.ragged_q = queries, .ragged_k = keys, .hq = 4, .hk = 1},
                 {.batch = 70, .sq = 1, .sk = 70, .hq = 4, .hk = 1, .used_k = used}}));
+}
+
+TEST_CASE("decode: random ragged batches") {
+  // How they are divided, of thousands, is ir.decode_ranges.
+  std::mt19937 random(4711);
+  auto below = [&](int n) { return int(random() % unsigned(n)); };
+  const int batches = Session::get().pairsOnly() ? 24 : 96;
+  for (int i = 0; i < batches; ++i) {
+    Case c;
+    const int sequences = 1 + below(12), heads_k = 1 + below(3), most_keys = 1 << below(10);
+    c.hk = heads_k;
+    c.hq = heads_k * (1 + below(4));
+    c.causal = below(2);
+    if (below(2)) {
+      for (int b = 0; b < sequences; ++b) {
+        c.ragged_q.push_back(below(3));
+        c.ragged_k.push_back(below(5) ? below(most_keys) : 0);
+      }
+    } else {
+      c.batch = sequences, c.sq = 1 + below(2), c.sk = most_keys;
+      for (int b = 0; b < sequences; ++b)
+        c.used_k.push_back(below(most_keys + 1));
+    }
+    check(decode(std::vector<Case>{c}));
+  }
 }
 
 TEST_CASE("decode: windows, softcap, ALiBi and a score of its own") {

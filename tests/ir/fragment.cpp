@@ -3,15 +3,10 @@
 // shuffles and products follow the PTX ISA on their own.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "templates/common/fragment.h"
-#include "compiler/codegen/codegen.h"
-#include "compiler/passes/Passes.h"
 #include "ir/mma.h"
 #include "ir/warp.h"
 #include "tests/emulator/run.h"
-
-#include "mlir/IR/MLIRContext.h"
-#include "mlir/IR/Verifier.h"
-#include "mlir/Target/LLVMIR/Export.h"
+#include "tests/ir/kernel.h"
 
 #include <algorithm>
 #include <cmath>
@@ -22,45 +17,7 @@ using namespace flashplus;
 
 namespace {
 
-using Body = llvm::function_ref<void(Ir &, Val in, Val out, Val lane)>;
-
-std::string compile(Body body) {
-  const Target target = *Target::parse("sm_80");
-  mlir::DialectRegistry registry;
-  registerFlashplusDialects(registry);
-  mlir::MLIRContext context(registry, mlir::MLIRContext::Threading::DISABLED);
-  context.loadAllAvailableDialects();
-  mlir::OpBuilder builder(&context);
-  const auto loc = builder.getUnknownLoc();
-  mlir::OwningOpRef<mlir::ModuleOp> module = mlir::ModuleOp::create(loc);
-  builder.setInsertionPointToStart(module->getBody());
-  const mlir::Type address = builder.getI64Type();
-  auto type = mlir::LLVM::LLVMFunctionType::get(mlir::LLVM::LLVMVoidType::get(&context), {address, address});
-  auto func = mlir::LLVM::LLVMFuncOp::create(builder, loc, "test", type);
-  func->setAttr(mlir::NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
-  mlir::Block *entry = func.addEntryBlock(builder);
-  builder.setInsertionPointToEnd(entry);
-  mlir::LLVM::ReturnOp::create(builder, loc, mlir::ValueRange());
-  builder.setInsertionPointToStart(entry);
-  Ir ir(builder, loc, target);
-  auto argument = [&](unsigned i) {
-    return ir.wrap(mlir::LLVM::IntToPtrOp::create(builder, loc, ir.ptr(1), entry->getArgument(i)));
-  };
-  body(ir, argument(0), argument(1), gpu::threadId(ir));
-  REQUIRE(mlir::succeeded(mlir::verify(*module)));
-  mlir::PassManager passes(&context);
-  buildLoweringPipeline(passes, true);
-  REQUIRE(mlir::succeeded(passes.run(*module)));
-  llvm::LLVMContext llvm_context;
-  auto llvm_module = mlir::translateModuleToLLVMIR(*module, llvm_context);
-  REQUIRE(llvm_module);
-  auto machine = createTargetMachine(target);
-  REQUIRE(machine);
-  optimizeModule(*llvm_module, **machine);
-  auto ptx = emitModule(*llvm_module, **machine, EmitKind::Assembly);
-  REQUIRE(ptx);
-  return *ptx;
-}
+std::string compile(test::KernelBody body) { return test::compileKernel(*Target::parse("sm_80"), body); }
 
 std::vector<float> run(const std::string &ptx, const std::vector<float> &input) {
   emu::test::Case c;

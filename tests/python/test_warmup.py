@@ -51,6 +51,49 @@ def test_a_first_call_compiles_nothing(how, tmp_path):
         assert int(out.split()[1]) > 0, out + err
 
 
+def test_a_models_config_says_what_is_warmed(tmp_path, monkeypatch):
+    command = tmp_path / "flashplus"
+    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    command.chmod(0o700)
+    monkeypatch.setenv("FLASHPLUS_COMMAND", str(command))
+    flash_attn.warmup(model=tmp_path / "config.json", target="sm_90a", backward=True)
+    assert (tmp_path / "arguments").read_text().split() == [
+        "warmup", "--model", str(tmp_path / "config.json"), "--backward", "--target", "sm_90a"]
+    with pytest.raises(ValueError, match="model and head_dim are given"):
+        flash_attn.warmup(model="config.json", head_dim=64)
+
+
+def test_marked_ready_a_compile_warns_or_fails(tmp_path):
+    code, out, err = run(sys.executable, "-c", START + '''
+import logging, torch, flash_attn, flashplus
+lines = []
+handler = logging.Handler()
+handler.emit = lambda record: lines.append(record.getMessage())
+logging.getLogger("flashplus").addHandler(handler)
+q = torch.randn(1, 8, 2, 32).half()
+flash_attn.flash_attn_func(q, q, q)
+flashplus.mark_ready()
+flash_attn.flash_attn_func(q, q, q)
+assert not lines and flashplus.counters()["late_compiles"] == 0, lines
+flash_attn.flash_attn_func(q, q, q, causal=True)
+assert len(lines) == 1 and "right=1" in lines[0] and "marked ready" in lines[0], lines
+flashplus.mark_ready("error")
+try:
+    flash_attn.flash_attn_func(q, q, q, softcap=3.0)
+except flashplus.Error as error:
+    assert "tanh" in str(error) and "marked ready" in str(error), error
+else:
+    raise AssertionError("compiled")
+assert flashplus.counters()["late_compiles"] == 2
+try:
+    flashplus.mark_ready("loudly")
+except ValueError as error:
+    assert "on_compile is 'loudly'" in str(error)
+print("good")
+''', FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0 and out.split() == ["good"], out + err
+
+
 TRAINING = START + """
 import torch, flash_attn, flashplus
 for n in (1, 3, 40, 200, 600):

@@ -20,25 +20,25 @@ DType dtypeOf(const Tensor &t) {
                                            : DType::F32;
 }
 
-/// Rows [first, first + count) of every batch entry of (batch, rows, heads, dim).
-Result<Tensor> rowsOf(const Tensor &from, int64_t first, int64_t count) {
+/// `count` rows from before[b] on of every batch entry of (batch, rows, heads, dim).
+Result<Tensor> rowsOf(const Tensor &from, const std::vector<int64_t> &before, int64_t count) {
   auto part = io::makeTensor(from.type, {from.shape[0], count, from.shape[2], from.shape[3]});
   if (!part)
     return part;
   const size_t row = size_t(from.shape[2] * from.shape[3]) * io::elementBytes(from.type);
-  for (int64_t b = 0; b < from.shape[0]; ++b)
+  for (size_t b = 0; b < before.size(); ++b)
     if (const size_t bytes = size_t(count) * row)
-      std::memcpy(part->data.data() + size_t(b) * bytes,
-                  from.data.data() + size_t(b * from.shape[1] + first) * row, bytes);
+      std::memcpy(part->data.data() + b * bytes,
+                  from.data.data() + (b * size_t(from.shape[1]) + size_t(before[b])) * row, bytes);
   return part;
 }
 
 /// The cache before: what is new is NaN.
-Tensor withoutRows(Tensor cache, int64_t first) {
+Tensor withoutRows(Tensor cache, const std::vector<int64_t> &before, int64_t count) {
   const size_t row = size_t(cache.shape[2] * cache.shape[3]) * io::elementBytes(cache.type);
-  for (int64_t b = 0; b < cache.shape[0]; ++b)
-    std::fill_n(cache.data.begin() + std::ptrdiff_t(size_t(b * cache.shape[1] + first) * row),
-                size_t(cache.shape[1] - first) * row, std::byte{0xff});
+  for (size_t b = 0; b < before.size(); ++b)
+    std::fill_n(cache.data.begin() + std::ptrdiff_t((b * size_t(cache.shape[1]) + size_t(before[b])) * row),
+                size_t(count) * row, std::byte{0xff});
   return cache;
 }
 
@@ -89,6 +89,7 @@ Result<std::pair<Tensor, Tensor>> cacheOf(const Problem &problem, Tensor k, Tens
   whole.v = std::move(v);
   whole.page_size = problem.page_size;
   whole.random_pages = problem.random_pages;
+  whole.seqused_k = problem.seqused_k;
   auto pages = makePages(whole);
   if (!pages)
     return pages.status();
@@ -96,12 +97,16 @@ Result<std::pair<Tensor, Tensor>> cacheOf(const Problem &problem, Tensor k, Tens
 }
 
 Status checkFlags(const AppendFlags &flags, const Problem &problem) {
-  if (problem.ragged() || problem.seqused_k)
-    return invalidArgument(
-        "--append: not with --cu-seqlens-q/-k and --seqused-k; every sequence gets as many keys");
-  if (flags.rows > problem.k.shape[1])
+  if (problem.ragged())
+    return invalidArgument("--append: not with --cu-seqlens-q/-k; every sequence gets as many keys");
+  int64_t shortest = problem.k.shape[1];
+  for (auto [queries, keys] : sequenceLengths(problem))
+    shortest = std::min(shortest, keys);
+  if (flags.rows > shortest)
     return invalidArgument("--append " + std::to_string(flags.rows) + ": must be at most " +
-                           std::to_string(problem.k.shape[1]) + ", the rows of k, the last of which are new");
+                           std::to_string(shortest) +
+                           (problem.seqused_k ? ", the keys of the shortest sequence" : ", the rows of k") +
+                           ", the last of which are new");
   if (flags.rotary % 2 || flags.rotary > problem.q.shape[3])
     return invalidArgument("--rotary " + std::to_string(flags.rotary) + ": must be even and at most " +
                            std::to_string(problem.q.shape[3]) + ", the head_dim");
@@ -122,7 +127,9 @@ Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const A
                             Problem &problem, flashplus_forward_args &args) {
   FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags, problem));
   tensors_.reserve(7); // args point into them
-  const int64_t batch = problem.k.shape[0], before = problem.k.shape[1] - flags.rows;
+  std::vector<int64_t> before;
+  for (auto [queries, keys] : sequenceLengths(problem))
+    before.push_back(keys - flags.rows);
   auto set = [&](const DLTensor *&field, const Result<Tensor> &host) -> Status {
     if (!host)
       return host.status();
@@ -132,20 +139,22 @@ Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const A
     field = *tensor;
     return Status::ok();
   };
-  auto cache = cacheOf(problem, withoutRows(problem.k, before), withoutRows(problem.v, before));
+  auto cache = cacheOf(problem, withoutRows(problem.k, before, flags.rows),
+                       withoutRows(problem.v, before, flags.rows));
   if (!cache)
     return cache.status();
   FLASHPLUS_RETURN_IF_ERROR(set(args.k, std::move(cache->first)));
   FLASHPLUS_RETURN_IF_ERROR(set(args.v, std::move(cache->second)));
   FLASHPLUS_RETURN_IF_ERROR(set(args.k_new, rowsOf(problem.k, before, flags.rows)));
   FLASHPLUS_RETURN_IF_ERROR(set(args.v_new, rowsOf(problem.v, before, flags.rows)));
-  auto used = io::makeTensor(io::ElementType::I32, {batch});
+  auto used = io::makeTensor(io::ElementType::I32, {int64_t(before.size())});
   if (used)
-    std::fill_n(reinterpret_cast<int32_t *>(used->data.data()), batch, int32_t(before));
+    std::ranges::copy(before, reinterpret_cast<int32_t *>(used->data.data()));
   FLASHPLUS_RETURN_IF_ERROR(set(args.seqused_k, used));
   if (!flags.rotary)
     return Status::ok();
-  const int64_t positions = before + std::max(flags.rows, problem.q.shape[1]) + 1;
+  const int64_t longest = before.empty() ? 0 : std::ranges::max(before);
+  const int64_t positions = longest + std::max(flags.rows, problem.q.shape[1]) + 1;
   const auto cos = tableOf(std::cos, positions, flags.rotary, problem.q.type);
   const auto sin = tableOf(std::sin, positions, flags.rotary, problem.q.type);
   FLASHPLUS_RETURN_IF_ERROR(set(args.rotary_cos, cos));
@@ -153,11 +162,12 @@ Status DeviceAppend::upload(flashplus_context *context, DLDevice device, const A
   args.rotary_interleaved = flags.interleaved;
   const Turn turn{flags, *cos, *sin};
   const bool by_row = problem.causal || problem.window_left >= 0 || problem.window_right >= 0;
-  for (int64_t b = 0; b < batch; ++b) {
+  for (int64_t b = 0; b < int64_t(before.size()); ++b) {
+    const int64_t first = before[size_t(b)];
     for (int64_t i = 0; i < flags.rows; ++i)
-      turn(problem.k, b, before + i, before + i);
+      turn(problem.k, b, first + i, first + i);
     for (int64_t i = 0; i < problem.q.shape[1]; ++i)
-      turn(problem.q, b, i, before + (by_row ? i : 0));
+      turn(problem.q, b, i, first + (by_row ? i : 0));
   }
   return Status::ok();
 }

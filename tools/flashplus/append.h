@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// run --append: the last keys of every sequence are new, and written into the cache by the forward itself.
+// --append: the last keys of every sequence are new, and written into the cache by the forward itself.
 #pragma once
 
+#include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/tensors.h"
 
 namespace flashplus::tool {
-
-struct AppendFlags {
-  int64_t rows = -1;  ///< New keys of every sequence; -1: no append.
-  int64_t rotary = 0; ///< Columns that turn; 0: none.
-  bool interleaved = false;
-};
 
 /// The cache, what is new, and the tables of positions on a device. Must not outlive the context.
 class DeviceAppend {

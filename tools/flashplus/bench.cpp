@@ -2,6 +2,7 @@
 // flashplus bench: a grid of problems, timed in interleaved rounds; result files, pictures, comparisons.
 #include "tools/flashplus/bench_suite.h"
 #include "tools/flashplus/machine.h"
+#include "tools/flashplus/memory_roof.h"
 #include "tools/flashplus/plot.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/table.h"
@@ -20,7 +21,7 @@ struct BenchFlags : CaseFlags {
   std::vector<std::string> schedules, overlays;
   std::string suite, json_file, plot, baseline, plot_title;
   int rounds = 0;
-  double milliseconds = 0;
+  double milliseconds = 0, roof = 0; ///< roof: bytes a second; 0: not known.
 };
 
 /// What is timed: a series of one case.
@@ -33,18 +34,23 @@ struct Entry {
   std::optional<double> reach;
 
   double tflops() const { return prepared->problem().flops() / median(seconds) / 1e12; }
+  /// Bytes of keys and values a second.
+  double readRate() const { return prepared->problem().keyBytes() / median(seconds); }
 };
 
-/// Median over the rounds of the speed as a share of the dense entry's in the same round.
+/// Median over the rounds of the speed as a share of the dense entry's in the same round; of what is bound by
+/// memory, steps a second.
 double shareOf(const Entry &entry, const Entry &dense) {
+  const BenchCase &a = entry.prepared->problem(), &b = dense.prepared->problem();
+  const double work = a.readsMemory() ? 1 : a.flops() / b.flops();
   std::vector<double> shares;
   for (size_t i = 0; i < entry.seconds.size(); ++i)
-    shares.push_back(entry.prepared->problem().flops() / entry.seconds[i] * dense.seconds[i] /
-                     dense.prepared->problem().flops());
+    shares.push_back(work / entry.seconds[i] * dense.seconds[i]);
   return median(shares);
 }
 
-Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
+/// `roof`: as BenchFlags.
+Json cellJson(const Entry &entry, const std::vector<Entry> &entries, double roof) {
   Json cell = {{"series", entry.series}};
   cell.update(entry.prepared->problem().json());
   const Json &plan = entry.prepared->plan();
@@ -58,6 +64,12 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
     seconds.push_back(rounded(s));
   cell["seconds"] = seconds;
   cell["tflops"] = rounded(entry.tflops());
+  if (entry.prepared->problem().readsMemory()) {
+    cell["key_bytes"] = entry.prepared->problem().keyBytes();
+    cell["bytes_per_second"] = rounded(entry.readRate());
+    if (roof > 0)
+      cell["share_of_roof"] = rounded(entry.readRate() / roof);
+  }
   if (entry.dense >= 0) {
     const Entry &dense = entries[static_cast<size_t>(entry.dense)];
     cell["dense"] = dense.prepared->problem().json();
@@ -72,8 +84,9 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries) {
 Json identity(const Json &cell) {
   Json out;
   for (const char *name :
-       {"series", "head_dim", "head_dim_v", "dtype", "causal", "seqlen", "seqlen_k", "batch", "heads",
-        "heads_k", "window", "softcap", "alibi", "dropout", "lengths", "max_seqlen", "backward"})
+       {"series",    "head_dim", "head_dim_v", "dtype",   "causal",     "seqlen",  "seqlen_k",
+        "batch",     "heads",    "heads_k",    "window",  "softcap",    "alibi",   "dropout",
+        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;
@@ -88,8 +101,10 @@ double findBaseline(const Json &cell, const Json &baseline) {
   return 0;
 }
 
+/// `host` and `roofs`: of a suite that is held against memory, how fast it was read in each round.
 Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rounds, double milliseconds,
-                  std::vector<Entry> &entries, std::vector<Json> &clocks) {
+                  const std::optional<HostRoof> &host, std::vector<Entry> &entries, std::vector<Json> &clocks,
+                  std::vector<double> &roofs) {
   for (Entry &entry : entries) {
     auto calls = bench.calibrate(*entry.prepared, milliseconds);
     if (!calls)
@@ -104,6 +119,8 @@ Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rou
         return seconds.status();
       entry.seconds.push_back(*seconds);
     }
+    if (host)
+      roofs.push_back(host->measure());
     clocks.push_back(sensors.read());
     progress.step();
   }
@@ -117,9 +134,12 @@ std::string percentText(double ratio) {
 }
 
 void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cells, const Json &baseline,
-                bool suite) {
-  std::vector<std::string> headers = {"problem", "series", "time", "TFLOP/s", "spread"};
-  if (suite)
+                const std::string &suite) {
+  const bool decode = suite == "decode";
+  std::vector<std::string> headers = {"problem", "series", "time", decode ? "GB/s" : "TFLOP/s", "spread"};
+  if (decode)
+    headers.push_back("of roof");
+  if (!suite.empty())
     headers.insert(headers.end(), {"of dense", "asked"});
   if (!baseline.is_null())
     headers.push_back("change");
@@ -129,9 +149,14 @@ void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cell
     const Entry &e = entries[i];
     const auto [least, most] = std::minmax_element(e.seconds.begin(), e.seconds.end());
     std::vector<std::string> row = {e.prepared->problem().label(), e.series,
-                                    millisecondsText(1e3 * median(e.seconds)), numberText(e.tflops(), 4),
+                                    decode ? numberText(1e6 * median(e.seconds), 4) + " us"
+                                           : millisecondsText(1e3 * median(e.seconds)),
+                                    decode ? numberText(e.readRate() / 1e9, 4) : numberText(e.tflops(), 4),
                                     numberText(100 * (*most / *least - 1), 2) + " %"};
-    if (suite) {
+    if (decode)
+      row.push_back(
+          cells[i].contains("share_of_roof") ? numberText(cells[i]["share_of_roof"].get<double>(), 3) : "-");
+    if (!suite.empty()) {
       row.push_back(e.dense >= 0 ? numberText(cells[i]["share_of_dense"].get<double>(), 3) : "");
       row.push_back(e.reach ? numberText(*e.reach, 3) : "");
     }
@@ -242,21 +267,28 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   std::vector<BenchCase> cases;
   const std::vector<std::string> schedules =
       flags.schedules.empty() ? std::vector<std::string>{""} : flags.schedules;
-  if (flags.suite == "features") {
+  const bool decode = flags.suite == "decode";
+  if (!flags.suite.empty()) {
     if (!flags.shapes.empty() || !flags.head_dims.empty() || !flags.seqlens.empty())
-      return invalidArgument("--suite features: chooses its own shapes; --tokens and --hidden scale them");
-    for (SuiteRow &row : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
-                                      flags.hidden ? flags.hidden : defaults.hidden)) {
+      return invalidArgument("--suite " + flags.suite + ": chooses its own shapes; " +
+                             (decode ? "--tokens scales them" : "--tokens and --hidden scale them"));
+    if (decode && flags.backward)
+      return invalidArgument("--backward: not with --suite decode, whose steps have none");
+    for (SuiteRow &row : decode ? decodeSuite(flags.tokens ? flags.tokens : 8192, gpu)
+                                : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
+                                               flags.hidden ? flags.hidden : defaults.hidden)) {
       if (flags.backward) { // what is asked for is asked of the forward
-        row.problem.backward = row.dense.backward = true;
+        row.problem.backward = row.dense->backward = true;
         row.reach.reset();
       }
       for (const std::string &schedule : schedules) {
         const std::string suffix = schedule.empty() ? "" : " " + schedule;
-        wanted.push_back({"dense for " + row.name + suffix, row.dense, schedule});
-        wanted.push_back(
-            {row.name + suffix, row.problem, schedule, static_cast<int>(wanted.size()) - 1, row.reach});
-        cases.push_back(row.dense);
+        if (row.dense) {
+          wanted.push_back({"dense for " + row.name + suffix, *row.dense, schedule});
+          cases.push_back(*row.dense);
+        }
+        wanted.push_back({row.name + suffix, row.problem, schedule,
+                          row.dense ? static_cast<int>(wanted.size()) - 1 : -1, row.reach});
         cases.push_back(row.problem);
       }
     }
@@ -287,17 +319,28 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   const double milliseconds = flags.milliseconds > 0 ? flags.milliseconds : gpu ? 15 : 30;
   MachineSensors sensors(timed->device, timed->facts["device"].value("model", ""));
   std::vector<Json> clocks;
-  FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, entries, clocks));
+  std::optional<HostRoof> host;
+  if (decode && timed->device.device_type == kDLCPU && flags.roof == 0) {
+    auto memory = HostRoof::make(flags.common.threads);
+    if (!memory)
+      return memory.status();
+    host = std::move(*memory);
+  }
+  std::vector<double> roofs;
+  FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, host, entries, clocks, roofs));
+  const double roof = host ? median(roofs) : 1e9 * flags.roof;
 
   std::vector<Json> cells;
   for (const Entry &entry : entries)
-    cells.push_back(cellJson(entry, entries));
+    cells.push_back(cellJson(entry, entries, roof));
   Json head = {{"format", kFormat}};
   head.update(timed->facts);
   head["rounds"] = rounds;
   head["milliseconds"] = milliseconds;
   if (!flags.suite.empty())
     head["suite"] = flags.suite;
+  if (roof > 0)
+    head["roof_bytes_per_second"] = rounded(roof);
   head["clocks"] = clocks;
   Json whole = head;
   whole["cells"] = cells;
@@ -312,7 +355,10 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
           cell["change_percent"] = rounded(100 * (cell["tflops"].get<double>() / before - 1));
     printJson(whole);
   } else {
-    printTable(entries, cells, baseline, !flags.suite.empty());
+    printTable(entries, cells, baseline, flags.suite);
+    if (roof > 0)
+      std::printf("roof: %s GB/s%s\n", numberText(roof / 1e9, 4).c_str(),
+                  host ? ", a plain read of host memory in the same rounds" : ", of --roof");
   }
   return kExitGood;
 }
@@ -328,13 +374,17 @@ void addBench(CLI::App &app, Action *selected) {
       "problem once, so that clocks and power are the same for all; the median of the rounds is shown.\n"
       "--backward times the gradients of q, k and v alone, the forward before them not; their operations\n"
       "are 2.5 times the forward's by convention, whatever a kernel works out again.\n"
-      "--suite features shows features as a share of our own dense speed (docs/tuning.md).\n\n"
+      "--suite features shows features as a share of our own dense speed, --suite decode the microseconds "
+      "of\n"
+      "decode steps and the share of the memory's speed at which they read keys (docs/tuning.md). Calls of\n"
+      "few rows over many keys take turns among places in memory, so that no cache has their keys.\n\n"
       "Examples:\n"
       "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot "
       "now.svg\n"
       "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule "
       "tile_m=128\n"
       "  flashplus bench --suite features\n"
+      "  flashplus bench --suite decode --json decode.json\n"
       "  flashplus bench --head-dim 64,128 --causal 0,1 --backward\n"
       "  flashplus bench --baseline before.json\n"
       "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
@@ -345,9 +395,15 @@ void addBench(CLI::App &app, Action *selected) {
   verb->add_option("--schedule", f.schedules, "Force a schedule, or some knobs of the chosen one; repeatable")
       ->type_name("NAME=N,...|TEXT")
       ->allow_extra_args(false);
-  verb->add_option("--suite", f.suite, "features: each beside the dense problem that it is held against")
-      ->check(CLI::IsMember({"features"}))
+  verb->add_option(
+          "--suite", f.suite,
+          "features: each beside the dense problem that it is held against; decode: steps of one row")
+      ->check(CLI::IsMember({"features", "decode"}))
       ->type_name("NAME");
+  verb->add_option("--roof", f.roof,
+                   "With --suite decode, what memory gives [CPU: a plain read, timed beside; GPU: not known]")
+      ->check(CLI::Range(0.001, 1e6))
+      ->type_name("GB/S");
   verb->add_option("--rounds", f.rounds, "Rounds [GPU 7, CPU 5]")
       ->check(CLI::Range(1, 10000))
       ->type_name("N");

@@ -13,13 +13,33 @@ namespace flashplus::tool {
 int64_t BenchCase::rowsQ() const {
   return lengths.empty() ? batch * seqlen_q : std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
 }
-int64_t BenchCase::rowsK() const { return lengths.empty() ? batch * seqlen_k : rowsQ(); }
+int64_t BenchCase::rowsK() const {
+  if (page_size)
+    return batch * ((seqlen_k + page_size - 1) / page_size) * page_size;
+  return lengths.empty() ? batch * seqlen_k : rowsQ();
+}
+
+bool BenchCase::readsMemory() const {
+  constexpr int64_t kFewRows = 64; // of a key head
+  return !backward && lengths.empty() && seqlen_q * (heads_q / heads_k) <= kFewRows && seqlen_q < seqlen_k;
+}
+
+double BenchCase::keyBytes() const {
+  double rows = 0;
+  for (int64_t b = 0; b < (lengths.empty() ? batch : 0); ++b)
+    rows += static_cast<double>(window_left < 0 ? keysOf(b) : std::min(keysOf(b), window_left + seqlen_q));
+  if (!lengths.empty())
+    rows = static_cast<double>(rowsK());
+  return rows * static_cast<double>(heads_k * (head_dim + head_dim_v) * dtypeBytes(dtype));
+}
 
 double BenchCase::visiblePairs() const {
   const int64_t right = causal ? 0 : window_right;
-  if (lengths.empty())
+  if (lengths.empty() && keys.empty())
     return static_cast<double>(batch) * tool::visiblePairs(seqlen_q, seqlen_k, window_left, right);
   double pairs = 0;
+  for (int64_t count : keys)
+    pairs += tool::visiblePairs(seqlen_q, count, window_left, right);
   for (int64_t length : lengths)
     pairs += tool::visiblePairs(length, length, window_left, right);
   return pairs;
@@ -37,7 +57,7 @@ std::string BenchCase::label() const {
   text += causal ? " causal" : " full";
   text += (lengths.empty() ? " S" : " ragged S<=") + std::to_string(seqlen_q);
   if (seqlen_k != seqlen_q)
-    text += "/" + std::to_string(seqlen_k);
+    text += (keys.empty() ? "/" : "/<=") + std::to_string(seqlen_k);
   text += " B" + std::to_string(batch) + " H" + std::to_string(heads_q);
   if (heads_k != heads_q)
     text += "/" + std::to_string(heads_k);
@@ -50,6 +70,10 @@ std::string BenchCase::label() const {
     text += " alibi";
   if (dropout > 0)
     text += " dropout " + numberText(dropout);
+  if (page_size)
+    text += " pages of " + std::to_string(page_size);
+  if (append)
+    text += " append " + std::to_string(append);
   if (max_seqlen)
     text += " max_seqlen " + std::to_string(max_seqlen);
   if (backward)
@@ -69,6 +93,12 @@ Json BenchCase::json() const {
     out["alibi"] = true;
   if (dropout > 0)
     out["dropout"] = dropout;
+  if (page_size)
+    out["page_size"] = page_size;
+  if (append)
+    out["append"] = append;
+  if (!keys.empty())
+    out["keys"] = keys;
   if (!lengths.empty())
     out["lengths"] = lengths;
   if (max_seqlen)
@@ -105,6 +135,7 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
   number("--hidden", f.hidden, "Query heads are this over the head dim [GPU 2048, CPU 512]");
   number("--heads", f.heads, "Query heads of every problem, instead of --hidden");
   number("--heads-k", f.heads_k, "Heads of k and v [as the query's]");
+  number("--page-size", f.page_size, "Keys lie in pages of so many slots, in random order [no pages]");
   verb.add_option("--window", f.window, "Sliding window: keys from L before to R after; -1 is unbounded")
       ->type_name("L,R");
   verb.add_option("--softcap", f.softcap, "s -> C * tanh(s / C); 0 is off")
@@ -172,6 +203,9 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   base.alibi = flags.alibi;
   base.dropout = flags.dropout;
   base.backward = flags.backward;
+  if (flags.page_size && flags.backward)
+    return invalidArgument("--page-size: not with --backward, whose keys are rows");
+  base.page_size = flags.page_size;
   const std::vector<int> full = {0};
   const auto &causal = !flags.causal.empty() ? flags.causal : flags.shapes.empty() ? defaults.causal : full;
   const auto &seqlens = flags.seqlens.empty() ? defaults.seqlens : flags.seqlens;

@@ -19,10 +19,18 @@ struct BenchCase {
   bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
   std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike;
                                 ///< `batch` of them, seqlen_q = seqlen_k = the longest.
+  int64_t page_size = 0;        ///< Not 0: keys lie in pages of so many slots, in random order.
+  int64_t append = 0;           ///< The last so many keys of each sequence are new and turned, as is q.
+  std::vector<int64_t> keys;    ///< Not empty: how many of its seqlen_k keys each sequence has.
   int64_t max_seqlen = 0;       ///< Of packed sequences, the bound that the caller states; 0 = the longest.
 
   int64_t rowsQ() const;
-  int64_t rowsK() const;
+  int64_t rowsK() const; ///< Of pages, all their slots.
+  int64_t keysOf(int64_t sequence) const { return keys.empty() ? seqlen_k : keys[size_t(sequence)]; }
+  /// Few rows against many keys: bound by reading them, so that every call is to find them in memory.
+  bool readsMemory() const;
+  /// Bytes of the keys and values that some row sees.
+  double keyBytes() const;
   /// (query, key) pairs that the mask lets through, over the batch; counted exactly.
   double visiblePairs() const;
   /// 2 (head_dim + head_dim_v) for each visible pair and query head: the two products. Of a backward
@@ -43,7 +51,7 @@ struct CaseFlags {
   std::vector<std::string> head_dims, dtypes = {"bf16"};
   std::vector<int64_t> seqlens, seqlens_k;
   std::vector<int> causal;
-  int64_t tokens = 0, hidden = 0, batch = 0, heads = 0, heads_k = 0;
+  int64_t tokens = 0, hidden = 0, batch = 0, heads = 0, heads_k = 0, page_size = 0;
   std::string window, device = "auto";
   double softcap = 0, dropout = 0;
   bool alibi = false;

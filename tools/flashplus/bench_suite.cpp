@@ -71,4 +71,66 @@ std::vector<SuiteRow> featureSuite(int64_t tokens, int64_t hidden) {
   return rows;
 }
 
+std::vector<SuiteRow> decodeSuite(int64_t tokens, bool gpu) {
+  const auto part = [&](int64_t numerator, int64_t denominator) {
+    return std::max<int64_t>(8, tokens * numerator / denominator);
+  };
+  auto step = [](int64_t batch, int64_t keys, int64_t heads_q, int64_t heads_k, int64_t dim) {
+    BenchCase c;
+    c.batch = batch, c.seqlen_q = 1, c.seqlen_k = keys;
+    c.heads_q = heads_q, c.heads_k = heads_k, c.head_dim = c.head_dim_v = dim;
+    c.causal = true;
+    return c;
+  };
+  struct Heads {
+    int64_t q, k, dim;
+  };
+  using Cell = std::pair<int64_t, int64_t>; // batch and keys
+  const std::vector<Heads> shapes =
+      gpu ? std::vector<Heads>{{32, 8, 128}, {64, 8, 128}, {32, 32, 128}, {16, 2, 64}}
+          : std::vector<Heads>{{32, 8, 128}, {8, 8, 128}, {16, 2, 64}};
+  const std::vector<Cell> cells =
+      gpu ? std::vector<Cell>{{1, part(1, 8)}, {1, tokens},  {1, part(16, 1)}, {4, tokens},
+                              {16, tokens},    {64, tokens}, {128, part(1, 4)}}
+          : std::vector<Cell>{{1, part(1, 8)}, {1, tokens}, {2, tokens}, {8, part(1, 4)}};
+  std::vector<SuiteRow> rows;
+  for (const Heads &h : shapes) {
+    const std::string name = (h.q == h.k ? "MHA " : "GQA ") + std::to_string(h.q) + "/" +
+                             std::to_string(h.k) + " D " + std::to_string(h.dim);
+    for (auto [batch, keys] : cells)
+      rows.push_back({name, step(batch, keys, h.q, h.k, h.dim), std::nullopt, std::nullopt});
+  }
+  const BenchCase many = step(gpu ? 64 : 2, tokens, 32, 8, 128), few = step(gpu ? 8 : 1, tokens, 32, 8, 128);
+  auto with = [](BenchCase c, auto change) {
+    change(c);
+    return c;
+  };
+  for (auto [size, reach] : {std::pair(1, 0.9), {16, 0.96}, {64, 0.98}, {256, 0.99}})
+    rows.push_back({"pages of " + std::to_string(size),
+                    with(many, [&, size = size](BenchCase &c) { c.page_size = size; }), many, reach});
+  rows.push_back({"append, rotary", with(many, [](BenchCase &c) { c.append = 1; }), many, 0.97});
+  for (auto [count, reach] : {std::pair(4, 1 / 1.1), {8, 1 / 1.2}})
+    rows.push_back({std::to_string(count) + " query rows",
+                    with(few, [&, count = count](BenchCase &c) { c.seqlen_q = count; }), few, reach});
+  const int64_t window = part(1, 8);
+  rows.push_back({"window " + std::to_string(window),
+                  with(few,
+                       [&](BenchCase &c) {
+                         c.seqlen_k = 4 * tokens;
+                         c.window_left = window - 1;
+                         c.window_right = 0;
+                       }),
+                  with(few, [&](BenchCase &c) { c.seqlen_k = window; }), 1 / 1.1});
+  // Uniform from an eightieth of the tokens to four times as many, the same in every run.
+  BenchCase ragged = step(gpu ? 64 : 8, (gpu ? 4 : 1) * tokens, 32, 8, 128);
+  uint64_t state = 12345;
+  for (int64_t b = 0; b < ragged.batch; ++b) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const int64_t least = std::max<int64_t>(1, tokens / 80);
+    ragged.keys.push_back(least + static_cast<int64_t>(state >> 33) % (ragged.seqlen_k - least));
+  }
+  rows.push_back({"ragged lengths", ragged, std::nullopt, std::nullopt});
+  return rows;
+}
+
 } // namespace flashplus::tool

@@ -24,7 +24,8 @@ Json countersJson(const flashplus_counters &c) {
           {"assemble_ms", c.assemble_ms},
           {"resident_kernels", c.resident_kernels},
           {"resident_bytes", c.resident_bytes},
-          {"warnings", c.warnings}};
+          {"warnings", c.warnings},
+          {"late_compiles", c.late_compiles}};
 }
 
 } // namespace flashplus::tool

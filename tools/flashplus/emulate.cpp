@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus emulate: one forward, and its backward on request, on the PTX emulator, with what it executed.
 #include "emulator/flashplus_emulator.h"
+#include "tools/flashplus/append.h"
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/gradients.h"
@@ -93,7 +94,7 @@ Result<int> emulate(const EmulateFlags &flags) {
   Result<Problem> loaded = makeProblem(flags.problem);
   if (!loaded)
     return loaded.status();
-  const Problem &problem = *loaded;
+  Problem &problem = *loaded;
   Result<Context> context = makeContext(flags.problem.common);
   if (!context)
     return context.status();
@@ -111,7 +112,12 @@ Result<int> emulate(const EmulateFlags &flags) {
     return Status(StatusCode::Internal, "the emulator refused its options");
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), device, problem));
-  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &on_device.args(), nullptr)));
+  flashplus_forward_args forward_args = on_device.args();
+  DeviceAppend append;
+  if (flags.problem.append.given())
+    FLASHPLUS_RETURN_IF_ERROR(
+        append.upload(context->get(), device, flags.problem.append, problem, forward_args));
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &forward_args, nullptr)));
   DeviceGradients gradients;
   if (flags.problem.backward) {
     FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), device, problem, on_device));
@@ -120,6 +126,7 @@ Result<int> emulate(const EmulateFlags &flags) {
   Json launches = Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false);
   std::optional<reference::Comparison> check;
   std::optional<reference::BackwardComparison> check_backward;
+  std::string wrong_cache; // where an append left it wrong
   if (flags.problem.check) {
     Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
     if (!output || !lse)
@@ -129,6 +136,12 @@ Result<int> emulate(const EmulateFlags &flags) {
     if (!compared)
       return compared.status();
     check = *compared;
+    if (flags.problem.append.given()) {
+      auto cache = append.checkCache(problem);
+      if (!cache)
+        return cache.status();
+      wrong_cache = *cache;
+    }
     if (flags.problem.backward) {
       Result<io::Tensor> dq = gradients.dq(), dk = gradients.dk(), dv = gradients.dv();
       if (!dq || !dk || !dv)
@@ -140,11 +153,14 @@ Result<int> emulate(const EmulateFlags &flags) {
       check_backward = std::move(*judged);
     }
   }
-  const bool good = (!check || check->good()) && (!check_backward || check_backward->good());
+  const bool good_forward = (!check || check->good()) && wrong_cache.empty();
+  const bool good = good_forward && (!check_backward || check_backward->good());
   if (flags.problem.common.json) {
     Json json = {{"launches", launches}};
     if (check)
-      json["check"] = {{"good", check->good()}, {"error", check->error}, {"bound", check->bound}};
+      json["check"] = {{"good", good_forward}, {"error", check->error}, {"bound", check->bound}};
+    if (check && flags.problem.append.given())
+      json["check"]["cache"] = wrong_cache;
     if (check_backward)
       json["backward"] = {{"check", checkJson(*check_backward)}};
     printJson(json);
@@ -153,7 +169,9 @@ Result<int> emulate(const EmulateFlags &flags) {
       printLaunch(launch);
     if (check) {
       Table table;
-      table.add({"check", check->good() ? "good" : "FAILED"});
+      if (flags.problem.append.given())
+        table.add({"cache", wrong_cache.empty() ? "as it should be, bit by bit" : "FAILED: " + wrong_cache});
+      table.add({"check", good_forward ? "good" : "FAILED"});
       if (check_backward)
         table.add({"check of gradients",
                    check_backward->good() ? "good" : "FAILED: " + check_backward->complaint()});
@@ -174,6 +192,8 @@ void addEmulate(CLI::App &app, Action *selected) {
                "Examples:\n"
                "  flashplus emulate --random 1,256,256,2,2,64 --causal --check\n"
                "  flashplus emulate --random 1,96,96,2,1,64 --causal --backward --check\n"
+               "  flashplus emulate --decode 2,300,8,2,64 --ragged --page-size 16 --append 1 --rotary 64 "
+               "--check\n"
                "  flashplus emulate --random 1,64,64,1,1,128 --async random --order-seed 7 --json");
   auto flags = std::make_shared<EmulateFlags>();
   addProblemFlags(*verb, flags->problem);

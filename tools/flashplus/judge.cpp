@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/judge.h"
 
+#include "templates/registry.h"
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/parallel.h"
 #include "tools/flashplus/table.h"
@@ -96,7 +97,8 @@ Result<std::unique_ptr<Judge>> Judge::make(flashplus_context *context, DLDevice 
   p.softcap = static_cast<float>(c.softcap);
   p.dropout_p = static_cast<float>(c.dropout);
   p.dropout_seed = 1;
-  p.num_splits = 1;
+  p.page_size = c.page_size;
+  p.random_pages = c.page_size != 0;
   return judge;
 }
 
@@ -105,6 +107,9 @@ Result<std::string> Judge::judge(const std::string &schedule) {
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context_, device_, problem_));
   flashplus_forward_args args = on_device.args();
   args.schedule = schedule.c_str();
+  // One kernel is judged: of shares, where it merges them itself, else of all keys at once.
+  auto parsed = Schedule::parse(schedule);
+  args.num_splits = parsed && itemTraits(*parsed).merges ? 0 : 1;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context_, &args, nullptr)));
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context_, device_, nullptr)));
   auto output = on_device.output(), lse = on_device.lse();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <random>
 
 namespace flashplus::tool {
 
@@ -46,6 +47,24 @@ int64_t longestSequence(const io::Tensor &cu) {
   return most;
 }
 
+/// Keys of the sequences of a ragged decode step: any number that has room for its last rows and for what is
+/// new.
+Status makeLengths(const ProblemFlags &flags, Problem &problem) {
+  if (problem.seqused_k)
+    return invalidArgument("--ragged: not with --seqused-k, which says the same");
+  const int64_t most = problem.k.shape[1];
+  const int64_t least = std::min(most, std::max(flags.input.rows, flags.append.rows));
+  Result<io::Tensor> lengths = io::makeTensor(io::ElementType::I32, {problem.k.shape[0]});
+  if (!lengths)
+    return lengths.status();
+  std::mt19937_64 random(flags.input.seed);
+  for (int64_t b = 0; b < lengths->elements(); ++b)
+    reinterpret_cast<int32_t *>(lengths->data.data())[b] = static_cast<int32_t>(
+        least + static_cast<int64_t>(random() % static_cast<uint64_t>(most - least + 1)));
+  problem.seqused_k = std::move(*lengths);
+  return Status::ok();
+}
+
 /// The gradient that reaches the output: a file, or numbers of the seed that no other tensor of a problem
 /// has.
 Status makeDout(const ProblemFlags &flags, Problem &problem) {
@@ -75,6 +94,8 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
       loadOptional("--seqused-q", flags.seqused_q, ElementType::I32, problem.seqused_q));
   FLASHPLUS_RETURN_IF_ERROR(
       loadOptional("--seqused-k", flags.seqused_k, ElementType::I32, problem.seqused_k));
+  if (flags.input.ragged)
+    FLASHPLUS_RETURN_IF_ERROR(makeLengths(flags, problem));
   FLASHPLUS_RETURN_IF_ERROR(loadOptional("--alibi", flags.alibi, ElementType::F32, problem.alibi_slopes));
   if (problem.cu_seqlens_q && problem.cu_seqlens_k) {
     problem.max_seqlen_q =
@@ -95,7 +116,7 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
     problem.window_left = static_cast<int>((*sides)[0]);
     problem.window_right = static_cast<int>((*sides)[1]);
   }
-  problem.causal = flags.causal;
+  problem.causal |= flags.causal;
   if (flags.scale)
     problem.scale = static_cast<float>(*flags.scale);
   problem.softcap = static_cast<float>(flags.softcap);
@@ -132,6 +153,10 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
     return invalidArgument("--pages: only with --page-size");
   problem.page_size = flags.page_size;
   problem.random_pages = flags.pages == "random";
+  if (flags.append.given() && flags.backward)
+    return invalidArgument("--append: not with --backward");
+  if (!flags.append.given() && (flags.append.rotary || flags.append.interleaved))
+    return invalidArgument("--rotary and --rotary-interleaved: only with --append");
   if (!flags.backward && !flags.dout.empty())
     return invalidArgument("--dout: only with --backward");
   if (flags.backward)
@@ -148,6 +173,14 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   text("--k", f.input.k, "FILE", "Keys, .npy");
   text("--v", f.input.v, "FILE", "Values, .npy");
   text("--random", f.input.random, "B,SQ,SK,HQ,HK,D[,DV]", "Normally distributed input of these sizes");
+  text("--decode", f.input.decode, "B,SK,HQ,HK,D[,DV]",
+       "A decode step of random input: the last --rows of every sequence attend to its keys, causally");
+  verb.add_option("--rows", f.input.rows, "With --decode, query rows of a sequence")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->type_name("N")
+      ->capture_default_str();
+  verb.add_flag("--ragged", f.input.ragged,
+                "With --decode, a sequence has any number of keys up to SK, of --seed");
   text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
   verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
   verb.add_flag("--causal", f.causal, "Causal mask, aligned at the bottom right");
@@ -185,6 +218,15 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   verb.add_option("--pages", f.pages, "Order of the pages in the pool: order or random")
       ->check(CLI::IsMember({"order", "random"}))
       ->capture_default_str();
+  verb.add_option("--append", f.append.rows,
+                  "The last N keys of every sequence are new: the forward writes them into the cache first")
+      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
+      ->type_name("N");
+  verb.add_option("--rotary", f.append.rotary,
+                  "With --append, rotary embedding of the new keys and of q, of so many columns")
+      ->check(CLI::Range(int64_t{0}, int64_t{256}))
+      ->type_name("DIM");
+  verb.add_flag("--rotary-interleaved", f.append.interleaved, "Its pairs are columns (2i, 2i + 1)");
   verb.add_option("--lse-empty", f.lse_empty, "lse of a row that sees no key: inf or -inf")
       ->check(CLI::IsMember({"inf", "-inf"}))
       ->type_name("VALUE")

@@ -7,8 +7,17 @@
 
 namespace flashplus::tool {
 
+struct AppendFlags {
+  int64_t rows = -1;  ///< New keys of every sequence; -1: no append.
+  int64_t rotary = 0; ///< Columns that turn; 0: none.
+  bool interleaved = false;
+
+  bool given() const { return rows >= 0; }
+};
+
 struct ProblemFlags {
   CommonFlags common;
+  AppendFlags append;
   InputFlags input;
   std::string window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, dout;
   std::string lse_empty = "inf";

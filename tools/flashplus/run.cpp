@@ -25,7 +25,6 @@ namespace {
 
 struct RunFlags : ProblemFlags {
   std::string out, device = "auto";
-  AppendFlags append;
   int repeat = 20;
 };
 
@@ -160,10 +159,6 @@ Status writeOutputs(const std::string &path, Outputs outputs) {
 }
 
 Result<int> runProblem(const RunFlags &flags) {
-  if (flags.append.rows >= 0 && flags.backward)
-    return invalidArgument("--append: not with --backward");
-  if (flags.append.rows < 0 && (flags.append.rotary || flags.append.interleaved))
-    return invalidArgument("--rotary and --rotary-interleaved: only with --append");
   if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
     return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
   FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.out));
@@ -183,7 +178,7 @@ Result<int> runProblem(const RunFlags &flags) {
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
   flashplus_forward_args forward_args = on_device.args();
   DeviceAppend append;
-  if (flags.append.rows >= 0)
+  if (flags.append.given())
     FLASHPLUS_RETURN_IF_ERROR(append.upload(context->get(), *device, flags.append, problem, forward_args));
   const double flops = 2 * visiblePairs(problem) * static_cast<double>(problem.headsQ()) *
                        static_cast<double>(problem.q.shape.back() + problem.v.shape.back());
@@ -215,7 +210,7 @@ Result<int> runProblem(const RunFlags &flags) {
     if (!report)
       return report.status();
     measured.check = *report;
-    if (flags.append.rows >= 0) {
+    if (flags.append.given()) {
       auto cache = append.checkCache(problem);
       if (!cache)
         return cache.status();
@@ -254,6 +249,8 @@ void addRun(CLI::App &app, Action *selected) {
       "  flashplus run --random 2,512,512,8,2,64 --causal --backward --check\n"
       "  flashplus run --random 8,1,1024,32,8,128 --causal --append 1 --rotary 128 --check\n"
       "  flashplus run --random 4,1,2000,32,8,128 --page-size 16 --pages random --check\n"
+      "  flashplus run --decode 64,8192,32,8,128 --ragged --page-size 16 --append 1 --rotary 128\n"
+      "  flashplus run --decode 4,700,16,2,64 --rows 4 --ragged --check\n"
       "  flashplus run --random 2,64,64,4,4,64 --score 's + bias[h] * w' --tensor bias=bias.npy --scalar "
       "w=0.5");
   auto flags = std::make_shared<RunFlags>();
@@ -261,15 +258,6 @@ void addRun(CLI::App &app, Action *selected) {
   addProblemFlags(*verb, f);
   verb->add_option("-o,--out", f.out, "Write o and lse (and gradients) to .safetensors or .npy")
       ->type_name("FILE");
-  verb->add_option("--append", f.append.rows,
-                   "The last N keys of every sequence are new: the forward writes them into the cache first")
-      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}))
-      ->type_name("N");
-  verb->add_option("--rotary", f.append.rotary,
-                   "With --append, rotary embedding of the new keys and of q, of so many columns")
-      ->check(CLI::Range(int64_t{0}, int64_t{256}))
-      ->type_name("DIM");
-  verb->add_flag("--rotary-interleaved", f.append.interleaved, "Its pairs are columns (2i, 2i + 1)");
   verb->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();

@@ -69,17 +69,26 @@ private:
 };
 
 Status makeRandom(const InputFlags &flags, ElementType type, Problem &problem) {
-  auto sizes = parseIntegers("--random", flags.random, 6, 7);
+  const std::string flag = flags.decode.empty() ? "--random" : "--decode";
+  const std::string &text = flags.decode.empty() ? flags.random : flags.decode;
+  const size_t given = flags.decode.empty() ? 6 : 5; // a decode step has its query rows from another flag
+  auto sizes = parseIntegers(flag, text, given, given + 1);
   if (!sizes)
     return sizes.status();
+  if (!flags.decode.empty()) {
+    sizes->insert(sizes->begin() + 1, flags.rows);
+    problem.causal = true;
+  }
   const char *names[] = {"B", "SQ", "SK", "HQ", "HK", "D", "DV"};
   for (size_t i = 0; i < sizes->size(); ++i) {
     int64_t least = i == 1 || i == 2 ? 0 : 1;
     if ((*sizes)[i] < least || (*sizes)[i] > INT32_MAX)
-      return invalidArgument("--random '" + flags.random + "': " + names[i] + " = " +
-                             std::to_string((*sizes)[i]) + ", allowed are " + std::to_string(least) +
-                             " to 2147483647");
+      return invalidArgument(flag + " '" + text + "': " + names[i] + " = " + std::to_string((*sizes)[i]) +
+                             ", allowed are " + std::to_string(least) + " to 2147483647");
   }
+  if (!flags.decode.empty() && (*sizes)[2] < flags.rows)
+    return invalidArgument("--rows " + std::to_string(flags.rows) + ": must be at most " +
+                           std::to_string((*sizes)[2]) + ", the SK of --decode: the rows are the last ones");
   int64_t b = (*sizes)[0], sq = (*sizes)[1], sk = (*sizes)[2], hq = (*sizes)[3], hk = (*sizes)[4],
           d = (*sizes)[5];
   int64_t dv = sizes->size() == 7 ? (*sizes)[6] : d;
@@ -88,10 +97,11 @@ Status makeRandom(const InputFlags &flags, ElementType type, Problem &problem) {
   for (size_t i = 0; i < 3; ++i) {
     Result<Tensor> made = randomTensor(shapes[i], type, flags.seed * 3 + i);
     if (!made)
-      return asInput("--random '" + flags.random + "'", made.status());
+      return asInput(flag + " '" + text + "'", made.status());
     *tensors[i] = std::move(*made);
   }
-  problem.source = "random, seed " + std::to_string(flags.seed);
+  problem.source =
+      (flags.decode.empty() ? "random, seed " : "a decode step, random, seed ") + std::to_string(flags.seed);
   return Status::ok();
 }
 
@@ -145,14 +155,17 @@ Result<Tensor> loadNpy(const std::string &flag, const std::string &path, Element
 }
 
 Status loadInputs(const InputFlags &flags, Problem &problem) {
-  int ways =
-      !flags.in.empty() + !flags.random.empty() + !(flags.q.empty() && flags.k.empty() && flags.v.empty());
+  int ways = !flags.in.empty() + !flags.random.empty() + !flags.decode.empty() +
+             !(flags.q.empty() && flags.k.empty() && flags.v.empty());
   if (ways != 1)
-    return invalidArgument("input: give exactly one of --in FILE, --q/--k/--v FILE or --random SIZES");
+    return invalidArgument(
+        "input: give exactly one of --in FILE, --q/--k/--v FILE, --random SIZES or --decode SIZES");
+  if (flags.decode.empty() && (flags.rows != 1 || flags.ragged))
+    return invalidArgument("--rows and --ragged: only with --decode");
   std::optional<ElementType> type;
   if (!flags.dtype.empty() && !(type = storageType(flags.dtype)))
     return invalidArgument("--dtype '" + flags.dtype + "': allowed are fp16, bf16 and fp32");
-  if (!flags.random.empty())
+  if (!flags.random.empty() || !flags.decode.empty())
     return makeRandom(flags, type.value_or(ElementType::BF16), problem);
   FLASHPLUS_RETURN_IF_ERROR(loadFiles(flags, problem));
   size_t index = 0;

@@ -44,8 +44,13 @@ struct Problem {
 struct InputFlags {
   std::string in, q, k, v, random, dtype;
   uint64_t seed = 0;
+  /// A decode step instead: the last `rows` of sequences with so many keys, or with any number up to it.
+  std::string decode;
+  int64_t rows = 1;
+  bool ragged = false;
 };
-/// Loads or makes q, k and v. Failures are InvalidArgument (unreadable input is bad input) or OutOfMemory.
+/// Loads or makes q, k and v; of a decode step also what else it is (causal, seqused_k). Failures are
+/// InvalidArgument (unreadable input is bad input) or OutOfMemory.
 Status loadInputs(const InputFlags &flags, Problem &problem);
 /// Reads one .npy file given by `flag` and converts it to `type`.
 Result<io::Tensor> loadNpy(const std::string &flag, const std::string &path, io::ElementType type);

@@ -133,6 +133,8 @@ void addTune(CLI::App &app, Action *selected) {
       "later plans on the same model of device (docs/tuning.md).\n\n"
       "Examples:\n"
       "  flashplus tune --shape 4,4096,4096,32,8,128 --causal 1 -o ~/.cache/flashplus/tuning/mine.json\n"
+      "  flashplus tune --shape 1,1,8192,32,8,128 --shape 64,1,8192,32,8,128 --causal 1 --algorithm "
+      "sm80.decode\n"
       "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o "
       "tuning/h200_sm90.json\n"
       "  flashplus tune --table sm90.flash --record tuning/h200_sm90.json -o "

@@ -77,23 +77,46 @@ Status checkChoices(const TuneFlags &flags, const Choices &all, bool any) {
              : invalidArgument("--knob and --algorithm: no schedule of these problems has all of these");
 }
 
-Result<std::vector<std::string>> spaceOf(const std::string &spec_text, const Json &device,
-                                         const TuneFlags &flags, Choices &all) {
-  auto spec = KernelSpec::parse(spec_text);
+/// Packed rows of a key head in a call that a kernel which merges its shares may be for; 0: of none.
+int64_t fewRows(const KernelSpec &spec, const DeviceProfile &device, const BenchCase &c) {
+  const int64_t rows = c.seqlen_q * (c.heads_q / c.heads_k);
+  for (const Candidate &candidate : feasibleCandidates(spec, device))
+    if (candidate.item.merges && rows <= int64_t{candidate.item.rows} * candidate.item.short_tiles)
+      return rows;
+  return 0;
+}
+
+Result<DeviceProfile> profileOf(const Json &device) {
   auto target = Target::parse(device.value("target", ""));
-  auto kept = parseKnobs(flags.knobs);
-  if (!spec || !target || !kept)
-    return !spec ? spec.status() : !target ? target.status() : kept.status();
-  spec->results = Results::Final;
+  if (!target)
+    return target.status();
   DeviceProfile profile = offlineProfile(*target);
   profile.multiprocessors = device.value("multiprocessors", 1);
   if (int bytes = device.value("shared_memory_per_block", 0))
     profile.shared_memory_per_block = bytes;
+  return profile;
+}
+
+/// `few_rows`: as fewRows(), the most of the group's problems.
+Result<std::vector<std::string>> spaceOf(const KernelSpec &spec, const DeviceProfile &profile,
+                                         int64_t few_rows, const TuneFlags &flags, Choices &all) {
+  auto kept = parseKnobs(flags.knobs);
+  if (!kept)
+    return kept.status();
+  const auto space = scheduleSpace(spec, profile);
+  int most_rows = 0; // of a tile of those that merge
+  for (const Schedule &s : space)
+    if (const ItemTraits item = itemTraits(s); item.merges)
+      most_rows = std::max(most_rows, item.rows);
   std::vector<std::string> texts;
-  for (const Schedule &s : scheduleSpace(*spec, profile)) {
+  for (const Schedule &s : space) {
     all.algorithms.insert(s.algorithm);
     for (const auto &[name, value] : s.knobs)
       all.knobs[name].insert(value);
+    // Tiles that have room for all rows, else only the largest.
+    if (const ItemTraits item = itemTraits(s);
+        item.merges && (!few_rows || (item.rows < few_rows && item.rows < most_rows)))
+      continue;
     bool in = flags.algorithms.empty() ||
               std::count(flags.algorithms.begin(), flags.algorithms.end(), s.algorithm) != 0;
     for (const auto &[name, values] : *kept)
@@ -112,7 +135,13 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
   if (!bench)
     return bench.status();
   bench_ = std::move(*bench);
-  std::map<std::string, size_t> by_spec;
+  auto profile = profileOf(facts_);
+  if (!profile)
+    return profile.status();
+  // Problems with few rows are a group of their own where there are kernels for them alone.
+  std::map<std::pair<std::string, bool>, size_t> by_spec;
+  std::vector<int64_t> few_rows; // of a group, the most
+  std::vector<KernelSpec> specs;
   Choices all;
   bool any = false;
   for (size_t i = 0; i < cases_.size(); ++i) {
@@ -123,21 +152,28 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     if (!spec)
       return spec.status();
     spec->results = Results::Final;
-    const auto [at, added] = by_spec.emplace(spec->text(), groups_.size());
+    const int64_t few = fewRows(*spec, *profile, cases_[i]);
+    const auto [at, added] = by_spec.emplace(std::pair(spec->text(), few != 0), groups_.size());
     if (added) {
-      auto space = spaceOf(spec->text(), facts_, flags_, all);
-      if (!space)
-        return space.status();
-      any |= !space->empty();
       groups_.emplace_back().spec = spec->text();
-      std::set<std::string> names(space->begin(), space->end());
-      for (const std::string &text : *space)
-        groups_.back().trials.push_back({text, "", {}, {}, {}});
-      if (names.insert((*prepared)->schedule()).second)
-        groups_.back().trials.push_back({(*prepared)->schedule(), "", {}, {}, {}});
+      few_rows.push_back(0);
+      specs.push_back(*spec);
     }
+    few_rows[at->second] = std::max(few_rows[at->second], few);
     groups_[at->second].cells.push_back(i);
     chosen_.push_back(std::move(*prepared));
+  }
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    TuneGroup &group = groups_[i];
+    auto space = spaceOf(specs[i], *profile, few_rows[i], flags_, all);
+    if (!space)
+      return space.status();
+    any |= !space->empty();
+    for (const std::string &text : *space)
+      group.trials.push_back({text, "", {}, {}, {}});
+    const std::string &today = chosen_[group.cells.front()]->schedule();
+    if (!std::ranges::count(*space, today))
+      group.trials.push_back({today, "", {}, {}, {}});
   }
   return checkChoices(flags_, all, any);
 }

@@ -4,6 +4,7 @@
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
+#include "tools/flashplus/model_config.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/release_variants.h"
 #include "tools/flashplus/spec_flags.h"
@@ -24,9 +25,9 @@ struct WarmupFlags {
   CommonFlags common;
   std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
-  std::string causal = "both", window = "no", softcap = "no", dropout = "no", score;
+  std::string causal = "both", window = "no", softcap = "no", dropout = "no", score, model;
   bool list = false, dry_run = false, backward = false, paged = false, append = false,
-       has_variant_flags = false;
+       has_variant_flags = false, has_causal = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
 };
@@ -121,9 +122,15 @@ Result<std::vector<KernelSpec>> specsOfRelease(const std::string &target) {
   return specs;
 }
 
+struct Variant {
+  std::string spec, target;
+  std::string purpose; ///< What of a model meets it; "" without one.
+};
+
 struct Variants {
-  std::vector<std::pair<std::string, std::string>> specs; ///< (spec, target), in the order asked for.
-  std::vector<Kernel> kernels;                            ///< Every kernel that they can use, once.
+  std::vector<Variant> specs;  ///< In the order asked for.
+  std::vector<Kernel> kernels; ///< Every kernel that they can use, once.
+  std::string model;           ///< Of --model.
 };
 
 Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context) {
@@ -147,7 +154,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
   std::set<std::pair<std::string, std::string>> seen_specs;
   std::set<Kernel> seen;
   /// Adds what any plan of `spec` on `target` can use. False if that is nothing and `optional`.
-  auto add = [&](const KernelSpec &spec, const std::string &target, bool optional) -> Result<bool> {
+  auto add = [&](const KernelSpec &spec, const std::string &target, bool optional,
+                 const std::string &purpose = "") -> Result<bool> {
     std::pair<std::string, std::string> item(spec.text(), target);
     if (seen_specs.contains(item))
       return true;
@@ -170,10 +178,48 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
       if (seen.insert(kernel).second)
         variants.kernels.push_back(std::move(kernel));
     seen_specs.insert(item);
-    variants.specs.push_back(std::move(item));
+    variants.specs.push_back({std::move(item.first), std::move(item.second), purpose});
     return true;
   };
+  /// All that a server of `model` meets, and with --backward its training.
+  auto addModel = [&](const ModelAttention &model, const std::string &target) -> Status {
+    for (const ModelVariant &variant : model.variants) {
+      KernelSpec served = variant.spec;
+      served.append = true;
+      KernelSpec dropping = variant.spec;
+      dropping.dropout = true;
+      std::vector<std::pair<KernelSpec, std::string>> wanted = {
+          {variant.spec, "prefill, decode over rows"},
+          {pagedOf(variant.spec), "chunked prefill, decode over pages"},
+          {served, "append to rows"},
+          {pagedOf(served), "append to pages"}};
+      if (flags.backward)
+        wanted.emplace_back(backwardOf(variant.spec), "training");
+      if (flags.backward && model.drops) {
+        wanted.emplace_back(dropping, "training with dropout");
+        wanted.emplace_back(backwardOf(dropping), "training with dropout");
+      }
+      for (const auto &[spec, purpose] : wanted)
+        if (auto done = add(spec, target, /*optional=*/false, purpose + ", " + variant.purpose); !done)
+          return done.status();
+    }
+    return Status::ok();
+  };
+  std::optional<ModelAttention> model;
+  if (!flags.model.empty()) {
+    auto read = readModelConfig(flags.model, flags.dtypes, flags.has_causal ? flags.causal : "");
+    if (!read)
+      return read.status();
+    model = std::move(*read);
+    for (const std::string &note : model->notes)
+      std::fprintf(stderr, "flashplus: %s: %s\n", flags.model.c_str(), note.c_str());
+    variants.model = model->name;
+  }
   for (const std::string &target : *targets) {
+    if (model) {
+      FLASHPLUS_RETURN_IF_ERROR(addModel(*model, target));
+      continue;
+    }
     auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
     if (!specs)
       return specs.status();
@@ -278,19 +324,40 @@ std::string_view foundText(Found found) {
 void listVariants(const Variants &variants, bool json) {
   if (json) {
     Json rows = Json::array();
-    for (const auto &[spec, target] : variants.specs)
+    for (const auto &[spec, target, purpose] : variants.specs) {
       rows.push_back({{"spec", spec}, {"target", target}});
-    printJson({{"variants", rows}, {"kernels", variants.kernels.size()}});
+      if (!purpose.empty())
+        rows.back()["for"] = purpose;
+    }
+    Json list = {{"variants", rows}, {"kernels", variants.kernels.size()}};
+    if (!variants.model.empty())
+      list["model"] = variants.model;
+    printJson(list);
     return;
   }
-  Table table({"target", "variant"});
-  for (const auto &[spec, target] : variants.specs)
-    table.add({target, spec});
+  const bool model = !variants.model.empty();
+  if (model)
+    std::printf("%s\n", variants.model.c_str());
+  Table table(model ? std::vector<std::string>{"target", "for", "variant"}
+                    : std::vector<std::string>{"target", "variant"});
+  for (const auto &[spec, target, purpose] : variants.specs)
+    table.add(model ? std::vector<std::string>{target, purpose, spec}
+                    : std::vector<std::string>{target, spec});
   table.print();
   std::printf("%zu variants, %zu kernels\n", variants.specs.size(), variants.kernels.size());
 }
 
 Result<int> warmup(const WarmupFlags &flags) {
+  if (!flags.model.empty()) {
+    if (!flags.head_dims.empty() || !flags.head_dims_v.empty() || !flags.score.empty() ||
+        flags.window != "no" || flags.softcap != "no" || flags.dropout != "no" ||
+        flags.alibi != std::vector<std::string>{"none"} ||
+        flags.alignment != std::vector<std::string>{"auto"})
+      return invalidArgument(
+          "--model: of the flags that choose variants, only --dtype and --causal go with it");
+    if (flags.paged || flags.append)
+      return invalidArgument("--model: has --paged and --append of itself");
+  }
   Result<Context> context = makeContext(flags.common, /*offline=*/flags.dry_run || flags.list);
   if (!context)
     return context.status();
@@ -373,11 +440,14 @@ void addWarmup(CLI::App &app, Action *selected) {
       "Without flags that choose variants, what a release ships is warmed (see --list).\n"
       "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
       "of each variant beside its forward; --paged what serving from a cache of pages needs; --append the\n"
-      "step that writes new keys into a cache.\n\n"
+      "step that writes new keys into a cache. --model takes the variants from a model of transformers: all\n"
+      "that its server meets (prefill, chunked prefill, decode, pages, new keys), and with --backward its\n"
+      "training; --dtype and --causal may say otherwise than the file.\n\n"
       "Examples:\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
       "  flashplus warmup --target cpu --head-dim 64 --dtype bf16 --causal yes --backward\n"
+      "  flashplus warmup --model Llama-3.1-8B/config.json --target sm_90a\n"
       "  flashplus warmup --list --json");
   auto flags = std::make_shared<WarmupFlags>();
   WarmupFlags &f = *flags;
@@ -422,6 +492,8 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
+  verb->add_option("--model", f.model, "The variants of a model: its config.json, as transformers has it")
+      ->type_name("FILE");
   verb->add_flag("--paged", f.paged, "For serving: the kernels that find keys in pages, too");
   verb->add_flag("--backward", f.backward, "For training: the kernels of the backward, too");
   verb->add_flag("--append", f.append, "For serving: the kernels that write new keys into a cache, too");
@@ -435,9 +507,10 @@ void addWarmup(CLI::App &app, Action *selected) {
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
   addCommonFlags(*verb, f.common);
-  verb->callback([flags, selected, variant_options] {
+  verb->callback([flags, selected, variant_options, verb] {
     for (const CLI::Option *option : variant_options)
       flags->has_variant_flags |= option->count() > 0;
+    flags->has_causal = verb->get_option("--causal")->count() > 0;
     *selected = [flags] { return warmup(*flags); };
   });
 }

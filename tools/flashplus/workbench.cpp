@@ -12,8 +12,21 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <random>
+#include <tuple>
 
 namespace flashplus::tool {
+
+namespace {
+
+io::ElementType elementType(DType dtype) {
+  return dtype == DType::F16    ? io::ElementType::F16
+         : dtype == DType::BF16 ? io::ElementType::BF16
+                                : io::ElementType::F32;
+}
+
+} // namespace
 
 Result<TimedDevice> TimedDevice::open(const CaseFlags &flags) {
   TimedDevice timed;
@@ -98,7 +111,57 @@ Status Prepared::settle() const {
                         : Status::ok();
 }
 
+Status Prepared::put(const io::Tensor &host, const DLTensor *&to, DLDevice device) {
+  auto made = DeviceTensor::upload(context_, device, host);
+  if (!made)
+    return made.status();
+  own_.push_back(std::move(*made));
+  to = own_.back().dl();
+  return Status::ok();
+}
+
+/// What says where keys are and how many, and what is new, in args_.
+Status Prepared::addCache(DLDevice device) {
+  const BenchCase &c = case_;
+  auto integers = [&](std::vector<int64_t> shape, const DLTensor *&to, auto value) -> Status {
+    auto host = io::makeTensor(io::ElementType::I32, std::move(shape));
+    if (!host)
+      return host.status();
+    for (int64_t i = 0; i < host->elements(); ++i)
+      reinterpret_cast<int32_t *>(host->data.data())[i] = static_cast<int32_t>(value(i));
+    return put(*host, to, device);
+  };
+  if (c.page_size) {
+    std::vector<int64_t> pages(static_cast<size_t>(c.rowsK() / c.page_size));
+    std::iota(pages.begin(), pages.end(), int64_t{0});
+    std::shuffle(pages.begin(), pages.end(), std::mt19937(1));
+    FLASHPLUS_RETURN_IF_ERROR(integers({c.batch, int64_t(pages.size()) / c.batch}, args_.block_table,
+                                       [&](int64_t i) { return pages[size_t(i)]; }));
+  }
+  if (!c.keys.empty() || c.append || c.page_size)
+    FLASHPLUS_RETURN_IF_ERROR(
+        integers({c.batch}, args_.seqused_k, [&](int64_t b) { return c.keysOf(b) - c.append; }));
+  if (!c.append)
+    return Status::ok();
+  const io::ElementType type = elementType(c.dtype);
+  for (auto [shape, to] :
+       {std::pair(std::vector{c.batch, c.append, c.heads_k, c.head_dim}, &args_.k_new),
+        {std::vector{c.batch, c.append, c.heads_k, c.head_dim_v}, &args_.v_new},
+        {std::vector{c.seqlen_k + c.seqlen_q, c.head_dim / 2}, &args_.rotary_cos}, // any numbers take as long
+        {std::vector{c.seqlen_k + c.seqlen_q, c.head_dim / 2}, &args_.rotary_sin}}) {
+    auto host = randomTensor(shape, type, 5);
+    if (!host)
+      return host.status();
+    FLASHPLUS_RETURN_IF_ERROR(put(*host, *to, device));
+  }
+  return Status::ok();
+}
+
 Status Prepared::run() const {
+  if (!places_.empty()) {
+    std::tie(k_now_.data, v_now_.data) = places_[turn_];
+    turn_ = (turn_ + 1) % places_.size();
+  }
   if (case_.backward)
     return libraryStatus(flashplus_backward_plan_run(plan_.get(), &backward_args_, workspace_.get(),
                                                      workspace_.size(),
@@ -128,12 +191,6 @@ Result<std::string> scheduleText(const std::string &flag, const std::string &tex
 
 namespace {
 
-io::ElementType elementType(DType dtype) {
-  return dtype == DType::F16    ? io::ElementType::F16
-         : dtype == DType::BF16 ? io::ElementType::BF16
-                                : io::ElementType::F32;
-}
-
 /// Normally distributed numbers, all over. The same block again and again: what the hardware sees is as
 /// random, and a gigabyte of fresh numbers would take half a minute.
 Status fill(flashplus_context *context, DLDevice device, const DeviceMemory &memory,
@@ -156,12 +213,17 @@ Result<std::unique_ptr<Workbench>> Workbench::make(flashplus_context *context, D
     int64_t q = 1, k = 1, v = 1, dout = 0;
   };
   std::map<DType, Most> most;
+  // What a call has read is to be out of every cache when its turn comes again.
+  const int64_t memory_bytes = int64_t{device.device_type == kDLCUDA ? 256 : 64} << 20;
   int64_t o_bytes = 1, rows = 1, dq_bytes = 0, dk_bytes = 0, dv_bytes = 0;
   for (const BenchCase &c : cases) {
     Most &m = most[c.dtype];
     m.q = std::max(m.q, c.rowsQ() * c.heads_q * c.head_dim);
     m.k = std::max(m.k, c.rowsK() * c.heads_k * c.head_dim);
     m.v = std::max(m.v, c.rowsK() * c.heads_k * c.head_dim_v);
+    if (c.readsMemory() && device.device_type != kDLExtDev)
+      for (int64_t *elements : {&m.k, &m.v})
+        *elements = std::max(*elements, memory_bytes / dtypeBytes(c.dtype));
     o_bytes = std::max(o_bytes, c.rowsQ() * c.heads_q * c.head_dim_v * dtypeBytes(c.dtype));
     rows = std::max(rows, c.rowsQ() * c.heads_q);
     if (c.backward) {
@@ -221,6 +283,9 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
                 shape(batch, sk, c.heads_k, c.head_dim_v), shape(batch, sq, c.heads_q, c.head_dim_v),
                 ragged ? std::vector<int64_t>{c.heads_q, sq}
                        : std::vector<int64_t>{c.batch, c.heads_q, c.seqlen_q}};
+  if (c.page_size)
+    for (size_t i : {size_t{1}, size_t{2}}) // K and V
+      p->shapes_[i] = {c.rowsK() / c.page_size, c.page_size, c.heads_k, i == 1 ? c.head_dim : c.head_dim_v};
   const Inputs &inputs = inputs_.at(c.dtype);
   enum { Q, K, V, O, LSE }; // of shapes_
   const std::tuple<DLTensor *, const DeviceMemory *, int> tensors[] = {
@@ -239,7 +304,7 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
   }
   flashplus_forward_args &args = p->args_;
   args.q = &p->q_, args.k = &p->k_, args.v = &p->v_, args.o = &p->o_, args.lse = &p->lse_;
-  p->own_.reserve(2);
+  p->own_.reserve(8); // args point at them
   auto put = [&](const io::Tensor &host) -> Result<const DLTensor *> {
     auto made = DeviceTensor::upload(context_, device_, host);
     if (!made)
@@ -273,6 +338,19 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
     if (!slopes)
       return slopes.status();
     args.alibi_slopes = *slopes;
+  }
+  FLASHPLUS_RETURN_IF_ERROR(p->addCache(device_));
+  if (c.readsMemory()) {
+    const auto bytes = [&](int64_t dim) {
+      return static_cast<size_t>(c.rowsK() * c.heads_k * dim * dtypeBytes(c.dtype));
+    };
+    const size_t k_bytes = (bytes(c.head_dim) + 255) / 256 * 256,
+                 v_bytes = (bytes(c.head_dim_v) + 255) / 256 * 256;
+    const size_t count = std::max<size_t>(1, std::min(inputs.k.size() / k_bytes, inputs.v.size() / v_bytes));
+    for (size_t i = 0; i < count; ++i)
+      p->places_.emplace_back(inputs.k.get() + i * k_bytes, inputs.v.get() + i * v_bytes);
+    p->k_now_ = p->k_, p->v_now_ = p->v_;
+    args.k = &p->k_now_, args.v = &p->v_now_;
   }
   args.causal = c.causal;
   args.window_left = static_cast<int32_t>(c.window_left);

@@ -71,9 +71,15 @@ private:
   flashplus_context *context_ = nullptr;
   BenchCase case_;
   std::vector<const Json *> chosenSteps() const;
+  Status addCache(DLDevice device);
+  Status put(const io::Tensor &host, const DLTensor *&to, DLDevice device);
   DLTensor q_ = {}, k_ = {}, v_ = {}, o_ = {}, lse_ = {}, dout_ = {}, dq_ = {}, dk_ = {}, dv_ = {};
   std::vector<std::vector<int64_t>> shapes_;
-  std::vector<DeviceTensor> own_; ///< cu_seqlens, slopes.
+  std::vector<DeviceTensor> own_; ///< cu_seqlens, slopes, what a cache has besides its rows.
+  /// Calls of a problem that reads memory take turns among places of k and v that do not overlap.
+  std::vector<std::pair<void *, void *>> places_;
+  mutable size_t turn_ = 0;
+  mutable DLTensor k_now_ = {}, v_now_ = {};
   std::string schedule_text_;
   flashplus_forward_args args_ = FLASHPLUS_FORWARD_ARGS_INIT;
   flashplus_backward_args backward_args_ = FLASHPLUS_BACKWARD_ARGS_INIT;

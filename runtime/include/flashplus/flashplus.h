@@ -49,7 +49,8 @@ typedef enum flashplus_status {
   FLASHPLUS_NO_DEVICE = 3,        /**< The device or its driver is not there. */
   FLASHPLUS_OUT_OF_MEMORY = 4,
   FLASHPLUS_COMPILE_FAILED = 5,
-  FLASHPLUS_NOT_RESIDENT = 6, /**< Kernel not loaded, and compiling is not allowed now (capture, offline). */
+  FLASHPLUS_NOT_RESIDENT = 6, /**< Kernel not loaded, and compiling is not allowed now (capture, offline,
+                                 marked ready). */
   FLASHPLUS_DEVICE_ERROR = 7,
   FLASHPLUS_IO_ERROR = 8,
   FLASHPLUS_INTERNAL = 9,
@@ -169,9 +170,23 @@ typedef struct flashplus_counters {
   int64_t resident_bytes;   /**< Their code. */
   int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged
                          entry. */
+  int64_t late_compiles; /**< Compilations that flashplus_mark_ready warned of or refused. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
+
+/** What a kernel that has to be compiled is, once the context is marked ready. */
+typedef enum flashplus_late_compile {
+  FLASHPLUS_LATE_ENVIRONMENT =
+      0,                    /**< What $FLASHPLUS_LATE_COMPILE says ("warn" or "error"), else a warning. */
+  FLASHPLUS_LATE_WARN = 1,  /**< A warning to the log, which names the kernel; then it is compiled. */
+  FLASHPLUS_LATE_ERROR = 2, /**< FLASHPLUS_NOT_RESIDENT with the same sentence; nothing is compiled. */
+  FLASHPLUS_LATE_ALLOW = 3, /**< As before the first mark: for a server that loads another model. */
+} flashplus_late_compile;
+/** Says that everything is warm: from now on each compilation is what `late` says, and is counted
+ *  (flashplus_counters.late_compiles). Kernels that are resident or in the disk cache are none; PTX on disk
+ * is left to the driver and not assembled anew. May be called again, at any time, by any thread. */
+FLASHPLUS_API flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late_compile late);
 
 /** What devices there are and why others are not, as JSON text:
  *  {"devices": [{"name": "cpu", "target": "x86-64-v3", "detail": "...", ...}, ...], "missing": [{"name":
@@ -252,8 +267,8 @@ typedef struct flashplus_forward_args {
    * s / page_size of its table names. A sequence has as many keys as seqused_k or the differences of
    * cu_seqlens_k say; without either all its slots hold keys. Table entries beyond the last key, or before
    * the first that a window shows, are never read. Entries and lengths are read on the device: on the CPU
-   * one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT, elsewhere the result is undefined.
-   */
+   * one that is read and outside the pool is FLASHPLUS_INVALID_ARGUMENT; elsewhere the result is undefined,
+   * unless $FLASHPLUS_DEBUG_VALUES is 1, which checks as on the CPU (docs/debugging.md). */
   const DLTensor *block_table;     /**< int32 (batch, max_blocks) or null. Last stride 1. */
   const DLTensor *page_indptr;     /**< int32 (batch + 1) and */
   const DLTensor *page_indices;    /**< int32 (n), or null: the table as compressed rows, of which sequence b
@@ -267,8 +282,8 @@ typedef struct flashplus_forward_args {
    * keys more. k and v are written, and share no memory with q, o and the new rows. A cache of any kind will
    * do, and so will plain k and v, (batch, seqlen_k, heads_k, head_dim). Rows that find no room, or a page
    * outside the pool, are FLASHPLUS_INVALID_ARGUMENT on the CPU, before anything is written; elsewhere they
-   * are dropped. On all devices a sequence whose first new row has a negative table entry or slot keeps its
-   * length: one that fills up a batch. Two sequences must not write into one row of the cache. */
+   * are dropped, unless that switch is on. On all devices a sequence whose first new row has a negative table
+   * entry or slot keeps its length: it fills up a batch. Two must not write into one row of the cache. */
   const DLTensor *k_new; /**< (batch, seqlen_new, heads_k, head_dim), or (total_new, heads_k, head_dim) with
                               cu_seqlens_k_new, or null; q's dtype. Last stride 1, the others any. */
   const DLTensor *v_new; /**< The same of v. */

@@ -381,6 +381,11 @@ public:
     return counters;
   }
 
+  /// Everything is warm: from now on a compilation is what `late` says.
+  Expected<void> markReady(flashplus_late_compile late = FLASHPLUS_LATE_ENVIRONMENT) const {
+    return detail::result(flashplus_mark_ready(state_->handle, late));
+  }
+
   /// Devices, compiler and cache as JSON text.
   Expected<std::string> describe() const {
     const char *text = nullptr;

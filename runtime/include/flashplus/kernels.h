@@ -57,7 +57,11 @@ FLASHPLUS_API flashplus_status flashplus_print_stage(flashplus_context *context,
                                                      const char *stage, char **text);
 FLASHPLUS_API void flashplus_free_text(char *text);
 
-/** Called once per kernel that any plan of `spec` on `target` can use (what warm-up compiles). */
+/** Called once per kernel that any plan of `spec` on `target` can use (what warm-up compiles), whatever its
+ *  sizes and lengths. So a program learns which kernels it will meet: flashplus_spec_of of one call of each
+ *  kind that it makes (data pointers null; rows or pages, with new keys or without, each mask and score),
+ * this of each spec, and flashplus_get_kernel of what it visits; then flashplus_mark_ready says if one was
+ *  forgotten. `flashplus warmup --model config.json` lists and makes them for a model of transformers. */
 typedef void (*flashplus_kernel_visitor)(void *visitor_context, const char *spec, const char *schedule);
 FLASHPLUS_API flashplus_status flashplus_reachable_kernels(flashplus_context *context, const char *spec,
                                                            const char *target, flashplus_kernel_visitor visit,

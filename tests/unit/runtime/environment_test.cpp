@@ -50,6 +50,11 @@ TEST_CASE("where the cache is") {
   CHECK(Environment::read().cache_dir == "");
 }
 
+TEST_CASE("what a late compilation is") {
+  Scoped env({{"FLASHPLUS_LATE_COMPILE", "error"}});
+  CHECK(Environment::read().late_compile == "error");
+}
+
 TEST_CASE("the number of CPU workers") {
   for (auto [text, threads] : {std::pair{"3", 3}, {"0", 0}, {"-1", 0}, {"", 0}, {"four", 0}, {"3x", 0},
                                {"99999999999999", 0}, {"1000000", kMaxThreads}}) {

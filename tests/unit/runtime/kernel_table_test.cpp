@@ -307,6 +307,61 @@ TEST_CASE("offline, a miss names the key and how to warm it; a hit works") {
   CHECK(f.table.resident(kernel, f.device, true).isOk());
 }
 
+TEST_CASE("once the table is ready, a compilation warns or fails, and names the kernel") {
+  TemporaryFolder folder;
+  Fixture f(folder.path("cache"));
+  REQUIRE(f.table.resident(sampleKernel(), f.device, true).isOk());
+  f.table.setLate(KernelTable::Late::Warn);
+  CHECK(f.table.resident(sampleKernel(), f.device, true).isOk()); // is there
+  CHECK(f.table.counters.late_compiles == 0);
+  CHECK(f.warnings.empty());
+  const PlannedKernel second = sampleKernel(kTarget, 96), third = sampleKernel(kTarget, 128);
+  auto warned = f.table.resident(second, f.device, true);
+  CHECK(warned.isOk());
+  CHECK(f.table.counters.late_compiles == 1);
+  REQUIRE(f.warnings.size() == 1);
+  for (const std::string &part : {second.spec.text(), second.schedule.text(), kTarget.text()})
+    CHECK(f.warnings[0].find(part) != std::string::npos);
+
+  f.table.setLate(KernelTable::Late::Error);
+  auto refused = f.table.resident(third, f.device, true);
+  REQUIRE(!refused);
+  CHECK(refused.status().code() == StatusCode::NotResident);
+  CHECK(refused.status().message().find(third.spec.text()) != std::string::npos);
+  CHECK(refused.status().message().find("marked ready") != std::string::npos);
+  CHECK(f.table.counters.late_compiles == 2);
+  CHECK(f.warnings.size() == 1);
+  CHECK(f.compiles == 2);
+  CHECK(f.table.counters.compile_failures == 0);
+  // On disk is warm, whoever compiled it.
+  Fixture other(folder.path("cache"));
+  other.table.setLate(KernelTable::Late::Error);
+  CHECK(other.table.resident(second, other.device, true).isOk());
+  CHECK(other.table.counters.late_compiles == 0);
+
+  f.table.setLate(KernelTable::Late::Allow);
+  CHECK(f.table.resident(third, f.device, true).isOk());
+  CHECK(f.table.counters.late_compiles == 2);
+}
+
+TEST_CASE("once the table is ready, PTX on disk is taken as it is") {
+  TemporaryFolder folder;
+  const PlannedKernel kernel = sampleKernel(kGpu);
+  {
+    Fixture f(folder.path("cache"), false, kGpu);
+    f.kind = CodeKind::Ptx;
+    REQUIRE(f.table.code(kernel, kGpu).isOk());
+  }
+  Fixture f(folder.path("cache"), false, kGpu);
+  f.may_assemble = true;
+  f.table.setLate(KernelTable::Late::Error);
+  auto code = f.table.code(kernel, kGpu);
+  REQUIRE_MESSAGE(code.isOk(), code.status().message());
+  CHECK((*code)->source == KernelCode::Source::Disk);
+  CHECK(f.compiles == 0);
+  CHECK(f.table.counters.late_compiles == 0);
+}
+
 TEST_CASE("under capture only what is resident is found") {
   Fixture f("");
   auto missed = f.table.resident(sampleKernel(), f.device, /*may_make=*/false);
