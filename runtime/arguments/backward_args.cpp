@@ -7,6 +7,7 @@
 #include "runtime/arguments/operands.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/arguments/score_binding.h"
+#include "runtime/arguments/score_gradients.h"
 
 namespace flashplus {
 namespace {
@@ -87,7 +88,10 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   if (out.spec.dropout)
     setDropout(dropout, p);
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
-  return checkRest(reader, a, sizes, out);
+  FLASHPLUS_RETURN_IF_ERROR(checkRest(reader, a, sizes, out));
+  if (!a.dalibi_slopes && !a.dsoftcap && a.num_score_gradients == 0)
+    return Status::ok();
+  return bindScoreGradients(reader, a, operands, out);
 }
 
 } // namespace flashplus
