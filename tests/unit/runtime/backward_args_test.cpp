@@ -211,6 +211,15 @@ TEST_CASE("backward args: without query rows gradients of keys are written; with
   CHECK(accepted(rows(0, 0)).empty);
 }
 
+TEST_CASE("backward args: keys without query heads") {
+  refused("q has 0 heads and k has ", [](Backward &b) {
+    for (test::HostTensor *t : {&b.q, &b.o, &b.dout, &b.dq})
+      t->shape[2] = 0;
+    for (test::HostTensor *t : {&b.lse, &b.dlse, &b.delta})
+      t->shape[1] = 0;
+  });
+}
+
 /// A score of a tensor `bias` (heads_q), a scalar `gain`, slopes and softcap, all with gradients.
 struct Scored : Backward {
   Scored() : heads(a.q->shape[2]), slopes({heads}), bias({heads}), dslopes({heads}), dbias({heads}) {
