@@ -118,6 +118,9 @@ template <class T> void NodeRows<T>::evaluate(const ScoreRow &row, int64_t first
     case ScoreOp::Tanh:
       unary([](T a) { return std::tanh(a); });
       break;
+    case ScoreOp::Sech2:
+      binary([](T x, T t) { return std::exp(-2 * std::fabs(x)) * (1 + std::fabs(t)) * (1 + std::fabs(t)); });
+      break;
     case ScoreOp::Add:
       binary([](T a, T b) { return a + b; });
       break;

@@ -49,6 +49,10 @@ enum class KeyAddressing : uint8_t {
 //   append         new keys are written into the cache first: of what callers ask for. A plan has a step
 //                  for it, so that no kernel has it
 //   dropout        probabilities are dropped by the mask of spec/dropout.h; its rate is a run-time parameter
+//   score_grads    of which of the score's own inputs gradients are wanted, a bit each: bit i of scalar i,
+//   bit
+//                  kMaxScoreScalars + i of tensor i. A backward has a step for them (BackwardScore), so that
+//                  no other kernel has it
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -64,7 +68,8 @@ enum class KeyAddressing : uint8_t {
   X(int, alignment, 16, "align", 5, false)                                                                   \
   X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
   X(bool, append, false, "append", 1, false)                                                                 \
-  X(bool, dropout, false, "dropout", 1, false)
+  X(bool, dropout, false, "dropout", 1, false)                                                               \
+  X(int, score_grads, 0, "score_grads", 12, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS
@@ -87,8 +92,11 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
   return set;
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
+inline constexpr FieldSet kForwardFields = kAllFields & ~fieldSet({SpecField::score_grads});
 /// Of a backward, whose keys are rows, and no new ones.
-inline constexpr FieldSet kBackwardFields = kAllFields & ~fieldSet({SpecField::keys, SpecField::append});
+inline constexpr FieldSet kBackwardFields = kForwardFields & ~fieldSet({SpecField::keys, SpecField::append});
+/// Of those that know of gradients of the score's own inputs.
+inline constexpr FieldSet kParameterFields = kBackwardFields | fieldSet({SpecField::score_grads});
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});

@@ -153,6 +153,10 @@ Status KernelSpec::validate() const {
     if (has(field) && (value < 1 || value > kMaxHeadDim))
       return invalidArgument(std::string(specFields()[size_t(field)].member) + " is " +
                              std::to_string(value) + "; it must be 1 to " + std::to_string(kMaxHeadDim));
+  const int wanted = score_grads;
+  if (wanted < 0 || wanted >= 1 << (kMaxScoreScalars + kMaxScoreTensors))
+    return invalidArgument("score_grads is " + std::to_string(wanted) + "; it must be 0 to " +
+                           std::to_string((1 << (kMaxScoreScalars + kMaxScoreTensors)) - 1));
   // Every tensor's rows are aligned, so elements of the smallest size limit what there may be.
   const int element = std::min({dtypeBytes(dtype), dtypeBytes(dtypeKV()), dtypeBytes(dtypeO())});
   if (alignment != 16 && alignment != element)

@@ -30,19 +30,22 @@
 //   BackwardKV     dk and dv alone,
 //   BackwardQ      and dq alone: two kernels that need no memory besides the rows' values, and add in a fixed
 //                  order
+//   BackwardScore  gradients of the score's own scalars and tensors (score_grads), if any are wanted
 #define FLASHPLUS_BUILTIN_OPERATIONS(X)                                                                      \
-  X(Forward, "forward", ForwardParams, kAllFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)      \
+  X(Forward, "forward", ForwardParams, kForwardFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)  \
   X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
   X(Append, "append", AppendParams, kRowsOfKV, ScoreUse::None)                                               \
   X(Merge, "merge", MergeParams, kRowsOfV, ScoreUse::None)                                                   \
   X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \
-  X(Backward, "backward", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,          \
+  X(Backward, "backward", BackwardParams, kParameterFields, ScoreUse::Slope, Operand::Q, Operand::K,         \
     Operand::V, Operand::DO)                                                                                 \
   X(BackwardSum, "backward_sum", BackwardParams, kRowsOfQ, ScoreUse::None)                                   \
   X(BackwardKV, "backward_kv", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,     \
     Operand::V, Operand::DO)                                                                                 \
   X(BackwardQ, "backward_q", BackwardParams, kBackwardFields, ScoreUse::Slope, Operand::Q, Operand::K,       \
-    Operand::V, Operand::DO)
+    Operand::V, Operand::DO)                                                                                 \
+  X(BackwardScore, "backward_score", BackwardParams, kParameterFields, ScoreUse::Parameters, Operand::Q,     \
+    Operand::K, Operand::V, Operand::DO)
 
 // A test compiles these sources with rows of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_OPERATIONS
@@ -68,9 +71,10 @@ inline constexpr int kNumOperations = 0 FLASHPLUS_OPERATIONS(FLASHPLUS_OPERATION
 
 /// What the kernels of an operation compute of a score expression.
 enum class ScoreUse : uint8_t {
-  None,  ///< Its specs have no score.
-  Value, ///< The new score.
-  Slope, ///< The new score and its derivative with respect to s.
+  None,       ///< Its specs have no score.
+  Value,      ///< The new score.
+  Slope,      ///< The new score and its derivative with respect to s.
+  Parameters, ///< The new score and its derivatives with respect to what is in score_grads.
 };
 
 /// A set of SpecField (spec/fields.h), a bit each.

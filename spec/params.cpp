@@ -24,6 +24,8 @@ unsigned groupOf(std::string_view field) {
     return kIndexParams;
   if (field.starts_with("page_") || field == "leftpad_k")
     return kPagedParams;
+  if (field == "score_shares" || field == "dscalar" || field.starts_with("daux") || field == "score_part")
+    return kScoreGradParams;
   return field.starts_with("drop_") || field.starts_with("rng_") ? kDropoutParams : 0;
 }
 

@@ -187,6 +187,11 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //                    share of the keys
 //   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys
 //                    (ItemShape::side)
+// Of the kernels that sum the gradients of a score's own inputs (score_grads), all fp32 and 0 before:
+//   score_shares     on a CPU: sums of how many shares of the work there are
+//   dscalar          of scalar i, one element
+//   daux             of tensor i, compact in the order of its shape; where that is, daux_stride says
+//   score_part       elements from a share's sums to the next one's
 #define FLASHPLUS_BACKWARD_PARAMS(X)                                                                         \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -260,7 +265,12 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, rng_seed, 1)                                                                                        \
   X(I64, rng_offset, 1)                                                                                      \
   X(I32, drop_thresholds, 4)                                                                                 \
-  X(F32, drop_scale, 1)
+  X(F32, drop_scale, 1)                                                                                      \
+  X(I32, score_shares, 1)                                                                                    \
+  X(Ptr, dscalar, kMaxScoreScalars)                                                                          \
+  X(Ptr, daux, kMaxScoreTensors)                                                                             \
+  X(I64, daux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                 \
+  X(I64, score_part, 1)
 
 // Append: the same names as above where they mean the same. New row i of sequence b goes to slot s =
 // seqused_k[b] + i of the cache, or to slot_mapping[its number among all new rows]. Slot s of a sequence is
@@ -406,9 +416,10 @@ struct ParamLayout {
 };
 /// Fields at the end of a table that only some kernels have; a set of bits.
 enum ParamGroup : unsigned {
-  kIndexParams = 1,   ///< aux_last, of kernels that clamp an index (ScoreExpr::clampsIndices).
-  kPagedParams = 2,   ///< From page_size on, of kernels with keys = paged.
-  kDropoutParams = 4, ///< drop_... and rng_..., of kernels with dropout.
+  kIndexParams = 1,     ///< aux_last, of kernels that clamp an index (ScoreExpr::clampsIndices).
+  kPagedParams = 2,     ///< From page_size on, of kernels with keys = paged.
+  kDropoutParams = 4,   ///< drop_... and rng_..., of kernels with dropout.
+  kScoreGradParams = 8, ///< From score_shares on, of kernels with score_grads.
 };
 /// The layout of kernels of a params struct whose whole table is `fields`: up to the last field that is in no
 /// group or in one of `groups`. All fields are where they are in the whole struct.

@@ -45,6 +45,8 @@ Form formOf(ScoreOp op) {
     return {"sqrt", 4};
   case ScoreOp::Tanh:
     return {"tanh", 4};
+  case ScoreOp::Sech2:
+    return {"sech2", 4};
   case ScoreOp::Add:
     return {"+", 1};
   case ScoreOp::Sub:
@@ -231,6 +233,11 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
     case ScoreOp::Tanh:
       v[i] = std::tanh(x(0));
       break;
+    case ScoreOp::Sech2: {
+      const double root = 1 + std::fabs(x(1));
+      v[i] = std::exp(-2 * std::fabs(x(0))) * root * root;
+      break;
+    }
     case ScoreOp::Add:
       v[i] = x(0) + x(1);
       break;

@@ -80,6 +80,8 @@ enum class ScoreOp : uint8_t {
   Ne,
   // ternary
   Where,
+  // of derivatives only; no text has it
+  Sech2, ///< Of x and tanh(x): 1 - tanh(x)^2 without the difference, e^(-2 |x|) (1 + |tanh x|)^2.
 };
 
 /// One node; operands are indices of earlier nodes, so that `nodes` is in evaluation order.

@@ -79,8 +79,8 @@ private:
       return give(0, [&] { return g_.quotient(d, x(0)); });
     case ScoreOp::Sqrt: // 1 / (2 sqrt)
       return give(0, [&] { return g_.product(g_.quotient(d, w), g_.constant(0.5)); });
-    case ScoreOp::Tanh: // 1 - tanh^2
-      return give(0, [&] { return g_.product(d, g_.difference(g_.constant(1), g_.multiply(w, w))); });
+    case ScoreOp::Tanh:
+      return give(0, [&] { return g_.product(d, g_.sech2(x(0), w)); });
     case ScoreOp::Add:
       give(0, [&] { return d; });
       return give(1, [&] { return d; });

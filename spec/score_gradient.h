@@ -65,7 +65,7 @@ struct ScoreGradient {
   bool isFinite(int node) const { return facts[size_t(node)].finite; }
 
   /// For people: node `root` in the grammar of score.h with p0, t0, ... for scalars and tensors. What is used
-  /// more than once stands in front: "x0 = tanh(s / p0); 1 - x0 * x0".
+  /// more than once stands in front: "x0 = s / p0; sech2(x0, tanh(x0))".
   std::string text(int root) const;
   /// All of it, one line each: what is shared, the score, d/ds, d/dp0, ..., d/dt0[h], ...
   std::string text() const;

@@ -109,6 +109,7 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
     f.wild = true;
     break;
   case ScoreOp::Tanh:
+  case ScoreOp::Sech2:
     f.largest = 1;
     f.tensor = false;
     break;

@@ -39,6 +39,7 @@ public:
   int difference(int a, int b) { return sum(a, negative(b)); }
   int select(int condition, int a, int b);
   int compare(ScoreOp op, int a, int b);
+  int sech2(int x, int tanh) { return share({.op = ScoreOp::Sech2, .operands = {x, tanh}}); }
   /// u x, where u is uniform.
   int scaled(int u, int x);
   int multiply(int a, int b);

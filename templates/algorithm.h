@@ -103,10 +103,12 @@ extern const Algorithm kGpuAppend;
 extern const Algorithm kCpuMerge; // templates/merge/plan.cpp
 extern const Algorithm kGpuMerge;
 extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
+extern const Algorithm kCpuBackwardScore;
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;
 extern const Algorithm kCpuBackwardSum;
 extern const Algorithm kSm80BackwardKV; // templates/backward/sm80_backward_kv/plan.cpp
 extern const Algorithm kSm80BackwardQ;  // templates/backward/sm80_backward_q/plan.cpp
+extern const Algorithm kSm80BackwardScore;
 
 } // namespace flashplus

@@ -32,6 +32,8 @@ constexpr Emitter kEmitters[] = {
     {"cpu.backward_sum", emitCpuBackwardSum},
     {"sm80.backward_kv", emitSm80BackwardKV},
     {"sm80.backward_q", emitSm80BackwardQ},
+    {"cpu.backward_score", emitCpuBackwardScore},
+    {"sm80.backward_score", emitSm80BackwardScore},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.

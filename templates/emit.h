@@ -43,5 +43,7 @@ void emitCpuBackward(EmitContext &context);
 void emitCpuBackwardSum(EmitContext &context);
 void emitSm80BackwardKV(EmitContext &context);
 void emitSm80BackwardQ(EmitContext &context);
+void emitCpuBackwardScore(EmitContext &context);
+void emitSm80BackwardScore(EmitContext &context);
 
 } // namespace flashplus

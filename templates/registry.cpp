@@ -10,7 +10,7 @@ constexpr const Algorithm *kAlgorithms[] = {
     &kCpuFlash,       &kCpuStream,   &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
     &kSm80Decode,     &kCpuCombine,  &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
     &kCpuBackwardSum, &kCpuBackward, &kSm80BackwardKV, &kSm80BackwardQ,    &kCpuAppend,
-    &kGpuAppend,      &kCpuMerge,    &kGpuMerge};
+    &kGpuAppend,      &kCpuMerge,    &kGpuMerge,       &kCpuBackwardScore, &kSm80BackwardScore};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
@@ -125,6 +125,10 @@ Result<LaunchSchema> launchSchema(const KernelSpec &spec, const Schedule &schedu
   if (spec.append)
     return Status(StatusCode::Unsupported,
                   "append is 1; the append is a step of its own, and no kernel's spec has it");
+  if (spec.op == Operation::Backward && spec.score_grads)
+    return Status(StatusCode::Unsupported,
+                  "score_grads is " + std::to_string(spec.score_grads) +
+                      "; the gradients of a score's inputs are a step of their own, backward_score");
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, target));
   for (const auto &[name, value] : schedule.knobs)
     if (std::ranges::find(a->knobs, name, &Knob::name) == a->knobs.end()) {

@@ -57,12 +57,26 @@ LogicalResult verifySlot(mlir::Operation *op, int64_t slot, int64_t limit) {
   return success();
 }
 
+LogicalResult verifyElement(mlir::Operation *op, int64_t slot, size_t indices) {
+  if (indices == 0 || indices > size_t(kMaxScoreTensorRank))
+    return op->emitOpError() << "has " << indices << " indices; it must have 1 to " << kMaxScoreTensorRank;
+  return verifySlot(op, slot, kMaxScoreTensors);
+}
+
+/// Of an operation that only means something where gradients of the score's inputs are summed.
+LogicalResult verifyParent(mlir::Operation *op) {
+  if (!isa<BackwardScoreOp>(op->getParentOp()))
+    return op->emitOpError("stands in an attn.backward_score only");
+  return success();
+}
+
 } // namespace
 
 LogicalResult ForwardOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardKVOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardQOp::verify() { return verifyDescription(*this); }
+LogicalResult BackwardScoreOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardDeltaOp::verify() { return verifyDescription(*this); }
 LogicalResult BackwardSumOp::verify() { return verifyDescription(*this); }
 LogicalResult CombineOp::verify() { return verifyDescription(*this); }
@@ -73,14 +87,22 @@ LogicalResult ForwardOp::verifyRegions() { return verifyScore(*this, 1); }
 LogicalResult BackwardOp::verifyRegions() { return verifyScore(*this, 2); }
 LogicalResult BackwardKVOp::verifyRegions() { return verifyScore(*this, 2); }
 LogicalResult BackwardQOp::verifyRegions() { return verifyScore(*this, 2); }
+LogicalResult BackwardScoreOp::verifyRegions() { return verifyScore(*this, 1); }
 
 LogicalResult ScalarOp::verify() { return verifySlot(*this, getSlot(), kMaxScoreScalars); }
 
-LogicalResult AuxOp::verify() {
-  if (getIndices().empty() || getIndices().size() > size_t(kMaxScoreTensorRank))
-    return emitOpError() << "has " << getIndices().size() << " indices; it must have 1 to "
-                         << kMaxScoreTensorRank;
-  return verifySlot(*this, getSlot(), kMaxScoreTensors);
+LogicalResult AuxOp::verify() { return verifyElement(*this, getSlot(), getIndices().size()); }
+
+LogicalResult ScalarGradientOp::verify() {
+  if (failed(verifyParent(*this)))
+    return failure();
+  return verifySlot(*this, getSlot(), kMaxScoreScalars);
+}
+
+LogicalResult AuxGradientOp::verify() {
+  if (failed(verifyParent(*this)))
+    return failure();
+  return verifyElement(*this, getSlot(), getIndices().size());
 }
 
 } // namespace flashplus::attn

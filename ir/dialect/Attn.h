@@ -20,8 +20,9 @@ namespace flashplus::attn {
 /// Arguments of the score region, in order.
 enum ScoreArg { kScore, kBatch, kHead, kHeadK, kQuery, kKey, kSeqlenQ, kSeqlenK, kNumScoreArgs };
 
-/// Fills an empty region with a score's block, which yields what `use` says.
-void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score, ScoreUse use);
+/// Fills an empty region with a score's block, which yields what `use` says; `wanted` is a score_grads.
+void buildScore(mlir::Region &region, mlir::Location loc, const ScoreExpr &score, ScoreUse use,
+                int wanted = 0);
 /// Reads the score back, whatever else the block yields; names are the canonical ones. Unsupported if the
 /// region holds what no score expression has.
 Result<ScoreExpr> readScore(mlir::Region &region);

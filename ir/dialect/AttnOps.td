@@ -67,6 +67,25 @@ def Attn_BackwardQOp : Attn_ScoredOp<"backward_q"> {
   let summary = "The gradient of q alone; otherwise as attn.backward";
 }
 
+def Attn_BackwardScoreOp : Attn_ScoredOp<"backward_score"> {
+  let summary = "Gradients of the score's own scalars and tensors";
+  let description = [{
+    With g = p (dout v^T - delta), adds g d to what each attn.scalar_gradient and attn.aux_gradient of the region, whose derivative is
+    d, names, for every score that the mask does not hide. The region yields w.
+
+    ```mlir
+    attn.backward_score @flashplus_backward_score_fp32_d64 dtype(f32) head_dim(64, 64) schedule("cpu.backward_score")
+        target("x86-64-v3") attributes {score_grads = 256 : i64} {
+    ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+      %gain = attn.aux 0[%h] : f32
+      %w = arith.mulf %s, %gain : f32
+      attn.aux_gradient 0[%h], %s
+      attn.yield %w
+    }
+    ```
+  }];
+}
+
 def Attn_BackwardDeltaOp : Attn_Op<"backward_delta"> {
   let summary = "What a backward needs of every query row";
   let description = [{
@@ -190,8 +209,28 @@ def Attn_IndexOp : Attn_Op<"index", [Pure]> {
   let assemblyFormat = "$value attr-dict";
 }
 
+def Attn_ScalarGradientOp : Attn_Op<"scalar_gradient"> {
+  let summary = "The score's derivative with respect to a scalar";
+  let description = [{
+    Stands in an attn.backward_score, which adds to the scalar's gradient what it means.
+  }];
+  let arguments = (ins I64Attr:$slot, F32:$derivative);
+  let assemblyFormat = "$slot `,` $derivative attr-dict";
+  let hasVerifier = 1;
+}
+
+def Attn_AuxGradientOp : Attn_Op<"aux_gradient"> {
+  let summary = "The score's derivative with respect to an element of a tensor";
+  let description = [{
+    Stands in an attn.backward_score. The element is the one that attn.aux reads at these indices.
+  }];
+  let arguments = (ins I64Attr:$slot, Variadic<I32>:$indices, F32:$derivative);
+  let assemblyFormat = "$slot `[` $indices `]` `,` $derivative attr-dict";
+  let hasVerifier = 1;
+}
+
 def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
-                                     ParentOneOf<["ForwardOp", "BackwardOp", "BackwardKVOp", "BackwardQOp"]>]> {
+                                     ParentOneOf<["ForwardOp", "BackwardOp", "BackwardKVOp", "BackwardQOp", "BackwardScoreOp"]>]> {
   let summary = "The new score, and in a backward its derivative with respect to s";
   let arguments = (ins Variadic<F32>:$values);
   let assemblyFormat = "$values attr-dict";

@@ -150,6 +150,13 @@ private:
       return math::SqrtOp::create(builder_, loc_, operand(0));
     case ScoreOp::Tanh:
       return math::TanhOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Sech2: {
+      auto magnitude = [&](int i) { return math::AbsFOp::create(builder_, loc_, operand(i)); };
+      Value exponent = arith::MulFOp::create(builder_, loc_, magnitude(0), constant(-2));
+      Value root = arith::AddFOp::create(builder_, loc_, magnitude(1), constant(1));
+      return arith::MulFOp::create(builder_, loc_, math::ExpOp::create(builder_, loc_, exponent),
+                                   arith::MulFOp::create(builder_, loc_, root, root));
+    }
     case ScoreOp::Add:
       return arith::AddFOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Sub:
@@ -201,7 +208,7 @@ public:
         const int result = operand(yield.getValue());
         if (result < 0)
           break;
-        if (yield.getValues().size() > 1) // derivatives, whose nodes come after the score's own
+        if (yield.getValues().size() > 1 || gradients_) // derivatives' nodes come after the score's own
           expr_.nodes.resize(size_t(result) + 1);
         if (result != int(expr_.nodes.size()) - 1) // canonicalisation may have reordered
           return fail("the yielded value is not the last one computed");
@@ -249,6 +256,10 @@ private:
   }
 
   Status node(mlir::Operation &op) {
+    if (isa<ScalarGradientOp, AuxGradientOp>(op)) {
+      gradients_ = true;
+      return Status::ok();
+    }
     IntegerAttr minus_one;
     const StringRef name = op.getName().getStringRef();
     static const llvm::StringMap<ScoreOp> kUnary = {
@@ -349,26 +360,59 @@ private:
   }
 
   ScoreExpr expr_;
+  bool gradients_ = false; ///< The region has some.
   llvm::DenseMap<Value, int> nodes_;
   llvm::DenseMap<Value, arith::CmpFOp> compares_;
 };
 
+/// The score, and how it depends on the scalars and tensors in `wanted`.
+void buildParameters(OpBuilder &builder, Location loc, Block &block, const ScoreExpr &both,
+                     const ScoreGradient &gradient, int wanted) {
+  SmallVector<int> roots = {gradient.value};
+  SmallVector<size_t> scalars, reads;
+  for (size_t slot = 0; slot < gradient.dscalars.size(); ++slot)
+    if (wanted >> slot & 1 && !gradient.isConstant(gradient.dscalars[slot], 0)) {
+      scalars.push_back(slot);
+      roots.push_back(gradient.dscalars[slot]);
+    }
+  for (size_t i = 0; i < gradient.reads.size(); ++i)
+    if (wanted >> (kMaxScoreScalars + gradient.reads[i].slot) & 1) {
+      reads.push_back(i);
+      roots.push_back(gradient.reads[i].adjoint);
+      roots.push_back(gradient.reads[i].node);
+    }
+  const SmallVector<Value> values = ScoreBuilder(builder, loc, block).build(both, roots);
+  const Value *next = values.begin() + 1;
+  for (size_t slot : scalars)
+    ScalarGradientOp::create(builder, loc, int64_t(slot), *next++);
+  for (size_t i : reads) {
+    const Value adjoint = *next++;
+    auto read = next++->getDefiningOp<AuxOp>();
+    AuxGradientOp::create(builder, loc, gradient.reads[i].slot, read.getIndices(), adjoint);
+  }
+  YieldOp::create(builder, loc, values.front());
+}
+
 } // namespace
 
-void buildScore(Region &region, Location loc, const ScoreExpr &score, ScoreUse use) {
+void buildScore(Region &region, Location loc, const ScoreExpr &score, ScoreUse use, int wanted) {
   OpBuilder builder(loc->getContext()); // the region may belong to no operation yet
   Block &block = region.emplaceBlock();
   block.addArgument(builder.getF32Type(), loc);
   for (int i = 1; i < kNumScoreArgs; ++i)
     block.addArgument(builder.getI32Type(), loc);
   builder.setInsertionPointToEnd(&block);
-  if (use != ScoreUse::Slope) {
+  if (use == ScoreUse::Value || use == ScoreUse::None) {
     YieldOp::create(builder, loc, ScoreBuilder(builder, loc, block).build(score));
     return;
   }
   const ScoreGradient gradient = differentiate(score);
   ScoreExpr both = score;
   both.nodes = gradient.nodes;
+  if (use == ScoreUse::Parameters) {
+    buildParameters(builder, loc, block, both, gradient, wanted);
+    return;
+  }
   YieldOp::create(builder, loc, ScoreBuilder(builder, loc, block).build(both, {gradient.value, gradient.ds}));
 }
 

@@ -93,7 +93,7 @@ mlir::Operation *buildOp(ModuleOp module, const Kernel &kernel) {
   state.addAttribute(kSchedule, builder.getStringAttr(kernel.schedule.text()));
   state.addAttribute(kTarget, builder.getStringAttr(kernel.target.text()));
   if (info.hasScore())
-    buildScore(*state.addRegion(), state.location, kernel.spec.score, info.score);
+    buildScore(*state.addRegion(), state.location, kernel.spec.score, info.score, kernel.spec.score_grads);
   return builder.create(state);
 }
 

@@ -19,6 +19,8 @@ class Attention(torch.autograd.Function):
             out, lse, *rest = operator(*arguments)
         call = ctx.call = meant(*arguments)
         ctx.count = len(arguments)
+        slopes = call.tensors.get("alibi_slopes")
+        ctx.slopes = None if slopes is None else next(i for i, t in enumerate(arguments) if t is slopes)
         # rng_state is the last output of an operator that has dropout.
         ctx.save_for_backward(*arguments[:3], *call.tensors.values(), out, lse, rest[-1] if call.dropout_p else None)
         ctx.set_materialize_grads(False)
@@ -34,11 +36,15 @@ class Attention(torch.autograd.Function):
         named = dict(zip(ctx.call.tensors, others))
         if dout is None:
             dout = torch.zeros_like(out)
-        grads = torch.ops.flashplus.backward(
+        wants_slopes = ctx.slopes is not None and ctx.needs_input_grad[2 + ctx.slopes]
+        *grads, dslopes = torch.ops.flashplus.backward(
             dout, q, k, v, out, lse, dlse, named.get("cu_seqlens_q"), named.get("cu_seqlens_k"), named.get("seqused_q"),
             named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers,
-            ctx.call.dropout_p, rng_state)
-        return (None, None, *grads, *(None,) * (ctx.count - 3))
+            ctx.call.dropout_p, rng_state, wants_slopes)
+        rest = [None] * (ctx.count - 3)
+        if wants_slopes:
+            rest[ctx.slopes - 3] = dslopes
+        return (None, None, *grads, *rest)
 
 
 class NoBackward(torch.autograd.Function):

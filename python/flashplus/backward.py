@@ -8,7 +8,7 @@ from flashplus.frames import contiguous_rows, said
 
 _OPERANDS = ("q", "k", "v", "o", "dout", "dq", "dk", "dv")
 _REST = ("lse", "dlse", "delta", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes", "rng_state")
-_Block = frames.block(c_api.BackwardArgs, _OPERANDS + _REST)
+_Block = frames.block(c_api.BackwardArgs, _OPERANDS + _REST + ("dalibi_slopes", ))
 _known = frames.Frames()
 
 
@@ -20,14 +20,15 @@ def _readable(name, t):
 
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
               cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None,
-              softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None):
+              softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None, dslopes=None):
     """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
 
     dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that
     belong to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches
     lse, or None.
     delta: fp32 like lse, gets sum(dout * out) - dlse, or None. With dropout_p rng_state is what the forward had.
-    The same bits from run to run."""
+    dslopes: contiguous and like alibi_slopes, gets their gradient, or None.
+    The same bits from run to run, but for dslopes on a GPU."""
     q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out),
                                                                   ("dout", dout), ("softmax_lse", lse)))
     new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
@@ -46,6 +47,8 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
         for name, t in zip(_REST, (lse, dlse, delta, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes,
                                    rng_state))
         if t is not None)
+    if dslopes is not None:
+        tensors["dalibi_slopes"] = dslopes
     call = (tuple(
         (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap,
             dropout_p)

@@ -211,21 +211,29 @@ def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_se
 
 def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                    alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right,
-                   softcap, dropout_p=0.0, rng_state=None):
+                   softcap, dropout_p=0.0, rng_state=None, wants_slopes=False):
+    dslopes = _slopes_like(alibi_slopes, q, wants_slopes)
     if without_batch(q, cu_seqlens_q):
-        return tuple(torch.zeros_like(kernels.contiguous_rows(t)) for t in (q, k, v))
-    return kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q,
+        return *(torch.zeros_like(kernels.contiguous_rows(t)) for t in (q, k, v)), dslopes.zero_()
+    grads = kernels.gradients(dout, q, k, v, out, softmax_lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q,
                              cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k,
                              alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
                              softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
                              window_right=window_size_right, softcap=softcap, dropout_p=dropout_p,
-                             rng_state=rng_state)
+                             rng_state=rng_state, dslopes=dslopes if wants_slopes else None)
+    return *grads, dslopes
+
+
+def _slopes_like(alibi_slopes, q, wanted):
+    """Memory for the gradient of slopes; without an element where none is wanted."""
+    return q.new_empty(alibi_slopes.shape if wanted else (0,), dtype=torch.float32)
 
 
 def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                         alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left,
-                        window_size_right, softcap, dropout_p=0.0, rng_state=None):
-    return tuple(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v))
+                        window_size_right, softcap, dropout_p=0.0, rng_state=None, wants_slopes=False):
+    return (*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
+            _slopes_like(alibi_slopes, q, wants_slopes))
 
 
 _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
@@ -264,7 +272,8 @@ _define(
     "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
     "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
     "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
-    "float softcap, float dropout_p=0., Tensor? rng_state=None) -> (Tensor, Tensor, Tensor)",
+    "float softcap, float dropout_p=0., Tensor? rng_state=None, bool wants_slopes=False) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _ours_backward, _ours_backward_fake, "flashplus")
 
 ours = torch.ops.flashplus.forward

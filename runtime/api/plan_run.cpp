@@ -55,6 +55,16 @@ template <class Args> Status checkValues(Context &context, Device &device, const
   return checkDeviceValues(args, device, context.scores(), stream);
 }
 
+/// What is summed into is zero before.
+Status clearSums(Device &, const AttentionProblem &, void *) { return Status::ok(); }
+Status clearSums(Device &device, const BackwardProblem &problem, void *stream) {
+  for (int i = 0; i < BackwardProblem::ScoreGradients::kMost; ++i)
+    if (const int64_t elements = problem.score_gradients.elements[i])
+      FLASHPLUS_RETURN_IF_ERROR(
+          device.clearAsync(problem.score_gradients.data[i], size_t(elements) * sizeof(float), stream));
+  return Status::ok();
+}
+
 /// An operation as callers ask for it.
 struct ForwardCall {
   using Args = flashplus_forward_args;
@@ -110,7 +120,7 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
                              "'; the plan was made for '" + plan->spec.spec().text() + "'");
     FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
     if (problem.empty)
-      return Status::ok();
+      return clearSums(*plan->device, problem, stream);
     FLASHPLUS_RETURN_IF_ERROR(checkValues(*plan->context, *plan->device, *args, stream));
     const int64_t needed = plan->record.workspace_bytes;
     if (needed && (!workspace || workspace_bytes < size_t(needed)))
@@ -118,6 +128,7 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
                              " bytes; the plan needs " + std::to_string(needed));
     if (needed && reinterpret_cast<uintptr_t>(workspace) % 256)
       return invalidArgument("workspace is not 256-byte aligned");
+    FLASHPLUS_RETURN_IF_ERROR(clearSums(*plan->device, problem, stream));
     return launch(plan->record, *plan->device, problem, workspace, stream);
   });
 }
@@ -133,7 +144,7 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
     if (!device)
       return device.status();
     if (problem.empty)
-      return Status::ok();
+      return clearSums(**device, problem, stream);
     FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, **device, *args, stream));
     const PlanKey key(problem);
     LaunchRecord plan;
@@ -168,6 +179,7 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       if (plan.zeroed_bytes)
         FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.zeroed_bytes), stream));
     }
+    FLASHPLUS_RETURN_IF_ERROR(clearSums(**device, problem, stream));
     return launch(plan, **device, problem, kept.memory() ? kept.memory() : workspace.memory, stream);
   });
 }

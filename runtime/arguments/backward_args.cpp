@@ -7,6 +7,7 @@
 #include "runtime/arguments/operands.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/arguments/score_binding.h"
+#include "runtime/arguments/score_gradients.h"
 
 namespace flashplus {
 namespace {
@@ -75,6 +76,9 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   setRows(dv.view, sizes.ragged, p.dv, p.dv_stride_b, p.dv_stride_s, p.dv_stride_h);
   LengthArrays arrays;
   FLASHPLUS_RETURN_IF_ERROR(checkLengths(reader, lengthArgs(a), sizes, out, arrays));
+  if (sizes.heads_q == 0 && sizes.heads_k > 0) // nobody would write dk and dv
+    return invalidArgument("q has 0 heads and k has " + std::to_string(sizes.heads_k) +
+                           "; with heads of k there must be some of q");
   // Without a query row the gradients of k and v are zeros, which somebody has to write.
   out.empty =
       out.bounds.batch == 0 || out.bounds.heads_q == 0 || (out.bounds.total_q == 0 && sizes.rows_k == 0);
@@ -87,7 +91,10 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   if (out.spec.dropout)
     setDropout(dropout, p);
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
-  return checkRest(reader, a, sizes, out);
+  FLASHPLUS_RETURN_IF_ERROR(checkRest(reader, a, sizes, out));
+  if (!a.dalibi_slopes && !a.dsoftcap && a.num_score_gradients == 0)
+    return Status::ok();
+  return bindScoreGradients(reader, a, operands, out);
 }
 
 } // namespace flashplus

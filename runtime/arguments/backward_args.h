@@ -15,6 +15,13 @@ struct BackwardProblem : AttentionProblem {
   /// Complete but for what a step's binder adds: its tiles and items, and where its values are in the
   /// workspace.
   BackwardParams params;
+
+  /// Gradients of the score's own inputs: by the bits of spec.score_grads.
+  struct ScoreGradients {
+    static constexpr int kMost = kMaxScoreScalars + kMaxScoreTensors;
+    void *data[kMost] = {};
+    int64_t elements[kMost] = {};
+  } score_gradients;
 };
 
 /// Fills `out` in, which must be as constructed. InvalidArgument (or Unsupported) names the argument, its

@@ -105,6 +105,7 @@ const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParam
   p.dq_parts = in.part(kDQParts);
   // One step has shares of the keys; the sum, which comes after it, adds as many parts.
   p.num_splits = std::max(p.num_splits, in.step.item.num_splits);
+  p.score_shares = in.step.item.num_splits;
   return p;
 }
 

@@ -32,14 +32,23 @@ int sharesOf(const Bounds &bounds, const ItemTraits &item, int64_t part_bytes) {
   return int(std::max<int64_t>(1, std::min({ceilDiv(kItems, items), tiles, room})));
 }
 
+/// Without what is a step of its own.
+KernelSpec withoutScoreGrads(KernelSpec spec) {
+  spec.score_grads = 0;
+  return spec;
+}
+
 constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256; }
 
 } // namespace
 
 BackwardPlanner::BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
     : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))),
-      whole_(step(spec)), sum_(step(stepSpec(spec, Operation::BackwardSum))),
-      kv_(step(stepSpec(spec, Operation::BackwardKV))), q_(step(stepSpec(spec, Operation::BackwardQ))) {}
+      whole_(step(withoutScoreGrads(spec))), sum_(step(stepSpec(spec, Operation::BackwardSum))),
+      kv_(step(stepSpec(spec, Operation::BackwardKV))), q_(step(stepSpec(spec, Operation::BackwardQ))) {
+  if (spec.score_grads)
+    score_ = step(stepSpec(spec, Operation::BackwardScore));
+}
 
 BackwardPlanner::Step BackwardPlanner::step(KernelSpec spec) const {
   auto candidates = feasibleCandidates(spec, device_);
@@ -62,7 +71,10 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
 }
 
 std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps() const {
-  return whole_.candidates.empty() ? std::vector{&kv_, &q_} : std::vector{&whole_};
+  std::vector<const Step *> steps = whole_.candidates.empty() ? std::vector{&kv_, &q_} : std::vector{&whole_};
+  if (spec_.score_grads)
+    steps.push_back(&score_);
+  return steps;
 }
 
 Status BackwardPlanner::checkForced(const PlanOptions &options) const {
@@ -109,12 +121,13 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
     return delta.status();
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
   if (whole_.candidates.empty()) {
-    for (const Step *step : chosenSteps()) {
+    for (const Step *step : {&kv_, &q_}) {
       auto chosen = choose(*step, options);
       if (!chosen)
         return chosen.status();
       FLASHPLUS_RETURN_IF_ERROR(addStep(plan, step->spec, *chosen, 1, bounds));
     }
+    FLASHPLUS_RETURN_IF_ERROR(addScoreSteps(plan, bounds, options));
     return plan;
   }
   auto whole = choose(whole_, options);
@@ -124,16 +137,26 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   const int shares = sharesOf(bounds, whole->item, part);
   plan.parts[kDQParts] = {plan.workspace_bytes, alignedBytes(part * shares)};
   plan.workspace_bytes += plan.parts[kDQParts].bytes;
-  KernelSpec spec = spec_;
+  KernelSpec spec = whole_.spec;
   spec.results = shares > 1 ? Results::Partial : Results::Final;
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, bounds));
-  if (shares == 1)
-    return plan;
-  auto sum = choose(sum_, {});
-  if (!sum)
-    return sum.status();
-  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, sum_.spec, *sum, 1, bounds));
+  if (shares > 1) {
+    auto sum = choose(sum_, {});
+    if (!sum)
+      return sum.status();
+    FLASHPLUS_RETURN_IF_ERROR(addStep(plan, sum_.spec, *sum, 1, bounds));
+  }
+  FLASHPLUS_RETURN_IF_ERROR(addScoreSteps(plan, bounds, options));
   return plan;
+}
+
+Status BackwardPlanner::addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const {
+  if (!spec_.score_grads)
+    return Status::ok();
+  auto chosen = choose(score_, options);
+  if (!chosen)
+    return chosen.status();
+  return addStep(plan, score_.spec, *chosen, 1, bounds);
 }
 
 Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
@@ -150,12 +173,15 @@ std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, cons
     return result.size() > before;
   };
   add(stepSpec(spec, Operation::BackwardDelta));
-  if (!add(spec)) {
+  if (spec.score_grads)
+    add(stepSpec(spec, Operation::BackwardScore));
+  const KernelSpec whole = withoutScoreGrads(spec);
+  if (!add(whole)) {
     if (!add(stepSpec(spec, Operation::BackwardKV)) || !add(stepSpec(spec, Operation::BackwardQ)))
       result.clear(); // there is no plan, so that nothing of one is of use
     return result;
   }
-  KernelSpec shares = spec;
+  KernelSpec shares = whole;
   shares.results = Results::Partial;
   add(shares);
   add(stepSpec(spec, Operation::BackwardSum));

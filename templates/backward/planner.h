@@ -3,8 +3,9 @@
 //   backward [ backward_sum ]    one kernel for all three gradients, and with shares of the keys a sum of
 //                                their parts of dq
 //   backward_kv, backward_q      two kernels, where a target has no algorithm for the first
-// Both add in an order that depends on the problem alone, so that results are the same bits whatever device
-// state, grid or number of workers there is.
+// and then, where the spec wants some, the gradients of the score's own inputs, backward_score.
+// All but the last on a GPU add in an order that depends on the problem alone, so that results are the same
+// bits whatever device state, grid or number of workers there is.
 #pragma once
 
 #include "templates/planner.h"
@@ -36,12 +37,13 @@ private:
   Status checkForced(const PlanOptions &options) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
+  Status addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const;
   Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
                  const Bounds &bounds) const;
 
   KernelSpec spec_;
   DeviceProfile device_;
-  Step delta_, whole_, sum_, kv_, q_;
+  Step delta_, whole_, sum_, kv_, q_, score_;
 };
 
 /// One plan.

@@ -98,4 +98,35 @@ Fragment subtractDelta(const Fragment &weights, Axis queries, Fragment dp, LineV
   return dp;
 }
 
+void addScoreTerms(EmitContext &c, const WorkItem &item, const Sequence &sequence, Axis queries,
+                   const ScoreTile &tile, const Fragment &products, const Fragment &dp, LineValue lse,
+                   LineValue delta, llvm::function_ref<LineKeys(int line)> keys, Val lane, ScoreSums &sums) {
+  Ir &ir = c.ir;
+  const FragmentLayout layout = products.layout;
+  const int length = layout.count(across(queries));
+  // Line by line, so that derivatives of one line at most are alive.
+  for (int line = 0; line < layout.count(queries); ++line) {
+    Vals s, g;
+    for (int i = 0; i < length; ++i)
+      s.push_back(products.at(queries, line, i));
+    const TileScores scores =
+        tileScores(ir, c.params, *c.score, item, sequence, lineOf(tile, layout, queries, line), std::move(s),
+                   c.params.get("softmax_scale"));
+    Val scale = scores.factor * softmax::kLog2E, minus = exponentOfLine(ir, scores, 0, lse(line));
+    Val d = delta(line);
+    const auto [lo, hi] = keys(line);
+    Vals counts;
+    for (int i = 0; i < length; ++i) {
+      Val p = ir.exp2(ir.fma(scores.values[size_t(i)], scale, minus));
+      Val at = ir.i32(FragmentLayout::offset(across(queries), i));
+      Val inside = lo ? (at >= lo) & (at < hi) : at < hi;
+      counts.push_back(inside & (p != 0.0)); // a derivative may be anything where it is not so
+      g.push_back(p * (dp.at(queries, line, i) - d));
+    }
+    addTerms(ir, c.params, sums, scores.derivatives, length, lane, [&](const ScoreDerivative &by, int i) {
+      return ir.select(counts[size_t(i)], g[size_t(i)] * by.values[size_t(i)], ir.f32(0));
+    });
+  }
+}
+
 } // namespace flashplus

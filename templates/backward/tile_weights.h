@@ -8,6 +8,7 @@
 
 #include "templates/common/fragment.h"
 #include "templates/common/mask.h"
+#include "templates/common/score_gradient.h"
 #include "templates/common/tile_dropout.h"
 #include "templates/emit.h"
 
@@ -38,5 +39,16 @@ Fragment dropGradient(const KeptElements &kept, Val scale, Fragment dp);
 
 /// dP -> dS, with the weights h.
 Fragment subtractDelta(const Fragment &weights, Axis queries, Fragment dp, LineValue delta);
+
+/// The keys that a query line counts, [lo, hi), from the thread's first element on; lo absent: all below hi.
+struct LineKeys {
+  Val lo, hi;
+};
+
+/// S = Q K^T and dP of a tile -> what its scores give to the gradients of the score's own inputs. By whole
+/// warps.
+void addScoreTerms(EmitContext &c, const WorkItem &item, const Sequence &sequence, Axis queries,
+                   const ScoreTile &tile, const Fragment &products, const Fragment &dp, LineValue lse,
+                   LineValue delta, llvm::function_ref<LineKeys(int line)> keys, Val lane, ScoreSums &sums);
 
 } // namespace flashplus

@@ -2,6 +2,7 @@
 #include "templates/common/score.h"
 
 #include "ir/warp.h"
+#include "templates/common/score_gradient.h"
 
 #include "mlir/IR/Matchers.h"
 
@@ -75,13 +76,13 @@ Val scoreIndex(Ir &ir, Val value) {
   return ir.wrap(ir.builder.createOrFold<arith::FPToSIOp>(ir.loc, type, inside.value));
 }
 
-Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
+Vals lastIndices(Ir &ir, const ParamReader &params, int slot, ValueRange indices) {
   Vals last;
-  for (auto [dim, index] : llvm::enumerate(op.getIndices())) {
+  for (auto [dim, index] : llvm::enumerate(indices)) {
     last.emplace_back();
     if (rangeOf(index) == IndexRange::Inside)
       continue;
-    last.back() = params.get("aux_last", int(op.getSlot()) * kMaxScoreTensorRank + int(dim));
+    last.back() = params.get("aux_last", slot * kMaxScoreTensorRank + int(dim));
     // The keys of a sequence's first tile are the same for all sequences: clamped ahead of all loops, they
     // fill the registers.
     if (ir.gpu)
@@ -90,16 +91,16 @@ Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
   return last;
 }
 
-Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices,
-                    const Vals &last) {
-  const int slot = int(op.getSlot());
-  Val base = params.get("aux", slot);
+ScoreElement scoreElement(Ir &ir, const ParamReader &params, std::string_view base,
+                          std::string_view stride_of, int slot, ValueRange indices, ArrayRef<Val> at,
+                          const Vals &last) {
+  Val first = params.get(base, slot);
   int lanes = 0;
   SmallVector<Val> clamped;
-  for (size_t dim = 0; dim < indices.size(); ++dim) {
-    Val index = indices[dim];
+  for (size_t dim = 0; dim < at.size(); ++dim) {
+    Val index = at[dim];
     lanes = std::max(lanes, lanesOf(index.value));
-    if (rangeOf(op.getIndices()[dim]) == IndexRange::Any)
+    if (rangeOf(indices[dim]) == IndexRange::Any)
       index = ir.max(index, ir.constant(index.type(), 0));
     if (last[dim])
       index = ir.minUnsigned(index, last[dim]);
@@ -108,7 +109,7 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   // Offset of the scalar indices, and one vector of offsets for the others.
   Val uniform = ir.i64(0), varying;
   for (auto [dim, index] : llvm::enumerate(clamped)) {
-    Val stride = params.get("aux_stride", slot * kMaxScoreTensorRank + int(dim)) * 4;
+    Val stride = params.get(stride_of, slot * kMaxScoreTensorRank + int(dim)) * 4;
     if (!lanesOf(index.value)) {
       uniform = uniform + ir.toI64(index) * stride;
       continue;
@@ -117,9 +118,16 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
     Val part = wide * stride;
     varying = varying ? varying + part : part;
   }
-  Val row = ir.offset(base, uniform);
+  return {ir.offset(first, uniform), varying};
+}
+
+Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<Val> indices,
+                    const Vals &last) {
+  const auto [row, varying] =
+      scoreElement(ir, params, "aux", "aux_stride", int(op.getSlot()), op.getIndices(), indices, last);
   if (varying.absent())
     return ir.load(ir.f32(), row, 4, /*invariant=*/true);
+  const int lanes = lanesOf(varying.value);
   Val result = ir.constant(ir.vec(ir.f32(), lanes), 0);
   for (int lane = 0; lane < lanes; ++lane) {
     Val at = ir.wrap(vector::ExtractOp::create(ir.builder, ir.loc, varying.value, int64_t(lane)));
@@ -132,7 +140,7 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
 
 Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
   if (identity_)
-    return {s, {}};
+    return {s, {}, {}};
   Ir &ir = ir_;
   const int lanes = lanesOf(s.value);
   if (!lanesOf(key.value)) {
@@ -151,11 +159,18 @@ Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
   for (int i = 0; i < attn::kNumScoreArgs; ++i)
     map[block_.getArgument(i)] = args[i];
 
+  std::vector<ScoreDerivative> derivatives;
   for (mlir::Operation &op : block_) {
     if (auto yield = dyn_cast<attn::YieldOp>(op)) {
       Val result = map[yield.getValue()];
       return {lanesOf(result.value) ? result : ir.splat(result, lanes),
-              hasSlope(yield) ? map[yield.getSlope()] : Val{}};
+              hasSlope(yield) ? map[yield.getSlope()] : Val{}, std::move(derivatives)};
+    }
+    if (isScoreDerivative(op)) {
+      ScoreDerivative &d = derivatives.emplace_back(&op, Vals{map[derivativeOf(op)]});
+      for (Value index : indicesOf(op))
+        d.indices.push_back({map[index]});
+      continue;
     }
     if (auto scalar = dyn_cast<attn::ScalarOp>(op)) {
       map[scalar.getResult()] = params_.get("scalar", int(scalar.getSlot()));
@@ -185,7 +200,7 @@ Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
         result.setType(ir.vec(result.getType(), lanes));
     map[op.getResult(0)] = ir.wrap(clone->getResult(0));
   }
-  return {s, {}};
+  return {s, {}, {}};
 }
 
 namespace softmax {

@@ -19,6 +19,13 @@ bool isPlainScore(mlir::Region &region);
 bool hasSlope(attn::YieldOp yield);
 bool hasSlope(mlir::Region &region);
 
+/// An attn.scalar_gradient or attn.aux_gradient, evaluated.
+struct ScoreDerivative {
+  mlir::Operation *op;
+  Vals values;               ///< Derivatives: one, or one an element of a tile.
+  std::vector<Vals> indices; ///< Of the element, by dimension: one, or one an element of a tile.
+};
+
 /// Inlines a score region on a vector of scores, of one query row at consecutive keys unless apply() is told
 /// otherwise; what does not depend on the key stays scalar. For the CPU; a GPU thread's tile of scores is
 /// score_tile.h's.
@@ -39,6 +46,7 @@ public:
     Val value;
     Val slope; ///< Derivative of value with respect to s: a scalar or a vector; absent where it is 1, and in
                ///< a forward.
+    std::vector<ScoreDerivative> derivatives; ///< By the score's own inputs; scalars or vectors.
   };
   /// As apply(); of a region that yields its derivative, too.
   WithSlope evaluate(Val s, Val row, Val key, Val head = {}) const;
@@ -60,7 +68,19 @@ bool clampsIndices(mlir::Region &region);
 Val scoreIndex(Ir &ir, Val value);
 
 /// The last index of each dimension of an auxiliary tensor that readScoreTensor clamps, else nothing.
-Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op);
+Vals lastIndices(Ir &ir, const ParamReader &params, int slot, mlir::ValueRange indices);
+inline Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {
+  return lastIndices(ir, params, int(op.getSlot()), op.getIndices());
+}
+
+/// Where elements of an auxiliary tensor, or of its gradient, are.
+struct ScoreElement {
+  Val row;     ///< Pointer.
+  Val varying; ///< i64 vector of offsets from it in bytes; absent if all lanes have one element.
+};
+/// Of tensor `slot` at `at`, the values of the region's `indices`; `base` and `stride` name the params.
+ScoreElement scoreElement(Ir &ir, const ParamReader &params, std::string_view base, std::string_view stride,
+                          int slot, mlir::ValueRange indices, llvm::ArrayRef<Val> at, const Vals &last);
 
 /// Element of an auxiliary tensor at scalar or vector `indices`, the values of the operands of `op`; `last`
 /// as lastIndices gives it. Never reads outside the tensor, which must not be empty.

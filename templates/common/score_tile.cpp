@@ -4,6 +4,7 @@
 #include "ir/dialect/Attn.h"
 #include "ir/warp.h"
 #include "templates/common/score.h"
+#include "templates/common/score_gradient.h"
 
 using namespace mlir;
 
@@ -41,6 +42,7 @@ public:
   struct State {
     llvm::DenseMap<Value, Form> forms;
     int branches = 0;
+    std::vector<ScoreDerivative> derivatives;
   };
 
   /// From operation `at` on to the yield. A short cut branches, with the rest of the region in either branch.
@@ -56,7 +58,10 @@ public:
         if (isa<math::AbsFOp>(op) && operand.element.empty() && !operand.slope.empty() && state.branches > 0)
           return abs(op, operand, std::next(at), std::move(state));
       }
-      state.forms[op.getResult(0)] = evaluate(op, state);
+      if (isScoreDerivative(op))
+        state.derivatives.push_back(derivative(op, state));
+      else
+        state.forms[op.getResult(0)] = evaluate(op, state);
     }
     llvm_unreachable("a region ends with attn.yield");
   }
@@ -245,6 +250,20 @@ private:
     return out;
   }
 
+  ScoreDerivative derivative(mlir::Operation &op, const State &state) {
+    ScoreDerivative d{&op, {}, {}};
+    const Form by = form(state, derivativeOf(op));
+    for (int x = 0; x < elements(); ++x)
+      d.values.push_back(value(by, x));
+    for (Value index : indicesOf(op)) {
+      const Form f = form(state, index);
+      Vals &at_dim = d.indices.emplace_back();
+      for (int x = 0; x < (f.uniform() ? 1 : elements()); ++x)
+        at_dim.push_back(f.element.empty() ? ofRow(f.base, at(x).row) : f.element[size_t(x)]);
+    }
+    return d;
+  }
+
   // --- short cuts
   // --------------------------------------------------------------------------------------------
   /// run() on after `op`, with either form of its result.
@@ -265,8 +284,11 @@ private:
     Vals flat = ir_.ifElse(
         gpu::anyLane(ir_, exact), [&] { return rest(exactly); }, [&] { return rest(shortly); });
     const auto values_end = flat.begin() + elements(), shift_end = values_end + 1 + rows();
-    return {Vals(flat.begin(), values_end), *values_end, Vals(values_end + 1, shift_end),
-            Vals(shift_end, flat.end())};
+    return {Vals(flat.begin(), values_end),
+            *values_end,
+            Vals(values_end + 1, shift_end),
+            Vals(shift_end, flat.end()),
+            {}};
   }
 
   TileScores tanh(mlir::Operation &op, Form x, Block::iterator after, State state) {
@@ -338,6 +360,7 @@ private:
   // -----------------------------------------------------------------------------------------------
   TileScores finish(Form f, const State &state, attn::YieldOp yield) {
     TileScores out;
+    out.derivatives = state.derivatives;
     if (hasSlope(yield)) {
       const Form slope = form(state, yield.getSlope());
       for (int x = 0; x < elements(); ++x)

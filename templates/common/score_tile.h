@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ir/ir.h"
+#include "templates/common/score.h"
 #include "templates/common/sequence.h"
 #include "templates/common/work.h"
 
@@ -30,6 +31,7 @@ struct TileScores {
   Val factor;  ///< One for all elements; any sign, may be 0.
   Vals shift;  ///< One a row, of this thread alone; empty if all are 0.
   Vals slopes; ///< Derivatives by the region's score, one an element; empty if all are 1, and in a forward.
+  std::vector<ScoreDerivative> derivatives; ///< By the score's own inputs, of a tile without short cuts.
 };
 
 /// Evaluates `region` on Q K^T, which times `softmax_scale` is the region's score. The thread's whole warp

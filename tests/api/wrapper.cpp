@@ -381,6 +381,31 @@ TEST_CASE("a score with tensors and scalars, on part of a batch") {
   CHECK(c.forward(p.args).error().message.find("bias") != std::string::npos);
 }
 
+TEST_CASE("two results become one") {
+  const Context c = context();
+  constexpr float kNone = INFINITY;
+  // A row that both sides saw, one of side a alone, and one that nobody saw; one head of two elements.
+  std::vector<float> a = {1, 2, 3, 4, NAN, 5}, lse_a = {0, 1, kNone}, b = {3, 6, NAN, 7, 8, 9},
+                     lse_b = {std::log(3.0f), -kNone, -kNone}, o(6, -1), lse(3, -1);
+  auto rows = [](std::vector<float> &x) { return Tensor(x.data(), DType::F32, {1, 3, 1, 2}); };
+  auto statistic = [](std::vector<float> &x) { return Tensor(x.data(), DType::F32, {1, 1, 3}); };
+  MergeArgs args{rows(a), statistic(lse_a), rows(b), statistic(lse_b), rows(o), statistic(lse)};
+  c.mergeStates(args).value();
+  CHECK(o[0] == doctest::Approx(2.5)); // 1/4 and 3/4
+  CHECK(o[1] == doctest::Approx(5));
+  CHECK(lse[0] == doctest::Approx(std::log(4.0)));
+  CHECK((o[2] == 3 && o[3] == 4 && lse[1] == 1));
+  CHECK((o[4] == 0 && o[5] == 0 && lse[2] == kNone));
+  args.lse = {};
+  args.o = args.o_a; // in place, without an LSE
+  c.mergeStates(args).value();
+  CHECK(a == std::vector<float>{o[0], o[1], 3, 4, 0, 0});
+  args.lse_b = {};
+  const auto refused = c.mergeStates(args);
+  REQUIRE(!refused);
+  CHECK(std::string(refused.error().message).find("lse_b is null") != std::string::npos);
+}
+
 TEST_CASE("errors arrive as values, and as exceptions where asked") {
   Causal p;
   const Context c = context();

@@ -11,6 +11,7 @@
 namespace flashplus::conformance {
 namespace {
 
+constexpr int64_t kGuard = 64; ///< Elements of poison before and after.
 constexpr DLDataType kFloat32 = {kDLFloat, 32, 1};
 
 double loadAt(const View &v, DType dtype, int64_t at) {
@@ -50,7 +51,51 @@ BackwardInstance::BackwardInstance(const BackwardCase &c) : Instance(c.forward),
   args_.rng_state = f.rng_state;
   args_.dropout_seed = f.dropout_seed;
   args_.dropout_offset = f.dropout_offset;
+  if (c.score_grads)
+    makeScoreGradients();
   makeReference();
+}
+
+bool BackwardOutputs::same(const BackwardOutputs &o) const {
+  return dq == o.dq && dk == o.dk && dv == o.dv && delta == o.delta && tiles == o.tiles &&
+         (score == o.score || !Session::get().onCpu());
+}
+
+DLTensor *BackwardInstance::scoreGradient(std::vector<int64_t> shape) {
+  View &v = score_views_.emplace_back();
+  v.offset = kGuard;
+  v.dl_strides.resize(shape.size());
+  int64_t elements = 1;
+  for (size_t d = shape.size(); d-- > 0; elements *= shape[d])
+    v.dl_strides[d] = elements;
+  v.dl_shape = std::move(shape);
+  v.memory = std::make_shared<Memory>();
+  v.memory->host.assign(size_t(elements + 2 * kGuard) * 4, kPoison);
+  return finish(v, kFloat32);
+}
+
+void BackwardInstance::makeScoreGradients() {
+  const flashplus_forward_args &f = Instance::args_;
+  if (f.softcap > 0) {
+    args_.dsoftcap = scoreGradient({1});
+    score_names_.push_back("softcap");
+  }
+  if (f.alibi_slopes) {
+    args_.dalibi_slopes =
+        scoreGradient({f.alibi_slopes->shape, f.alibi_slopes->shape + f.alibi_slopes->ndim});
+    score_names_.push_back("slopes");
+  }
+  for (int i = 0; i < f.num_score_tensors; ++i) {
+    const auto &[name, tensor] = f.score_tensors[i];
+    score_gradients_.push_back({name, scoreGradient({tensor->shape, tensor->shape + tensor->ndim})});
+    score_names_.push_back(name);
+  }
+  for (int i = 0; i < f.num_score_scalars; ++i) {
+    score_gradients_.push_back({f.score_scalars[i].name, scoreGradient({1})});
+    score_names_.push_back(f.score_scalars[i].name);
+  }
+  args_.score_gradients = score_gradients_.data();
+  args_.num_score_gradients = int32_t(score_gradients_.size());
 }
 
 /// o and lse, as a forward leaves them.
@@ -156,11 +201,20 @@ void BackwardInstance::resetGradients() {
   resetTiles();
   for (View *v : {&dq_, &dk_, &dv_, &delta_})
     v->memory->device.write(v->memory->host); // which is poison
+  for (View &v : score_views_)
+    v.memory->device.write(v.memory->host);
 }
 
 BackwardOutputs BackwardInstance::readGradients() const {
-  return {dq_.memory->device.read(), dk_.memory->device.read(), dv_.memory->device.read(),
-          delta_.memory->device.read(), readTiles()};
+  std::vector<std::vector<std::byte>> score;
+  for (const View &v : score_views_)
+    score.push_back(v.memory->device.read());
+  return {dq_.memory->device.read(),
+          dk_.memory->device.read(),
+          dv_.memory->device.read(),
+          delta_.memory->device.read(),
+          readTiles(),
+          std::move(score)};
 }
 
 bool BackwardInstance::gradientInputsUnchanged() const {
@@ -195,6 +249,13 @@ bool BackwardInstance::gradientsUntouched(const BackwardOutputs &outputs, std::s
       return false;
     }
   }
+  for (size_t i = 0; i < outputs.score.size(); ++i)
+    for (auto part :
+         {std::span(outputs.score[i]).first(kGuard * 4), std::span(outputs.score[i]).last(kGuard * 4)})
+      if (std::any_of(part.begin(), part.end(), [](std::byte x) { return x != kPoison; })) {
+        where = "beside the gradient of " + score_names_[i] + " something was written";
+        return false;
+      }
   return true;
 }
 
@@ -214,6 +275,22 @@ reference::Gradients BackwardInstance::unpackGradients(const BackwardOutputs &ou
   g.dq = unpack(dq_, outputs.dq, false, p.d);
   g.dk = unpack(dk_, outputs.dk, true, p.d);
   g.dv = unpack(dv_, outputs.dv, true, p.dimV());
+  auto score = [&](const std::string &name) {
+    std::vector<double> values;
+    for (size_t i = 0; i < score_names_.size(); ++i)
+      if (score_names_[i] == name)
+        for (size_t at = kGuard; at < outputs.score[i].size() / 4 - kGuard; ++at)
+          values.push_back(double(reference::loadElement(outputs.score[i].data(), DType::F32, int64_t(at))));
+    return values;
+  };
+  if (!backward_.score_grads)
+    return g;
+  for (const ScoreTensor &t : reference_.score.tensors)
+    g.dtensors.push_back(score(t.name));
+  for (const std::string &name : reference_.score.scalars)
+    g.dscalars.push_back(score(name).at(0));
+  g.dsoftcap = score("softcap");
+  g.dslopes = score("slopes");
   return g;
 }
 

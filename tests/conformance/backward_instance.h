@@ -14,8 +14,11 @@ namespace flashplus::conformance {
 struct BackwardOutputs {
   std::vector<std::byte> dq, dk, dv, delta;
   int64_t tiles = 0;
+  std::vector<std::vector<std::byte>> score; ///< Of the score's own inputs.
 
   bool operator==(const BackwardOutputs &) const = default;
+  /// Whether what is deterministic on this device is the same: on a GPU all but `score`.
+  bool same(const BackwardOutputs &other) const;
 };
 
 class BackwardInstance : public Instance {
@@ -45,12 +48,17 @@ private:
   void runOwnForward();
   void makeGradients();
   void makeReference();
+  void makeScoreGradients();
+  DLTensor *scoreGradient(std::vector<int64_t> shape);
   void spoilLse();
 
   const BackwardCase backward_;
   flashplus_backward_args args_ = FLASHPLUS_BACKWARD_ARGS_INIT;
   reference::BackwardProblem gradient_reference_;
   View dout_, dlse_, dq_, dk_, dv_, delta_;
+  std::deque<View> score_views_;         ///< In the order of score_names_.
+  std::vector<std::string> score_names_; ///< "softcap", "slopes", or the caller's.
+  std::vector<flashplus_score_gradient> score_gradients_;
   std::vector<double> o_values_, lse_values_, dlse_values_; ///< As the reference wants them.
 };
 

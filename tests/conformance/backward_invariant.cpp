@@ -65,7 +65,13 @@ TEST_CASE("backward invariant: any number of threads gives the same bits") {
   one.hq = one.hk = 1;
   Case small = one;
   small.sk = 60;
-  const std::vector<BackwardCase> cases = forEveryDtype(backwards({kLong, one, small}));
+  Case scored = kLong; // sums that all heads share, and such that each head has alone
+  scored.score = "gain * s + bias[k] + far[h, q - k]";
+  scored.aux = {{.name = "bias", .shape = {300}}, {.name = "far", .shape = {4, 20}}};
+  scored.scalars = {{"gain", 0.7f}};
+  Case apart = kLong;
+  apart.alibi = Alibi::PerBatch;
+  const std::vector<BackwardCase> cases = forEveryDtype(backwards({kLong, one, small, scored, apart}));
   std::vector<std::unique_ptr<BackwardInstance>> instances;
   std::vector<BackwardOutputs> expected;
   for (const BackwardCase &c : cases) {

@@ -18,6 +18,7 @@ struct BackwardCase {
   /// The lse of every fifth row is no number though the row sees keys; it then has no part in the gradients.
   bool infinite_lse = false;
   Layout dout_layout = {}, dq_layout = {}, dk_layout = {}, dv_layout = {};
+  bool score_grads = false; ///< Gradients of all the score's tensors and scalars, slopes and softcap.
   bool packed_dqkv = false; ///< dq, dk and dv are slices of one (.., rows, hq + 2 hk, d) of dq_layout.
 
   std::vector<Case::Field> fields() const;

@@ -79,6 +79,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (in.take<uint8_t>() & 1)
       args.rng_state = rng.read(in, 1, {2}, {kDLInt, 64, 1}, device);
   }
+  Tensor slopes_grad, softcap_grad, named_grad;
+  flashplus_score_gradient named = {"t", nullptr};
+  if (flags & 1) {
+    args.dalibi_slopes = flags & 512 ? slopes_grad.read(in, 1, {hq}, f32, device)
+                                     : slopes_grad.read(in, 2, {batch, hq}, f32, device);
+    args.dsoftcap = flags & 2048 ? softcap_grad.read(in, 1, {1}, f32, device) : nullptr;
+    named.tensor = named_grad.read(in, 1, {sk}, f32, device);
+    args.score_gradients = &named;
+    args.num_score_gradients = in.take<uint8_t>() % 2;
+  }
   const std::string score = in.rest();
   args.score = flags & 16384 ? score.c_str() : nullptr;
 

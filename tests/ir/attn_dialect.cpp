@@ -53,6 +53,12 @@ TEST_CASE("every field of a spec survives the way through IR") {
   specs[8].alignment = 2;
   for (const KernelSpec &spec : specs)
     CHECK(roundTrip(spec, kSchedule, "x86-64-v3") == spec.text());
+  KernelSpec gradients = forward();
+  gradients.op = Operation::BackwardScore;
+  gradients.score = *ScoreExpr::parse("p0 * tanh(s / p0) + t0[h, q - k] * t0[h, q - k] * exp(p1)");
+  gradients.score_grads = 3 | 1 << kMaxScoreScalars;
+  CHECK(roundTrip(gradients, "cpu.backward_score mr=6 nr=2 tile_m=48 tile_n=96", "x86-64-v3") ==
+        gradients.text());
   KernelSpec combine;
   combine.op = Operation::Combine;
   combine.dtype = DType::F16;

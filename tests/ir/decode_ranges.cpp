@@ -3,7 +3,7 @@
 // segments, compiled and run on the emulator for 1000 random ragged batches a target, against a plain walk of
 // the batch.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include "templates/forward/sm80_decode/ranges.h"
+#include "templates/forward/decode/ranges.h"
 
 #include "ir/carried.h"
 #include "ir/warp.h"
@@ -37,13 +37,13 @@ constexpr size_t kBlockBytes = sizeof(Header) + kMostSegments * sizeof(Record);
 struct Variant {
   KernelSpec spec;
   Schedule schedule;
-  Sm80DecodeLayout layout;
+  DecodeLayout layout;
   std::shared_ptr<const Program> program;
 };
 
 /// Between two segments: the place, and how many came before.
 struct Walk {
-  sm80_decode::Place place;
+  decode::Place place;
   Val count;
   void fields(auto &&each) { each(place, count); }
 };
@@ -56,13 +56,13 @@ Variant make(const Target &target, bool left, bool right, KeyAddressing keys, in
   v.spec.keys = keys;
   v.spec.results = Results::Merged;
   v.schedule = completeSchedule({"sm80.decode", {{"tile_m", tile_m}, {"least", least}}});
-  v.layout = Sm80DecodeLayout::of(v.spec, v.schedule);
+  v.layout = DecodeLayout::of(v.spec, v.schedule);
   const std::string ptx = flashplus::test::compileKernel(target, [&](Ir &ir, Val in, Val out, Val lane) {
     Val block = ir.wrap(mlir::NVVM::BlockIdXOp::create(ir.builder, ir.loc, ir.i32()));
     EmitContext context{ir,     v.spec,  v.schedule,
                         target, nullptr, ParamReader(ir, in, paramTable<ForwardParams>()),
                         block,  Val{},   Val{}};
-    sm80_decode::Line line(context, v.layout);
+    decode::Line line(context, v.layout);
     line.find(lane);
     Val own = ir.offset(out, ir.toI64(block) * int64_t(kBlockBytes));
     auto store = [&](Val to, std::initializer_list<Val> values) {
@@ -75,7 +75,7 @@ Variant make(const Target &target, bool left, bool right, KeyAddressing keys, in
     const Walk done = carry::whileLoop(
         ir, Walk{line.start(), ir.i32(0)}, [&](const Walk &now) { return now.place.at < line.end(); },
         [&](const Walk &now) {
-          const sm80_decode::Segment s(context, v.layout, line, now.place);
+          const decode::Segment s(context, v.layout, line, now.place);
           store(ir.offset(own, ir.toI64(now.count) * int64_t(sizeof(Record)) + int64_t(sizeof(Header))),
                 {s.item.batch, s.item.head_k, s.item.m, s.rows, s.first_row, s.last_row, s.begin, s.end,
                  s.first_block, s.blocks, now.place.at, s.next().at});

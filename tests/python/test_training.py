@@ -90,6 +90,50 @@ def test_alibi(device):
     check(torch.autograd.grad(out, (q, k, v), dout), (q, k, v), dout, causal=True, alibi_slopes=slopes)
 
 
+def slopes_gradient(q, k, v, slopes, dout, **options):
+    """In fp64, and as eager attention in q's dtype has it."""
+    grads = []
+    for dtype in (torch.float64, q.dtype):
+        leaf = slopes.detach().to(torch.float64 if dtype == torch.float64 else slopes.dtype).requires_grad_()
+        out, _ = attention(q.detach(), k.detach(), v.detach(), dtype, alibi_slopes=leaf, **options)
+        grads.append(torch.autograd.grad(out, leaf, dout.to(dtype))[0].double())
+    return grads
+
+
+@pytest.mark.parametrize("per_batch", [False, True], ids=["heads", "batch"])
+def test_slopes_have_a_gradient(device, per_batch):
+    """Which the original never gives."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    q, k, v = inputs(device, dtype, sk=90)
+    slopes = torch.rand((2, 4) if per_batch else (4, ), device=device, requires_grad=True)
+    out = flash_attn_func(q, k, v, causal=True, alibi_slopes=slopes)
+    dout = torch.randn_like(out)
+    *grads, dslopes = torch.autograd.grad(out, (q, k, v, slopes), dout)
+    check(grads, (q, k, v), dout, causal=True, alibi_slopes=slopes.detach())
+    exact, eager = slopes_gradient(q, k, v, slopes, dout, causal=True)
+    assert dslopes.shape == slopes.shape and dslopes.dtype == torch.float32
+    bound = 2 * (eager - exact).abs().max() + 1e-5 * exact.abs().max()
+    assert (dslopes.double() - exact).abs().max() <= bound
+
+    # Alone, through a view, packed.
+    base = torch.stack((slopes.detach(), slopes.detach())).requires_grad_()
+    packed = [t.detach().flatten(0, 1) for t in (q, k, v)]
+    cu_q, cu_k = (torch.arange(3, dtype=torch.int32, device=device) * t.shape[1] for t in (q, k))
+    again = flash_attn_varlen_func(*packed, cu_q, cu_k, q.shape[1], k.shape[1], causal=True, alibi_slopes=base[1])
+    again.backward(dout.flatten(0, 1))
+    assert (base.grad[0] == 0).all()
+    assert (base.grad[1].double() - exact).abs().max() <= bound
+
+
+def test_slopes_by_differences(device):
+    if device == "cuda":
+        pytest.skip("fp32 is for the CPU")
+    q, k, v = (t.detach() for t in inputs(device, torch.float32, sq=9, sk=12))
+    slopes = torch.rand(4, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: flash_attn_func(q, k, v, alibi_slopes=s), slopes, eps=1e-2, atol=2e-3,
+                                    rtol=1e-2)
+
+
 def test_no_keys_and_no_queries(device):
     for sizes in (dict(sk=0), dict(sq=0)):
         q, k, v = inputs(device, **sizes)

@@ -210,6 +210,11 @@ typedef struct flashplus_score_scalar {
   const char *name;
   float value;
 } flashplus_score_scalar;
+/** Where the gradient of one of them goes. */
+typedef struct flashplus_score_gradient {
+  const char *name; /**< Of a tensor or a scalar of the score. */
+  DLTensor *tensor; /**< fp32, on the device of q, compact: of a tensor's shape, or (1) of a scalar. */
+} flashplus_score_gradient;
 
 /**
  * Arguments of a forward. All tensors live on one device (kDLCPU or kDLCUDA); a null `strides` means compact
@@ -335,7 +340,8 @@ FLASHPLUS_API flashplus_status flashplus_forward(flashplus_context *context,
  * own. All rows that belong to a sequence and are in use are written, and nothing else; nothing need be zero
  * before.
  *
- * The result is the same bits from run to run, on a CPU whatever the number of threads.
+ * The result is the same bits from run to run, on a CPU whatever the number of threads; but for gradients of
+ * the score's own inputs on a GPU, whose terms are added in the order in which blocks run.
  */
 typedef struct flashplus_backward_args {
   size_t struct_size;
@@ -380,6 +386,15 @@ typedef struct flashplus_backward_args {
   uint64_t dropout_offset;
   float dropout_p;
   int32_t reserved2;
+  /* Gradients of the score's own inputs, as many as are wanted; all written, whatever they hold before. An
+     element gets the sum over all scores that read it, so that one nobody reads gets 0; a clamped index is
+     one of the element that it reads; an index's own tensor, and a condition's, has none and gets 0. Costs a
+     pass over the scores. */
+  DLTensor *dalibi_slopes; /**< fp32, compact, of the shape of alibi_slopes; or null. */
+  DLTensor *dsoftcap;      /**< fp32 (1), or null; softcap must not be 0. */
+  const flashplus_score_gradient *score_gradients; /**< Of tensors and scalars of `score`. */
+  int32_t num_score_gradients;
+  int32_t reserved3;
 } flashplus_backward_args;
 
 /** Full attention, with a window that bounds nothing. */

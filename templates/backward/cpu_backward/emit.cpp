@@ -4,7 +4,7 @@
 #include "templates/common/cpu_dropout.h"
 #include "templates/common/mask.h"
 #include "templates/common/result_rows.h"
-#include "templates/common/score.h"
+#include "templates/common/score_gradient.h"
 
 #include <optional>
 
@@ -29,8 +29,8 @@ WorkItem decode(EmitContext &c) {
 /// One call of the kernel. Row numbers and loop indices are i64, positions inside a sequence i32.
 class CpuBackward {
 public:
-  explicit CpuBackward(EmitContext &c)
-      : c_(c), ir_(c.ir), l_(CpuBackwardLayout::of(c.spec, c.schedule, c.target)), item_(decode(c)),
+  CpuBackward(EmitContext &c, const WorkItem &item)
+      : c_(c), ir_(c.ir), l_(CpuBackwardLayout::of(c.spec, c.schedule, c.target)), item_(item),
         seq_(ir_, c.params, item_.batch), mask_(ir_, c.params, c.spec, seq_),
         score_(ir_, c.params, *c.score, item_, seq_), m_(c, l_), pack_(c, l_, seq_, m_) {
     if (c.spec.dropout)
@@ -45,7 +45,24 @@ public:
       forHeads([&](Val head) { storeDQ(head); });
   }
 
+  /// Of cpu.backward_score: what every `step`-th tile of keys, from tile `first` on, gives to the gradients
+  /// of the score's own inputs. Into the sums of share `share`.
+  void addScoreTerms(Val share, Val first, Val step) {
+    share_ = share;
+    Val tile = ir_.i32(l_.tile_n), tiles = ir_.ceilDiv(seq_.k_len, l_.tile_n);
+    ir_.forLoop(first, tiles, step, [&](Val t) {
+      Val key = t * tile, keys = ir_.toI64(ir_.min(tile, seq_.k_len - key));
+      pack_.keys(item_.head_k, key, keys);
+      const Mask::Rows seen = mask_.queries(key, key + ir_.toI32(keys) - 1);
+      forTiles(seen, key, keys, [&](const Tile &t) {
+        pack_.queries(t.head, t.query, t.rows, scoreScale());
+        forRange(ir_.ceilDiv(t.rows, l_.mr) * l_.mr, l_.mr, [&](Val r0) { weights(t, r0); });
+      });
+    });
+  }
+
 private:
+  bool ofScore() const { return c_.spec.op == Operation::BackwardScore; }
   template <class Body> void forHeads(Body body) {
     ir_.forLoop(ir_.i32(0), item_.group, ir_.i32(1), [&](Val g) { body(item_.head + g); });
   }
@@ -98,12 +115,7 @@ private:
     countTiles(ir_, c_.params, [&] {
       return ir_.max(ir_.i32(0), ir_.ceilDiv(seen.end - seen.begin, l_.tile_m)) * item_.group;
     });
-    forHeads([&](Val head) {
-      ir_.forLoop(seen.begin, seen.end, ir_.i32(l_.tile_m), [&](Val query) {
-        Val rows = ir_.toI64(ir_.min(ir_.i32(l_.tile_m), seen.end - query));
-        visitTile({head, query, rows, key, keys});
-      });
-    });
+    forTiles(seen, key, keys, [&](const Tile &t) { visitTile(t); });
     storeKeys(Operand::DK, l_.dk(), l_.dqk, l_.dqk_pad, key, keys, c_.params.get("softmax_scale"));
     storeKeys(Operand::DV, l_.dvSum(), l_.dv, l_.dv_pad, key, keys, dropout_ ? dropout_->scale() : Val{});
   }
@@ -131,6 +143,16 @@ private:
     Val row(Val r) const { return query + query.ir->toI32(query.ir->min(r, rows - 1)); }
   };
 
+  /// body(tile) for the queries in `seen` of all heads.
+  template <class Body> void forTiles(const Mask::Rows &seen, Val key, Val keys, Body body) {
+    forHeads([&](Val head) {
+      ir_.forLoop(seen.begin, seen.end, ir_.i32(l_.tile_m), [&](Val query) {
+        Val rows = ir_.toI64(ir_.min(ir_.i32(l_.tile_m), seen.end - query));
+        body(Tile{head, query, rows, key, keys});
+      });
+    });
+  }
+
   void visitTile(const Tile &t) {
     pack_.queries(t.head, t.query, t.rows, scoreScale());
     Val block_rows = ir_.ceilDiv(t.rows, l_.mr) * l_.mr;
@@ -156,7 +178,7 @@ private:
   void weights(const Tile &t, Val r0) {
     auto [begin, end] = columns(t, r0);
     Val computed = ir_.ceilDiv(end, l_.panel()) * l_.panel();
-    if (c_.spec.bounded_left || c_.spec.bounded_right)
+    if ((c_.spec.bounded_left || c_.spec.bounded_right) && !ofScore())
       for (int r = 0; r < l_.mr; ++r)
         for (auto [from, to] : {std::pair{ir_.i64(0), begin}, {computed, ir_.i64(l_.tile_n)}})
           forRange(from, to, l_.panel(), [&](Val column) {
@@ -168,8 +190,9 @@ private:
     Val first = t.row(r0), last = t.row(r0 + (l_.mr - 1));
     Val hidden =
         (t.key + ir_.toI32(begin) < mask_.lo(last)) | (t.key + ir_.toI32(computed) > mask_.hi(first));
-    auto rows = [&](bool masked) {
-      forRange(ir_.i64(l_.mr), 1, [&](Val r) { rowWeights(t, r0 + r, begin, computed, masked); });
+    auto rows = [&](bool masked) { // rows past the last one repeat it: no terms are theirs
+      Val count = ofScore() ? ir_.min(ir_.i64(l_.mr), t.rows - r0) : ir_.i64(l_.mr);
+      forRange(count, 1, [&](Val r) { rowWeights(t, r0 + r, begin, computed, masked); });
       return Vals();
     };
     ir_.ifElse(hidden, [&] { return rows(true); }, [&] { return rows(false); });
@@ -211,17 +234,36 @@ private:
       Val ds = p * (dp - delta);
       if (score.slope) // which may be anything where a score is -inf
         ds = ir_.select(p == m_.zero(), m_.zero(), ds * score.slope);
+      if (ofScore()) {
+        addTermsOf(score.derivatives, p, ds, masked ? visible(lo, hi, column) : Val{});
+        return;
+      }
       if (kept)
         p = ir_.select(kept, p, m_.zero()); // as dV's
       if (masked) {
-        Val key = m_.laneNumbers() + ir_.toI32(column);
-        Val visible = (key >= lo) & (key < hi);
-        p = ir_.select(visible, p, m_.zero());
-        ds = ir_.select(visible, ds, m_.zero());
+        Val seen = visible(lo, hi, column);
+        p = ir_.select(seen, p, m_.zero());
+        ds = ir_.select(seen, ds, m_.zero());
       }
       m_.storeVector(l_.p(), at + column, p);
       m_.storeVector(l_.ds(), at + column, ds);
     });
+  }
+
+  /// Whether the lanes' keys from `column` on are in [lo, hi).
+  Val visible(Val lo, Val hi, Val column) {
+    Val key = m_.laneNumbers() + ir_.toI32(column);
+    return (key >= lo) & (key < hi);
+  }
+
+  /// What a vector of scores with the probabilities p and g = p (dP - delta) gives to the gradients of the
+  /// score's own inputs.
+  void addTermsOf(const std::vector<ScoreDerivative> &derivatives, Val p, Val g, Val seen) {
+    Val counts = p != m_.zero(); // a derivative may be anything where it is not so
+    if (seen)
+      counts = counts & seen;
+    for (const ScoreDerivative &d : derivatives)
+      addTerms(ir_, c_.params, d, ir_.select(counts, g * d.values.front(), m_.zero()), share_);
   }
 
   /// Which keys of row `row` are kept, for the columns [begin, end).
@@ -303,11 +345,44 @@ private:
   const Score score_;
   Scratch m_;
   cpu_backward::Pack pack_;
+  Val share_;                         // of cpu.backward_score
   std::optional<CpuDropout> dropout_; // of a spec with dropout
 };
 
 } // namespace
 
-void emitCpuBackward(EmitContext &c) { CpuBackward(c).emit(); }
+void emitCpuBackward(EmitContext &c) { CpuBackward(c, decode(c)).emit(); }
+
+/// A work item is (batch entry, key head, share of the work). Sums are of one item alone: where two entries,
+/// or two heads, may give to the same element, the items of the first one do all of them, and the others
+/// nothing; shares have sums each of their own. Their tiles of keys are dealt out from another one in each
+/// head, so that short sequences load them alike.
+void emitCpuBackwardScore(EmitContext &c) {
+  Ir &ir = c.ir;
+  Val shares = c.params.get("score_shares"), heads = c.params.get("heads_k"), batches = c.params.get("batch");
+  Val share = c.work_item % shares, rest = c.work_item / shares, zero = ir.i32(0), one = ir.i32(1);
+  WorkItem item;
+  item.head_k = rest % heads;
+  item.batch = rest / heads;
+  item.group = c.params.get("heads_q") / heads;
+  item.split = share;
+  const ApartBy apart = apartBy(*c.score);
+  auto own = [&](Val number, Val all, bool is_apart) -> std::pair<Val, Val> {
+    if (is_apart)
+      return {number, number + 1};
+    return {zero, ir.select(number == 0, all, zero)};
+  };
+  const auto [first_batch, end_batch] = own(item.batch, batches, apart.batch);
+  const auto [first_head, end_head] = own(item.head_k, heads, apart.head_k);
+  ir.forLoop(first_batch, end_batch, one, [&](Val batch) {
+    ir.forLoop(first_head, end_head, one, [&](Val head_k) {
+      WorkItem part = item;
+      part.batch = batch;
+      part.head_k = head_k;
+      part.head = head_k * part.group;
+      CpuBackward(c, part).addScoreTerms(share, (share + batch * heads + head_k) % shares, shares);
+    });
+  });
+}
 
 } // namespace flashplus

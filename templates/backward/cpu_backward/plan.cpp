@@ -62,6 +62,22 @@ bool worthTrying(const KernelSpec &, const Schedule &schedule, const Target &tar
 
 } // namespace
 
+// The same tiles without their last three products (cpu_backward/emit.cpp).
+const Algorithm kCpuBackwardScore = {"cpu.backward_score",
+                                     Operation::BackwardScore,
+                                     TargetKind::Cpu,
+                                     /*needs=*/0,
+                                     [](const KernelSpec &spec, const Target &target, int shared_memory) {
+                                       auto result = candidates(spec, target, shared_memory);
+                                       for (Candidate &c : result)
+                                         c.schedule.algorithm = "cpu.backward_score";
+                                       return result;
+                                     },
+                                     launch,
+                                     traits,
+                                     kKnobs,
+                                     worthTrying};
+
 const Algorithm kCpuBackward = {"cpu.backward", Operation::Backward, TargetKind::Cpu, /*needs=*/0, candidates,
                                 launch,         traits,              kKnobs,          worthTrying};
 

@@ -1,49 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/backward/gradient_rows.h"
-#include "templates/backward/sm80_backward_q/copy.h"
-#include "templates/backward/sm80_backward_q/math.h"
+#include "templates/backward/sm80_backward_q/loop.h"
 #include "templates/common/result_rows.h"
 
 namespace flashplus {
 namespace sm80_backward_q {
 namespace {
 
-struct Progress {
-  Fragment dq;
-  Val odd; ///< Of two stages, the one that is computed on; i32.
-  void fields(auto &&each) { each(dq, odd); }
-};
-
-/// One tile of keys after the other. At least one.
-Fragment loop(ItemView &k, const KeyWalk &walk) {
-  Ir &ir = k.ir;
-  const bool twice = k.l.stages == 2;
-  Copy copy(k);
-  Math math(k);
-  copy.queries();
-  copy.keys(walk.key(walk.first()), {});
-  copy.commit();
-  const Progress start{Fragment::filled(k.dq_layout, ir.f32(0)), twice ? ir.i32(0) : Val{}};
-  return walk
-      .forAll(ir, start,
-              [&](Val tile, Progress now) {
-                Val other = twice ? now.odd ^ 1 : Val{};
-                auto loadNext = [&] {
-                  ir.ifThen(walk.hasNext(tile), [&] { copy.keys(walk.key(walk.next(tile)), other); });
-                  copy.commit();
-                };
-                copy.arrive();
-                if (twice)
-                  loadNext();
-                math.add(now.dq, walk.key(tile), now.odd);
-                if (!twice) {
-                  gpu::barrier(ir); // every warp is done with the buffers
-                  loadNext();
-                }
-                return Progress{std::move(now.dq), other};
-              })
-      .dq;
-}
 
 /// Through Q's memory. Works out the thread and the item anew, so that no register holds them through the
 /// loop.
@@ -78,7 +41,11 @@ void emitSm80BackwardQ(EmitContext &c) {
     k.setThread(gpu::threadId(ir));
     const KeyWalk walk{k.mask.tiles(k.first, k.last, k.l.tile_n, k.item.split, {}), k.l.tile_n};
     const Fragment dq = carry::ifElse(
-        ir, walk.tiles.begin < walk.tiles.end, [&] { return loop(k, walk); },
+        ir, walk.tiles.begin < walk.tiles.end,
+        [&] {
+          return forKeys(k, walk, Fragment::filled(k.dq_layout, ir.f32(0)),
+                         [](Math &math, Fragment &sums, Val key, Val stage) { math.add(sums, key, stage); });
+        },
         [&] { return Fragment::filled(k.dq_layout, ir.f32(0)); });
     store(k, dq);
   });

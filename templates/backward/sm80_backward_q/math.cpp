@@ -47,13 +47,26 @@ Fragment Math::masked(Fragment p, Val key) {
       [&] { return p; });
 }
 
-void Math::add(Fragment &dq, Val key, Val stage) {
+namespace {
+
+/// `t` in buffer `stage`.
+TileOperand staged(const TileOperand &t, Val stage, int bytes) {
+  return stage ? t.shifted(stage * bytes) : t;
+}
+
+} // namespace
+
+Math::Products Math::products(Val stage) {
   const Sm80BackwardQLayout &l = k_.l;
-  auto staged = [&](const TileOperand &t, int bytes) { return stage ? t.shifted(stage * bytes) : t; };
   const Fragment zeros = Fragment::filled(k_.s_layout, ir_.f32(0));
-  Fragment s = zeros, dp = zeros;
-  multiplyTransposed(ir_, k_.dtype, s, q_, staged(k_columns_, l.kStage()), l.dqk_pad);
-  multiplyTransposed(ir_, k_.dtype, dp, dout_, staged(v_columns_, l.vStage()), l.dv_pad);
+  Products made{zeros, zeros};
+  multiplyTransposed(ir_, k_.dtype, made.s, q_, staged(k_columns_, stage, l.kStage()), l.dqk_pad);
+  multiplyTransposed(ir_, k_.dtype, made.dp, dout_, staged(v_columns_, stage, l.vStage()), l.dv_pad);
+  return made;
+}
+
+void Math::add(Fragment &dq, Val key, Val stage) {
+  auto [s, dp] = products(stage);
   const ScoreTile tile = scoreTile(s.layout, Axis::Rows, rows_, key + firstOfLane(Axis::Columns, k_.lane));
   auto lse = [&](int row) { return lse_[size_t(row)]; };
   auto delta = [&](int row) { return delta_[size_t(row)]; };
@@ -65,7 +78,28 @@ void Math::add(Fragment &dq, Val key, Val stage) {
     dp = dropGradient(kept, dropout_->scale(), std::move(dp));
   }
   const Fragment ds = subtractDelta(masked(w.ofScores(), key), Axis::Rows, std::move(dp), delta);
-  multiply(ir_, k_.dtype, dq, leftOperands(ds, k_.dtype), staged(k_rows_, l.kStage()));
+  multiply(ir_, k_.dtype, dq, leftOperands(ds, k_.dtype), staged(k_rows_, stage, k_.l.kStage()));
+}
+
+void Math::addScoreTerms(ScoreSums &sums, Val key, Val stage) {
+  auto [s, dp] = products(stage);
+  if (dropout_) {
+    const KeptElements kept =
+        dropout_->draw(k_.s_layout, k_.item.batch, k_.item.head, k_.first + k_.warp_row, key);
+    dp = dropGradient(kept, dropout_->scale(), std::move(dp));
+  }
+  const ScoreTile tile = scoreTile(s.layout, Axis::Rows, rows_, key + firstOfLane(Axis::Columns, k_.lane));
+  auto lse = [&](int row) { return lse_[size_t(row)]; };
+  auto delta = [&](int row) { return delta_[size_t(row)]; };
+  Val column = key + firstOfLane(Axis::Columns, k_.lane);
+  Val from = k_.first + k_.warp_row + firstOfLane(Axis::Rows, k_.lane);
+  // Rows past the last one repeat it, and have no keys here.
+  auto keys = [&](int row) {
+    Val query = from + FragmentLayout::offset(Axis::Rows, row);
+    Val hi = ir_.select(query <= k_.last, k_.mask.hi(query), ir_.i32(0));
+    return LineKeys{k_.c.spec.bounded_left ? k_.mask.lo(query) - column : Val{}, hi - column};
+  };
+  flashplus::addScoreTerms(k_.c, k_.item, k_.seq, Axis::Rows, tile, s, dp, lse, delta, keys, k_.lane, sums);
 }
 
 } // namespace flashplus::sm80_backward_q

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "templates/backward/sm80_backward_q/kernel.h"
+#include "templates/common/score_gradient.h"
 #include "templates/common/tile_dropout.h"
 #include "templates/common/tile_product.h"
 
@@ -17,8 +18,15 @@ public:
 
   /// Adds the tile that begins at `key` and lies in buffer `stage` (i32; none: the first).
   void add(Fragment &dq, Val key, Val stage);
+  /// What that tile gives to the gradients of the score's own inputs.
+  void addScoreTerms(ScoreSums &sums, Val key, Val stage);
 
 private:
+  /// S = Q K^T and dP = dO V^T.
+  struct Products {
+    Fragment s, dp;
+  };
+  Products products(Val stage);
   Fragment masked(Fragment p, Val key);
 
   ItemView &k_;

@@ -86,4 +86,19 @@ constexpr Knob kKnobs[] = {
 const Algorithm kSm80BackwardQ = {
     "sm80.backward_q", Operation::BackwardQ, TargetKind::Gpu, kMmaSync, candidates, launch, traits, kKnobs};
 
+// Its tiles suit sm80.backward_score (sm80_backward_score/emit.cpp), whose sums take fewer registers.
+const Algorithm kSm80BackwardScore = {"sm80.backward_score",
+                                      Operation::BackwardScore,
+                                      TargetKind::Gpu,
+                                      kMmaSync,
+                                      [](const KernelSpec &spec, const Target &target, int shared_memory) {
+                                        auto result = candidates(spec, target, shared_memory);
+                                        for (Candidate &c : result)
+                                          c.schedule.algorithm = "sm80.backward_score";
+                                        return result;
+                                      },
+                                      launch,
+                                      traits,
+                                      kKnobs};
+
 } // namespace flashplus

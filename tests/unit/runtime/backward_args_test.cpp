@@ -211,6 +211,92 @@ TEST_CASE("backward args: without query rows gradients of keys are written; with
   CHECK(accepted(rows(0, 0)).empty);
 }
 
+TEST_CASE("backward args: keys without query heads") {
+  refused("q has 0 heads and k has ", [](Backward &b) {
+    for (test::HostTensor *t : {&b.q, &b.o, &b.dout, &b.dq})
+      t->shape[2] = 0;
+    for (test::HostTensor *t : {&b.lse, &b.dlse, &b.delta})
+      t->shape[1] = 0;
+  });
+}
+
+/// A score of a tensor `bias` (heads_q), a scalar `gain`, slopes and softcap, all with gradients.
+struct Scored : Backward {
+  Scored() : heads(a.q->shape[2]), slopes({heads}), bias({heads}), dslopes({heads}), dbias({heads}) {
+    a.score = "gain * s + bias[h]";
+    a.softcap = 2;
+    a.alibi_slopes = slopes.get();
+    tensor = {"bias", bias.get()};
+    a.score_tensors = &tensor;
+    a.score_scalars = &scalar;
+    a.num_score_tensors = a.num_score_scalars = 1;
+    a.dalibi_slopes = dslopes.get();
+    a.dsoftcap = dsoftcap.get();
+    wanted[0] = {"gain", dgain.get()};
+    wanted[1] = {"bias", dbias.get()};
+    a.score_gradients = wanted;
+    a.num_score_gradients = 2;
+  }
+  int64_t heads;
+  test::HostTensor slopes, bias, dslopes, dbias, dsoftcap{{1}}, dgain{{1}};
+  flashplus_score_tensor tensor;
+  flashplus_score_scalar scalar = {"gain", 1.5f};
+  flashplus_score_gradient wanted[2];
+};
+
+TEST_CASE("backward args: gradients of the score's own inputs") {
+  Scored s;
+  BackwardProblem out;
+  const Status status = s.check(out);
+  REQUIRE_MESSAGE(status.isOk(), status.message());
+  // Scalars gain, softcap; tensors bias, slopes: in the order in which the score has them.
+  const ScoreExpr &expr = out.spec.score->expr;
+  CHECK(out.spec.score_grads == ((1 << expr.scalars.size()) - 1) + (3 << kMaxScoreScalars));
+  CHECK(out.params.dscalar[expr.scalars[0] == "gain" ? 0 : 1] == s.dgain.get()->data);
+  CHECK(out.params.dscalar[expr.scalars[0] == "gain" ? 1 : 0] == s.dsoftcap.get()->data);
+  CHECK(out.params.daux[expr.tensors[0].name == "bias" ? 0 : 1] == s.dbias.get()->data);
+  CHECK(out.params.daux[expr.tensors[0].name == "bias" ? 1 : 0] == s.dslopes.get()->data);
+  CHECK(out.params.daux_stride[0] == 1);
+  CHECK(out.score_gradients.elements[kMaxScoreScalars] == s.heads);
+  CHECK(accepted().spec.score_grads == 0);
+}
+
+TEST_CASE("backward args: gradients of a score's inputs that are refused") {
+  auto refuse = [](const std::string &sentence, const std::function<void(Scored &)> &change) {
+    Scored s;
+    change(s);
+    BackwardProblem out;
+    const Status status = s.check(out);
+    INFO(status.message());
+    CHECK(status.code() == StatusCode::InvalidArgument);
+    CHECK_MESSAGE(status.message().find(sentence) != std::string::npos, sentence);
+  };
+  refuse("score_gradients names 'nobody', which is no tensor or scalar of the score",
+         [](Scored &s) { s.wanted[0].name = "nobody"; });
+  refuse("score_gradients names '(null)'", [](Scored &s) { s.wanted[0].name = nullptr; });
+  refuse("score_gradients names 'flashplus_slopes'",
+         [](Scored &s) { s.wanted[0].name = "flashplus_slopes"; });
+  refuse("score gradient of 'bias' is given twice", [](Scored &s) { s.wanted[0] = s.wanted[1]; });
+  refuse("score gradient of 'gain' is null", [](Scored &s) { s.wanted[0].tensor = nullptr; });
+  refuse("score gradient of 'gain' has shape (2); it must be that of one element = (1)",
+         [](Scored &s) { s.dgain.shape[0] = 2; });
+  refuse("score gradient of 'bias' has shape (1); it must have that of score tensor 'bias'",
+         [](Scored &s) { s.dbias.shape[0] = 1; });
+  refuse("dalibi_slopes has shape (1); it must have that of alibi_slopes",
+         [](Scored &s) { s.dslopes.shape[0] = 1; });
+  refuse("it must be compact, which is 1 there", [](Scored &s) { s.dbias.useStrides()[0] = 2; });
+  refuse("dalibi_slopes is given and alibi_slopes is null", [](Scored &s) { s.a.alibi_slopes = nullptr; });
+  refuse("dsoftcap is given and softcap is 0", [](Scored &s) { s.a.softcap = 0; });
+  refuse("num_score_gradients is 2 and score_gradients is null",
+         [](Scored &s) { s.a.score_gradients = nullptr; });
+  refuse("num_score_gradients is -1", [](Scored &s) { s.a.num_score_gradients = -1; });
+  refuse("dalibi_slopes has the memory of alibi_slopes",
+         [](Scored &s) { s.a.dalibi_slopes = s.slopes.get(); });
+  refuse("score gradient of 'bias' has the memory of another gradient",
+         [](Scored &s) { s.wanted[1].tensor = s.dslopes.get(); });
+  refuse("args.reserved3 is 1; it must be 0", [](Scored &s) { s.a.reserved3 = 1; });
+}
+
 TEST_CASE("backward args: struct_size and the schedule") {
   refused("args.struct_size is 8; it must be sizeof(flashplus_backward_args), ",
           [](Backward &b) { b.a.struct_size = 8; });

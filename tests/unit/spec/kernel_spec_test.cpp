@@ -81,8 +81,12 @@ KernelSpec withOther(KernelSpec spec, const SpecFieldInfo &field) {
 
 TEST_CASE("spec: every field changes text, words and comparison, and the text brings it back") {
   std::vector<KernelSpec> specs{forward()};
-  for (const SpecFieldInfo &field : specFields())
-    specs.push_back(withOther(forward(), field));
+  for (const SpecFieldInfo &field : specFields()) {
+    specs.push_back(forward());
+    if (!field.isIn(operationInfo(Operation::Forward)))
+      specs.back().op = Operation::BackwardScore;
+    specs.back() = withOther(specs.back(), field);
+  }
   specs.push_back(withOther(withOther(forward(), specFields()[0]), specFields()[0])); // every dtype
   specs.push_back(forward());
   specs.back().op = Operation::Combine;

@@ -273,3 +273,31 @@ TEST_CASE("a forced schedule is one of a step that has a choice") {
   REQUIRE(!splits);
   CHECK(splits.status().message().find("num_splits is 2") != std::string::npos);
 }
+
+TEST_CASE("gradients of a score's inputs are one more step, and the other kernels what they are without") {
+  for (const char *name : {"x86-64-v3", "sm_80@sm_80", "sm_90a"}) {
+    const DeviceProfile device = offlineProfile(*Target::parse(name));
+    const Bounds bounds{3, 200, 300, 600, 6, 2, -1, -1};
+    KernelSpec plain = backward(64, 64), wanted = plain;
+    plain.score = wanted.score = *ScoreExpr::parse("p * s + t[h]");
+    wanted.score_grads = 1 | 1 << kMaxScoreScalars;
+    const auto without = planBackward(plain, bounds, device, {}),
+               with = planBackward(wanted, bounds, device, {});
+    REQUIRE(without);
+    REQUIRE_MESSAGE(with, with.status().message());
+    REQUIRE(with->steps.size() == without->steps.size() + 1);
+    CHECK(with->steps.size() <= kMaxSteps);
+    for (size_t i = 0; i < without->steps.size(); ++i)
+      CHECK(with->steps[i].spec.text() == without->steps[i].spec.text());
+    CHECK(with->steps.back().spec.op == Operation::BackwardScore);
+    CHECK(with->steps.back().spec.score_grads == wanted.score_grads);
+    CHECK(with->steps.back().launch.params_size > with->steps.front().launch.params_size);
+    // Warm-up has all of them.
+    const auto kernels = reachableKernels(wanted, device);
+    for (const PlanStep &step : with->steps)
+      CHECK(std::ranges::any_of(kernels, [&](const PlannedKernel &k) {
+        return k.spec.text() == step.spec.text() && k.schedule == step.schedule;
+      }));
+    CHECK(kernels.size() == reachableKernels(plain, device).size() + 1);
+  }
+}
