@@ -31,6 +31,8 @@ constexpr Emitter kEmitters[] = {
     {"cpu.backward_sum", emitCpuBackwardSum},
     {"sm80.backward_kv", emitSm80BackwardKV},
     {"sm80.backward_q", emitSm80BackwardQ},
+    {"sm90.backward_kv", emitSm90BackwardKV},
+    {"sm90.backward_q", emitSm90BackwardQ},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.

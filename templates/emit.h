@@ -43,5 +43,7 @@ void emitCpuBackward(EmitContext &context);
 void emitCpuBackwardSum(EmitContext &context);
 void emitSm80BackwardKV(EmitContext &context);
 void emitSm80BackwardQ(EmitContext &context);
+void emitSm90BackwardKV(EmitContext &context);
+void emitSm90BackwardQ(EmitContext &context);
 
 } // namespace flashplus

@@ -9,9 +9,10 @@ namespace {
 constexpr const Algorithm *kAlgorithms[] = {&kCpuFlash,         &kCpuStream,        &kSm90Flash,
                                             &kSm80Flash,        &kSm80Decode,       &kCpuCombine,
                                             &kGpuCombine,       &kCpuBackwardDelta, &kGpuBackwardDelta,
-                                            &kCpuBackwardSum,   &kCpuBackward,      &kSm80BackwardKV,
-                                            &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,
-                                            &kCpuMerge,         &kGpuMerge};
+                                            &kCpuBackwardSum,   &kCpuBackward,      &kSm90BackwardKV,
+                                            &kSm80BackwardKV,   &kSm90BackwardQ,    &kSm80BackwardQ,
+                                            &kCpuAppend,        &kGpuAppend,        &kCpuMerge,
+                                            &kGpuMerge};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());
