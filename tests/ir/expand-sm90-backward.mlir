@@ -7,13 +7,13 @@
 // CHECK-SAME: llvm.byval = !llvm.array<512 x i8>
 // CHECK-SAME: nvvm.reqntid = array<i32: 384, 1, 1>
 // CHECK-COUNT-4: prefetch.tensormap
-// CHECK: setmaxnreg.dec.sync.aligned.u32 24
+// CHECK: setmaxnreg.dec.sync.aligned.u32 40
 // CHECK: cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
 // CHECK: mbarrier.try_wait.parity
 // CHECK: llvm.store {{.*}} : f32, !llvm.ptr<3>
 // CHECK: llvm.nvvm.bar.warp.sync
 // CHECK: mbarrier.arrive.shared::cta.b64
-// CHECK: setmaxnreg.inc.sync.aligned.u32 240
+// CHECK: setmaxnreg.inc.sync.aligned.u32 232
 // CHECK: scf.for
 // CHECK: bar.sync $0, 256
 // CHECK-COUNT-2: wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {{.*}}, da, db, 0, 1, 1, 0, 0
@@ -42,7 +42,7 @@ attn.backward_kv @kv dtype(bf16) head_dim(96, 64)
 // dS passes to the third product in registers.
 // CHECK-LABEL: llvm.func @q(
 // CHECK-SAME: nvvm.reqntid = array<i32: 384, 1, 1>
-// CHECK: setmaxnreg.inc.sync.aligned.u32 240
+// CHECK: setmaxnreg.inc.sync.aligned.u32 232
 // CHECK: scf.for
 // CHECK: bar.sync $0, 256
 // CHECK-COUNT-2: wgmma.mma_async.sync.aligned.m64n80k16.f32.f16.f16 {{.*}}, da, db, 0, 1, 1, 0, 0

@@ -22,7 +22,7 @@ struct Sm90BackwardKVLayout {
   int dqk, dv;        ///< Head dims as stored.
   bool dropout;
 
-  WarpgroupShares shares() const { return {tile_n / 64}; }
+  WarpgroupShares shares() const { return {tile_n / 64, accumulators() > 200 || tile_m > 64}; }
   PairTiles keys() const { return {tile_n, {dqk, dv}, kv_stages}; }
   PairTiles queries() const { return {tile_m, {dqk, dv}, stages}; }
 
@@ -45,7 +45,7 @@ struct Sm90BackwardKVLayout {
   /// With what `score` and dropout take beside them.
   int registers(const ScoreExpr &score) const;
   /// Most of them: with more the assembler spills.
-  int mostRegisters() const { return shares().mathRegisters() - 32; }
+  int mostRegisters() const { return shares().mathRegisters() - (shares().most ? 32 : 24); }
 
   static Sm90BackwardKVLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

@@ -117,7 +117,8 @@ Progress Math::queryLoop(const Item &item, const Progress &start) {
 /// S^T (0) or dP^T (1): keys times queries.
 InFlight Math::multiply(int which, const Positions &at) {
   const auto a_steps = r_.keys.rowSteps(which), b_steps = r_.queries.rowSteps(which);
-  Val a = r_.keys.rowsDescriptor(at.keys, which, warpgroup_ * 64);
+  // Else descriptors of both tiles are worked out before the loop and kept.
+  Val a = r_.keys.rowsDescriptor(at.keys, which, gpu::again(ir_, warpgroup_) * 64);
   Val b = r_.queries.rowsDescriptor(at.queries, which, ir_.i32(0));
   return gpu::productFromShared(ir_, c_.spec.dtype, l_.tile_m, int(a_steps.size()), a, a_steps, b, b_steps);
 }
@@ -138,7 +139,7 @@ void Math::add(const Item &item, Progress &now, Val last_step) {
   turns_.take();
   InFlight qk = multiply(0, now.at), ov = multiply(1, now.at);
   turns_.pass();
-  Val lse = ir_.offset(r_.rowValues(now.at.queries), firstOfLane(Axis::Columns, lane_) * 4);
+  Val lse = ir_.offset(r_.rowValues(now.at.queries), firstOfLane(Axis::Columns, gpu::again(ir_, lane_)) * 4);
   TileWeights w = weights(item, work, query, gpu::wait(ir_, 1, std::move(qk)), lse);
   gpu::computeBeforeWait(ir_, w.p.values.back());
   Fragment dp{s_layout_, gpu::wait(ir_, 0, std::move(ov))};

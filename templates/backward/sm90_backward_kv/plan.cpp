@@ -20,10 +20,10 @@ Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Sche
 }
 
 int Sm90BackwardKVLayout::registers(const ScoreExpr &score) const {
-  int all = accumulators() + (dropout ? tile_m / 8 : 0);
+  int all = accumulators() + (dropout ? tile_m * 3 / 8 : 0);
   if (score.isIdentity())
     return all;
-  all += 16; // what a score reads and has in common
+  all += tile_m / 4; // what a query's scores have in common
   const ScoreGradient gradient = differentiate(score);
   return gradient.isConstant(gradient.ds, 1) ? all : all + tile_m / 2;
 }
@@ -76,7 +76,7 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   return result;
 }
 
-constexpr int kTileM[] = {32, 48, 64, 80, 96, 128}, kTileN[] = {64, 128, 192}, kStages[] = {2, 3, 4},
+constexpr int kTileM[] = {32, 48, 64, 80, 96, 112, 128}, kTileN[] = {64, 128, 192}, kStages[] = {2, 3, 4},
               kKVStages[] = {1, 2}, kPingpong[] = {0, 1};
 constexpr Knob kKnobs[] = {{"tile_m", 64, kTileM},
                            {"tile_n", 128, kTileN},

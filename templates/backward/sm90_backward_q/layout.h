@@ -39,7 +39,7 @@ struct Sm90BackwardQLayout {
   /// With what `score` and dropout take beside them.
   int registers(const ScoreExpr &score) const;
   /// Most of them: with more the assembler spills.
-  int mostRegisters() const { return shares().mathRegisters() - 40; }
+  int mostRegisters() const { return shares().mathRegisters() - 32; }
 
   static Sm90BackwardQLayout of(const KernelSpec &spec, const Schedule &schedule);
 };

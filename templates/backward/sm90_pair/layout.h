@@ -26,12 +26,13 @@ struct PairTiles {
 /// Threads and registers of a block with `math` warpgroups, 64 rows each, and one that copies.
 struct WarpgroupShares {
   int math;
+  bool most = false; ///< The math warpgroups of two need every register that there is.
 
   int threads() const { return 128 * (math + 1); }
   // setmaxnreg. All threads enter with 65536 / threads registers; the copying warpgroup, of which two warps
   // work at most, gives most of its share away.
-  int copyRegisters() const { return math == 1 ? 56 : math == 2 ? 24 : 32; }
-  int mathRegisters() const { return math == 1 ? 256 : math == 2 ? 240 : 160; }
+  int copyRegisters() const { return math == 1 ? 56 : math == 2 ? (most ? 24 : 40) : 32; }
+  int mathRegisters() const { return math == 1 ? 256 : math == 2 ? (most ? 240 : 232) : 160; }
 };
 
 /// Unsupported, if an algorithm that copies with TMA cannot take `spec`.
