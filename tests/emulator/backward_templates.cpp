@@ -204,6 +204,8 @@ std::vector<BackwardShape> hopperSchedules() {
        "pingpong=1 q_stages=1 stages=2 tile_m=192 tile_n=64", 64, 64},
       {"kv_stages=1 pingpong=0 stages=2 tile_m=48 tile_n=128",
        "pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=80", 72, 104},
+      {"kv_stages=1 pingpong=1 roles=2 stages=2 tile_m=32 tile_n=64",
+       "pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=48", 64, 64},
   };
   std::vector<BackwardShape> s;
   for (const Forms &f : kForms)

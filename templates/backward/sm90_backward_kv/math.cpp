@@ -48,10 +48,12 @@ struct Progress {
 
 class Math {
 public:
-  Math(Rings &rings, Val warpgroup)
-      : r_(rings), c_(rings.c), ir_(rings.ir), l_(rings.l), warpgroup_(warpgroup),
-        lane_(rings.thread % 32), s_layout_{1, l_.tile_m / 8}, dk_layout_{1, l_.dqk / 8},
-        dv_layout_{1, l_.dv / 8}, turns_(ir_, l_.pingpong, l_.shares(), warpgroup) {
+  /// `sums_dk`, `sums_dv`: which sums are this warpgroup's.
+  Math(Rings &rings, Val warpgroup, bool sums_dk, bool sums_dv)
+      : r_(rings), c_(rings.c), ir_(rings.ir), l_(rings.l), sums_dk_(sums_dk), sums_dv_(sums_dv),
+        warpgroup_(l_.roles == 2 ? ir_.i32(0) : warpgroup),
+        lane_(rings.thread % 32), s_layout_{1, l_.tile_m / 8}, dk_layout_{1, sums_dk ? l_.dqk / 8 : 0},
+        dv_layout_{1, sums_dv ? l_.dv / 8 : 0}, turns_(ir_, l_.pingpong, l_.shares(), warpgroup) {
     if (c_.spec.dropout)
       dropout_.emplace(ir_, c_.params, lane_, Axis::Columns);
   }
@@ -78,7 +80,8 @@ private:
   EmitContext &c_;
   Ir &ir_;
   const Sm90BackwardKVLayout &l_;
-  Val warpgroup_; ///< 0 to shares().math - 1
+  const bool sums_dk_, sums_dv_;
+  Val warpgroup_; ///< Whose keys it has, i32.
   Val lane_;
   const FragmentLayout s_layout_, dk_layout_, dv_layout_;
   Turns turns_;
@@ -96,8 +99,10 @@ Positions Math::item(const Item &item, Positions at) {
       storeSumRows(c_, item.seq, operand, item.work.head_k, sum, factor,
                    item.first + ownKey() + firstOfLane(Axis::Rows, lane_), item.last, lane_);
     };
-    store(Operand::DK, end.sums.dk, c_.params.get("softmax_scale"));
-    store(Operand::DV, end.sums.dv, dropout_ ? dropout_->scale() : Val{});
+    if (sums_dk_)
+      store(Operand::DK, end.sums.dk, c_.params.get("softmax_scale"));
+    if (sums_dv_)
+      store(Operand::DV, end.sums.dv, dropout_ ? dropout_->scale() : Val{});
   });
   return end.at;
 }
@@ -136,28 +141,45 @@ void Math::add(const Item &item, Progress &now, Val last_step) {
   r_.queries.ring().waitFull(now.at.queries);
   r_.queries.clearTail(now.at.queries, item.seq, item.seq.q_len - query, r_.thread, 128 * l_.shares().math,
                        kTailBarrier);
-  turns_.take();
-  InFlight qk = multiply(0, now.at), ov = multiply(1, now.at);
-  turns_.pass();
   Val lse = ir_.offset(r_.rowValues(now.at.queries), firstOfLane(Axis::Columns, gpu::again(ir_, lane_)) * 4);
-  TileWeights w = weights(item, work, query, gpu::wait(ir_, 1, std::move(qk)), lse);
-  gpu::computeBeforeWait(ir_, w.p.values.back());
-  Fragment dp{s_layout_, gpu::wait(ir_, 0, std::move(ov))};
-  r_.keys.ring().release(now.at.keys, (lane_ == 0) & last_step);
-  ColumnValues delta(ir_, ir_.offset(lse, int64_t(l_.tile_m) * 4));
-  Vals p, ds;
-  if (!dropout_) {
-    p = pack(w.p);
-    ds = pack(subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta));
+  auto draw = [&] { return dropout_->draw(s_layout_, work.batch, work.head, query, item.first + ownKey()); };
+  Val last_keys = (lane_ == 0) & last_step;
+  turns_.take();
+  InFlight qk = multiply(0, now.at);
+  if (!sums_dk_) {
+    turns_.pass();
+    TileWeights w = weights(item, work, query, gpu::wait(ir_, 0, std::move(qk)), lse);
+    r_.keys.ring().release(now.at.keys, last_keys);
+    if (dropout_)
+      draw().apply(w.p); // dV gets the scale at the end
+    now.sums.dv.values = gpu::wait(ir_, 0, accumulate(1, now.sums.dv, pack(w.p), now.at));
   } else {
-    const KeptElements kept = dropout_->draw(s_layout_, work.batch, work.head, query, item.first + ownKey());
-    dp = dropGradient(kept, dropout_->scale(), std::move(dp));
-    ds = pack(subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta));
-    kept.apply(w.p); // dV gets the scale at the end
-    p = pack(w.p);
+    InFlight ov = multiply(1, now.at);
+    turns_.pass();
+    TileWeights w = weights(item, work, query, gpu::wait(ir_, 1, std::move(qk)), lse);
+    gpu::computeBeforeWait(ir_, w.ofScores().values.back());
+    Fragment dp{s_layout_, gpu::wait(ir_, 0, std::move(ov))};
+    r_.keys.ring().release(now.at.keys, last_keys);
+    ColumnValues delta(ir_, ir_.offset(lse, int64_t(l_.tile_m) * 4));
+    Vals p, ds;
+    if (dropout_) {
+      const KeptElements kept = draw();
+      dp = dropGradient(kept, dropout_->scale(), std::move(dp));
+      ds = pack(subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta));
+      if (sums_dv_)
+        kept.apply(w.p);
+    }
+    if (sums_dv_)
+      p = pack(w.p);
+    if (!dropout_)
+      ds = pack(subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta));
+    if (sums_dv_) {
+      InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
+      std::tie(now.sums.dv.values, now.sums.dk.values) = gpu::waitBoth(ir_, std::move(dv), std::move(dk));
+    } else {
+      now.sums.dk.values = gpu::wait(ir_, 0, accumulate(0, now.sums.dk, ds, now.at));
+    }
   }
-  InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
-  std::tie(now.sums.dv.values, now.sums.dk.values) = gpu::waitBoth(ir_, std::move(dv), std::move(dk));
   gpu::warpSync(ir_); // every lane has read its rows' values
   r_.queries.ring().release(now.at.queries, lane_ == 0);
 }
@@ -183,7 +205,8 @@ TileWeights Math::masked(const Item &item, TileWeights w, Val query) {
       [&] {
         TileWeights seen = w;
         Val thread = gpu::again(ir_, r_.thread); // else this is worked out before the loop and kept
-        Val key = item.first + thread / 32 * 16 + firstOfLane(Axis::Rows, thread % 32);
+        Val warp = l_.roles == 2 ? thread / 32 % 4 : thread / 32;
+        Val key = item.first + warp * 16 + firstOfLane(Axis::Rows, thread % 32);
         Val from = query + firstOfLane(Axis::Columns, thread % 32);
         for (int row = 0; row < s_layout_.count(Axis::Rows); ++row) {
           Val own = key + FragmentLayout::offset(Axis::Rows, row);
@@ -199,11 +222,20 @@ TileWeights Math::masked(const Item &item, TileWeights w, Val query) {
 } // namespace
 
 void computeItems(Rings &rings, Val warp) {
-  Math math(rings, warp / 4);
-  forReceivedItems(rings.ir, rings.items, rings.start(), rings.thread % 32,
-                   [&](const WorkItem &work, const Positions &at) {
-                     return math.item(Item(rings.ir, rings.c, rings.l, work), at);
-                   });
+  Ir &ir = rings.ir;
+  auto compute = [&](bool sums_dk, bool sums_dv) {
+    Math math(rings, warp / 4, sums_dk, sums_dv);
+    forReceivedItems(ir, rings.items, rings.start(), rings.thread % 32,
+                     [&](const WorkItem &work, const Positions &at) {
+                       return math.item(Item(ir, rings.c, rings.l, work), at);
+                     });
+    return Vals{};
+  };
+  if (rings.l.roles == 1)
+    compute(true, true);
+  else
+    ir.ifElse(
+        warp < 4, [&] { return compute(false, true); }, [&] { return compute(true, false); });
 }
 
 } // namespace flashplus::sm90_backward_kv

@@ -12,6 +12,7 @@ Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.tile_n = schedule.get("tile_n");
   l.stages = schedule.get("stages");
   l.kv_stages = schedule.get("kv_stages");
+  l.roles = schedule.get("roles");
   l.pingpong = schedule.get("pingpong") != 0;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
@@ -40,8 +41,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "stages", "1 to 4");
   if (l.kv_stages < 1 || l.kv_stages > 2)
     return badKnob(schedule, "kv_stages", "1 or 2");
-  if (l.pingpong && l.tile_n == 64)
-    return badKnob(schedule, "pingpong", "0 with tile_n = 64");
+  if (l.roles != 1 && (l.roles != 2 || l.tile_n != 64))
+    return badKnob(schedule, "roles", "1, or 2 with tile_n = 64");
+  if (l.pingpong && l.shares().math == 1)
+    return badKnob(schedule, "pingpong", "0 with one warpgroup");
   FLASHPLUS_RETURN_IF_ERROR(takesTma(spec, schedule));
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(spec.score), l.mostRegisters()));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
@@ -77,12 +80,9 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 }
 
 constexpr int kTileM[] = {32, 48, 64, 80, 96, 112, 128}, kTileN[] = {64, 128, 192}, kStages[] = {2, 3, 4},
-              kKVStages[] = {1, 2}, kPingpong[] = {0, 1};
-constexpr Knob kKnobs[] = {{"tile_m", 64, kTileM},
-                           {"tile_n", 128, kTileN},
-                           {"stages", 2, kStages},
-                           {"kv_stages", 1, kKVStages},
-                           {"pingpong", 1, kPingpong}};
+              kKVStages[] = {1, 2}, kRoles[] = {1, 2}, kPingpong[] = {0, 1};
+constexpr Knob kKnobs[] = {{"tile_m", 64, kTileM},      {"tile_n", 128, kTileN}, {"stages", 2, kStages},
+                           {"kv_stages", 1, kKVStages}, {"roles", 1, kRoles},    {"pingpong", 1, kPingpong}};
 
 } // namespace
 

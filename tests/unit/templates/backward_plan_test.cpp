@@ -73,11 +73,11 @@ TEST_CASE("every head dim has a plan of three steps on every chip, and warm-up c
               std::ranges::count_if(reachable, [](const PlannedKernel &k) { return onHopper(k.schedule); });
           CHECK(reachable.size() == size_t(3 + hopper));
           CHECK(onHopper(plan->steps[1].schedule) + onHopper(plan->steps[2].schedule) == hopper);
-          const bool aligned = spec.alignment == 16, wide = d > 128 || dv > 128;
+          const bool aligned = spec.alignment == 16;
           if (device.target.isa != Isa::Sm90a || !aligned)
             CHECK(hopper == 0);
           else
-            CHECK(hopper == (wide && (d > 192 || dv > 128) ? 1 : 2));
+            CHECK(hopper == 2);
           for (const PlanStep &step : plan->steps) {
             CHECK(step.launch.shared_memory <= device.shared_memory_per_block);
             CHECK(std::ranges::count_if(reachable, [&](const PlannedKernel &k) {
@@ -119,7 +119,9 @@ TEST_CASE("every knob of sm_90a's kernels is checked, and what they do not take"
   refusesOn(d64, kv, "sm90.backward_kv tile_m=40", "tile_m is 40; it must be a multiple of 16 up to 128");
   refusesOn(d64, kv, "sm90.backward_kv stages=5", "stages is 5; it must be 1 to 4");
   refusesOn(d64, kv, "sm90.backward_kv kv_stages=0", "kv_stages is 0; it must be 1 or 2");
-  refusesOn(d64, kv, "sm90.backward_kv tile_n=64 pingpong=1", "pingpong is 1; it must be 0 with tile_n = 64");
+  refusesOn(d64, kv, "sm90.backward_kv tile_n=64 pingpong=1",
+            "pingpong is 1; it must be 0 with one warpgroup");
+  refusesOn(d64, kv, "sm90.backward_kv roles=2", "roles is 2; it must be 1, or 2 with tile_n = 64");
   refusesOn(d128, kv, "sm90.backward_kv tile_m=128", "registers a thread");
   refusesOn(d256, kv, "sm90.backward_kv tile_m=16", "registers a thread");
   refusesOn(d128, kv, "sm90.backward_kv stages=4 kv_stages=2 tile_m=64", "bytes of shared memory");
