@@ -30,7 +30,7 @@
 // CHECK-NOT: atomicrmw fadd
 // CHECK-NOT: attn.
 attn.backward_kv @kv dtype(bf16) head_dim(96, 64)
-    schedule("sm90.backward_kv kv_stages=1 pingpong=1 stages=2 tile_m=64 tile_n=128")
+    schedule("sm90.backward_kv kv_stages=1 pingpong=1 roles=1 stages=2 tile_m=64 tile_n=128")
     target("sm_90a@sm_90a") attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %one = arith.constant 1.0 : f32
