@@ -102,6 +102,16 @@ Vals wait(Ir &ir, int pending, InFlight &&product, Vals *after) {
   return out;
 }
 
+std::pair<Vals, Vals> waitBoth(Ir &ir, InFlight &&first, InFlight &&second) {
+  const size_t count = first.values_.size();
+  InFlight both(std::move(first));
+  llvm::append_range(both.values_, second.values_);
+  llvm::append_range(both.operands_, second.operands_);
+  second.values_.clear();
+  Vals out = wait(ir, 0, std::move(both));
+  return {Vals(out.begin(), out.begin() + long(count)), Vals(out.begin() + long(count), out.end())};
+}
+
 void computeBeforeWait(Ir &ir, Val value) {
   ptx(ir,
       "{ .reg .pred p, any; .reg .b32 x; mov.b32 x, $0; setp.eq.b32 p, x, 0x7f123456; "

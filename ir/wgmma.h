@@ -28,6 +28,7 @@ private:
                                     llvm::ArrayRef<int>);
   friend InFlight productFromRegisters(Ir &, DType, int, Vals, const Vals &, Val, llvm::ArrayRef<int>);
   friend Vals wait(Ir &, int, InFlight &&, Vals *);
+  friend std::pair<Vals, Vals> waitBoth(Ir &, InFlight &&, InFlight &&);
   InFlight(Vals values, Vals operands) : values_(std::move(values)), operands_(std::move(operands)) {}
   Vals values_, operands_;
 };
@@ -46,6 +47,8 @@ InFlight productFromRegisters(Ir &ir, DType dtype, int n, Vals d, const Vals &a,
 /// Waits until at most `pending` later groups are in flight and returns the accumulators. `after`: values
 /// that must not be used before the wait either (they come back changed in identity only).
 Vals wait(Ir &ir, int pending, InFlight &&product, Vals *after = nullptr);
+/// Waits for everything that is in flight, of which these are the last two groups; their accumulators.
+std::pair<Vals, Vals> waitBoth(Ir &ir, InFlight &&first, InFlight &&second);
 
 /// Keeps the assembler from moving the next wait above the computation of `value` (f32): ptxas takes a wait
 /// for an instruction with a long latency and without operands, and starts it as early as it can, which would

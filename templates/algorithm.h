@@ -110,5 +110,7 @@ extern const Algorithm kCpuBackwardSum;
 extern const Algorithm kSm80BackwardKV; // templates/backward/sm80_backward_kv/plan.cpp
 extern const Algorithm kSm80BackwardQ;  // templates/backward/sm80_backward_q/plan.cpp
 extern const Algorithm kSm80BackwardScore;
+extern const Algorithm kSm90BackwardKV; // templates/backward/sm90_backward_kv/plan.cpp
+extern const Algorithm kSm90BackwardQ;  // templates/backward/sm90_backward_q/plan.cpp
 
 } // namespace flashplus

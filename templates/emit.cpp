@@ -34,6 +34,8 @@ constexpr Emitter kEmitters[] = {
     {"sm80.backward_q", emitSm80BackwardQ},
     {"cpu.backward_score", emitCpuBackwardScore},
     {"sm80.backward_score", emitSm80BackwardScore},
+    {"sm90.backward_kv", emitSm90BackwardKV},
+    {"sm90.backward_q", emitSm90BackwardQ},
 };
 
 /// void kernel(Params params[, CUtensorMap maps[n]]): by value in parameter memory.

@@ -45,5 +45,7 @@ void emitSm80BackwardKV(EmitContext &context);
 void emitSm80BackwardQ(EmitContext &context);
 void emitCpuBackwardScore(EmitContext &context);
 void emitSm80BackwardScore(EmitContext &context);
+void emitSm90BackwardKV(EmitContext &context);
+void emitSm90BackwardQ(EmitContext &context);
 
 } // namespace flashplus

@@ -7,10 +7,11 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {
-    &kCpuFlash,       &kCpuStream,   &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
-    &kSm80Decode,     &kCpuCombine,  &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
-    &kCpuBackwardSum, &kCpuBackward, &kSm80BackwardKV, &kSm80BackwardQ,    &kCpuAppend,
-    &kGpuAppend,      &kCpuMerge,    &kGpuMerge,       &kCpuBackwardScore, &kSm80BackwardScore};
+    &kCpuFlash,         &kCpuStream,        &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
+    &kSm80Decode,       &kCpuCombine,       &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
+    &kCpuBackwardSum,   &kCpuBackward,      &kSm90BackwardKV, &kSm80BackwardKV,   &kSm90BackwardQ,
+    &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,      &kCpuMerge,         &kGpuMerge,
+    &kCpuBackwardScore, &kSm80BackwardScore};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());

@@ -38,6 +38,13 @@ KernelSpec withoutScoreGrads(KernelSpec spec) {
   return spec;
 }
 
+/// Whether blocks take their items from a counter: where items differ in length and there is more than one a
+/// block.
+bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
+  return step.spec.bounded_right && step.launch.blocks_per_sm &&
+         step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
+}
+
 constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256; }
 
 } // namespace
@@ -100,6 +107,10 @@ Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candid
   auto made = makeStep(spec, chosen.schedule, device_.target, item, bounds);
   if (!made)
     return made.status();
+  if (wantsWorkCounter(*made, device_)) { // which the next step finds as this one did
+    plan.parts[kBackwardCounter] = {0, 8};
+    plan.zeroed_bytes = 8;
+  }
   plan.steps.push_back(std::move(*made));
   return Status::ok();
 }

@@ -4,6 +4,7 @@
 #include "reference/numeric.h"
 #include "runtime/environment.h"
 #include "runtime/kernels/compiler_library.h"
+#include "runtime/plans/tensor_layouts.h"
 #include "templates/backward/planner.h"
 #include "tests/emulator/cases.h"
 
@@ -215,6 +216,32 @@ private:
     uploadScore();
   }
 
+  /// The kernel's params and, behind them, its tensor maps.
+  std::vector<uint8_t> paramBlock(const PlanStep &step, const BackwardParams &p) const {
+    const auto *bytes = reinterpret_cast<const uint8_t *>(&p);
+    std::vector<uint8_t> block(bytes, bytes + step.launch.params_size);
+    const auto layouts = tensorLayouts<flashplus::Operand::Q, flashplus::Operand::K, flashplus::Operand::V,
+                                       flashplus::Operand::DO>(p, step.spec);
+    for (const TensorMap &map : step.launch.tensor_maps) {
+      const TensorLayout &t = layouts[size_t(map.operand)];
+      TensorMapContents m;
+      m.rank = 4;
+      m.swizzle_bytes = 128;
+      m.address = address(t.data);
+      for (int d = 0; d < 4; ++d)
+        m.extent[d] = uint64_t(std::max<int64_t>(t.extent[d], 0));
+      for (int d = 0; d < 3; ++d)
+        m.stride[d] = uint64_t(t.stride[d]);
+      m.box[0] = uint32_t(map.box_columns);
+      m.box[1] = uint32_t(map.box_rows);
+      m.box[2] = m.box[3] = 1;
+      const size_t at = (block.size() + 63) / 64 * 64;
+      block.resize(at + kTensorMapBytes);
+      std::memcpy(block.data() + at, &m, sizeof m);
+    }
+    return block;
+  }
+
   void launchAll(const Options &options, const std::function<void(int, BackwardParams &)> &plant) {
     for (size_t i = 0; i < compiled_.ptx.size(); ++i) {
       const PlanStep &step = compiled_.plan.steps[i];
@@ -232,8 +259,11 @@ private:
       if (plant)
         plant(int(i), p);
       LaunchConfig config;
-      config.params = {reinterpret_cast<const uint8_t *>(&p), size_t(step.launch.params_size)};
-      config.grid = {uint32_t(geometry.items), 1, 1};
+      const std::vector<uint8_t> block = paramBlock(step, p);
+      config.params = block;
+      // Of blocks that loop over the items few, so that each has several.
+      config.grid = {
+          uint32_t(step.launch.blocks_per_sm ? std::min<int64_t>(geometry.items, 3) : geometry.items), 1, 1};
       config.block = {uint32_t(step.launch.threads), 1, 1};
       config.dynamic_shared = uint32_t(step.launch.shared_memory);
       Options with = options;

@@ -186,36 +186,93 @@ TEST_CASE("the sm_80 backward with other schedules") { runAll(schedules(), Isa::
 
 TEST_CASE("the sm_80 backward with scores") { runAll(scores(), Isa::Sm80); }
 
-// The same code but for the target's name, and schedules by its shared memory.
-TEST_CASE("the sm_90a backward") {
-  std::vector<BackwardShape> all = shapes(), some;
-  for (size_t i = 0; i < all.size(); i += 4)
+namespace {
+
+/// What only wgmma and TMA have: every number of warpgroups, stages and columns, and turns. The small tiles
+/// see many steps, the large ones tails.
+std::vector<BackwardShape> hopperSchedules() {
+  struct Forms {
+    const char *kv, *q;
+    int dqk, dv;
+  };
+  constexpr Forms kForms[] = {
+      {"kv_stages=1 pingpong=0 stages=1 tile_m=16 tile_n=64",
+       "pingpong=0 q_stages=1 stages=1 tile_m=64 tile_n=16", 64, 64},
+      {"kv_stages=2 pingpong=1 stages=2 tile_m=32 tile_n=128",
+       "pingpong=1 q_stages=2 stages=3 tile_m=128 tile_n=32", 64, 64},
+      {"kv_stages=1 pingpong=1 stages=3 tile_m=32 tile_n=192",
+       "pingpong=1 q_stages=1 stages=2 tile_m=192 tile_n=64", 64, 64},
+      {"kv_stages=1 pingpong=0 stages=2 tile_m=48 tile_n=128",
+       "pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=80", 72, 104},
+      {"kv_stages=1 pingpong=1 roles=2 stages=2 tile_m=32 tile_n=64",
+       "pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=48", 64, 64},
+  };
+  std::vector<BackwardShape> s;
+  for (const Forms &f : kForms)
+    for (int window : {-1, 40})
+      s.push_back({{.name = f.kv,
+                    .batch = 2,
+                    .seqlen_q = 240,
+                    .seqlen_k = 250,
+                    .heads_q = 4,
+                    .heads_k = 2,
+                    .dqk = f.dqk,
+                    .dv = f.dv,
+                    .window_left = window,
+                    .window_right = window < 0 ? -1 : 0},
+                   std::string("sm90.backward_kv ") + f.kv,
+                   std::string("sm90.backward_q ") + f.q});
+  return s;
+}
+
+} // namespace
+
+TEST_CASE("the sm_90a backward") { runAll(shapes(), Isa::Sm90a); }
+
+TEST_CASE("the sm_90a backward with other schedules") { runAll(hopperSchedules(), Isa::Sm90a); }
+
+TEST_CASE("the sm_90a backward with scores") {
+  std::vector<BackwardShape> all = scores(), some;
+  for (size_t i = 0; i < all.size(); i += 3)
     some.push_back(all[i]);
   runAll(some, Isa::Sm90a);
 }
 
 TEST_CASE("gradients are the same bits whatever threads, modes and seeds") {
-  BackwardShape shape{
-      {.batch = 2, .seqlen_q = 150, .seqlen_k = 150, .heads_q = 6, .heads_k = 2, .window_right = 0}};
-  const Compiled compiled = compileBackward(shape);
-  const BackwardOutcome first = runBackward(shape, compiled, {});
-  REQUIRE_MESSAGE(first.good(), first.text());
-  for (uint64_t seed : {1, 2}) {
-    Options options;
-    options.threads = 2;
-    options.async = AsyncMode::Random;
-    options.seed = seed;
-    const BackwardOutcome outcome = runBackward(shape, compiled, options);
-    REQUIRE(outcome.good());
-    CHECK(outcome.bits == first.bits);
+  for (Isa isa : {Isa::Sm80, Isa::Sm90a}) {
+    BackwardShape shape{{.batch = 2,
+                         .seqlen_q = 150,
+                         .seqlen_k = 150,
+                         .heads_q = 6,
+                         .heads_k = 2,
+                         .window_right = 0,
+                         .isa = isa}};
+    const Compiled compiled = compileBackward(shape);
+    const BackwardOutcome first = runBackward(shape, compiled, {});
+    REQUIRE_MESSAGE(first.good(), first.text());
+    for (uint64_t seed : {1, 2}) {
+      Options options;
+      options.threads = 2;
+      options.async = AsyncMode::Random;
+      options.seed = seed;
+      const BackwardOutcome outcome = runBackward(shape, compiled, options);
+      REQUIRE(outcome.good());
+      CHECK(outcome.bits == first.bits);
+    }
   }
 }
 
-// That the judge is sharp enough, by params that make a kernel do what a bug would.
-TEST_CASE("planted bugs are seen") {
-  const BackwardShape shape{
-      {.batch = 1, .seqlen_q = 130, .seqlen_k = 200, .heads_q = 6, .heads_k = 2, .window_right = 0},
-      .dlse = true};
+namespace {
+
+void plantBugs(Isa isa) {
+  const BackwardShape shape{{.batch = 1,
+                             .seqlen_q = 130,
+                             .seqlen_k = 200,
+                             .heads_q = 6,
+                             .heads_k = 2,
+                             .window_right = 0,
+                             .isa = isa},
+                            .dlse = true};
   const Compiled compiled = compileBackward(shape);
   REQUIRE(runBackward(shape, compiled, {}).good());
   REQUIRE(compiled.plan.steps.size() == 3);
@@ -245,6 +302,14 @@ TEST_CASE("planted bugs are seen") {
     INFO(name);
     CHECK(!runBackward(shape, compiled, {}, bug).good());
   }
+}
+
+} // namespace
+
+// That the judge is sharp enough, by params that make a kernel do what a bug would.
+TEST_CASE("planted bugs are seen") {
+  for (Isa isa : {Isa::Sm80, Isa::Sm90a})
+    plantBugs(isa);
 }
 
 TEST_CASE("planted bugs in scores are seen") {
