@@ -76,6 +76,7 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   if (sizes.cache) {
     out.spec.keys = KeyAddressing::Paged;
     FLASHPLUS_RETURN_IF_ERROR(checkCache(tables, sizes, p));
+    out.bounds.key_run = keyRun(p.page_size, p.seqlen_k, p.leftpad_k != nullptr);
   }
   if (usesAppend(a))
     FLASHPLUS_RETURN_IF_ERROR(checkAppend(reader, a, operands, sizes, out));

@@ -52,6 +52,14 @@ std::vector<Mutated> kernels() {
         .used_q = {140, 20, 200, 199},
         .used_k = {30, 250, 290, 100},
         .isa = Isa::Sm90a}},
+      {{.name = "sm_90a pages",
+        .batch = 3,
+        .seqlen_q = 200,
+        .seqlen_k = 320,
+        .heads_q = 2,
+        .used_k = {30, 250, 320},
+        .page_size = 32,
+        .isa = Isa::Sm90a}},
       {{.name = "split", .seqlen_q = 20, .seqlen_k = 300, .num_splits = 2}},
       // Several items a block, items of several blocks, and warps with more steps than stages.
       {{.name = "decode",
@@ -78,9 +86,13 @@ std::vector<Mutated> kernels() {
     // Lengths that end inside tiles with other rows behind them; many items, short and long by turns.
     Shape used = k.shape, many = k.shape;
     used.batch = 3;
-    used.seqlen_q = 300, used.seqlen_k = 700;
+    used.seqlen_q = 300, used.seqlen_k = 704;
     used.used_q = {300, 290, 130};
     used.used_k = {700, 333, 10};
+    if (k.shape.page_size) { // which packed keys have not
+      k.more = {used};
+      continue;
+    }
     many.heads_q = 2 * k.shape.heads_k;
     many.seqlen_q = many.seqlen_k = 0;
     many.used_q.clear(), many.used_k.clear();

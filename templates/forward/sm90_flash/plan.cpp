@@ -58,7 +58,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 }
 
 ItemTraits traits(const Schedule &schedule) {
-  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n")};
+  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n"), .key_run = 8}; // of a swizzle
 }
 
 constexpr TableRow kTable[] = {
@@ -82,9 +82,15 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
 
 } // namespace
 
-const Algorithm kSm90Flash = {"sm90.flash",    Operation::Forward,
-                              TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters,
-                              candidates,      launch,
-                              traits,          kKnobs};
+const Algorithm kSm90Flash = {"sm90.flash",
+                              Operation::Forward,
+                              TargetKind::Gpu,
+                              kTma | kWgmma | kSetMaxRegisters,
+                              candidates,
+                              launch,
+                              traits,
+                              kKnobs,
+                              /*worth_trying=*/nullptr,
+                              /*pages=*/true};
 
 } // namespace flashplus
