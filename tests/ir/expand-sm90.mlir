@@ -144,7 +144,7 @@ attn.forward @slopes dtype(bf16) head_dim(64, 64)
 // CHECK: fence.proxy.async.shared::cta
 attn.forward @pages dtype(bf16) head_dim(128, 64)
     schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
-    attributes {alignment = 16 : i64, keys = 1 : i64} {
+    attributes {alignment = 16 : i64, keys = "paged"} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
-  attn.yield %s : f32
+  attn.yield %s
 }
