@@ -20,12 +20,12 @@ Val PageBoxes::isSeen(Val key) const {
 
 Val PageBoxes::page(Val key, Val entry) const {
   return carry::ifElse(
-      ir_, isSeen(key), [&] { return sequence_.page(entry); }, [&] { return ir_.i32(0); });
+      ir_, isSeen(key), [&] { return sequence_.page(ir_.toI64(entry)); }, [&] { return ir_.i32(-1); });
 }
 
 PageBoxes::Box PageBoxes::first(Val key) const {
-  Val slot = sequence_.slot(key), entry = sequence_.entry(slot);
-  return {key, entry, slot - ir_.toI32(entry) * page_size_, page(key, entry)};
+  Val slot = sequence_.slot(key), entry = ir_.toI32(sequence_.entry(slot));
+  return {key, entry, slot - entry * page_size_, page(key, entry)};
 }
 
 PageBoxes::Box PageBoxes::next(const Box &box) const {
@@ -35,7 +35,7 @@ PageBoxes::Box PageBoxes::next(const Box &box) const {
 }
 
 Vals PageBoxes::at(Val column, Val head, const Box &box) const {
-  return {column, ir_.select(isSeen(box.key), box.slot, page_size_), head, box.page};
+  return {column, box.slot, head, box.page};
 }
 
 } // namespace flashplus

@@ -8,7 +8,7 @@
 namespace flashplus {
 
 /// The boxes of a tile, in order. They hold keys from a multiple of their rows on. A box without a key that
-/// somebody sees arrives as zeros, from beyond the page's slots: neither memory nor the table is read for it.
+/// somebody sees arrives as zeros, from a page before the pool: neither memory nor the table is read for it.
 class PageBoxes {
 public:
   /// Tiles of `tile_rows` keys; `least`: as KeyRows::least.
@@ -19,9 +19,9 @@ public:
 
   struct Box {
     Val key;   ///< Its first one.
-    Val entry; ///< Of the sequence's table; i64.
+    Val entry; ///< Of the sequence's table.
     Val slot;  ///< In the page.
-    Val page;  ///< 0 where it is not read.
+    Val page;  ///< -1 where it is not read.
     void fields(auto &&each) { each(key, entry, slot, page); }
   };
   /// The one that starts at `key`. Reads its page's number, and so does next().

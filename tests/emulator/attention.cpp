@@ -330,8 +330,9 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   r.heads_q = s.heads_q, r.heads_k = s.heads_k, r.head_dim_qk = s.dqk, r.head_dim_v = s.dv;
   r.q = host_q.data(), r.k = host_k.data(), r.v = host_v.data();
   r.q_strides = {p.q_stride_b, p.q_stride_s, p.q_stride_h};
-  r.k_strides = {p.k_stride_b, p.k_stride_s, p.k_stride_h};
-  r.v_strides = {p.v_stride_b, p.v_stride_s, p.v_stride_h};
+  const int64_t pages = s.page_size ? s.seqlen_k / s.page_size : 1; // of a batch entry
+  r.k_strides = {pages * p.k_stride_b, p.k_stride_s, p.k_stride_h};
+  r.v_strides = {pages * p.v_stride_b, p.v_stride_s, p.v_stride_h};
   if (ragged)
     r.cu_seqlens_q = cu_q.data(), r.cu_seqlens_k = cu_k.data();
   r.seqused_q = s.used_q.empty() ? nullptr : s.used_q.data();

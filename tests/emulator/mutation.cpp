@@ -109,13 +109,13 @@ std::vector<Mutated> kernels() {
 const std::set<std::string> kRedundant = {
     // The fence of PV: nothing touches registers between QK's and this one. ptxas wants one before each
     // product.
-    "sm_90a causal d128: wgmma.fence 2", "sm_90a d64: wgmma.fence 2",
+    "sm_90a causal d128: wgmma.fence 2", "sm_90a d64: wgmma.fence 2", "sm_90a pages: wgmma.fence 2",
     // With as many stages of K as of Q, the wait for K's slot in front of the one for Q's orders the same;
     // the d64
     // schedule, with more, needs it.
     "sm_90a causal d128: mbarrier.try_wait 9",
     // More registers for the math warps: what ptxas needs for the code is not known to the emulator.
-    "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1",
+    "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1", "sm_90a pages: setmaxnreg 1",
     // Orders a block's stores before its count of them, for other blocks: the order in which they see stores
     // is not modelled.
     "decode: bar.sync 4"};

@@ -128,7 +128,7 @@ attn.forward @slopes dtype(bf16) head_dim(64, 64)
 }
 
 // Keys in pages: boxes by turns, as long as page and tile allow, each at the page that an entry of the table names; one behind
-// the last key starts behind the page's slots. V's rows behind it are cleared.
+// the last key is of page -1, zeros. V's rows behind it are cleared.
 // CHECK-LABEL: llvm.func @pages(
 // CHECK: prefetch.tensormap
 // K of the first tile: its first box's page is read before the wait for its stage.

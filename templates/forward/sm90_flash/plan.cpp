@@ -16,6 +16,7 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.plain_score = spec.score.isIdentity();
   l.dropout = spec.dropout;
   l.partial = spec.isPartial();
+  l.paged = spec.pagedKeys();
   return l;
 }
 
