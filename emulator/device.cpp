@@ -160,7 +160,7 @@ private:
     for (int d = 0; d < 3; ++d)
       c.stride[d] = uint64_t(t.stride[d]);
     c.box[0] = uint32_t(map.box_columns);
-    c.box[1] = uint32_t(map.box_rows);
+    c.box[1] = uint32_t(boxRows(map.box_rows, t.run));
     c.box[2] = c.box[3] = 1;
     return c;
   }

@@ -27,7 +27,8 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   seqused_q/_k     int32 (batch), null for "all": only that many leading rows of each sequence are valid
 //   partial_o        fp32 (num_splits, rows_q, heads_q, head_dim_v); rows_q = batch * seqlen_q or total_q
 //   partial_lse      fp32 (num_splits, heads_q, rows_q); -inf for a share without a visible key
-//   rows_q, rows_k   rows of the whole batch: batch * seqlen, or the ragged total
+//   rows_q, rows_k   rows of the whole batch: batch * seqlen, or the ragged total; of paged keys all slots of
+//                    the pool
 //   tile_counter     int64[1] or null: key tiles visited, added up over all work items
 //   work_counter     int32[2] or null: zero before and after every launch; blocks that loop over the items
 //                    take their next one from the first (null: by position). Two launches at once need one

@@ -29,6 +29,7 @@ struct Knob {
 struct ItemTraits {
   int rows = 0;             ///< Rows of a tile.
   int keys = 0;             ///< Keys of a tile.
+  int key_run = 1;          ///< Keys that must be neighbours in a page (Bounds::key_run), at least.
   int key_heads = 1;        ///< Neighbouring key heads that an item may have, at most.
   int share_keys = 0;       ///< Not 0: items have shares of the keys, of at least so many where there is a
                             ///< choice.

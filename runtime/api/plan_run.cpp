@@ -8,6 +8,7 @@
 #include "runtime/arguments/merge_args.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
+#include "templates/registry.h"
 
 #include <algorithm>
 #include <utility>
@@ -26,6 +27,17 @@ struct Workspace {
       (void)device.releaseAsync(memory, stream);
   }
 };
+
+/// Keys in other pages than those that the plan was made for: fine as long as its kernels can copy them.
+Status checkPages(const Bounds &have, const Plan &plan) {
+  for (const PlanStep &step : plan.steps)
+    if (const int needed = itemTraits(step.schedule).key_run; needed > have.key_run)
+      return invalidArgument("args have pages of " + std::to_string(have.key_run) +
+                             " keys or odd multiples of it, or leftpad_k with a table of pages; the plan "
+                             "was made for pages of multiples of " +
+                             std::to_string(needed) + " keys without");
+  return Status::ok();
+}
 
 Status checkBounds(const Bounds &have, const Bounds &allowed) {
   static constexpr std::pair<const char *, int64_t Bounds::*> kLimits[] = {
@@ -119,6 +131,8 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
       return invalidArgument("args have the spec '" + problem.spec.spec().text() +
                              "'; the plan was made for '" + plan->spec.spec().text() + "'");
     FLASHPLUS_RETURN_IF_ERROR(checkBounds(problem.bounds, plan->bounds));
+    if (problem.bounds.key_run < plan->bounds.key_run)
+      FLASHPLUS_RETURN_IF_ERROR(checkPages(problem.bounds, plan->plan));
     if (problem.empty)
       return clearSums(*plan->device, problem, stream);
     FLASHPLUS_RETURN_IF_ERROR(checkValues(*plan->context, *plan->device, *args, stream));

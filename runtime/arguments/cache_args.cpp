@@ -195,6 +195,7 @@ Status checkCache(const CacheTables &t, const TensorSizes &sizes, ForwardParams 
   p.page_indptr = t.indptr.data;
   p.leftpad_k = t.leftpad.data;
   p.seqlen_k = int32_t(sizes.rows_k);
+  p.rows_k = t.num_pages * t.page_size;
   return Status::ok();
 }
 

@@ -76,6 +76,10 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   if (sizes.cache) {
     out.spec.keys = KeyAddressing::Paged;
     FLASHPLUS_RETURN_IF_ERROR(checkCache(tables, sizes, p));
+    // A table of pages that has one column cuts nothing, but how many it has is the batch's matter, and which
+    // kernel runs is not.
+    out.bounds.key_run =
+        tables.args.hasTable() ? keyRun(p.page_size, INT32_MAX, p.leftpad_k != nullptr) : kWholeRun;
   }
   if (usesAppend(a))
     FLASHPLUS_RETURN_IF_ERROR(checkAppend(reader, a, operands, sizes, out));

@@ -20,12 +20,16 @@ public:
   virtual ~LoadedKernel() = default;
 };
 
-/// Where a tensor lies, as (head dim, row, head, batch); a ragged batch is one entry of all its rows.
+/// Where a tensor lies, as (head dim, row, head, batch); a ragged batch is one entry of all its rows, and a
+/// page is an entry.
 struct TensorLayout {
   void *data = nullptr;
   int64_t extent[4] = {};
   int64_t stride[3] = {}; ///< Bytes, of rows, heads and batch entries.
   DType dtype = DType::BF16;
+  /// Of keys in pages, which are the batch entries: rows that are copied together (keyRun()). Boxes have
+  /// boxRows() of it and of what a kernel's map says.
+  int32_t run = kWholeRun;
   bool operator==(const TensorLayout &) const = default;
 };
 

@@ -36,6 +36,16 @@ template <Operand O, class Params> TensorLayout tensorLayout(const Params &p, co
   constexpr bool query = info.side == Side::Query;
   const DType dtype = spec.dtypeOf(O);
   const int64_t bytes = dtypeBytes(dtype);
+  if constexpr (info.side == Side::Key && requires { p.page_size; })
+    if (spec.pagedKeys())
+      return {paramAt<void *>(p, paramOffset<Params>(info.name)),
+              {hasValueDim(O) ? spec.head_dim_v : spec.head_dim_qk, p.page_size, p.heads_k,
+               p.rows_k / p.page_size},
+              {paramAt<int64_t>(p, paramOffset<Params>(info.stride_s)) * bytes,
+               paramAt<int64_t>(p, paramOffset<Params>(info.stride_h)) * bytes,
+               paramAt<int64_t>(p, paramOffset<Params>(info.stride_b)) * bytes},
+              dtype,
+              keyRun(p.page_size, p.seqlen_k, p.leftpad_k != nullptr)};
   const bool ragged =
       paramAt<void *>(p, paramOffset<Params>(query ? "cu_seqlens_q" : "cu_seqlens_k")) != nullptr;
   const int64_t rows = ragged ? paramAt<int64_t>(p, paramOffset<Params>(query ? "rows_q" : "rows_k"))

@@ -3,6 +3,7 @@
 // launching, which fills params with it.
 #pragma once
 
+#include "spec/key_run.h"
 #include "spec/operand.h"
 
 #include <algorithm>
@@ -26,6 +27,7 @@ struct Bounds {
   int window_right = -1;
   int64_t max_seqlen_new = 0; ///< Upper bound of one sequence's new keys.
   bool rotates_q = false;     ///< They, and q, get rotary embedding.
+  int32_t key_run = kWholeRun; ///< Keys that are neighbours in a page: a lower bound (keyRun()).
 
   /// Query heads that share a key head; 1 where there are no heads.
   int64_t group() const { return std::max<int64_t>(1, heads_q / std::max<int64_t>(1, heads_k)); }

@@ -98,16 +98,23 @@ Val Sequence::pool(Operand operand, Val head, int bytes) const {
 
 Val Sequence::pagedRow(Operand operand, Val key, int bytes) const {
   const OperandInfo &info = operandInfo(operand);
-  Val slot = key + leftpad_, product = ir_.toI64(slot) * page_multiplier_;
-  Val entry = ir_.wrap(
-      mlir::arith::ShRUIOp::create(ir_.builder, ir_.loc, product.value, page_shift_.value)); // PageDivisor
-  Val page = carry::ifElse(
-      ir_, has_table_, [&] { return ir_.load(ir_.i32(), ir_.offset(table_, entry * 4), 4); },
-      [&] { return ir_.toI32(batch_); });
+  Val slot = this->slot(key), entry = this->entry(slot), page = this->page(entry);
   // Pools have more elements than an i32 counts.
   Val in_page = slot - ir_.toI32(entry) * params_.get("page_size");
   return (ir_.toI64(page) * params_.get(info.stride_b) + ir_.toI64(in_page) * params_.get(info.stride_s)) *
          bytes;
+}
+
+Val Sequence::entry(Val slot) const {
+  Val product = ir_.toI64(slot) * page_multiplier_;
+  return ir_.wrap(
+      mlir::arith::ShRUIOp::create(ir_.builder, ir_.loc, product.value, page_shift_.value)); // PageDivisor
+}
+
+Val Sequence::page(Val entry) const {
+  return carry::ifElse(
+      ir_, has_table_, [&] { return ir_.load(ir_.i32(), ir_.offset(table_, entry * 4), 4); },
+      [&] { return ir_.toI32(batch_); });
 }
 
 Val Sequence::rows(Operand operand, Val head, int bytes) const {
@@ -129,6 +136,8 @@ std::pair<Val, Val> Sequence::mapCoordinates(Operand operand) const {
 
 Val Sequence::hasRowsBehind(Operand operand) const {
   const bool keys = operandInfo(operand).side == Side::Key;
+  if (keys && paged_)
+    return ir_.boolean(true);
   Val used = params_.get(keys ? "seqused_k" : "seqused_q");
   return (keys ? ragged_k_ : ragged_q_) | !ir_.isNull(used);
 }

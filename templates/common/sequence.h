@@ -30,6 +30,11 @@ public:
   /// Of paged keys: bytes (i64) from pool() to row `key` (i32) of the sequence, which must be one. The same
   /// for all heads.
   Val pagedRow(Operand operand, Val key, int bytes) const;
+  /// Of paged keys, what pagedRow() is made of: the slot of row `key` (i32), the entry (i64) of the
+  /// sequence's table that has a slot's page, and that page (i32), which is read.
+  Val slot(Val key) const { return key + leftpad_; }
+  Val entry(Val slot) const;
+  Val page(Val entry) const;
   /// Where row 0 of `operand` lies in its tensor map: {row, batch}, i32.
   std::pair<Val, Val> mapCoordinates(Operand operand) const;
   /// Whether rows of `operand` past its valid ones may be somebody else's data and not outside the tensor;

@@ -57,6 +57,8 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
   };
   for (const TunedSchedule &t : options.tuned) {
     const ItemTraits item = itemTraits(t.schedule);
+    if (item.key_run > bounds.key_run)
+      continue;
     if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < item.rows)
       continue;
     // A kernel for few rows is one for no more, however near what was measured.

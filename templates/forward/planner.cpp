@@ -105,6 +105,12 @@ bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
+/// What pages are, in a message about those that are too small.
+std::string runText(const Bounds &bounds) {
+  return "pages are of " + std::to_string(bounds.key_run) +
+         " keys or odd multiples of it (1: also with leftpad_k and a table of pages)";
+}
+
 /// What the kernels of a schedule leave, with so many shares of the keys.
 Results resultsOf(const ItemTraits &item, int splits) {
   return item.merges ? Results::Merged : splits > 1 ? Results::Partial : Results::Final;
@@ -193,20 +199,27 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
                            std::to_string(kMaxSplits));
   const Status merging = mayMerge(bounds, options);
   const auto &allowed = merging ? candidates_ : without_merges_;
+  const auto cuts = [&](const Candidate &c) { return c.item.key_run > bounds.key_run; };
   std::vector<Candidate> fewer;
   if (options.schedule) {
     if (auto known = launchSchema(spec, *options.schedule, device.target); !known)
       return known.status();
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     if (fewer[0].item.merges && !merging)
-      return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() +
-                                                 "' divides the keys itself; " + merging.message());
-  } else if (!options.rejected.empty()) {
-    fewer = allowed;
+      return Status(StatusCode::Unsupported,
+                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
+                        merging.message());
+    if (cuts(fewer[0]))
+      return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() + "' copies " +
+                                                 std::to_string(fewer[0].item.key_run) +
+                                                 " keys of a page together; " + runText(bounds));
   }
+  const bool some = options.schedule || !options.rejected.empty() || std::ranges::any_of(allowed, cuts);
+  if (some && !options.schedule)
+    std::ranges::remove_copy_if(allowed, std::back_inserter(fewer), cuts);
   std::erase_if(fewer,
                 [&](const Candidate &c) { return std::ranges::count(options.rejected, c.schedule) != 0; });
-  const auto &candidates = options.schedule || !options.rejected.empty() ? fewer : allowed;
+  const auto &candidates = some ? fewer : allowed;
   if (candidates.empty()) {
     FLASHPLUS_RETURN_IF_ERROR(checkDTypes(spec, device.target));
     return Status(StatusCode::Unsupported,

@@ -26,8 +26,8 @@ namespace {
 /// As in CMakeLists.txt.
 constexpr const char *kTargets[] = {"sm_80@sm_80", "sm_80@sm_86", "sm_80@sm_90", "sm_90a"};
 
-/// Dropout is in no release's list, but must not spill where it is used.
-bool dropsInTraining(const tool::VariantRow &row, DType dtype) {
+/// Dropout and pages are in no release's list, but must not spill where they are used.
+bool isPlain(const tool::VariantRow &row, DType dtype) {
   return row.score == tool::ScoreMode::Plain && dtype == DType::BF16 && row.head_dim_qk == row.head_dim_v &&
          (row.head_dim_qk == 64 || row.head_dim_qk == 128 || row.head_dim_qk == 256);
 }
@@ -51,9 +51,12 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
           add(reachableBackwardKernels(forward, device));
         };
         addBoth(spec);
-        if (KernelSpec dropout = spec; dropsInTraining(row, dtype)) {
+        if (KernelSpec dropout = spec; isPlain(row, dtype)) {
           dropout.dropout = true;
           addBoth(dropout);
+          KernelSpec paged = spec;
+          paged.keys = KeyAddressing::Paged;
+          add(reachableKernels(paged, device));
         }
       }
   return kernels;

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -66,6 +67,79 @@ TEST_CASE("invariant: a sequence alone equals it inside a batch") {
                     "plan of entry " << b << ": " << c.text());
       CHECK_MESSAGE(same(entryOf(c, all, b), run(alone(c, b))), "entry " << b << ": " << c.text());
     }
+  }
+}
+
+/// A batch of `c`'s sequence, which has the values of entry kProbe, and others before and behind it.
+Case company(const Case &c, int n) {
+  constexpr int64_t kProbe = 20, kQueries[] = {1, 3, 40}, kKeys[] = {1, 63, 64, 65, 130, 333};
+  Case in = c;
+  const int64_t before = n % 4, behind = n / 4;
+  in.ragged_q.clear(), in.ragged_k.clear();
+  for (int64_t i = 0; i < before + 1 + behind; ++i) {
+    in.ragged_q.push_back(i == before ? c.ragged_q[0] : kQueries[(n + i) % 3]);
+    in.ragged_k.push_back(i == before ? c.ragged_k[0] : kKeys[(7 * n + i) % 6]);
+  }
+  in.first_batch = kProbe - before;
+  return in;
+}
+
+/// Each of them once; on a CPU, where that is cheap, once per storage type.
+std::vector<Case> few(std::vector<Case> cases) {
+  return Session::get().onCpu() ? forEveryDtype(cases) : cases;
+}
+
+TEST_CASE("invariant: one sequence in twenty batches, also with its keys in a fixed number of shares") {
+  for (Case c : few({
+           {.ragged_q = {1}, .ragged_k = {301}, .num_splits = 0},
+           {.ragged_q = {1}, .ragged_k = {301}, .causal = true, .num_splits = 16},
+           {.ragged_q = {70}, .ragged_k = {200}, .causal = true, .num_splits = 0},
+           {.ragged_q = {1}, .ragged_k = {301}, .num_splits = 16, .pages = {.size = 16}},
+           {.ragged_q = {35}, .ragged_k = {200}, .causal = true, .num_splits = 0, .pages = {.size = 12}},
+       })) {
+    c.hq = 4, c.hk = 2, c.d = 32;
+    c.batch_invariant = true;
+    const reference::Actual alone = entryOf(company(c, 0), run(company(c, 0)), 0);
+    for (int n = 1; n < 20; ++n) {
+      const Case in = company(c, n);
+      CHECK_MESSAGE(same(alone, entryOf(in, run(in), n % 4)), in.text());
+    }
+  }
+}
+
+TEST_CASE("invariant: a prompt whole, in pieces, and token by token") {
+  constexpr int64_t kTokens = 150;
+  for (Case whole : few({{.sq = kTokens, .sk = kTokens, .causal = true},
+                         {.sq = kTokens, .sk = kTokens, .causal = true, .window_left = 70},
+                         {.sq = kTokens, .sk = kTokens, .causal = true, .pages = {.size = 16}}})) {
+    whole.hq = 4, whole.hk = 2, whole.d = 32;
+    whole.num_splits = 0;
+    whole.batch_invariant = true;
+    // Values of a token, whichever call it is in.
+    const auto from = [](int64_t start) -> Fill {
+      return [start](char tensor, int64_t, int64_t row, int64_t head, int64_t c) {
+        const auto x = uint32_t((tensor == 'q' ? row + start : row) * 131 + head * 31 + c * 7 + tensor);
+        return float(int32_t(x * 2654435761u >> 20) - 2048) / 1024;
+      };
+    };
+    whole.fill = from(0);
+    if (whole.pages.size)
+      whole.used_k = {int32_t(kTokens)};
+    const reference::Actual all = run(whole);
+    for (int64_t piece : {64, 37, 1})
+      for (int64_t start = piece == 1 ? kTokens - 3 : 0; start < kTokens; start += piece) {
+        Case part = whole;
+        part.sq = std::min(piece, kTokens - start);
+        part.sk = start + part.sq;
+        if (part.pages.size)
+          part.used_k = {int32_t(part.sk)};
+        part.fill = from(start);
+        const reference::Actual got = run(part);
+        const int64_t width = whole.hq * whole.dimV();
+        CHECK_MESSAGE(std::equal(got.o.begin(), got.o.end(), all.o.begin() + start * width), part.text());
+        CHECK_MESSAGE(std::equal(got.lse.begin(), got.lse.end(), all.lse.begin() + start * whole.hq),
+                      part.text());
+      }
   }
 }
 

@@ -162,6 +162,69 @@ TEST_CASE("paged: shares of the keys") {
   }
 }
 
+/// Devices on which sm90.flash runs.
+bool isHopper() {
+  if (Session::get().onCpu())
+    return false;
+  const Instance instance({.sq = 200, .sk = 200, .d = 64});
+  const PlanPtr plan = makePlan(instance);
+  return std::string(flashplus_plan_describe(plan.get())).find("sm90.flash") != std::string::npos;
+}
+
+TEST_CASE("paged: tiles of several boxes, and boxes of several tiles") {
+  if (!isHopper())
+    return;
+  std::vector<Case> cases;
+  for (const char *schedule : {"sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=80",
+                               "sm90.flash pingpong=1 q_stages=2 stages=3 tile_m=128 tile_n=128"})
+    for (int64_t size : {8, 16, 24, 64, 256}) {
+      Case c = {.batch = 5, .sq = 70, .sk = 400, .hq = 4, .hk = 2, .d = 64, .schedule = schedule};
+      c.used_k = {400, 0, int32_t(size), int32_t(size + 1), int32_t(std::min<int64_t>(400, 3 * size - 1))};
+      c.pages = {.size = size, .form = size == 24 ? Form::Indices : Form::Table, .heads_first = size == 16,
+                 .interleaved = size == 64};
+      cases.push_back(c);
+      c.causal = true;
+      c.window_left = 30; // entries before it are none
+      c.sq = 150;
+      cases.push_back(c);
+    }
+  for (Form form : {Form::Rows, Form::Order}) { // a page a sequence: one box a tile, from anywhere on
+    Case c = {.batch = 4, .sq = 90, .sk = 300, .hq = 2, .hk = 1, .d = 128, .used_k = {300, 0, 16, 233}};
+    c.pages = {.size = 331, .form = form};
+    c.leftpad = {3, 0, 31, 13};
+    cases.push_back(c);
+  }
+  check(forEveryDtype(cases));
+}
+
+TEST_CASE("paged: a plan for pages that are copied in boxes runs on others that can be") {
+  if (!isHopper())
+    return;
+  Case c = {.batch = 2, .sq = 200, .sk = 300, .hq = 2, .hk = 1, .d = 64, .used_k = {300, 33}};
+  c.dtype = DType::BF16;
+  c.pages.size = 64;
+  const Instance planned(c);
+  const PlanPtr plan = makePlan(planned);
+  REQUIRE(std::string(flashplus_plan_describe(plan.get())).find("sm90.flash") != std::string::npos);
+  for (int64_t size : {8, 16, 32}) {
+    Case other = c;
+    other.pages.size = size;
+    Instance instance(other);
+    runPlan(instance, *plan);
+    const reference::Comparison result =
+        reference::compare(instance.reference(), instance.unpack(instance.readO(), instance.readLse()));
+    CHECK_MESSAGE(result.error <= result.bound, other.text());
+  }
+  c.pages.size = 12;
+  Instance small(c);
+  DeviceBuffer workspace = freshWorkspace(*plan);
+  const flashplus_status status = flashplus_plan_run(plan.get(), &small.args(), workspace.data(),
+                                                     flashplus_plan_workspace(plan.get()), nullptr);
+  INFO(flashplus_last_error());
+  CHECK(status == FLASHPLUS_INVALID_ARGUMENT);
+  CHECK(std::string(flashplus_last_error()).find("pages of 4 keys") != std::string::npos);
+}
+
 TEST_CASE("paged: a pool whose pages are more than 2^31 elements apart") {
   if (Session::get().device().device_type != kDLCPU)
     return;

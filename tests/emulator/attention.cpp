@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace flashplus::emu::test {
 
@@ -28,6 +29,8 @@ KernelSpec specOf(const Shape &s) {
   spec.bounded_right = s.window_right >= 0;
   spec.alignment = s.unaligned || s.dqk % 8 || s.dv % 8 ? 2 : 16;
   spec.score = scoreOf(s);
+  if (s.page_size)
+    spec.keys = KeyAddressing::Paged;
   return spec;
 }
 
@@ -61,6 +64,8 @@ Bounds boundsOf(const Shape &s) {
   b.heads_k = s.heads_k;
   b.window_left = s.window_left;
   b.window_right = s.window_right;
+  if (s.page_size)
+    b.key_run = keyRun(int32_t(s.page_size), int32_t(s.seqlen_k), /*leftpad=*/false);
   return b;
 }
 
@@ -217,6 +222,15 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   p.k_stride_b = ragged ? 0 : s.seqlen_k * p.k_stride_s;
   p.v_stride_s = s.heads_k * s.dv, p.v_stride_h = s.dv, p.v_stride_b = ragged ? 0 : s.seqlen_k * p.v_stride_s;
   p.o_stride_s = s.heads_q * s.dv, p.o_stride_h = s.dv, p.o_stride_b = ragged ? 0 : s.seqlen_q * p.o_stride_s;
+  if (s.page_size) { // the same memory as a pool, and its pages in order
+    const PageDivisor divisor = PageDivisor::of(int32_t(s.page_size));
+    p.page_size = divisor.page_size, p.page_multiplier = divisor.multiplier, p.page_shift = divisor.shift;
+    std::vector<int32_t> table(size_t(rows_k / s.page_size));
+    std::iota(table.begin(), table.end(), 0);
+    p.page_table = integers(table);
+    p.page_table_stride = s.seqlen_k / s.page_size;
+    p.k_stride_b = s.page_size * p.k_stride_s, p.v_stride_b = s.page_size * p.v_stride_s;
+  }
   p.lse_stride_h = ragged ? rows_q : s.seqlen_q;
   p.lse_stride_b = ragged ? 0 : s.heads_q * s.seqlen_q;
   p.rows_q = rows_q;
@@ -281,8 +295,10 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
       m.stride[0] = uint64_t(2 * (is_q ? p.q_stride_s : is_v ? p.v_stride_s : p.k_stride_s));
       m.stride[1] = uint64_t(2 * (is_q ? p.q_stride_h : is_v ? p.v_stride_h : p.k_stride_h));
       m.stride[2] = uint64_t(2 * (is_q ? p.q_stride_b : is_v ? p.v_stride_b : p.k_stride_b));
+      if (s.page_size && !is_q)
+        m.extent[1] = uint64_t(s.page_size), m.extent[3] = uint64_t(rows_k / s.page_size);
       m.box[0] = uint32_t(map.box_columns);
-      m.box[1] = uint32_t(map.box_rows);
+      m.box[1] = uint32_t(is_q ? map.box_rows : boxRows(map.box_rows, b.key_run));
       m.box[2] = m.box[3] = 1;
       const size_t at = (block.size() + 63) / 64 * 64;
       block.resize(at + kTensorMapBytes);
@@ -314,8 +330,9 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
   r.heads_q = s.heads_q, r.heads_k = s.heads_k, r.head_dim_qk = s.dqk, r.head_dim_v = s.dv;
   r.q = host_q.data(), r.k = host_k.data(), r.v = host_v.data();
   r.q_strides = {p.q_stride_b, p.q_stride_s, p.q_stride_h};
-  r.k_strides = {p.k_stride_b, p.k_stride_s, p.k_stride_h};
-  r.v_strides = {p.v_stride_b, p.v_stride_s, p.v_stride_h};
+  const int64_t pages = s.page_size ? s.seqlen_k / s.page_size : 1; // of a batch entry
+  r.k_strides = {pages * p.k_stride_b, p.k_stride_s, p.k_stride_h};
+  r.v_strides = {pages * p.v_stride_b, p.v_stride_s, p.v_stride_h};
   if (ragged)
     r.cu_seqlens_q = cu_q.data(), r.cu_seqlens_k = cu_k.data();
   r.seqused_q = s.used_q.empty() ? nullptr : s.used_q.data();

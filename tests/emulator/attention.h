@@ -23,6 +23,7 @@ struct Shape {
   std::vector<int32_t> lengths_q, lengths_k; ///< Packed sequences, if not empty.
   std::vector<int32_t> used_q, used_k;       ///< seqused, if not empty.
   bool unaligned = false;                    ///< Tensors start off a 16-byte boundary.
+  int64_t page_size = 0;                     ///< Not 0: keys are paged; a divisor of seqlen_k.
   const char *score = "s";
   Isa isa = Isa::Sm80;  ///< Or Sm90a.
   std::string schedule; ///< Of the forward kernel; empty: the plan's.

@@ -52,6 +52,14 @@ std::vector<Mutated> kernels() {
         .used_q = {140, 20, 200, 199},
         .used_k = {30, 250, 290, 100},
         .isa = Isa::Sm90a}},
+      {{.name = "sm_90a pages",
+        .batch = 3,
+        .seqlen_q = 200,
+        .seqlen_k = 320,
+        .heads_q = 2,
+        .used_k = {30, 250, 320},
+        .page_size = 32,
+        .isa = Isa::Sm90a}},
       {{.name = "split", .seqlen_q = 20, .seqlen_k = 300, .num_splits = 2}},
       // Several items a block, items of several blocks, and warps with more steps than stages.
       {{.name = "decode",
@@ -80,9 +88,13 @@ std::vector<Mutated> kernels() {
     // Lengths that end inside tiles with other rows behind them; many items, short and long by turns.
     Shape used = k.shape, many = k.shape;
     used.batch = 3;
-    used.seqlen_q = 300, used.seqlen_k = 700;
+    used.seqlen_q = 300, used.seqlen_k = 704;
     used.used_q = {300, 290, 130};
     used.used_k = {700, 333, 10};
+    if (k.shape.page_size) { // which packed keys have not
+      k.more = {used};
+      continue;
+    }
     many.heads_q = 2 * k.shape.heads_k;
     many.seqlen_q = many.seqlen_k = 0;
     many.used_q.clear(), many.used_k.clear();
@@ -106,13 +118,13 @@ std::vector<Mutated> kernels() {
 const std::set<std::string> kRedundant = {
     // The fence of PV: nothing touches registers between QK's and this one. ptxas wants one before each
     // product.
-    "sm_90a causal d128: wgmma.fence 2", "sm_90a d64: wgmma.fence 2",
+    "sm_90a causal d128: wgmma.fence 2", "sm_90a d64: wgmma.fence 2", "sm_90a pages: wgmma.fence 2",
     // With as many stages of K as of Q, the wait for K's slot in front of the one for Q's orders the same;
     // the d64
     // schedule, with more, needs it.
     "sm_90a causal d128: mbarrier.try_wait 9",
     // More registers for the math warps: what ptxas needs for the code is not known to the emulator.
-    "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1",
+    "sm_90a causal d128: setmaxnreg 1", "sm_90a d64: setmaxnreg 1", "sm_90a pages: setmaxnreg 1",
     // Orders a block's stores before its count of them, for other blocks: the order in which they see stores
     // is not modelled.
     "decode: bar.sync 4", "decode sm_90a: bar.sync 2"};

@@ -126,3 +126,25 @@ attn.forward @slopes dtype(bf16) head_dim(64, 64)
   %y = arith.mulf %s, %slope : f32
   attn.yield %y
 }
+
+// Keys in pages: boxes by turns, as long as page and tile allow, each at the page that an entry of the table names; one behind
+// the last key is of page -1, zeros. V's rows behind it are cleared.
+// CHECK-LABEL: llvm.func @pages(
+// CHECK: prefetch.tensormap
+// K of the first tile: its first box's page is read before the wait for its stage.
+// CHECK: arith.shrui
+// CHECK: llvm.load {{.*}} -> i32
+// CHECK: mbarrier.try_wait
+// CHECK: mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], 32768
+// CHECK: scf.for
+// CHECK: llvm.load {{.*}} -> i32
+// CHECK-COUNT-2: cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
+// CHECK: scf.yield
+// The last product's V.
+// CHECK: fence.proxy.async.shared::cta
+attn.forward @pages dtype(bf16) head_dim(128, 64)
+    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
+    attributes {alignment = 16 : i64, keys = "paged"} {
+^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
+  attn.yield %s
+}

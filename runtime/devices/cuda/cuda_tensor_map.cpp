@@ -17,7 +17,7 @@ Status encodeOne(const cuda::Driver &driver, const TensorMap &map, const TensorL
     extent[d] = uint64_t(std::max<int64_t>(t.extent[d], 1)); // an empty tensor's map is never read through
   for (int d = 0; d < 3; ++d)
     stride[d] = t.extent[d + 1] > 1 ? uint64_t(t.stride[d]) : 16; // a dimension of one may have any stride
-  const uint32_t box[4] = {uint32_t(map.box_columns), uint32_t(map.box_rows), 1, 1};
+  const uint32_t box[4] = {uint32_t(map.box_columns), uint32_t(boxRows(map.box_rows, t.run)), 1, 1};
   const uint32_t element_stride[4] = {1, 1, 1, 1};
   const cuda::CUresult r = driver.tensorMapEncodeTiled(
       out, t.dtype == DType::F16 ? kTypeFloat16 : kTypeBFloat16, 4, t.data, extent, stride, box,

@@ -2,6 +2,7 @@
 // The copying thread of sm90.flash.
 #include "ir/tma.h"
 #include "templates/common/key_rows.h"
+#include "templates/common/page_boxes.h"
 #include "templates/common/result_rows.h"
 #include "templates/forward/sm90_flash/kernel.h"
 
@@ -57,14 +58,36 @@ private:
   /// Rows of `head` from `row` on, into `tile`.
   void copyTile(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item, Val row,
                 Val head) {
-    const KeyRows::Boxes boxes = KeyRows{item.seq, t.operand, head}.boxes();
+    const KeyRows rows{item.seq, t.operand, head};
+    if (rows.paged())
+      return copyPages(t, ring, at, tile, item, row, head);
+    const KeyRows::Boxes boxes = rows.boxes();
     ring.waitEmpty(at);
     gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
     for (int slab = 0; slab < t.slabs; ++slab)
-      gpu::loadBox(ir_, tile + slab * t.rows * 128,
-                   ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes),
-                   boxes.at(ir_.i32(64 * slab), row), ring.full(at), t.keep);
+      gpu::loadBox(ir_, tile + slab * t.rows * 128, map(t), boxes.at(ir_.i32(64 * slab), row), ring.full(at),
+                   t.keep);
   }
+
+  /// The same of keys in pages. A page's number is asked for while the box before is on its way, the first
+  /// one's while the stage is still in use.
+  void copyPages(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item,
+                 Val key, Val head) {
+    const PageBoxes boxes(ir_, item.seq, t.rows, item.mask.leastKey(item.first));
+    const PageBoxes::Box first = boxes.first(key);
+    ring.waitEmpty(at);
+    gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
+    carry::forLoop(ir_, ir_.i32(0), ir_.i32(t.rows), boxes.rows(), first,
+                   [&](Val row, const PageBoxes::Box &box) {
+                     const PageBoxes::Box following = boxes.next(box);
+                     for (int slab = 0; slab < t.slabs; ++slab)
+                       gpu::loadBox(ir_, tile + row * 128 + slab * t.rows * 128, map(t),
+                                    boxes.at(ir_.i32(64 * slab), head, box), ring.full(at), t.keep);
+                     return following;
+                   });
+  }
+
+  Val map(const TileCopy &t) { return ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes); }
 
   Rings &r_;
   Ir &ir_;

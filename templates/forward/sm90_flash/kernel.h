@@ -21,8 +21,8 @@ struct Positions {
 /// One work item as both roles see it; they must agree on every field.
 struct Item {
   Item(Ir &ir, EmitContext &c, const Sm90FlashLayout &l, const WorkItem &item)
-      : work(item), seq(ir, c.params, work.batch), mask(ir, c.params, c.spec, seq), first(work.m * l.tile_m),
-        last(ir.min(first + l.tile_m, seq.q_len) - 1),
+      : work(item), seq(ir, c.params, work.batch, c.spec.keys), mask(ir, c.params, c.spec, seq),
+        first(work.m * l.tile_m), last(ir.min(first + l.tile_m, seq.q_len) - 1),
         present(first < seq.q_len), walk{mask.tiles(first, last, l.tile_n, work.split,
                                                     c.spec.sharesKeys() ? c.params.get("num_splits") : Val{}),
                                          l.tile_n},

@@ -21,13 +21,19 @@ struct Sm90FlashLayout {
   int dqk, dv;
   bool plain_score;
   bool dropout, partial;
+  bool paged; ///< Whose copying thread has boxes to find.
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
   // setmaxnreg. All threads enter with 65536 / threads registers; the copying warpgroup, of which one warp
-  // works, gives most of its share away.
-  int copyRegisters() const { return mathWarpgroups() == 1 ? 56 : mathWarpgroups() == 2 ? 24 : 32; }
-  int mathRegisters() const { return mathWarpgroups() == 1 ? 256 : mathWarpgroups() == 2 ? 240 : 160; }
+  // works, gives most of its share away. With pages and a window it would spill in 24; the math warps' bound
+  // of accumulators stays, since what a table has does not spill in 232.
+  int copyRegisters() const {
+    return mathWarpgroups() == 1 ? 56 : mathWarpgroups() == 2 ? (paged ? 40 : 24) : 32;
+  }
+  int mathRegisters() const {
+    return mathWarpgroups() == 1 ? 256 : mathWarpgroups() == 2 ? (paged ? 232 : 240) : 160;
+  }
 
   int qkSteps() const { return (dqk + 15) / 16; } ///< wgmma steps over the head dim; the tail is zeros.
   int dvPad() const { return roundUp(dv, 8); }    ///< N of the second product.
@@ -50,7 +56,8 @@ struct Sm90FlashLayout {
   /// The rest holds descriptors, addresses, masks and row statistics, and what a score expression needs; with
   /// less the assembler spills.
   int mostAccumulators() const {
-    const int most = mathRegisters() - (plain_score || mathWarpgroups() == 3 ? 32 : 48);
+    const int all = mathWarpgroups() == 2 ? 240 : mathRegisters();
+    const int most = all - (plain_score || mathWarpgroups() == 3 ? 32 : 48);
     // The mask of a tile, while nothing that a score works on is alive; 192 x 128 at D 64 would spill.
     // And partial results have addresses of their own: 192 x 80 at D 128 would.
     return dropout ? most - tile_n / 8 + (partial ? 0 : 8) : most;

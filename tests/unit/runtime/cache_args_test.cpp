@@ -3,6 +3,7 @@
 // and what is allowed. Tables and lengths on a CPU are read before anything runs.
 #include "flashplus/flashplus.h"
 #include "runtime/arguments/forward_args.h"
+#include "runtime/plans/tensor_layouts.h"
 #include "tests/unit/runtime/problem.h"
 
 #include <doctest/doctest.h>
@@ -101,6 +102,14 @@ TEST_CASE("cache: forms of a table") {
   CHECK(blocks.params.page_table_stride == 3);
   CHECK(!blocks.params.page_indptr);
   CHECK(blocks.params.k_stride_b == 4 * 2 * 16);
+  CHECK(blocks.params.rows_k % 4 == 0);
+  CHECK(blocks.bounds.key_run == 4);
+  const auto layouts = tensorLayouts<Operand::K>(blocks.params, blocks.spec);
+  const TensorLayout &pool = layouts[size_t(Operand::K)];
+  CHECK(pool.extent[1] == 4);
+  CHECK(pool.extent[3] == blocks.params.rows_k / 4);
+  CHECK(pool.stride[2] == 4 * 2 * 16 * dtypeBytes(blocks.spec.dtype));
+  CHECK(pool.run == 4);
   const ForwardProblem indices = accepted([](Cache &c) { c.useIndices(); });
   CHECK(indices.params.page_indptr);
   CHECK(indices.bounds.max_seqlen_k == 24); // 6 pages, whosever they are
@@ -108,6 +117,7 @@ TEST_CASE("cache: forms of a table") {
   CHECK(rows.params.page_table_stride == 1);
   CHECK(rows.params.page_size == 4);
   CHECK(rows.params.seqlen_k == 4);
+  CHECK(rows.bounds.key_run == kWholeRun);
   const ForwardProblem padded = accepted([](Cache &c) {
     c.useRows();
     c.args.cache_batch_idx = nullptr;
@@ -115,7 +125,10 @@ TEST_CASE("cache: forms of a table") {
   });
   CHECK(!padded.params.page_table);
   CHECK(padded.params.leftpad_k);
-  CHECK(accepted([](Cache &c) { c.args.leftpad_k = c.leftpad.get(); }).params.leftpad_k);
+  CHECK(padded.bounds.key_run == kWholeRun);
+  const ForwardProblem padded_pages = accepted([](Cache &c) { c.args.leftpad_k = c.leftpad.get(); });
+  CHECK(padded_pages.params.leftpad_k);
+  CHECK(padded_pages.bounds.key_run == 1);
 }
 
 TEST_CASE("cache: packed queries") {

@@ -94,6 +94,24 @@ TEST_CASE("tensor maps: one a box, in the order of the launch schema") {
   CHECK(TensorMapCache().encode(driver, 0, maps, {}, out).code() == StatusCode::Internal);
 }
 
+TEST_CASE("tensor maps: boxes of pages are as long as pages allow, and others are other maps") {
+  const cuda::Driver driver = fakeDriver();
+  TensorMapCache cache;
+  char memory;
+  const TensorMap maps[] = {{Operand::K, 80, 64}};
+  alignas(64) std::byte out[kTensorMapBytes];
+  calls.clear();
+  for (int32_t run : {kWholeRun, 8, 64, 8}) {
+    TensorLayout tensors[2];
+    tensors[size_t(Operand::K)] = {&memory, {128, 64, 8, 20}, {2048, 256, 131072}, DType::BF16, run};
+    REQUIRE(cache.encode(driver, 0, maps, tensors, out).isOk());
+  }
+  REQUIRE(calls.size() >= 3);
+  CHECK(calls[0].box == std::array<uint32_t, 4>{64, 80, 1, 1});
+  CHECK(calls[1].box == std::array<uint32_t, 4>{64, 8, 1, 1});
+  CHECK(calls[2].box == std::array<uint32_t, 4>{64, 16, 1, 1});
+}
+
 TEST_CASE("tensor maps: the driver is asked only for what is new") {
   const cuda::Driver driver = fakeDriver();
   TensorMapCache cache;

@@ -67,6 +67,19 @@ TEST_CASE("what an append changes in a plan is in its key") {
         }
 }
 
+TEST_CASE("which keys lie together in pages is in the key, beside the batch") {
+  std::vector<PlanKey> keys;
+  for (int64_t batch : {int64_t(0), int64_t(1), int64_t(1) << 48})
+    for (int bit = 0; bit <= 30; ++bit) {
+      ForwardProblem problem;
+      problem.bounds.batch = batch;
+      problem.bounds.key_run = 1 << bit;
+      keys.emplace_back(problem);
+      for (size_t i = 0; i + 1 < keys.size(); ++i)
+        CHECK(!(keys[i] == keys.back()));
+    }
+}
+
 TEST_CASE("whatever a plan depends on is in its key, and data pointers are not") {
   ScoreTable scores;
   test::Problem base;

@@ -66,6 +66,52 @@ TEST_CASE("a warmed spec never compiles: every step of every plan is reachable")
     }
 }
 
+TEST_CASE("pages of eights are copied in boxes, others row by row") {
+  KernelSpec spec = forwardSpec(128, 128);
+  spec.keys = KeyAddressing::Paged;
+  const DeviceProfile hopper = device("sm_90a", 132);
+  Bounds bounds{4, 4096, 8192, 4 * 4096, 32, 8, -1, 0};
+  std::set<std::string> reachable;
+  for (const PlannedKernel &k : reachableKernels(spec, hopper))
+    reachable.insert(kernelText(k.spec, k.schedule));
+  for (bool invariant : {false, true})
+    for (int32_t page : {1, 3, 4, 12, 8, 16, 24, 64, 256}) {
+      bounds.key_run = keyRun(page, 8192, /*leftpad=*/false);
+      auto plan = planForward(spec, bounds, hopper, {.batch_invariant = invariant});
+      REQUIRE_MESSAGE(plan, plan.status().message());
+      CHECK(plan->steps[0].schedule.algorithm == (page % 8 ? "sm80.flash" : "sm90.flash"));
+      CHECK(reachable.count(kernelText(plan->steps[0].spec, plan->steps[0].schedule)));
+    }
+  // One page a sequence cuts nothing.
+  bounds.key_run = keyRun(8192, 8192, /*leftpad=*/true);
+  CHECK(planForward(spec, bounds, hopper, {})->steps[0].schedule.algorithm == "sm90.flash");
+  bounds.key_run = keyRun(4096, 8192, /*leftpad=*/true);
+  CHECK(planForward(spec, bounds, hopper, {})->steps[0].schedule.algorithm == "sm80.flash");
+  const Schedule forced =
+      *Schedule::parse("sm90.flash pingpong=0 q_stages=2 stages=2 tile_m=128 tile_n=128");
+  fails(planForward(spec, bounds, hopper, {.schedule = forced}),
+        "copies 8 keys of a page together; pages are of 1");
+  const std::vector<TunedSchedule> tuned = {
+      {.queries = 4096, .keys = 8192, .schedule = forced, .record = "r"}};
+  CHECK(planForward(spec, bounds, hopper, {.tuned = tuned})->steps[0].schedule.algorithm == "sm80.flash");
+  bounds.key_run = 64;
+  CHECK(planForward(spec, bounds, hopper, {.tuned = tuned})->steps[0].schedule == forced);
+}
+
+TEST_CASE("boxes of a tile: inside a page, and as long as both allow") {
+  for (int32_t page : {8, 16, 24, 64, 80, 1024})
+    for (int32_t tile : {16, 64, 80, 96, 128, 176}) {
+      const int32_t rows = boxRows(tile, keyRun(page, 1 << 20, false));
+      CHECK(page % rows == 0);
+      CHECK(tile % rows == 0);
+      CHECK(rows % 8 == 0);
+    }
+  CHECK(boxRows(128, keyRun(64, 1 << 20, false)) == 64);
+  CHECK(boxRows(80, keyRun(1000, 1000, true)) == 80);
+  CHECK(keyRun(64, 65, true) == 1);
+  CHECK(keyRun(64, 0, true) == kWholeRun);
+}
+
 TEST_CASE("one query row against many keys is split, a full grid is not") {
   const KernelSpec spec = forwardSpec(128, 128);
   const DeviceProfile gpu = device("sm_80@sm_90", 132);
