@@ -238,11 +238,15 @@ TEST_CASE("the outputs are written, by either format, with the log-sum-exp") {
   CHECK(o->data == (*tensors)["o"].data);
   CHECK(lse->data == (*tensors)["lse"].data);
 
-  // A folder that is not there: the work failed, and nothing is left.
-  auto failed =
+  // A folder that is not there is made; one that cannot be is said before any work.
+  auto written =
       runCli({"run", "--random", "1,8,8,2,2,16", "-o", folder.path("no/o.npy"), "--device", "cpu"}, cache);
-  CHECK(failed.code == 1);
-  CHECK(failed.err.find("no/o.npy") != std::string::npos);
+  CHECK(written.code == 0);
+  CHECK(io::readNpy(folder.path("no/o.npy")));
+  auto failed = runCli(
+      {"run", "--random", "1,8,8,2,2,16", "-o", folder.path("o.npy/no/o.npy"), "--device", "cpu"}, cache);
+  CHECK(failed.code == 2);
+  CHECK(failed.err.find("--out: " + folder.path("o.npy/no/o.npy")) != std::string::npos);
 }
 
 TEST_CASE("what the library refuses is bad input") {
@@ -288,7 +292,7 @@ TEST_CASE("inspect prints a score and its derivatives, without a compiler") {
   CHECK(text({}) == "canonical = s\nscore = s\nd/ds = 1\nlinear in s\n");
   const std::string softcap = text({"--softcap"});
   CHECK(softcap ==
-        "canonical = p0 * tanh(s / p0)\nx0 = s / p0\nx1 = tanh(x0)\nx2 = 1 - x1 * x1\nscore = p0 * x1\n"
+        "canonical = p0 * tanh(s / p0)\nx0 = s / p0\nx1 = tanh(x0)\nx2 = sech2(x0, x1)\nscore = p0 * x1\n"
         "d/ds = x2\nd/dp0 = x1 - x2 * x0\nnot linear in s\n");
   CHECK(text({"--score", "cap * tanh(s / cap)"}) == softcap);
   CHECK(text({"--alibi", "heads"}).find("d/dt0[h] = -x0\n") != std::string::npos);

@@ -238,18 +238,23 @@ TEST_CASE("tune: what is measured of a decode step is for decode steps, and for 
 
 TEST_CASE("tune knows the kernels that merge their shares, and of them those with room for the rows") {
   test::TemporaryFolder folder;
+  auto tuned = [&](const char *sizes) {
+    return runCli({"tune", "--device", "emulator", "--shape", sizes, "--causal", "1", "--algorithm",
+                   "sm80.decode", "--knob", "warps=2", "--knob", "stages=2", "--knob", "least=4", "--knob",
+                   "l2=0", "--dry-run"},
+                  folder.path("cache"));
+  };
   auto counted = [&](const char *sizes) {
-    const auto result = runCli({"tune", "--device", "emulator", "--shape", sizes, "--causal", "1",
-                                "--algorithm", "sm80.decode", "--knob", "warps=2", "--knob", "stages=2",
-                                "--knob", "least=4", "--knob", "l2=0", "--dry-run"},
-                               folder.path("cache"));
+    const auto result = tuned(sizes);
     REQUIRE_MESSAGE(result.code == 0, result.err);
     return result.out;
   };
   // Of tiles of 8, 16 and 32 rows, each for 16 and 32 keys a step; and what the library takes by itself.
   CHECK(counted("1,1,200,8,1,64").find("7 schedules, 1 lengths") == 0);
   CHECK(counted("1,2,200,8,1,64").find("5 schedules, 1 lengths") == 0);
-  CHECK(counted("1,200,200,8,1,64").find("1 schedules, 1 lengths") == 0); // not for a prefill
+  const auto prefill = tuned("1,200,200,8,1,64"); // which they are not for
+  CHECK(prefill.code == 2);
+  CHECK(prefill.err.find("no schedule of these problems") != std::string::npos);
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

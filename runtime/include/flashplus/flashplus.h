@@ -236,8 +236,7 @@ typedef struct flashplus_forward_args {
   DLTensor *o;       /**< As q with head_dim_v; q's dtype. */
   DLTensor *lse;     /**< Null, or fp32 (batch, heads_q, seqlen_q) / (heads_q, total_q): natural logarithm of
                           the sum of exponentials of the final scores. Last stride 1. */
-  const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; checked on the CPU
-                                     only. */
+  const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; the CPU checks. */
   const DLTensor *cu_seqlens_k; /**< Both or none, but with a cache (below) cu_seqlens_q alone is allowed. */
   const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
   const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"), without the new ones. */
@@ -251,9 +250,8 @@ typedef struct flashplus_forward_args {
   float lse_empty;                /**< LSE of a row that sees no key (its o is 0). 0: +inf, as flash_attn 2;
                                        else this number, such as -INFINITY. */
   float softcap;                  /**< > 0: s -> softcap * tanh(s / softcap). 0: off. */
-  const DLTensor *alibi_slopes;   /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s -
-                                       slope * |p - j|. */
-  const char *score;              /**< Score expression, applied before softcap and ALiBi, or null. */
+  const DLTensor *alibi_slopes; /**< fp32 (heads_q) or (batch, heads_q), or null: s -> s - slope * |p - j|. */
+  const char *score;            /**< Score expression, applied before softcap and ALiBi, or null. */
   const flashplus_score_tensor *score_tensors;
   int32_t num_score_tensors;
   const flashplus_score_scalar *score_scalars;
@@ -261,8 +259,7 @@ typedef struct flashplus_forward_args {
   int32_t num_splits;      /**< 0: chosen; 1: never split over the keys; n <= 128: exactly n. */
   int32_t batch_invariant; /**< 1: a row's result does not depend on the rest of the batch. */
   int64_t *tile_counter;   /**< Null, or an int64 on the device that the key tiles visited are added to. */
-  const char *schedule;    /**< Null: chosen. Text of a schedule of this spec (flashplus inspect prints some),
-                                for exploration; the kernel is made for it. */
+  const char *schedule;    /**< Null: chosen. Text of one of this spec (flashplus inspect prints some). */
   int32_t has_window;      /**< 1: window_left and window_right hold. */
   int32_t reserved;
   /* A cache of keys and values. k and v are pools of pages, (num_blocks, page_size, heads_k, head_dim), each
@@ -303,8 +300,7 @@ typedef struct flashplus_forward_args {
    * past the table does not turn. */
   const DLTensor *rotary_cos;     /**< (positions, rotary_dim / 2) of q's dtype, or null. Last stride 1. */
   const DLTensor *rotary_sin;     /**< The same. */
-  const DLTensor *rotary_seqlens; /**< int32 (batch) or null: what to count positions from instead of
-                                       seqused_k. */
+  const DLTensor *rotary_seqlens; /**< int32 (batch) or null: to count positions from, not seqused_k. */
   int32_t rotary_interleaved;     /**< 0 or 1 */
   int32_t max_seqlen_k_new; /**< With cu_seqlens_k_new: an upper bound, as max_seqlen_q; 0: not known. */
   const DLTensor *rng_state; /**< With dropout_p: int64 or uint64 (2) on the device of q, {seed, offset}, read

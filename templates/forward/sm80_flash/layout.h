@@ -20,6 +20,7 @@ struct Sm80FlashLayout {
   int dqk_pad, dv_pad; ///< Rounded up to the 16 of one MMA step.
   int element;         ///< Bytes of an element of q, k, v and o.
   bool plain_score;    ///< No score expression; of a plan only.
+  bool paged;          ///< Keys in pages, whose rows each have an address.
   bool dropout;        ///< Which holds a word for every four probabilities, two a thread of each 16 x 16.
 
   int threads() const { return warps * 32; }
@@ -41,7 +42,8 @@ struct Sm80FlashLayout {
   int accumulators() const { return m_frags * (dv_pad + tile_n) / 2; }
   static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
   int registers() const {
-    return accumulators() + (plain_score ? 0 : kScoreRegisters) + (dropout ? m_frags * tile_n / 8 : 0);
+    return accumulators() + (plain_score ? 0 : kScoreRegisters) + (dropout ? m_frags * tile_n / 8 : 0) +
+           (paged ? 8 : 0);
   }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
   static constexpr int kMaxRegisters = 192;

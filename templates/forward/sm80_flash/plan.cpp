@@ -21,6 +21,7 @@ Sm80FlashLayout Sm80FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.dv_pad = roundUp(l.dv, 16);
   l.element = dtypeBytes(spec.dtype);
   l.plain_score = spec.score.isIdentity();
+  l.paged = spec.pagedKeys();
   l.dropout = spec.dropout;
   return l;
 }
