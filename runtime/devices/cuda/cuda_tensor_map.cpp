@@ -13,10 +13,12 @@ constexpr int kInterleaveNone = 0, kSwizzle128 = 3, kPromote128 = 2, kFillZeros 
 
 Status encodeOne(const cuda::Driver &driver, const TensorMap &map, const TensorLayout &t, std::byte *out) {
   uint64_t extent[4], stride[3];
+  const bool empty = std::ranges::count(t.extent, 0) != 0;
   for (int d = 0; d < 4; ++d)
     extent[d] = uint64_t(std::max<int64_t>(t.extent[d], 1)); // an empty tensor's map is never read through
   for (int d = 0; d < 3; ++d)
-    stride[d] = t.extent[d + 1] > 1 ? uint64_t(t.stride[d]) : 16; // a dimension of one may have any stride
+    // A dimension of one, and all of what is empty, may have any stride; the driver wants multiples of 16.
+    stride[d] = t.extent[d + 1] > 1 && !empty ? uint64_t(t.stride[d]) : 16;
   const uint32_t box[4] = {uint32_t(map.box_columns), uint32_t(boxRows(map.box_rows, t.run)), 1, 1};
   const uint32_t element_stride[4] = {1, 1, 1, 1};
   const cuda::CUresult r = driver.tensorMapEncodeTiled(

@@ -53,6 +53,11 @@ public:
     ir_.ifThen(edge, [&] { clearOutside(segment, first, at); });
   }
 
+  void pass(Position at) override {
+    for (int i = 0; i < 2; ++i)
+      gpu::waitBarrier(ir_, barrier(at, i), at.phase);
+  }
+
   StepTile keys(Position at) const override {
     return StepTile::swizzled(ir_, stageAt(at, 0), k_.lane % 16, k_.lane / 16, k_.l.slab());
   }

@@ -50,8 +50,10 @@ private:
         [&](Val counting) { return counting & (k_.thread == 0); });
     const Math math(k_, own);
     // A stage whose step is done takes the step that is `stages` further, of this segment or the next one's.
-    // A segment counts as at least `stages` steps, so that it always starts that many of the next one.
-    Val steps = ring_->steps(own), slots = ir_.max(steps, ir_.i32(stages));
+    // A segment that is not the last counts as at least `stages` steps, so that it always starts that many of
+    // the next one.
+    Val steps = ring_->steps(own), more = own.next().at < line_.end();
+    Val slots = ir_.max(steps, ir_.select(more, ir_.i32(stages), ir_.i32(0)));
     auto refill = [&](Val step, gpu::Position at) {
       Val later = step + stages; // which the segment has, if it is below steps, thus below slots
       ir_.ifElse(
@@ -71,6 +73,7 @@ private:
         });
     const gpu::Position ring =
         carry::forLoop(ir_, steps, slots, ir_.i32(1), done.ring, [&](Val step, const gpu::Position &at) {
+          ring_->pass(at);
           ring_->step(next, step, at); // `slots` is `stages`
           return ring_->next(at);
         });

@@ -50,6 +50,8 @@ public:
   /// Until the step's K is there for all lanes; then its V, whose first key is that of tile `tile`.
   virtual void waitKeys(Position at) = 0;
   virtual void waitValues(const Segment &segment, Val tile, Position at) = 0;
+  /// By the warp, in a place that was filled with nothing, before it is filled again.
+  virtual void pass(Position) {}
   virtual StepTile keys(Position at) const = 0;
   virtual StepTile values(Position at) const = 0;
 

@@ -70,14 +70,16 @@ TEST_CASE("tensor maps: one a box, in the order of the launch schema") {
   const TensorLayout q{&memory[0], {128, 300, 8, 2}, {2048, 256, 614400}, DType::BF16};
   // dimensions of one: any stride
   const TensorLayout k{&memory[1], {128, 500, 1, 1}, {256, 77, 0}, DType::F16};
-  const TensorLayout v{&memory[2], {64, 0, 1, 0}, {128, 0, 0}, DType::BF16};    // empty: never read through
+  // empty: never read through, so any strides
+  const TensorLayout v{&memory[2], {64, 0, 3, 2}, {2, 6, 38}, DType::BF16};
   const TensorLayout tensors[] = {q, k, v};
   const TensorMap maps[] = {{Operand::V, 80, 64}, {Operand::Q, 128, 64}, {Operand::K, 80, 32}};
   alignas(64) std::byte out[3 * kTensorMapBytes];
   REQUIRE(cache.encode(driver, 0, maps, tensors, out).isOk());
   REQUIRE(calls.size() == 3);
   CHECK(calls[0].data == &memory[2]);
-  CHECK(calls[0].extent == std::array<uint64_t, 4>{64, 1, 1, 1});
+  CHECK(calls[0].extent == std::array<uint64_t, 4>{64, 1, 3, 2});
+  CHECK(calls[0].stride == std::array<uint64_t, 3>{16, 16, 16});
   CHECK(calls[1].data == &memory[0]);
   CHECK(seen(out + kTensorMapBytes).data == &memory[0]);
   CHECK(reinterpret_cast<uintptr_t>(calls[1].out) % 64 == 0);
