@@ -176,7 +176,9 @@ std::vector<Shape> decodeShapes() {
                .multiprocessors = 9});
   for (const char *schedule :
        {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
-        "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
+        "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2",
+        "sm90.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
+        "sm90.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
     s.push_back({.name = schedule,
                  .seqlen_q = 1,
                  .seqlen_k = 500,
@@ -189,14 +191,20 @@ std::vector<Shape> decodeShapes() {
 
 } // namespace
 
-TEST_CASE("sm80.decode, whole") {
+TEST_CASE("sm80.decode and sm90.decode, whole") {
   for (Shape shape : decodeShapes())
     for (Isa isa : {Isa::Sm80, Isa::Sm90a}) {
+      std::string algorithm = isa == Isa::Sm90a ? "sm90.decode" : "sm80.decode";
+      if (!shape.schedule.empty()) {
+        algorithm = shape.schedule.substr(0, algorithm.size());
+        if (isa == Isa::Sm80 && algorithm == "sm90.decode")
+          continue;
+      }
       shape.isa = isa;
       INFO(shape.name);
       const Compiled compiled = compile(shape);
       REQUIRE(compiled.error == "");
-      CHECK(compiled.plan.steps[0].schedule.algorithm == "sm80.decode");
+      CHECK(compiled.plan.steps[0].schedule.algorithm == algorithm);
       for (AsyncMode mode : {AsyncMode::Late, AsyncMode::Eager, AsyncMode::Random}) {
         Options options;
         options.async = mode;
