@@ -43,7 +43,7 @@ struct Sm80FlashLayout {
   static constexpr int kScoreRegisters = 16; ///< What a score expression works on.
   int registers() const {
     return accumulators() + (plain_score ? 0 : kScoreRegisters) + (dropout ? m_frags * tile_n / 8 : 0) +
-           (paged ? 8 : 0);
+           (paged ? 24 : 0);
   }
   /// Most of them, of a thread's 255: above it ptxas (13.0) spills.
   static constexpr int kMaxRegisters = 192;
