@@ -49,8 +49,7 @@ enum class KeyAddressing : uint8_t {
 //   append         new keys are written into the cache first: of what callers ask for. A plan has a step
 //                  for it, so that no kernel has it
 //   dropout        probabilities are dropped by the mask of spec/dropout.h; its rate is a run-time parameter
-//   score_grads    of which of the score's own inputs gradients are wanted, a bit each: bit i of scalar i,
-//   bit
+//   score_grads    of which of the score's own inputs gradients are wanted, a bit each: i of scalar i,
 //                  kMaxScoreScalars + i of tensor i. A backward has a step for them (BackwardScore), so that
 //                  no other kernel has it
 //

@@ -158,8 +158,8 @@ TEST_CASE("what was put is found, and the newest stays when the table is full") 
 }
 
 TEST_CASE("a record comes back whole, however little of it there is") {
-  CHECK(SpecFields::kPackedWords == 1); // with unit.house, two: words follow from the fields
-  CHECK(PlanKey::kWords == 9);
+  CHECK(SpecFields::kPackedWords == 2); // words follow from the fields
+  CHECK(PlanKey::kWords == 10);
   PlanMemo memo;
   for (int64_t steps = 1; steps <= kMaxSteps; ++steps)
     for (int64_t workspace : {0, 512}) {
