@@ -35,13 +35,24 @@ public:
     return Status::ok();
   }
   void relabelScore() {
-    if (!args_.num_score_tensors)
-      return;
+    if (args_.num_score_tensors <= 0 || !args_.score_tensors)
+      return; // which the check says
     score_.assign(args_.score_tensors, args_.score_tensors + args_.num_score_tensors);
     for (flashplus_score_tensor &t : score_)
       if (t.tensor)
         t.tensor = &add(*t.tensor);
     args_.score_tensors = score_.data();
+  }
+  void relabelScoreGradients()
+    requires requires(Args a) { a.score_gradients; }
+  {
+    if (args_.num_score_gradients <= 0 || !args_.score_gradients)
+      return; // which the check says
+    gradients_.assign(args_.score_gradients, args_.score_gradients + args_.num_score_gradients);
+    for (flashplus_score_gradient &g : gradients_)
+      if (g.tensor)
+        g.tensor = &add(*g.tensor);
+    args_.score_gradients = gradients_.data();
   }
   const Args *args() const { return &args_; }
 
@@ -78,6 +89,7 @@ private:
   std::deque<DLTensor> tensors_; // stay where they are
   std::deque<std::vector<int64_t>> copies_;
   std::vector<flashplus_score_tensor> score_;
+  std::vector<flashplus_score_gradient> gradients_;
 };
 
 } // namespace
@@ -106,8 +118,9 @@ Status checkDeviceValues(const flashplus_backward_args &args, Device &device, Sc
   FLASHPLUS_RETURN_IF_ERROR(
       host.copy(device, {&A::cu_seqlens_q, &A::cu_seqlens_k, &A::seqused_q, &A::seqused_k}));
   host.relabel(&A::q, &A::k, &A::v, &A::o, &A::lse, &A::dout, &A::dq, &A::dk, &A::dv, &A::dlse, &A::delta,
-               &A::alibi_slopes, &A::rng_state);
+               &A::alibi_slopes, &A::rng_state, &A::dalibi_slopes, &A::dsoftcap);
   host.relabelScore();
+  host.relabelScoreGradients();
   BackwardProblem problem;
   return checkBackwardArgs(host.args(), DataPointers::Required, scores, problem);
 }

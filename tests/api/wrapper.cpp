@@ -263,6 +263,38 @@ TEST_CASE("values on a device are checked before a launch, where the environment
   used[1] = 13;
   args.seqused_k = Tensor(put(used.data(), 8), DType::I32, {batch}, device);
   CHECK(plan.run(args, workspace).error().message.find("k_new adds 1 keys to sequence 1") == 0);
+  // So are a backward's lengths, whatever gradients it is asked for.
+  const std::vector<float> floats(64, 0.5f);
+  auto fp32 = [&](std::initializer_list<int64_t> shape) {
+    return Tensor(put(floats.data(), floats.size() * 4), DType::F32, shape, device);
+  };
+  Tensor in[5], out[3], lse = fp32({batch, heads, 8}), slopes = fp32({heads}), lengths;
+  for (Tensor &t : in)
+    t = rows({batch, 8, heads, dim});
+  for (Tensor &t : out)
+    t = rows({batch, 8, heads, dim});
+  Tensor dslopes = fp32({heads}), dcap = fp32({1}), dgain = fp32({1});
+  const flashplus_score_scalar gain{"gain", 2};
+  const flashplus_score_gradient wanted{"gain", const_cast<DLTensor *>(dgain.dl())};
+  flashplus_backward_args backward = FLASHPLUS_BACKWARD_ARGS_INIT;
+  backward.q = in[0].dl(), backward.k = in[1].dl(), backward.v = in[2].dl(), backward.o = in[3].dl();
+  backward.dout = in[4].dl(), backward.lse = lse.dl();
+  backward.dq = const_cast<DLTensor *>(out[0].dl());
+  backward.dk = const_cast<DLTensor *>(out[1].dl());
+  backward.dv = const_cast<DLTensor *>(out[2].dl());
+  backward.score = "gain * s", backward.score_scalars = &gain, backward.num_score_scalars = 1;
+  backward.score_gradients = &wanted, backward.num_score_gradients = 1;
+  backward.alibi_slopes = slopes.dl(), backward.dalibi_slopes = const_cast<DLTensor *>(dslopes.dl());
+  backward.softcap = 5, backward.dsoftcap = const_cast<DLTensor *>(dcap.dl());
+  used = {8, -1};
+  lengths = Tensor(put(used.data(), 8), DType::I32, {batch}, device);
+  backward.seqused_k = lengths.dl();
+  CHECK(flashplus_backward(c.handle(), &backward, nullptr) == FLASHPLUS_INVALID_ARGUMENT);
+  CHECK(std::string(flashplus_last_error()).find("seqused_k[1] is -1") == 0);
+  used[1] = 3;
+  lengths = Tensor(put(used.data(), 8), DType::I32, {batch}, device);
+  backward.seqused_k = lengths.dl();
+  CHECK_MESSAGE(flashplus_backward(c.handle(), &backward, nullptr) == FLASHPLUS_OK, flashplus_last_error());
   // Without the switch nobody looks.
   setenv("FLASHPLUS_DEBUG_VALUES", "yes", 1);
   CHECK(Context::create({}).error().message.find("FLASHPLUS_DEBUG_VALUES is 'yes'; it must be 0 or 1") !=
