@@ -52,7 +52,7 @@ TEST_CASE("backward invariant: many runs give the same bits") {
     const PlanPtr plan = makeBackwardPlan(instance);
     REQUIRE(plan);
     const BackwardOutputs first = runBackwardPlan(instance, *plan);
-    for (int i = 1; i < Session::get().rounds(20); ++i)
+    for (int i = 1; i < Session::get().rounds(20, 3); ++i)
       CHECK_MESSAGE(runBackwardPlan(instance, *plan) == first, "run " << i << ": " << c.text());
   }
 }
@@ -203,7 +203,7 @@ TEST_CASE("backward invariant: many threads, one plan, a workspace each") {
       const Session &s = Session::get();
       BackwardInstance &instance = *instances[size_t(t)];
       const DeviceBuffer &workspace = workspaces[size_t(t)];
-      for (int round = 0; round < s.rounds(20); ++round) {
+      for (int round = 0; round < s.rounds(20, 2); ++round) {
         const bool direct = round % 2 == 1;
         const flashplus_status status =
             direct ? flashplus_backward(s.context(), &instance.gradientArgs(), nullptr)

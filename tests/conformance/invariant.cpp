@@ -100,7 +100,7 @@ TEST_CASE("invariant: one sequence in twenty batches, also with its keys in a fi
     c.hq = 4, c.hk = 2, c.d = 32;
     c.batch_invariant = true;
     const reference::Actual alone = entryOf(company(c, 0), run(company(c, 0)), 0);
-    for (int n = 1; n < 20; ++n) {
+    for (int n = 1, batches = Session::get().rounds(20, 6); n < batches; ++n) { // 6: each place, and sizes around it
       const Case in = company(c, n);
       CHECK_MESSAGE(same(alone, entryOf(in, run(in), n % 4)), in.text());
     }
@@ -183,7 +183,7 @@ TEST_CASE("invariant: many threads, one context") {
   // Threads own their tensors; what they share is the context, its kernels and the workers.
   std::vector<std::unique_ptr<Instance>> instances;
   constexpr int kThreads = 4;
-  const int rounds = Session::get().rounds(5);
+  const int rounds = Session::get().rounds(5, 2);
   for (int t = 0; t < kThreads; ++t)
     for (const Case &c : cases) {
       instances.push_back(std::make_unique<Instance>(c));
@@ -218,7 +218,7 @@ TEST_CASE("invariant: many threads, one plan, a workspace each") {
   const PlanPtr plan = makePlan(first);
   const Outputs expected = runPlan(first, *plan);
   constexpr int kThreads = 4;
-  const int rounds = Session::get().rounds(20);
+  const int rounds = Session::get().rounds(20, 3);
   std::vector<std::unique_ptr<Instance>> instances;
   std::vector<DeviceBuffer> workspaces;
   for (int t = 0; t < kThreads; ++t) {

@@ -74,10 +74,12 @@ std::vector<DType> Session::dtypes() const {
 bool Session::pairsOnly() const {
   if (options_.cases != Options::Cases::Usual)
     return options_.cases == Options::Cases::Pairs;
-  return device_.device_type == kDLExtDev && !test::soak();
+  return !test::soak() && (device_.device_type == kDLExtDev || onCpu());
 }
 
-int Session::rounds(int whole) const { return test::soakCount(/*everything=*/!pairsOnly(), whole); }
+int Session::rounds(int whole, int least) const {
+  return test::soakCount(/*everything=*/!pairsOnly(), whole, least);
+}
 
 void Session::record(DType dtype, const reference::Comparison &c, const std::string &name) {
   Tally &tally = tallies_[dtype];

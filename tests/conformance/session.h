@@ -23,7 +23,7 @@ struct Options {
   bool large =
       false; ///< Also what needs gigabytes of device memory (on the CPU it is sparse and always run).
   /// Pairs: of the cases of one test, so many that any two values meet that meet in one of them (pairs.h).
-  enum class Cases { Usual, All, Pairs }; ///< Usual: all, but pairs on the emulator unless the run is a soak.
+  enum class Cases { Usual, All, Pairs }; ///< Usual: all on a GPU and in a soak, else pairs.
   Cases cases = Cases::Usual;
 };
 
@@ -44,8 +44,8 @@ public:
   const Options &options() const { return options_; }
   bool pairsOnly() const;
   /// How often to repeat what is repeated in the hope of a race: as often as said, or a share where
-  /// pairsOnly().
-  int rounds(int whole) const;
+  /// pairsOnly(), but `least`.
+  int rounds(int whole, int least = 1) const;
   /// Storage types that the device has kernels for.
   std::vector<DType> dtypes() const;
 
