@@ -100,7 +100,8 @@ TEST_CASE("invariant: one sequence in twenty batches, also with its keys in a fi
     c.hq = 4, c.hk = 2, c.d = 32;
     c.batch_invariant = true;
     const reference::Actual alone = entryOf(company(c, 0), run(company(c, 0)), 0);
-    for (int n = 1, batches = Session::get().rounds(20, 6); n < batches; ++n) { // 6: each place, and sizes around it
+    const int batches = Session::get().rounds(20, 6); // 6 have each place in the batch, and sizes around it
+    for (int n = 1; n < batches; ++n) {
       const Case in = company(c, n);
       CHECK_MESSAGE(same(alone, entryOf(in, run(in), n % 4)), in.text());
     }
