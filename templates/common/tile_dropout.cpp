@@ -2,6 +2,7 @@
 #include "templates/common/tile_dropout.h"
 
 #include "ir/warp.h"
+#include "ir/wgmma.h"
 #include "spec/philox.h"
 
 namespace flashplus {
@@ -23,18 +24,43 @@ Val permute(Ir &ir, Val a, Val b, int64_t selector) {
 
 } // namespace
 
-Val KeptElements::keep(int at, Val x) const {
+/// As TileDropout::half has them.
+KeptElements::Place KeptElements::place(int at) const {
   // Blocks of values are 16 x 8: two neighbours share a block of the mask.
   const int block = at / 4, row_block = block / layout_.column_blocks,
             column_block = block % layout_.column_blocks;
   const int row = at / 2 % 2, column = at % 2;
-  // As TileDropout::half has them.
   const int pair = row_block * (layout_.column_blocks / 2) + column_block / 2;
   const int word = by_rows_ ? row : column_block % 2;
-  const int byte = by_rows_ ? column + 2 * (column_block % 2) : 2 * column + row;
+  return {size_t(2 * pair + word), by_rows_ ? column + 2 * (column_block % 2) : 2 * column + row};
+}
+
+Val KeptElements::keep(int at, Val x) const {
+  const Place p = place(at);
   Ir &ir = *x.ir;
-  Val bit = words_[size_t(2 * pair + word)] & ir.i32(int32_t(0x80u << 8 * byte));
+  Val bit = words_[p.word] & ir.i32(int32_t(0x80u << 8 * p.byte));
   return ir.select(bit != 0, x, ir.f32(0));
+}
+
+Val KeptElements::ofPair(const std::array<int, 2> &pair) const {
+  const Place low = place(pair[0]), high = place(pair[1]); // of one word
+  constexpr int kSign = 8;                                 // prmt: a byte's highest bit, eight times
+  Val word = words_[low.word];
+  return permute(*word.ir, word, word, (kSign | low.byte) * 0x11 + (kSign | high.byte) * 0x1100);
+}
+
+void KeptElements::computeBeforeWait() const {
+  Val all = words_[0];
+  for (size_t i = 1; i < words_.size(); ++i)
+    all = all | words_[i];
+  gpu::computeBeforeWait(*all.ir, all.ir->bitcast(all.ir->f32(), all));
+}
+
+Vals KeptElements::operandA(const Fragment &f, DType dtype, int row_block, int step) const {
+  Vals a = flashplus::operandA(f, dtype, row_block, step);
+  for (int reg = 0; reg < 4; ++reg)
+    a[size_t(reg)] = a[size_t(reg)] & ofPair(layout_.operandA(row_block, step, reg));
+  return a;
 }
 
 void KeptElements::apply(Fragment &f) const {

@@ -18,8 +18,22 @@ public:
   /// `x`, element `at` of the fragment, or 0 if it is dropped.
   Val keep(int at, Val x) const;
   void apply(Fragment &f) const;
+  /// For elements `pair` of one row, neighbours, packed in 16 bits each: all ones where they are kept, else
+  /// 0.
+  Val ofPair(const std::array<int, 2> &pair) const;
+  /// operandA(f, ...) with 0 for what is dropped.
+  Vals operandA(const Fragment &f, DType dtype, int row_block, int step) const;
+
+  /// All of it is drawn before the waits that follow (sm_90a), under the products that they wait for.
+  void computeBeforeWait() const;
 
 private:
+  struct Place {
+    size_t word;
+    int byte;
+  };
+  Place place(int at) const;
+
   FragmentLayout layout_;
   bool by_rows_; ///< Queries are in rows.
   Vals words_;   ///< [row block][pair of column blocks][2]

@@ -139,10 +139,8 @@ Vals Math::probabilities(const Fragment &s, Val scale, std::vector<Row> &rows, c
       p[e] = ir_.exp2(ir_.fma(s.values[size_t(pair[e])], scale, row.minus));
     Val both = p[0] + p[1];
     row.sum = row.sum ? row.sum + both : both;
-    if (kept)
-      for (int e = 0; e < 2; ++e)
-        p[e] = kept->keep(pair[size_t(e)], p[e]);
-    a.push_back(gpu::pack(ir_, k_.dtype, p[0], p[1]));
+    Val packed = gpu::pack(ir_, k_.dtype, p[0], p[1]);
+    a.push_back(kept ? packed & kept->ofPair(pair) : packed);
   }
   return a;
 }

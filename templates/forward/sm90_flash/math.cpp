@@ -61,9 +61,10 @@ private:
   TileScores scores(const Item &item, Vals products, Val key);
   Fragment masked(const Item &item, Fragment s, Val key, const TileExponents &exponents);
   Vals softmaxTile(const Item &item, Fragment &s, Val key, softmax::State &rows);
-  void drop(const Item &item, Fragment &p, Val key);
+  using Kept = std::optional<KeptElements>;
+  Kept draw(const Item &item, Val key);
   void scaleO(Fragment &o, const Vals &alpha);
-  Vals packP(const Fragment &s);
+  Vals packP(const Fragment &s, const Kept &kept);
   void clearTail(const Item &item, Position v);
 
   Val rowInSequence(const Item &item, int row) {
@@ -117,13 +118,14 @@ Progress Math::keyLoop(const Item &item, Positions at) {
   // The first tile: there is no O yet.
   r_.q.waitFull(at.q);
   r_.k.waitFull(at.k);
-  Fragment s{s_layout_, gpu::wait(ir_, 0, multiplyQK(at.q, at.k))};
+  InFlight first_qk = multiplyQK(at.q, at.k);
+  const Kept first_kept = draw(item, walk.key(walk.first()));
+  Fragment s{s_layout_, gpu::wait(ir_, 0, std::move(first_qk))};
   release(r_.k, at.k);
   at.k = r_.k.next(at.k);
   State state{softmax::State::start(ir_, o_layout_), {}};
   softmaxTile(item, s, walk.key(walk.first()), state.rows);
-  drop(item, s, walk.key(walk.first()));
-  state.p = packP(s);
+  state.p = packP(s, first_kept);
 
   Progress last = walk.forOthers(ir_, Progress{state, at}, [&](Val tile, Progress now) {
     takeTurn();
@@ -132,18 +134,18 @@ Progress Math::keyLoop(const Item &item, Positions at) {
     r_.v.waitFull(now.at.v);
     InFlight pv = multiplyPV(now.state, now.at.v);
     passTurn();
+    const Kept kept = draw(item, walk.key(tile)); // under the products
     Fragment t{s_layout_, gpu::wait(ir_, 1, std::move(qk))};
     release(r_.k, now.at.k);
     now.at.k = r_.k.next(now.at.k);
     softmax::State &rows = now.state.rows;
     const Vals alpha = softmaxTile(item, t, walk.key(tile), rows);
     gpu::computeBeforeWait(ir_, rows.sum[0] + rows.sum[1]);
-    drop(item, t, walk.key(tile));
     // P must not be packed, nor O scaled, while the product that uses them is in flight.
     rows.o.values = gpu::wait(ir_, 0, std::move(pv), &t.values);
     release(r_.v, now.at.v);
     now.at.v = r_.v.next(now.at.v);
-    now.state.p = packP(t);
+    now.state.p = packP(t, kept);
     scaleO(rows.o, alpha);
     return now;
   });
@@ -242,17 +244,23 @@ Vals Math::softmaxTile(const Item &item, Fragment &s, Val key, softmax::State &r
   return factors;
 }
 
-/// 0 for probabilities that are dropped; their sum has them.
-void Math::drop(const Item &item, Fragment &p, Val key) {
-  if (dropout_)
-    dropout_->draw(s_layout_, item.work.batch, item.work.head, item.first + (row_in_tile_ - lane_ / 4), key)
-        .apply(p);
+/// Which probabilities of the tile are kept; none without dropout, where all are. What is drawn here is there
+/// before the next wait.
+Math::Kept Math::draw(const Item &item, Val key) {
+  if (!dropout_)
+    return std::nullopt;
+  KeptElements kept = dropout_->draw(s_layout_, item.work.batch, item.work.head,
+                                     item.first + (row_in_tile_ - lane_ / 4), key);
+  kept.computeBeforeWait();
+  return kept;
 }
 
-Vals Math::packP(const Fragment &s) {
+/// 0 for probabilities that are dropped; their sum has them.
+Vals Math::packP(const Fragment &s, const Kept &kept) {
   Vals p;
   for (int step = 0; step < l_.tile_n / 16; ++step)
-    llvm::append_range(p, operandA(s, c_.spec.dtype, 0, step));
+    llvm::append_range(p, kept ? kept->operandA(s, c_.spec.dtype, 0, step)
+                               : operandA(s, c_.spec.dtype, 0, step));
   return p;
 }
 
