@@ -4,19 +4,15 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import backend, cache_ops, checks, kernels, later, ops
+from flashplus import backend, cache_ops, checks, kernels, later, ops, ops3
 from flashplus.direct import direct, plain, unusual
-from flashplus.interface import checked_cache, maybe_contiguous, on_cache, through_exchange
+from flashplus.interface import checked_cache, maybe_contiguous, on_cache, round_multiple, through_exchange
+from flashplus.ops3 import refuse as _refuse
 
 _INF = float("inf")
 
 
-def _refuse(**arguments):
-    """Raises for the first argument that is used and that our kernels don't have."""
-    for name, value in arguments.items():
-        if value is not None and value is not False and (isinstance(value, torch.Tensor) or value != 0):
-            what = f"{tuple(value.shape)} tensor" if isinstance(value, torch.Tensor) else value
-            raise later.not_yet(f"{name} in flash_attn_interface ({name} is {what})", "leave it at its default")
+flash_attn_3_gpu = ops3.operators
 
 
 def _ready(*tensors):
@@ -138,13 +134,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
     """(out, lse) of attention over all keys, from that over parts of them: out_partial fp32 (splits, batch, seqlen,
     heads, d), lse_partial fp32 (splits, batch, seqlen, heads); or without batch, (splits, total, heads, ..)."""
-    lse = lse_partial.logsumexp(0)
-    # A row that no part has keys for is 0, not nan.
-    weights = torch.exp(lse_partial - lse.masked_fill(lse == -_INF, 0.0))
-    merged = (out_partial * weights.unsqueeze(-1)).sum(0)
-    if out is None:
-        return merged.to(out_dtype or out_partial.dtype), lse
-    return out.copy_(merged), lse
+    checks.tensor("out_partial", out_partial)
+    checks.tensor("lse_partial", lse_partial)
+    return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
 
 
 def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, cache_seqlens,
@@ -155,3 +147,87 @@ def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, 
     by the lengths as they are when it runs."""
     checks.tensor("cache_seqlens", cache_seqlens)
     return torch.zeros(1, dtype=torch.int32, device=cache_seqlens.device)
+
+
+# ------------------------------------------------------------------------------------------ low level, by position --
+
+
+def _flash_attn_forward(q, k, v, k_new=None, v_new=None, qv=None, out_=None, cu_seqlens_q=None, cu_seqlens_k=None,
+                        cu_seqlens_k_new=None, seqused_q=None, seqused_k=None, max_seqlen_q=None, max_seqlen_k=None,
+                        page_table=None, kv_batch_idx=None, leftpad_k=None, rotary_cos=None, rotary_sin=None,
+                        seqlens_rotary=None, q_descale=None, k_descale=None, v_descale=None, softmax_scale=None,
+                        causal=False, window_size_left=-1, window_size_right=-1, attention_chunk=0, softcap=0.0,
+                        rotary_interleaved=True, scheduler_metadata=None, num_splits=1, pack_gqa=None, sm_margin=0):
+    """(out, softmax_lse, out_accum, softmax_lse_accum) of any call of this face: what the functions above are made of
+    in the original, with its order of arguments. k_new and v_new are written into k and v, which then are a cache, and
+    the result into out_ if it is given. The last two results are empty. With a gradient, unless k and v are a cache."""
+    _ready(q, k, v)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale, causal, left, right, softcap = checks.numbers(scale, causal, (window_size_left, window_size_right), softcap)
+    longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
+        ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
+    rest = (cu_seqlens_q, cu_seqlens_k, cu_seqlens_k_new, seqused_q, seqused_k, longest_q, longest_k, page_table,
+            kv_batch_idx, leftpad_k, rotary_cos, rotary_sin, seqlens_rotary, q_descale, k_descale, v_descale, scale,
+            causal, left, right, checks.integer("attention_chunk", attention_chunk), softcap,
+            checks.flag("rotary_interleaved", rotary_interleaved), scheduler_metadata,
+            checks.integer("num_splits", num_splits), pack_gqa, sm_margin)
+    if k_new is None and v_new is None and out_ is None:
+        return ops3.operators._flash_attn_forward(q, k, v, None, None, qv, None, *rest)
+    return ops3.operators.fwd(q, k, v, k_new, v_new, qv, out_, *rest)
+
+
+def _flash_attn_backward(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, cu_seqlens_k=None, sequed_q=None,
+                         sequed_k=None, max_seqlen_q=None, max_seqlen_k=None, dq=None, dk=None, dv=None,
+                         softmax_scale=None, is_causal=False, window_size_left=-1, window_size_right=-1, softcap=0.0,
+                         deterministic=False, sm_margin=0):
+    """softmax_d (batch, heads, seqlen_q rounded up to 128), or (heads, total_q + 128 batch); writes dq, dk and dv."""
+    _ready(q, k, v)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale, causal, left, right, softcap = checks.numbers(
+        scale, is_causal, (window_size_left, window_size_right), softcap)
+    longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
+        ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
+    return ops3.operators._flash_attn_backward(
+        dout, q, k, v, out, softmax_lse, cu_seqlens_q, cu_seqlens_k, sequed_q, sequed_k, longest_q, longest_k, dq, dk,
+        dv, scale, causal, left, right, softcap, checks.flag("deterministic", deterministic), sm_margin)
+
+
+class FlashAttnFunc:
+    """The original's autograd function by its `apply`; the gradient is the operator's (ops.py)."""
+
+    @staticmethod
+    def apply(q, k, v, softmax_scale, causal, qv=None, q_descale=None, k_descale=None, v_descale=None,
+              window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+              sm_margin=0, return_softmax=False):
+        """flash_attn_func with return_softmax for return_attn_probs."""
+        return flash_attn_func(q, k, v, softmax_scale, causal, qv, q_descale, k_descale, v_descale, window_size,
+                               attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin,
+                               return_softmax)
+
+
+class FlashAttnQKVPackedFunc:
+    """As FlashAttnFunc, of flash_attn_qkvpacked_func."""
+
+    @staticmethod
+    def apply(qkv, softmax_scale, causal, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1),
+              attention_chunk=0, softcap=0.0, deterministic=False, num_heads_q=None, sm_margin=0,
+              return_softmax=False):
+        """flash_attn_qkvpacked_func with return_softmax for return_attn_probs."""
+        return flash_attn_qkvpacked_func(qkv, softmax_scale, causal, q_descale, k_descale, v_descale, window_size,
+                                         attention_chunk, softcap, deterministic, num_heads_q, sm_margin,
+                                         return_softmax)
+
+
+class FlashAttnVarlenFunc:
+    """As FlashAttnFunc, of flash_attn_varlen_func, whose arguments it has in another order."""
+
+    @staticmethod
+    def apply(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
+              causal, qv=None, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1),
+              attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, sm_margin=0,
+              return_softmax=False):
+        """flash_attn_varlen_func with return_softmax for return_attn_probs."""
+        return flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q,
+                                      seqused_k, softmax_scale, causal, qv, q_descale, k_descale, v_descale,
+                                      window_size, attention_chunk, softcap, num_splits, pack_gqa, deterministic,
+                                      sm_margin, return_softmax)
