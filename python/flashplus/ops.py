@@ -35,7 +35,8 @@ def _above_autograd(operator, meant, refusal):
             return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
 
     def function(keys, *arguments):
-        tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
+        flat, packed = _flattened(arguments)
+        tensors = [t for t in flat if isinstance(t, torch.Tensor)]
         if forward_ad._current_level >= 0:
             for t in tensors:
                 if t.is_floating_point() and forward_ad.unpack_dual(t).tangent is not None:
@@ -46,12 +47,29 @@ def _above_autograd(operator, meant, refusal):
             if backend.ours and at_once:
                 raise refusal()
             if meant is None or not backend.ours or meant(*arguments) is None:
-                return autograd.NoBackward.apply(refusal, operator, *arguments)
-            return autograd.Attention.apply(operator, meant, *arguments)
+                return autograd.NoBackward.apply(refusal, packed(operator), *flat)
+            return autograd.Attention.apply(packed(operator), packed(meant), *flat)
         # As PyTorch's own fallback: past autograd, which an implementation may still use inside.
         return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
     return function
+
+
+def _flattened(arguments):
+    """(`arguments` with lists of tensors, which autograd doesn't look into, laid out; what makes of a function of
+    `arguments` one of those)"""
+    if not any(type(a) is list and a and isinstance(a[0], torch.Tensor) for a in arguments):
+        return arguments, lambda function: function
+    flat, spans = [], []
+    for a in arguments:
+        items = a if type(a) is list and a and isinstance(a[0], torch.Tensor) else [a]
+        spans.append((len(flat), len(flat) + len(items) if items is a else None))
+        flat += items
+
+    def packed(function):
+        return lambda *flat: function(*(flat[at] if end is None else list(flat[at:end]) for at, end in spans))
+
+    return flat, packed
 
 
 def define(name, schema, function, fake, namespace="flash_attn", meant=None, draws=False, refusal=None):
