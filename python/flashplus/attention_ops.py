@@ -9,7 +9,7 @@ compiled graph may work out a scale or a mask's sides, which PyTorch's operators
 import torch
 from torch.compiler import is_compiling
 
-from flashplus import autograd, checks, dropout, kernels, ops, scores
+from flashplus import autograd, checks, dropout, kernels, later, ops, scores
 
 _INF = float("inf")
 # Arguments of both operators, and what of them may come in `values`.
@@ -41,8 +41,8 @@ def _taken(values, names, score, scalar_names, scalars, numbers, schedule=""):
     return (*lengths, scale, causal, left, right, softcap), scores.Score(score, tensors, given, schedule)
 
 
-def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None, dropout_p=0.0,
-           lse_empty=_INF, num_splits=0, want_lse=True):
+def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None, seqused_q=None,
+           seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, want_lse=True):
     """(out, lse or None, rng_state) by our kernels; `numbers` are plain and in the order of NUMBERS."""
     max_seqlen_q, max_seqlen_k, *numbers = numbers
     p = dropout.check(dropout_p, numbers[-1])
@@ -53,19 +53,20 @@ def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_
         out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, want_lse, **options)
     else:
         scale, *rest = numbers
-        out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q,
-                                  max_seqlen_k, scale, False, *rest, want_lse, **options)
+        out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q,
+                                  max_seqlen_k, scale, False, *rest, want_lse, seqused_q, **options)
     return out, lse, rng_state
 
 
-def _attend(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale,
-            causal, window_left, window_right, softcap, dropout_p, lse_empty, num_splits, score, names, scalar_names,
-            scalars, schedule):
+def _attend(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q,
+            max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, lse_empty, num_splits,
+            score, names, scalar_names, scalars, schedule):
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap),
                         schedule)
     return attend(q, k, v, s, numbers, alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
-                  dropout_p=dropout_p, lse_empty=lse_empty, num_splits=num_splits)
+                  seqused_q=seqused_q, seqused_k=seqused_k, dropout_p=dropout_p, lse_empty=lse_empty,
+                  num_splits=num_splits)
 
 
 def _attend_fake(q, k, v, values, alibi_slopes, cu_seqlens_q, *rest, **named):
@@ -87,22 +88,22 @@ class _Call(autograd.Call):
         values = [named[f"value{i}"] for i in range(self.count)]
         wants = [f"value{i}" in wanted for i in range(self.count)]
         dq, dk, dv, *rest = torch.ops.flashplus.attention_backward(
-            *given, values, named.get("alibi_slopes"), named.get("cu_seqlens_q"), named.get("cu_seqlens_k"),
-            *self.numbers, self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state)
+            *given, values, named.get("alibi_slopes"), *(named.get(name) for name in _LENGTHS), *self.numbers,
+            self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state)
         return (dq, dk, dv), rest
 
 
-def _meant(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, *rest):
+def _meant(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, *rest):
     numbers, (dropout_p, _, _, score, names, scalar_names, scalars) = rest[:7], rest[7:14]
     call = _Call(numbers, dropout_p, **{f"value{i}": t for i, t in enumerate(values)}, alibi_slopes=alibi_slopes,
-                 cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+                 cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
     call.said, call.count = (score, names, scalar_names, scalars), len(values)
     return call
 
 
-def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-              max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, score, names,
-              scalar_names, scalars, wants, wants_slopes, rng_state):
+def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+              max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, score,
+              names, scalar_names, scalars, wants, wants_slopes, rng_state):
     """[dq, dk, dv, the gradients of those values that `wants` says, that of the slopes]"""
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap))
@@ -112,8 +113,9 @@ def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q,
     dslopes = q.new_empty(alibi_slopes.shape, dtype=torch.float32) if wants_slopes else None
     grads = kernels.gradients(
         dout, q, k, v, out, lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
-        max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, alibi_slopes=alibi_slopes, softmax_scale=scale,
-        causal=causal, window_left=left, window_right=right, softcap=softcap, dropout_p=dropout_p, rng_state=rng_state,
+        seqused_q=seqused_q, seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
+        alibi_slopes=alibi_slopes, softmax_scale=scale, causal=causal, window_left=left, window_right=right,
+        softcap=softcap, dropout_p=dropout_p, rng_state=rng_state,
         dslopes=dslopes, score=s, dvalues=dvalues)
     named = dict(zip(_names(names), values))
     found = [d.reshape(named[name].shape).to(named[name].dtype) for name, d in dvalues.items()]
@@ -127,16 +129,16 @@ def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
             *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
 
 
+_LENGTHS = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"
+_SHARED = ("Tensor[] values, Tensor? alibi_slopes, " + "".join(f"Tensor? {name}, " for name in _LENGTHS)
+           + _NUMBERS_SCHEMA + ", float dropout_p, ")
 ops.define("attention",
-           "(Tensor q, Tensor k, Tensor v, Tensor[] values, Tensor? alibi_slopes, Tensor? cu_seqlens_q, "
-           f"Tensor? cu_seqlens_k, {_NUMBERS_SCHEMA}, float dropout_p, float lse_empty, "
-           f"SymInt num_splits, {_SCORE_SCHEMA}, "
+           f"(Tensor q, Tensor k, Tensor v, {_SHARED}float lse_empty, SymInt num_splits, {_SCORE_SCHEMA}, "
            "str schedule) -> (Tensor, Tensor, Tensor)", _attend, _attend_fake, "flashplus", meant=_meant, draws=True)
 ops.define("attention_backward",
-           "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor[] values, "
-           f"Tensor? alibi_slopes, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, {_NUMBERS_SCHEMA}, float dropout_p, "
-           f"{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state) -> Tensor[]", _backward,
-           _backward_fake, "flashplus", refusal=ops.later.double_backward)
+           "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, "
+           f"{_SHARED}{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state) -> Tensor[]", _backward,
+           _backward_fake, "flashplus", refusal=later.double_backward)
 
 operator = torch.ops.flashplus.attention
 
@@ -149,11 +151,16 @@ def is_number(value):
     return value is None or isinstance(value, (bool, int, float, torch.SymInt, torch.SymFloat))
 
 
+def left_to_graph(*numbers):
+    """Whether a compiler traces this and some of these are tensors to it, which PyTorch's own operators don't take."""
+    return is_compiling() and not all(map(is_number, numbers))
+
+
 def graph_numbers(softmax_scale, causal, window_size, softcap):
     """checks.numbers, but that a compiler is left with what is a tensor to it."""
     if is_compiling() and isinstance(window_size, (tuple, list)) and len(window_size) == 2:
         said = softmax_scale, causal, *window_size, softcap
-        if not all(map(is_number, said)):
+        if left_to_graph(*said):
             plain = checks.numbers(*(x if is_number(x) else 0 for x in said[:2]),
                                    tuple(x if is_number(x) else 0 for x in window_size),
                                    softcap if is_number(softcap) else 0)
@@ -162,7 +169,7 @@ def graph_numbers(softmax_scale, causal, window_size, softcap):
 
 
 def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None,
-             dropout_p=0.0, lse_empty=_INF, num_splits=0, score="", schedule=""):
+             seqused_q=None, seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, score="", schedule=""):
     """(out, lse, rng_state) through the operator, with any of `numbers` ({name: value}, by NUMBERS) and `scalars` a
     tensor of one element, whose value nobody asks for before the operator runs. Of what is plain in `numbers` the types
     are right (checks.numbers)."""
@@ -177,5 +184,6 @@ def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None,
             plain[name] = value
         else:
             named[name] = torch.as_tensor(value).detach().reshape(())
-    return operator(q, k, v, list(named.values()), alibi_slopes, cu_seqlens_q, cu_seqlens_k, *plain.values(), dropout_p,
-                    lse_empty, num_splits, score, ",".join(named), ",".join(given), list(given.values()), schedule)
+    return operator(q, k, v, list(named.values()), alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                    *plain.values(), dropout_p, lse_empty, num_splits, score,
+                    ",".join(list(named.keys())), ",".join(list(given.keys())), list(given.values()), schedule)

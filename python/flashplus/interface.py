@@ -2,251 +2,21 @@
 """The functions of `flash_attn`: signatures, defaults and results are the original's (2.8.3).
 
 With our kernels a call goes straight to kernels.py where direct.py allows it, and else through the torch operators of
-ops.py. With the original's extension it goes through the autograd functions.
+ops.py. With the original's extension it goes through the autograd functions of original.py.
 """
 
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
+from flashplus import attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
 from flashplus.direct import direct, integers, plain, unusual
+from flashplus.original import (FlashAttnFunc, FlashAttnKVPackedFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc,
+                                FlashAttnVarlenKVPackedFunc, FlashAttnVarlenQKVPackedFunc)
+from flashplus.positional import maybe_contiguous
 
-USE_TRITON_ROCM = False
 _INF = float("inf")
 
 _calls, _cache_calls = exchange.calls, exchange.cache_calls
-
-
-def maybe_contiguous(x):
-    return x.contiguous() if x is not None and x.stride(-1) != 1 else x
-
-
-def round_multiple(x, m):
-    return (x + m - 1) // m * m
-
-
-def _get_block_size_n(device, head_dim, is_dropout, is_causal):
-    """The width of the key blocks that S_dmask is written in: all keys, for it has one maximum for a whole row."""
-    return 1 << 30
-
-
-# ------------------------------------------------------------------------------------------ low level, by position --
-
-
-def straight(q, k, v):
-    return direct(q, k, v) and not q.is_meta
-
-
-def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
-                        alibi_slopes, return_softmax):
-    """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops._forward if straight(q, k, v) and plain(alibi_slopes) else ops.forward
-    return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
-                    alibi_slopes, return_softmax)
-
-
-def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
-                               softmax_scale, causal, window_size_left=-1, window_size_right=-1, softcap=0.0,
-                               alibi_slopes=None, return_softmax=False, block_table=None, leftpad_k=None,
-                               seqused_k=None, zero_tensors=False, num_splits=0):
-    """(out, softmax_lse, S_dmask, rng_state)"""
-    others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
-    function = ops._varlen_forward if straight(q, k, v) and plain(*others) else ops.varlen_forward
-    return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                    window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
-                    seqused_k, zero_tensors, num_splits)
-
-
-def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal,
-                         window_size_left, window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
-    """softmax_d; writes dq, dk and dv"""
-    others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
-    function = ops._backward if straight(q, k, v) and plain(*others) else ops.backward
-    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
-                    window_size_right, softcap, alibi_slopes, deterministic, rng_state)
-
-
-def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-                                max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right,
-                                softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
-    """softmax_d; writes dq, dk and dv"""
-    others = dout, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, rng_state
-    function = ops._varlen_backward if straight(q, k, v) and plain(*others) else ops.varlen_backward
-    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                    dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-                    deterministic, rng_state, zero_tensors)
-
-
-_wrapped_flash_attn_forward = ops.forward
-_wrapped_flash_attn_varlen_forward = ops.varlen_forward
-_wrapped_flash_attn_backward = ops.backward
-_wrapped_flash_attn_varlen_backward = ops.varlen_backward
-
-# ------------------------------------------------------------------------------------------------------- autograd --
-
-
-class _Options:
-    """What forward and backward both need."""
-
-    __slots__ = ("dropout_p", "softmax_scale", "causal", "window_size", "softcap", "alibi_slopes", "deterministic",
-                 "return_softmax")
-
-    def __init__(self, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                 return_softmax, head_dim):
-        self.dropout_p = dropout_p
-        self.softmax_scale = head_dim ** -0.5 if softmax_scale is None else softmax_scale
-        self.causal = causal
-        self.window_size = (int(window_size[0]), int(window_size[1]))
-        self.softcap = softcap
-        self.alibi_slopes = alibi_slopes
-        self.deterministic = deterministic
-        self.return_softmax = return_softmax
-
-
-def _pad_head_dim(t):
-    """The original's kernels need a multiple of 8; ours take any."""
-    over = t.shape[-1] % 8
-    return torch.nn.functional.pad(t, [0, 8 - over]) if over and not backend.ours else t
-
-
-def _run_forward(ctx, is_grad, q, k, v, o, lengths):
-    """`lengths`: () or the four of a varlen call, block_table."""
-    head_dim = q.shape[-1]
-    q, k, v = (_pad_head_dim(t) for t in (q, k, v))
-    probs = o.return_softmax and o.dropout_p > 0
-    if lengths:
-        *cu, block_table = lengths
-        out, lse, dmask, rng_state = _flash_attn_varlen_forward(
-            q, k, v, *cu, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs,
-            block_table)
-    else:
-        out, lse, dmask, rng_state = _flash_attn_forward(
-            q, k, v, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs)
-    if is_grad:
-        ctx.save_for_backward(q, k, v, out, lse, rng_state, *(lengths[:2] if lengths else ()))
-        ctx.max_lengths = lengths[2:4]
-        ctx.options = o
-        ctx.head_dim = head_dim
-    if out.shape[-1] != v.shape[-1] or v.shape[-1] != head_dim and not backend.ours:
-        out = out[..., :head_dim]
-    return (out, lse, dmask) if o.return_softmax else out
-
-
-def _run_backward(ctx, dout, dq, dk, dv):
-    q, k, v, out, lse, rng_state, *cu = ctx.saved_tensors
-    o = ctx.options
-    if dout.shape[-1] != q.shape[-1]:
-        dout = torch.nn.functional.pad(dout, [0, q.shape[-1] - dout.shape[-1]])
-    rest = (o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, o.deterministic,
-            rng_state)
-    if cu:
-        _flash_attn_varlen_backward(dout, q, k, v, out, lse, dq, dk, dv, *cu, *ctx.max_lengths, *rest)
-    else:
-        _flash_attn_backward(dout, q, k, v, out, lse, dq, dk, dv, *rest)
-
-
-def _grads(ctx, dout):
-    q, k, v = ctx.saved_tensors[:3]
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    _run_backward(ctx, dout, dq, dk, dv)
-    return tuple(t[..., :ctx.head_dim] for t in (dq, dk, dv))
-
-
-def _packed_grads(ctx, dout, count):
-    """One tensor for q, k, v (3) or k, v (2) that the caller had packed; and dq in the second case."""
-    q, k, v = ctx.saved_tensors[:3]
-    packed = k.new_empty((*k.shape[:-2], count, *k.shape[-2:]))
-    parts = packed.unbind(-3)
-    dq = parts[0] if count == 3 else torch.empty_like(q)
-    _run_backward(ctx, dout, dq, parts[-2], parts[-1])
-    return dq[..., :ctx.head_dim], packed[..., :ctx.head_dim]
-
-
-class FlashAttnFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and any(t.requires_grad for t in (q, k, v)), q, k, v, o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_grads(ctx, dout), *[None] * 9)
-
-
-class FlashAttnQKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, qkv.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(2)), o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (_packed_grads(ctx, dout, 3)[1], *[None] * 9)
-
-
-class FlashAttnKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
-        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(2)), o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_packed_grads(ctx, dout, 2), *[None] * 9)
-
-
-class FlashAttnVarlenFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, block_table, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and any(t.requires_grad for t in (q, k, v))
-        return _run_forward(ctx, is_grad, q, k, v, o,
-                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, block_table))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_grads(ctx, dout), *[None] * 14)
-
-
-class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, qkv.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(1)), o,
-                            (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, None))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (_packed_grads(ctx, dout, 3)[1], *[None] * 11)
-
-
-class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
-        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(1)), o,
-                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_packed_grads(ctx, dout, 2), *[None] * 13)
-
-
-# --------------------------------------------------------------------------------------------------------- public --
 
 
 def _need(**tensors):
@@ -277,6 +47,9 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
               return_attn_probs):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
+    if attention_ops.left_to_graph(softmax_scale, causal, softcap, *window_size, *lengths[2:4]):
+        return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
@@ -290,6 +63,20 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
         out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes,
                                          probs)
     return (out, lse, dmask) if return_attn_probs else out
+
+
+def _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+              return_attn_probs):
+    """_operator, for a compiler to which some of the numbers are tensors."""
+    if return_attn_probs and dropout_p:
+        raise later.not_yet("S_dmask in a compiled graph with tensors for numbers", "pass numbers")
+    cu_seqlens_q, cu_seqlens_k, *longest = lengths[:4] or (None, None, 0, 0)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
+    out, lse, _ = attention_ops.in_graph(
+        q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k, dropout_p=checks.number("dropout_p", dropout_p))
+    return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):

@@ -159,8 +159,8 @@ def test_dropout_and_checkpointing(device):
 def test_operators(device):
     q, k, v = inputs(device, True, torch.float32 if device == "cpu" else torch.float16, 20)
     bias = torch.randn(4, device=device, requires_grad=True)
-    arguments = (q, k, v, [bias], None, None, None, 0, 0, 0.125, True, -1, -1, 0.0, 0.0, math.inf, 0, "s + bias[h]",
-                 "bias", "", [], "")
+    arguments = (q, k, v, [bias], None, None, None, None, None, 0, 0, 0.125, True, -1, -1, 0.0, 0.0, math.inf, 0,
+                 "s + bias[h]", "bias", "", [], "")
     if hasattr(torch.library, "opcheck"):
         torch.library.opcheck(torch.ops.flashplus.attention.default, arguments,
                               test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
