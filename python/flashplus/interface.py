@@ -131,19 +131,29 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """softmax(scale * q k^T) v, of q (batch, seqlen_q, heads, head_dim) and k, v (batch, seqlen_k, heads_k, head_dim).
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k, v and alibi_slopes.
 
-    heads_k divides heads. fp16 or bf16, on the CPU also fp32; any strides whose last is 1 (else a copy is made).
-    causal and window_size=(left, right) are aligned at the bottom right: query i sees key j iff
-    i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k - seqlen_q + right; -1 is unbounded; causal is right = 0.
-    softmax_scale: 1 / sqrt(head_dim) by default. softcap > 0: s -> softcap * tanh(s / softcap).
-    alibi_slopes: fp32 (heads) or (batch, heads); the bias is -slope * |i + seqlen_k - seqlen_q - j|.
-    dropout_p: every probability is dropped with this probability and else multiplied by 1 / (1 - dropout_p), by
-    PyTorch's generator of q's device; not with softcap.
+    q: (batch, seqlen_q, heads, head_dim), fp16 or bf16, on the CPU also fp32; on CUDA or the CPU. Any strides; a last
+        one other than 1 costs a copy. head_dim at most 256, of any size.
+    k: (batch, seqlen_k, heads_k, head_dim), q's dtype and device. heads_k divides heads: query head i reads key head
+        i // (heads / heads_k).
+    v: (batch, seqlen_k, heads_k, head_dim_v).
+    dropout_p: 0.0; 0 <= dropout_p < 1: every probability is dropped with this probability and else multiplied by
+        1 / (1 - dropout_p), by PyTorch's generator of q's device; not with softcap. 0.0 when evaluating.
+    softmax_scale: None: 1 / sqrt(head_dim).
+    causal: False; True: a query sees no later key; masks are aligned at the bottom right.
+    window_size: (-1, -1); (left, right): query i sees key j iff i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k -
+        seqlen_q + right; -1 is unbounded; causal is right = 0.
+    softcap: 0.0: none; > 0: s -> softcap * tanh(s / softcap).
+    alibi_slopes: None, or fp32 (heads) or (batch, heads): the bias is -slope * |i + seqlen_k - seqlen_q - j|.
+    deterministic: False; changes nothing: results and gradients of q, k and v are the same bits every time.
+    return_attn_probs: False; True: return more, for tests.
 
-    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), S_dmask): without dropout
-    an empty tensor, else the probabilities relative to the row's largest, negative where dropped, for tests.
-    A row that sees no key is 0 and its LSE is +inf.
+    Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32
+    (batch, heads, seqlen_q), S_dmask): without dropout an empty tensor, else the probabilities relative to the row's
+    largest, negative where dropped. A row that sees no key is 0 and its softmax_lse is +inf.
+    Raises RuntimeError for tensors that don't fit, TypeError and ValueError for other arguments, NotImplementedError
+    for what is not there; each names the argument, its value and what is allowed.
     """
     if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
@@ -157,7 +167,14 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 
 def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                               alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_func of qkv (batch, seqlen, 3, heads, head_dim), without a copy."""
+    """flash_attn_func of q, k and v in one tensor, without a copy.
+
+    qkv: (batch, seqlen, 3, heads, head_dim); its gradient is one tensor, too.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_func.
+    """
     _need(qkv=qkv)
     if backend.ours:
         _packed("qkv", qkv, 5, 2, 3)
@@ -169,7 +186,15 @@ def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=Fal
 
 def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_func of q and kv (batch, seqlen_k, 2, heads_k, head_dim), without a copy."""
+    """flash_attn_func of k and v in one tensor, without a copy.
+
+    q: (batch, seqlen_q, heads, head_dim).
+    kv: (batch, seqlen_k, 2, heads_k, head_dim); its gradient is one tensor, too.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_func.
+    """
     _need(q=q, kv=kv)
     if backend.ours:
         _packed("kv", kv, 5, 2, 2)
@@ -182,16 +207,20 @@ def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=Fa
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
                            deterministic=False, return_attn_probs=False, block_table=None):
-    """flash_attn_func of sequences laid end to end: q (total_q, heads, head_dim), k and v (total_k, heads_k, head_dim).
+    """flash_attn_func of sequences laid end to end: sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q.
 
-    Sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q, and so for k. cu_seqlens_*: int32 (batch + 1).
-    max_seqlen_*: upper bounds; any value that is large enough gives the same result.
+    q: (total_q, heads, head_dim).
+    k, v: (total_k, heads_k, head_dim), (total_k, heads_k, head_dim_v); with block_table a pool of pages (num_blocks,
+        page_block_size, heads_k, head_dim), pages of any size.
+    cu_seqlens_q, cu_seqlens_k: int32 (batch + 1), the first 0, on q's device. Sequences may be empty.
+    max_seqlen_q, max_seqlen_k: upper bounds of the lengths; any value that is large enough gives the same result.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+    block_table: None, or int32 (batch, max_blocks): where the pages of each sequence are; cu_seqlens_k says only how
+        many keys it has. No gradient and no dropout then.
 
-    block_table, int32 (batch, max_blocks): k and v are pools of pages (num_blocks, page_block_size, heads_k, head_dim),
-    and cu_seqlens_k says only how many keys each sequence has. No gradient then.
-
-    Returns out (total_q, heads, head_dim), or with return_attn_probs (out, softmax_lse (heads, total_q), an empty
-    tensor). Rows of q that belong to no sequence are 0.
+    Returns out (total_q, heads, head_dim_v), or with return_attn_probs (out, softmax_lse fp32 (heads, total_q),
+    S_dmask). Rows of q that belong to no sequence are 0, and +inf. Raises: as flash_attn_func.
     """
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
@@ -216,7 +245,16 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
 def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
                                      window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
                                      return_attn_probs=False):
-    """flash_attn_varlen_func of qkv (total, 3, heads, head_dim), without a copy."""
+    """flash_attn_varlen_func of q, k and v in one tensor, without a copy.
+
+    qkv: (total, 3, heads, head_dim).
+    cu_seqlens: int32 (batch + 1), of queries and keys.
+    max_seqlen: an upper bound of the lengths.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_varlen_func.
+    """
     _need(qkv=qkv, cu_seqlens=cu_seqlens)
     if backend.ours:
         _packed("qkv", qkv, 4, 1, 3)
@@ -231,7 +269,16 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                                     softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_varlen_func of q and kv (total_k, 2, heads_k, head_dim), without a copy."""
+    """flash_attn_varlen_func of k and v in one tensor, without a copy.
+
+    q: (total_q, heads, head_dim).
+    kv: (total_k, 2, heads_k, head_dim).
+    cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: as flash_attn_varlen_func's.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_varlen_func.
+    """
     _need(q=q, kv=kv, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         _packed("kv", kv, 4, 1, 2)
@@ -253,21 +300,29 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
                             causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
                             num_splits=0, return_softmax_lse=False):
-    """flash_attn_func of q (batch, seqlen_q, heads, head_dim) on a cache of keys, which k and v are appended to.
+    """flash_attn_func on a cache of keys, which k and v are appended to in the same call. For inference: no gradient.
 
-    k_cache, v_cache: (batch_cache, seqlen_cache, heads_k, head_dim), or with block_table, int32 (batch, max_blocks), a
-    pool (num_blocks, page_block_size, heads_k, head_dim) of pages of any size; entries that no length reaches are never
-    read. Any strides whose last is 1.
-    cache_seqlens: an int or int32 (batch): tokens in the cache before this call; None: all of it.
-    k, v (batch, seqlen_new, heads_k, head_dim): written into the cache in place at cache_seqlens and seen by this call.
-    rotary_cos, rotary_sin (seqlen_ro, rotary_dim / 2): rotate k at the positions it is written to, and q: with causal
-    or a window row i at cache_seqlens + i, else all rows at cache_seqlens. rotary_interleaved: pairs (2i, 2i + 1), else
-    (i, i + rotary_dim / 2).
-    cache_batch_idx, int32 (batch): the row of the cache that each sequence uses. cache_leftpad, int32 (batch): the keys
-    before it are not there. Masks are aligned at the bottom right of the keys that are there after the append.
+    q: (batch, seqlen_q, heads, head_dim).
+    k_cache, v_cache: (batch_cache, seqlen_cache, heads_k, head_dim), or with block_table a pool (num_blocks,
+        page_block_size, heads_k, head_dim) of pages of any size. Any strides whose last is 1.
+    k, v: None, or (batch, seqlen_new, heads_k, head_dim): written into the cache in place at cache_seqlens, which must
+        be given, and seen by this call.
+    rotary_cos, rotary_sin: None, or (seqlen_ro, rotary_dim / 2) of q's dtype: rotate k at the positions it is written
+        to, and q: with causal or a window row i at cache_seqlens + i, else all rows at cache_seqlens.
+    cache_seqlens: an int or int32 (batch): tokens in the cache before this call. None: all of it.
+    cache_batch_idx: None, or int32 (batch): the row of the cache that each sequence uses.
+    cache_leftpad: None, or int32 (batch): the keys before it are not there.
+    block_table: None, or int32 (batch, max_blocks); entries that no length reaches are never read.
+    softmax_scale, causal, window_size, softcap, alibi_slopes: as flash_attn_func's; masks are aligned at the bottom
+        right of the keys that are there after the append.
+    rotary_interleaved: True: pairs (2i, 2i + 1) are rotated; False: (i, i + rotary_dim / 2).
+    num_splits: 0: chosen; n: keys are read in n parts, at most 128.
+    return_softmax_lse: False.
 
-    Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
-    Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
+    Nothing is read on the host: the call can be captured in a CUDA graph. Lengths and tables that are wrong are an
+    error on the CPU; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
+    Returns out (as q), or with return_softmax_lse (out, softmax_lse fp32 (batch, heads, seqlen_q)).
+    Raises: as flash_attn_func.
     """
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, _INF
     if backend.ours:

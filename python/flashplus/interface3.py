@@ -34,7 +34,19 @@ def _in_graph(q, k, v, longest, scale, causal, window_size, softcap, num_splits,
 def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
                     window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
                     deterministic=False, sm_margin=0, return_attn_probs=False):
-    """out, or (out, lse). q (batch, seqlen_q, heads, d), k (batch, seqlen_k, heads_k, d), v (.., dv)."""
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k and v.
+
+    q: (batch, seqlen_q, heads, d), fp16 or bf16, on the CPU also fp32.
+    k, v: (batch, seqlen_k, heads_k, d), (batch, seqlen_k, heads_k, dv).
+    softmax_scale: None: 1 / sqrt(d).
+    causal, window_size, softcap: as flash_attn.flash_attn_func's.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    return_attn_probs: True: the log-sum-exp, too.
+
+    Returns out (batch, seqlen_q, heads, dv), or (out, lse fp32 (batch, heads, seqlen_q)); a row that sees no key is 0,
+    and -inf. Raises: as flash_attn.flash_attn_func.
+    """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
@@ -58,8 +70,15 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
 def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=None, k_descale=None, v_descale=None,
                               window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False,
                               num_heads_q=None, sm_margin=0, return_attn_probs=False):
-    """flash_attn_func of qkv (batch, seqlen, 3, heads, d), or (batch, seqlen, heads + 2 heads_k, d) with
-    num_heads_q."""
+    """flash_attn_func of q, k and v in one tensor.
+
+    qkv: (batch, seqlen, 3, heads, d), or with num_heads_q (batch, seqlen, num_heads_q + 2 heads_k, d).
+    softmax_scale, causal, q_descale, k_descale, v_descale, window_size, attention_chunk, softcap, deterministic,
+    sm_margin, return_attn_probs: as flash_attn_func's.
+    num_heads_q: query heads of a qkv of 4 dimensions.
+
+    Returns, raises: as flash_attn_func.
+    """
     checks.tensor("qkv", qkv)
     if qkv.dim() == 5:
         q, k, v = qkv.unbind(2)
@@ -76,7 +95,18 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            seqused_k=None, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
                            v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
                            pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
-    """flash_attn_func of sequences laid end to end; seqused_*: int32 (batch), leading rows of each in use."""
+    """flash_attn_func of sequences laid end to end, differentiable.
+
+    q, k, v: (total_q, heads, d), (total_k, heads_k, d), (total_k, heads_k, dv).
+    cu_seqlens_q, cu_seqlens_k: int32 (batch + 1).
+    max_seqlen_q, max_seqlen_k: upper bounds of the lengths.
+    seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
+    softmax_scale, causal, window_size, softcap, return_attn_probs: as flash_attn_func's.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+
+    Returns out (total_q, heads, dv), or (out, lse fp32 (heads, total_q)); rows that are not in use are 0, and -inf.
+    """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
@@ -112,12 +142,20 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
                             scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
                             return_softmax_lse=False):
-    """As flash_attn.flash_attn_with_kvcache; page_table is its block_table. With cu_seqlens_q (int32 (batch + 1)) q is
-    (total_q, heads, d), with cu_seqlens_k_new k and v are (total_new, heads_k, d). rotary_seqlens, int32 (batch): the
-    position of the first new token, cache_seqlens where it is None. scheduler_metadata is not needed and ignored, as
-    are pack_gqa and sm_margin.
+    """As flash_attn.flash_attn_with_kvcache, with more ways to say where things are. No gradient.
 
-    Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
+    q: (batch, seqlen_q, heads, d), or with cu_seqlens_q (total_q, heads, d).
+    k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_seqlens, cache_batch_idx, cache_leftpad, softmax_scale,
+    causal, window_size, softcap, rotary_interleaved: as there.
+    page_table: its block_table. cu_seqlens_q: int32 (batch + 1), with max_seqlen_q, an upper bound.
+    cu_seqlens_k_new: int32 (batch + 1): k and v are (total_new, heads_k, d).
+    rotary_seqlens: int32 (batch): the position of the first new token; None: cache_seqlens.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits: 0: chosen. scheduler_metadata, pack_gqa, sm_margin: not needed, ignored.
+    return_softmax_lse: False.
+
+    Returns out, or (out, lse, None, None): partial results stay in the kernel.
+    """
     _ready(q, k_cache, v_cache)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, -_INF
@@ -147,8 +185,14 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
-    """(out, lse) of attention over all keys, from that over parts of them: out_partial fp32 (splits, batch, seqlen,
-    heads, d), lse_partial fp32 (splits, batch, seqlen, heads); or without batch, (splits, total, heads, ..)."""
+    """Attention over all keys, from that over parts of them. flashplus.merge_states does two in one launch.
+
+    out_partial: fp32 (splits, batch, seqlen, heads, d), or (splits, total, heads, d).
+    lse_partial: fp32 (splits, batch, seqlen, heads), or (splits, total, heads).
+    out: None, or written and returned. out_dtype: None: out_partial's.
+
+    Returns (out, lse).
+    """
     checks.tensor("out_partial", out_partial)
     checks.tensor("lse_partial", lse_partial)
     return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
@@ -158,8 +202,13 @@ def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, 
                            qkv_dtype=torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None,
                            cache_leftpad=None, page_size=None, max_seqlen_k_new=0, causal=False, window_size=(-1, -1),
                            attention_chunk=0, has_softcap=False, num_splits=0, pack_gqa=None, sm_margin=0):
-    """An int32 tensor that flash_attn_with_kvcache takes as scheduler_metadata and ignores: its kernels divide the work
-    by the lengths as they are when it runs."""
+    """An int32 tensor that flash_attn_with_kvcache takes as scheduler_metadata and ignores: its kernels divide the
+    work by the lengths as they are when it runs.
+
+    cache_seqlens: says the device. batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim,
+    qkv_dtype, headdim_v, cu_seqlens_q, cu_seqlens_k_new, cache_leftpad, page_size, max_seqlen_k_new, causal,
+    window_size, attention_chunk, has_softcap, num_splits, pack_gqa, sm_margin: not looked at.
+    """
     checks.tensor("cache_seqlens", cache_seqlens)
     return torch.zeros(1, dtype=torch.int32, device=cache_seqlens.device)
 
