@@ -59,8 +59,8 @@ export FLASHPLUS_CACHE_DIR=${FLASHPLUS_CACHE_DIR:-$(mktemp -d)}
 files_of() {
   case $1 in
   dense) echo test_dense ;;
-  api) echo test_varlen test_errors test_exchange test_flash_attn_3 test_padding_rotary ;;
-  compile) echo test_operators ;;
+  api) echo test_varlen test_errors test_exchange test_flash_attn_3 test_flash_attn_3_operators test_padding_rotary ;;
+  compile) echo test_operators test_scores ;;
   clients) echo test_transformers ;;
   training) echo test_training test_training_clients test_dropout ;;
   serving) echo test_kvcache ;;

@@ -20,6 +20,7 @@ _LAZY = {
     "mark_ready": "library",
     "set_backend": "backend",
     "backend_name": "backend",
+    "attention": "score_attention",
     "warmup": "command",
     "merge_states": "merge",
     "register_transformers": "transformers_attention",

@@ -10,8 +10,8 @@ import torch
 
 
 class Attention(torch.autograd.Function):
-    """`operator` of `arguments`, a forward operator whose first outputs are out and lse; `meant` tells what the
-    arguments are."""
+    """`operator` of `arguments`, a forward operator whose first arguments are q, k and v and whose first outputs out
+    and lse; `meant` tells what the arguments are."""
 
     @staticmethod
     def forward(ctx, operator, meant, *arguments):
@@ -19,8 +19,7 @@ class Attention(torch.autograd.Function):
             out, lse, *rest = operator(*arguments)
         call = ctx.call = meant(*arguments)
         ctx.count = len(arguments)
-        slopes = call.tensors.get("alibi_slopes")
-        ctx.slopes = None if slopes is None else next(i for i, t in enumerate(arguments) if t is slopes)
+        ctx.places = call.places(arguments)
         # rng_state is the last output of an operator that has dropout.
         ctx.save_for_backward(*arguments[:3], *call.tensors.values(), out, lse, rest[-1] if call.dropout_p else None)
         ctx.set_materialize_grads(False)
@@ -36,14 +35,11 @@ class Attention(torch.autograd.Function):
         named = dict(zip(ctx.call.tensors, others))
         if dout is None:
             dout = torch.zeros_like(out)
-        wants_slopes = ctx.slopes is not None and ctx.needs_input_grad[2 + ctx.slopes]
-        *grads, dslopes = torch.ops.flashplus.backward(
-            dout, q, k, v, out, lse, dlse, named.get("cu_seqlens_q"), named.get("cu_seqlens_k"), named.get("seqused_q"),
-            named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers,
-            ctx.call.dropout_p, rng_state, wants_slopes)
+        wanted = [name for name, place in ctx.places.items() if ctx.needs_input_grad[2 + place]]
+        grads, others = ctx.call.backward((dout, q, k, v, out, lse, dlse), named, rng_state, wanted)
         rest = [None] * (ctx.count - 3)
-        if wants_slopes:
-            rest[ctx.slopes - 3] = dslopes
+        for name, grad in zip(wanted, others):
+            rest[ctx.places[name] - 3] = grad
         return (None, None, *grads, *rest)
 
 
@@ -72,3 +68,16 @@ class Call:
     def __init__(self, numbers, dropout_p=0.0, **tensors):
         self.numbers, self.dropout_p = numbers, dropout_p
         self.tensors = {name: t for name, t in tensors.items() if t is not None}
+
+    def places(self, arguments):
+        """{name: index in `arguments`} of those of `tensors` that have a gradient."""
+        slopes = self.tensors.get("alibi_slopes")
+        return {} if slopes is None else {"alibi_slopes": next(i for i, t in enumerate(arguments) if t is slopes)}
+
+    def backward(self, given, named, rng_state, wanted):
+        """((dq, dk, dv), gradients of the `wanted` of places()); `given`: dout, q, k, v, out, lse, dlse, and `named`
+        the saved `tensors`."""
+        names = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes"
+        *grads, dslopes = torch.ops.flashplus.backward(*given, *(named.get(name) for name in names), *self.numbers,
+                                                       self.dropout_p, rng_state, bool(wanted))
+        return grads, [dslopes]

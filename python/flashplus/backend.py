@@ -15,8 +15,10 @@ def backend_name():
 
 
 def set_backend(name):
-    """Chooses the kernels for all later calls in this process: "flashplus" or "flash_attn_2_cuda". With the latter,
-    ImportError if the original is not installed."""
+    """Chooses the kernels for all later calls in this process.
+
+    name: "flashplus" or "flash_attn_2_cuda"; with the latter, ImportError if the original is not installed.
+    ValueError for another one."""
     global ours
     if name == ORIGINAL:
         original()

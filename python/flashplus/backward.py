@@ -3,7 +3,7 @@
 
 import torch
 
-from flashplus import c_api, checks, frames, library
+from flashplus import c_api, checks, frames, library, scores
 from flashplus.frames import contiguous_rows, said
 
 _OPERANDS = ("q", "k", "v", "o", "dout", "dq", "dk", "dv")
@@ -20,14 +20,16 @@ def _readable(name, t):
 
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
               cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None,
-              softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None, dslopes=None):
+              softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None, dslopes=None,
+              score=None, dvalues=None):
     """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
 
     dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that
     belong to no sequence or are not in use; a given one keeps what it has there. dlse: the gradient that reaches
     lse, or None.
     delta: fp32 like lse, gets sum(dout * out) - dlse, or None. With dropout_p rng_state is what the forward had.
-    dslopes: contiguous and like alibi_slopes, gets their gradient, or None.
+    dslopes: contiguous and like alibi_slopes, gets their gradient, or None. score: the forward's scores.Score, and
+    dvalues {name: contiguous and like that tensor of it, or (1) for a scalar} gets their gradients.
     The same bits from run to run, but for dslopes on a GPU."""
     q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out),
                                                                   ("dout", dout), ("softmax_lse", lse)))
@@ -51,11 +53,15 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
         tensors["dalibi_slopes"] = dslopes
     call = (tuple(
         (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap,
-            dropout_p)
+            dropout_p, score and (score.said, tuple(dvalues or ())))
     try:
         frame = _known.lists[call].pop()
     except LookupError:
         frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p)
+        if score is not None:
+            frame.score = scores.Laid(frame, score, dvalues)
+    if score is not None:
+        frame.score.write(score, dvalues)
     block = frame.block
     for name, t in tensors.items():
         getattr(block, name).data = t.data_ptr()
@@ -66,7 +72,7 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     if status:
         message = lib.last_error()
         checks.explain(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes)
-        raise library.failure(status, message)
+        raise library.failure(status, message if score is None else scores.in_python(message))
     frame.home.append(frame)
     for given, copy in kept:
         given.copy_(copy)

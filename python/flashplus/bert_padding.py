@@ -81,7 +81,7 @@ def unpad_input(hidden_states, attention_mask, unused_mask=None):
 def unpad_input_for_concatenated_sequences(hidden_states, attention_mask_in_length):
     """(tokens, indices, cu_seqlens, max_seqlen) for rows that hold several sequences each.
 
-    attention_mask_in_length: (batch, seqlen); row b holds the lengths of its sequences, then zeros."""
+    hidden_states: (batch, seqlen, ...). attention_mask_in_length: (batch, seqlen); row b holds the lengths of its sequences, then zeros."""
     total = attention_mask_in_length.sum(dim=-1)
     positions = torch.arange(attention_mask_in_length.shape[1], device=total.device)
     kept = positions[None, :] < total[:, None]
@@ -93,6 +93,10 @@ def unpad_input_for_concatenated_sequences(hidden_states, attention_mask_in_leng
 
 
 def pad_input(hidden_states, indices, batch, seqlen):
-    """(batch, seqlen, ...) with tokens (nnz, ...) at `indices` and zeros elsewhere."""
+    """(batch, seqlen, ...): unpad_input's inverse, differentiable.
+
+    hidden_states: tokens (nnz, ...). indices: int64 (nnz), where each goes in the flat (batch * seqlen). batch, seqlen:
+    ints. What no token goes to is 0.
+    """
     full = index_put_first_axis(hidden_states, indices, batch * seqlen)
     return full.reshape(batch, seqlen, *hidden_states.shape[1:])

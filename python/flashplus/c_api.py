@@ -82,6 +82,18 @@ class BackwardArgs(ctypes.Structure):
                 ("score_gradients", c_void_p), ("num_score_gradients", c_int32), ("reserved3", c_int32)]
 
 
+class ScoreTensor(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("tensor", c_void_p)]
+
+
+class ScoreScalar(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("value", c_float)]
+
+
+class ScoreGradient(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("tensor", c_void_p)]
+
+
 class MergeArgs(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("o_a", c_void_p), ("lse_a", c_void_p), ("o_b", c_void_p),
                 ("lse_b", c_void_p), ("o", c_void_p), ("lse", c_void_p)]

@@ -4,7 +4,7 @@ rows into it first and says so in its schema. Inference only; a gradient is refu
 
 import torch
 
-from flashplus import kvcache, ops
+from flashplus import kvcache, later, ops
 
 _READ = ("cache_seqlens", "cache_batch_idx", "leftpad_k", "block_table", "alibi_slopes", "cu_seqlens_q",
          "cu_seqlens_k", "seqused_q")
@@ -34,12 +34,12 @@ def _optional(names):
     return ", ".join(f"Tensor? {name}" for name in names)
 
 
-ops._define("kvcache",
-            f"(Tensor q, Tensor k_cache, Tensor v_cache, {_optional(_READ)}, {_NUMBERS_SCHEMA}) -> (Tensor, Tensor)",
-            attend, _fake, "flashplus")
-ops._define("kvcache_append",
-            f"(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, {_optional(_READ)}, {_optional(_NEW)}, "
-            f"{_NUMBERS_SCHEMA}) -> (Tensor, Tensor)", attend, _fake, "flashplus")
+ops.define("kvcache",
+           f"(Tensor q, Tensor k_cache, Tensor v_cache, {_optional(_READ)}, {_NUMBERS_SCHEMA}) -> (Tensor, Tensor)",
+           attend, _fake, "flashplus", refusal=later.cache_gradient)
+ops.define("kvcache_append",
+           f"(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, {_optional(_READ)}, {_optional(_NEW)}, "
+           f"{_NUMBERS_SCHEMA}) -> (Tensor, Tensor)", attend, _fake, "flashplus", refusal=later.cache_gradient)
 
 read = torch.ops.flashplus.kvcache
 append = torch.ops.flashplus.kvcache_append

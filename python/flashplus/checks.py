@@ -119,8 +119,8 @@ def numbers(softmax_scale, causal, window_size, softcap):
         raise TypeError(
             f"window_size is {window_size!r}; it must be two integers (left, right), -1 for unbounded") from None
     if softmax_scale is not None:
-        softmax_scale = _float("softmax_scale", softmax_scale)
-    return softmax_scale, flag("causal", causal), left, right, _float("softcap", softcap)
+        softmax_scale = number("softmax_scale", softmax_scale)
+    return softmax_scale, flag("causal", causal), left, right, number("softcap", softcap)
 
 
 def integer(name, value):
@@ -150,7 +150,7 @@ def flag(name, value):
     return bool(value)
 
 
-def _float(name, value):
+def number(name, value):
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError

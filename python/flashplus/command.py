@@ -77,12 +77,15 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
     """Compiles ahead of time every kernel that any shape of these variants can use, so that no call compiles later.
 
     head_dim: one or several; None: the variants that a release ships, of all dtypes and masks (the rest is ignored).
-    dtype: "fp16", "bf16", "fp32" (CPU), torch dtypes or their names. causal, window, softcap: a bool, "yes", "no" or
-    "both".
-    alibi: "none", "heads", "batch". target: "cpu", "sm_80", ...; None: this machine's devices. arch: chips that a GPU
-    target is assembled for ("sm_90"). jobs: kernels compiled at a time; None: all cores. backward: for training, the
-    kernels of the gradients, too. model: path of a transformers model's config.json, which then says what the variants
-    are, those of serving included; of the arguments before, only target, arch, jobs and backward go with it.
+    dtype: "fp16", "bf16", "fp32" (CPU), torch dtypes or their names.
+    causal, window, softcap: a bool, "yes", "no" or "both". alibi: "none", "heads", "batch".
+    target: "cpu", "sm_80", ...; None: this machine's devices.
+    arch: chips that a GPU target is assembled for ("sm_90").
+    jobs: kernels compiled at a time; None: all cores.
+    quiet: no bar and no summary.
+    backward: for training, the kernels of the gradients, too.
+    model: path of a transformers model's config.json, which then says what the variants are, those of serving
+        included; of the arguments before, only target, arch, jobs, quiet and backward go with it.
 
     Shows a progress bar on a terminal. Can be interrupted and called again. Kernels go to the cache that later
     processes read; RuntimeError if one failed or could not be kept.

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from flashplus import c_api, checks, frames, library
+from flashplus import c_api, checks, frames, library, scores
 from flashplus.frames import contiguous_rows, raw_stream as _raw_stream, said as _said, sides as _sides
 
 _INF = float("inf")
@@ -31,7 +31,7 @@ class Frame(frames.Frame):
 
 
 def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, window_left, window_right, softcap,
-               lse_empty, num_splits, dropout_p):
+               lse_empty, num_splits, dropout_p, score=None):
     """A frame for a call that is seen for the first time, or whose frames are all in use. `others`: {name: tensor}."""
     ragged = "cu_seqlens_q" in others
     index = q.get_device()
@@ -58,6 +58,8 @@ def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, win
     frame.set_mask_and_score(softmax_scale, causal, window_left, window_right, softcap)
     frame.args.lse_empty, frame.args.num_splits = lse_empty, num_splits
     frame.args.dropout_p = dropout_p
+    if score is not None:
+        frame.score = scores.Laid(frame, score)
     return frame
 
 
@@ -79,30 +81,32 @@ def _run(frame, q, k, v, out, others=None):
         message = lib.last_error()
         others = others or {}
         checks.explain(q, k, v, others.get("cu_seqlens_q"), others.get("cu_seqlens_k"), others.get("alibi_slopes"))
-        raise library.failure(status, message)
+        raise library.failure(status, message if frame.score is None else scores.in_python(message))
     frame.home.append(frame)
 
 
 def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-          lse_empty=_INF, num_splits=0, dropout_p=0.0, rng_state=None):
+          lse_empty=_INF, num_splits=0, dropout_p=0.0, rng_state=None, score=None):
     """(out, lse or None) of q (b, sq, h, d), k (b, sk, hk, d) and v (b, sk, hk, dv), on the current stream of q's
     device.
 
     out None: a new tensor. softmax_scale None: 1 / sqrt(d). lse_empty: the LSE of rows that see no key. With dropout_p
-    rng_state is int64 (2) (dropout.py). Flags are plain Python numbers (checks.flags)."""
+    rng_state is int64 (2) (dropout.py). score: a scores.Score. Flags are plain Python numbers (checks.flags)."""
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
             v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits)
-    if alibi_slopes is not None or out is not None or rng_state is not None:
-        call += (_said(alibi_slopes), _said(out), dropout_p, _said(rng_state))
+    if alibi_slopes is not None or out is not None or rng_state is not None or score is not None:
+        call += (_said(alibi_slopes), _said(out), dropout_p, _said(rng_state), score and score.said)
     try:
         frame = _frames[call].pop()
     except LookupError:
         frame = _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right,
-                             softcap, want_lse, lse_empty, num_splits, dropout_p, rng_state)
+                             softcap, want_lse, lse_empty, num_splits, dropout_p, rng_state, score)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
         out = torch.empty_like(q) if frame.like_q else output(q, v, False)
+    if score is not None:
+        frame.score.write(score)
     if alibi_slopes is None and not want_lse and rng_state is None:
         _run(frame, q, k, v, out)
         return out, None
@@ -120,18 +124,18 @@ def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window
 
 
 def _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-                 lse_empty, num_splits, dropout_p, rng_state):
+                 lse_empty, num_splits, dropout_p, rng_state, score):
     checks.tensors(q, k, v, False)
     others = {name: t for name, t in (("alibi_slopes", alibi_slopes), ("rng_state", rng_state)) if t is not None}
     lse_shape = (q.shape[0], q.shape[2], q.shape[1]) if want_lse else None
     left, right = _sides(window_left, window_right, q.shape[1], k.shape[1])
     return _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, left, right, softcap, lse_empty,
-                      num_splits, dropout_p)
+                      num_splits, dropout_p, score)
 
 
 def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
            zero_tensors, causal, window_left, window_right, softcap, want_lse, seqused_q=None, lse_empty=_INF,
-           num_splits=0, dropout_p=0.0, rng_state=None):
+           num_splits=0, dropout_p=0.0, rng_state=None, score=None):
     """(out, lse or None) of q (total_q, h, d), k and v (total_k, hk, d), packed as cu_seqlens_* say.
 
     Rows of q that belong to no sequence get 0, and lse_empty (-inf with zero_tensors) as their LSE."""
@@ -142,14 +146,14 @@ def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, ma
             others[name] = t
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
             v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits,
-            _said(out), dropout_p, *((name, _said(t)) for name, t in others.items()))
+            _said(out), dropout_p, score and score.said, *((name, _said(t)) for name, t in others.items()))
     try:
         frame = _frames[call].pop()
     except LookupError:
         checks.tensors(q, k, v, True)
         left, right = _sides(window_left, window_right, q.shape[0], k.shape[0])
         frame = _new_frame(call, q, k, v, out, others, (q.shape[1], q.shape[0]) if want_lse else None, softmax_scale,
-                           causal, left, right, softcap, lse_empty, num_splits, dropout_p)
+                           causal, left, right, softcap, lse_empty, num_splits, dropout_p, score)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
@@ -161,6 +165,8 @@ def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, ma
         frame.block.lse.data = lse.data_ptr()
     for name, t in others.items():
         getattr(frame.block, name).data = t.data_ptr()
+    if score is not None:
+        frame.score.write(score)
     frame.args.max_seqlen_q, frame.args.max_seqlen_k = max_seqlen_q, max_seqlen_k
     _run(frame, q, k, v, out, others)
     return out, lse

@@ -39,10 +39,11 @@ class Frame:
     """The arguments of a call in memory, all but pointers. `home` is the list that the frame belongs in between
     calls; `index` the GPU, or -1."""
 
-    __slots__ = ("block", "args", "address", "home", "index")
+    __slots__ = ("block", "args", "address", "home", "index", "score")
 
     def __init__(self, home, index, kind):
         self.home, self.index = home, index
+        self.score = None  # scores.Laid
         self.block = kind()
         self.args = args = self.block.args
         self.address = ctypes.addressof(self.block) + kind.args.offset

@@ -2,251 +2,21 @@
 """The functions of `flash_attn`: signatures, defaults and results are the original's (2.8.3).
 
 With our kernels a call goes straight to kernels.py where direct.py allows it, and else through the torch operators of
-ops.py. With the original's extension it goes through the autograd functions.
+ops.py. With the original's extension it goes through the autograd functions of original.py.
 """
 
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
+from flashplus import attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
 from flashplus.direct import direct, integers, plain, unusual
+from flashplus.original import (FlashAttnFunc, FlashAttnKVPackedFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc,
+                                FlashAttnVarlenKVPackedFunc, FlashAttnVarlenQKVPackedFunc)
+from flashplus.positional import maybe_contiguous
 
-USE_TRITON_ROCM = False
 _INF = float("inf")
 
 _calls, _cache_calls = exchange.calls, exchange.cache_calls
-
-
-def maybe_contiguous(x):
-    return x.contiguous() if x is not None and x.stride(-1) != 1 else x
-
-
-def round_multiple(x, m):
-    return (x + m - 1) // m * m
-
-
-def _get_block_size_n(device, head_dim, is_dropout, is_causal):
-    """The width of the key blocks that S_dmask is written in: all keys, for it has one maximum for a whole row."""
-    return 1 << 30
-
-
-# ------------------------------------------------------------------------------------------ low level, by position --
-
-
-def straight(q, k, v):
-    return direct(q, k, v) and not q.is_meta
-
-
-def _flash_attn_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
-                        alibi_slopes, return_softmax):
-    """(out, softmax_lse, S_dmask, rng_state)"""
-    function = ops._forward if straight(q, k, v) and plain(alibi_slopes) else ops.forward
-    return function(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
-                    alibi_slopes, return_softmax)
-
-
-def _flash_attn_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
-                               softmax_scale, causal, window_size_left=-1, window_size_right=-1, softcap=0.0,
-                               alibi_slopes=None, return_softmax=False, block_table=None, leftpad_k=None,
-                               seqused_k=None, zero_tensors=False, num_splits=0):
-    """(out, softmax_lse, S_dmask, rng_state)"""
-    others = cu_seqlens_q, cu_seqlens_k, alibi_slopes, block_table, leftpad_k, seqused_k
-    function = ops._varlen_forward if straight(q, k, v) and plain(*others) else ops.varlen_forward
-    return function(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                    window_size_left, window_size_right, softcap, alibi_slopes, return_softmax, block_table, leftpad_k,
-                    seqused_k, zero_tensors, num_splits)
-
-
-def _flash_attn_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal,
-                         window_size_left, window_size_right, softcap, alibi_slopes, deterministic, rng_state=None):
-    """softmax_d; writes dq, dk and dv"""
-    others = dout, out, softmax_lse, dq, dk, dv, alibi_slopes, rng_state
-    function = ops._backward if straight(q, k, v) and plain(*others) else ops.backward
-    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, dropout_p, softmax_scale, causal, window_size_left,
-                    window_size_right, softcap, alibi_slopes, deterministic, rng_state)
-
-
-def _flash_attn_varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-                                max_seqlen_k, dropout_p, softmax_scale, causal, window_size_left, window_size_right,
-                                softcap, alibi_slopes, deterministic, rng_state=None, zero_tensors=False):
-    """softmax_d; writes dq, dk and dv"""
-    others = dout, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, alibi_slopes, rng_state
-    function = ops._varlen_backward if straight(q, k, v) and plain(*others) else ops.varlen_backward
-    return function(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                    dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-                    deterministic, rng_state, zero_tensors)
-
-
-_wrapped_flash_attn_forward = ops.forward
-_wrapped_flash_attn_varlen_forward = ops.varlen_forward
-_wrapped_flash_attn_backward = ops.backward
-_wrapped_flash_attn_varlen_backward = ops.varlen_backward
-
-# ------------------------------------------------------------------------------------------------------- autograd --
-
-
-class _Options:
-    """What forward and backward both need."""
-
-    __slots__ = ("dropout_p", "softmax_scale", "causal", "window_size", "softcap", "alibi_slopes", "deterministic",
-                 "return_softmax")
-
-    def __init__(self, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                 return_softmax, head_dim):
-        self.dropout_p = dropout_p
-        self.softmax_scale = head_dim ** -0.5 if softmax_scale is None else softmax_scale
-        self.causal = causal
-        self.window_size = (int(window_size[0]), int(window_size[1]))
-        self.softcap = softcap
-        self.alibi_slopes = alibi_slopes
-        self.deterministic = deterministic
-        self.return_softmax = return_softmax
-
-
-def _pad_head_dim(t):
-    """The original's kernels need a multiple of 8; ours take any."""
-    over = t.shape[-1] % 8
-    return torch.nn.functional.pad(t, [0, 8 - over]) if over and not backend.ours else t
-
-
-def _run_forward(ctx, is_grad, q, k, v, o, lengths):
-    """`lengths`: () or the four of a varlen call, block_table."""
-    head_dim = q.shape[-1]
-    q, k, v = (_pad_head_dim(t) for t in (q, k, v))
-    probs = o.return_softmax and o.dropout_p > 0
-    if lengths:
-        *cu, block_table = lengths
-        out, lse, dmask, rng_state = _flash_attn_varlen_forward(
-            q, k, v, *cu, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs,
-            block_table)
-    else:
-        out, lse, dmask, rng_state = _flash_attn_forward(
-            q, k, v, o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, probs)
-    if is_grad:
-        ctx.save_for_backward(q, k, v, out, lse, rng_state, *(lengths[:2] if lengths else ()))
-        ctx.max_lengths = lengths[2:4]
-        ctx.options = o
-        ctx.head_dim = head_dim
-    if out.shape[-1] != v.shape[-1] or v.shape[-1] != head_dim and not backend.ours:
-        out = out[..., :head_dim]
-    return (out, lse, dmask) if o.return_softmax else out
-
-
-def _run_backward(ctx, dout, dq, dk, dv):
-    q, k, v, out, lse, rng_state, *cu = ctx.saved_tensors
-    o = ctx.options
-    if dout.shape[-1] != q.shape[-1]:
-        dout = torch.nn.functional.pad(dout, [0, q.shape[-1] - dout.shape[-1]])
-    rest = (o.dropout_p, o.softmax_scale, o.causal, *o.window_size, o.softcap, o.alibi_slopes, o.deterministic,
-            rng_state)
-    if cu:
-        _flash_attn_varlen_backward(dout, q, k, v, out, lse, dq, dk, dv, *cu, *ctx.max_lengths, *rest)
-    else:
-        _flash_attn_backward(dout, q, k, v, out, lse, dq, dk, dv, *rest)
-
-
-def _grads(ctx, dout):
-    q, k, v = ctx.saved_tensors[:3]
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    _run_backward(ctx, dout, dq, dk, dv)
-    return tuple(t[..., :ctx.head_dim] for t in (dq, dk, dv))
-
-
-def _packed_grads(ctx, dout, count):
-    """One tensor for q, k, v (3) or k, v (2) that the caller had packed; and dq in the second case."""
-    q, k, v = ctx.saved_tensors[:3]
-    packed = k.new_empty((*k.shape[:-2], count, *k.shape[-2:]))
-    parts = packed.unbind(-3)
-    dq = parts[0] if count == 3 else torch.empty_like(q)
-    _run_backward(ctx, dout, dq, parts[-2], parts[-1])
-    return dq[..., :ctx.head_dim], packed[..., :ctx.head_dim]
-
-
-class FlashAttnFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and any(t.requires_grad for t in (q, k, v)), q, k, v, o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_grads(ctx, dout), *[None] * 9)
-
-
-class FlashAttnQKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, qkv.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(2)), o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (_packed_grads(ctx, dout, 3)[1], *[None] * 9)
-
-
-class FlashAttnKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
-        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(2)), o, ())
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_packed_grads(ctx, dout, 2), *[None] * 9)
-
-
-class FlashAttnVarlenFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, block_table, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and any(t.requires_grad for t in (q, k, v))
-        return _run_forward(ctx, is_grad, q, k, v, o,
-                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, block_table))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_grads(ctx, dout), *[None] * 14)
-
-
-class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, qkv.shape[-1])
-        return _run_forward(ctx, is_grad_enabled and qkv.requires_grad, *(t.detach() for t in qkv.unbind(1)), o,
-                            (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, None))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (_packed_grads(ctx, dout, 3)[1], *[None] * 11)
-
-
-class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, is_grad_enabled):
-        o = _Options(dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                     return_softmax, q.shape[-1])
-        is_grad = is_grad_enabled and (q.requires_grad or kv.requires_grad)
-        return _run_forward(ctx, is_grad, q, *(t.detach() for t in kv.unbind(1)), o,
-                            (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None))
-
-    @staticmethod
-    def backward(ctx, dout, *_):
-        return (*_packed_grads(ctx, dout, 2), *[None] * 13)
-
-
-# --------------------------------------------------------------------------------------------------------- public --
 
 
 def _need(**tensors):
@@ -277,6 +47,9 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
               return_attn_probs):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
+    if attention_ops.left_to_graph(softmax_scale, causal, softcap, *window_size, *lengths[2:4]):
+        return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+                         return_attn_probs)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
@@ -290,6 +63,20 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
         out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes,
                                          probs)
     return (out, lse, dmask) if return_attn_probs else out
+
+
+def _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+              return_attn_probs):
+    """_operator, for a compiler to which some of the numbers are tensors."""
+    if return_attn_probs and dropout_p:
+        raise later.not_yet("S_dmask in a compiled graph with tensors for numbers", "pass numbers")
+    cu_seqlens_q, cu_seqlens_k, *longest = lengths[:4] or (None, None, 0, 0)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
+    out, lse, _ = attention_ops.in_graph(
+        q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k, dropout_p=checks.number("dropout_p", dropout_p))
+    return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
 def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
@@ -344,19 +131,29 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """softmax(scale * q k^T) v, of q (batch, seqlen_q, heads, head_dim) and k, v (batch, seqlen_k, heads_k, head_dim).
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k, v and alibi_slopes.
 
-    heads_k divides heads. fp16 or bf16, on the CPU also fp32; any strides whose last is 1 (else a copy is made).
-    causal and window_size=(left, right) are aligned at the bottom right: query i sees key j iff
-    i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k - seqlen_q + right; -1 is unbounded; causal is right = 0.
-    softmax_scale: 1 / sqrt(head_dim) by default. softcap > 0: s -> softcap * tanh(s / softcap).
-    alibi_slopes: fp32 (heads) or (batch, heads); the bias is -slope * |i + seqlen_k - seqlen_q - j|.
-    dropout_p: every probability is dropped with this probability and else multiplied by 1 / (1 - dropout_p), by
-    PyTorch's generator of q's device; not with softcap.
+    q: (batch, seqlen_q, heads, head_dim), fp16 or bf16, on the CPU also fp32; on CUDA or the CPU. Any strides; a last
+        one other than 1 costs a copy. head_dim at most 256, of any size.
+    k: (batch, seqlen_k, heads_k, head_dim), q's dtype and device. heads_k divides heads: query head i reads key head
+        i // (heads / heads_k).
+    v: (batch, seqlen_k, heads_k, head_dim_v).
+    dropout_p: 0.0; 0 <= dropout_p < 1: every probability is dropped with this probability and else multiplied by
+        1 / (1 - dropout_p), by PyTorch's generator of q's device; not with softcap. 0.0 when evaluating.
+    softmax_scale: None: 1 / sqrt(head_dim).
+    causal: False; True: a query sees no later key; masks are aligned at the bottom right.
+    window_size: (-1, -1); (left, right): query i sees key j iff i + seqlen_k - seqlen_q - left <= j <= i + seqlen_k -
+        seqlen_q + right; -1 is unbounded; causal is right = 0.
+    softcap: 0.0: none; > 0: s -> softcap * tanh(s / softcap).
+    alibi_slopes: None, or fp32 (heads) or (batch, heads): the bias is -slope * |i + seqlen_k - seqlen_q - j|.
+    deterministic: False; changes nothing: results and gradients of q, k and v are the same bits every time.
+    return_attn_probs: False; True: return more, for tests.
 
-    Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), S_dmask): without dropout
-    an empty tensor, else the probabilities relative to the row's largest, negative where dropped, for tests.
-    A row that sees no key is 0 and its LSE is +inf.
+    Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32
+    (batch, heads, seqlen_q), S_dmask): without dropout an empty tensor, else the probabilities relative to the row's
+    largest, negative where dropped. A row that sees no key is 0 and its softmax_lse is +inf.
+    Raises RuntimeError for tensors that don't fit, TypeError and ValueError for other arguments, NotImplementedError
+    for what is not there; each names the argument, its value and what is allowed.
     """
     if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
@@ -370,7 +167,14 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 
 def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                               alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_func of qkv (batch, seqlen, 3, heads, head_dim), without a copy."""
+    """flash_attn_func of q, k and v in one tensor, without a copy.
+
+    qkv: (batch, seqlen, 3, heads, head_dim); its gradient is one tensor, too.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_func.
+    """
     _need(qkv=qkv)
     if backend.ours:
         _packed("qkv", qkv, 5, 2, 3)
@@ -382,7 +186,15 @@ def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=Fal
 
 def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_func of q and kv (batch, seqlen_k, 2, heads_k, head_dim), without a copy."""
+    """flash_attn_func of k and v in one tensor, without a copy.
+
+    q: (batch, seqlen_q, heads, head_dim).
+    kv: (batch, seqlen_k, 2, heads_k, head_dim); its gradient is one tensor, too.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_func.
+    """
     _need(q=q, kv=kv)
     if backend.ours:
         _packed("kv", kv, 5, 2, 2)
@@ -395,16 +207,20 @@ def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=Fa
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
                            deterministic=False, return_attn_probs=False, block_table=None):
-    """flash_attn_func of sequences laid end to end: q (total_q, heads, head_dim), k and v (total_k, heads_k, head_dim).
+    """flash_attn_func of sequences laid end to end: sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q.
 
-    Sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q, and so for k. cu_seqlens_*: int32 (batch + 1).
-    max_seqlen_*: upper bounds; any value that is large enough gives the same result.
+    q: (total_q, heads, head_dim).
+    k, v: (total_k, heads_k, head_dim), (total_k, heads_k, head_dim_v); with block_table a pool of pages (num_blocks,
+        page_block_size, heads_k, head_dim), pages of any size.
+    cu_seqlens_q, cu_seqlens_k: int32 (batch + 1), the first 0, on q's device. Sequences may be empty.
+    max_seqlen_q, max_seqlen_k: upper bounds of the lengths; any value that is large enough gives the same result.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+    block_table: None, or int32 (batch, max_blocks): where the pages of each sequence are; cu_seqlens_k says only how
+        many keys it has. No gradient and no dropout then.
 
-    block_table, int32 (batch, max_blocks): k and v are pools of pages (num_blocks, page_block_size, heads_k, head_dim),
-    and cu_seqlens_k says only how many keys each sequence has. No gradient then.
-
-    Returns out (total_q, heads, head_dim), or with return_attn_probs (out, softmax_lse (heads, total_q), an empty
-    tensor). Rows of q that belong to no sequence are 0.
+    Returns out (total_q, heads, head_dim_v), or with return_attn_probs (out, softmax_lse fp32 (heads, total_q),
+    S_dmask). Rows of q that belong to no sequence are 0, and +inf. Raises: as flash_attn_func.
     """
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
@@ -429,7 +245,16 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
 def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
                                      window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
                                      return_attn_probs=False):
-    """flash_attn_varlen_func of qkv (total, 3, heads, head_dim), without a copy."""
+    """flash_attn_varlen_func of q, k and v in one tensor, without a copy.
+
+    qkv: (total, 3, heads, head_dim).
+    cu_seqlens: int32 (batch + 1), of queries and keys.
+    max_seqlen: an upper bound of the lengths.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_varlen_func.
+    """
     _need(qkv=qkv, cu_seqlens=cu_seqlens)
     if backend.ours:
         _packed("qkv", qkv, 4, 1, 3)
@@ -444,7 +269,16 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                                     softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_varlen_func of q and kv (total_k, 2, heads_k, head_dim), without a copy."""
+    """flash_attn_varlen_func of k and v in one tensor, without a copy.
+
+    q: (total_q, heads, head_dim).
+    kv: (total_k, 2, heads_k, head_dim).
+    cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: as flash_attn_varlen_func's.
+    dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs:
+        as flash_attn_func's.
+
+    Returns, raises: as flash_attn_varlen_func.
+    """
     _need(q=q, kv=kv, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         _packed("kv", kv, 4, 1, 2)
@@ -466,21 +300,29 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
                             causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
                             num_splits=0, return_softmax_lse=False):
-    """flash_attn_func of q (batch, seqlen_q, heads, head_dim) on a cache of keys, which k and v are appended to.
+    """flash_attn_func on a cache of keys, which k and v are appended to in the same call. For inference: no gradient.
 
-    k_cache, v_cache: (batch_cache, seqlen_cache, heads_k, head_dim), or with block_table, int32 (batch, max_blocks), a
-    pool (num_blocks, page_block_size, heads_k, head_dim) of pages of any size; entries that no length reaches are never
-    read. Any strides whose last is 1.
-    cache_seqlens: an int or int32 (batch): tokens in the cache before this call; None: all of it.
-    k, v (batch, seqlen_new, heads_k, head_dim): written into the cache in place at cache_seqlens and seen by this call.
-    rotary_cos, rotary_sin (seqlen_ro, rotary_dim / 2): rotate k at the positions it is written to, and q: with causal
-    or a window row i at cache_seqlens + i, else all rows at cache_seqlens. rotary_interleaved: pairs (2i, 2i + 1), else
-    (i, i + rotary_dim / 2).
-    cache_batch_idx, int32 (batch): the row of the cache that each sequence uses. cache_leftpad, int32 (batch): the keys
-    before it are not there. Masks are aligned at the bottom right of the keys that are there after the append.
+    q: (batch, seqlen_q, heads, head_dim).
+    k_cache, v_cache: (batch_cache, seqlen_cache, heads_k, head_dim), or with block_table a pool (num_blocks,
+        page_block_size, heads_k, head_dim) of pages of any size. Any strides whose last is 1.
+    k, v: None, or (batch, seqlen_new, heads_k, head_dim): written into the cache in place at cache_seqlens, which must
+        be given, and seen by this call.
+    rotary_cos, rotary_sin: None, or (seqlen_ro, rotary_dim / 2) of q's dtype: rotate k at the positions it is written
+        to, and q: with causal or a window row i at cache_seqlens + i, else all rows at cache_seqlens.
+    cache_seqlens: an int or int32 (batch): tokens in the cache before this call. None: all of it.
+    cache_batch_idx: None, or int32 (batch): the row of the cache that each sequence uses.
+    cache_leftpad: None, or int32 (batch): the keys before it are not there.
+    block_table: None, or int32 (batch, max_blocks); entries that no length reaches are never read.
+    softmax_scale, causal, window_size, softcap, alibi_slopes: as flash_attn_func's; masks are aligned at the bottom
+        right of the keys that are there after the append.
+    rotary_interleaved: True: pairs (2i, 2i + 1) are rotated; False: (i, i + rotary_dim / 2).
+    num_splits: 0: chosen; n: keys are read in n parts, at most 128.
+    return_softmax_lse: False.
 
-    Nothing is read on the host: the call can be captured in a CUDA graph. Inference only, no gradient.
-    Returns out (as q), or with return_softmax_lse (out, softmax_lse (batch, heads, seqlen_q)).
+    Nothing is read on the host: the call can be captured in a CUDA graph. Lengths and tables that are wrong are an
+    error on the CPU; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
+    Returns out (as q), or with return_softmax_lse (out, softmax_lse fp32 (batch, heads, seqlen_q)).
+    Raises: as flash_attn_func.
     """
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, _INF
     if backend.ours:

@@ -4,19 +4,16 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import backend, cache_ops, checks, kernels, later, ops
+from flashplus import attention_ops, backend, cache_ops, checks, kernels, later, ops, ops3
 from flashplus.direct import direct, plain, unusual
-from flashplus.interface import checked_cache, maybe_contiguous, on_cache, through_exchange
+from flashplus.interface import checked_cache, on_cache, through_exchange
+from flashplus.ops3 import refuse as _refuse
+from flashplus.positional import maybe_contiguous, round_multiple
 
 _INF = float("inf")
 
 
-def _refuse(**arguments):
-    """Raises for the first argument that is used and that our kernels don't have."""
-    for name, value in arguments.items():
-        if value is not None and value is not False and (isinstance(value, torch.Tensor) or value != 0):
-            what = f"{tuple(value.shape)} tensor" if isinstance(value, torch.Tensor) else value
-            raise later.not_yet(f"{name} in flash_attn_interface ({name} is {what})", "leave it at its default")
+flash_attn_3_gpu = ops3.operators
 
 
 def _ready(*tensors):
@@ -26,13 +23,35 @@ def _ready(*tensors):
         raise later.not_yet("original FlashAttention 3 to hand calls to", "set FLASH_ATTENTION_USE_FLAGGEMS=TRUE")
 
 
+def _in_graph(q, k, v, longest, scale, causal, window_size, softcap, num_splits, want_lse, **lengths):
+    """For a compiler to which some of the numbers are tensors."""
+    numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
+    out, lse, _ = attention_ops.in_graph(q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), lse_empty=-_INF,
+                                         num_splits=checks.integer("num_splits", num_splits), **lengths)
+    return (out, lse) if want_lse else out
+
+
 def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
                     window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
                     deterministic=False, sm_margin=0, return_attn_probs=False):
-    """out, or (out, lse). q (batch, seqlen_q, heads, d), k (batch, seqlen_k, heads_k, d), v (.., dv)."""
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k and v.
+
+    q: (batch, seqlen_q, heads, d), fp16 or bf16, on the CPU also fp32.
+    k, v: (batch, seqlen_k, heads_k, d), (batch, seqlen_k, heads_k, dv).
+    softmax_scale: None: 1 / sqrt(d).
+    causal, window_size, softcap: as flash_attn.flash_attn_func's.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    return_attn_probs: True: the log-sum-exp, too.
+
+    Returns out (batch, seqlen_q, heads, dv), or (out, lse fp32 (batch, heads, seqlen_q)); a row that sees no key is 0,
+    and -inf. Raises: as flash_attn.flash_attn_func.
+    """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, *window_size):
+        return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, return_attn_probs)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
     if straight:
@@ -51,8 +70,15 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
 def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=None, k_descale=None, v_descale=None,
                               window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False,
                               num_heads_q=None, sm_margin=0, return_attn_probs=False):
-    """flash_attn_func of qkv (batch, seqlen, 3, heads, d), or (batch, seqlen, heads + 2 heads_k, d) with
-    num_heads_q."""
+    """flash_attn_func of q, k and v in one tensor.
+
+    qkv: (batch, seqlen, 3, heads, d), or with num_heads_q (batch, seqlen, num_heads_q + 2 heads_k, d).
+    softmax_scale, causal, q_descale, k_descale, v_descale, window_size, attention_chunk, softcap, deterministic,
+    sm_margin, return_attn_probs: as flash_attn_func's.
+    num_heads_q: query heads of a qkv of 4 dimensions.
+
+    Returns, raises: as flash_attn_func.
+    """
     checks.tensor("qkv", qkv)
     if qkv.dim() == 5:
         q, k, v = qkv.unbind(2)
@@ -69,10 +95,25 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            seqused_k=None, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
                            v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
                            pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
-    """flash_attn_func of sequences laid end to end; seqused_*: int32 (batch), leading rows of each in use."""
+    """flash_attn_func of sequences laid end to end, differentiable.
+
+    q, k, v: (total_q, heads, d), (total_k, heads_k, d), (total_k, heads_k, dv).
+    cu_seqlens_q, cu_seqlens_k: int32 (batch + 1).
+    max_seqlen_q, max_seqlen_k: upper bounds of the lengths.
+    seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
+    softmax_scale, causal, window_size, softcap, return_attn_probs: as flash_attn_func's.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+
+    Returns out (total_q, heads, dv), or (out, lse fp32 (heads, total_q)); rows that are not in use are 0, and -inf.
+    """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, *window_size, max_seqlen_q, max_seqlen_k):
+        return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
+                         return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
+                         seqused_k=seqused_k)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
@@ -101,12 +142,20 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
                             scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
                             return_softmax_lse=False):
-    """As flash_attn.flash_attn_with_kvcache; page_table is its block_table. With cu_seqlens_q (int32 (batch + 1)) q is
-    (total_q, heads, d), with cu_seqlens_k_new k and v are (total_new, heads_k, d). rotary_seqlens, int32 (batch): the
-    position of the first new token, cache_seqlens where it is None. scheduler_metadata is not needed and ignored, as
-    are pack_gqa and sm_margin.
+    """As flash_attn.flash_attn_with_kvcache, with more ways to say where things are. No gradient.
 
-    Returns out, or with return_softmax_lse (out, lse, None, None): partial results stay in the kernel."""
+    q: (batch, seqlen_q, heads, d), or with cu_seqlens_q (total_q, heads, d).
+    k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_seqlens, cache_batch_idx, cache_leftpad, softmax_scale,
+    causal, window_size, softcap, rotary_interleaved: as there.
+    page_table: its block_table. cu_seqlens_q: int32 (batch + 1), with max_seqlen_q, an upper bound.
+    cu_seqlens_k_new: int32 (batch + 1): k and v are (total_new, heads_k, d).
+    rotary_seqlens: int32 (batch): the position of the first new token; None: cache_seqlens.
+    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    num_splits: 0: chosen. scheduler_metadata, pack_gqa, sm_margin: not needed, ignored.
+    return_softmax_lse: False.
+
+    Returns out, or (out, lse, None, None): partial results stay in the kernel.
+    """
     _ready(q, k_cache, v_cache)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, -_INF
@@ -136,22 +185,113 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
-    """(out, lse) of attention over all keys, from that over parts of them: out_partial fp32 (splits, batch, seqlen,
-    heads, d), lse_partial fp32 (splits, batch, seqlen, heads); or without batch, (splits, total, heads, ..)."""
-    lse = lse_partial.logsumexp(0)
-    # A row that no part has keys for is 0, not nan.
-    weights = torch.exp(lse_partial - lse.masked_fill(lse == -_INF, 0.0))
-    merged = (out_partial * weights.unsqueeze(-1)).sum(0)
-    if out is None:
-        return merged.to(out_dtype or out_partial.dtype), lse
-    return out.copy_(merged), lse
+    """Attention over all keys, from that over parts of them. flashplus.merge_states does two in one launch.
+
+    out_partial: fp32 (splits, batch, seqlen, heads, d), or (splits, total, heads, d).
+    lse_partial: fp32 (splits, batch, seqlen, heads), or (splits, total, heads).
+    out: None, or written and returned. out_dtype: None: out_partial's.
+
+    Returns (out, lse).
+    """
+    checks.tensor("out_partial", out_partial)
+    checks.tensor("lse_partial", lse_partial)
+    return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
 
 
 def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, cache_seqlens,
                            qkv_dtype=torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None,
                            cache_leftpad=None, page_size=None, max_seqlen_k_new=0, causal=False, window_size=(-1, -1),
                            attention_chunk=0, has_softcap=False, num_splits=0, pack_gqa=None, sm_margin=0):
-    """An int32 tensor that flash_attn_with_kvcache takes as scheduler_metadata and ignores: its kernels divide the work
-    by the lengths as they are when it runs."""
+    """An int32 tensor that flash_attn_with_kvcache takes as scheduler_metadata and ignores: its kernels divide the
+    work by the lengths as they are when it runs.
+
+    cache_seqlens: says the device. batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim,
+    qkv_dtype, headdim_v, cu_seqlens_q, cu_seqlens_k_new, cache_leftpad, page_size, max_seqlen_k_new, causal,
+    window_size, attention_chunk, has_softcap, num_splits, pack_gqa, sm_margin: not looked at.
+    """
     checks.tensor("cache_seqlens", cache_seqlens)
     return torch.zeros(1, dtype=torch.int32, device=cache_seqlens.device)
+
+
+# ------------------------------------------------------------------------------------------ low level, by position --
+
+
+def _flash_attn_forward(q, k, v, k_new=None, v_new=None, qv=None, out_=None, cu_seqlens_q=None, cu_seqlens_k=None,
+                        cu_seqlens_k_new=None, seqused_q=None, seqused_k=None, max_seqlen_q=None, max_seqlen_k=None,
+                        page_table=None, kv_batch_idx=None, leftpad_k=None, rotary_cos=None, rotary_sin=None,
+                        seqlens_rotary=None, q_descale=None, k_descale=None, v_descale=None, softmax_scale=None,
+                        causal=False, window_size_left=-1, window_size_right=-1, attention_chunk=0, softcap=0.0,
+                        rotary_interleaved=True, scheduler_metadata=None, num_splits=1, pack_gqa=None, sm_margin=0):
+    """(out, softmax_lse, out_accum, softmax_lse_accum) of any call of this face: what the functions above are made of
+    in the original, with its order of arguments. k_new and v_new are written into k and v, which then are a cache, and
+    the result into out_ if it is given. The last two results are empty. With a gradient, unless k and v are a cache."""
+    _ready(q, k, v)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale, causal, left, right, softcap = checks.numbers(scale, causal, (window_size_left, window_size_right), softcap)
+    longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
+        ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
+    rest = (cu_seqlens_q, cu_seqlens_k, cu_seqlens_k_new, seqused_q, seqused_k, longest_q, longest_k, page_table,
+            kv_batch_idx, leftpad_k, rotary_cos, rotary_sin, seqlens_rotary, q_descale, k_descale, v_descale, scale,
+            causal, left, right, checks.integer("attention_chunk", attention_chunk), softcap,
+            checks.flag("rotary_interleaved", rotary_interleaved), scheduler_metadata,
+            checks.integer("num_splits", num_splits), pack_gqa, sm_margin)
+    if k_new is None and v_new is None and out_ is None:
+        return ops3.operators._flash_attn_forward(q, k, v, None, None, qv, None, *rest)
+    return ops3.operators.fwd(q, k, v, k_new, v_new, qv, out_, *rest)
+
+
+def _flash_attn_backward(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, cu_seqlens_k=None, sequed_q=None,
+                         sequed_k=None, max_seqlen_q=None, max_seqlen_k=None, dq=None, dk=None, dv=None,
+                         softmax_scale=None, is_causal=False, window_size_left=-1, window_size_right=-1, softcap=0.0,
+                         deterministic=False, sm_margin=0):
+    """softmax_d (batch, heads, seqlen_q rounded up to 128), or (heads, total_q + 128 batch); writes dq, dk and dv."""
+    _ready(q, k, v)
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale, causal, left, right, softcap = checks.numbers(
+        scale, is_causal, (window_size_left, window_size_right), softcap)
+    longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
+        ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
+    return ops3.operators._flash_attn_backward(
+        dout, q, k, v, out, softmax_lse, cu_seqlens_q, cu_seqlens_k, sequed_q, sequed_k, longest_q, longest_k, dq, dk,
+        dv, scale, causal, left, right, softcap, checks.flag("deterministic", deterministic), sm_margin)
+
+
+class FlashAttnFunc:
+    """The original's autograd function by its `apply`; the gradient is the operator's (ops.py)."""
+
+    @staticmethod
+    def apply(q, k, v, softmax_scale, causal, qv=None, q_descale=None, k_descale=None, v_descale=None,
+              window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+              sm_margin=0, return_softmax=False):
+        """flash_attn_func with return_softmax for return_attn_probs."""
+        return flash_attn_func(q, k, v, softmax_scale, causal, qv, q_descale, k_descale, v_descale, window_size,
+                               attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin,
+                               return_softmax)
+
+
+class FlashAttnQKVPackedFunc:
+    """As FlashAttnFunc, of flash_attn_qkvpacked_func."""
+
+    @staticmethod
+    def apply(qkv, softmax_scale, causal, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1),
+              attention_chunk=0, softcap=0.0, deterministic=False, num_heads_q=None, sm_margin=0,
+              return_softmax=False):
+        """flash_attn_qkvpacked_func with return_softmax for return_attn_probs."""
+        return flash_attn_qkvpacked_func(qkv, softmax_scale, causal, q_descale, k_descale, v_descale, window_size,
+                                         attention_chunk, softcap, deterministic, num_heads_q, sm_margin,
+                                         return_softmax)
+
+
+class FlashAttnVarlenFunc:
+    """As FlashAttnFunc, of flash_attn_varlen_func, whose arguments it has in another order."""
+
+    @staticmethod
+    def apply(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
+              causal, qv=None, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1),
+              attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, sm_margin=0,
+              return_softmax=False):
+        """flash_attn_varlen_func with return_softmax for return_attn_probs."""
+        return flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q,
+                                      seqused_k, softmax_scale, causal, qv, q_descale, k_descale, v_descale,
+                                      window_size, attention_chunk, softcap, num_splits, pack_gqa, deterministic,
+                                      sm_margin, return_softmax)

@@ -92,14 +92,24 @@ def _padded(n):
     return (n + 127) // 128 * 128
 
 
+def new_delta(q, cu_seqlens_q=None):
+    """(softmax_d as the originals shape it, 0 in rows that are no query's; the part of it that rows of q have)"""
+    if cu_seqlens_q is None:
+        shape, rows = (q.shape[0], q.shape[2], _padded(q.shape[1])), q.shape[1]
+    else:
+        shape, rows = (q.shape[1], q.shape[0] + 128 * (cu_seqlens_q.numel() - 1)), q.shape[0]
+    delta = torch.zeros(shape, dtype=torch.float32, device=q.device)
+    return delta, delta[..., :rows]
+
+
 def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropout, softmax_scale, is_causal,
              window_size_left, window_size_right, softcap, deterministic, gen, rng_state):
     """[dq, dk, dv, softmax_d]; softmax_d (batch, heads, seqlen_q rounded up to 128), 0 in rows that are no query's."""
     p = _check_positional(q, k, v, gen, p_dropout, softcap, False)
     softmax_scale, is_causal, left, right, softcap = checks.numbers(
         softmax_scale, is_causal, (window_size_left, window_size_right), softcap)
-    delta = torch.zeros((q.shape[0], q.shape[2], _padded(q.shape[1])), dtype=torch.float32, device=q.device)
-    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[..., :q.shape[1]],
+    delta, rows = new_delta(q)
+    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=rows,
                       alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
                       window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
     return [*grads, delta]
@@ -117,9 +127,8 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
         for grad in (dq, dk, dv):
             if grad is not None:
                 grad.zero_()
-    rows = q.shape[0]
-    delta = torch.zeros((q.shape[1], rows + 128 * (cu_seqlens_q.numel() - 1)), dtype=torch.float32, device=q.device)
-    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[:, :rows],
+    delta, rows = new_delta(q, cu_seqlens_q)
+    grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=rows,
                       cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
                       max_seqlen_q=checks.integer("max_seqlen_q", max_seqlen_q),
                       max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes,

@@ -101,6 +101,7 @@ def get():
 
 
 def counters():
+    """Counters since the library was opened: {'memory_hits': .., 'disk_hits': .., 'compiles': .., ...}."""
     return get().counters()
 
 

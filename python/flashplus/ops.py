@@ -11,32 +11,32 @@ from torch.autograd import forward_ad
 from flashplus import autograd, backend, checks, kernels, later
 
 
-def _new_libraries():
-    """Kept with torch, whose registry outlives this module: whoever clears sys.modules and imports anew would else
-    define every operator twice, which PyTorch refuses."""
-    for library in getattr(torch.library, "_flashplus_libraries", {}).values():
-        library._destroy()
-    torch.library._flashplus_libraries = {
-        name: torch.library.Library(name, "FRAGMENT") for name in ("flash_attn", "flashplus")}
-    return torch.library._flashplus_libraries
+def new_library(name):
+    """For definitions in the namespace `name`. Kept with torch, whose registry outlives this module: whoever clears
+    sys.modules and imports anew would else define every operator twice, which PyTorch refuses."""
+    kept = vars(torch.library).setdefault("_flashplus_libraries", {})
+    if name in kept:
+        kept[name]._destroy()
+    _libraries[name] = kept[name] = torch.library.Library(name, "FRAGMENT")
 
 
-_libraries = _new_libraries()
+_libraries = {}
+new_library("flash_attn")
+new_library("flashplus")
 
 
-def _above_autograd(operator, meant):
+def _above_autograd(operator, meant, refusal):
     """What the operator does with gradients. With our kernels a forward has some (`meant`: what its arguments are,
-    autograd.Call); what has none refuses what would else be lost in silence."""
-
-    def refusal():
-        if operator.name() == "flashplus::backward":
-            return later.double_backward()
-        if "kvcache" in operator.name():
-            return later.cache_gradient()
-        return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
+    autograd.Call, or None where these have no gradient); what has none refuses what would else be lost in silence,
+    with the exception that `refusal` makes: when it is asked for, or where gradients are written into, at once."""
+    at_once = operator._schema.is_mutable and refusal is later.double_backward
+    if refusal is None:
+        def refusal():
+            return RuntimeError(f"{operator.name()} has no gradient of its own; call flash_attn_func or its kin")
 
     def function(keys, *arguments):
-        tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
+        flat, packed = _flattened(arguments)
+        tensors = [t for t in flat if isinstance(t, torch.Tensor)]
         if forward_ad._current_level >= 0:
             for t in tensors:
                 if t.is_floating_point() and forward_ad.unpack_dual(t).tangent is not None:
@@ -44,19 +44,36 @@ def _above_autograd(operator, meant):
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             if backend.ours and torch._C._are_functorch_transforms_active():
                 raise later.functional_grad()
-            if backend.ours and operator._schema.is_mutable and operator._namespace == "flash_attn":
-                raise later.double_backward()
-            if meant is None or not backend.ours:
-                return autograd.NoBackward.apply(refusal, operator, *arguments)
-            return autograd.Attention.apply(operator, meant, *arguments)
+            if backend.ours and at_once:
+                raise refusal()
+            if meant is None or not backend.ours or meant(*arguments) is None:
+                return autograd.NoBackward.apply(refusal, packed(operator), *flat)
+            return autograd.Attention.apply(packed(operator), packed(meant), *flat)
         # As PyTorch's own fallback: past autograd, which an implementation may still use inside.
         return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
     return function
 
 
-def _define(name, schema, function, fake, namespace="flash_attn", meant=None, draws=False):
-    """`draws`: with dropout it draws from the generator of q's device."""
+def _flattened(arguments):
+    """(`arguments` with lists of tensors, which autograd doesn't look into, laid out; what makes of a function of
+    `arguments` one of those)"""
+    if not any(type(a) is list and a and isinstance(a[0], torch.Tensor) for a in arguments):
+        return arguments, lambda function: function
+    flat, spans = [], []
+    for a in arguments:
+        items = a if type(a) is list and a and isinstance(a[0], torch.Tensor) else [a]
+        spans.append((len(flat), len(flat) + len(items) if items is a else None))
+        flat += items
+
+    def packed(function):
+        return lambda *flat: function(*(flat[at] if end is None else list(flat[at:end]) for at, end in spans))
+
+    return flat, packed
+
+
+def define(name, schema, function, fake, namespace="flash_attn", meant=None, draws=False, refusal=None):
+    """`draws`: with dropout it draws from the generator of q's device. `meant`, `refusal`: see _above_autograd."""
     library = _libraries[namespace]
     tags = (torch.Tag.pt2_compliant_tag,)
     if draws:  # two calls are not one, and what is computed again is so with the same state of the generator
@@ -69,7 +86,7 @@ def _define(name, schema, function, fake, namespace="flash_attn", meant=None, dr
     for key in ("CPU", "CUDA"):
         library.impl(name, function, key)
     operator = getattr(getattr(torch.ops, namespace), name).default
-    library.impl(name, _above_autograd(operator, meant), "Autograd", with_keyset=True)
+    library.impl(name, _above_autograd(operator, meant, refusal), "Autograd", with_keyset=True)
     torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
 
 
@@ -77,7 +94,7 @@ def _round_up(n, m):
     return (n + m - 1) // m * m
 
 
-def _outputs(q, v, lse_shape, probs_shape):
+def outputs(q, v, lse_shape, probs_shape):
     out = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
     return (out, q.new_empty(lse_shape, dtype=torch.float32), q.new_empty(probs_shape),
             q.new_empty((2,), dtype=torch.int64))
@@ -100,7 +117,7 @@ def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, w
                   return_softmax):
     batch, seqlen_q, heads = q.shape[:3]
     probs = (batch, heads, _round_up(seqlen_q, 128), _round_up(k.shape[1], 128)) if return_softmax else (0,)
-    return _outputs(q, v, (batch, heads, seqlen_q), probs)
+    return outputs(q, v, (batch, heads, seqlen_q), probs)
 
 
 def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
@@ -129,7 +146,7 @@ def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_
     total, heads = q.shape[:2]
     batch = cu_seqlens_q.shape[0] - 1
     probs = (batch, heads, _round_up(max_seqlen_q, 128), _round_up(max_seqlen_k, 128)) if return_softmax else (0,)
-    return _outputs(q, v, (heads, total), probs)
+    return outputs(q, v, (heads, total), probs)
 
 
 def _readable(*tensors):
@@ -206,7 +223,7 @@ def _meant_ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_s
 def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
                causal, window_size_left, window_size_right, softcap, lse_empty, num_splits):
     shape = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
-    return _outputs(q, v, shape, ())[:2]
+    return outputs(q, v, shape, ())[:2]
 
 
 def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
@@ -237,11 +254,11 @@ def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_
 
 
 _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
-_define("_flash_attn_forward",
+define("_flash_attn_forward",
         "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
         "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax)" + _OUTPUTS,
         _forward, _forward_fake, meant=_meant_forward, draws=True)
-_define("_flash_attn_varlen_forward",
+define("_flash_attn_varlen_forward",
         "(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
         "SymInt max_seqlen_k, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left=-1, "
         "SymInt window_size_right=-1, float softcap=0., Tensor? alibi_slopes=None, bool return_softmax=False, "
@@ -249,32 +266,32 @@ _define("_flash_attn_varlen_forward",
         "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake,
         meant=_meant_varlen_forward, draws=True)
 _GRADS = "Tensor(a6!)? dq, Tensor(a7!)? dk, Tensor(a8!)? dv, "
-_define("_flash_attn_backward",
+define("_flash_attn_backward",
         "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
         "float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
         "float softcap, Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None) -> Tensor",
-        _backward, _backward_fake)
-_define("_flash_attn_varlen_backward",
+        _backward, _backward_fake, refusal=later.double_backward)
+define("_flash_attn_varlen_backward",
         "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, " + _GRADS +
         "Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, float dropout_p, "
         "float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, float softcap, "
         "Tensor? alibi_slopes, bool deterministic, Tensor? rng_state=None, bool zero_tensors=False) -> Tensor",
-        _varlen_backward, _varlen_backward_fake)
+        _varlen_backward, _varlen_backward_fake, refusal=later.double_backward)
 
-_define(
+define(
     "forward",
     "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
     "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
     "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)", _ours,
     _ours_fake, "flashplus", _meant_ours)
-_define(
+define(
     "backward",
     "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
     "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
     "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
     "float softcap, float dropout_p=0., Tensor? rng_state=None, bool wants_slopes=False) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
-    _ours_backward, _ours_backward_fake, "flashplus")
+    _ours_backward, _ours_backward_fake, "flashplus", refusal=later.double_backward)
 
 ours = torch.ops.flashplus.forward
 forward = torch.ops.flash_attn._flash_attn_forward

@@ -8,7 +8,8 @@ from flashplus import checks
 
 
 def rotate_half(x, interleaved=False):
-    """(-x2, x1): halves, or with interleaved pairs of neighbours."""
+    """(-x2, x1) of the halves of x (..., head_dim), or with interleaved (False by default) of pairs of neighbours.
+    """
     if interleaved:
         return torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
     x1, x2 = x.chunk(2, dim=-1)
@@ -16,8 +17,11 @@ def rotate_half(x, interleaved=False):
 
 
 def apply_rotary_emb_torch(x, cos, sin, interleaved=False):
-    """The definition: x (batch, seqlen, heads, head_dim), cos and sin (seqlen, rotary_dim / 2) or (batch, seqlen,
-    ..)."""
+    """The definition, in plain PyTorch.
+
+    x: (batch, seqlen, heads, head_dim). cos, sin: (seqlen, rotary_dim / 2) or (batch, seqlen, ..).
+    interleaved: False: pairs are (i, i + rotary_dim / 2); True: (2i, 2i + 1).
+    """
     rotary_dim = cos.shape[-1] * 2
     if rotary_dim > x.shape[-1]:
         raise ValueError(f"cos has {cos.shape[-1]} columns; twice that must be at most x's head_dim, {x.shape[-1]}")
@@ -43,6 +47,7 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     cos, sin: (seqlen_ro, rotary_dim / 2). Token i of sequence b is at position seqlen_offsets (an int or (batch)) + i.
     cos and sin have a row for every token of the longest sequence at least; what seqlen_offsets, a tensor, moves
     beyond them is not rotated.
+    interleaved: pairs are (2i, 2i + 1), else (i, i + rotary_dim / 2).
     conjugate: rotates the other way, which is the backward. inplace: writes into x and returns it.
     """
     if cos.shape != sin.shape or cos.dim() != 2:
@@ -130,7 +135,10 @@ class ApplyRotaryEmb(torch.autograd.Function):
 
 
 def apply_rotary_emb(x, cos, sin, interleaved=False, inplace=False, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None):
-    """apply_rotary with a gradient for x."""
+    """apply_rotary with a gradient for x.
+
+    x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen: as apply_rotary's.
+    """
     return ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
 
 
@@ -193,13 +201,20 @@ class ApplyRotaryEmbKV_(_ApplyPacked):
 
 
 def apply_rotary_emb_qkv_(qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
-    """Rotates the queries and keys of qkv (batch, seqlen, 3, heads, head_dim), or (batch, seqlen, heads_q + 2 heads_k,
-    head_dim) with num_heads_q, in place; returns it, with a gradient for qkv."""
+    """Rotates queries and keys in place and returns qkv, with a gradient.
+
+    qkv: (batch, seqlen, 3, heads, head_dim), or with num_heads_q (batch, seqlen, num_heads_q + 2 heads_k, head_dim).
+    cos, sin: (seqlen_ro, rotary_dim / 2). cos_k, sin_k: those of the keys; None: the same.
+    interleaved, seqlen_offsets: as apply_rotary's.
+    """
     return ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
 
 
 def apply_rotary_emb_kv_(kv, cos, sin, interleaved=False, seqlen_offsets=0):
-    """Rotates the keys of kv (batch, seqlen, 2, heads, head_dim) in place; returns it, with a gradient for kv."""
+    """Rotates keys in place and returns kv, with a gradient.
+
+    kv: (batch, seqlen, 2, heads, head_dim). cos, sin, interleaved, seqlen_offsets: as apply_rotary's.
+    """
     return ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
 
 

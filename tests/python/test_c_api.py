@@ -26,6 +26,8 @@ def test_structs_are_laid_out_as_in_the_headers(tmp_path):
     structs = {"DLTensor": c_api.DLTensor, "flashplus_context_options": c_api.ContextOptions,
                "flashplus_counters": c_api.Counters, "flashplus_forward_args": c_api.ForwardArgs,
                "flashplus_backward_args": c_api.BackwardArgs, "flashplus_merge_args": c_api.MergeArgs,
+               "flashplus_score_tensor": c_api.ScoreTensor, "flashplus_score_scalar": c_api.ScoreScalar,
+               "flashplus_score_gradient": c_api.ScoreGradient,
                "flashplus_dropout_mask_args": c_api.DropoutMaskArgs, "flashplus_python_call": c_api.PythonCall}
     nested = {"device_type": "device.device_type", "device_id": "device.device_id", "code": "dtype.code",
               "bits": "dtype.bits", "lanes": "dtype.lanes"}

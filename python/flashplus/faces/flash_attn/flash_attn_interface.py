@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The original's module of this name; the code is in flashplus.interface."""
+"""The original's module of this name; the code is in flashplus."""
 
 from flashplus import kernels as flash_attn_gpu
 from flashplus.interface import (
-    USE_TRITON_ROCM,
+    flash_attn_func,
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+    flash_attn_varlen_kvpacked_func,
+    flash_attn_varlen_qkvpacked_func,
+    flash_attn_with_kvcache,
+)
+from flashplus.original import (
     FlashAttnFunc,
     FlashAttnKVPackedFunc,
     FlashAttnQKVPackedFunc,
     FlashAttnVarlenFunc,
     FlashAttnVarlenKVPackedFunc,
     FlashAttnVarlenQKVPackedFunc,
+)
+from flashplus.positional import (
+    USE_TRITON_ROCM,
     _flash_attn_backward,
     _flash_attn_forward,
     _flash_attn_varlen_backward,
@@ -19,13 +30,6 @@ from flashplus.interface import (
     _wrapped_flash_attn_forward,
     _wrapped_flash_attn_varlen_backward,
     _wrapped_flash_attn_varlen_forward,
-    flash_attn_func,
-    flash_attn_kvpacked_func,
-    flash_attn_qkvpacked_func,
-    flash_attn_varlen_func,
-    flash_attn_varlen_kvpacked_func,
-    flash_attn_varlen_qkvpacked_func,
-    flash_attn_with_kvcache,
     maybe_contiguous,
     round_multiple,
 )

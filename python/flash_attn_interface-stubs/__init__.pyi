@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from flashplus.interface3 import FlashAttnFunc as FlashAttnFunc
+from flashplus.interface3 import FlashAttnQKVPackedFunc as FlashAttnQKVPackedFunc
+from flashplus.interface3 import FlashAttnVarlenFunc as FlashAttnVarlenFunc
+from flashplus.interface3 import _flash_attn_backward as _flash_attn_backward
+from flashplus.interface3 import _flash_attn_forward as _flash_attn_forward
+from flashplus.interface3 import flash_attn_3_gpu as flash_attn_3_gpu
+from flashplus.interface3 import flash_attn_combine as flash_attn_combine
+from flashplus.interface3 import flash_attn_func as flash_attn_func
+from flashplus.interface3 import flash_attn_qkvpacked_func as flash_attn_qkvpacked_func
+from flashplus.interface3 import flash_attn_varlen_func as flash_attn_varlen_func
+from flashplus.interface3 import flash_attn_with_kvcache as flash_attn_with_kvcache
+from flashplus.interface3 import get_scheduler_metadata as get_scheduler_metadata
+from flashplus.interface3 import maybe_contiguous as maybe_contiguous
+from flashplus.interface3 import round_multiple as round_multiple
