@@ -101,6 +101,63 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({"warmup", "--jobs", "0"}, "--jobs");
 }
 
+TEST_CASE("a misspelt verb, flag, target or GPU is answered with what may have been meant") {
+  checkUsage({"warmpu"}, "unknown subcommand 'warmpu'");
+  checkUsage({"warmpu"}, "; did you mean warmup?");
+  checkUsage({"help", "bnech"}, "; did you mean bench?");
+  checkUsage({"cache", "verfiy"}, "; did you mean verify?");
+  checkUsage({"warmup", "--headdim", "64"}, "; did you mean --head-dim?");
+  checkUsage({"bench", "--Head_Dim", "64"}, "; did you mean --head-dim?");
+  checkUsage({"run", "--casual"}, "; did you mean --causal?");
+  CHECK(runCli({"run", "--zzz"}).err.find("did you mean") == std::string::npos);
+  checkUsage({"warmup", "--gpu", "h10"}, "--gpu 'h10': is no GPU of the table; did you mean a10, h100 or h20?");
+  checkUsage({"warmup", "--gpu", "voodoo"}, "it has a100, a800,");
+  checkUsage({"inspect", "--stage", "spec", "--target", "sm_90"}, "type --target sm_90a for Hopper's own, or "
+                                                                  "--target sm_80 --arch sm_90");
+  checkUsage({"inspect", "--stage", "spec", "--target", "sm80"}, "did you mean sm_80");
+  checkUsage({"inspect", "--stage", "spec", "--gpu", "h100", "--target", "cpu"}, "--gpu: not with --target");
+  checkUsage({"emulate", "--random", "1,8,8,1,1,16", "--target", "cpu"}, "--target cpu: is no GPU");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "--causal", "both"},
+             "--causal: 'both' is for bench, tune and warmup");
+  checkUsage({"bench", "--causal", "perhaps"}, "'perhaps' is not known; allowed are yes, no and both");
+}
+
+TEST_CASE("GPUs by name and chips alone stand for their targets") {
+  for (auto [flag, name, target] : {std::tuple{"--gpu", "h100", "sm_90a@sm_90a"},
+                                    {"--gpu", "H200-SXM", "sm_90a@sm_90a"},
+                                    {"--gpu", "RTX 4090", "sm_80@sm_89"},
+                                    {"--gpu", "A100 80GB", "sm_80@sm_80"},
+                                    {"--target", "l40s", "sm_80@sm_89"},
+                                    {"--target", "sm_89", "sm_80@sm_89"},
+                                    {"--target", "8.6", "sm_80@sm_86"}}) {
+    auto result =
+        runCli({"warmup", "--list", flag, name, "--head-dim", "64", "--dtype", "bf16", "--causal", "--json"});
+    INFO(name);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    for (const auto &variant : result.json()["variants"])
+      CHECK(variant["target"] == target);
+    CHECK(result.json()["variants"].size() == 1);
+  }
+}
+
+TEST_CASE("--causal is spelt alike everywhere, and sizes may have units") {
+  const auto variants = [](std::vector<std::string> causal) {
+    std::vector<std::string> words = {"warmup", "--list",  "--target", "sm_80", "--head-dim",
+                                      "64",     "--dtype", "bf16",     "--json"};
+    words.insert(words.end(), causal.begin(), causal.end());
+    return runCli(words).json()["variants"];
+  };
+  CHECK(variants({"--causal"}) == variants({"--causal", "1"}));
+  CHECK(variants({"--causal"}) == variants({"--causal", "yes"}));
+  CHECK(variants({"--causal", "no"}) != variants({"--causal"}));
+  CHECK(variants({"--causal", "0,1"}) == variants({"--causal", "both"}));
+  CHECK(variants({}).size() == 2);
+  checkUsage({"run", "--random", "1,1k,1Q,1,1,16"},
+             "--random '1,1k,1Q,1,1,16': an integer expected at column");
+  checkUsage({"run", "--random", "1,8,8,1,1,1k"}, "q has head_dim 1024");
+}
+
 TEST_CASE("with --json a failure is JSON too") {
   auto result = runCli({"run", "--json", "--frobnicate"});
   CHECK(result.code == 2);

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus bench: a grid of problems, timed in interleaved rounds; result files, pictures, comparisons.
 #include "tools/flashplus/bench_suite.h"
+#include "tools/flashplus/interrupt.h"
+#include "tools/flashplus/kernel_facts.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/memory_roof.h"
 #include "tools/flashplus/plot.h"
 #include "tools/flashplus/progress.h"
+#include "tools/flashplus/report.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/workbench.h"
 
 #include <algorithm>
+#include <chrono>
 #include <set>
 
 namespace flashplus::tool {
@@ -19,9 +23,9 @@ constexpr const char *kFormat = "flashplus-bench 1";
 
 struct BenchFlags : CaseFlags {
   std::vector<std::string> schedules, overlays;
-  std::string suite, json_file, plot, baseline, plot_title;
+  std::string suite, json_file, plot, html, baseline, plot_title;
   int rounds = 0;
-  double milliseconds = 0, roof = 0; ///< roof: bytes a second; 0: not known.
+  double milliseconds = 0, roof = 0, peak = 0; ///< roof: GB/s, peak: TFLOP/s; 0: not known.
 };
 
 /// What is timed: a series of one case.
@@ -105,14 +109,23 @@ double findBaseline(const Json &cell, const Json &baseline) {
 Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rounds, double milliseconds,
                   const std::optional<HostRoof> &host, std::vector<Entry> &entries, std::vector<Json> &clocks,
                   std::vector<double> &roofs) {
+  double round_seconds = 0;
   for (Entry &entry : entries) {
+    if (interrupted())
+      return Status::ok();
+    const auto begin = std::chrono::steady_clock::now();
     auto calls = bench.calibrate(*entry.prepared, milliseconds);
     if (!calls)
       return calls.status();
     entry.calls = *calls;
+    constexpr int kCalibrating = 6; // calls
+    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    round_seconds += std::max(milliseconds / 1e3, took / kCalibrating);
   }
+  sayEstimate(std::to_string(rounds) + " rounds of " + std::to_string(entries.size()) + " timings",
+              rounds * round_seconds);
   Progress progress("rounds", rounds);
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0; round < rounds && !interrupted(); ++round) {
     for (Entry &entry : entries) {
       auto seconds = bench.time(*entry.prepared, entry.calls);
       if (!seconds)
@@ -136,7 +149,7 @@ std::string percentText(double ratio) {
 void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cells, const Json &baseline,
                 const std::string &suite) {
   const bool decode = suite == "decode";
-  std::vector<std::string> headers = {"problem", "series", "time", decode ? "GB/s" : "TFLOP/s", "spread"};
+  std::vector<std::string> headers = {"problem", "series", "time", decode ? "GB/s" : "speed", "spread"};
   if (decode)
     headers.push_back("of roof");
   if (!suite.empty())
@@ -148,10 +161,10 @@ void printTable(const std::vector<Entry> &entries, const std::vector<Json> &cell
   for (size_t i = 0; i < entries.size(); ++i) {
     const Entry &e = entries[i];
     const auto [least, most] = std::minmax_element(e.seconds.begin(), e.seconds.end());
-    std::vector<std::string> row = {e.prepared->problem().label(), e.series,
+    std::vector<std::string> row = {e.prepared->problem().label(), seriesName(e.series),
                                     decode ? numberText(1e6 * median(e.seconds), 4) + " us"
                                            : millisecondsText(1e3 * median(e.seconds)),
-                                    decode ? numberText(e.readRate() / 1e9, 4) : numberText(e.tflops(), 4),
+                                    decode ? numberText(e.readRate() / 1e9, 4) : rateText(1e12 * e.tflops()),
                                     numberText(100 * (*most / *least - 1), 2) + " %"};
     if (decode)
       row.push_back(
@@ -192,48 +205,55 @@ std::string modelOf(const Json &result) {
   return result.contains("gpu") ? result["gpu"].value("name", "") : "";
 }
 
-Status writePlot(const BenchFlags &flags, const Json *measured) {
-  struct Source {
-    Json result;
-    std::string name, flag;
-  };
-  std::vector<Source> sources;
-  if (measured)
-    sources.push_back({*measured, "now", ""});
+/// The plot and the report, of what was measured (or null) and the files of --overlay.
+Status writePictures(const BenchFlags &flags, const Json *measured) {
+  std::vector<ReportSource> sources;
+  std::vector<std::string> named; // of each, how a complaint begins
+  if (measured) {
+    sources.push_back({*measured, "now"});
+    named.emplace_back();
+  }
   for (const std::string &path : flags.overlays) {
     auto json = readJson("--overlay", path);
     if (!json)
       return json.status();
-    sources.push_back({std::move(*json), stem(path), "--overlay " + path + ": "});
+    sources.push_back({std::move(*json), stem(path)});
+    named.push_back("--overlay " + path + ": ");
   }
   std::set<std::string> models;
-  for (const Source &source : sources)
+  for (const ReportSource &source : sources)
     if (const std::string model = modelOf(source.result); !model.empty())
       models.insert(model);
   std::vector<Panel> panels;
-  for (const Source &source : sources) {
+  for (size_t i = 0; i < sources.size(); ++i) {
     // Of several machines, each line says which one it is of.
-    const std::string model = models.size() > 1 ? modelOf(source.result) : "";
-    if (Status added = addToPanels(source.result, source.name, model, panels); !added)
-      return source.flag.empty() ? added : invalidArgument(source.flag + added.message());
+    const std::string model = models.size() > 1 ? modelOf(sources[i].result) : "";
+    if (Status added = addToPanels(sources[i].result, sources[i].name, model, panels); !added)
+      return named[i].empty() ? added : invalidArgument(named[i] + added.message());
   }
-  std::string title = flags.plot_title;
-  if (title.empty() && models.size() == 1)
-    title = *models.begin();
   const std::string pass = passOf(panels);
-  return writeText(flags.plot,
-                   drawPanels(panels, title.empty() ? "Attention, " + pass : title + ", attention " + pass));
+  std::string title = flags.plot_title;
+  if (title.empty())
+    title = "Attention " + pass + (models.size() == 1 ? " on " + *models.begin() : "");
+  if (!flags.plot.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.plot, drawPanels(panels, title)));
+  if (flags.html.empty())
+    return Status::ok();
+  auto html = benchReport(sources, flags.plot_title);
+  return html ? writeText(flags.html, *html) : html.status();
 }
 
 Result<int> bench(const BenchFlags &flags, bool measure) {
-  if (!flags.overlays.empty() && flags.plot.empty())
-    return invalidArgument("--overlay: only with --plot");
+  const Interruptible asks;
+  if (!flags.overlays.empty() && flags.plot.empty() && flags.html.empty())
+    return invalidArgument("--overlay: only with --plot or --html");
   if (!flags.plot.empty() && !flags.plot.ends_with(".svg"))
     return invalidArgument("--plot: " + flags.plot + " must end in .svg, the format that is written");
   FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--plot", flags.plot));
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
   FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--json", flags.json_file));
   if (!measure) {
-    FLASHPLUS_RETURN_IF_ERROR(writePlot(flags, nullptr));
+    FLASHPLUS_RETURN_IF_ERROR(writePictures(flags, nullptr));
     return kExitGood;
   }
   Json baseline;
@@ -308,6 +328,8 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   {
     Progress progress("preparing", static_cast<int64_t>(wanted.size()));
     for (Wanted &w : wanted) {
+      if (interrupted())
+        break;
       auto prepared = (*made)->prepare(w.problem, w.schedule);
       if (!prepared)
         return Status(prepared.status().code(), w.problem.label() + ": " + prepared.status().message());
@@ -315,12 +337,14 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       progress.step();
     }
   }
+  if (interrupted())
+    return endedEarly("nothing was measured; the kernels that were compiled are in the cache");
   const int rounds = flags.rounds ? flags.rounds : gpu ? 7 : 5;
   const double milliseconds = flags.milliseconds > 0 ? flags.milliseconds : gpu ? 15 : 30;
   MachineSensors sensors(timed->device, timed->facts["device"].value("model", ""));
   std::vector<Json> clocks;
   std::optional<HostRoof> host;
-  if (decode && timed->device.device_type == kDLCPU && flags.roof == 0) {
+  if ((decode || !flags.html.empty()) && timed->device.device_type == kDLCPU && flags.roof == 0) {
     auto memory = HostRoof::make(flags.common.threads);
     if (!memory)
       return memory.status();
@@ -328,6 +352,9 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
   }
   std::vector<double> roofs;
   FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, host, entries, clocks, roofs));
+  const auto done = entries.empty() ? rounds : static_cast<int>(entries.back().seconds.size());
+  if (done == 0)
+    return endedEarly("nothing was measured; the kernels that were compiled are in the cache");
   const double roof = host ? median(roofs) : 1e9 * flags.roof;
 
   std::vector<Json> cells;
@@ -335,19 +362,31 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
     cells.push_back(cellJson(entry, entries, roof));
   Json head = {{"format", kFormat}};
   head.update(timed->facts);
-  head["rounds"] = rounds;
+  head["rounds"] = done;
   head["milliseconds"] = milliseconds;
   if (!flags.suite.empty())
     head["suite"] = flags.suite;
-  if (roof > 0)
+  if (roof > 0) {
     head["roof_bytes_per_second"] = rounded(roof);
+    head["roof_bytes_source"] = host ? "a plain read of host memory in the same rounds" : "--roof";
+  }
+  if (flags.peak > 0) {
+    head["roof_flops_per_second"] = 1e12 * flags.peak;
+    head["roof_flops_source"] = "--peak";
+  }
   head["clocks"] = clocks;
   Json whole = head;
   whole["cells"] = cells;
   if (!flags.json_file.empty())
     FLASHPLUS_RETURN_IF_ERROR(writeText(flags.json_file, jsonLines(head, "cells", cells)));
-  if (!flags.plot.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writePlot(flags, &whole));
+  if (!flags.html.empty()) {
+    Json kernels = Json::array();
+    for (const Entry &entry : entries)
+      addKernelFacts(timed->context.get(), entry.prepared->plan(), kernels);
+    whole["kernels"] = std::move(kernels);
+  }
+  if (!flags.plot.empty() || !flags.html.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writePictures(flags, &whole));
   if (flags.common.json) {
     if (!baseline.is_null())
       for (Json &cell : whole["cells"])
@@ -360,6 +399,9 @@ Result<int> bench(const BenchFlags &flags, bool measure) {
       std::printf("roof: %s GB/s%s\n", numberText(roof / 1e9, 4).c_str(),
                   host ? ", a plain read of host memory in the same rounds" : ", of --roof");
   }
+  if (done < rounds)
+    return endedEarly("what is shown" + (flags.json_file.empty() ? "" : " and in " + flags.json_file) +
+                      " is of " + std::to_string(done) + " of " + std::to_string(rounds) + " rounds");
   return kExitGood;
 }
 
@@ -379,15 +421,16 @@ void addBench(CLI::App &app, Action *selected) {
       "decode steps and the share of the memory's speed at which they read keys (docs/tuning.md). Calls of\n"
       "few rows over many keys take turns among places in memory, so that no cache has their keys.\n\n"
       "Examples:\n"
-      "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal 0,1 --json now.json --plot "
+      "  flashplus bench --head-dim 64,128 --seqlen 512,2048,8192 --causal both --json now.json --plot "
       "now.svg\n"
-      "  flashplus bench --shape 4,4096,4096,32,8,128 --causal 1 --schedule tile_m=192 --schedule "
+      "  flashplus bench --shape 4,4096,4096,32,8,128 --causal --schedule tile_m=192 --schedule "
       "tile_m=128\n"
       "  flashplus bench --suite features\n"
       "  flashplus bench --suite decode --json decode.json\n"
-      "  flashplus bench --head-dim 64,128 --causal 0,1 --backward\n"
+      "  flashplus bench --head-dim 64,128 --causal both --backward\n"
       "  flashplus bench --baseline before.json\n"
-      "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   (measures nothing)");
+      "  flashplus bench --plot both.svg --overlay now.json --overlay peers.json   # measures nothing\n"
+      "  flashplus bench --head-dim 64 --seqlen 512,1k,2k --html report.html");
   auto flags = std::make_shared<BenchFlags>();
   BenchFlags &f = *flags;
   addCaseFlags(*verb, f);
@@ -400,10 +443,15 @@ void addBench(CLI::App &app, Action *selected) {
           "features: each beside the dense problem that it is held against; decode: steps of one row")
       ->check(CLI::IsMember({"features", "decode"}))
       ->type_name("NAME");
-  verb->add_option("--roof", f.roof,
-                   "With --suite decode, what memory gives [CPU: a plain read, timed beside; GPU: not known]")
+  verb->add_option(
+          "--roof", f.roof,
+          "With --suite decode or --html, what memory gives [CPU: a plain read, timed beside; GPU: as "
+          "its data sheet says, where it is known]")
       ->check(CLI::Range(0.001, 1e6))
       ->type_name("GB/S");
+  verb->add_option("--peak", f.peak, "With --html, what arithmetic gives [a known GPU's data sheet]")
+      ->check(CLI::Range(1e-6, 1e6))
+      ->type_name("TFLOP/S");
   verb->add_option("--rounds", f.rounds, "Rounds [GPU 7, CPU 5]")
       ->check(CLI::Range(1, 10000))
       ->type_name("N");
@@ -421,13 +469,17 @@ void addBench(CLI::App &app, Action *selected) {
       ->type_name("[FILE]");
   verb->add_option("--baseline", f.baseline, "Show the change against a file of --json")->type_name("FILE");
   verb->add_option("--plot", f.plot, "Write TFLOP/s against sequence length")->type_name("FILE.svg");
+  verb->add_option("--html", f.html,
+                   "Write a report for people: plots, roofline, resources of the kernels, noise, the machine")
+      ->type_name("FILE.html");
   CLI::Option *overlay = verb->add_option("--overlay", f.overlays,
                                           "Draw a result file too (repeatable; also of "
                                           "bench/forward_gpu.py); with none of the flags that "
                                           "choose problems, nothing is measured")
                              ->type_name("FILE")
                              ->allow_extra_args(false);
-  verb->add_option("--plot-title", f.plot_title, "Title of the plot [the device]")->type_name("TEXT");
+  verb->add_option("--plot-title", f.plot_title, "Title of the plot and the report [pass and device]")
+      ->type_name("TEXT");
   addCacheFlag(*verb, f.common);
   verb->callback([flags, selected, overlay, verb] {
     bool measure = overlay->count() == 0;

@@ -116,18 +116,25 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
       ->type_name("B,SQ,SK,HQ,HK,D[,DV]")
       ->allow_extra_args(false);
   list(verb.add_option("--head-dim", f.head_dims, "Head dims; 192/128 has another for v"), "D[/DV],...");
-  list(verb.add_option("--seqlen", f.seqlens, "Sequence lengths")->check(CLI::Range(1, 1 << 24)), "N,...");
-  list(verb.add_option("--seqlen-k", f.seqlens_k,
-                       "Lengths of the keys, one or as many as --seqlen [as --seqlen]")
+  list(verb.add_option("--seqlen", f.seqlens, "Sequence lengths; 4k is 4096")
+           ->transform(sizeUnits())
            ->check(CLI::Range(1, 1 << 24)),
        "N,...");
-  list(verb.add_option("--causal", f.causal, "0, 1, or 0,1 for both")->check(CLI::Range(0, 1)), "0|1,...");
+  list(verb.add_option("--seqlen-k", f.seqlens_k,
+                       "Lengths of the keys, one or as many as --seqlen [as --seqlen]")
+           ->transform(sizeUnits())
+           ->check(CLI::Range(1, 1 << 24)),
+       "N,...");
+  addCausalFlag(
+      verb, /*several=*/true,
+      [&f](const std::vector<bool> &causal) { f.causal.assign(causal.begin(), causal.end()); },
+      "of a grid both, of --shape no");
   list(verb.add_option("--dtype", f.dtypes, "fp16, bf16, fp32 (CPU)")
            ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
            ->capture_default_str(),
        "TYPE,...");
   auto number = [&](const char *name, int64_t &to, const char *help) {
-    verb.add_option(name, to, help)->check(CLI::Range(1, 1 << 24))->type_name("N");
+    verb.add_option(name, to, help)->transform(sizeUnits())->check(CLI::Range(1, 1 << 24))->type_name("N");
   };
   number("--tokens", f.tokens,
          "Query rows of a batch: its size is this over the length [GPU 16384, CPU 1024]");

@@ -33,6 +33,10 @@ void addDevices(CLI::App &app, Action *selected);
 void addEmulate(CLI::App &app, Action *selected);
 void addBench(CLI::App &app, Action *selected);
 void addTune(CLI::App &app, Action *selected);
+void addHelp(CLI::App &app, Action *selected);
+void addCompletion(CLI::App &app, Action *selected);
+/// A script for bash that completes all that `app` has.
+std::string bashCompletion(const CLI::App &app);
 
 /// Flags that most verbs have.
 struct CommonFlags {
@@ -62,6 +66,17 @@ Result<std::string> hostTarget(flashplus_context *context);
 /// "16,32,64" -> integers; InvalidArgument names `flag` and the bad part unless there are min to max of them.
 Result<std::vector<int64_t>> parseIntegers(const std::string &flag, const std::string &text, size_t min_count,
                                            size_t max_count);
+
+/// As `text`, with "4k" = 4096, "2M" and "1G" written out, each part of a list by itself; what is no such
+/// size stays.
+std::string withoutUnits(const std::string &text);
+/// The same as a step before an option's checks.
+CLI::Validator sizeUnits();
+
+/// `--causal` as every verb has it: alone or "yes"; "no"; "both" where `several` problems may be asked for.
+/// 0 and 1, and lists, say the same. `set` gets {false}, {true} or both.
+CLI::Option *addCausalFlag(CLI::App &verb, bool several, std::function<void(const std::vector<bool> &)> set,
+                           const std::string &default_text);
 
 /// Prints `value` to stdout, two blanks of indent, whatever bytes its strings have.
 void printJson(const Json &value);

@@ -5,9 +5,14 @@
 #include "tools/flashplus/check.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/kernel_facts.h"
+#include "tools/flashplus/machine.h"
 #include "tools/flashplus/problem_flags.h"
+#include "tools/flashplus/report.h"
 #include "tools/flashplus/run_report.h"
+#include "tools/flashplus/spec_flags.h"
 #include "tools/flashplus/table.h"
+#include "tools/flashplus/workbench.h"
 
 #include <dlfcn.h>
 #include <map>
@@ -18,7 +23,7 @@ namespace {
 
 struct EmulateFlags {
   ProblemFlags problem;
-  std::string async = "late";
+  std::string async = "late", target, schedule, html;
   uint64_t seed = 1, step_limit = 0;
 };
 
@@ -55,6 +60,30 @@ struct Emulator {
   }
 };
 
+/// The emulator's device for a target: number 0 has sm_80's instructions, number 1 those of sm_90a.
+Result<DLDevice> emulatedDevice(const std::string &target, flashplus_context *context) {
+  if (target.empty())
+    return DLDevice{kDLExtDev, 0};
+  auto targets = expandTargets(context, {target}, {});
+  if (!targets)
+    return targets.status();
+  const std::string &text = targets->front();
+  if (!text.starts_with("sm_"))
+    return invalidArgument("--target " + target +
+                           ": is no GPU; --target sm_80 and sm_90a are emulated, and 'flashplus "
+                           "run --device cpu' runs a CPU's kernels");
+  return DLDevice{kDLExtDev, text.starts_with("sm_90a") ? 1 : 0};
+}
+
+/// The schedule of the step of a plan that has a choice of them.
+std::string forwardSchedule(const flashplus_plan *plan) {
+  const Json json = Json::parse(flashplus_plan_describe(plan), nullptr, /*allow_exceptions=*/false);
+  for (const Json &step : json.value("steps", Json::array()))
+    if (step.value("spec", "").starts_with("forward"))
+      return step.value("schedule", "");
+  return "";
+}
+
 std::string countText(double n) { return n < 1e15 ? std::to_string(static_cast<int64_t>(n)) : numberText(n); }
 
 void printLaunch(const Json &launch) {
@@ -63,7 +92,7 @@ void printLaunch(const Json &launch) {
   table.add({"kernel", launch.value("entry", "")});
   table.add({"  blocks x threads", countText(launch["grid"][0].get<double>()) + " x " +
                                        countText(launch["block"][0].get<double>())});
-  table.add({"  shared memory", number(launch, "shared_memory") + " bytes"});
+  table.add({"  shared memory", bytesText(launch.value("shared_memory", 0.0))});
   table.add({"  warp instructions", number(launch, "warp_instructions") + ", " +
                                         numberText(launch.value("active_lanes", 0.0), 3) + " lanes each"});
   for (const auto &[name, count] : launch["mix"].items())
@@ -90,7 +119,28 @@ void printLaunch(const Json &launch) {
   table.print();
 }
 
+Status writeReport(const EmulateFlags &flags, flashplus_context *context, DLDevice device,
+                   const Problem &problem, const flashplus_forward_args &args, Json whole) {
+  Json kernels = Json::array(), machine = {{"version", flashplus_version()}, {"date", nowText()}};
+  if (auto plan = createPlan(context, args)) {
+    const Json described =
+        Json::parse(flashplus_plan_describe(plan->get()), nullptr, /*allow_exceptions=*/false);
+    addKernelFacts(context, described, kernels);
+  }
+  if (auto all = describe(context))
+    machine["build"] = (*all)["compiler"].value("build", "");
+  whole["kernels"] = std::move(kernels);
+  machine["device"] = {{"model", "the PTX emulator"}};
+  whole["machine"] = std::move(machine);
+  whole["target"] = device.device_id == 1 ? "sm_90a" : "sm_80";
+  whole["problem"] = problem.source + ", q " + io::shapeText(problem.q.shape) + ", k " +
+                     io::shapeText(problem.k.shape) + ", " + std::string(io::elementName(problem.q.type)) +
+                     (problem.causal ? ", causal" : "");
+  return writeText(flags.html, emulateReport(whole));
+}
+
 Result<int> emulate(const EmulateFlags &flags) {
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
   Result<Problem> loaded = makeProblem(flags.problem);
   if (!loaded)
     return loaded.status();
@@ -101,7 +151,9 @@ Result<int> emulate(const EmulateFlags &flags) {
   const Result<Emulator> emulator = Emulator::open();
   if (!emulator)
     return emulator.status();
-  const DLDevice device{kDLExtDev, 0};
+  auto device = emulatedDevice(flags.target, context->get());
+  if (!device)
+    return device.status();
   flashplus_emulator_options options = {};
   options.struct_size = sizeof options;
   options.async = kModes.at(flags.async);
@@ -111,16 +163,27 @@ Result<int> emulate(const EmulateFlags &flags) {
   if (emulator->configure(&options) != 0)
     return Status(StatusCode::Internal, "the emulator refused its options");
   DeviceProblem on_device;
-  FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), device, problem));
+  FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
   flashplus_forward_args forward_args = on_device.args();
   DeviceAppend append;
   if (flags.problem.append.given())
     FLASHPLUS_RETURN_IF_ERROR(
-        append.upload(context->get(), device, flags.problem.append, problem, forward_args));
+        append.upload(context->get(), *device, flags.problem.append, problem, forward_args));
+  std::string schedule; // forward_args points into it
+  if (!flags.schedule.empty()) {
+    auto plan = createPlan(context->get(), forward_args);
+    if (!plan)
+      return plan.status();
+    auto whole = scheduleText("--schedule", flags.schedule, forwardSchedule(plan->get()));
+    if (!whole)
+      return whole.status();
+    schedule = *whole;
+    forward_args.schedule = schedule.c_str();
+  }
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &forward_args, nullptr)));
   DeviceGradients gradients;
   if (flags.problem.backward) {
-    FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), device, problem, on_device));
+    FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), *device, problem, on_device));
     FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_backward(context->get(), &gradients.args(), nullptr)));
   }
   Json launches = Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false);
@@ -155,14 +218,16 @@ Result<int> emulate(const EmulateFlags &flags) {
   }
   const bool good_forward = (!check || check->good()) && wrong_cache.empty();
   const bool good = good_forward && (!check_backward || check_backward->good());
+  Json json = {{"launches", launches}};
+  if (check)
+    json["check"] = {{"good", good_forward}, {"error", check->error}, {"bound", check->bound}};
+  if (check && flags.problem.append.given())
+    json["check"]["cache"] = wrong_cache;
+  if (check_backward)
+    json["backward"] = {{"check", checkJson(*check_backward)}};
+  if (!flags.html.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writeReport(flags, context->get(), *device, problem, forward_args, json));
   if (flags.problem.common.json) {
-    Json json = {{"launches", launches}};
-    if (check)
-      json["check"] = {{"good", good_forward}, {"error", check->error}, {"bound", check->bound}};
-    if (check && flags.problem.append.given())
-      json["check"]["cache"] = wrong_cache;
-    if (check_backward)
-      json["backward"] = {{"check", checkJson(*check_backward)}};
     printJson(json);
   } else {
     for (const Json &launch : launches)
@@ -194,6 +259,7 @@ void addEmulate(CLI::App &app, Action *selected) {
                "  flashplus emulate --random 1,96,96,2,1,64 --causal --backward --check\n"
                "  flashplus emulate --decode 2,300,8,2,64 --ragged --page-size 16 --append 1 --rotary 64 "
                "--check\n"
+               "  flashplus emulate --random 1,128,128,1,1,64 --target sm_90a --schedule tile_n=64\n"
                "  flashplus emulate --random 1,64,64,1,1,128 --async random --order-seed 7 --json");
   auto flags = std::make_shared<EmulateFlags>();
   addProblemFlags(*verb, flags->problem);
@@ -201,6 +267,13 @@ void addEmulate(CLI::App &app, Action *selected) {
       ->check(CLI::IsMember({"late", "eager", "random"}))
       ->type_name("WHEN")
       ->capture_default_str();
+  verb->add_option("--target", flags->target, "Whose instructions: sm_80 or sm_90a, or a GPU's name [sm_80]")
+      ->type_name("TARGET");
+  verb->add_option("--schedule", flags->schedule,
+                   "Force the forward's schedule, or some knobs of the chosen one")
+      ->type_name("NAME=N,...|TEXT");
+  verb->add_option("--html", flags->html, "Write a report for people: a roofline, instructions, memory")
+      ->type_name("FILE.html");
   verb->add_option("--order-seed", flags->seed, "Seed of --async random")
       ->type_name("N")
       ->capture_default_str();

@@ -2,7 +2,11 @@
 // flashplus: the command line over libflashplus. One file a verb; this one parses, dispatches and sets exit
 // codes.
 #include "tools/flashplus/command.h"
+#include "tools/flashplus/interrupt.h"
+#include "tools/flashplus/near.h"
+#include "tools/flashplus/terminal.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -19,6 +23,7 @@ void reportFailure(const Status &status, bool json) {
 
 int finish(const Result<int> &outcome, bool json) {
   int code = outcome                                                  ? *outcome
+             : interrupted()                                          ? kExitInterrupted
              : outcome.status().code() == StatusCode::InvalidArgument ? kExitUsage
                                                                       : kExitFailed;
   if (!outcome)
@@ -31,11 +36,27 @@ int finish(const Result<int> &outcome, bool json) {
   return code;
 }
 
+/// For each flag among `words` that `verb` does not have, those that may have been meant.
+std::string flagHints(const CLI::App &verb, const std::vector<std::string> &words) {
+  std::vector<std::string> names;
+  for (const CLI::Option *option : verb.get_options())
+    for (const std::string &name : option->get_lnames())
+      names.push_back("--" + name);
+  std::string hints;
+  for (const std::string &word : words) {
+    const std::string flag = word.substr(0, word.find('='));
+    if (flag.starts_with("--") && std::ranges::find(names, flag) == names.end())
+      hints += didYouMean(flag, names);
+  }
+  return hints;
+}
+
 /// What was wrong, and where to read on. A word that is no verb is named with those that are.
-std::string usageMessage(const CLI::App &app, const CLI::ParseError &error, int argc, char **argv) {
+std::string usageMessage(const CLI::App &app, const CLI::ParseError &error,
+                         const std::vector<std::string> &words) {
   const CLI::App *at = &app;
   std::string path = "flashplus";
-  int word = 1;
+  size_t word = 0;
   while (!at->get_subcommands().empty()) {
     at = at->get_subcommands().front();
     path += " " + at->get_name();
@@ -43,10 +64,16 @@ std::string usageMessage(const CLI::App &app, const CLI::ParseError &error, int 
   }
   std::string message = error.what();
   std::vector<const CLI::App *> verbs = at->get_subcommands([](const CLI::App *) { return true; });
-  if (!verbs.empty() && word < argc && argv[word][0] != '-') {
-    message = path + ": unknown subcommand '" + argv[word] + "', allowed are";
-    for (const CLI::App *verb : verbs)
+  if (!verbs.empty() && word < words.size() && !words[word].starts_with('-')) {
+    message = path + ": unknown subcommand '" + words[word] + "', allowed are";
+    std::vector<std::string> names;
+    for (const CLI::App *verb : verbs) {
       message += (verb == verbs.front() ? " " : ", ") + verb->get_name();
+      names.push_back(verb->get_name());
+    }
+    message += didYouMean(words[word], names);
+  } else {
+    message += flagHints(*at, words);
   }
   return message + " (try '" + path + " --help')";
 }
@@ -68,17 +95,28 @@ int run(int argc, char **argv) {
   addTune(app, &selected);
   addCache(app, &selected);
   addDevices(app, &selected);
+  addCompletion(app, &selected);
+  addHelp(app, &selected); // which lists the others
+  formatHelp(app);
+  catchInterrupts();
 
-  bool json = false; // Also when the flags don't parse.
-  for (int i = 1; i < argc; ++i)
-    json |= std::strcmp(argv[i], "--json") == 0;
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (!words.empty() && words.front() == "help" && std::ranges::find(words, "--help") == words.end()) {
+    words.erase(words.begin()); // `help bench` is `bench --help`
+    const auto verbs = app.get_subcommands([](const CLI::App *) { return true; });
+    if (words.empty() || std::ranges::any_of(verbs, [&](const CLI::App *verb) {
+          return verb->get_name() == words.front() || words.front().starts_with('-');
+        }))
+      words.emplace_back("--help");
+  }
+  const bool json = std::ranges::find(words, "--json") != words.end(); // Also when the flags don't parse.
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend())); // CLI11 takes the last word first
   } catch (const CLI::Success &help) {
     app.exit(help);
     return finish(kExitGood, json);
   } catch (const CLI::ParseError &error) {
-    return finish(invalidArgument(usageMessage(app, error, argc, argv)), json);
+    return finish(invalidArgument(usageMessage(app, error, words)), json);
   }
   try {
     return finish(selected(), json);

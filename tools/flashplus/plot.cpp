@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/plot.h"
 
+#include "tools/flashplus/machine.h"
+#include "tools/flashplus/roofs.h"
+#include "tools/flashplus/svg.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,63 +14,20 @@ namespace flashplus::tool {
 
 namespace {
 
+/// Ends the title of a panel of gradients.
+constexpr std::string_view kBackwardTitle = ", backward";
+constexpr std::string_view kProduct = "FlashAttention-Plus";
 // Okabe and Ito's colours, which people with colour blindness tell apart.
-constexpr const char *kColours[] = {"#d55e00", "#0072b2", "#009e73", "#cc79a7",
-                                    "#e69f00", "#56b4e9", "#000000"};
+constexpr std::pair<std::string_view, const char *> kKnown[] = {{kProduct, "#d55e00"},
+                                                                {"cudnn", "#cc79a7"},
+                                                                {"fa2", "#009e73"},
+                                                                {"fa3", "#0072b2"},
+                                                                {"torch", "#56b4e9"}};
+constexpr const char *kColours[] = {"#e69f00", "#000000", "#7a5195", "#8c6d31",
+                                    "#5f9ea0", "#a05195", "#637939"};
 constexpr int kWidth = 400, kHeight = 270;                      // of a panel
 constexpr int kLeft = 58, kRight = 16, kTop = 34, kBottom = 44; // around its axes
 constexpr int kTitle = 40, kLegend = 30;
-
-std::string escaped(const std::string &text) {
-  std::string out;
-  for (char c : text)
-    out += c == '&'   ? "&amp;"
-           : c == '<' ? "&lt;"
-           : c == '>' ? "&gt;"
-           : c == '"' ? "&quot;"
-                      : std::string(1, c);
-  return out;
-}
-
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f", value);
-  return text;
-}
-
-/// Appends elements; coordinates in pixels.
-class Svg {
-public:
-  Svg(int width, int height) {
-    const std::string w = std::to_string(width), h = std::to_string(height);
-    text_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h +
-            "\" viewBox=\"0 0 " + w + " " + h +
-            "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"" + w + "\" height=\"" + h +
-            "\" fill=\"white\"/>\n";
-  }
-  void line(double x1, double y1, double x2, double y2, const char *colour, double width) {
-    text_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" +
-             number(y2) + "\" stroke=\"" + colour + "\" stroke-width=\"" + number(width) + "\"/>\n";
-  }
-  void polyline(const std::vector<std::pair<double, double>> &points, const char *colour) {
-    text_ += "<polyline fill=\"none\" stroke=\"" + std::string(colour) + "\" stroke-width=\"2\" points=\"";
-    for (size_t i = 0; i < points.size(); ++i)
-      text_ += (i ? " " : "") + number(points[i].first) + "," + number(points[i].second);
-    text_ += "\"/>\n";
-  }
-  void dot(double x, double y, const char *colour, const std::string &says) {
-    text_ += "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3\" fill=\"" + colour +
-             "\"><title>" + escaped(says) + "</title></circle>\n";
-  }
-  void label(double x, double y, const std::string &text, const char *anchor, const char *more = "") {
-    text_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" text-anchor=\"" + anchor + "\"" + more +
-             ">" + escaped(text) + "</text>\n";
-  }
-  std::string finish() { return text_ + "</svg>\n"; }
-
-private:
-  std::string text_;
-};
 
 /// 1, 2 or 5 times a power of ten, so that `most` takes at most six steps.
 double tickStep(double most) {
@@ -81,15 +42,33 @@ std::string shortLength(int64_t length) {
   return length >= 1024 && length % 1024 == 0 ? std::to_string(length / 1024) + "k" : std::to_string(length);
 }
 
-void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const char *> &colours, double x0,
+/// How the values of a panel are drawn.
+struct Axis {
+  const char *label;
+  double unit = 1; ///< Of what is drawn, in what the panel holds.
+  bool logarithmic = false;
+};
+
+Axis axisOf(const Panel &panel, double most) {
+  if (panel.metric == Metric::Time)
+    return {"us", 1, true};
+  if (panel.metric == Metric::RoofShare)
+    return {"% of the roof", 1, false};
+  return most < 1 ? Axis{"GFLOP/s", 1e-3, false} : Axis{"TFLOP/s", 1, false};
+}
+
+void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, std::string> &colours, double x0,
                double y0) {
   std::set<int64_t> lengths;
-  double most = 0;
+  double most = 0, least = INFINITY;
   for (const auto &[series, points] : panel.lines)
     for (auto [length, value] : points) {
       lengths.insert(length);
       most = std::max(most, value);
+      least = std::min(least, value);
     }
+  const Axis axis = axisOf(panel, most);
+  most /= axis.unit, least /= axis.unit;
   const double left = x0 + kLeft, right = x0 + kWidth - kRight, top = y0 + kTop,
                bottom = y0 + kHeight - kBottom;
   const double first = std::log2(static_cast<double>(*lengths.begin())),
@@ -102,14 +81,25 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const c
            (right - left - 2 * inset) * (std::log2(static_cast<double>(length)) - first) / (last - first);
   };
   const double step = tickStep(most), highest = std::max(step, std::ceil(most / step) * step);
-  auto y = [&](double value) { return bottom - (bottom - top) * value / highest; };
+  const double decade = std::floor(std::log10(std::max(least, 1e-9))),
+               decades = std::max(1.0, std::ceil(std::log10(std::max(most, 1e-9)) - 1e-9) - decade);
+  auto y = [&](double value) {
+    return bottom -
+           (bottom - top) * (axis.logarithmic ? (std::log10(value) - decade) / decades : value / highest);
+  };
   svg.label((left + right) / 2, y0 + 20, panel.title, "middle", " font-size=\"14\"");
-  for (double value = 0; value <= highest + step / 2; value += step) {
-    svg.line(left, y(value), right, y(value), value == 0 ? "#444444" : "#dddddd", 1);
+  auto tick = [&](double value, bool first_one) {
+    svg.line(left, y(value), right, y(value), first_one ? "#444444" : "#dddddd", 1);
     char text[32];
     std::snprintf(text, sizeof text, "%g", value);
     svg.label(left - 6, y(value) + 4, text, "end");
-  }
+  };
+  if (axis.logarithmic)
+    for (int i = 0; i <= static_cast<int>(decades); ++i)
+      tick(std::pow(10.0, decade + i), i == 0);
+  else
+    for (double value = 0; value <= highest + step / 2; value += step)
+      tick(value, value == 0);
   svg.line(left, top, left, bottom, "#444444", 1);
   double free_from = -1e9; // labels of lengths that lie close together are thinned out
   for (int64_t length : lengths) {
@@ -120,24 +110,41 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, const c
     free_from = x(length) + 30;
   }
   svg.label((left + right) / 2, bottom + 35, "sequence length", "middle", " fill=\"#444444\"");
-  const std::string turn = " fill=\"#444444\" transform=\"rotate(-90 " + number(x0 + 14) + " " +
-                           number((top + bottom) / 2) + ")\"";
-  svg.label(x0 + 14, (top + bottom) / 2, "TFLOP/s", "middle", turn.c_str());
+  const std::string turn = " fill=\"#444444\" transform=\"rotate(-90 " + Svg::number(x0 + 14) + " " +
+                           Svg::number((top + bottom) / 2) + ")\"";
+  svg.label(x0 + 14, (top + bottom) / 2, axis.label, "middle", turn.c_str());
   for (const auto &[series, points] : panel.lines) {
     std::vector<std::pair<double, double>> line;
     for (auto [length, value] : points)
-      line.emplace_back(x(length), y(value));
-    svg.polyline(line, colours.at(series));
+      line.emplace_back(x(length), y(value / axis.unit));
+    svg.polyline(line, colours.at(series).c_str());
     for (auto [length, value] : points)
-      svg.dot(x(length), y(value), colours.at(series),
-              series + ", " + std::to_string(length) + ": " + number(value) + " TFLOP/s");
+      svg.dot(x(length), y(value / axis.unit), colours.at(series).c_str(),
+              series + ", " + std::to_string(length) + ": " + Svg::number(value / axis.unit) + " " +
+                  axis.label);
   }
 }
 
-/// Ends the title of a panel of gradients.
-constexpr std::string_view kBackwardTitle = ", backward";
+} // namespace
 
-std::string panelTitle(const Json &cell, const std::string &dtype) {
+std::string seriesName(const std::string &series) {
+  return series == "ours" || series.starts_with("ours ") ? std::string(kProduct) + series.substr(4) : series;
+}
+
+std::map<std::string, std::string> seriesColours(const std::vector<std::string> &series) {
+  std::map<std::string, std::string> colours;
+  size_t others = 0;
+  for (const std::string &name : series) {
+    if (colours.contains(name))
+      continue;
+    const auto known =
+        std::ranges::find(kKnown, std::string_view(name), [](const auto &k) { return k.first; });
+    colours[name] = known != std::end(kKnown) ? known->second : kColours[others++ % std::size(kColours)];
+  }
+  return colours;
+}
+
+std::string cellTitle(const Json &cell, const std::string &dtype) {
   const int64_t d = cell.value("head_dim", int64_t{0}), dv = cell.value("head_dim_v", d);
   std::string title = "D " + std::to_string(d) + (dv != d ? "/" + std::to_string(dv) : "");
   title += cell.value("causal", false) ? ", causal" : ", full";
@@ -158,10 +165,9 @@ std::string panelTitle(const Json &cell, const std::string &dtype) {
   return title;
 }
 
-} // namespace
-
 Status addToPanels(const Json &result, const std::string &name, const std::string &model,
-                   std::vector<Panel> &panels) try {
+                   std::vector<Panel> &panels, Metric metric) try {
+  const Roofs roofs = roofsOf(result);
   std::map<std::string, std::set<std::string>> before; // series of each panel before this file
   for (const Panel &panel : panels)
     for (const auto &[series, points] : panel.lines)
@@ -169,17 +175,22 @@ Status addToPanels(const Json &result, const std::string &name, const std::strin
   bool any = false;
   const Json cells = result.contains("cells") && result["cells"].is_array() ? result["cells"] : Json::array();
   for (const Json &cell : cells) {
-    const std::string title = panelTitle(cell, result.value("dtype", "bf16"));
+    const std::string title = cellTitle(cell, result.value("dtype", "bf16"));
     const int64_t length = cell.value("seqlen", int64_t{0});
     auto add = [&](const std::string &plain, double value) {
-      const std::string series = model.empty() ? plain : plain + " (" + model + ")";
+      const std::string series = seriesName(plain) + (model.empty() ? "" : " (" + model + ")");
+      const double flops = cell.value("flops", 0.0), seconds = value > 0 ? flops / value / 1e12 : 0;
+      if (metric == Metric::Time)
+        value = 1e6 * seconds;
+      else if (metric == Metric::RoofShare)
+        value = 100 * roofs.share(cell, result.value("dtype", "bf16"), seconds);
       if (plain == "gemm" || !(value > 0) || length < 1)
         return;
       any = true;
       auto panel =
           std::find_if(panels.begin(), panels.end(), [&](const Panel &p) { return p.title == title; });
       if (panel == panels.end())
-        panel = panels.insert(panels.end(), {title, {}});
+        panel = panels.insert(panels.end(), {title, {}, metric});
       panel->lines[before[title].count(series) ? series + " (" + name + ")" : series][length] = value;
     };
     const Json &tflops = cell.at("tflops");
@@ -205,15 +216,12 @@ std::string drawPanels(const std::vector<Panel> &panels, const std::string &titl
   for (const Panel &panel : panels)
     for (const auto &[name, points] : panel.lines)
       series.insert(name);
-  // Ours first, so that they have the same colour in every picture.
-  std::vector<std::string> order;
-  for (bool ours : {true, false})
+  std::vector<std::string> order; // the product first
+  for (bool product : {true, false})
     for (const std::string &name : series)
-      if (name.starts_with("ours") == ours)
+      if (name.starts_with(kProduct) == product)
         order.push_back(name);
-  std::map<std::string, const char *> colours;
-  for (size_t i = 0; i < order.size(); ++i)
-    colours[order[i]] = kColours[i % std::size(kColours)];
+  const std::map<std::string, std::string> colours = seriesColours(order);
   // Legend entries are wrapped by their width, at about 7 pixels a letter.
   const int columns = panels.size() == 1 ? 1 : panels.size() % 3 == 0 && panels.size() != 6 ? 3 : 2;
   const int rows = (static_cast<int>(panels.size()) + columns - 1) / columns;
@@ -230,14 +238,16 @@ std::string drawPanels(const std::vector<Panel> &panels, const std::string &titl
     places.emplace_back(at, line);
     at += needed;
   }
-  Svg svg(width, kTitle + rows * kHeight + kLegend * (line + 1));
-  svg.label(width / 2.0, 25, title, "middle", " font-size=\"15\" font-weight=\"bold\"");
+  const int head = title.empty() ? 0 : kTitle;
+  Svg svg(width, head + rows * kHeight + kLegend * (line + 1));
+  if (head)
+    svg.label(width / 2.0, 25, title, "middle", " font-size=\"15\" font-weight=\"bold\"");
   for (size_t i = 0; i < panels.size(); ++i)
     drawPanel(svg, panels[i], colours, static_cast<double>(static_cast<int>(i) % columns * kWidth),
-              static_cast<double>(kTitle + static_cast<int>(i) / columns * kHeight));
+              static_cast<double>(head + static_cast<int>(i) / columns * kHeight));
   for (size_t i = 0; i < order.size(); ++i) {
-    const double y = kTitle + rows * kHeight + kLegend * places[i].second + 14;
-    svg.line(places[i].first, y, places[i].first + 22, y, colours[order[i]], 2);
+    const double y = head + rows * kHeight + kLegend * places[i].second + 14;
+    svg.line(places[i].first, y, places[i].first + 22, y, colours.at(order[i]).c_str(), 2);
     svg.label(places[i].first + 28, y + 4, order[i], "start");
   }
   return svg.finish();

@@ -183,7 +183,8 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
                 "With --decode, a sequence has any number of keys up to SK, of --seed");
   text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
   verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
-  verb.add_flag("--causal", f.causal, "Causal mask, aligned at the bottom right");
+  addCausalFlag(
+      verb, /*several=*/false, [&f](const std::vector<bool> &causal) { f.causal = causal.front(); }, "no");
   text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");
   verb.add_option("--scale", f.scale, "softmax_scale [1/sqrt(head_dim)]")->type_name("NUMBER");
   verb.add_option("--softcap", f.softcap, "s -> C * tanh(s / C); 0 is off")

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/progress.h"
 
+#include "tools/flashplus/terminal.h"
+
+#include <algorithm>
 #include <cstdio>
 #include <unistd.h>
 
@@ -47,11 +50,25 @@ void Progress::show(bool last) {
                  static_cast<long long>(total_), tail.c_str());
     return;
   }
-  constexpr int64_t kWidth = 30;
-  std::string bar(static_cast<size_t>(done_ * kWidth / total_), '#');
-  bar.resize(kWidth, '.');
-  std::fprintf(stderr, "\r\033[K%s [%s] %lld/%lld %s", what_.c_str(), bar.c_str(),
-               static_cast<long long>(done_), static_cast<long long>(total_), tail.c_str());
+  // One column stays free: a terminal whose last one is written goes to the next line, and each update would.
+  const int columns = terminalWidth(STDERR_FILENO);
+  const size_t room = columns > 1 ? static_cast<size_t>(columns - 1) : 79;
+  std::string line = " " + std::to_string(done_) + "/" + std::to_string(total_) + " " + tail;
+  constexpr size_t kBar = 30, kLeastBar = 5;
+  if (const size_t used = what_.size() + 3 + line.size(); used + kLeastBar <= room) {
+    const size_t width = std::min(kBar, room - used);
+    std::string bar(static_cast<size_t>(done_) * width / static_cast<size_t>(total_), '#');
+    bar.resize(width, '.');
+    line = " [" + bar + "]" + line;
+  }
+  line = (what_ + line).substr(0, room);
+  std::fprintf(stderr, "\r\033[K%s", line.c_str());
+}
+
+void sayEstimate(const std::string &what, double seconds) {
+  if (seconds >= 60)
+    std::fprintf(stderr, "flashplus: %s: about %s; Ctrl-C ends it and keeps what is there\n", what.c_str(),
+                 durationText(seconds).c_str());
 }
 
 } // namespace flashplus::tool

@@ -26,6 +26,9 @@ private:
   std::chrono::steady_clock::time_point start_, last_;
 };
 
+/// Before work that takes minutes: says on stderr how long. Nothing below one.
+void sayEstimate(const std::string &what, double seconds);
+
 /// "1:05", "2:03:00"
 std::string durationText(double seconds);
 

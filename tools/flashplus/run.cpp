@@ -6,6 +6,7 @@
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/run_report.h"
@@ -116,8 +117,13 @@ Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice d
                    flashplus_counters &counters, MeasuredPass &measured) {
   const flashplus_counters before = counters;
   double start = now();
-  Result<Plan> plan = pass.plan(context);
+  Result<Plan> plan = [&] {
+    const Interruptible asks; // a kernel that is being compiled is kept
+    return pass.plan(context);
+  }();
   double first_ms = now() - start;
+  if (interrupted())
+    return Status(StatusCode::NotResident, "interrupted; nothing ran, and what was compiled is in the cache");
   if (!plan)
     return plan.status();
   counters.struct_size = sizeof counters;

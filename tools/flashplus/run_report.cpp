@@ -38,7 +38,7 @@ void addPass(Table &table, const MeasuredPass &pass) {
   table.add({"warm load", timeText(pass.load_ms, "- (not in the disk cache)")});
   table.add({"run", timeText(pass.run_ms, "-") +
                         (pass.runs ? " (median of " + std::to_string(pass.runs) + ")" : "")});
-  table.add({"speed", pass.gflops < 0 ? "-" : numberText(pass.gflops, 4) + " GFLOP/s"});
+  table.add({"speed", pass.gflops < 0 ? "-" : rateText(1e9 * pass.gflops)});
 }
 
 Json orNull(double value) { return value < 0 || !std::isfinite(value) ? Json(nullptr) : Json(value); }
@@ -77,7 +77,7 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
   }
   if (measured.backward) {
     table.print();
-    std::printf("\nbackward (GFLOP/s: 2.5 times the forward's operations)\n");
+    std::printf("\nbackward (FLOP: 2.5 times the forward's operations)\n");
     table = Table();
     addPass(table, *measured.backward);
   }

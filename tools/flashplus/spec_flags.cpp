@@ -2,6 +2,8 @@
 #include "tools/flashplus/spec_flags.h"
 
 #include "spec/target.h"
+#include "tools/flashplus/gpu_names.h"
+#include "tools/flashplus/near.h"
 
 #include <algorithm>
 
@@ -69,6 +71,43 @@ Result<ScoreExpr> composeScore(const std::string &expression, ScoreMode mode) {
                                                                 : "none");
 }
 
+namespace {
+
+/// What people call a target, as `Target::parse` has it; what it does not stand for stays.
+Result<std::string> meantTarget(flashplus_context *context, const std::string &text) {
+  if (text == "cuda" || text.starts_with("cuda:")) {
+    const std::string name = text == "cuda" ? "cuda:0" : text;
+    Result<Json> json = describe(context);
+    if (!json)
+      return json.status();
+    for (const Json &device : json->value("devices", Json::array()))
+      if (device.value("name", "") == name)
+        return device.value("target", "");
+    return invalidArgument(
+        "--target " + text +
+        ": this machine has none. For a GPU of another machine type its name, "
+        "such as --gpu h100, or its instructions and chip, such as --target sm_80 --arch sm_89");
+  }
+  if (text == "sm_90")
+    return invalidArgument(
+        "--target sm_90: is a chip with two sets of instructions here; type --target sm_90a for "
+        "Hopper's own, or --target sm_80 --arch sm_90 for those of sm_80 on it");
+  if (Target::parse(text))
+    return text;
+  std::string chip =
+      text; // "sm_89", "89", "8.9", "sm_120a": a chip that sm_80's instructions are assembled for
+  std::erase(chip, '.');
+  if (chip.ends_with('a') || chip.ends_with('f'))
+    chip.pop_back();
+  if (!chip.starts_with("sm_"))
+    chip.insert(0, "sm_");
+  if (Target::parse("sm_80@" + chip))
+    return "sm_80@" + chip;
+  return targetOfGpu(text).value_or(text);
+}
+
+} // namespace
+
 Result<std::vector<std::string>> expandTargets(flashplus_context *context,
                                                const std::vector<std::string> &targets,
                                                const std::vector<std::string> &archs) {
@@ -82,7 +121,11 @@ Result<std::vector<std::string>> expandTargets(flashplus_context *context,
     return Status::ok();
   };
   bool gpu = false;
-  for (const std::string &text : targets) {
+  for (const std::string &given : targets) {
+    auto meant = meantTarget(context, given);
+    if (!meant)
+      return meant.status();
+    const std::string &text = *meant;
     if (text == "cpu") {
       Result<std::string> host = hostTarget(context);
       if (!host)
@@ -92,7 +135,9 @@ Result<std::vector<std::string>> expandTargets(flashplus_context *context,
     }
     Result<Target> target = Target::parse(text);
     if (!target)
-      return invalidArgument("--target: " + target.status().message() + " (or cpu, this machine's)");
+      return invalidArgument("--target: " + target.status().message() +
+                             " (or cpu or cuda, this machine's; or a GPU's name, such as h100)" +
+                             didYouMean(text, {"cpu", "cuda", "x86-64-v3", "x86-64-v4", "sm_80", "sm_90a"}));
     if (!isGpu(target->isa) || text.find('@') != std::string::npos || archs.empty()) {
       FLASHPLUS_RETURN_IF_ERROR(add("--target", text));
       continue;
@@ -104,6 +149,33 @@ Result<std::vector<std::string>> expandTargets(flashplus_context *context,
   if (!archs.empty() && !gpu)
     return invalidArgument("--arch: only with a GPU target that names no chip, such as --target sm_80");
   return expanded;
+}
+
+Result<int> scoreGradients(const std::string &flag, const ScoreExpr &score,
+                           const std::vector<std::string> &names) {
+  std::vector<std::pair<std::string, int>> inputs; // names and their bits
+  for (size_t i = 0; i < score.scalars.size(); ++i)
+    inputs.emplace_back(score.scalars[i], static_cast<int>(i));
+  for (size_t i = 0; i < score.tensors.size(); ++i)
+    inputs.emplace_back(score.tensors[i].name, static_cast<int>(kMaxScoreScalars + i));
+  int bits = 0;
+  for (const std::string &name : names) {
+    bool found = false;
+    for (const auto &[input, bit] : inputs)
+      if (name == input || name == "all") {
+        bits |= 1 << bit;
+        found = true;
+      }
+    if (found)
+      continue;
+    std::string there;
+    for (const auto &[input, bit] : inputs)
+      there += (there.empty() ? "" : ", ") + input;
+    return invalidArgument(flag + " '" + name + "': " +
+                           (there.empty() ? "this score has no scalars or tensors of its own"
+                                          : "allowed are " + there + " and all"));
+  }
+  return bits;
 }
 
 int naturalAlignment(const KernelSpec &spec) {

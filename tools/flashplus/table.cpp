@@ -54,6 +54,12 @@ std::string millisecondsText(double milliseconds) {
   return numberText(milliseconds / 1e3) + " s";
 }
 
+std::string rateText(double flops_per_second) {
+  return flops_per_second >= 1e12  ? numberText(flops_per_second / 1e12, 4) + " TFLOP/s"
+         : flops_per_second >= 1e9 ? numberText(flops_per_second / 1e9, 4) + " GFLOP/s"
+                                   : numberText(flops_per_second / 1e6, 4) + " MFLOP/s";
+}
+
 std::string bytesText(double bytes) {
   const char *units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   size_t unit = 0;

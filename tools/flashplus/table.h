@@ -26,6 +26,8 @@ private:
 
 /// "12.3 ms", "85 us": three significant digits.
 std::string millisecondsText(double milliseconds);
+/// "19.4 GFLOP/s", "612 TFLOP/s": in the unit in which it is one or more.
+std::string rateText(double flops_per_second);
 /// "3.4 MiB"
 std::string bytesText(double bytes);
 /// printf("%.*g")

@@ -2,6 +2,9 @@
 // flashplus tune: times every feasible schedule of some problems and keeps what it measured as a tuning
 // record, from which plans take their schedules. Also writes default tables from records (tune_table.cpp).
 #include "runtime/plans/tuning_record.h"
+#include "tools/flashplus/interrupt.h"
+#include "tools/flashplus/kernel_facts.h"
+#include "tools/flashplus/report.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/tune_table.h"
 #include "tools/flashplus/tuner.h"
@@ -11,7 +14,7 @@ namespace flashplus::tool {
 namespace {
 
 /// What became of the record, for people; a failure to write it is one.
-Result<int> keptOrNot(const TuneFlags &flags, const Status &kept) {
+Result<int> keptOrNot(const TuneFlags &flags, const Tuner &tuner, const Status &kept) {
   if (!kept)
     return kept;
   if (!flags.output.empty() && !flags.common.json)
@@ -19,12 +22,18 @@ Result<int> keptOrNot(const TuneFlags &flags, const Status &kept) {
   if (flags.output.empty())
     std::fprintf(stderr, "flashplus: nothing was kept; -o FILE writes the record, and plans use it from "
                          "the folder `tuning` of the cache\n");
+  if (tuner.unmeasured())
+    return endedEarly(std::to_string(tuner.unmeasured()) + " of " +
+                      std::to_string(tuner.unmeasured() + tuner.groups().size()) +
+                      " specs were not measured" +
+                      (flags.output.empty() ? "" : "; the others are in " + flags.output));
   return kExitGood;
 }
 
 /// Measures what is planned, writes the record and prints what was found; with --dry-run, only what there is
 /// to do.
-Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
+Result<int> report(const TuneFlags &flags, Tuner &tuner, const TimedDevice &timed) {
+  const Json &facts = timed.facts;
   if (flags.dry_run) {
     size_t kernels = 0;
     if (flags.common.json) {
@@ -50,6 +59,10 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
     return kExitGood;
   }
   FLASHPLUS_RETURN_IF_ERROR(tuner.measure());
+  if (tuner.groups().empty())
+    return endedEarly(
+        "no spec was measured whole, so there is no record; the kernels that were compiled are in the "
+        "cache");
   std::vector<Json> cells;
   for (const TuneGroup &group : tuner.groups())
     for (size_t cell : group.cells)
@@ -63,12 +76,23 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
   // What was measured is printed whether or not it can be kept.
   const Status kept =
       flags.output.empty() ? Status::ok() : writeText(flags.output, jsonLines(head, "cells", cells));
+  if (!flags.html.empty()) {
+    Json whole = head, kernels = Json::array();
+    whole["cells"] = cells;
+    for (const TuneGroup &group : tuner.groups())
+      for (const Trial &trial : group.trials)
+        if (!trial.fine.empty())
+          addKernelFacts(timed.context.get(), group.spec, trial.schedule, facts["device"].value("target", ""),
+                         kernels);
+    whole["kernels"] = std::move(kernels);
+    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.html, tuneReport(whole)));
+  }
   if (flags.common.json) {
     head["cells"] = cells;
     printJson(head);
-    return keptOrNot(flags, kept);
+    return keptOrNot(flags, tuner, kept);
   }
-  Table table({"problem", "schedule", "TFLOP/s", "time over today's"});
+  Table table({"problem", "schedule", "speed", "time over today's"});
   table.alignRightFrom(2);
   size_t at = 0;
   for (const TuneGroup &group : tuner.groups())
@@ -80,7 +104,7 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
           table.add({shown == 1 ? tuner.problem(cell).label() : "",
                      one.value("schedule", "") +
                          (one.value("schedule", "") == row.value("reference", "") ? "  (today's)" : ""),
-                     numberText(one.value("tflops", 0.0), 4), numberText(one.value("ratio", 0.0), 4)});
+                     rateText(1e12 * one.value("tflops", 0.0)), numberText(one.value("ratio", 0.0), 4)});
     }
   table.print();
   size_t failed = 0, tried = 0;
@@ -92,7 +116,7 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const Json &facts) {
     }
   std::printf("%zu kernels tried, %zu left out; %d blocks measured again for drift\n", tried, failed,
               tuner.discarded());
-  return keptOrNot(flags, kept);
+  return keptOrNot(flags, tuner, kept);
 }
 
 Result<int> tune(TuneFlags flags) {
@@ -106,8 +130,10 @@ Result<int> tune(TuneFlags flags) {
     FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
     return writeTable(flags.table, flags.records, flags.output);
   }
-  if (!flags.dry_run)
+  if (!flags.dry_run) {
     FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
+    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
+  }
   auto timed = TimedDevice::open(flags);
   if (!timed)
     return timed.status();
@@ -120,7 +146,7 @@ Result<int> tune(TuneFlags flags) {
                  d.value("model", "").c_str(), d.value("target", "").c_str());
   Tuner tuner(flags, timed->context.get(), timed->device, d);
   FLASHPLUS_RETURN_IF_ERROR(tuner.plan(std::move(*cases)));
-  return report(flags, tuner, timed->facts);
+  return report(flags, tuner, *timed);
 }
 
 } // namespace
@@ -132,8 +158,8 @@ void addTune(CLI::App &app, Action *selected) {
       "schedules of\n"
       "later plans on the same model of device (docs/tuning.md).\n\n"
       "Examples:\n"
-      "  flashplus tune --shape 4,4096,4096,32,8,128 --causal 1 -o ~/.cache/flashplus/tuning/mine.json\n"
-      "  flashplus tune --shape 1,1,8192,32,8,128 --shape 64,1,8192,32,8,128 --causal 1 --algorithm "
+      "  flashplus tune --shape 4,4096,4096,32,8,128 --causal -o ~/.cache/flashplus/tuning/mine.json\n"
+      "  flashplus tune --shape 1,1,8192,32,8,128 --shape 64,1,8192,32,8,128 --causal --algorithm "
       "sm80.decode\n"
       "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o "
       "tuning/h200_sm90.json\n"
@@ -144,6 +170,10 @@ void addTune(CLI::App &app, Action *selected) {
   addCaseFlags(*verb, f);
   verb->add_option("-o,--out", f.output, "Where the record (or the table) goes; replaced atomically")
       ->type_name("FILE");
+  verb->add_option(
+          "--html", f.html,
+          "Write a report for people: schedules explored and why others were left out, the fastest, noise")
+      ->type_name("FILE.html");
   auto list = [](CLI::Option *option) { return option->delimiter(',')->allow_extra_args(false); };
   list(verb->add_option("--algorithm", f.algorithms, "Only schedules of these [all of the target]"))
       ->type_name("NAME,...");

@@ -2,6 +2,7 @@
 #include "tools/flashplus/tuner.h"
 
 #include "templates/registry.h"
+#include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/judge.h"
 #include "tools/flashplus/parallel.h"
 #include "tools/flashplus/progress.h"
@@ -188,6 +189,8 @@ Status Tuner::compileAndJudge() {
   {
     Progress progress("compiling", static_cast<int64_t>(all.size()));
     inParallel(all.size(), jobs, [&](size_t i) {
+      if (interrupted())
+        return;
       auto [group, candidate] = all[i];
       auto prepared = bench_->prepare(cases_[group->cells.front()], candidate->schedule);
       if (!prepared)
@@ -203,6 +206,8 @@ Status Tuner::compileAndJudge() {
     if (!judge)
       return judge.status();
     for (Trial &candidate : group.trials) {
+      if (interrupted())
+        return Status::ok();
       if (candidate.failed.empty()) {
         auto wrong = (*judge)->judge(candidate.schedule);
         if (!wrong && wrong.status().code() == StatusCode::DeviceError)
@@ -217,6 +222,8 @@ Status Tuner::compileAndJudge() {
 
 Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int rounds, double milliseconds,
                        double drift) {
+  if (interrupted())
+    return Status::ok();
   struct Running {
     Trial *candidate;
     std::unique_ptr<Prepared> prepared;
@@ -246,7 +253,7 @@ Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int roun
   // both. Where the two differ, clocks moved: the block is measured again, a few times, and what still drifts
   // is left out.
   constexpr size_t kBlock = 6;
-  for (int round = 0; round < rounds; ++round)
+  for (int round = 0; round < rounds && !interrupted(); ++round)
     for (size_t begin = 0; begin < running.size(); begin += kBlock) {
       const size_t end = std::min(running.size(), begin + kBlock);
       for (int attempt = 0; attempt < 3; ++attempt) {
@@ -279,11 +286,42 @@ Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int roun
   return Status::ok();
 }
 
+/// Before anything is known of their speed: each timing takes its milliseconds, and the reference two in six
+/// more.
+double Tuner::estimate() const {
+  const double each = flags_.milliseconds > 0 ? flags_.milliseconds : gpu() ? 8 : 15;
+  double kernels = 0, milliseconds = 0;
+  for (const TuneGroup &group : groups_) {
+    const double trials = static_cast<double>(group.trials.size()),
+                 cells = static_cast<double>(group.cells.size());
+    const double coarse = std::min(cells, static_cast<double>(flags_.coarse_lengths));
+    const double fine = std::min(trials, coarse * flags_.keep);
+    kernels += trials;
+    milliseconds += trials * coarse * flags_.coarse_rounds * (gpu() ? 1.0 : each / 3);
+    milliseconds += fine * cells * (flags_.rounds ? flags_.rounds : 5) * each;
+  }
+  constexpr double kCompiling =
+      0.3; // seconds of a core, as docs/rationale/compile-time.md has it, checked and all
+  const double jobs = flags_.jobs ? flags_.jobs : std::max(1u, std::thread::hardware_concurrency());
+  return kernels * kCompiling / jobs + milliseconds * 4 / 3 / 1e3;
+}
+
 Status Tuner::measure() {
+  size_t kernels = 0;
+  for (const TuneGroup &group : groups_)
+    kernels += group.trials.size();
+  sayEstimate(std::to_string(kernels) + " kernels to compile, check and time", estimate());
+  const Interruptible asks;
   FLASHPLUS_RETURN_IF_ERROR(compileAndJudge());
   Progress progress("timing", static_cast<int64_t>(groups_.size()));
-  for (TuneGroup &group : groups_) {
-    FLASHPLUS_RETURN_IF_ERROR(measureGroup(group));
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (!interrupted())
+      FLASHPLUS_RETURN_IF_ERROR(measureGroup(groups_[i]));
+    if (interrupted()) { // a spec that was not measured whole would be judged by half its rounds
+      unmeasured_ = groups_.size() - i;
+      groups_.erase(groups_.begin() + static_cast<std::ptrdiff_t>(i), groups_.end());
+      break;
+    }
     progress.step();
   }
   return Status::ok();

@@ -9,7 +9,7 @@ namespace flashplus::tool {
 
 /// What `flashplus tune` is told.
 struct TuneFlags : CaseFlags {
-  std::string output, table;
+  std::string output, table, html;
   std::vector<std::string> records, algorithms, knobs;
   int rounds = 0, coarse_rounds = 2, keep = 5, jobs = 0, coarse_lengths = 3;
   double milliseconds = 0, drift = 4;
@@ -26,17 +26,19 @@ public:
   /// Finds each spec's schedules. Failures name the problem or the flag.
   Status plan(std::vector<BenchCase> cases);
   /// Compiles, judges and times them. Schedules that fail are left out and say why; the device's failures end
-  /// it.
+  /// it. When it is interrupted, groups() has only those that were measured whole.
   Status measure();
 
   const BenchCase &problem(size_t cell) const { return cases_[cell]; }
   const std::vector<TuneGroup> &groups() const { return groups_; }
   const Prepared &chosen(size_t cell) const { return *chosen_[cell]; }
   const std::vector<Json> &clocks() const { return clocks_; } ///< One reading after each timing of a cell.
+  size_t unmeasured() const { return unmeasured_; }           ///< Groups that an interruption left out.
   int discarded() const { return discarded_; }                ///< Blocks measured again for drift.
 
 private:
   bool gpu() const { return device_.device_type == kDLCUDA; }
+  double estimate() const; ///< Seconds.
   Status compileAndJudge();
   Status timeCell(size_t cell, const std::vector<Trial *> &trials, int rounds, double milliseconds,
                   double drift);
@@ -54,6 +56,7 @@ private:
   std::vector<TuneGroup> groups_;
   std::vector<Json> clocks_;
   int discarded_ = 0;
+  size_t unmeasured_ = 0;
 };
 
 } // namespace flashplus::tool

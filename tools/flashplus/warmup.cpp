@@ -4,6 +4,8 @@
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
+#include "tools/flashplus/gpu_names.h"
+#include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/model_config.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/release_variants.h"
@@ -23,7 +25,8 @@ namespace {
 
 struct WarmupFlags {
   CommonFlags common;
-  std::vector<std::string> targets, archs, dtypes, alibi = {"none"}, alignment = {"auto"};
+  std::vector<std::string> targets, archs, gpus, score_gradients, dtypes, alibi = {"none"},
+                                                                          alignment = {"auto"};
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", dropout = "no", score, model;
   bool list = false, dry_run = false, backward = false, paged = false, append = false,
@@ -66,6 +69,8 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
       Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
       if (!score)
         return score.status();
+      if (auto wanted = scoreGradients("--score-gradients", *score, flags.score_gradients); !wanted)
+        return wanted.status();
       for (size_t i = 0; i < flags.head_dims.size(); ++i)
         for (const std::string &dtype : dtypes)
           for (bool causal : choices(flags.causal))
@@ -92,9 +97,11 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
   return specs;
 }
 
-/// The backward that training with `forward` needs.
-KernelSpec backwardOf(KernelSpec forward) {
+/// The backward that training with `forward` needs; with gradients of these inputs of its score.
+KernelSpec backwardOf(KernelSpec forward, const std::vector<std::string> &score_gradients = {}) {
   forward.op = Operation::Backward;
+  if (auto wanted = scoreGradients("--score-gradients", forward.score, score_gradients))
+    forward.score_grads = *wanted;
   return forward;
 }
 
@@ -135,6 +142,12 @@ struct Variants {
 
 Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context) {
   std::vector<std::string> wanted = flags.targets;
+  for (const std::string &name : flags.gpus) {
+    auto target = gpuTargetFor("--gpu", name);
+    if (!target)
+      return target.status();
+    wanted.push_back(*target);
+  }
   if (wanted.empty()) { // this machine's devices
     wanted.push_back("cpu");
     Result<Json> found = describe(context);
@@ -228,7 +241,8 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
       // Of what a release ships, training gets those that have a backward; what was asked for by flags must
       // have one.
       if (flags.backward) {
-        auto trained = add(backwardOf(spec), target, /*optional=*/!flags.has_variant_flags);
+        auto trained =
+            add(backwardOf(spec, flags.score_gradients), target, /*optional=*/!flags.has_variant_flags);
         if (!trained)
           return trained.status();
         if (!*trained)
@@ -294,7 +308,7 @@ std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kern
   std::atomic<size_t> next = 0;
   Progress progress(offline ? "looking up" : "warming up", static_cast<int64_t>(kernels.size()));
   auto work = [&] {
-    for (size_t i; (i = next.fetch_add(1)) < kernels.size();) {
+    for (size_t i; !interrupted() && (i = next.fetch_add(1)) < kernels.size();) {
       outcomes[i] = fetchKernel(context, kernels[i], offline, wantsCubin(flags, kernels[i].target));
       progress.step();
     }
@@ -348,10 +362,12 @@ void listVariants(const Variants &variants, bool json) {
 }
 
 Result<int> warmup(const WarmupFlags &flags) {
+  if (!flags.score_gradients.empty() && !flags.backward)
+    return invalidArgument("--score-gradients: only with --backward");
   if (!flags.model.empty()) {
     if (!flags.head_dims.empty() || !flags.head_dims_v.empty() || !flags.score.empty() ||
-        flags.window != "no" || flags.softcap != "no" || flags.dropout != "no" ||
-        flags.alibi != std::vector<std::string>{"none"} ||
+        !flags.score_gradients.empty() || flags.window != "no" || flags.softcap != "no" ||
+        flags.dropout != "no" || flags.alibi != std::vector<std::string>{"none"} ||
         flags.alignment != std::vector<std::string>{"auto"})
       return invalidArgument(
           "--model: of the flags that choose variants, only --dtype and --causal go with it");
@@ -373,6 +389,7 @@ Result<int> warmup(const WarmupFlags &flags) {
       return Status(store.status().code(), "nothing to fill: " + store.status().message());
   int jobs = flags.jobs ? flags.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const std::vector<Kernel> &kernels = variants->kernels;
+  const Interruptible asks;
   std::vector<Outcome> outcomes = fetchAll(context->get(), kernels, jobs, flags);
   flashplus_counters counters = {};
   counters.struct_size = sizeof counters;
@@ -384,7 +401,7 @@ Result<int> warmup(const WarmupFlags &flags) {
   size_t missing = count[0], present = count[1], compiled = count[2], failed = count[3];
   // A kernel that was compiled but could not be kept is no use to the next process.
   bool kept = counters.publish_failures == 0;
-  int code = failed == 0 && kept ? kExitGood : kExitFailed;
+  const int code = interrupted() ? kExitInterrupted : failed == 0 && kept ? kExitGood : kExitFailed;
   if (flags.common.json) {
     Json rows = Json::array();
     for (size_t i = 0; i < kernels.size(); ++i) {
@@ -421,7 +438,8 @@ Result<int> warmup(const WarmupFlags &flags) {
   if (flags.dry_run)
     std::printf("%zu to compile, %zu present\n", missing, present);
   else
-    std::printf("%zu compiled, %zu present, %zu failed\n", compiled, present, failed);
+    std::printf("%zu compiled, %zu present, %zu failed%s\n", compiled, present, failed,
+                missing ? (", " + std::to_string(missing) + " not reached").c_str() : "");
   for (size_t i = 0; i < kernels.size(); ++i)
     if (outcomes[i].found == Found::Failed)
       std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
@@ -429,6 +447,9 @@ Result<int> warmup(const WarmupFlags &flags) {
   if (!kept)
     std::fprintf(stderr, "flashplus: %lld kernels could not be written to the cache\n",
                  static_cast<long long>(counters.publish_failures));
+  if (interrupted())
+    return endedEarly("the " + std::to_string(compiled + present) +
+                      " kernels are in the cache, and the same command goes on where this one was");
   return code;
 }
 
@@ -437,24 +458,34 @@ Result<int> warmup(const WarmupFlags &flags) {
 void addWarmup(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("warmup", "Fill the kernel cache ahead of time; needs no GPU");
   verb->footer(
-      "Without flags that choose variants, what a release ships is warmed (see --list).\n"
-      "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: the backward\n"
-      "of each variant beside its forward; --paged what serving from a cache of pages needs; --append the\n"
-      "step that writes new keys into a cache. --model takes the variants from a model of transformers: all\n"
-      "that its server meets (prefill, chunked prefill, decode, pages, new keys), and with --backward its\n"
-      "training; --dtype and --causal may say otherwise than the file.\n\n"
-      "Examples:\n"
+      std::string("Without flags that choose variants, what a release ships is warmed (see --list).\n"
+                  "Afterwards no shape of a warmed variant compiles. --backward adds what gradients need: "
+                  "the backward\n"
+                  "of each variant beside its forward; --paged what serving from a cache of pages needs; "
+                  "--append the\n"
+                  "step that writes new keys into a cache. --model takes the variants from a model of "
+                  "transformers: all\n"
+                  "that its server meets (prefill, chunked prefill, decode, pages, new keys), and with "
+                  "--backward its\n"
+                  "training; --dtype and --causal may say otherwise than the file.\n\n") +
+      "GPUs that --gpu knows:\n" + gpuTableText() +
+      "\nExamples:\n"
+      "  flashplus warmup --gpu h100,l40s --head-dim 128 --dtype bf16 --causal\n"
       "  flashplus warmup --target sm_80 --arch sm_80,sm_90 --head-dim 64,128 --dtype bf16 --causal both\n"
       "  flashplus warmup --target cpu --jobs 2\n"
-      "  flashplus warmup --target cpu --head-dim 64 --dtype bf16 --causal yes --backward\n"
+      "  flashplus warmup --target cpu --head-dim 64 --dtype bf16 --causal --backward\n"
+      "  flashplus warmup --gpu h100 --head-dim 64 --alibi heads --backward --score-gradients all   # trains "
+      "slopes\n"
       "  flashplus warmup --model Llama-3.1-8B/config.json --target sm_90a\n"
       "  flashplus warmup --list --json");
   auto flags = std::make_shared<WarmupFlags>();
   WarmupFlags &f = *flags;
   auto list = [](CLI::Option *option) { return option->delimiter(',')->allow_extra_args(false); };
   list(verb->add_option("--target", f.targets,
-                        "cpu, x86-64-v3, x86-64-v4, sm_80, sm_80@sm_90, ... [this machine's]"))
+                        "cpu, cuda, x86-64-v3, x86-64-v4, sm_80, sm_90a, sm_80@sm_90, ... [this machine's]"))
       ->type_name("TARGET,...");
+  list(verb->add_option("--gpu", f.gpus, "GPUs by name, such as h100,l40s,a100: their targets"))
+      ->type_name("NAME,...");
   list(verb->add_option("--arch", f.archs, "Chips that a GPU target is assembled for [its own]"))
       ->type_name("CHIP,...");
   std::vector<CLI::Option *> variant_options = {
@@ -467,10 +498,12 @@ void addWarmup(CLI::App &app, Action *selected) {
       list(verb->add_option("--dtype", f.dtypes, "fp16, bf16, fp32 (CPU) [fp16,bf16]"))
           ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
           ->type_name("TYPE,..."),
-      verb->add_option("--causal", f.causal, "yes, no or both")
-          ->check(CLI::IsMember({"yes", "no", "both"}))
-          ->type_name("WHICH")
-          ->capture_default_str(),
+      addCausalFlag(
+          *verb, /*several=*/true,
+          [&f](const std::vector<bool> &causal) {
+            f.causal = causal.size() > 1 ? "both" : causal.front() ? "yes" : "no";
+          },
+          "both"),
       verb->add_option("--window", f.window, "Sliding window: yes, no or both")
           ->check(CLI::IsMember({"yes", "no", "both"}))
           ->type_name("WHICH")
@@ -492,6 +525,11 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
           ->check(CLI::IsMember({"16", "element", "auto"}))
           ->type_name("KIND,...")};
+  variant_options.push_back(
+      list(verb->add_option(
+               "--score-gradients", f.score_gradients,
+               "With --backward, inputs of the score whose gradients are wanted, by name, or all"))
+          ->type_name("NAME,..."));
   verb->add_option("--model", f.model, "The variants of a model: its config.json, as transformers has it")
       ->type_name("FILE");
   verb->add_flag("--paged", f.paged, "For serving: the kernels that find keys in pages, too");
@@ -502,7 +540,8 @@ void addWarmup(CLI::App &app, Action *selected) {
   verb->add_flag_callback(
       "--require-cubin", [flags] { flags->require_cubin = true; },
       "A GPU kernel that could not be assembled and is PTX counts as failed [for sm_90a]");
-  verb->add_flag_callback("--no-require-cubin", [flags] { flags->require_cubin = false; }, "PTX will do");
+  verb->add_flag_callback(
+      "--no-require-cubin", [flags] { flags->require_cubin = false; }, "PTX will do");
   verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");

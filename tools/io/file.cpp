@@ -80,7 +80,16 @@ Status writeAll(int fd, const std::string &path, std::span<const std::byte> byte
   return Status::ok();
 }
 
+/// The private name that is being written, for removeUnfinished(); the last of several threads'.
+std::atomic<const char *> unfinished{nullptr};
+static_assert(std::atomic<const char *>::is_always_lock_free);
+
 } // namespace
+
+void removeUnfinished() {
+  if (const char *path = unfinished.load())
+    ::unlink(path);
+}
 
 Status writeFileAtomically(const std::string &path, const std::function<Status(const WritePiece &)> &body) {
   struct stat info;
@@ -91,6 +100,10 @@ Status writeFileAtomically(const std::string &path, const std::function<Status(c
   std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
   std::string temporary = folder + "." + path.substr(folder.size()) + ".tmp." + std::to_string(::getpid()) +
                           "." + std::to_string(counter.fetch_add(1));
+  struct Unfinished { // from before the file is there until it has its name or is gone
+    explicit Unfinished(const std::string &path) { unfinished.store(path.c_str()); }
+    ~Unfinished() { unfinished.store(nullptr); }
+  } listed(temporary);
   int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0)
     return systemError(path, "can't be created", errno);

@@ -37,4 +37,7 @@ private:
 using WritePiece = std::function<Status(std::span<const std::byte>)>;
 Status writeFileAtomically(const std::string &path, const std::function<Status(const WritePiece &)> &body);
 
+/// For a signal's handler that ends the process: removes the private file that is being written, if any.
+void removeUnfinished();
+
 } // namespace flashplus::io

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""The HTML reports of bench, tune and emulate: one well-formed file without any address, with the sections that people look for.
+
+usage: report.py FLASHPLUS SOURCE"""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as tree
+
+FLASHPLUS, SOURCE = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2])
+SECTIONS = {
+    "bench": ["speed", "time", "roof-share", "results", "roofline", "resources", "noise", "machine"],
+    "tune": ["funnel", "left-out", "results", "roofline", "resources", "noise", "machine"],
+    "emulate": ["check", "launches", "roofline", "mix", "memory", "resources", "noise", "machine"],
+}
+
+
+def fail(text):
+    raise SystemExit(f"FAILED: {text}")
+
+
+def page(folder, name, *words):
+    """The parsed report of a command, and its text."""
+    file = folder / "made" / f"{name}.html"
+    done = subprocess.run([FLASHPLUS, *words, "--html", str(file)], capture_output=True, text=True,
+                          env={**os.environ, "FLASHPLUS_CACHE_DIR": str(folder / "cache"), "FLASHPLUS_TUNING": "off"})
+    if done.returncode:
+        fail(f"{words} left with {done.returncode}: {done.stderr}")
+    text = file.read_text(encoding="utf-8")
+    if not text.startswith("<!DOCTYPE html>\n"):
+        fail(f"{name} does not begin as HTML: {text[:60]}")
+    root = tree.fromstring(text.split("\n", 1)[1])  # well-formed
+    if re.search(r"https?:|//[a-z]|src=|url\(|<script|@import", text):
+        fail(f"{name} asks for something outside itself: {re.search('https?:.*|src=.*|url.*|<script.*', text)}")
+    sections = [one.get("id") for one in root.iter("section")]
+    if sections != SECTIONS[words[0]]:
+        fail(f"{name} has the sections {sections}, not {SECTIONS[words[0]]}")
+    if [one.get("href") for one in root.find("body/nav")] != ["#" + one for one in sections]:
+        fail(f"{name}: the links are not the sections")
+    title = root.find("head/title").text
+    if len(re.findall("attention", title.lower())) != 1 or re.search(r"\bours\b", text) or "nan" in text.lower().split():
+        fail(f"{name}: title '{title}', or 'ours', or a number that is none")
+    return root, text
+
+
+def section(root, name):
+    return next(one for one in root.iter("section") if one.get("id") == name)
+
+
+def cells(element):
+    return ["".join(one.itertext()) for one in element.iter("td")]
+
+
+def series_colours(root):
+    """Of each series, the colours that its dots have over all plots."""
+    found = {}
+    for dot in root.iter("circle"):
+        for name in ("FlashAttention-Plus", "cudnn", "fa2", "fa3"):
+            if re.search(rf"(^|, ){re.escape(name)}[,:]", dot.find("title").text):
+                found.setdefault(name, set()).add(dot.get("fill"))
+    return found
+
+
+def main():
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        peers, _ = page(folder, "peers", "bench", "--overlay", str(SOURCE / "bench" / "results" / "h200_forward_bf16.json"))
+        colours = series_colours(peers)
+        if sorted(colours) != ["FlashAttention-Plus", "cudnn", "fa2", "fa3"] or any(len(c) != 1 for c in colours.values()):
+            fail(f"colours of implementations: {colours}")
+        if len(set.union(*colours.values())) != 4:
+            fail(f"implementations share a colour: {colours}")
+        machine = cells(section(peers, "machine"))
+        for text in ("NVIDIA H200", "580.159.04", "2.11.0+cu130", "91900"):
+            if text not in machine:
+                fail(f"the machine's section lacks {text}: {machine}")
+        if not any(re.fullmatch(r"\d+(\.\d+)? %", cell) for cell in cells(section(peers, "results"))):
+            fail("no share of the roof of a known GPU")
+        if len(list(section(peers, "speed").iter("svg"))) != 1 or len(list(section(peers, "roofline").iter("polyline"))) != 2:
+            fail("plots are missing")
+        if "TFLOP/s" not in "".join(section(peers, "speed").itertext()):
+            fail("a GPU's speeds are no TFLOP/s")
+        if not (pathlib.Path(FLASHPLUS).parent / "libflashplus-compiler.so").exists():
+            print("report: good; nothing ran, for there is no compiler library")
+            return
+
+        bench, text = page(folder, "bench", "bench", "--device", "cpu", "--head-dim", "32", "--seqlen", "32,64", "--batch", "1",
+                           "--heads", "2", "--causal", "both", "--rounds", "7", "--milliseconds", "1", "--peak", "0.5")
+        if "GFLOP/s" not in "".join(section(bench, "speed").itertext()):
+            fail("a CPU's speeds are not in GFLOP/s")
+        if len(cells(section(bench, "resources"))) < 9 or not any("cpu." in c for c in cells(section(bench, "resources"))):
+            fail(f"the kernels are not listed: {cells(section(bench, 'resources'))}")
+        noise = section(bench, "noise")
+        rows = [[*row.itertext()] for row in noise.find("table/tbody")]
+        if len(rows) != 4 or any(row[2] != "7" or float(row[7].split()[0]) < 95 for row in rows):
+            fail(f"intervals of 7 rounds: {rows}")
+        if not re.match(r"(Quiet|Noisy)\. ", noise.find("p").text):
+            fail(f"no verdict: {noise.find('p').text}")
+
+        tune, text = page(folder, "tune", "tune", "--device", "cpu", "--shape", "1,32,32,1,1,32", "--algorithm", "cpu.flash",
+                          "--knob", "mr=4,6", "--knob", "tile_n=64", "--rounds", "2", "--coarse-rounds", "1", "--milliseconds", "1")
+        funnel = [int(one.itertext().__next__()) for bar in section(tune, "funnel").iter("div")
+                  for one in list(bar)[2:]]
+        if len(funnel) != 4 or funnel != sorted(funnel, reverse=True) or funnel[3] < 1:
+            fail(f"the funnel is {funnel}")
+        emulated, _ = page(folder, "emulate", "emulate", "--random", "1,32,32,1,1,32", "--check", "--target", "sm_90a")
+        if "Right against fp64" not in section(emulated, "check").find("p").text:
+            fail("the verdict of the emulator is missing")
+        if "sm_90a" not in emulated.find("head/title").text:
+            fail("the emulated target is not named")
+    print("report: good")
+
+
+if __name__ == "__main__":
+    main()

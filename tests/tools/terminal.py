@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command in a terminal: help and bars follow its width, bash completes verbs and flags, Ctrl-C says what was kept.
+
+usage: terminal.py FLASHPLUS"""
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+FLASHPLUS = os.path.abspath(sys.argv[1])
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("FLASHPLUS_")}
+
+
+def fail(text):
+    raise SystemExit(f"FAILED: {text}")
+
+
+def in_terminal(words, columns, cache, interrupt_at=None, limit=120):
+    """(exit status, all that the terminal got). With `interrupt_at`, ^C once that text is there."""
+    child, terminal = pty.fork()
+    if child == 0:
+        time.sleep(0.05)  # the parent sets the size
+        os.execve(FLASHPLUS, [FLASHPLUS, *words], {**ENVIRONMENT, "FLASHPLUS_CACHE_DIR": str(cache)})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    out, end = b"", time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # the child is gone
+            break
+        if not piece:
+            break
+        out += piece
+        if interrupt_at and interrupt_at.encode() in out:
+            os.write(terminal, b"\x03")
+            interrupt_at = None
+    else:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), out.decode(errors="replace").replace("\r\n", "\n")
+
+
+def check_help(cache):
+    for columns in (40, 50, 80, 160):
+        for words in (["help"], ["help", "bench"], ["warmup", "--help"], ["cache", "clear", "--help"]):
+            code, text = in_terminal(words, columns, cache)
+            if code != 0 or "flashplus" not in text:
+                fail(f"{words} left with {code}: {text}")
+            for line in text.splitlines():
+                example = line.startswith("  flashplus ") or line.startswith("  sm_")
+                # A name that is longer than the terminal can't be broken.
+                if len(line) > columns and not example and max(map(len, line.split())) <= columns - 10:
+                    fail(f"{words} at {columns} columns has a line of {len(line)}: {line}")
+    for verb in ("run", "warmup", "inspect", "emulate", "bench", "tune", "devices", "cache"):
+        helped = subprocess.run([FLASHPLUS, "help", verb], capture_output=True, text=True)
+        asked = subprocess.run([FLASHPLUS, verb, "--help"], capture_output=True, text=True)
+        if (helped.returncode, helped.stdout) != (0, asked.stdout):
+            fail(f"help {verb} is not {verb} --help")
+
+
+def check_bar(cache):
+    """One line that is written over and over: no update may be as wide as the terminal."""
+    words = ["bench", "--device", "cpu", "--head-dim", "16", "--seqlen", "16", "--batch", "1", "--heads", "1",
+             "--causal", "no", "--rounds", "40", "--milliseconds", "10"]
+    for columns in (20, 50, 120):
+        code, text = in_terminal(words, columns, cache)
+        updates = [part for line in text.split("\n") for part in line.split("\r\x1b[K")[1:]]
+        if code != 0 or len(updates) < 3:
+            fail(f"a bench left with {code} and showed {len(updates)} updates: {text}")
+        for update in updates:
+            if len(update) >= columns:
+                fail(f"at {columns} columns an update has {len(update)}: {update!r}")
+        if columns > 40 and not any("#" in update for update in updates):
+            fail(f"at {columns} columns there is no bar: {updates}")
+
+
+def check_interrupt(folder):
+    """A bench that is ended keeps its rounds; a warm-up its kernels; neither leaves a file that nobody asked for."""
+    cache, result = folder / "interrupted", folder / "results" / "now.json"
+    words = ["bench", "--device", "cpu", "--head-dim", "16", "--seqlen", "16", "--batch", "1", "--heads", "1",
+             "--causal", "no", "--rounds", "5000", "--milliseconds", "50", "--json", str(result)]
+    code, text = in_terminal(words, 100, cache, interrupt_at="rounds [")
+    if code != 130 or not re.search(r"interrupted; what is shown and in .*now.json is of \d+ of 5000 rounds", text):
+        fail(f"an interrupted bench left with {code}: {text}")
+    if "about " not in text:
+        fail(f"a bench of minutes said nothing before it began: {text}")
+    if [path.name for path in result.parent.iterdir()] != ["now.json"]:
+        fail(f"beside the result lie {list(result.parent.iterdir())}")
+    words = ["warmup", "--target", "x86-64-v3", "--head-dim", ",".join(map(str, range(16, 257, 8))), "--jobs", "1"]
+    code, text = in_terminal(words, 100, cache, interrupt_at="warming up [")
+    kept = re.search(r"interrupted; the (\d+) kernels are in the cache", text)
+    if code != 130 or not kept or "not reached" not in text:
+        fail(f"an interrupted warm-up left with {code}: {text}")
+    entries = list(cache.glob("??/*.fpk"))
+    if len(entries) < int(kept.group(1)) or list((cache / "tmp").glob("*")):
+        fail(f"{kept.group(1)} kernels are said to be kept; there are {len(entries)}, and beside them "
+             f"{list((cache / 'tmp').glob('*'))}")
+
+
+def complete(script, line):
+    """What bash offers for the last word of `line`."""
+    words = line.split(" ")
+    quoted = " ".join(f"'{word}'" for word in words)
+    program = (f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _flashplus; "
+               'printf "%s\\n" "${COMPREPLY[@]}"')
+    return subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+
+def check_completion(folder):
+    made = subprocess.run([FLASHPLUS, "completion", "bash"], capture_output=True, text=True)
+    script = folder / "flashplus.bash"
+    script.write_text(made.stdout)
+    if made.returncode or subprocess.run(["bash", "-n", script]).returncode:
+        fail(f"completion bash left with {made.returncode}")
+    for line, some in (("flashplus wa", {"warmup"}), ("flashplus warmup --head", {"--head-dim", "--head-dim-v"}),
+                       ("flashplus cache v", {"verify"}), ("flashplus cache verify --js", {"--json"}),
+                       ("flashplus inspect --stage res", {"resources"}), ("flashplus run --head", set()),
+                       ("flashplus help be", {"bench"})):
+        if set(complete(script, line)) != some:
+            fail(f"'{line}' is completed by {complete(script, line)}, not {some}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        check_help(folder / "cache")
+        check_completion(folder)
+        if not (pathlib.Path(FLASHPLUS).parent / "libflashplus-compiler.so").exists():
+            print("terminal: good; nothing ran, for there is no compiler library")
+            return
+        check_bar(folder / "cache")
+        check_interrupt(folder)
+    print("terminal: good")
+
+
+if __name__ == "__main__":
+    main()
