@@ -35,7 +35,7 @@ SMALL = [
     (r"flashplus bench\b.*--suite decode", r"$", " --tokens 64"),
     (r"flashplus bench\b.*--suite features", r"$", " --tokens 64 --hidden 64"),
     (r"flashplus (bench|tune)\b.*--shape", r"(?<=--shape )[\d,]+", "1,48,48,2,1,32"),
-    (r"flashplus bench\b.*--seqlen", r"(?<=--seqlen )[\d,]+", "32,64"),
+    (r"flashplus bench\b.*--seqlen", r"(?<=--seqlen )[\w,]+", "32,64"),
     (r"flashplus bench\b(?!.*(--seqlen|--shape|--suite|--overlay))", r"$", " --seqlen 32"),
     (r"flashplus bench\b(?!.*(--shape|--suite|--overlay))", r"$", " --batch 1 --heads 1"),
     (r"flashplus bench\b.*--head-dim", r"(?<=--head-dim )[\d,/]+", "32,64/32"),
@@ -43,6 +43,7 @@ SMALL = [
     (r"--baseline before.json", r"before.json", "now.json"),  # which an example above it has written
     (r"--overlay peers.json", r"peers.json", "bench/results/h200_forward_bf16.json"),
     (r"flashplus tune\b.*--shape", r"$",
-     " --device cpu --algorithm cpu.flash --knob tile_m=24,48 --knob tile_n=64 --rounds 1 --coarse-rounds 1 --milliseconds 1"),
+     " --device cpu --algorithm cpu.flash --knob tile_m=24,48 --knob tile_n=64 --rounds 1 --coarse-rounds 1"
+     " --milliseconds 1"),
     (r"flashplus warmup\b(?!.*(--list|--dry-run))", r"$", " --dry-run"),
 ]

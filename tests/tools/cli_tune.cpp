@@ -122,8 +122,9 @@ TEST_CASE("a plot of files alone, peers included") {
   const std::string svg = test::readText(folder.path("a.svg"));
   CHECK(svg.starts_with("<svg xmlns="));
   CHECK(svg.ends_with("</svg>\n"));
-  for (std::string text : {"NVIDIA H200", "D 64, full, bf16", "D 256, causal, bf16", ">cudnn<", ">FlashAttention-Plus<",
-                           ">FlashAttention-Plus (h200_sm80_forward_bf16)<", "sequence length", "TFLOP/s", ">16k<"})
+  for (std::string text : {"NVIDIA H200", "D 64, full, bf16", "D 256, causal, bf16", ">cudnn<",
+                           ">FlashAttention-Plus<", ">FlashAttention-Plus (h200_sm80_forward_bf16)<",
+                           "sequence length", "TFLOP/s", ">16k<"})
     CHECK_MESSAGE(svg.find(text) != std::string::npos, text);
   CHECK(svg.find("gemm") == std::string::npos);
 }
@@ -138,7 +139,8 @@ TEST_CASE("a plot of several machines' files says of each line which it is of") 
   INFO(result.err);
   REQUIRE(result.code == 0);
   const std::string svg = test::readText(folder.path("made/for/it/a.svg"));
-  for (std::string text : {">FlashAttention-Plus (NVIDIA H200)<", ">FlashAttention-Plus (Some CPU)<", ">cudnn (NVIDIA H200)<"})
+  for (std::string text : {">FlashAttention-Plus (NVIDIA H200)<", ">FlashAttention-Plus (Some CPU)<",
+                           ">cudnn (NVIDIA H200)<"})
     CHECK_MESSAGE(svg.find(text) != std::string::npos, text);
   CHECK(svg.find("ours") == std::string::npos);
 }

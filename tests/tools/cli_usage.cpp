@@ -110,7 +110,7 @@ TEST_CASE("a misspelt verb, flag, target or GPU is answered with what may have b
   checkUsage({"bench", "--Head_Dim", "64"}, "; did you mean --head-dim?");
   checkUsage({"run", "--casual"}, "; did you mean --causal?");
   CHECK(runCli({"run", "--zzz"}).err.find("did you mean") == std::string::npos);
-  checkUsage({"warmup", "--gpu", "h10"}, "--gpu 'h10': is no GPU of the table; did you mean a10, h100 or h20?");
+  checkUsage({"warmup", "--gpu", "h10"}, "'h10': is no GPU of the table; did you mean a10, h100 or h20?");
   checkUsage({"warmup", "--gpu", "voodoo"}, "it has a100, a800,");
   checkUsage({"inspect", "--stage", "spec", "--target", "sm_90"}, "type --target sm_90a for Hopper's own, or "
                                                                   "--target sm_80 --arch sm_90");
