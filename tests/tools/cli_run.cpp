@@ -342,21 +342,24 @@ TEST_CASE("inspect gives the machine code of a GPU's kernel to a disassembler, a
 TEST_CASE("the emulator runs the target and the schedule that it is told") {
   test::TemporaryFolder folder;
   const auto entry = [&](std::vector<std::string> more) {
-    std::vector<std::string> words = {"emulate", "--random", "1,80,80,1,1,32", "--check", "--json"};
+    std::vector<std::string> words = {"emulate", "--random", "1,128,128,1,1,64", "--check", "--json"};
     words.insert(words.end(), more.begin(), more.end());
     auto result = runCli(words, folder.path("cache"));
     INFO(result.err);
     CHECK(result.code == 0);
     return result.json()["launches"][0];
   };
-  const auto usual = entry({}), narrow = entry({"--schedule", "tile_n=16"}),
-             hopper = entry({"--target", "h100"});
-  CHECK(usual["warp_instructions"] != narrow["warp_instructions"]);
-  CHECK(usual["warp_instructions"] != hopper["warp_instructions"]);
-  auto refused =
-      runCli({"emulate", "--random", "1,80,80,1,1,32", "--schedule", "tile_n=7"}, folder.path("cache"));
-  CHECK(refused.code == 1);
-  CHECK(refused.err.find("tile_n is 7") != std::string::npos);
+  CHECK(entry({})["warp_instructions"] != entry({"--schedule", "tile_n=16"})["warp_instructions"]);
+  CHECK(!entry({"--target", "h100"}).empty());
+  for (auto [target, algorithm] : {std::pair{"sm_80", "'sm80."}, {"h100", "'sm90."}}) {
+    auto refused =
+        runCli({"emulate", "--random", "1,24,24,1,1,32", "--target", target, "--schedule", "tile_n=7"},
+               folder.path("cache"));
+    INFO(refused.err);
+    CHECK(refused.code == 1);
+    CHECK(refused.err.find("tile_n is 7") != std::string::npos);
+    CHECK(refused.err.find(algorithm) != std::string::npos);
+  }
 }
 
 #endif // FLASHPLUS_HAS_COMPILER
