@@ -5,6 +5,8 @@ include(CMakePackageConfigHelpers)
 install(TARGETS flashplus EXPORT flashplusTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/runtime/include/flashplus DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
         COMPONENT development)
+find_path(FLASHPLUS_DLPACK dlpack/dlpack.h REQUIRED) # which our headers include
+install(FILES ${FLASHPLUS_DLPACK}/dlpack/dlpack.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/dlpack COMPONENT development)
 if(TARGET flashplus-compiler)
   install(TARGETS flashplus-compiler LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT compiler)
 endif()

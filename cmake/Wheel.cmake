@@ -1,12 +1,13 @@
 # What the Python wheel holds beside the sources in python/flashplus (pyproject.toml). Relative to site-packages.
 set(binaries flashplus/lib)
+# A wheel has no links: libflashplus.so is there by the name that the command and library.py ask for, its SONAME.
 add_custom_target(wheel)
 if(FLASHPLUS_PREBUILT)
-  install(PROGRAMS ${FLASHPLUS_PREBUILT}/libflashplus.so ${FLASHPLUS_PREBUILT}/libflashplus-compiler.so
+  install(PROGRAMS ${FLASHPLUS_PREBUILT}/libflashplus.so.${FLASHPLUS_SOVERSION} ${FLASHPLUS_PREBUILT}/libflashplus-compiler.so
           ${FLASHPLUS_PREBUILT}/libflashplus-emulator.so ${FLASHPLUS_PREBUILT}/flashplus DESTINATION ${binaries})
 else()
   add_dependencies(wheel flashplus flashplus-compiler flashplus-emulator flashplus-cli)
-  install(TARGETS flashplus flashplus-compiler flashplus-emulator LIBRARY DESTINATION ${binaries})
+  install(TARGETS flashplus flashplus-compiler flashplus-emulator LIBRARY DESTINATION ${binaries} NAMELINK_SKIP)
   install(TARGETS flashplus-cli RUNTIME DESTINATION ${binaries})
 endif()
 # Read at interpreter start, so that `flash_attn` is found (docs/rationale/python-face.md).

@@ -262,7 +262,8 @@ template <class T> double Backward<T>::item(Worker &worker, int64_t b, int64_t h
         const size_t from = size_t(j * dim + c),
                      at = size_t((keyRowOf(p_, seq, b, j) * p_.heads_k + hk) * dim + c);
         to[at] = double(rounded(sums[from] * factor));
-        scales[at] = std::hypot(double(square_factor) * std::sqrt(squares[from]), to[at]);
+        // Of three numbers the C++ library works it out; of two it asks glibc 2.35.
+        scales[at] = std::hypot(double(square_factor) * std::sqrt(squares[from]), to[at], 0.0);
       }
   };
   store(out_.dk, out_.scales.dk, dk, dk_squares, dqk, scale / enlarged, scale);
@@ -318,7 +319,7 @@ template <class T> void Backward<T>::finish(BackwardOutput &out, const Shared<T>
   auto part = [&](size_t from, size_t to, std::vector<double> &sums, std::vector<double> &scales) {
     for (size_t i = from; i < to; ++i) {
       sums.push_back(double(shared.sums[i]));
-      scales.push_back(std::hypot(std::sqrt(shared.squares[i]), double(shared.sums[i])));
+      scales.push_back(std::hypot(std::sqrt(shared.squares[i]), double(shared.sums[i]), 0.0));
     }
   };
   out.dtensors.resize(p_.tensors.size());

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 
-from flashplus import c_api, environment
+from flashplus import __version__, c_api, environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -86,6 +86,8 @@ def _log(_, message):
     logging.getLogger("flashplus").warning("%s", message.decode("utf-8", "replace"))
 
 
+# A wheel has the library by its SONAME alone (cmake/Wheel.cmake).
+SONAME = "libflashplus.so." + ".".join(__version__.split(".")[:2])
 _lock = threading.Lock()
 _library = None
 
@@ -96,7 +98,7 @@ def get():
     if _library is None:
         with _lock:
             if _library is None:
-                _library = Library(environment.library() or os.path.join(HERE, "lib", "libflashplus.so"))
+                _library = Library(environment.library() or os.path.join(HERE, "lib", SONAME))
     return _library
 
 

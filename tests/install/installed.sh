@@ -12,7 +12,8 @@ cmake --install "$build" --prefix "$work/first" >"$work/log" || { cat "$work/log
 mv "$work/first" "$work/prefix"
 prefix=$work/prefix
 for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp include/flashplus/kernels.h \
-    include/flashplus/merge.h "$libdir/libflashplus.so" bin/flashplus; do
+    include/flashplus/merge.h include/dlpack/dlpack.h "$libdir/libflashplus.so" "$libdir/libflashplus.so.${version%.*}" \
+    share/bash-completion/completions/flashplus bin/flashplus; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 # No path of the build or of the first prefix may be left in what is installed as text.
@@ -22,7 +23,21 @@ if grep -rIlF -e "$work/first" -e "$build" "$prefix"; then
 fi
 say "run paths"
 python3 "$source/tests/install/runpath.py" "$prefix"
+say "what the binaries ask of a system"
+python3 "$source/tests/install/symbols.py" "$prefix/bin" "$prefix/$libdir"
 "$prefix/bin/flashplus" --version
+say "headers, each alone and without a warning"
+for header in "$prefix"/include/flashplus/*; do
+  case $header in
+  *.hpp) "$cxx" -std=c++20 -Wall -Wextra -Wpedantic -Werror -Wno-pragma-once-outside-header -fsyntax-only \
+    -I"$prefix/include" -x c++ "$header" ;;
+  *)
+    "$cc" -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$prefix/include" -x c "$header"
+    "$cxx" -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$prefix/include" -x c++ "$header"
+    ;;
+  esac
+done
+bash -n "$prefix/share/bash-completion/completions/flashplus"
 "$prefix/bin/flashplus" devices >/dev/null
 
 say "find_package and the examples"

@@ -20,6 +20,7 @@ import flashplus
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_MIB = 25
+SONAME = "libflashplus.so." + ".".join(flashplus.__version__.split(".")[:2])
 
 
 def environment():
@@ -148,7 +149,7 @@ def test_the_wheel(wheel):
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops - {n for n in tops if n.endswith(".dist-info")} == {"flashplus", "flash_attn_plus.pth"}
-    for name in ("libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
+    for name in (SONAME, "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
     for name in ("flashplus/py.typed", "flashplus/interface.pyi", "flash_attn-stubs/__init__.pyi",
@@ -165,8 +166,17 @@ def test_the_wheel_looks_for_libraries_beside_its_own_only(tmp_path, wheel):
     sys.path.insert(0, str(ROOT / "tests" / "install"))
     import runpath
     files, wrong = runpath.check([tmp_path])
-    assert {f.name
-            for f in files} >= {"libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
+    assert {f.name for f in files} >= {SONAME, "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
+    assert wrong == []
+
+
+def test_the_wheel_asks_for_no_newer_system(tmp_path, wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    sys.path.insert(0, str(ROOT / "tests" / "install"))
+    import symbols
+    files, wrong = symbols.check([tmp_path])
+    assert {f.name for f in files} >= {SONAME, "libflashplus-emulator.so", "flashplus"}
     assert wrong == []
 
 

@@ -12,6 +12,8 @@
 
 #ifdef FLASHPLUS_HAS_COMPILER
 
+#include <sys/stat.h>
+
 using namespace flashplus;
 using test::runCli;
 
@@ -146,7 +148,7 @@ TEST_CASE("the main job: cold, then warm in a new process without a compile") {
 
   auto text = runCli({"run", "--in", input, "--check", "--device", "cpu"}, cache);
   CHECK(text.code == 0);
-  for (const char *row : {"kernel", "key", "cold compile", "warm load", "GFLOP/s", "largest error", "good"})
+  for (const char *row : {"kernel", "key", "cold compile", "warm load", "FLOP/s", "largest error", "good"})
     CHECK_MESSAGE(text.out.find(row) != std::string::npos, row);
 
   auto list = runCli({"cache", "ls", "--json"}, cache).json();
@@ -308,6 +310,56 @@ TEST_CASE("inspect prints PTX without a GPU") {
   INFO(result.err);
   CHECK(result.code == 0);
   CHECK(result.out.find(".entry") != std::string::npos);
+}
+
+TEST_CASE("inspect gives the machine code of a GPU's kernel to a disassembler, and leaves no file") {
+  test::TemporaryFolder folder;
+  const std::string program = folder.path("nvdisasm");
+  test::writeText(program, "#!/bin/sh\ndd bs=1 skip=1 count=3 if=\"$1\" 2>/dev/null\necho \" of $#\"\n");
+  REQUIRE(::chmod(program.c_str(), 0700) == 0);
+  std::vector<std::string> words = {"inspect", "--stage",    "sass", "--target",
+                                    "sm_80",   "--head-dim", "32",   "--disassembler"};
+  words.push_back(program);
+  auto result = runCli(words, folder.path("cache"));
+  INFO(result.err);
+  if (result.err.find("the kernel is PTX") != std::string::npos) {
+    CHECK(result.code == 1); // there is no assembler
+    return;
+  }
+  CHECK(result.code == 0);
+  CHECK(result.out == "ELF of 1\n");
+  words.back() = folder.path("absent");
+  result = runCli(words, folder.path("cache"));
+  CHECK(result.code == 2);
+  CHECK(result.err.find("absent: No such file") != std::string::npos);
+  test::writeText(program, "#!/bin/sh\necho bad cubin >&2; exit 3\n");
+  words.back() = program;
+  result = runCli(words, folder.path("cache"));
+  CHECK(result.code == 1);
+  CHECK(result.err.find("bad cubin") != std::string::npos);
+}
+
+TEST_CASE("the emulator runs the target and the schedule that it is told") {
+  test::TemporaryFolder folder;
+  const auto entry = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"emulate", "--random", "1,128,128,1,1,64", "--check", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    auto result = runCli(words, folder.path("cache"));
+    INFO(result.err);
+    CHECK(result.code == 0);
+    return result.json()["launches"][0];
+  };
+  CHECK(entry({})["warp_instructions"] != entry({"--schedule", "tile_n=16"})["warp_instructions"]);
+  CHECK(!entry({"--target", "h100"}).empty());
+  for (auto [target, algorithm] : {std::pair{"sm_80", "'sm80."}, {"h100", "'sm90."}}) {
+    auto refused =
+        runCli({"emulate", "--random", "1,24,24,1,1,32", "--target", target, "--schedule", "tile_n=7"},
+               folder.path("cache"));
+    INFO(refused.err);
+    CHECK(refused.code == 1);
+    CHECK(refused.err.find("tile_n is 7") != std::string::npos);
+    CHECK(refused.err.find(algorithm) != std::string::npos);
+  }
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

@@ -110,7 +110,7 @@ TEST_CASE("a misspelt verb, flag, target or GPU is answered with what may have b
   checkUsage({"bench", "--Head_Dim", "64"}, "; did you mean --head-dim?");
   checkUsage({"run", "--casual"}, "; did you mean --causal?");
   CHECK(runCli({"run", "--zzz"}).err.find("did you mean") == std::string::npos);
-  checkUsage({"warmup", "--gpu", "h10"}, "--gpu 'h10': is no GPU of the table; did you mean a10, h100 or h20?");
+  checkUsage({"warmup", "--gpu", "h10"}, "'h10': is no GPU of the table; did you mean a10, h100 or h20?");
   checkUsage({"warmup", "--gpu", "voodoo"}, "it has a100, a800,");
   checkUsage({"inspect", "--stage", "spec", "--target", "sm_90"}, "type --target sm_90a for Hopper's own, or "
                                                                   "--target sm_80 --arch sm_90");
@@ -156,6 +156,39 @@ TEST_CASE("--causal is spelt alike everywhere, and sizes may have units") {
   checkUsage({"run", "--random", "1,1k,1Q,1,1,16"},
              "--random '1,1k,1Q,1,1,16': an integer expected at column");
   checkUsage({"run", "--random", "1,8,8,1,1,1k"}, "q has head_dim 1024");
+}
+
+TEST_CASE("inspect completes schedules, and knows the kernel of a score's own gradients") {
+  const auto spec = [](std::vector<std::string> more) {
+    std::vector<std::string> words = {"inspect", "--stage", "spec", "--target", "sm_80", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    auto result = runCli(words);
+    INFO(result.err);
+    CHECK(result.code == 0);
+    return result.json();
+  };
+  const std::string whole = spec({"--schedule", "tile_n=32,warps=4"})["schedule"];
+  CHECK(whole.starts_with("sm80.flash "));
+  CHECK(whole.find("tile_n=32") != std::string::npos);
+  CHECK(whole.find("stages=") != std::string::npos);
+  const std::vector<std::string> score = {"--operation", "backward_score", "--score", "s + bias[h] * w"};
+  const auto kernel = [&](const char *names) {
+    std::vector<std::string> words = score;
+    words.insert(words.end(), {"--score-gradients", names});
+    return spec(words)["spec"].get<std::string>();
+  };
+  CHECK(kernel("w").starts_with("backward_score "));
+  CHECK(kernel("w").find("score_grads=1 ") != std::string::npos);
+  CHECK(kernel("bias").find("score_grads=256 ") != std::string::npos);
+  CHECK(kernel("all").find("score_grads=257 ") != std::string::npos);
+  CHECK(spec(score)["spec"] == kernel("all"));
+  checkUsage({"inspect", "--stage", "spec", "--operation", "backward_score"},
+             "has no scalars or tensors of its own");
+  checkUsage({"inspect", "--stage", "spec", "--score-gradients", "x", "--operation", "backward_score",
+              "--score", "s + bias[h] * w"},
+             "allowed are w, bias and all");
+  checkUsage({"warmup", "--score-gradients", "w"}, "--score-gradients: only with --backward");
+  checkUsage({"inspect", "--stage", "sass"}, "its machine code is --stage asm");
 }
 
 TEST_CASE("with --json a failure is JSON too") {

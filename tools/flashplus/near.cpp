@@ -52,7 +52,8 @@ std::vector<std::string> nearNames(std::string_view word, const std::vector<std:
   std::sort(found.begin(), found.end()); // the nearest first, then by name
   std::vector<std::string> out;
   for (const auto &[far, name] : found)
-    if (out.size() < 3 && std::ranges::find(out, name) == out.end() && far <= (found.front().first ? found.front().first + 1 : 0))
+    if (out.size() < 3 && std::ranges::find(out, name) == out.end() &&
+        far <= (found.front().first ? found.front().first + 1 : 0))
       out.push_back(name);
   return out;
 }

@@ -77,7 +77,7 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
   }
   if (measured.backward) {
     table.print();
-    std::printf("\nbackward (FLOP: 2.5 times the forward's operations)\n");
+    std::printf("\nbackward (speed: of 2.5 times the forward's operations)\n");
     table = Table();
     addPass(table, *measured.backward);
   }
