@@ -147,7 +147,8 @@ def test_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert tops - {n for n in tops if n.endswith(".dist-info")} == {"flashplus", "flash_attn_plus.pth"}
+    assert tops - {n for n in tops if n.endswith(".dist-info")} == {
+            "flashplus", "flash_attn_plus.pth", "flash_attn-stubs", "flash_attn_interface-stubs"}
     for name in ("libflashplus.so", "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
