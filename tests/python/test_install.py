@@ -153,7 +153,8 @@ def test_the_wheel(wheel):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
     for name in ("flashplus/py.typed", "flashplus/interface.pyi", "flash_attn-stubs/__init__.pyi",
-                 "flash_attn-stubs/py.typed", "flash_attn_interface-stubs/__init__.pyi"):
+                 "flash_attn-stubs/py.typed", "flash_attn_interface-stubs/__init__.pyi",
+                 "flashplus/hub/flash_attn2/metadata.json", "flashplus/hub/flash_attn3/__init__.py"):
         assert name in names, name
     assert any(name.endswith("LICENSE") and ".dist-info/" in name for name in names)
     assert not any("flash_attn_2_cuda" in name for name in names)
