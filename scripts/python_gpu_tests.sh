@@ -60,7 +60,7 @@ files_of() {
   case $1 in
   dense) echo test_dense ;;
   api) echo test_varlen test_errors test_exchange test_flash_attn_3 test_flash_attn_3_operators test_padding_rotary ;;
-  compile) echo test_operators test_scores ;;
+  compile) echo test_operators test_scores test_torch_attention ;;
   clients) echo test_transformers ;;
   training) echo test_training test_training_clients test_dropout ;;
   serving) echo test_kvcache ;;

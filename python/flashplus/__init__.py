@@ -23,6 +23,7 @@ _LAZY = {
     "attention": "score_attention",
     "warmup": "command",
     "merge_states": "merge",
+    "register_torch": "torch_attention",
     "register_transformers": "transformers_attention",
 }
 

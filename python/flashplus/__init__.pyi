@@ -11,6 +11,7 @@ from flashplus.library import describe as describe
 from flashplus.library import mark_ready as mark_ready
 from flashplus.merge import merge_states as merge_states
 from flashplus.score_attention import attention as attention
+from flashplus.torch_attention import register_torch as register_torch
 from flashplus.transformers_attention import register_transformers as register_transformers
 
 __version__: Final[str]

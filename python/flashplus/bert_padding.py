@@ -81,7 +81,8 @@ def unpad_input(hidden_states, attention_mask, unused_mask=None):
 def unpad_input_for_concatenated_sequences(hidden_states, attention_mask_in_length):
     """(tokens, indices, cu_seqlens, max_seqlen) for rows that hold several sequences each.
 
-    hidden_states: (batch, seqlen, ...). attention_mask_in_length: (batch, seqlen); row b holds the lengths of its sequences, then zeros."""
+    hidden_states: (batch, seqlen, ...).
+    attention_mask_in_length: (batch, seqlen); row b holds the lengths of its sequences, then zeros."""
     total = attention_mask_in_length.sum(dim=-1)
     positions = torch.arange(attention_mask_in_length.shape[1], device=total.device)
     kept = positions[None, :] < total[:, None]

@@ -28,8 +28,24 @@ def main(arguments=None):
     if not arguments:
         print(summary())
         return
+    if arguments[0] == "local-kernels":
+        print(local_kernels())
+        return
     executable = path()
     os.execv(executable, [executable, *arguments])
+
+
+# Repositories of the `kernels` hub that hosts ask for flash attention, and what is shipped for them.
+_HUB = {"kernels-community/flash-attn2": "flash_attn2", "kernels-community/flash-attn3": "flash_attn3",
+        "kernels-community/vllm-flash-attn3": "flash_attn3", "kernels-community/sgl-flash-attn3": "flash_attn3"}
+
+
+def local_kernels():
+    """LOCAL_KERNELS=..., as the environment of a host that loads kernels from the hub (transformers, SGLang, diffusers)
+    needs it to get ours instead: `python -m flash_attn local-kernels`."""
+    hub = os.path.join(HERE, "hub")
+    return "LOCAL_KERNELS=" + ":".join(f"{repository}={os.path.join(hub, folder)}"
+                                       for repository, folder in _HUB.items())
 
 
 def _values(name, value, allowed=None):
@@ -69,7 +85,8 @@ def summary():
     cache = told.get("cache", {})
     lines += [f"cache     {cache.get('dir', '')}: {cache.get('state', '')}"]
     lines += [f"warning   {text}" for text in told.get("warnings", ())]
-    return "\n".join(lines + ["'python -m flash_attn --help' lists what the command does"])
+    return "\n".join(lines + ["'python -m flash_attn --help' lists what the command does; 'python -m flash_attn "
+                              "local-kernels' prints the environment by which transformers loads these kernels"])
 
 
 def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", softcap="no", alibi="none", target=None,

@@ -225,6 +225,14 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                        causal, window_size, softcap, alibi_slopes, return_attn_probs)
+    key = softmax_scale, causal, window_size, softcap, True, 0, _INF
+    if (backend.ours and type(max_seqlen_q) is int and type(max_seqlen_k) is int and not dropout_p
+            and cu_seqlens_q is not None and cu_seqlens_k is not None and block_table is not None):
+        found = through_exchange(key, q, k, v, return_attn_probs, None, None, None, block_table, alibi_slopes,
+                                 cu_seqlens_q, None, None, None, None, None, None, max_seqlen_q, cu_seqlens_k,
+                                 max_seqlen_k)
+        if found is not None:
+            return (*found, q.new_empty(0)) if return_attn_probs else found[0]
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         if block_table is not None:
@@ -233,7 +241,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
                                           cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
                                 checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size,
-                                softcap, _INF, 0, True, return_attn_probs)
+                                softcap, _INF, 0, True, return_attn_probs, key)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
@@ -354,7 +362,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
 
 def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
                      alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens=None,
-                     cu_seqlens_k_new=None, max_seqlen_q=0):
+                     cu_seqlens_k_new=None, max_seqlen_q=0, cu_seqlens_k=None, max_seqlen_k=0):
     """(out, lse) or (out, None) from one call of the library, which reads the tensors itself (exchange.py); None if
     this call can't go that way, for whatever reason: what is wrong with it is said by those who look at it next. `key`
     is what remember_cache() wants."""
@@ -369,7 +377,7 @@ def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_ba
             cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
         if not (integers(cache_seqlens, cache_batch_idx, cache_leftpad, block_table)
                 and (k is None or plain(k, v, rotary_cos, rotary_sin) and integers(rotary_seqlens, cu_seqlens_k_new))
-                and (alibi_slopes is None or plain(alibi_slopes)) and integers(cu_seqlens_q)):
+                and (alibi_slopes is None or plain(alibi_slopes)) and integers(cu_seqlens_q, cu_seqlens_k)):
             return None
         out = empty_like(q)
         lse = None
@@ -381,8 +389,8 @@ def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_ba
             lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
         if not library._library.forward_python_tuple(
             call.address, (q, k_cache, v_cache, out, lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
-                           alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
-                max_seqlen_q, 0):
+                           alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new,
+                           cu_seqlens_k), max_seqlen_q, max_seqlen_k):
             return out, lse
     except Exception:  # no key, or a tensor whose memory PyTorch can't describe
         pass

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import flash_attn_interface
-from flash_attn import flash_attn_with_kvcache
+from flash_attn import flash_attn_varlen_func, flash_attn_with_kvcache
 from flashplus import exchange, interface, library
 
 pytestmark = pytest.mark.skipif(exchange._API is None, reason="this PyTorch has no DLPack exchange API")
@@ -216,3 +216,30 @@ def test_what_is_remembered_is_bounded(device, served, monkeypatch):
         for _ in range(2):
             flash_attn_with_kvcache(q, **given, softmax_scale=scale)
     assert len(exchange.cache_calls) == 4 and served == [0] * 9
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"causal": True, "window_size": (9, -1)}, {"softcap": 3.0, "softmax_scale": 0.2},
+    {"alibi": True, "causal": True}, {"return_attn_probs": True}], ids=str)
+def test_packed_queries_on_pages(device, served, portable, options):
+    """flash_attn_varlen_func(block_table=...), which says the lengths by cu_seqlens_k."""
+    options = dict(options)
+    q, k, v = random(7, 4, 64, device=device), *(random(6, 16, 2, 64, device=device) for _ in range(2))
+    cu_q, table = ints([0, 3, 7], device), ints([[5, 1, 0, -1], [2, 4, 3, 9]], device)
+    if options.pop("alibi", False):
+        options["alibi_slopes"] = torch.rand(4, device=device)
+    for lengths in ((33, 7), (1, 48)):  # other lengths are no other call
+        cu_k = ints([0, lengths[0], sum(lengths)], device)
+        call = lambda: flash_attn_varlen_func(q, k, v, cu_q, cu_k, 4, 48, block_table=table, **options)
+        expected = portable(call)
+        for got in (call(), call()):
+            for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (got, expected))):
+                assert torch.equal(a, b) and a.stride() == b.stride()
+    assert served.count(0) == 3  # all but the first, which is remembered
+    with pytest.raises((ValueError, RuntimeError)):  # two ranks that don't fit
+        flash_attn_varlen_func(q[None], k, v, cu_q, cu_k, 4, 48, block_table=table, **options)
+    if device == "cpu":
+        with pytest.raises(RuntimeError, match="block_table"):
+            flash_attn_varlen_func(q, k, v, cu_q, ints([0, 33, 133], device), 4, 100, block_table=table, **options)
+        with pytest.raises(ValueError, match="max_seqlen_q"):
+            flash_attn_varlen_func(q, k, v, cu_q, cu_k, 1, 48, block_table=table, **options)

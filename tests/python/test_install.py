@@ -148,12 +148,14 @@ def test_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert tops - {n for n in tops if n.endswith(".dist-info")} == {"flashplus", "flash_attn_plus.pth"}
+    assert tops - {n for n in tops if n.endswith(".dist-info")} == {
+            "flashplus", "flash_attn_plus.pth", "flash_attn-stubs", "flash_attn_interface-stubs"}
     for name in (SONAME, "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
     for name in ("flashplus/py.typed", "flashplus/interface.pyi", "flash_attn-stubs/__init__.pyi",
-                 "flash_attn-stubs/py.typed", "flash_attn_interface-stubs/__init__.pyi"):
+                 "flash_attn-stubs/py.typed", "flash_attn_interface-stubs/__init__.pyi",
+                 "flashplus/hub/flash_attn2/metadata.json", "flashplus/hub/flash_attn3/__init__.py"):
         assert name in names, name
     assert any(name.endswith("LICENSE") and ".dist-info/" in name for name in names)
     assert not any("flash_attn_2_cuda" in name for name in names)

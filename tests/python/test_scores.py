@@ -74,6 +74,9 @@ def test_another_value_is_another_result(device):
     results = [flashplus.attention(q, k, v, "s * tau", scalars={"tau": tau}) for tau in (1.0, 2.0, 1.0)]
     assert torch.equal(results[0], results[2]) and not torch.equal(results[0], results[1])
     close(results[1], expected(q, k, v, lambda s, i: 2 * s)[0])
+    one, two = torch.randn(2, 4, device=device)
+    results = [flashplus.attention(q, k, v, "s * t[h]", tensors={"t": t}) for t in (one, two, one.clone())]
+    assert torch.equal(results[0], results[2]) and not torch.equal(results[0], results[1])
 
 
 def test_packed_sequences(device):
@@ -154,6 +157,11 @@ def test_dropout_and_checkpointing(device):
     assert torch.equal(plain[0], again[0]) and torch.allclose(plain[1], again[1], rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         assert not torch.equal(run(), run())
+    grads = []
+    for function in (flashplus.attention, flash_attn.flash_attn_func):
+        torch.manual_seed(1)
+        grads.append(torch.autograd.grad(function(q, k, v, dropout_p=0.3).float().sum(), (q, k, v)))
+    assert all(torch.equal(a, b) for a, b in zip(*grads))
 
 
 def test_operators(device):
