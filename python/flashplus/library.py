@@ -9,9 +9,8 @@ import json
 import logging
 import os
 import sys
-import threading
 
-from flashplus import c_api, environment
+from flashplus import c_api, environment, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -86,7 +85,7 @@ def _log(_, message):
     logging.getLogger("flashplus").warning("%s", message.decode("utf-8", "replace"))
 
 
-_lock = threading.Lock()
+_lock = fork.Lock()
 _library = None
 
 
