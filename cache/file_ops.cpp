@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 namespace flashplus {
@@ -25,6 +26,7 @@ int systemLink(int from_dir, const char *from, int to_dir, const char *to) {
 int systemRenameNew(int from_dir, const char *from, int to_dir, const char *to) {
   return ::renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE);
 }
+int systemTouch(int dir, const char *name) { return ::utimensat(dir, name, nullptr, AT_SYMLINK_NOFOLLOW); }
 int systemUnlink(int dir, const char *name) { return ::unlinkat(dir, name, 0); }
 
 int systemList(int dir, std::vector<std::string> &names) {
@@ -73,6 +75,8 @@ const FileOps &systemFileOps() {
       .rename_new = systemRenameNew,
       .unlink = systemUnlink,
       .mkdir = ::mkdirat,
+      .flock = ::flock,
+      .touch = systemTouch,
       .list = systemList,
   };
   return ops;

@@ -32,6 +32,8 @@ struct FileOps {
   int (*rename_new)(int from_dir, const char *from, int to_dir, const char *to);
   int (*unlink)(int dir, const char *name);
   int (*mkdir)(int dir, const char *name, mode_t mode);
+  int (*flock)(int fd, int operation);
+  int (*touch)(int dir, const char *name); ///< Sets the time of modification to now.
   int (*list)(int dir, std::vector<std::string> &names); ///< Appends all names but "." and "..".
 };
 

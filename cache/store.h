@@ -8,6 +8,7 @@
 
 #include "cache/entry.h"
 #include "cache/file_ops.h"
+#include "cache/fork.h"
 #include "cache/key.h"
 #include "cache/trust.h"
 #include "spec/artifact.h"
@@ -40,6 +41,7 @@ struct ReadResult {
   std::optional<Artifact> artifact; ///< The hit.
   Miss miss = Miss::None;
   EntryError entry_error = EntryError::None; ///< More on Damaged, when the contents gave it away.
+  int tier = -1; ///< Which of several stores (cache/tiers.h); -1: the one that is written.
 
   bool isHit() const { return artifact.has_value(); }
 };
@@ -59,6 +61,13 @@ struct EntryInfo {
   bool isGood() const { return problem.empty(); }
 };
 
+/// What prune() leaves.
+struct PruneLimits {
+  std::optional<int64_t> most_bytes; ///< The entries that were used last, up to so many bytes.
+  std::optional<int64_t> used_since; ///< Those that were used since (seconds since 1970).
+  std::string build;                 ///< Those of this build, and what cannot be read; "": of all.
+};
+
 /// What this object has done so far.
 struct StoreCounters {
   int64_t hits = 0;
@@ -71,6 +80,7 @@ struct StoreCounters {
   int64_t already_there = 0; ///< Somebody else published the same key first.
   int64_t publish_failures = 0;
   int64_t discarded = 0;
+  int64_t evicted = 0; ///< Removed because the store would be too large.
 };
 
 /// What lies on the disk.
@@ -95,6 +105,8 @@ public:
 
   /// No file that is larger is read or written.
   static constexpr int64_t kMaxEntryBytes = int64_t(1) << 30;
+  /// Of all entries, where nobody says otherwise (setMostBytes()).
+  static constexpr int64_t kDefaultMostBytes = int64_t(2) << 30;
 
   /// What read() does with an entry that is damaged or that discard() is called for. `Keep` is for those who
   /// can rebuild nothing.
@@ -105,6 +117,11 @@ public:
   /// empty `dir` asks for a memory-only store. `ops` is copied.
   static std::unique_ptr<KernelStore> open(const std::string &dir, Log log,
                                            const FileOps &ops = systemFileOps(), Bad bad = Bad::Remove);
+
+  /// A store that is only read: it makes no folder, removes nothing and publishes nothing. That `dir` is not
+  /// there yet is no fault.
+  static std::unique_ptr<KernelStore> openReadOnly(const std::string &dir, Log log,
+                                                   const FileOps &ops = systemFileOps());
 
   bool onDisk() const { return reason_.empty(); }
   const std::string &dir() const { return dir_; }       ///< Absolute; "" when none was asked for.
@@ -120,6 +137,15 @@ public:
   /// (IoError, OutOfMemory) what the entry's name had is untouched; the caller is to treat it as a warning.
   /// Not logged here.
   Status publish(const KernelKey &key, const Artifact &artifact);
+
+  /// Whether there is anything by the name of the entry of `key`; not read, and nothing is counted.
+  bool has(const KernelKey &key) const;
+  /// False once a publish found that this user may only read the folder, or its file system.
+  bool canWrite() const { return !read_only_; }
+  /// Whether the folder is there and may be used.
+  bool isThere() const;
+  /// What no other folder of this machine is called; "" for none.
+  std::string identity() const;
 
   /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store
   /// keeps what it has; logs `why`.
@@ -139,6 +165,15 @@ public:
   StoreUsage usage() const;
   StoreCounters counters() const;
 
+  /// How large the store may become: a folder of it is looked through when an entry is published in it, and
+  /// what was not used for longest goes beyond its share of 1/256, but never what was just published. A use
+  /// is noted once an hour at most, as the time of the file. 0: without a limit.
+  void setMostBytes(int64_t bytes) { most_bytes_ = bytes; }
+
+  /// Removes the entries that `limits` does not leave, and what writers that died left behind more than an
+  /// hour ago; nothing else. Returns what was removed; IoError when something could not be.
+  Result<StoreUsage> prune(const PruneLimits &limits);
+
   /// Removes every entry, and what writers that died left behind more than an hour ago; nothing else. Returns
   /// what was removed; IoError when something could not be.
   Result<StoreUsage> clear();
@@ -152,8 +187,11 @@ private:
   struct FileName;
   enum class Placed { New, Replaced, AlreadyThere };
 
-  KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad)
-      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad) {}
+  KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad, bool read_only)
+      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad), read_only_(read_only) {}
+
+  static std::unique_ptr<KernelStore> open(const std::string &dir, Log log, const FileOps &ops, Bad bad,
+                                           bool read_only);
 
   std::shared_ptr<const Root> root(bool make, OpenFolder &why) const;
   LoadedFile load(int folder, const std::string &name, int64_t most_bytes = kMaxEntryBytes) const;
@@ -166,18 +204,25 @@ private:
   bool mayReplace(int shard, const std::string &name, const KernelKey &key, const Artifact &artifact) const;
   bool removeSame(int folder, const std::string &name, const LoadedFile &file) const;
   void warn(const std::string &message) const;
+  void noteUse(int shard, const std::string &name, const LoadedFile &file) const;
+  void keepBounded(int shard, const std::string &shard_name, const std::string &published);
+  int sweepTemporaries(const Root &root) const;
 
   const std::string dir_;
   const Log log_;
   const FileOps ops_;
   const Bad bad_;
+  std::atomic<bool> read_only_;
   std::string reason_; ///< Set by open() only.
-  mutable std::mutex root_mutex_;
+  mutable ForkSafe<std::mutex> root_mutex_;
   mutable std::shared_ptr<const Root> root_; ///< Under root_mutex_.
   std::atomic<bool> folder_warned_{false};
 
   std::atomic<int64_t> hits_{0}, absent_{0}, damaged_{0}, unreadable_{0}, untrusted_{0};
-  std::atomic<int64_t> published_{0}, replaced_{0}, already_there_{0}, publish_failures_{0}, discarded_{0};
+  std::atomic<int64_t> published_{0}, replaced_{0}, already_there_{0}, publish_failures_{0};
+  std::atomic<int64_t> discarded_{0}, evicted_{0};
+  std::atomic<int64_t> most_bytes_{kDefaultMostBytes};
+  std::atomic<bool> swept_{false};
 };
 
 } // namespace flashplus

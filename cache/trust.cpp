@@ -64,6 +64,12 @@ OpenFolder openFolder(const FileOps &ops, int dir, const std::string &name, bool
     if (error == ELOOP || error == ENOTDIR)
       if (struct stat info = {}; isLink(ops, dir, name, info))
         return refused("is a symbolic link; give the path it stands for");
+    struct stat info = {};
+    if (error == EACCES && ops.lstat(dir, name.c_str(), &info) == 0 && info.st_uid == 0 && ::geteuid() != 0) {
+      OpenFolder roots = failed(error, "cannot be opened");
+      roots.problem += "; it is root's, who can let others read it: chmod -R a+rX";
+      return roots;
+    }
     return failed(error, error == ENOTDIR ? "is not a directory" : "cannot be opened");
   }
   folder.fd = Descriptor(ops, fd);

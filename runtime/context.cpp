@@ -10,9 +10,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unistd.h>
 
 namespace flashplus {
 namespace {
+
+constexpr const char *kLocksParent = "/dev/shm"; ///< Of this machine, and gone when it restarts.
 
 Status checkOptions(const flashplus_context_options &o) {
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
@@ -89,18 +92,29 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   const Context *self = c.get();
   auto log = [self](const std::string &message) { self->log(message); };
   const std::string cache_dir = o.cache_dir ? o.cache_dir : environment.cache_dir;
+  for (const std::string &problem : environment.problems)
+    log(problem);
+  // Who can't rebuild what is damaged does not delete it, and makes no folder to put nothing into.
+  c->store_ = o.offline ? KernelStore::openReadOnly(cache_dir, log) : KernelStore::open(cache_dir, log);
+  if (environment.cache_bytes >= 0)
+    c->store_->setMostBytes(environment.cache_bytes);
+  for (const std::string &folder : environment.cache_path)
+    if (folder.starts_with("/"))
+      c->read_only_stores_.push_back(KernelStore::openReadOnly(folder, log));
+    else
+      log("$FLASHPLUS_CACHE_PATH has '" + folder + "', which is left out: it must be an absolute path");
+  if (access(kLocksParent, W_OK) == 0)
+    c->locks_ = std::make_unique<KeyLocks>(
+        std::string(kLocksParent) + "/flashplus-" + std::to_string(geteuid()), log);
+  if (o.cache_dir && *o.cache_dir && !o.cache_optional && !c->store_->onDisk())
+    return Status(StatusCode::IoError,
+                  "options.cache_dir is '" + cache_dir + "', which cannot be used: " + c->store_->reason() +
+                      "; name another folder, \"\" for none, or set cache_optional to 1");
   auto debug =
       KernelDebug::open(environment.debug_kernels, cache_dir.empty() ? "/tmp" : cache_dir + "/jitdump", log);
   if (!debug)
     return debug.status();
   c->kernel_debug_ = std::move(*debug);
-  // Who can't rebuild what is damaged does not delete it.
-  c->store_ = KernelStore::open(cache_dir, log, systemFileOps(),
-                                o.offline ? KernelStore::Bad::Keep : KernelStore::Bad::Remove);
-  if (o.cache_dir && *o.cache_dir && !o.cache_optional && !c->store_->onDisk())
-    return Status(StatusCode::IoError,
-                  "options.cache_dir is '" + cache_dir + "', which cannot be used: " + c->store_->reason() +
-                      "; name another folder, \"\" for none, or set cache_optional to 1");
   if (!environment.tuning.empty())
     c->tuning_ = TuningRecords::read(environment.tuning, log);
   else
@@ -111,8 +125,19 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
                                         environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
+  std::vector<KernelStore *> before;
+  for (const auto &store : c->read_only_stores_)
+    before.push_back(store.get());
+  if (!environment.record_misses.empty()) {
+    auto misses = MissRecord::open(environment.record_misses);
+    if (!misses)
+      return misses.status();
+    c->misses_ = std::move(*misses);
+  }
+  KernelTable::Stores stores(*c->store_, before, c->locks_.get());
+  stores.misses = c->misses_.get();
   c->kernels_ = std::make_unique<KernelTable>(
-      *c->store_,
+      stores,
       [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
         return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
       },

@@ -2,6 +2,7 @@
 // What a flashplus_context holds. Everything in it is thread-safe.
 #pragma once
 
+#include "cache/fork.h"
 #include "runtime/kernels/compiler_library.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/device.h"
@@ -36,6 +37,8 @@ public:
   KernelTable &kernels() { return *kernels_; }
   CompilerLibrary &compiler() { return *compiler_; }
   KernelStore &store() { return *store_; }
+  /// Of $FLASHPLUS_CACHE_PATH, in the order in which they are looked up before store().
+  const std::vector<std::unique_ptr<KernelStore>> &readOnlyStores() const { return read_only_stores_; }
   ScoreTable &scores() { return scores_; }
   PlanMemo &plans() { return plans_; }
   SpecTable &specs() { return specs_; }
@@ -60,7 +63,7 @@ public:
 
   /// Text of the last flashplus_describe.
   std::string description;
-  std::mutex description_mutex;
+  ForkSafe<std::mutex> description_mutex;
 
 private:
   Context() = default;
@@ -70,18 +73,21 @@ private:
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;
   static constexpr size_t kKeptWarnings = 16;
-  mutable std::mutex warnings_mutex_;
+  mutable ForkSafe<std::mutex> warnings_mutex_;
   mutable std::vector<std::string> warnings_;
   mutable int64_t warnings_count_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<KernelStore> store_;
+  std::vector<std::unique_ptr<KernelStore>> read_only_stores_;
+  std::unique_ptr<KeyLocks> locks_;
+  std::unique_ptr<MissRecord> misses_;
   std::unique_ptr<CompilerLibrary> compiler_;
   bool debugs_values_ = false;
   KernelTable::Late late_ = KernelTable::Late::Warn;
   CudaLimits cuda_limits_;
   std::optional<Target> cpu_target_; ///< Instructions to use at most; all if unset.
   KernelDebug kernel_debug_;
-  std::mutex devices_mutex_;
+  ForkSafe<std::mutex> devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;
   Workspaces workspaces_; ///< After the devices.
@@ -90,7 +96,7 @@ private:
   ScoreTable scores_;
   PlanMemo plans_;
   TuningRecords tuning_;
-  std::mutex rejected_mutex_;
+  ForkSafe<std::mutex> rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_;
   SpecTable specs_; ///< After the devices, as kernels_: kernels go before the devices that they are loaded

@@ -10,16 +10,43 @@ namespace flashplus {
 namespace {
 
 std::string value(const char *name) {
-  const char *text = std::getenv(name);
+  const char *text = secure_getenv(name);
   return text ? text : "";
 }
 
-/// 0 unless it is a positive number.
-int positive(const char *name) {
+/// A whole number from `text` on; false unless it is all of it but `rest`.
+bool number(const std::string &text, int64_t &out, std::string &rest) {
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  rest = error == std::errc() ? text.substr(size_t(stop - text.data())) : text;
+  return error == std::errc();
+}
+
+/// 0 unless it is a positive number, which is said.
+int positive(const char *name, std::vector<std::string> &problems) {
   const std::string text = value(name);
-  int number = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && stop == text.data() + text.size() && number > 0 ? number : 0;
+  int64_t out = 0;
+  std::string rest;
+  if (text.empty() || (number(text, out, rest) && rest.empty() && out > 0 && out <= INT32_MAX))
+    return int(out);
+  problems.push_back("$" + std::string(name) + " is '" + text +
+                     "', which is ignored: it must be a positive number");
+  return 0;
+}
+
+/// As a number of bytes; -1 if unset, or no size, which is said.
+int64_t bytes(const char *name, std::vector<std::string> &problems) {
+  const std::string text = value(name);
+  int64_t out = -1;
+  std::string unit;
+  if (text.empty())
+    return -1;
+  if (number(text, out, unit) && out >= 0)
+    for (const auto &[letter, shift] : {std::pair("", 0), {"K", 10}, {"M", 20}, {"G", 30}})
+      if (unit == letter && out <= INT64_MAX >> shift)
+        return out << shift;
+  problems.push_back("$" + std::string(name) + " is '" + text +
+                     "', which is ignored: it must be a number of bytes, or one with K, M or G after it");
+  return -1;
 }
 
 } // namespace
@@ -35,18 +62,27 @@ Environment Environment::read() {
     else if (!home.empty())
       e.cache_dir = home + "/.cache/flashplus";
   }
+  const std::string folders = value("FLASHPLUS_CACHE_PATH");
+  for (size_t at = 0; at < folders.size();) {
+    const size_t end = std::min(folders.find(':', at), folders.size());
+    if (end > at) // an empty one is nothing, not the current folder
+      e.cache_path.push_back(folders.substr(at, end - at));
+    at = end + 1;
+  }
+  e.cache_bytes = bytes("FLASHPLUS_CACHE_SIZE", e.problems);
   e.compiler = value("FLASHPLUS_COMPILER");
   e.nvjitlink = value("FLASHPLUS_NVJITLINK");
   e.ptxas = value("FLASHPLUS_PTXAS");
   e.path = value("PATH");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
-  e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY");
+  e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY", e.problems);
   e.tuning = value("FLASHPLUS_TUNING");
   e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
   e.debug_values = value("FLASHPLUS_DEBUG_VALUES");
+  e.record_misses = value("FLASHPLUS_RECORD_MISSES");
   e.late_compile = value("FLASHPLUS_LATE_COMPILE");
-  e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS"), kMaxThreads);
+  e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS", e.problems), kMaxThreads);
   return e;
 }
 

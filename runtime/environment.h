@@ -3,7 +3,9 @@
 // every key, but change no code otherwise, so none is in a key itself.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace flashplus {
 
@@ -12,6 +14,8 @@ inline constexpr int kMaxThreads = 4096; ///< More CPU workers than this is a mi
 struct Environment {
   std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else
                          ///< $HOME/.cache/flashplus, else empty: memory only.
+  std::vector<std::string> cache_path; ///< $FLASHPLUS_CACHE_PATH: folders of kernels that are only read, in
+                                       ///< the order in which they are looked up, separated by colons.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
   std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink, or "off"; empty if unset: searched.
   std::string ptxas;     ///< $FLASHPLUS_PTXAS: path of the program ptxas, or "off"; empty if unset: searched.
@@ -28,8 +32,13 @@ struct Environment {
                              ///< perf=FOLDER; empty: nobody.
   std::string debug_values;  ///< $FLASHPLUS_DEBUG_VALUES: 1: lengths, tables and slots that lie on a device
                             ///< are checked before each launch; empty or 0: not.
+  std::string record_misses; ///< $FLASHPLUS_RECORD_MISSES: a file to which each kernel that is in no cache
+                             ///< adds a line; empty: none.
   std::string late_compile; ///< $FLASHPLUS_LATE_COMPILE: what a compilation is once a context is marked
                             ///< ready and its caller does not say, warn or error; empty: warn.
+  int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
+                            ///< or G; 0: without a limit; -1 if unset.
+  std::vector<std::string> problems; ///< Of values that say nothing, a sentence each; they are as if unset.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.
 

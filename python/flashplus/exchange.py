@@ -11,10 +11,10 @@ import threading
 
 import torch
 
-from flashplus import c_api, library
+from flashplus import c_api, fork, library
 
 _KEPT = 256  # kinds of calls; the first seen goes first
-_lock = threading.RLock()  # re-entered by a finaliser
+_lock = fork.Lock(threading.RLock)  # re-entered by a finaliser
 calls = {}  # {all that a caller said besides tensors, see remember(): Call}
 cache_calls = {}  # the same of attention on a cache, see remember_cache()
 

@@ -14,7 +14,7 @@ import threading
 
 import torch
 
-from flashplus import c_api
+from flashplus import c_api, fork
 
 DTYPES = {
     torch.float16: (c_api.DL_FLOAT, 16), torch.bfloat16: (c_api.DL_BFLOAT, 16), torch.float32: (c_api.DL_FLOAT, 32),
@@ -75,7 +75,7 @@ class Frames:
 
     def __init__(self):
         self.lists = {}
-        self._lock = threading.RLock()  # for additions only; re-entered by a finaliser
+        self._lock = fork.Lock(threading.RLock)  # for additions only; re-entered by a finaliser
 
     def home(self, call):
         with self._lock:

@@ -9,9 +9,8 @@ import json
 import logging
 import os
 import sys
-import threading
 
-from flashplus import __version__, c_api, environment
+from flashplus import __version__, c_api, environment, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -88,7 +87,7 @@ def _log(_, message):
 
 # A wheel has the library by its SONAME alone (cmake/Wheel.cmake).
 SONAME = "libflashplus.so." + ".".join(__version__.split(".")[:2])
-_lock = threading.Lock()
+_lock = fork.Lock()
 _library = None
 
 

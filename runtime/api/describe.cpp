@@ -35,6 +35,7 @@ json describeCompiler(Context &context) {
     out["state"] = "not opened (offline)";
     return out;
   }
+  const ForkWaits whole;
   auto table = context.compiler().table();
   if (!table) {
     out["state"] = "missing: " + table.status().message();
@@ -69,6 +70,11 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
     addDevice(c, {kDLExtDev, 0}, "emulator", devices, missing);
     json cache{{"dir", c.store().dir()}};
     cache["state"] = c.store().onDisk() ? std::string("ok") : "memory only: " + c.store().reason();
+    cache["read_only"] = json::array();
+    for (const auto &store : c.readOnlyStores())
+      cache["read_only"].push_back(
+          {{"dir", store->dir()},
+           {"state", !store->onDisk() ? store->reason() : store->isThere() ? "ok" : "is not there"}});
     std::lock_guard lock(c.description_mutex);
     c.description = json{{"version", flashplus_version()},
                          {"devices", std::move(devices)},

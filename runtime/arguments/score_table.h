@@ -3,6 +3,7 @@
 // of what the caller passed, without a lock, an allocation or a parse.
 #pragma once
 
+#include "cache/fork.h"
 #include "flashplus/flashplus.h"
 #include "spec/score.h"
 #include "spec/status.h"
@@ -65,7 +66,7 @@ private:
   struct Node;
   static constexpr size_t kBuckets = 64;
   std::atomic<Node *> buckets_[kBuckets] = {};
-  std::mutex adding_;
+  ForkSafe<std::mutex> adding_;
 };
 
 } // namespace flashplus

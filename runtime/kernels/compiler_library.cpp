@@ -52,6 +52,12 @@ flashplus_assemblers CompilerLibrary::assemblers() const {
 }
 
 Result<const flashplus_compiler_table *> CompilerLibrary::table() {
+  if (ForkWaits::isCutInTwo())
+    return Status(StatusCode::NotResident,
+                  "the compiler cannot be used in this process: it was forked while another thread had "
+                  "been compiling for more than " +
+                      std::to_string(ForkWaits::kMostSeconds) +
+                      " s; fork before that, start processes anew (spawn), or warm the cache");
   std::lock_guard lock(mutex_);
   if (const flashplus_compiler_table *open = table_.load(std::memory_order_relaxed))
     return open;
@@ -101,6 +107,7 @@ struct ScopedResult {
 
 Result<Compiled> CompilerLibrary::compile(const std::string &spec, const std::string &schedule,
                                           const std::string &target) {
+  const ForkWaits whole;
   auto found = table();
   if (!found)
     return found.status();
@@ -138,6 +145,7 @@ Result<Compiled> CompilerLibrary::compilePtx(const std::string &spec, const std:
 
 Result<std::string> CompilerLibrary::print(const std::string &spec, const std::string &schedule,
                                            const std::string &target, const std::string &stage) {
+  const ForkWaits whole;
   auto found = table();
   if (!found)
     return found.status();

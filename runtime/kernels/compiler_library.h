@@ -3,6 +3,7 @@
 // map LLVM.
 #pragma once
 
+#include "cache/fork.h"
 #include "compiler/entry.h"
 #include "spec/artifact.h"
 #include "spec/target.h"
@@ -19,7 +20,8 @@ struct Compiled {
   flashplus_compile_times times{};
 };
 
-/// Thread-safe. The library stays open for the life of the process.
+/// Thread-safe. The library stays open for the life of the process. A fork waits for what runs in it; a child
+/// of one that did not (ForkWaits) has no compiler, NotResident.
 class CompilerLibrary {
 public:
   /// `path`: where the library is; empty = libflashplus-compiler.so beside this library. `nvjitlink`
@@ -45,7 +47,7 @@ public:
 
 private:
   const std::string path_, nvjitlink_, ptxas_, search_;
-  std::mutex mutex_;
+  ForkSafe<std::mutex> mutex_;
   std::atomic<const flashplus_compiler_table *> table_{nullptr};
 };
 

@@ -3,6 +3,7 @@
 
 #include "build_id.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -22,20 +23,6 @@ double millisecondsSince(Clock::time_point start) {
 }
 
 } // namespace
-
-KernelTable::Flight::Flight(KernelTable &table, std::string id) : table_(table), id_(std::move(id)) {
-  std::unique_lock lock(table_.flight_mutex_);
-  table_.flight_done_.wait(lock, [&] { return !table_.flights_.contains(id_); });
-  table_.flights_[id_] = true;
-}
-
-KernelTable::Flight::~Flight() {
-  {
-    std::lock_guard lock(table_.flight_mutex_);
-    table_.flights_.erase(id_);
-  }
-  table_.flight_done_.notify_all();
-}
 
 void KernelTable::tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail, double ms,
                        const flashplus_compile_times &times, size_t code_bytes) const {
@@ -74,20 +61,9 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   return key;
 }
 
-Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel &kernel, const Target &target,
-                                                            Device *assembler) {
-  KernelKey key = keyOf(kernel, target);
-  std::vector<KernelKey> names{key};
-  const bool ptx = assembler && assembler->takesPtx();
-  if (ptx) {
-    names.front().driver = key.driver = kPtxDriver;
-  } else if (assembler && !assembler->assemblerId().empty()) {
-    names.push_back(key);
-    names.back().driver = assembler->assemblerId();
-  }
-  const Flight flight(*this, key.text());
-  std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
-  std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
+std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &names, const Target &target,
+                                              bool ptx, std::shared_ptr<KernelCode> &not_assembled) {
+  const std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
     ReadResult read = store_.read(name);
@@ -122,16 +98,50 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && late_ == Late::Allow && !ptx_is_final &&
         may_assemble_ && may_assemble_(target)) {
       not_assembled = std::move(code);
-      break;
+      return nullptr;
     }
     ++counters.disk_hits;
     counters.load_us += int64_t(code->load_ms * 1000);
     tell(FLASHPLUS_EVENT_DISK_HIT, name, "", code->load_ms, {}, code->artifact.code.size());
-    return std::shared_ptr<const KernelCode>(std::move(code));
+    return code;
   }
+  return nullptr;
+}
+
+std::unique_ptr<KeyLock> KernelTable::lock(const KernelKey &key) {
+  // Without a folder to share there is nothing to wait for.
+  if (!locks_ || offline_ || late_ == Late::Error || !store_.own().onDisk() || !store_.own().canWrite())
+    return nullptr;
+  const std::string folder = store_.own().identity();
+  return folder.empty() ? nullptr
+                        : locks_->take(hashText(folder + "\n" + key.text()).hex(),
+                                       "'" + key.spec + "' with '" + key.schedule + "' for " + key.target);
+}
+
+Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel &kernel, const Target &target,
+                                                            Device *assembler) {
+  KernelKey key = keyOf(kernel, target);
+  std::vector<KernelKey> names{key};
+  const bool ptx = assembler && assembler->takesPtx();
+  if (ptx) {
+    names.front().driver = key.driver = kPtxDriver;
+  } else if (assembler && !assembler->assemblerId().empty()) {
+    names.push_back(key);
+    names.back().driver = assembler->assemblerId();
+  }
+  const Flights::Flight flight(flights_, key.text());
+  std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
+  if (auto found = read(names, target, ptx, not_assembled))
+    return std::shared_ptr<const KernelCode>(std::move(found));
+  const std::unique_ptr<KeyLock> lock = this->lock(key);
+  // Another process may have made it meanwhile.
+  if (lock && std::ranges::any_of(names, [&](const KernelKey &name) { return store_.has(name); }))
+    if (auto found = read(names, target, ptx, not_assembled))
+      return std::shared_ptr<const KernelCode>(std::move(found));
   auto made = make(kernel, target, std::move(key), assembler);
   if (!not_assembled)
     return made;
+  std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   if (made ? (*made)->artifact.kind == CodeKind::Ptx : made.status().code() == StatusCode::IoError)
     ptx_is_final = true;
   if (made || made.status().code() != StatusCode::IoError)
@@ -144,6 +154,9 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
                                                             KernelKey key, Device *assembler) {
+  if (misses_)
+    if (Status kept = misses_->add(key.spec, key.schedule, key.target); !kept)
+      log_(kept.message());
   if (offline_)
     return Status(StatusCode::NotResident,
                   "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
@@ -213,7 +226,10 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   if (Status status = store_.publish(code->key, code->artifact); !status) {
     // The kernel runs all the same; only the next process pays.
     ++counters.publish_failures;
-    log_("a kernel could not be written to the cache: " + status.message());
+    // Where this user may only read, it is so for every kernel.
+    if (store_.own().canWrite() || !read_only_told_.exchange(true))
+      log_("a kernel could not be written to the cache: " + status.message() +
+           (store_.own().canWrite() ? "" : "; this and further ones are kept in memory only"));
     tell(FLASHPLUS_EVENT_PUBLISH_FAILED, code->key, status.message());
   }
   return std::shared_ptr<const KernelCode>(std::move(code));
@@ -237,7 +253,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
     return Status(StatusCode::NotResident,
                   "kernel '" + kernel.spec.text() + "' is not loaded on " + device.name() +
                       ", and the stream is being captured; plan before the capture begins");
-  const Flight flight(*this, id);
+  const Flights::Flight flight(flights_, id);
   if (auto found = find(id)) { // made while we waited
     ++counters.memory_hits;
     return found;
@@ -246,17 +262,22 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
   if (!code)
     return code.status();
   auto loaded = device.load((*code)->artifact);
-  if (!loaded && loaded.status().code() == StatusCode::CompileFailed &&
-      (*code)->source == KernelCode::Source::Disk) {
-    // The device refuses a cached entry: a miss. Rebuilt once; where that can't be done, it is kept.
+  for (size_t folders = store_.readOnly(); !loaded && loaded.status().code() == StatusCode::CompileFailed &&
+                                           (*code)->source == KernelCode::Source::Disk;
+       --folders) {
+    // The device refuses a cached entry: a miss. Another folder may have one; else it is rebuilt, once. Where
+    // that can't be done, it is kept.
     store_.discard((*code)->key, loaded.status().message());
     ++counters.corrupt;
     ++counters.miss_refused;
     tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());
-    code = make(kernel, target, keyOf(kernel, target), &device);
+    code = folders ? this->code(kernel, target, &device)
+                   : make(kernel, target, keyOf(kernel, target), &device);
     if (!code)
       return code.status();
     loaded = device.load((*code)->artifact);
+    if (!folders)
+      break;
   }
   if (!loaded)
     return loaded.status();

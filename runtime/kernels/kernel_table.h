@@ -3,18 +3,19 @@
 // compiler.
 #pragma once
 
+#include "cache/key_lock.h"
 #include "cache/store.h"
+#include "cache/tiers.h"
 #include "flashplus/flashplus.h"
 #include "runtime/kernels/compiler_library.h"
+#include "runtime/kernels/flights.h"
+#include "runtime/kernels/miss_record.h"
 #include "runtime/devices/device.h"
 #include "templates/registry.h"
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
@@ -58,12 +59,24 @@ public:
   using Log = std::function<void(const std::string &)>;
   using MayAssemble = std::function<bool(const Target &target)>;
 
-  /// `store` must outlive the table. With `offline` nothing is ever compiled. `may_assemble` says whether a
+  /// Where code is kept: the folder that is written, those that are only read and looked up before it, and
+  /// the locks by which the processes of a machine share the work; null: none. All must outlive the table.
+  struct Stores {
+    Stores(KernelStore &own, std::vector<KernelStore *> before = {}, const KeyLocks *locks = nullptr)
+        : own(own), before(std::move(before)), locks(locks) {}
+    KernelStore &own;
+    std::vector<KernelStore *> before;
+    const KeyLocks *locks;
+    MissRecord *misses = nullptr; ///< Null, or told of each kernel that none of them has.
+  };
+
+  /// With `offline` nothing is ever compiled. `may_assemble` says whether a
   /// compilation might give a cubin where the disk has only PTX; without it PTX is taken as it is.
-  KernelTable(KernelStore &store, Compile compile, bool offline, Log log, Listen listen = {},
+  KernelTable(const Stores &stores, Compile compile, bool offline, Log log, Listen listen = {},
               MayAssemble may_assemble = {})
-      : store_(store), compile_(std::move(compile)), offline_(offline), log_(std::move(log)),
-        listen_(std::move(listen)), may_assemble_(std::move(may_assemble)) {}
+      : store_(stores.own, stores.before), locks_(stores.locks), misses_(stores.misses),
+        compile_(std::move(compile)), offline_(offline), log_(std::move(log)), listen_(std::move(listen)),
+        may_assemble_(std::move(may_assemble)) {}
 
   /// The key without a driver: the one under which the compiler's own output is stored.
   static KernelKey keyOf(const PlannedKernel &kernel, const Target &target);
@@ -91,24 +104,22 @@ public:
   void setLate(Late late) { late_ = late; }
 
 private:
-  /// At most one maker a key at a time.
-  class Flight {
-  public:
-    Flight(KernelTable &table, std::string id);
-    ~Flight();
-
-  private:
-    KernelTable &table_;
-    std::string id_;
-  };
-
   Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
                                                  KernelKey key, Device *assembler);
+  /// The first of `names` on disk that is of use; null if none is. PTX that might be had as a cubin goes to
+  /// `not_assembled` instead.
+  std::shared_ptr<KernelCode> read(const std::vector<KernelKey> &names, const Target &target, bool ptx,
+                                   std::shared_ptr<KernelCode> &not_assembled);
+  /// Only one process of the machine makes a kernel at a time; null if that can't be had.
+  std::unique_ptr<KeyLock> lock(const KernelKey &key);
   std::shared_ptr<ResidentKernel> find(const std::string &id);
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
             const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
 
-  KernelStore &store_;
+  Tiers store_;
+  const KeyLocks *const locks_;
+  MissRecord *const misses_;
+  std::atomic<bool> read_only_told_{false};
   const Compile compile_;
   const bool offline_;
   std::atomic<Late> late_{Late::Allow};
@@ -118,11 +129,9 @@ private:
   std::atomic<bool> ptx_is_final_[2] = {}; ///< In this process asking for a cubin was in vain; [1]: for
                                            ///< sm_90a, which not every assembler is for.
 
-  std::shared_mutex table_mutex_;
+  ForkSafe<std::shared_mutex> table_mutex_;
   std::unordered_map<std::string, std::shared_ptr<ResidentKernel>> table_;
-  std::mutex flight_mutex_;
-  std::condition_variable flight_done_;
-  std::map<std::string, bool> flights_;
+  Flights flights_;
 };
 
 } // namespace flashplus

@@ -7,8 +7,6 @@
 #include "runtime/arguments/problem.h"
 #include "runtime/plans/plan_memo.h"
 
-#include <mutex>
-
 struct flashplus_plan {
   std::shared_ptr<flashplus::Context> context; ///< Keeps the device, the workers and the score forms,
                                                ///< whatever is destroyed first.
@@ -18,8 +16,8 @@ struct flashplus_plan {
   flashplus::Plan plan;
   flashplus::LaunchRecord record;
   std::vector<std::shared_ptr<flashplus::ResidentKernel>> kernels; ///< One a step.
-  mutable std::once_flag described; ///< Most plans are never described, and the text costs more than the
-                                    ///< plan.
+  /// Made when it is asked for: most plans never are, and the text costs more than the plan. Guarded
+  /// by describePlan().
   mutable std::string description;
 };
 

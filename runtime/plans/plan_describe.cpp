@@ -34,7 +34,11 @@ std::string textOf(const flashplus_plan &p) {
 } // namespace
 
 const std::string &describePlan(const flashplus_plan &plan) {
-  std::call_once(plan.described, [&] { plan.description = textOf(plan); });
+  // One for all plans, and not a once_flag, which the child of a fork could find half set.
+  static auto *describing = new ForkSafe<std::mutex>;
+  const std::lock_guard lock(*describing);
+  if (plan.description.empty())
+    plan.description = textOf(plan);
   return plan.description;
 }
 

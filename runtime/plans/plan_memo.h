@@ -4,6 +4,7 @@
 // microseconds; kernels stay).
 #pragma once
 
+#include "cache/fork.h"
 #include "runtime/arguments/problem.h"
 #include "runtime/plans/launch_record.h"
 
@@ -41,7 +42,7 @@ private:
   struct Slot;
   static constexpr size_t kWays = 4, kSets = 256;
   const std::unique_ptr<Slot[]> slots_;
-  std::mutex writing_;
+  ForkSafe<std::mutex> writing_;
   size_t next_way_ = 0;
 };
 

@@ -3,6 +3,7 @@
 // was never seen before then costs neither lists nor text. Like kernels, entries stay as long as the context.
 #pragma once
 
+#include "cache/fork.h"
 #include "runtime/plans/plan_memo.h"
 #include "templates/planner.h"
 
@@ -37,7 +38,7 @@ private:
     Schedule schedule;
     std::shared_ptr<ResidentKernel> kernel;
   };
-  mutable std::shared_mutex mutex_;
+  mutable ForkSafe<std::shared_mutex> mutex_;
   std::vector<Known> known_; ///< As many as a spec has schedules.
 };
 
@@ -50,7 +51,7 @@ public:
   PlannedSpec &add(const PlanKey &key, std::unique_ptr<PlannedSpec> made);
 
 private:
-  mutable std::shared_mutex mutex_;
+  mutable ForkSafe<std::shared_mutex> mutex_;
   std::map<std::array<uint64_t, PlanKey::kSpecWords>, std::unique_ptr<PlannedSpec>> specs_;
 };
 

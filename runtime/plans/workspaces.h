@@ -4,6 +4,7 @@
 // more in a graph that is captured, of about a microsecond each: as much as a decode step has in all.
 #pragma once
 
+#include "cache/fork.h"
 #include "runtime/devices/device.h"
 
 #include <cstdint>
@@ -51,7 +52,7 @@ private:
   /// Runs whose counters have different sizes would write partial results over each other's counters.
   using Key = std::tuple<Device *, uint64_t, uint64_t, size_t>;
 
-  std::mutex mutex_;
+  ForkSafe<std::mutex> mutex_;
   std::map<Key, std::unique_ptr<Entry>> entries_;
   std::map<Device *, size_t> bytes_; ///< Kept on each.
 };

@@ -3,7 +3,11 @@
 
 namespace flashplus::tool {
 
-Result<std::unique_ptr<KernelStore>> openStore(flashplus_context *context) {
+namespace {
+
+using Open = std::unique_ptr<KernelStore> (*)(const std::string &dir);
+
+Result<std::unique_ptr<KernelStore>> openStore(flashplus_context *context, Open open) {
   Result<Json> json = describe(context);
   if (!json)
     return json.status();
@@ -12,17 +16,30 @@ Result<std::unique_ptr<KernelStore>> openStore(flashplus_context *context) {
   if (dir.empty())
     return Status(StatusCode::IoError, "there is no disk cache: " + cache.value("state", "memory only"));
   // The context has given its warnings already.
-  std::unique_ptr<KernelStore> store = KernelStore::open(dir, [](const std::string &) {});
+  std::unique_ptr<KernelStore> store = open(dir);
   if (!store->onDisk())
     return Status(StatusCode::IoError, "cache " + dir + ": " + store->reason());
   return store;
+}
+
+} // namespace
+
+Result<std::unique_ptr<KernelStore>> openStore(flashplus_context *context) {
+  return openStore(context, [](const std::string &dir) {
+    return KernelStore::open(dir, [](const std::string &) {});
+  });
 }
 
 Result<std::unique_ptr<KernelStore>> openStore(const CommonFlags &flags) {
   Result<Context> context = makeContext(flags, /*offline=*/true); // which opens no compiler
   if (!context)
     return context.status();
-  return openStore(context->get());
+  auto store = openStore(context->get(), [](const std::string &dir) {
+    return KernelStore::openReadOnly(dir, [](const std::string &) {});
+  });
+  if (store && flags.cache_dir_given && !(*store)->isThere())
+    return invalidArgument("--cache-dir: '" + flags.cache_dir + "' is not there");
+  return store;
 }
 
 } // namespace flashplus::tool

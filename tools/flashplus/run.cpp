@@ -25,7 +25,7 @@ namespace flashplus::tool {
 namespace {
 
 struct RunFlags : ProblemFlags {
-  std::string out, device = "auto";
+  std::string out, device = "auto", record_misses;
   int repeat = 20;
 };
 
@@ -172,6 +172,8 @@ Result<int> runProblem(const RunFlags &flags) {
   if (!loaded)
     return loaded.status();
   Problem &problem = *loaded;
+  if (!flags.record_misses.empty())
+    ::setenv("FLASHPLUS_RECORD_MISSES", flags.record_misses.c_str(), 1); // while there is one thread
   Result<Context> context = makeContext(flags.common);
   if (!context)
     return context.status();
@@ -267,6 +269,9 @@ void addRun(CLI::App &app, Action *selected) {
   verb->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();
+  verb->add_option("--record-misses", f.record_misses,
+                   "Add a line to this file for each kernel that is in no cache (warmup --specs)")
+      ->type_name("FILE");
   verb->add_option("--repeat", f.repeat, "Timed runs; 0 runs once without timing")
       ->check(CLI::Range(0, 100000))
       ->type_name("N")

@@ -10,6 +10,7 @@
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/release_variants.h"
 #include "tools/flashplus/spec_flags.h"
+#include "tools/flashplus/spec_list.h"
 #include "tools/flashplus/table.h"
 
 #include <algorithm>
@@ -27,12 +28,15 @@ struct WarmupFlags {
   CommonFlags common;
   std::vector<std::string> targets, archs, gpus, score_gradients, dtypes, alibi = {"none"},
                                                                           alignment = {"auto"};
+  std::vector<std::string> spec_texts, spec_files;
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", dropout = "no", score, model;
   bool list = false, dry_run = false, backward = false, paged = false, append = false,
        has_variant_flags = false, has_causal = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
+
+  bool namesSpecs() const { return !spec_texts.empty() || !spec_files.empty(); }
 };
 
 /// A kernel to have in the cache.
@@ -74,7 +78,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
       for (size_t i = 0; i < flags.head_dims.size(); ++i)
         for (const std::string &dtype : dtypes)
           for (bool causal : choices(flags.causal))
-            for (bool window : choices(flags.window))
+            for (bool window : flags.window == "left" ? std::vector{true} : choices(flags.window))
               for (const auto &[alignment, dropout] : alignments) {
                 KernelSpec spec;
                 spec.dtype = *parseDType(dtype);
@@ -82,7 +86,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std
                 spec.head_dim_v = flags.head_dims_v.empty() ? flags.head_dims[i]
                                                             : flags.head_dims_v[i % flags.head_dims_v.size()];
                 spec.bounded_left = window;
-                spec.bounded_right = window || causal;
+                spec.bounded_right = (window && flags.window != "left") || causal;
                 spec.dropout = dropout;
                 spec.alignment = alignment == "auto" ? naturalAlignment(spec)
                                  : alignment == "16" ? 16
@@ -139,6 +143,24 @@ struct Variants {
   std::vector<Kernel> kernels; ///< Every kernel that they can use, once.
   std::string model;           ///< Of --model.
 };
+
+/// What --spec and --specs name.
+Result<std::vector<NamedSpec>> namedSpecs(const WarmupFlags &flags) {
+  std::vector<NamedSpec> specs;
+  for (const std::string &text : flags.spec_texts) {
+    Result<NamedSpec> spec = readSpec("--spec", text);
+    if (!spec)
+      return spec.status();
+    specs.push_back(std::move(*spec));
+  }
+  for (const std::string &path : flags.spec_files) {
+    Result<std::vector<NamedSpec>> read = readSpecFile(path);
+    if (!read)
+      return read.status();
+    specs.insert(specs.end(), read->begin(), read->end());
+  }
+  return specs;
+}
 
 Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context) {
   std::vector<std::string> wanted = flags.targets;
@@ -218,6 +240,30 @@ Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context)
     }
     return Status::ok();
   };
+  if (flags.namesSpecs()) {
+    auto named = namedSpecs(flags);
+    if (!named)
+      return named.status();
+    for (const NamedSpec &n : *named) {
+      Result<KernelSpec> spec = KernelSpec::parse(n.spec);
+      if (!spec)
+        return spec.status();
+      if (n.target.empty()) {
+        for (const std::string &target : *targets)
+          if (auto done = add(*spec, target, /*optional=*/false); !done)
+            return done.status();
+        continue;
+      }
+      // A kernel that was missed somewhere: with --target only if it is for one of those.
+      if (!flags.targets.empty() && std::ranges::find(*targets, n.target) == targets->end())
+        continue;
+      if (auto done = add(*spec, n.target, /*optional=*/true); !done)
+        return done.status();
+      if (Kernel kernel{n.spec, n.schedule, n.target}; seen.insert(kernel).second)
+        variants.kernels.push_back(std::move(kernel));
+    }
+    return variants;
+  }
   std::optional<ModelAttention> model;
   if (!flags.model.empty()) {
     auto read = readModelConfig(flags.model, flags.dtypes, flags.has_causal ? flags.causal : "");
@@ -364,6 +410,10 @@ void listVariants(const Variants &variants, bool json) {
 Result<int> warmup(const WarmupFlags &flags) {
   if (!flags.score_gradients.empty() && !flags.backward)
     return invalidArgument("--score-gradients: only with --backward");
+  if (flags.namesSpecs() &&
+      (flags.has_variant_flags || !flags.model.empty() || flags.backward || flags.paged || flags.append))
+    return invalidArgument(std::string(flags.spec_texts.empty() ? "--specs" : "--spec") +
+                           ": names kernels whole; no other flag that chooses variants goes with it");
   if (!flags.model.empty()) {
     if (!flags.head_dims.empty() || !flags.head_dims_v.empty() || !flags.score.empty() ||
         !flags.score_gradients.empty() || flags.window != "no" || flags.softcap != "no" ||
@@ -477,6 +527,8 @@ void addWarmup(CLI::App &app, Action *selected) {
       "  flashplus warmup --gpu h100 --head-dim 64 --alibi heads --backward --score-gradients all   # trains "
       "slopes\n"
       "  flashplus warmup --model Llama-3.1-8B/config.json --target sm_90a\n"
+      "  flashplus warmup --target sm_80 --spec 'forward dtype=bf16 dqk=64 dv=64 right=1'\n"
+      "  flashplus warmup --specs missed.txt\n"
       "  flashplus warmup --list --json");
   auto flags = std::make_shared<WarmupFlags>();
   WarmupFlags &f = *flags;
@@ -504,8 +556,9 @@ void addWarmup(CLI::App &app, Action *selected) {
             f.causal = causal.size() > 1 ? "both" : causal.front() ? "yes" : "no";
           },
           "both"),
-      verb->add_option("--window", f.window, "Sliding window: yes, no or both")
-          ->check(CLI::IsMember({"yes", "no", "both"}))
+      verb->add_option("--window", f.window,
+                       "Sliding window: yes, no or both; left: on the left only, but with --causal yes")
+          ->check(CLI::IsMember({"yes", "no", "both", "left"}))
           ->type_name("WHICH")
           ->capture_default_str(),
       verb->add_option("--softcap", f.softcap, "Softcap: yes, no or both")
@@ -530,6 +583,13 @@ void addWarmup(CLI::App &app, Action *selected) {
                "--score-gradients", f.score_gradients,
                "With --backward, inputs of the score whose gradients are wanted, by name, or all"))
           ->type_name("NAME,..."));
+  verb->add_option("--spec", f.spec_texts, "A variant as errors and `cache ls` name it; may be given again")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  verb->add_option("--specs", f.spec_files,
+                   "A file of them, one a line, as $FLASHPLUS_RECORD_MISSES and `run --record-misses` write")
+      ->allow_extra_args(false)
+      ->type_name("FILE");
   verb->add_option("--model", f.model, "The variants of a model: its config.json, as transformers has it")
       ->type_name("FILE");
   verb->add_flag("--paged", f.paged, "For serving: the kernels that find keys in pages, too");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/devices/cpu/gdb_symbols.h"
 
+#include "cache/fork.h"
+
 #include <mutex>
 #include <utility>
 
@@ -16,13 +18,16 @@ extern "C" {
 
 namespace flashplus {
 namespace {
-constinit std::mutex mutex;
+ForkSafe<std::mutex> &mutex() {
+  static auto *mutex = new ForkSafe<std::mutex>; // outlives every context
+  return *mutex;
 }
+} // namespace
 
 GdbSymbols::GdbSymbols(std::vector<uint8_t> file) : file_(std::move(file)) {
   entry_.symfile_addr = reinterpret_cast<const char *>(file_.data());
   entry_.symfile_size = file_.size();
-  std::lock_guard lock(mutex);
+  std::lock_guard lock(mutex());
   jit_descriptor &list = __jit_debug_descriptor;
   entry_.next_entry = list.first_entry;
   if (entry_.next_entry)
@@ -34,7 +39,7 @@ GdbSymbols::GdbSymbols(std::vector<uint8_t> file) : file_(std::move(file)) {
 }
 
 GdbSymbols::~GdbSymbols() {
-  std::lock_guard lock(mutex);
+  std::lock_guard lock(mutex());
   jit_descriptor &list = __jit_debug_descriptor;
   (entry_.prev_entry ? entry_.prev_entry->next_entry : list.first_entry) = entry_.next_entry;
   if (entry_.next_entry)
@@ -47,7 +52,7 @@ GdbSymbols::~GdbSymbols() {
 }
 
 void withGdbList(void (*body)(const jit_descriptor &, void *), void *context) {
-  std::lock_guard lock(mutex);
+  std::lock_guard lock(mutex());
   body(__jit_debug_descriptor, context);
 }
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <elf.h>
 #include <fcntl.h>
-#include <filesystem>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,7 +58,19 @@ bool writeAll(int file, const void *data, size_t size) {
   return true;
 }
 
-constinit std::mutex current_mutex;
+/// Makes what is missing of a path, for this user alone: part of it may be the kernel cache.
+void makeFolders(const std::string &path) {
+  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    mkdir(path.substr(0, slash).c_str(), 0700);
+    if (slash == std::string::npos)
+      return;
+  }
+}
+
+ForkSafe<std::mutex> &currentMutex() {
+  static auto *mutex = new ForkSafe<std::mutex>;
+  return *mutex;
+}
 std::weak_ptr<PerfDump> &current() {
   static auto *dump = new std::weak_ptr<PerfDump>; // outlives every context
   return *dump;
@@ -67,7 +79,7 @@ std::weak_ptr<PerfDump> &current() {
 } // namespace
 
 Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
-  std::lock_guard lock(current_mutex);
+  std::lock_guard lock(currentMutex());
   if (auto open = current().lock(); open && open->process_ == getpid()) {
     if (open->folder_ == folder)
       return open;
@@ -83,8 +95,7 @@ Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
     return Status(StatusCode::InvalidArgument,
                   "the perf dump " + dump->path_ + " cannot be " + what + ": " + std::strerror(errno));
   };
-  std::error_code ignored; // open() tells
-  std::filesystem::create_directories(folder, ignored);
+  makeFolders(folder); // open() tells
   // An earlier process of this number may have left one. O_EXCL follows no link that someone else put into
   // /tmp.
   if (unlink(dump->path_.c_str()) != 0 && errno != ENOENT)

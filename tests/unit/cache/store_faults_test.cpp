@@ -127,12 +127,13 @@ TEST_CASE("a publish is durable before it is visible") {
   // The store's folder, "tmp", the file, the shard.
   CHECK(
       fault().trace ==
-      "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new unlink fsync close close ");
+      "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new unlink fsync "
+      "list lstat close close "); // looks whether the shard is within its bounds
   store->discard(sampleKey(), "test");
   fault() = {.no_rename_new = true};
   REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
   CHECK(fault().trace == "fstat mkdir open fstat open write fsync close mkdir open fstat rename_new link "
-                         "unlink fsync close close ");
+                         "unlink fsync list lstat close close ");
   fault() = {};
   REQUIRE(store->read(sampleKey()).isHit());
   CHECK(fault().trace == "fstat open fstat open fstat read close close ");

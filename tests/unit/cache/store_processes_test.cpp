@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Many processes on one folder, some of which are killed.
 #include "tests/soak.h"
+#include "tests/unit/cache/children.h"
 #include "tests/unit/cache/support.h"
 
 #include <doctest/doctest.h>
@@ -14,24 +15,6 @@
 
 using namespace flashplus;
 using namespace flashplus::test;
-
-namespace {
-
-/// Runs `body` in a child, whose exit status it returns; a child never comes back into the test framework.
-pid_t startChild(const std::function<int()> &body) {
-  const pid_t child = ::fork();
-  if (child == 0)
-    ::_exit(body());
-  return child;
-}
-
-int waitFor(pid_t child) {
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return status;
-}
-
-} // namespace
 
 TEST_CASE("eight processes publish the same keys: one winner each, nobody sees anything wrong") {
   constexpr int kProcesses = 8, kKeys = 8;

@@ -159,6 +159,8 @@ const FileOps &faultyOps() {
                    const char *name) { return spoil("unlink") ? failing() : sys().unlink(dir, name); },
       .mkdir = [](int dir, const char *name,
                   mode_t mode) { return spoil("mkdir") ? failing() : sys().mkdir(dir, name, mode); },
+      .flock = [](int fd, int operation) { return spoil("flock") ? failing() : sys().flock(fd, operation); },
+      .touch = [](int dir, const char *name) { return spoil("touch") ? failing() : sys().touch(dir, name); },
       .list =
           [](int dir, std::vector<std::string> &names) {
             return spoil("list") ? failing() : sys().list(dir, names);

@@ -63,6 +63,32 @@ TEST_CASE("the number of CPU workers") {
   }
 }
 
+TEST_CASE("values that say nothing are said, and are as if unset") {
+  for (const char *text : {"four", "-1", "3x", "99999999999999"}) {
+    Scoped env({{"FLASHPLUS_NUM_THREADS", text}});
+    const Environment e = Environment::read();
+    REQUIRE_MESSAGE(e.problems.size() == 1, text);
+    CHECK(e.problems[0].find(std::string("$FLASHPLUS_NUM_THREADS is '") + text + "'") == 0);
+  }
+  Scoped env({{"FLASHPLUS_NUM_THREADS", nullptr}});
+  CHECK(Environment::read().problems.empty());
+}
+
+TEST_CASE("the size of the cache, and the folders that are only read") {
+  for (auto [text, bytes, problems] :
+       {std::tuple{"", int64_t(-1), 0}, {"0", 0, 0}, {"1000", 1000, 0}, {"5K", 5120, 0},
+        {"3M", 3 << 20, 0}, {"2G", int64_t(2) << 30, 0}, {"2T", -1, 1}, {"-1", -1, 1}, {"G", -1, 1},
+        {"9000000000000000G", -1, 1}}) {
+    Scoped env({{"FLASHPLUS_CACHE_SIZE", text}});
+    const Environment e = Environment::read();
+    CHECK_MESSAGE(e.cache_bytes == bytes, text);
+    CHECK_MESSAGE(int(e.problems.size()) == problems, text);
+  }
+  Scoped env({{"FLASHPLUS_CACHE_PATH", "/a:/b::"}, {"FLASHPLUS_RECORD_MISSES", "/m"}});
+  CHECK(Environment::read().cache_path == std::vector<std::string>{"/a", "/b"});
+  CHECK(Environment::read().record_misses == "/m");
+}
+
 TEST_CASE("paths of libraries") {
   Scoped env({{"FLASHPLUS_COMPILER", "/x.so"}, {"FLASHPLUS_NVJITLINK", "/y.so"}});
   CHECK(Environment::read().compiler == "/x.so");

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What keeps fork() from leaving a child with locks whose holders it does not have. A fork takes every lock
+// of this kind first, and lets go of them in parent and child; it waits for what must not be cut in two.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <new>
+
+namespace flashplus {
+
+/// Something that a fork has to hold. Everything is called by the thread that forks; a class calls enlist()
+/// last in its constructor and leave() first in its destructor.
+class ForkGuarded {
+public:
+  ForkGuarded(const ForkGuarded &) = delete;
+  ForkGuarded &operator=(const ForkGuarded &) = delete;
+
+protected:
+  ForkGuarded() = default;
+  ~ForkGuarded() = default;
+  void enlist();
+  void leave();
+
+private:
+  friend struct ForkList;
+  virtual bool hold() = 0;             ///< Before a fork. False: another thread has it; asked again.
+  virtual void letGo() = 0;            ///< In the parent, and when others could not be held.
+  virtual void inChild(bool held) = 0; ///< `held` is false when its holder did not let go of it in time.
+
+  ForkGuarded *previous_ = nullptr, *next_ = nullptr;
+  bool held_ = false;
+};
+
+/// A std::mutex or std::shared_mutex that is free in the child of a fork, with what it guards whole. Not for
+/// one that is held for long, nor while a caller's function is called.
+template <class Mutex> class ForkSafe final : public Mutex, private ForkGuarded {
+public:
+  ForkSafe() { enlist(); }
+  ~ForkSafe() { leave(); }
+
+private:
+  bool hold() override { return this->try_lock(); }
+  void letGo() override { this->unlock(); }
+  // A new one, not unlocked: the parent's threads that wait for it are counted in it.
+  void inChild(bool) override { new (static_cast<Mutex *>(this)) Mutex; }
+};
+
+/// While a thread has one, a fork in another waits, up to kMostSeconds: for work with locks and state that
+/// are not ours, such as LLVM's. No caller's function is called meanwhile.
+class ForkWaits {
+public:
+  static constexpr int kMostSeconds = 10;
+  ForkWaits();
+  ~ForkWaits();
+  ForkWaits(const ForkWaits &) = delete;
+  ForkWaits &operator=(const ForkWaits &) = delete;
+
+  /// In a process that was forked (or whose parent was) without waiting any longer: what such work uses is
+  /// in no state to be used.
+  static bool isCutInTwo();
+};
+
+} // namespace flashplus

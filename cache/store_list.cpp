@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cache/store_parts.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace flashplus {
+
+/// Entries by name; folders that can't be listed go to `problems`.
+std::vector<KernelStore::FileName> KernelStore::entryFiles(const Root &root,
+                                                           std::vector<EntryInfo> *problems) const {
+  std::vector<FileName> files;
+  const auto problem = [&](const std::string &path, const std::string &what) {
+    if (problems)
+      problems->push_back({.path = path, .problem = what});
+  };
+  std::vector<std::string> shards;
+  if (ops_.list(root.fd.get(), shards) != 0)
+    problem(dir_, "it cannot be listed: " + errnoText(errno));
+  std::ranges::sort(shards);
+  for (const std::string &shard : shards) {
+    if (!isShardName(shard))
+      continue;
+    // No symbolic link is followed: what lies elsewhere is not ours.
+    const OpenFolder folder = openFolder(ops_, root.fd.get(), shard, /*make=*/false);
+    std::vector<std::string> names;
+    if (!folder.isOk()) {
+      if (folder.error ? folder.error != ENOENT && folder.error != ENOTDIR : folder.fd.get() >= 0)
+        problem(dir_ + "/" + shard, "it " + folder.problem);
+      continue;
+    }
+    if (ops_.list(folder.fd.get(), names) != 0)
+      problem(dir_ + "/" + shard, "it cannot be listed: " + errnoText(errno));
+    std::ranges::sort(names);
+    for (const std::string &name : names)
+      if (isEntryName(shard, name))
+        files.push_back({shard, name});
+  }
+  return files;
+}
+
+std::vector<EntryInfo> KernelStore::list() const {
+  std::vector<EntryInfo> entries;
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root) {
+    if (!why.isOk() && why.error != ENOENT)
+      entries.push_back({.path = dir_, .problem = "it " + why.problem});
+    return entries;
+  }
+  for (const FileName &name : entryFiles(*root, &entries)) {
+    const OpenFolder shard = openFolder(ops_, root->fd.get(), name.shard, /*make=*/false);
+    if (!shard.isOk())
+      continue; // Told or removed meanwhile.
+    LoadedFile file = load(shard.fd.get(), name.file);
+    if (file.error == ENOENT)
+      continue; // Removed meanwhile.
+    EntryInfo info;
+    info.path = dir_ + "/" + name.shard + "/" + name.file;
+    info.name = name.name();
+    info.bytes = file.info.st_size;
+    info.modified = file.info.st_mtime;
+    if (!file.isOk()) {
+      info.problem = !file.distrust.empty() ? file.distrust
+                     : file.damage.empty()  ? "it cannot be read: " + errnoText(file.error)
+                                            : file.damage;
+    } else {
+      Entry entry = parseEntry(file.bytes);
+      if (entry.isOk() && entry.key.hex() != info.name) {
+        entry.error = EntryError::OtherKey;
+        entry.detail = "its key has the hash " + entry.key.hex() + ", not that of its name";
+      }
+      info.error = entry.error;
+      info.problem = entry.detail;
+      if (entry.isOk()) {
+        info.key = std::move(entry.key);
+        info.kind = entry.artifact.kind;
+        info.provenance = std::move(entry.artifact.provenance);
+      }
+    }
+    entries.push_back(std::move(info));
+  }
+  return entries;
+}
+
+std::vector<EntryInfo> KernelStore::verify() const {
+  std::vector<EntryInfo> entries = list();
+  std::erase_if(entries, [](const EntryInfo &entry) { return entry.isGood(); });
+  return entries;
+}
+
+std::vector<TextFile> KernelStore::texts(const std::string &folder, std::string_view suffix,
+                                         const TextLimits &limits) const {
+  std::vector<TextFile> files;
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root)
+    return files;
+  const std::string path = dir_ + "/" + folder;
+  const OpenFolder opened = openFolder(ops_, root->fd.get(), folder, /*make=*/false);
+  std::vector<std::string> names;
+  if (!opened.isOk()) {
+    if (opened.error != ENOENT)
+      warn("'" + path + "' " + opened.problem + (opened.error ? "" : kEmptyIt));
+    return files;
+  }
+  if (ops_.list(opened.fd.get(), names) != 0)
+    warn("'" + path + "' cannot be listed: " + errnoText(errno));
+  std::erase_if(names, [&](const std::string &name) { return !name.ends_with(suffix); });
+  std::ranges::sort(names);
+  int64_t bytes = 0;
+  for (const std::string &name : names) {
+    std::string problem;
+    if (static_cast<int64_t>(files.size()) >= limits.files) {
+      warn("'" + path + "' has more than " + std::to_string(limits.files) + " files; '" + name +
+           "' and what follows it are left out");
+      break;
+    }
+    LoadedFile file = load(opened.fd.get(), name, limits.file_bytes);
+    if (file.error == ENOENT)
+      continue;
+    bytes += static_cast<int64_t>(file.bytes.size());
+    if (!file.isOk())
+      problem = !file.distrust.empty() ? file.distrust
+                : file.damage.empty()  ? "it cannot be read: " + errnoText(file.error)
+                                       : file.damage;
+    else if (bytes > limits.all_bytes)
+      problem = "with it there are more than " + std::to_string(limits.all_bytes) + " bytes";
+    if (problem.empty())
+      files.push_back({path + "/" + name, std::string(file.bytes.begin(), file.bytes.end())});
+    else
+      warn("'" + path + "/" + name + "' is left out: " + problem);
+  }
+  return files;
+}
+
+StoreUsage KernelStore::usage() const {
+  StoreUsage usage;
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root)
+    return usage;
+  for (const FileName &name : entryFiles(*root, nullptr)) {
+    const OpenFolder shard = openFolder(ops_, root->fd.get(), name.shard, /*make=*/false);
+    struct stat info = {};
+    if (!shard.isOk() || ops_.lstat(shard.fd.get(), name.file.c_str(), &info) != 0)
+      continue;
+    ++usage.entries;
+    usage.bytes += info.st_size;
+  }
+  return usage;
+}
+
+} // namespace flashplus

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the files of KernelStore share: store.cpp (the folder), store_read.cpp, store_publish.cpp,
+// store_list.cpp and store_sweep.cpp.
+#pragma once
+
+#include "cache/directory.h"
+#include "cache/store.h"
+
+namespace flashplus {
+
+/// Said of a folder that others can have written to. Taking the right away does not take away what they
+/// wrote.
+inline constexpr const char *kEmptyIt =
+    "; what is in it may be somebody else's, so remove it with everything in it, and it is made again";
+
+/// A file as it was read: its bytes, or why not.
+struct KernelStore::LoadedFile {
+  int error = 0;         ///< An errno value: the system refused.
+  std::string damage;    ///< Not empty: whatever the system says, this cannot be an entry.
+  std::string distrust;  ///< Not empty: somebody else can have written it; it was not read.
+  struct stat info = {}; ///< Of the file, when it could be opened.
+  std::vector<uint8_t> bytes;
+
+  bool isOk() const { return !error && damage.empty() && distrust.empty(); }
+};
+
+/// The store's folder, held open.
+struct KernelStore::Root {
+  Root(Descriptor descriptor, const struct stat &info)
+      : fd(std::move(descriptor)), device(info.st_dev), inode(info.st_ino) {}
+
+  ~Root() { // a process that closes all its descriptors has given the number to somebody else
+    struct stat info = {};
+    if (fd.get() >= 0 && (::fstat(fd.get(), &info) != 0 || !is(info)))
+      fd.release();
+  }
+
+  bool is(const struct stat &info) const { return info.st_dev == device && info.st_ino == inode; }
+
+  mutable Descriptor fd;
+  dev_t device;
+  ino_t inode;
+};
+
+struct KernelStore::FileName {
+  std::string shard;
+  std::string file;
+  std::string name() const { return file.substr(0, 32); }
+};
+
+} // namespace flashplus

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cache/tiers.h"
+
+namespace flashplus {
+
+bool Tiers::isRefused(size_t tier, const std::string &name) {
+  const std::lock_guard lock(refused_mutex_);
+  return refused_.contains({tier, name});
+}
+
+ReadResult Tiers::read(const KernelKey &key) {
+  ReadResult worse, wrong;
+  const std::string name = before_.empty() ? "" : key.hex();
+  for (size_t i = 0; i < before_.size(); ++i) {
+    if (isRefused(i, name))
+      continue;
+    ReadResult found = before_[i]->read(key);
+    found.tier = int(i);
+    if (found.isHit() && found.artifact->kind != CodeKind::Ptx)
+      return found;
+    if (found.isHit() && !worse.isHit())
+      worse = std::move(found);
+    else if (found.miss == Miss::Damaged || found.miss == Miss::Unreadable || found.miss == Miss::Untrusted)
+      wrong = std::move(found);
+  }
+  ReadResult own = own_.read(key);
+  if (worse.isHit() && (!own.isHit() || own.artifact->kind == CodeKind::Ptx))
+    return worse;
+  const bool is_plain_miss = own.miss == Miss::Absent || own.miss == Miss::MemoryOnly;
+  return is_plain_miss && wrong.miss != Miss::None ? wrong : own;
+}
+
+void Tiers::discard(const KernelKey &key, const std::string &why) {
+  if (!before_.empty()) {
+    const ReadResult last = read(key);
+    if (last.tier >= 0) {
+      before_[size_t(last.tier)]->discard(key, why); // says so, and keeps it
+      const std::lock_guard lock(refused_mutex_);
+      refused_.emplace(size_t(last.tier), key.hex());
+      return;
+    }
+  }
+  own_.discard(key, why);
+}
+
+} // namespace flashplus

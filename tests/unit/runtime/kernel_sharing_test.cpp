@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Kernel tables that share: processes of a machine, children of a fork, folders that are only read.
+#include "cache/directory.h"
+#include "runtime/kernels/kernel_table.h"
+#include "tests/soak.h"
+#include "tests/tools/temporary.h"
+#include "tests/unit/cache/children.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <thread>
+
+#include <sys/mman.h>
+
+using namespace flashplus;
+using namespace std::chrono_literals;
+using flashplus::test::soakCount;
+using flashplus::test::startChild;
+using flashplus::test::TemporaryFolder;
+using flashplus::test::waitAtMost;
+
+namespace {
+
+const Target kTarget{Isa::X86_64_v3, 0};
+
+PlannedKernel kernelOf(int number) {
+  KernelSpec spec;
+  spec.head_dim_qk = spec.head_dim_v = 8 * (number + 1);
+  return {spec, feasibleSchedules(spec, offlineProfile(kTarget)).front()};
+}
+
+Result<Compiled> compiledOf(const std::string &spec, const std::string &schedule) {
+  Compiled compiled;
+  compiled.artifact.code = {1, 2, 3};
+  compiled.artifact.launch = *launchSchema(*KernelSpec::parse(spec), *Schedule::parse(schedule), kTarget);
+  return compiled;
+}
+
+KernelTable::Compile slowCompile(std::atomic<int> &count, std::chrono::milliseconds time) {
+  return [&count, time](const std::string &spec, const std::string &schedule, const std::string &, bool) {
+    ++count;
+    std::this_thread::sleep_for(time);
+    return compiledOf(spec, schedule);
+  };
+}
+
+void noLog(const std::string &) {}
+
+std::unique_ptr<KernelStore> storeIn(const std::string &dir) { return KernelStore::open(dir, noLog); }
+
+/// Counts that processes share.
+struct SharedCounts {
+  std::atomic<int> compiles{0}, ready{0};
+  static SharedCounts *make() {
+    void *memory =
+        ::mmap(nullptr, sizeof(SharedCounts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? nullptr : new (memory) SharedCounts;
+  }
+};
+
+} // namespace
+
+TEST_CASE("processes that start with an empty cache compile each kernel once between them") {
+  const int processes = soakCount(64, 8), keys = soakCount(16, 4);
+  TemporaryFolder folder;
+  SharedCounts *shared = SharedCounts::make();
+  REQUIRE(shared);
+  std::vector<pid_t> children;
+  for (int process = 0; process < processes; ++process)
+    children.push_back(startChild([&] {
+      auto store = storeIn(folder.path("cache"));
+      const KeyLocks locks(folder.path("locks"), noLog);
+      KernelTable table({*store, {}, &locks}, slowCompile(shared->compiles, 20ms), false, noLog);
+      ++shared->ready;
+      while (shared->ready < processes)
+        ::usleep(100);
+      for (int key = 0; key < keys; ++key)
+        if (auto code = table.code(kernelOf(key), kTarget); !code || (*code)->artifact.code.size() != 3)
+          return 1;
+      return table.counters.compiles + table.counters.disk_hits == keys ? 0 : 2;
+    }));
+  for (pid_t child : children)
+    CHECK(waitAtMost(child, 60s) == 0);
+  CHECK(shared->compiles == keys);
+  ::munmap(shared, sizeof *shared);
+}
+
+TEST_CASE("without a cache on disk, offline and after the lock's folder went bad nobody waits") {
+  TemporaryFolder folder;
+  const KeyLocks locks(folder.path("locks"), noLog), none("/proc/no-such-folder", noLog);
+  std::atomic<int> compiles{0};
+  auto memory = storeIn(""), disk = storeIn(folder.path("cache"));
+  KernelTable in_memory({*memory, {}, &locks}, slowCompile(compiles, 0ms), false, noLog);
+  CHECK(in_memory.code(kernelOf(0), kTarget));
+  CHECK(!std::filesystem::exists(folder.path("locks")));
+  KernelTable offline({*disk, {}, &locks}, slowCompile(compiles, 0ms), true, noLog);
+  CHECK(!offline.code(kernelOf(0), kTarget));
+  CHECK(!std::filesystem::exists(folder.path("locks")));
+  KernelTable without({*disk, {}, &none}, slowCompile(compiles, 0ms), false, noLog);
+  CHECK(without.code(kernelOf(0), kTarget));
+  CHECK(compiles == 2);
+}
+
+TEST_CASE("a folder that is only read spares a compilation, and is left as it is") {
+  TemporaryFolder folder;
+  std::atomic<int> compiles{0};
+  {
+    auto image = storeIn(folder.path("image"));
+    KernelTable table(*image, slowCompile(compiles, 0ms), false, noLog);
+    REQUIRE(table.code(kernelOf(0), kTarget));
+  }
+  auto image = KernelStore::openReadOnly(folder.path("image"), noLog);
+  auto own = storeIn(folder.path("own"));
+  KernelTable table({*own, {image.get()}}, slowCompile(compiles, 0ms), false, noLog);
+  CHECK(table.code(kernelOf(0), kTarget));
+  CHECK(compiles == 1);
+  CHECK(own->usage().entries == 0);
+  CHECK(table.code(kernelOf(1), kTarget));
+  CHECK(compiles == 2);
+  CHECK(own->usage().entries == 1);
+  CHECK(image->usage().entries == 1);
+}
+
+TEST_CASE("a file of misses names what no folder had, for warm-up") {
+  TemporaryFolder folder;
+  std::atomic<int> compiles{0};
+  auto misses = MissRecord::open(folder.path("misses"));
+  REQUIRE(misses);
+  auto own = storeIn(folder.path("own"));
+  KernelTable::Stores stores(*own);
+  stores.misses = misses->get();
+  KernelTable table(stores, slowCompile(compiles, 0ms), false, noLog), offline(stores, {}, true, noLog);
+  CHECK(table.code(kernelOf(0), kTarget));
+  CHECK(table.code(kernelOf(0), kTarget)); // which is no miss
+  CHECK(!offline.code(kernelOf(1), kTarget));
+  const auto line = [](int number) {
+    const PlannedKernel kernel = kernelOf(number);
+    return kernel.spec.text() + "\t" + kernel.schedule.text() + "\t" + kTarget.text() + "\n";
+  };
+  CHECK(flashplus::test::readText(folder.path("misses")) == line(0) + line(1));
+  CHECK(MissRecord::open(folder.path("no/such/folder")).status().code() == StatusCode::InvalidArgument);
+}
+
+#ifndef FLASHPLUS_TSAN // which does not follow fork() from a process with threads
+TEST_CASE("a child that is forked while a thread compiles makes the same kernel itself") {
+  TemporaryFolder folder;
+  auto store = storeIn(folder.path("cache"));
+  const KeyLocks locks(folder.path("locks"), noLog);
+  std::atomic<int> compiles{0};
+  KernelTable table({*store, {}, &locks}, slowCompile(compiles, 2ms), false, noLog);
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    for (int key = 0; !stop; key = (key + 1) % 30) {
+      (void)table.code(kernelOf(key), kTarget);
+      store->discard(KernelTable::keyOf(kernelOf(key), kTarget), "a test");
+    }
+  });
+  for (int i = 0; i < soakCount(1000); ++i)
+    REQUIRE(waitAtMost(startChild([&] {
+                         for (int key = 0; key < 30; ++key)
+                           if (!table.code(kernelOf(key), kTarget))
+                             return 1;
+                         return 0;
+                       }),
+                       30s) == 0);
+  stop = true;
+  busy.join();
+}
+#endif
