@@ -3,6 +3,7 @@
 
 #include "ir/carried.h"
 #include "ir/mma.h"
+#include "ir/ptx.h"
 #include "templates/common/result_rows.h"
 
 namespace flashplus::decode {
@@ -31,10 +32,12 @@ Val shiftRight(Ir &ir, Val x, Val by) {
   return ir.wrap(mlir::arith::ShRUIOp::create(ir.builder, ir.loc, x.value, by.value));
 }
 
-Val addAtomic(Ir &ir, Val pointer, Val value) {
-  return ir.wrap(mlir::LLVM::AtomicRMWOp::create(ir.builder, ir.loc, mlir::LLVM::AtomicBinOp::add,
-                                                 pointer.value, value.value,
-                                                 mlir::LLVM::AtomicOrdering::acq_rel, "device"));
+/// Adds to an i32 in global memory; what was there. It releases what the block's threads stored before their
+/// barrier and acquires what other blocks released so: in PTX, for LLVM (22.1) drops the order of an atomicrmw
+/// for NVPTX, and shares would be read before they are written.
+Val countUp(Ir &ir, Val pointer, Val value) {
+  return gpu::ptx(ir, "atom.acq_rel.gpu.global.add.u32 $0, [$1], $2;", "=r,l,r,~{memory}", {ir.i32()},
+                  {pointer, value})[0];
 }
 
 } // namespace
@@ -196,9 +199,14 @@ Val Merge::isLast(const Segment &segment) {
   ir_.ifThen(k_.thread == 0, [&] {
     Val counter = ir_.offset(k_.c.params.get("work_counter"), segment.first_block / 4 * 4);
     Val shift = segment.first_block % 4 * 8;
-    Val before = addAtomic(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
+    Val before = countUp(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
     Val last = (shiftRight(ir_, before, shift) & 255) == segment.blocks - 1;
-    ir_.ifThen(last, [&] { addAtomic(ir_, counter, ir_.i32(0) - shiftLeft(ir_, segment.blocks, shift)); });
+    // Nobody else counts this item any more: the byte is taken off without an order.
+    ir_.ifThen(last, [&] {
+      mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value,
+                                      (ir_.i32(0) - shiftLeft(ir_, segment.blocks, shift)).value,
+                                      mlir::LLVM::AtomicOrdering::monotonic, "device");
+    });
     ir_.store(ir_.select(last, ir_.i32(1), ir_.i32(0)), flag, 4);
   });
   gpu::barrier(ir_);
