@@ -75,13 +75,15 @@ std::vector<Mutated> kernels() {
         .schedule = "sm80.decode least=4 stages=2 tile_m=8 tile_n=16 warps=2",
         .multiprocessors = 5}},
   };
-  Shape &decode = all.back().shape, short_ones = decode, few = decode, shares = decode;
+  Shape &decode = all.back().shape, short_ones = decode, few = decode, shares = decode, groups;
   short_ones.batch = 12, short_ones.multiprocessors = 2;
   short_ones.used_k = {20, 300, 5, 64, 0, 700, 33, 1, 130, 17, 900, 48};
   few.used_k = {900, 900, 900}, few.multiprocessors = 1;
   // One of so many shares and so few rows that groups of threads merge them.
   shares.batch = 1, shares.heads_q = 2, shares.used_k = {900}, shares.multiprocessors = 40;
-  all.back().more = {short_ones, few, shares};
+  groups = shares; // and one of more than a block merges
+  groups.seqlen_k = 2400, groups.used_k = {2400}, groups.multiprocessors = 80;
+  all.back().more = {short_ones, few, shares, groups};
   for (Mutated &k : all) {
     if (k.shape.isa != Isa::Sm90a)
       continue;
@@ -106,7 +108,7 @@ std::vector<Mutated> kernels() {
   }
   Mutated boxes = all.back(); // decode, its ring filled by TMA
   boxes.shape.name = "decode sm_90a";
-  for (Shape *s : {&boxes.shape, &boxes.more[0], &boxes.more[1], &boxes.more[2]}) {
+  for (Shape *s : {&boxes.shape, &boxes.more[0], &boxes.more[1], &boxes.more[2], &boxes.more[3]}) {
     s->isa = Isa::Sm90a;
     s->schedule = "sm90.decode least=4 stages=2 tile_m=8 tile_n=16 warps=2";
   }

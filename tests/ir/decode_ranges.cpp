@@ -268,6 +268,14 @@ std::string complaint(const Variant &v, const Batch &b) {
           return name + "a tile is not computed once";
         if (blocks > 1 && !counters.insert(first).second)
           return name + "its counter is another's, too";
+        // As Merge::mergeShares: where groups of very many shares are counted, and where their sums lie.
+        constexpr int kGroup = DecodeLayout::kShareGroup;
+        for (int group = 0; blocks > DecodeLayout::kMostShares && group * kGroup < blocks; ++group) {
+          if (!counters.insert(first + std::max(group * kGroup - 1, 1)).second)
+            return name + "the counter of a group is another's, too";
+          if (!places.insert((first + 1 + group) * 2 + 1).second)
+            return name + "the place of a group is taken twice";
+        }
         items.erase(parts);
       }
   }

@@ -28,7 +28,7 @@
 // CHECK: nvvm.cp.async.shared.global
 // CHECK: llvm.nvvm.barrier.cta
 // One share after the other is counted by one atomic operation, which releases what the block stored.
-// CHECK: llvm.atomicrmw add {{.*}} syncscope("device") acq_rel
+// CHECK: atom.acq_rel.gpu.global.add.u32
 // CHECK-NOT: attn.
 // LLVM-LABEL: llvm.func @decode(
 // LLVM-NOT: __nv_

@@ -26,7 +26,7 @@
 // CHECK: cp.async.bulk.tensor.4d
 // CHECK: llvm.nvvm.barrier.cta
 // The shares are asked for before the first is used.
-// CHECK: llvm.atomicrmw add {{.*}} syncscope("device") acq_rel
+// CHECK: atom.acq_rel.gpu.global.add.u32
 // CHECK-COUNT-16: ld.global.v{{2|4}}.b32
 // CHECK-NOT: attn.
 // LLVM-LABEL: llvm.func @decode(

@@ -2,6 +2,7 @@
 #include "runtime/devices/cuda/cuda_device.h"
 
 #include "runtime/devices/cuda/cuda_tensor_map.h"
+#include "spec/overlap.h"
 
 #include <algorithm>
 #include <bit>
@@ -45,6 +46,7 @@ struct CudaKernel final : LoadedKernel {
   CUmodule module = nullptr;
   CUfunction function = nullptr;
   unsigned threads = 0, shared_memory = 0, blocks_per_sm = 0;
+  bool overlaps = false; ///< The kernel before it, for which it waits itself (spec/overlap.h).
   std::vector<TensorMap> tensor_maps;
 
   ~CudaKernel() override {
@@ -149,6 +151,13 @@ public:
                                                     int(artifact.launch.shared_memory));
         r != kSuccess)
       return driver_.failure("cuFuncSetAttribute", r);
+    // Before 12.3 such launches could not be captured into a graph.
+    if (driver_.launchKernelEx && driver_.moduleGetGlobal && driver_.version >= 12030) {
+      CUdeviceptr variable;
+      size_t size;
+      kernel->overlaps =
+          driver_.moduleGetGlobal(&variable, &size, kernel->module, kOverlapSymbol) == kSuccess;
+    }
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
@@ -169,6 +178,17 @@ public:
     const int64_t blocks = k.blocks_per_sm
                                ? std::min(work_items, int64_t(k.blocks_per_sm) * profile_.multiprocessors)
                                : work_items;
+    if (k.overlaps) {
+      LaunchAttribute overlap{.id = kProgrammaticStreamSerialization, .value = {.number = 1}};
+      const LaunchConfig config{.grid = {unsigned(blocks), 1, 1},
+                                .block = {k.threads, 1, 1},
+                                .shared_memory = k.shared_memory,
+                                .stream = stream,
+                                .attributes = &overlap,
+                                .attribute_count = 1};
+      const CUresult r = driver_.launchKernelEx(&config, k.function, arguments, nullptr);
+      return r == kSuccess ? Status::ok() : driver_.failure("cuLaunchKernelEx", r);
+    }
     const CUresult r = driver_.launchKernel(k.function, unsigned(blocks), 1, 1, k.threads, 1, 1,
                                             k.shared_memory, stream, arguments, nullptr);
     return r == kSuccess ? Status::ok() : driver_.failure("cuLaunchKernel", r);

@@ -40,6 +40,22 @@ enum DeviceAttribute : int {
 };
 enum : int { kCaptureNone = 0, kCaptureActive = 1, kCaptureModeRelaxed = 2, kStreamNonBlocking = 1 };
 enum : int { kFuncMaxDynamicSharedMemory = 8, kInputPtx = 1 };
+/// CUlaunchAttribute and CUlaunchConfig.
+enum : int { kProgrammaticStreamSerialization = 6 };
+struct alignas(8) LaunchAttribute {
+  int id = 0, padding = 0;
+  union {
+    int number;
+    char bytes[64];
+  } value = {};
+};
+struct LaunchConfig {
+  unsigned grid[3] = {1, 1, 1}, block[3] = {1, 1, 1}, shared_memory = 0;
+  CUstream stream = nullptr;
+  LaunchAttribute *attributes = nullptr;
+  unsigned attribute_count = 0;
+};
+static_assert(sizeof(LaunchAttribute) == 72 && sizeof(LaunchConfig) == 56);
 enum JitOption : int {
   kJitInfoLogBuffer = 3,
   kJitInfoLogBufferSize = 4,
@@ -92,6 +108,8 @@ enum JitOption : int {
 
 /// Those that an older driver may lack; null there.
 #define FLASHPLUS_CUDA_OPTIONAL_FUNCTIONS(X)                                                                 \
+  X(launchKernelEx, cuLaunchKernelEx, (const LaunchConfig *, CUfunction, void **, void **))                  \
+  X(moduleGetGlobal, cuModuleGetGlobal_v2, (CUdeviceptr *, size_t *, CUmodule, const char *))                \
   X(streamGetId, cuStreamGetId, (CUstream, uint64_t *))                                                      \
   X(streamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                                         \
     (CUstream, int *, uint64_t *, void **, const void **, size_t *))                                         \

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ir/carried.h"
+#include "ir/grid.h"
 #include "templates/common/result_rows.h"
 #include "templates/forward/decode/math.h"
 #include "templates/forward/decode/merge.h"
@@ -25,14 +26,16 @@ struct Step {
 
 class Loop {
 public:
-  Loop(KernelView &kernel, const Line &line)
-      : k_(kernel), ir_(kernel.ir), line_(line), ring_(kernel.l.tma ? boxRing(kernel) : copyRing(kernel)),
-        merge_(kernel, line) {}
+  Loop(KernelView &kernel, const Line &line, Ring &ring)
+      : k_(kernel), ir_(kernel.ir), line_(line), ring_(&ring), merge_(kernel, line) {}
 
   void run() {
-    ring_->init();
     const Progress start{line_.start(), ring_->start()};
     const Segment first(k_.c, k_.l, line_, start.place);
+    if (k_.l.overlaps()) {
+      gpu::waitForGridBefore(ir_);
+      gpu::releaseGridBehind(ir_);
+    }
     ir_.rareLoop(ir_.i32(0), ir_.i32(k_.l.stages), ir_.i32(1), [&](Val i) {
       ring_->step(first, i, {i, ir_.i32(0)});
     });
@@ -84,7 +87,7 @@ private:
   KernelView &k_;
   Ir &ir_;
   const Line &line_;
-  std::unique_ptr<Ring> ring_;
+  Ring *ring_;
   Merge merge_;
 };
 
@@ -94,9 +97,19 @@ private:
 void emitDecode(EmitContext &c) {
   using namespace decode;
   KernelView kernel(c);
+  if (kernel.l.overlaps())
+    gpu::declareOverlap(c.ir);
+  const std::unique_ptr<Ring> ring = kernel.l.tma ? boxRing(kernel) : copyRing(kernel);
+  ring->init();
   Line line(c, kernel.l);
   line.find(kernel.lane);
-  c.ir.ifThen(line.start().at < line.end(), [&] { Loop(kernel, line).run(); });
+  c.ir.ifElse(
+      line.start().at < line.end(), [&] { return Loop(kernel, line, *ring).run(), Vals(); },
+      [&] {
+        if (kernel.l.overlaps())
+          gpu::waitForGridBefore(c.ir);
+        return Vals();
+      });
 }
 
 } // namespace flashplus

@@ -29,6 +29,8 @@ struct DecodeLayout {
   bool plain_score;    ///< No score expression; of a plan only.
 
   int threads() const { return warps * 32; }
+  /// The grid before it (ir/grid.h): a chip that has TMA can.
+  bool overlaps() const { return tma; }
   int columnBlocks() const { return tile_m / 8; }
 
   // A warp's ring. By cp.async: one 16-byte chunk of padding keeps the 8 rows of an ldmatrix in different
@@ -59,6 +61,9 @@ struct DecodeLayout {
   int barriers() const { return last() + 16; } ///< Of a ring filled by TMA, for K and for V of each stage.
   int bytes() const { return barriers() + (tma ? warps * stages * 2 * kBarrierBytes : 0); }
 
+  static constexpr int kMostWarps = 8;
+  /// Shares that one block merges; of an item with more, groups of kShareGroup are merged first.
+  static constexpr int kMostShares = 20, kShareGroup = 8;
   /// Of an item, that a thread asks for before it uses the first: more where a share is short, for then an
   /// item of as many bytes has more of them.
   int sharesAtOnce() const { return dv <= 64 ? 16 : 8; }

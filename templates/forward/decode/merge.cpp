@@ -3,6 +3,7 @@
 
 #include "ir/carried.h"
 #include "ir/mma.h"
+#include "ir/ptx.h"
 #include "templates/common/result_rows.h"
 
 namespace flashplus::decode {
@@ -31,10 +32,12 @@ Val shiftRight(Ir &ir, Val x, Val by) {
   return ir.wrap(mlir::arith::ShRUIOp::create(ir.builder, ir.loc, x.value, by.value));
 }
 
-Val addAtomic(Ir &ir, Val pointer, Val value) {
-  return ir.wrap(mlir::LLVM::AtomicRMWOp::create(ir.builder, ir.loc, mlir::LLVM::AtomicBinOp::add,
-                                                 pointer.value, value.value,
-                                                 mlir::LLVM::AtomicOrdering::acq_rel, "device"));
+/// Adds to an i32 in global memory; what was there. It releases what the block's threads stored before their
+/// barrier and acquires what other blocks released so: in PTX, for LLVM (22.1) drops the order of an
+/// atomicrmw for NVPTX, and shares would be read before they are written.
+Val countUp(Ir &ir, Val pointer, Val value) {
+  return gpu::ptx(ir, "atom.acq_rel.gpu.global.add.u32 $0, [$1], $2;", "=r,l,r,~{memory}", {ir.i32()},
+                  {pointer, value})[0];
 }
 
 } // namespace
@@ -48,18 +51,18 @@ Val Merge::warpStatistics(Val warp, Val row) const {
   return k_.shared(k_.l.statistics(), (warp * k_.l.tile_m + row) * 8);
 }
 
-/// A row's maximum and sum over the warps.
+/// A row's maximum and sum over the warps. The eight lanes that have the row read a warp's each.
 Merge::Statistics Merge::ofWarps(Val row) const {
-  std::vector<Statistics> all;
-  Val max;
-  for (int w = 0; w < k_.l.warps; ++w) {
-    all.push_back(statistics(warpStatistics(ir_.i32(w), row)));
-    max = max ? ir_.fmax(max, all.back().max) : all.back().max;
+  static_assert(DecodeLayout::kMostWarps == 32 / 4);
+  Val warp = k_.lane / 4;
+  Statistics s = statistics(warpStatistics(ir_.min(warp, ir_.i32(k_.l.warps - 1)), row));
+  if (k_.l.warps < DecodeLayout::kMostWarps) {
+    Val there = warp < k_.l.warps;
+    s = {ir_.select(there, s.max, ir_.negativeInfinity(ir_.f32())), ir_.select(there, s.sum, ir_.f32(0))};
   }
-  Val base = softmax::reference(ir_, max), sum = ir_.f32(0);
-  for (const Statistics &s : all)
-    sum = ir_.fma(s.sum, ir_.exp2(s.max - base), sum);
-  return {max, sum};
+  Val max = reduceAcrossLanes(Axis::Columns, s.max, [&](Val a, Val b) { return ir_.fmax(a, b); });
+  return {max, reduceAcrossLanes(Axis::Columns, s.sum * ir_.exp2(s.max - softmax::reference(ir_, max)),
+                                 [](Val a, Val b) { return a + b; })};
 }
 
 void Merge::finish(const Segment &segment, softmax::State state) {
@@ -76,34 +79,68 @@ void Merge::finish(const Segment &segment, softmax::State state) {
                 warpStatistics(k_.warp, row(line)), 8);
   });
   gpu::barrier(ir_);
+  std::vector<Statistics> merged;
   for (int line = 0; line < lines; ++line) {
-    Val max = ofWarps(row(line)).max;
-    scaleLine(state.o, Axis::Columns, line, ir_.exp2(state.max[size_t(line)] - softmax::reference(ir_, max)));
+    merged.push_back(ofWarps(row(line)));
+    scaleLine(state.o, Axis::Columns, line,
+              ir_.exp2(state.max[size_t(line)] - softmax::reference(ir_, merged.back().max)));
   }
-  ir_.ifThen(k_.thread < l.tile_m, [&] { storeStatistics(segment); });
+  ir_.ifThen((k_.warp == l.warps - 1) & (k_.lane < 4), [&] {
+    for (int line = 0; line < lines; ++line)
+      storeStatistics(segment, row(line), merged[size_t(line)]);
+  });
   for (int first = 0; first < l.dv_pad; first += l.sectionColumns())
     section(segment, state.o, first);
-  ir_.ifThen(segment.blocks > 1, [&] { ir_.ifThen(isLast(segment), [&] { shares(segment); }); });
-}
-
-/// By one thread a row: for the block, and the row's LSE or its share's statistics.
-void Merge::storeStatistics(const Segment &segment) {
-  const Statistics s = ofWarps(k_.thread);
-  Val both = vectorOf(ir_, {s.max, s.sum});
-  ir_.store(both, k_.shared(k_.l.merged(), k_.thread * 8), 8);
   ir_.ifElse(
       segment.blocks == 1,
       [&] {
         ir_.ifThen(k_.thread < segment.rows, [&] {
+          const Statistics s = statistics(k_.shared(l.merged(), k_.thread * 8));
           storeLse(segment, k_.thread, softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty")).lse);
         });
         return Vals();
       },
-      [&] {
-        Val share = line_.block() - segment.first_block;
-        Val at = place(segment, share) * k_.l.tile_m + k_.thread;
-        ir_.store(both, ir_.offset(k_.c.params.get("partial_lse"), ir_.toI64(at) * 8), 8);
-        return Vals();
+      [&] { return mergeShares(segment), Vals(); });
+}
+
+/// Of a row: for the block, and where it is a share's, in its place.
+void Merge::storeStatistics(const Segment &segment, Val row, const Statistics &s) {
+  Val both = vectorOf(ir_, {s.max, s.sum});
+  ir_.store(both, k_.shared(k_.l.merged(), row * 8), 8);
+  ir_.ifThen(segment.blocks > 1, [&] {
+    Val at = place(segment, line_.block() - segment.first_block) * k_.l.tile_m + row;
+    ir_.store(both, ir_.offset(k_.c.params.get("partial_lse"), ir_.toI64(at) * 8), 8);
+  });
+}
+
+/// What the block has stored is counted, and who brings the last share merges. Of many shares the last one of
+/// a group merges the group's, which are a share of a second level then: one block alone would read them all.
+/// An item of many has groups of kGroup blocks; their results lie in the second places of the blocks from the
+/// item's second one on, and their counts in the bytes of blocks inside the item: neither of them begins an
+/// item that others have tiles of, which is what those are for otherwise.
+void Merge::mergeShares(const Segment &segment) {
+  constexpr int kGroup = DecodeLayout::kShareGroup;
+  Val grouped = segment.blocks > DecodeLayout::kMostShares;
+  Val groups = (segment.blocks + (kGroup - 1)) / kGroup;
+  Val group = (line_.block() - segment.first_block) / kGroup, group_first = group * kGroup;
+  const Shares all{segment.first_block, ir_.i32(0), segment.blocks, segment.first_block * 2, ir_.i32(1)};
+  const Shares own{segment.first_block + ir_.max(group_first - 1, ir_.i32(1)), group_first,
+                   ir_.min(segment.blocks - group_first, ir_.i32(kGroup)), segment.first_block * 2,
+                   ir_.i32(1)};
+  const Shares second{segment.first_block, ir_.i32(0), groups, (segment.first_block + 1) * 2 + 1, ir_.i32(0)};
+  // Levels: 0 of groups, 1 of all, 2 done.
+  carry::whileLoop(
+      ir_, ir_.select(grouped, ir_.i32(0), ir_.i32(1)), [&](Val level) { return level < 2; },
+      [&](Val level) {
+        Val final = level == 1;
+        auto choose = [&](Val Shares::*field) {
+          return ir_.select(final, ir_.select(grouped, second.*field, all.*field), own.*field);
+        };
+        const Shares shares{choose(&Shares::counter), choose(&Shares::first), choose(&Shares::count),
+                            choose(&Shares::place), choose(&Shares::first_shifted)};
+        Val last = isLast(shares);
+        ir_.ifThen(last, [&] { merge(segment, shares, final, second.place + group * 2); });
+        return ir_.select(last, level + 1, ir_.i32(2));
       });
 }
 
@@ -190,57 +227,82 @@ Val Merge::place(const Segment &segment, Val share) const {
 }
 
 /// Counts the block's share, which is in memory; whether it was the last one. All threads get the answer.
-Val Merge::isLast(const Segment &segment) {
+Val Merge::isLast(const Shares &shares) {
   Val flag = k_.shared(k_.l.last());
   gpu::barrier(ir_); // so that one thread's atomic operation releases what all have stored
   ir_.ifThen(k_.thread == 0, [&] {
-    Val counter = ir_.offset(k_.c.params.get("work_counter"), segment.first_block / 4 * 4);
-    Val shift = segment.first_block % 4 * 8;
-    Val before = addAtomic(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
-    Val last = (shiftRight(ir_, before, shift) & 255) == segment.blocks - 1;
-    ir_.ifThen(last, [&] { addAtomic(ir_, counter, ir_.i32(0) - shiftLeft(ir_, segment.blocks, shift)); });
+    Val counter = ir_.offset(k_.c.params.get("work_counter"), shares.counter / 4 * 4);
+    Val shift = shares.counter % 4 * 8;
+    Val before = countUp(ir_, counter, shiftLeft(ir_, ir_.i32(1), shift));
+    Val last = (shiftRight(ir_, before, shift) & 255) == shares.count - 1;
+    // Nobody else counts this item any more: the byte is taken off without an order.
+    ir_.ifThen(last, [&] {
+      mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add, counter.value,
+                                      (ir_.i32(0) - shiftLeft(ir_, shares.count, shift)).value,
+                                      mlir::LLVM::AtomicOrdering::monotonic, "device");
+    });
     ir_.store(ir_.select(last, ir_.i32(1), ir_.i32(0)), flag, 4);
   });
   gpu::barrier(ir_);
   return ir_.load(ir_.i32(), flag, 4) != 0;
 }
 
-/// Merges the item's shares. A thread has four columns of a row, and asks for several shares before it uses
-/// the first: what a merge costs is the latency of its loads. Where rows leave threads over, groups of them
-/// have some of the shares each, and what they have is summed up in shared memory.
-void Merge::shares(const Segment &segment) {
+/// Merges shares into the item's result, or into the share at place `to`. A thread has four columns of a row,
+/// and asks for several shares before it uses the first: what a merge costs is the latency of its loads.
+/// Where rows leave threads over, groups of them have some of the shares each, and what they have is summed
+/// up in shared memory. Rows count as a power of two, for a division would stand before the first load.
+void Merge::merge(const Segment &segment, const Shares &all, Val final, Val to) {
   const DecodeLayout &l = k_.l;
-  Val pairs = segment.rows * (l.dv / 4); // none of an item without rows
-  Val divisor = ir_.max(ir_.i32(1), pairs);
-  Val groups =
-      ir_.max(ir_.i32(1), ir_.min(ir_.i32(l.threads()) / divisor,
-                                  (segment.blocks + (k_.l.sharesAtOnce() - 1)) / k_.l.sharesAtOnce()));
-  Val group = k_.thread / divisor;
-  group = ir_.select(groups == 1, ir_.i32(0), group);
+  const int quads = l.dv / 4, at_once = l.sharesAtOnce();
+  const int slots = std::max(1, l.threads() / quads); // rows that the threads have at once
+  Val slot = k_.thread / quads, column = k_.thread % quads * 4, log = ir_.i32(0);
+  for (int rows = 1; rows < l.tile_m; rows *= 2)
+    log = ir_.select(segment.rows > rows, log + 1, log);
+  Val parts = ir_.max(ir_.i32(1),
+                      ir_.min(shiftRight(ir_, ir_.i32(slots), log), (all.count + (at_once - 1)) / at_once));
+  Val several = parts > 1, rows = shiftLeft(ir_, ir_.i32(1), log);
+  Val part = ir_.select(several, shiftRight(ir_, slot, log), ir_.i32(0));
+  Val row = ir_.select(several, slot & (rows - 1), slot);
+  Val working = (part < parts) & (slot < slots);
   Val own = k_.shared(l.section(), k_.thread * DecodeLayout::kSumBytes);
-  ir_.rareLoop(ir_.select(group < groups, k_.thread - group * pairs, pairs), pairs, ir_.i32(l.threads()),
-               [&](Val index) {
-                 const Sum sum =
-                     sumOf(segment, index, group * k_.l.sharesAtOnce(), groups * k_.l.sharesAtOnce());
-                 ir_.ifElse(
-                     groups == 1, [&] { return storeRow(segment, index, sum), Vals(); },
-                     [&] {
-                       ir_.store(vectorOf(ir_, {sum.max, sum.sum}), own, 8);
-                       ir_.store(vectorOf(ir_, sum.o), ir_.offset(own, 16), 16);
-                       return Vals();
-                     });
-               });
-  ir_.ifThen(groups > 1, [&] {
+  auto store = [&](Val at, const Sum &sum) {
+    ir_.ifElse(
+        final, [&] { return storeRow(segment, at, column, sum), Vals(); },
+        [&] { return storeShare(to, at, column, sum), Vals(); });
+  };
+  ir_.rareLoop(ir_.select(working, row, segment.rows), segment.rows, ir_.i32(slots), [&](Val at) {
+    const Sum sum = sumOf(all, at, column, all.first + part * at_once, parts * at_once);
+    ir_.ifElse(
+        several,
+        [&] {
+          ir_.store(vectorOf(ir_, {sum.max, sum.sum}), own, 8);
+          ir_.store(vectorOf(ir_, sum.o), ir_.offset(own, 16), 16);
+          return Vals();
+        },
+        [&] { return store(at, sum), Vals(); });
+  });
+  ir_.ifThen(several, [&] {
     gpu::barrier(ir_);
-    ir_.ifThen(k_.thread < pairs, [&] {
-      storeRow(segment, k_.thread,
-               carry::forLoop(ir_, ir_.i32(0), groups, ir_.i32(1), nothing(), [&](Val g, const Sum &so_far) {
-                 Val at = ir_.offset(own, g * pairs * DecodeLayout::kSumBytes);
-                 const Statistics s = statistics(at);
-                 const Vals o = elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(at, 16), 16), 4);
-                 return plus(so_far, {{s, o, {}}});
-               }));
+    ir_.ifThen((part == 0) & (row < segment.rows) & (slot < slots), [&] {
+      store(row, carry::forLoop(ir_, ir_.i32(0), parts, ir_.i32(1), nothing(), [&](Val g, const Sum &so_far) {
+              Val at = ir_.offset(own, g * rows * (quads * DecodeLayout::kSumBytes));
+              const Statistics s = statistics(at);
+              const Vals o = elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 4), ir_.offset(at, 16), 16), 4);
+              return plus(so_far, {{s, o, {}}});
+            }));
     });
+  });
+}
+
+/// Four columns of a row of a share of the second level; its statistics with the first four.
+void Merge::storeShare(Val to, Val row, Val column, const Sum &sum) {
+  const DecodeLayout &l = k_.l;
+  Val at = to * l.tile_m + row;
+  ir_.store(vectorOf(ir_, sum.o),
+            ir_.offset(k_.c.params.get("partial_o"), ir_.toI64(at) * (l.dv * 4) + ir_.toI64(column) * 4), 16);
+  ir_.ifThen(column == 0, [&] {
+    ir_.store(vectorOf(ir_, {sum.max, sum.sum}),
+              ir_.offset(k_.c.params.get("partial_lse"), ir_.toI64(at) * 8), 8);
   });
 }
 
@@ -249,26 +311,23 @@ Merge::Sum Merge::nothing() const {
 }
 
 /// Every `step` shares from `first` on, sharesAtOnce() of them.
-Merge::Sum Merge::sumOf(const Segment &segment, Val index, Val first, Val step) const {
+Merge::Sum Merge::sumOf(const Shares &all, Val row, Val column, Val first, Val step) const {
   const DecodeLayout &l = k_.l;
   const int64_t o_bytes = int64_t(l.tile_m) * l.dv * 4, lse_bytes = l.tile_m * 8; // of a place
-  Val row = index / (l.dv / 4), column = index % (l.dv / 4) * 4;
   auto from = [&](const char *name, int64_t bytes, Val inside) {
-    return ir_.offset(ir_.offset(k_.c.params.get(name), ir_.toI64(segment.first_block) * (2 * bytes)),
-                      inside);
+    return ir_.offset(ir_.offset(k_.c.params.get(name), ir_.toI64(all.place) * bytes), inside);
   };
   Val o_at = from("partial_o", o_bytes, (row * l.dv + column) * 4);
   Val lse_at = from("partial_lse", lse_bytes, row * 8);
-  return carry::forLoop(ir_, first, segment.blocks, step, nothing(), [&](Val share, const Sum &so_far) {
-    // The first one of all is in its block's second place.
+  Val end = all.first + all.count;
+  return carry::forLoop(ir_, first, end, step, nothing(), [&](Val share, const Sum &so_far) {
     auto place = [&](Val base, int64_t bytes) { return ir_.offset(base, ir_.toI64(share) * (2 * bytes)); };
-    Val o_from = place(o_at, o_bytes), lse_from = place(lse_at, lse_bytes), begins = share == 0;
-    auto firstPlace = [&](Val base, int64_t bytes) {
-      return ir_.offset(base, ir_.select(begins, ir_.i32(int(bytes)), ir_.i32(0)));
-    };
+    Val o_from = place(o_at, o_bytes), lse_from = place(lse_at, lse_bytes);
+    Val shifted = ir_.select(share == 0, all.first_shifted, ir_.i32(0));
+    auto firstPlace = [&](Val base, int64_t bytes) { return ir_.offset(base, shifted * int(bytes)); };
     std::vector<Share> shares;
     for (int i = 0; i < k_.l.sharesAtOnce(); ++i) {
-      Val there = share + i < segment.blocks;
+      Val there = share + i < end;
       const Vals s =
           gpu::loadIf(ir_, there, i ? lse_from : firstPlace(lse_from, lse_bytes), 2 * i * lse_bytes, 2);
       shares.push_back({{s[0], s[1]},
@@ -303,9 +362,7 @@ Merge::Sum Merge::plus(Sum sum, std::vector<Share> shares) const {
 }
 
 /// Four columns of a row of the result; its LSE with the first four.
-void Merge::storeRow(const Segment &segment, Val index, const Sum &sum) {
-  const int quads = k_.l.dv / 4;
-  Val row = index / quads, column = index % quads * 4;
+void Merge::storeRow(const Segment &segment, Val row, Val column, const Sum &sum) {
   const auto finish = softmax::finish(ir_, sum.max, sum.sum, k_.c.params.get("lse_empty"));
   const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
   const auto [query, head] = k_.packed(segment, row);

@@ -10,6 +10,8 @@
 //                 the block is the first one. Bytes, for those of all blocks then fit into what every
 //                 workspace has zeroed (kWorkspaceZeroed)
 //
+// An item of very many shares is merged in two levels (Merge::mergeShares).
+//
 // A block has at most two shares: the end of an item that began in another block, in place 2 i, and the
 // beginning of one that ends in another, in place 2 i + 1.
 #pragma once
@@ -34,11 +36,19 @@ private:
   Statistics statistics(Val at) const;
   Val warpStatistics(Val warp, Val row) const;
   Statistics ofWarps(Val row) const;
-  void storeStatistics(const Segment &segment);
+  void storeStatistics(const Segment &segment, Val row, const Statistics &s);
   void section(const Segment &segment, const Fragment &o, int first);
   void storePair(const Segment &segment, Val row, Val column, Val low, Val high);
-  Val isLast(const Segment &segment);
-  void shares(const Segment &segment);
+  void mergeShares(const Segment &segment);
+  /// Shares that are merged together: those from `first` on of the shares of a level.
+  struct Shares {
+    Val counter; ///< Whose byte counts them.
+    Val first, count;
+    Val place;         ///< Of share 0; that of share i is 2 i places further,
+    Val first_shifted; ///< and of share 0 one more where this is 1 and not 0.
+  };
+  Val isLast(const Shares &shares);
+  void merge(const Segment &segment, const Shares &all, Val final, Val to);
   /// Four columns of a row: of one share (`there`, i1: it is one, and else zeros; none: it is),
   struct Share {
     Statistics statistics;
@@ -52,8 +62,9 @@ private:
   };
   Sum nothing() const;
   Sum plus(Sum sum, std::vector<Share> shares) const;
-  Sum sumOf(const Segment &segment, Val index, Val first, Val step) const;
-  void storeRow(const Segment &segment, Val index, const Sum &sum);
+  Sum sumOf(const Shares &all, Val row, Val column, Val first, Val step) const;
+  void storeRow(const Segment &segment, Val row, Val column, const Sum &sum);
+  void storeShare(Val to, Val row, Val column, const Sum &sum);
   Val place(const Segment &segment, Val share) const;
   void storeLse(const Segment &segment, Val row, Val lse);
 

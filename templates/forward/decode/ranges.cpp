@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/forward/decode/ranges.h"
 
+#include "ir/grid.h"
 #include "ir/warp.h"
 
 namespace flashplus::decode {
@@ -31,14 +32,13 @@ SequenceTiles Line::tiles(const Sequence &sequence, const Mask &mask) const {
         Val group = c_.params.get("heads_q") / c_.params.get("heads_k");
         return ir_.max(ir_.i32(1), ir_.min(most, ir_.ceilDiv(sequence.q_len * group, l_.tile_m)));
       });
-  t.items = c_.params.get("heads_k") * t.row_tiles;
   return t;
 }
 
 Val Line::weight(Val batch) const {
   const Sequence sequence(ir_, c_.params, batch, c_.spec.keys);
   const SequenceTiles t = tiles(sequence, Mask(ir_, c_.params, c_.spec, sequence));
-  return t.count * t.items;
+  return t.count * t.row_tiles;
 }
 
 /// Whether some array says how long sequences are; i1.
@@ -60,10 +60,12 @@ void Line::take(Val total) {
 }
 
 void Line::find(Val lane) {
-  Val batches = c_.params.get("batch");
+  Val batches = c_.params.get("batch"), heads = c_.params.get("heads_k");
   const Found found = carry::ifElse(
       ir_, lengthsDiffer(),
       [&] {
+        if (l_.overlaps())
+          gpu::waitForGridBefore(ir_); // lengths may be what it wrote
         // A lane has a run of sequences; the lanes' sums, added up, say in whose run the range begins.
         Val run = ir_.ceilDiv(batches, 32), first = lane * run;
         Val own = carry::forLoop(ir_, ir_.min(first, batches), ir_.min(first + run, batches), ir_.i32(1),
@@ -73,15 +75,17 @@ void Line::find(Val lane) {
           Val below = gpu::shuffleUp(ir_, up_to, distance);
           up_to = ir_.select(lane >= distance, up_to + below, up_to);
         }
-        Val total = gpu::shuffleFrom(ir_, up_to, ir_.i32(31));
+        Val of_head = gpu::shuffleFrom(ir_, up_to, ir_.i32(31));
         Line line = *this;
-        line.take(total);
-        Val at = line.start_.at;
+        line.take(of_head * heads);
+        Val head = ir_.min(line.start_.at / of_head, heads - 1), before_head = head * of_head;
+        Val at = line.start_.at - before_head;
         Val runs = ir_.select(up_to <= at, ir_.i32(1), ir_.i32(0)); // that end before it
         for (int lanes : {16, 8, 4, 2, 1})
           runs = runs + gpu::shuffleXor(ir_, runs, lanes);
         Val holder = ir_.min(runs, ir_.i32(31));
-        Found f{total, ir_.min(holder * run, batches - 1), gpu::shuffleFrom(ir_, up_to - own, holder)};
+        Found f{of_head * heads, head, ir_.min(holder * run, batches - 1),
+                gpu::shuffleFrom(ir_, up_to - own, holder)};
         // And in that run: one after the other.
         const Walk end = carry::whileLoop(
             ir_, Walk{f.batch, f.before, weight(f.batch)},
@@ -89,16 +93,19 @@ void Line::find(Val lane) {
             [&](const Walk &w) {
               return Walk{w.batch + 1, w.before + w.size, weight(w.batch + 1)};
             });
-        return Found{total, end.batch, end.before};
+        return Found{f.total, head, end.batch, before_head + end.before};
       },
       [&] {
-        Val size = weight(ir_.i32(0));
+        Val size = weight(ir_.i32(0)), all = batches * heads;
         Line line = *this;
-        line.take(size * batches);
-        Val batch = ir_.min(line.start_.at / size, batches - 1);
-        return Found{size * batches, batch, batch * size};
+        line.take(size * all);
+        Val number = ir_.min(line.start_.at / size, all - 1);
+        Val head = carry::ifElse(
+            ir_, batches == 1, [&] { return number; }, [&] { return number / batches; });
+        return Found{size * all, head, number - head * batches, number * size};
       });
   take(found.total);
+  start_.head = found.head;
   start_.batch = found.batch;
   start_.inside = start_.at - found.before;
 }
@@ -107,12 +114,12 @@ Segment::Segment(EmitContext &c, const DecodeLayout &l, const Line &line, const 
     : sequence(c.ir, c.params, place.batch, c.spec.keys), mask(c.ir, c.params, c.spec, sequence) {
   Ir &ir = c.ir;
   const SequenceTiles t = line.tiles(sequence, mask);
-  Val number = place.inside / t.count, tile = place.inside - number * t.count;
   item.batch = place.batch;
   item.group = c.params.get("heads_q") / c.params.get("heads_k");
-  item.head_k = carry::ifElse(
-      ir, t.row_tiles == 1, [&] { return number; }, [&] { return number / t.row_tiles; });
-  item.m = number - item.head_k * t.row_tiles;
+  item.head_k = place.head;
+  item.m = carry::ifElse(
+      ir, t.row_tiles == 1, [&] { return ir.i32(0); }, [&] { return place.inside / t.count; });
+  Val tile = place.inside - item.m * t.count;
   item.head = item.head_k * item.group;
   item.split = ir.i32(0);
   Val first = item.m * l.tile_m;
@@ -133,9 +140,11 @@ Segment::Segment(EmitContext &c, const DecodeLayout &l, const Line &line, const 
   first_block = item_at / line.share();
   blocks = (item_at + t.count - 1) / line.share() - first_block + 1;
 
-  Val inside = place.inside + taken, done = inside == t.count * t.items;
-  next_ = {place.at + taken, ir.select(done, ir.min(place.batch + 1, c.params.get("batch") - 1), place.batch),
-           ir.select(done, ir.i32(0), inside)};
+  Val inside = place.inside + taken, done = inside == t.count * t.row_tiles;
+  Val batch = ir.select(done, place.batch + 1, place.batch), head_done = batch == c.params.get("batch");
+  next_ = {place.at + taken,
+           ir.select(head_done, ir.min(place.head + 1, c.params.get("heads_k") - 1), place.head),
+           ir.select(head_done, ir.i32(0), batch), ir.select(done, ir.i32(0), inside)};
 }
 
 } // namespace flashplus::decode

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Which keys a block has. All key tiles of the batch stand in one line: sequence by sequence, in each item by
-// item (key heads, and for each of them tiles of packed rows), in an item tile by tile. Block i has the tiles
-// [i share, (i + 1) share) of that line. Lengths are read on the device, so that a plan, or a captured graph,
-// is right for every length; a ragged batch is as balanced as an even one; and of the items of a block only
-// the first and the last may have tiles of other blocks.
+// Which keys a block has. All key tiles of the batch stand in one line: key head by key head, for each of
+// them sequence by sequence, in a sequence item by item (tiles of packed rows), in an item tile by tile. So
+// blocks a head's length apart read the same tokens at the same time, whose heads lie side by side. Block i
+// has the tiles [i share, (i + 1) share) of that line. Lengths are read on the device, so that a plan, or a
+// captured graph, is right for every length; a ragged batch is as balanced as an even one; and of the items
+// of a block only the first and the last may have tiles of other blocks.
 #pragma once
 
 #include "ir/carried.h"
@@ -15,20 +16,20 @@
 
 namespace flashplus::decode {
 
-/// What a sequence has in the line: `items` times `tiles`, both at least 1, so that every row is somebody's,
-/// also one without keys.
+/// What a sequence has of a head's part of the line: `row_tiles` times `count`, both at least 1, so that
+/// every row is somebody's, also one without keys.
 struct SequenceTiles {
   Val begin, count; ///< Its visible key tiles; those of the line are at least 1.
-  Val row_tiles;    ///< Tiles of packed rows of a key head.
-  Val items;
+  Val row_tiles;    ///< Items: tiles of packed rows.
 };
 
 /// A place in the line; i32, the same in all lanes.
 struct Place {
   Val at;     ///< Tiles before it in the line,
-  Val batch;  ///< its sequence,
+  Val head;   ///< its key head and
+  Val batch;  ///< sequence,
   Val inside; ///< and tiles before it in that.
-  void fields(auto &&each) { each(at, batch, inside); }
+  void fields(auto &&each) { each(at, head, batch, inside); }
 };
 
 /// The line of a launch, as a warp sees it.
@@ -47,8 +48,8 @@ public:
 
 private:
   struct Found {
-    Val total, batch, before; ///< before: tiles of the sequences before `batch`.
-    void fields(auto &&each) { each(total, batch, before); }
+    Val total, head, batch, before; ///< before: tiles of the heads and sequences before.
+    void fields(auto &&each) { each(total, head, batch, before); }
   };
   Val weight(Val batch) const;
   void take(Val total);

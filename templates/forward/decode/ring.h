@@ -39,7 +39,7 @@ public:
   explicit Ring(KernelView &kernel) : k_(kernel), ir_(kernel.ir) {}
   virtual ~Ring() = default;
 
-  /// By the warp, before its first step.
+  /// By the warp, before its first step; touches no tensor.
   virtual void init() {}
   /// Starts step `step` (i32, of this warp, the first is 0) of a segment; where the segment has none, its
   /// place in the ring is filled with nothing and passes all the same. A row of V that is outside the item's

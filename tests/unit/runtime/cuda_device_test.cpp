@@ -23,6 +23,7 @@ struct Fake {
   void *callers = nullptr; ///< The context that the caller has made current.
   unsigned grid = 0, block = 0, shared = 0;
   int64_t first_param = 0;
+  CUstream stream = nullptr; ///< Of an overlapping launch.
   std::string image;
 } fake;
 
@@ -129,6 +130,27 @@ Driver fakeDriver(int version = 13000) {
     return *name = r == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_X", CUresult(kSuccess);
   };
   d.getErrorString = [](CUresult, const char **text) { return *text = "the text", CUresult(kSuccess); };
+  return d;
+}
+
+/// With the functions that launches which overlap take.
+Driver overlappingDriver(int version = 13000) {
+  Driver d = fakeDriver(version);
+  d.launchKernelEx = [](const LaunchConfig *config, CUfunction f, void **params, void **) {
+    CHECK(f == &kFunction);
+    CHECK(config->grid[1] * config->grid[2] * config->block[1] * config->block[2] == 1);
+    REQUIRE(config->attribute_count == 1);
+    CHECK(config->attributes->id == kProgrammaticStreamSerialization);
+    CHECK(config->attributes->value.number == 1);
+    fake.grid = config->grid[0], fake.block = config->block[0], fake.shared = config->shared_memory;
+    fake.stream = config->stream;
+    std::memcpy(&fake.first_param, params[0], sizeof fake.first_param);
+    return inContext("cuLaunchKernelEx");
+  };
+  d.moduleGetGlobal = [](CUdeviceptr *p, size_t *size, CUmodule, const char *name) {
+    CHECK(std::string(name) == "flashplus_overlaps");
+    return *p = 4096, *size = 4, inContext("cuModuleGetGlobal");
+  };
   return d;
 }
 
@@ -242,6 +264,34 @@ TEST_CASE("chips run the code of their own generation") {
   CHECK(chipFor(121) == 121);
   CHECK(chipFor(75) == 0);
   CHECK(chipFor(310) == 0);
+}
+
+TEST_CASE("code that says that it waits itself may overlap the kernel before it, where the driver can") {
+  const auto launchesWith = [](const Driver &driver) {
+    auto device = open(driver);
+    auto kernel = device->load(cubin());
+    REQUIRE(kernel.isOk());
+    ForwardParams params;
+    params.q = reinterpret_cast<void *>(0x1234);
+    int stream;
+    CHECK(device->launch(**kernel, &params, 77, {}, &stream).isOk());
+    CHECK(fake.grid == 77);
+    CHECK(fake.block == 128);
+    CHECK(fake.shared == 70000);
+    CHECK(fake.first_param == 0x1234);
+    CHECK((!called("cuLaunchKernelEx") || fake.stream == &stream));
+    fake.answers["cuLaunchKernelEx"] = fake.answers["cuLaunchKernel"] = 719;
+    CHECK(has(device->launch(**kernel, &params, 77, {}, nullptr), "CUDA_ERROR_LAUNCH_FAILED"));
+    return called("cuLaunchKernelEx") ? "overlap" : "order";
+  };
+  CHECK(launchesWith(overlappingDriver()) == std::string("overlap"));
+  const Driver ordinary_code = overlappingDriver();
+  fake.answers["cuModuleGetGlobal"] = 500; // it has no such variable
+  CHECK(launchesWith(ordinary_code) == std::string("order"));
+  CHECK(launchesWith(overlappingDriver(12020)) == std::string("order"));
+  Driver old = overlappingDriver();
+  old.launchKernelEx = nullptr;
+  CHECK(launchesWith(old) == std::string("order"));
 }
 
 TEST_CASE("a kernel is loaded, launched with its schema, and unloaded in our context") {
