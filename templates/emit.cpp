@@ -7,6 +7,8 @@
 using namespace mlir;
 
 namespace flashplus {
+void emitGpuBackwardSum(EmitContext &context);
+void emitSm90Backward(EmitContext &context);
 namespace {
 
 struct Emitter {
@@ -30,6 +32,8 @@ constexpr Emitter kEmitters[] = {
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},
     {"cpu.backward_sum", emitCpuBackwardSum},
+    {"gpu.backward_sum", emitGpuBackwardSum},
+    {"sm90.backward", emitSm90Backward},
     {"sm80.backward_kv", emitSm80BackwardKV},
     {"sm80.backward_q", emitSm80BackwardQ},
     {"cpu.backward_score", emitCpuBackwardScore},

@@ -106,6 +106,8 @@ const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParam
   // One step has shares of the keys; the sum, which comes after it, adds as many parts.
   p.num_splits = std::max(p.num_splits, in.step.item.num_splits);
   p.score_shares = in.step.item.num_splits;
+  if (in.step.op == Operation::BackwardDelta)
+    p.heads_per_section = p.dq_parts ? in.problem.spec.head_dim_qk : 0;
   return p;
 }
 

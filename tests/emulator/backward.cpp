@@ -208,6 +208,8 @@ private:
     auto *workspace = static_cast<uint8_t *>(memory_.allocate(size_t(compiled_.plan.workspace_bytes)));
     p_.row_lse = workspace + compiled_.plan.parts[kRowLse].offset;
     p_.row_delta = workspace + compiled_.plan.parts[kRowDelta].offset;
+    if (compiled_.plan.parts[kDQParts].bytes)
+      p_.dq_parts = workspace + compiled_.plan.parts[kDQParts].offset;
     p_.rows_q = rows_q_, p_.rows_k = rows_k_;
     p_.batch = int32_t(bounds_.batch);
     p_.seqlen_q = int32_t(bounds_.max_seqlen_q), p_.seqlen_k = int32_t(bounds_.max_seqlen_k);
@@ -256,6 +258,8 @@ private:
       BackwardParams p = p_;
       p.num_m_tiles = int32_t(geometry.tiles), p.num_work_items = int32_t(geometry.items);
       p.num_splits = step.item.num_splits, p.heads_per_section = step.item.heads_per_section;
+      if (step.spec.op == Operation::BackwardDelta)
+        p.heads_per_section = p.dq_parts ? s_.dqk : 0;
       if (plant)
         plant(int(i), p);
       LaunchConfig config;
@@ -340,7 +344,10 @@ Compiled compileBackward(const BackwardShape &b) {
   const Target target = targetOf(b.shape);
   KernelSpec spec = specOf(b.shape);
   spec.op = Operation::Backward;
-  auto plan = planBackward(spec, boundsOf(b.shape), offlineProfile(target), {});
+  PlanOptions options;
+  if (!b.whole.empty())
+    options.schedule = completeSchedule(*Schedule::parse(b.whole));
+  auto plan = planBackward(spec, boundsOf(b.shape), offlineProfile(target), options);
   if (!plan) {
     out.error = plan.status().message();
     return out;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/backward/rows/dq_sums.h"
 #include "templates/backward/rows/layout.h"
 #include "templates/backward/rows/row_values.h"
+#include "templates/backward/sm90_pair/sum_rows.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/work.h"
@@ -87,6 +89,25 @@ void emitCpuBackwardDelta(EmitContext &c) {
   });
 }
 
+namespace {
+
+/// Zeros for row `row` of dq_parts, by a warp: 64 bytes of every block.
+void clearRow(EmitContext &c, const Sequence &seq, const WorkItem &item, Val row, Val lane) {
+  Ir &ir = c.ir;
+  Val columns = c.params.get("heads_per_section");
+  ir.ifThen(columns != 0, [&] {
+    Val blocks = columns / DQSums::kColumns;
+    Val first = DQSums(ir, c.params, seq, item.batch, item.head, columns).first();
+    Val group = ir.offset(first, ir.toI64(row / DQSums::kRows) * (ir.toI64(blocks) * DQSums::kBlockBytes));
+    Val to = ir.offset(group, row % DQSums::kRows * (DQSums::kColumns * 4) + lane % 4 * 16);
+    ir.rareLoop(lane / 4, blocks, ir.i32(8), [&](Val block) {
+      ir.store(ir.constant(ir.vec(ir.i32(), 4), 0), ir.offset(to, ir.toI64(block) * DQSums::kBlockBytes), 16);
+    });
+  });
+}
+
+} // namespace
+
 void emitGpuBackwardDelta(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtypeO()), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
@@ -108,6 +129,7 @@ void emitGpuBackwardDelta(EmitContext &c) {
     for (int step : {16, 8, 4, 2, 1})
       sum = sum + gpu::shuffleXor(ir, sum, step);
     ir.ifThen(lane == 0, [&] { DeltaRow(c, seq, item).store(row64, sum); });
+    clearRow(c, seq, item, row, lane);
   });
 }
 
@@ -133,6 +155,33 @@ void emitCpuBackwardSum(EmitContext &c) {
                                });
       cpu::storeRow(ir, c.spec.dtype, sum * scale, ir.offset(to, int64_t(column) * bytes), count);
     }
+  });
+}
+
+void emitGpuBackwardSum(EmitContext &c);
+
+/// A warp has 16 rows, in the order in which they were added.
+void emitGpuBackwardSum(EmitContext &c) {
+  Ir &ir = c.ir;
+  const int d = c.spec.head_dim_qk, rows = c.schedule.get("rows"), blocks = d / DQSums::kColumns;
+  const WorkItem item = decode(c);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
+  Val thread = gpu::threadId(ir), lane = thread % 32;
+  Val first = item.m * rows + thread / 32 * 16, row = first + firstOfLane(Axis::Rows, lane);
+  ir.ifThen(first < seq.q_len, [&] {
+    Val sums = DQSums(ir, c.params, seq, item.batch, item.head, d).first();
+    Val from = ir.offset(ir.offset(sums, ir.toI64(first) * (d * 4)), ir.toI64(lane) * 16);
+    Fragment sum = Fragment::filled({1, d / 8}, ir.f32(0));
+    for (int block = 0; block < blocks; ++block)
+      for (int line = 0; line < 2; ++line) {
+        const int64_t at = int64_t(line * blocks + block) * DQSums::kBlockBytes;
+        const Vals four =
+            gpu::loadIf(ir, row + line * DQSums::kRows < seq.q_len, from, at, 4); // others were not cleared
+        for (int i = 0; i < 4; ++i)
+          sum.at(Axis::Rows, line, 4 * block + i) = four[i];
+      }
+    storeSumRows(c, seq, Operand::DQ, item.head, std::move(sum), c.params.get("softmax_scale"), row,
+                 seq.q_len - 1, lane);
   });
 }
 

@@ -9,6 +9,7 @@ namespace flashplus {
 
 /// Rows that a work item has: one a warp on a GPU, a run of rows on a CPU.
 inline constexpr int kGpuBackwardRows = 4;
+inline constexpr int kGpuSumRows = 64; ///< Of backward_sum on a GPU: 16 a warp.
 inline constexpr int kCpuBackwardRows = 64;
 
 } // namespace flashplus

@@ -16,6 +16,27 @@ std::vector<Candidate> gpuCandidates(const KernelSpec &spec, const Target &, int
   return {{schedule<kGpuBackwardRows>(spec, "gpu")}};
 }
 
+std::vector<Candidate> gpuSumCandidates(const KernelSpec &spec, const Target &, int) {
+  return {{schedule<kGpuSumRows>(spec, "gpu")}};
+}
+
+Result<LaunchSchema> gpuSumLaunch(const KernelSpec &spec, const Schedule &schedule, const Target &) {
+  const int rows = schedule.get("rows");
+  if (rows < 16 || rows > 512 || rows % 16)
+    return badKnob(schedule, "rows", "a multiple of 16 up to 512");
+  if (spec.head_dim_qk % 16 || spec.alignment != 16)
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() +
+                                               "' needs rows aligned to 16 bytes and a head_dim_qk that is a "
+                                               "multiple of 16; the spec has alignment " +
+                                               std::to_string(spec.alignment) + " and head_dim_qk " +
+                                               std::to_string(spec.head_dim_qk));
+  LaunchSchema schema;
+  schema.entry = kernelName(spec);
+  schema.threads = rows * 2;
+  schema.params_size = int64_t(paramLayout(spec).size);
+  return schema;
+}
+
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const int rows = schedule.get("rows");
   const bool gpu = isGpu(target.isa);
@@ -30,8 +51,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
 
 ItemTraits traits(const Schedule &schedule) { return {.rows = schedule.get("rows")}; }
 
-constexpr int kCpuRows[] = {kCpuBackwardRows}, kGpuRows[] = {kGpuBackwardRows};
+constexpr int kCpuRows[] = {kCpuBackwardRows}, kGpuRows[] = {kGpuBackwardRows},
+              kGpuSumRowsTried[] = {kGpuSumRows};
 constexpr Knob kCpuKnobs[] = {{"rows", kCpuBackwardRows, kCpuRows}};
+constexpr Knob kGpuSumKnobs[] = {{"rows", kGpuSumRows, kGpuSumRowsTried}};
 constexpr Knob kGpuKnobs[] = {{"rows", kGpuBackwardRows, kGpuRows}};
 
 } // namespace
@@ -54,5 +77,8 @@ const Algorithm kGpuBackwardDelta = {"gpu.backward_delta",
                                      kGpuKnobs};
 const Algorithm kCpuBackwardSum = {"cpu.backward_sum", Operation::BackwardSum, TargetKind::Cpu, /*needs=*/0,
                                    cpuCandidates,      launch,                 traits,          kCpuKnobs};
+extern const Algorithm kGpuBackwardSum;
+const Algorithm kGpuBackwardSum = {"gpu.backward_sum", Operation::BackwardSum, TargetKind::Gpu, /*needs=*/0,
+                                   gpuSumCandidates,   gpuSumLaunch,           traits,          kGpuSumKnobs};
 
 } // namespace flashplus

@@ -5,6 +5,9 @@
 
 namespace flashplus {
 
+void emitSm90Backward(EmitContext &c);
+void emitSm90Backward(EmitContext &c) { emitSm90BackwardKV(c); }
+
 void emitSm90BackwardKV(EmitContext &c) {
   sm90_backward_kv::Rings rings(c);
   Ir &ir = c.ir;
@@ -16,6 +19,7 @@ void emitSm90BackwardKV(EmitContext &c) {
     rings.keys.ring().init(1, math_warps);
     rings.queries.ring().init(2, math_warps);
     rings.items.ring().init(1, math_warps + 1);
+    rings.weights.init(math_warps, math_warps);
     gpu::fenceBarrierInit(ir);
   });
   gpu::barrier(ir);
