@@ -7,12 +7,9 @@ using namespace mlir;
 
 namespace flashplus::gpu {
 
-void addIf(Ir &ir, Val predicate, Val pointer, int64_t offset, ArrayRef<Val> values) {
-  Val number = ir.wrap(arith::ExtUIOp::create(ir.builder, ir.loc, ir.i32(), predicate.value));
-  ptx(ir,
-      "{ .reg .pred p; setp.ne.b32 p, $1, 0; @p red.relaxed.gpu.global.add.v4.f32 [$0+" +
-          std::to_string(offset) + "], {$2, $3, $4, $5}; }",
-      "l,r,f,f,f,f,~{memory}", {pointer, number, values[0], values[1], values[2], values[3]});
+void add4(Ir &ir, Val pointer, int64_t offset, ArrayRef<Val> values) {
+  ptx(ir, "red.relaxed.gpu.global.add.v4.f32 [$0+" + std::to_string(offset) + "], {$1, $2, $3, $4};",
+      "l,f,f,f,f,~{memory}", {pointer, values[0], values[1], values[2], values[3]});
 }
 
 void storeMatrix4(Ir &ir, Val shared, ArrayRef<Val> matrices, bool transposed) {

@@ -6,9 +6,9 @@
 
 namespace flashplus::gpu {
 
-/// Adds four f32 to those at `pointer` + `offset` (global memory, aligned to 16 bytes), where `predicate` (i1)
-/// holds, each one for itself: others may add at the same time, in any order.
-void addIf(Ir &ir, Val predicate, Val pointer, int64_t offset, llvm::ArrayRef<Val> values);
+/// Adds four f32 to those at `pointer` + `offset` (global memory, aligned to 16 bytes), each one for itself:
+/// others may add at the same time, in any order.
+void add4(Ir &ir, Val pointer, int64_t offset, llvm::ArrayRef<Val> values);
 
 /// stmatrix.x4 of 16-bit elements: rows of matrix i (loadMatrix4), or its columns if `transposed`, are written
 /// where lanes 8i to 8i + 7 say. `shared`: i32 address, aligned to 16 bytes.

@@ -28,6 +28,7 @@ struct Sm90BackwardKVLayout {
   bool pingpong;      ///< Warpgroups take turns on the tensor cores.
   bool adds_dq;       ///< sm90.backward: it sums dQ, too.
   int ds_stages;      ///< Tiles of dS on their way to dQ; 0 without it.
+  bool dq_first;      ///< With skew: dQ before dV and dK, so that it leaves under them.
   bool skew;          ///< dQ of a step under the next step's products, so that no warpgroup waits for the other.
   int dqk, dv;        ///< Head dims as stored.
   bool dropout;

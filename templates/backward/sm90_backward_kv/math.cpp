@@ -283,13 +283,14 @@ void Math::addDQ(Progress &now, InFlight product, int pending) {
   Val to = ir_.offset(now.dq.sums, row * (l_.dqk * 4) + column_bytes + lane * 16);
   Val own = row + firstOfLane(Axis::Rows, lane);
   for (int line = 0; line < 2; ++line) {
-    Val present = own + line * DQSums::kRows < now.dq.rows;
-    for (int block = 0; block < l_.dqColumns() / DQSums::kColumns; ++block) {
-      Val four[4];
-      for (int i = 0; i < 4; ++i)
-        four[i] = dq.at(Axis::Rows, line, 4 * block + i);
-      gpu::addIf(ir_, present, to, int64_t(line * blocks + block) * DQSums::kBlockBytes, four);
-    }
+    ir_.ifThen(own + line * DQSums::kRows < now.dq.rows, [&] {
+      for (int block = 0; block < l_.dqColumns() / DQSums::kColumns; ++block) {
+        Val four[4];
+        for (int i = 0; i < 4; ++i)
+          four[i] = dq.at(Axis::Rows, line, 4 * block + i);
+        gpu::add4(ir_, to, int64_t(line * blocks + block) * DQSums::kBlockBytes, four);
+      }
+    });
   }
 }
 
@@ -299,7 +300,7 @@ void Math::accumulateAll(Progress &now, const Vals &p, const Vals &ds, bool firs
     std::tie(now.sums.dv.values, now.sums.dk.values) =
         gpu::waitBoth(ir_, std::move(dv), std::move(dk), pending);
   };
-  if (l_.skew && !first) {
+  if (l_.skew && !first && l_.dq_first) {
     InFlight dq = multiplyDQ(now.at);
     InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
     addDQ(now, std::move(dq), 2);
@@ -307,7 +308,7 @@ void Math::accumulateAll(Progress &now, const Vals &p, const Vals &ds, bool firs
     return;
   }
   InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
-  if (l_.skew)
+  if (l_.skew && first)
     return both(0, std::move(dv), std::move(dk));
   InFlight dq = multiplyDQ(now.at);
   both(1, std::move(dv), std::move(dk));

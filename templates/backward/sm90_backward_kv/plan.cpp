@@ -21,6 +21,7 @@ Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.dropout = spec.dropout;
   l.adds_dq = spec.op == Operation::Backward;
   l.ds_stages = l.adds_dq ? schedule.get("ds_stages") : 0;
+  l.dq_first = l.adds_dq && schedule.get("dq_first") != 0;
   l.skew = l.adds_dq && schedule.get("skew") != 0;
   return l;
 }
@@ -119,11 +120,12 @@ std::vector<Candidate> addingCandidates(const KernelSpec &spec, const Target &ta
 }
 
 constexpr int kAddingTileM[] = {64, 128}, kAddingTileN[] = {128}, kDSStages[] = {1, 2, 3}, kSkew[] = {0, 1},
-              kOneRole[] = {1};
+              kOneRole[] = {1}, kDQFirst[] = {0, 1};
 constexpr Knob kAddingKnobs[] = {{"tile_m", 64, kAddingTileM}, {"tile_n", 128, kAddingTileN},
                                  {"stages", 2, kStages},       {"kv_stages", 1, kKVStages},
                                  {"roles", 1, kOneRole},       {"pingpong", 1, kPingpong},
-                                 {"ds_stages", 2, kDSStages},  {"skew", 1, kSkew}};
+                                 {"ds_stages", 2, kDSStages},  {"skew", 1, kSkew},
+                                 {"dq_first", 1, kDQFirst}};
 
 } // namespace
 
