@@ -34,7 +34,7 @@ struct Sm90BackwardKVLayout {
   bool dropout;
 
   WarpgroupShares shares() const {
-    return {roles * tile_n / 64, accumulators() > 200 || tile_m > 64};
+    return {roles * tile_n / 64, !adds_dq && (accumulators() > 200 || tile_m > 64)};
   }
   PairTiles keys() const { return {tile_n, {dqk, dv}, kv_stages}; }
   PairTiles queries() const { return {tile_m, {dqk, dv}, stages}; }
