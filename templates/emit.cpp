@@ -7,8 +7,6 @@
 using namespace mlir;
 
 namespace flashplus {
-void emitGpuBackwardSum(EmitContext &context);
-void emitSm90Backward(EmitContext &context);
 namespace {
 
 struct Emitter {

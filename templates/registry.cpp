@@ -4,7 +4,6 @@
 #include <algorithm>
 
 namespace flashplus {
-extern const Algorithm kGpuBackwardSum, kSm90Backward;
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {

@@ -101,7 +101,8 @@ def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropou
     delta = torch.zeros((q.shape[0], q.shape[2], _padded(q.shape[1])), dtype=torch.float32, device=q.device)
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=delta[..., :q.shape[1]],
                       alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
-                      window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
+                      window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state),
+                      any_order=not deterministic)
     return [*grads, delta]
 
 
@@ -124,7 +125,8 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
                       max_seqlen_q=checks.integer("max_seqlen_q", max_seqlen_q),
                       max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes,
                       softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
-                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
+                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state),
+                      any_order=not deterministic)
     return [*grads, delta]
 
 

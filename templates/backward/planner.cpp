@@ -49,9 +49,9 @@ KernelSpec wholeSpec(const KernelSpec &backward, const Target &target) {
   return spec;
 }
 
-/// The last step reads and writes whole rows on a GPU.
-KernelSpec sumSpec(const KernelSpec &backward, const Target &target) {
-  KernelSpec spec = stepSpec(backward, Operation::BackwardSum);
+/// A step that reads or writes whole rows: on a GPU the faster the better they are aligned.
+KernelSpec rowsSpec(const KernelSpec &backward, Operation op, const Target &target) {
+  KernelSpec spec = stepSpec(backward, op);
   if (isGpu(target.isa))
     spec.alignment = backward.alignment;
   return spec;
@@ -69,8 +69,9 @@ constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256
 } // namespace
 
 BackwardPlanner::BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
-    : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))),
-      whole_(step(wholeSpec(spec, device.target))), sum_(step(sumSpec(spec, device.target))),
+    : spec_(spec), device_(device), delta_(step(rowsSpec(spec, Operation::BackwardDelta, device.target))),
+      whole_(step(wholeSpec(spec, device.target))),
+      sum_(step(rowsSpec(spec, Operation::BackwardSum, device.target))),
       kv_(step(stepSpec(spec, Operation::BackwardKV))), q_(step(stepSpec(spec, Operation::BackwardQ))) {
   if (spec.score_grads)
     score_ = step(stepSpec(spec, Operation::BackwardScore));
@@ -104,7 +105,8 @@ bool BackwardPlanner::takesWhole(const PlanOptions &options) const {
   if (forced && (forced->op == Operation::BackwardKV || forced->op == Operation::BackwardQ) && pair)
     return false;
   return std::ranges::any_of(whole_.candidates, [&](const Candidate &c) {
-    return !std::ranges::count(options.rejected, c.schedule) && !(c.item.merges && pair);
+    return !std::ranges::count(options.rejected, c.schedule) &&
+           (!c.item.adds_dq || options.any_order || !pair);
   });
 }
 
@@ -175,7 +177,7 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   auto whole = choose(whole_, options);
   if (!whole)
     return whole.status();
-  const bool adds = whole->item.merges;
+  const bool adds = whole->item.adds_dq;
   const int64_t rows = adds ? DQSumsRows::ofHead(bounds.total_q, bounds.batch) : bounds.total_q;
   const int64_t part = rows * bounds.heads_q * spec_.head_dim_qk * 4;
   const int shares = adds ? 1 : sharesOf(bounds, whole->item, part);
@@ -216,11 +218,14 @@ std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, cons
       result.push_back({s, std::move(schedule)});
     return result.size() > before;
   };
-  add(stepSpec(spec, Operation::BackwardDelta));
+  add(rowsSpec(spec, Operation::BackwardDelta, device.target));
   if (spec.score_grads)
     add(stepSpec(spec, Operation::BackwardScore));
   const KernelSpec whole = wholeSpec(spec, device.target);
-  if (isGpu(device.target.isa) || !add(whole)) {
+  const bool adds = isGpu(device.target.isa); // where that is asked for (PlanOptions::any_order)
+  if (const bool made = add(whole); adds || !made) {
+    if (made)
+      add(rowsSpec(spec, Operation::BackwardSum, device.target));
     if (!add(stepSpec(spec, Operation::BackwardKV)) || !add(stepSpec(spec, Operation::BackwardQ)))
       result.clear(); // there is no plan, so that nothing of one is of use
     return result;

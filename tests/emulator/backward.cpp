@@ -209,7 +209,7 @@ private:
     p_.row_lse = workspace + compiled_.plan.parts[kRowLse].offset;
     p_.row_delta = workspace + compiled_.plan.parts[kRowDelta].offset;
     if (compiled_.plan.parts[kDQParts].bytes)
-      p_.dq_parts = workspace + compiled_.plan.parts[kDQParts].offset;
+      p_.dq_parts = workspace + compiled_.plan.parts[kDQParts].offset, p_.dq_columns = s_.dqk;
     p_.rows_q = rows_q_, p_.rows_k = rows_k_;
     p_.batch = int32_t(bounds_.batch);
     p_.seqlen_q = int32_t(bounds_.max_seqlen_q), p_.seqlen_k = int32_t(bounds_.max_seqlen_k);
@@ -258,8 +258,6 @@ private:
       BackwardParams p = p_;
       p.num_m_tiles = int32_t(geometry.tiles), p.num_work_items = int32_t(geometry.items);
       p.num_splits = step.item.num_splits, p.heads_per_section = step.item.heads_per_section;
-      if (step.spec.op == Operation::BackwardDelta)
-        p.heads_per_section = p.dq_parts ? s_.dqk : 0;
       if (plant)
         plant(int(i), p);
       LaunchConfig config;

@@ -255,7 +255,7 @@ def test_compiled(device):
 def test_same_bits_every_time(device):
     q, k, v = inputs(device, torch.bfloat16, sq=300, sk=300)
     dout = torch.randn_like(q)
-    out = flash_attn_func(q, k, v, causal=True)
+    out = flash_attn_func(q, k, v, causal=True, deterministic=True)
     first = torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
     for _ in range(20):
         assert all(

@@ -13,7 +13,7 @@ std::vector<Candidate> cpuCandidates(const KernelSpec &spec, const Target &, int
 }
 
 std::vector<Candidate> gpuCandidates(const KernelSpec &spec, const Target &, int) {
-  return {{schedule<kGpuBackwardRows>(spec, "gpu")}};
+  return {{{"gpu.backward_delta", {{"rows", DeltaRows::kWarps * DeltaRows::of(spec).perWarp()}}}}};
 }
 
 std::vector<Candidate> gpuSumCandidates(const KernelSpec &spec, const Target &, int) {
@@ -40,22 +40,26 @@ Result<LaunchSchema> gpuSumLaunch(const KernelSpec &spec, const Schedule &schedu
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const int rows = schedule.get("rows");
   const bool gpu = isGpu(target.isa);
-  if (rows < 1 || rows > (gpu ? 16 : 512))
-    return badKnob(schedule, "rows", gpu ? "1 to 16" : "1 to 512");
+  const int per_warp = DeltaRows::of(spec).perWarp(); // of a GPU
+  if (rows < 1 || (gpu ? rows % per_warp || rows > 16 * per_warp : rows > 512))
+    return badKnob(schedule, "rows",
+                   !gpu ? "1 to 512"
+                        : "a multiple of " + std::to_string(per_warp) + " up to " +
+                              std::to_string(16 * per_warp));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
-  schema.threads = gpu ? rows * 32 : 0;
+  schema.threads = gpu ? rows / per_warp * 32 : 0;
   schema.params_size = int64_t(paramLayout(spec).size);
   return schema;
 }
 
 ItemTraits traits(const Schedule &schedule) { return {.rows = schedule.get("rows")}; }
 
-constexpr int kCpuRows[] = {kCpuBackwardRows}, kGpuRows[] = {kGpuBackwardRows},
+constexpr int kCpuRows[] = {kCpuBackwardRows}, kGpuRows[] = {DeltaRows::kWarps},
               kGpuSumRowsTried[] = {kGpuSumRows};
 constexpr Knob kCpuKnobs[] = {{"rows", kCpuBackwardRows, kCpuRows}};
 constexpr Knob kGpuSumKnobs[] = {{"rows", kGpuSumRows, kGpuSumRowsTried}};
-constexpr Knob kGpuKnobs[] = {{"rows", kGpuBackwardRows, kGpuRows}};
+constexpr Knob kGpuKnobs[] = {{"rows", DeltaRows::kWarps, kGpuRows}};
 
 } // namespace
 
@@ -77,7 +81,6 @@ const Algorithm kGpuBackwardDelta = {"gpu.backward_delta",
                                      kGpuKnobs};
 const Algorithm kCpuBackwardSum = {"cpu.backward_sum", Operation::BackwardSum, TargetKind::Cpu, /*needs=*/0,
                                    cpuCandidates,      launch,                 traits,          kCpuKnobs};
-extern const Algorithm kGpuBackwardSum;
 const Algorithm kGpuBackwardSum = {"gpu.backward_sum", Operation::BackwardSum, TargetKind::Gpu, /*needs=*/0,
                                    gpuSumCandidates,   gpuSumLaunch,           traits,          kGpuSumKnobs};
 

@@ -5,9 +5,6 @@
 
 namespace flashplus {
 
-void emitSm90Backward(EmitContext &c);
-void emitSm90Backward(EmitContext &c) { emitSm90BackwardKV(c); }
-
 void emitSm90BackwardKV(EmitContext &c) {
   sm90_backward_kv::Rings rings(c);
   Ir &ir = c.ir;
@@ -41,5 +38,7 @@ void emitSm90BackwardKV(EmitContext &c) {
         return {};
       });
 }
+
+void emitSm90Backward(EmitContext &c) { emitSm90BackwardKV(c); }
 
 } // namespace flashplus

@@ -11,6 +11,9 @@
 // A thread holds (D + D_v) / 2 sums of its two keys: 256 at D 256, more than there are registers. With
 // `roles` 2 two warpgroups have the same 64 keys, and one works out S and dV, the other S, dP and dK: one
 // product is computed twice, and still no weight passes between the two.
+//
+// sm90.backward is the same with a fifth product, dQ = dS K, which it adds up in memory (rows/dq_sums.h). dS
+// then does pass through shared memory, for every warpgroup to have all keys of its share of dQ.
 #pragma once
 
 #include "templates/backward/sm90_pair/layout.h"
@@ -29,7 +32,7 @@ struct Sm90BackwardKVLayout {
   bool adds_dq;       ///< sm90.backward: it sums dQ, too.
   int ds_stages;      ///< Tiles of dS on their way to dQ; 0 without it.
   bool dq_first;      ///< With skew: dQ before dV and dK, so that it leaves under them.
-  bool skew;          ///< dQ of a step under the next step's products, so that no warpgroup waits for the other.
+  bool skew;          ///< dQ of a step in the next one, so that no warpgroup waits for the other.
   int dqk, dv;        ///< Head dims as stored.
   bool dropout;
 

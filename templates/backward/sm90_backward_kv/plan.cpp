@@ -6,8 +6,6 @@
 
 namespace flashplus {
 
-extern const Algorithm kSm90Backward;
-
 Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Schedule &schedule) {
   Sm90BackwardKVLayout l;
   l.tile_m = schedule.get("tile_m");
@@ -54,7 +52,8 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   if (l.adds_dq) {
     if (spec.results != Results::Partial)
       return Status(StatusCode::Unsupported,
-                    "schedule '" + schedule.text() + "' adds up a part of dq; the spec's results must be partial");
+                    "schedule '" + schedule.text() +
+                        "' adds up a part of dq; the spec's results must be partial");
     if (l.tile_n != 128 || l.roles != 1)
       return badKnob(schedule, l.roles != 1 ? "roles" : "tile_n", l.roles != 1 ? "1" : "128");
     if (!(l.tile_m == 128 && l.dqk <= 64 && l.dqk % 16 == 0) && !(l.tile_m == 64 && l.dqk == 128))
@@ -85,7 +84,7 @@ ItemTraits traits(const Schedule &schedule) {
 
 ItemTraits addingTraits(const Schedule &schedule) {
   ItemTraits result = traits(schedule);
-  result.merges = true;
+  result.adds_dq = true;
   return result;
 }
 
@@ -107,11 +106,15 @@ constexpr int kTileM[] = {32, 48, 64, 80, 96, 112, 128}, kTileN[] = {64, 128, 19
 constexpr Knob kKnobs[] = {{"tile_m", 64, kTileM},      {"tile_n", 128, kTileN}, {"stages", 2, kStages},
                            {"kv_stages", 1, kKVStages}, {"roles", 1, kRoles},    {"pingpong", 1, kPingpong}};
 
+/// Of sm90.backward.
 constexpr TableRow kAddingTable[] = {
 #include "templates/backward/sm90_backward_kv/adding_table.inc"
 };
 
 std::vector<Candidate> addingCandidates(const KernelSpec &spec, const Target &target, int shared_memory) {
+  // Slopes, dropout and windows take registers that there are not: the pair has smaller tiles.
+  if (!spec.score.isIdentity() || spec.dropout || spec.bounded_left)
+    return {};
   static const ScheduleTable table(kSm90Backward, kAddingTable);
   auto result = table.candidates(spec, target, shared_memory);
   if (result.size() > 1)
