@@ -99,7 +99,7 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
 
 bool BackwardPlanner::takesWhole(const PlanOptions &options) const {
   const Algorithm *forced = options.schedule ? findAlgorithm(options.schedule->algorithm) : nullptr;
-  if (forced && forced->op == Operation::Backward)
+  if (forced && forced->op == Operation::Backward && forced->runsOn(device_.target.isa))
     return true;
   const bool pair = !kv_.candidates.empty() && !q_.candidates.empty();
   if (forced && (forced->op == Operation::BackwardKV || forced->op == Operation::BackwardQ) && pair)
