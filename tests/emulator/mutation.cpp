@@ -227,7 +227,7 @@ std::vector<MutatedBackward> hopperBackwardKernels() {
   BackwardShape adding{named("sm_90a adding")};
   adding.whole = "sm90.backward ds_stages=2 kv_stages=1 pingpong=1 skew=1 stages=2 tile_m=128 tile_n=128";
   return {{adding, 1, {used, many}},
-          {{{named("sm_90a q"), {}, q}, 2, {used, many}},
+          {{named("sm_90a q"), {}, q}, 2, {used, many}},
           {{named("sm_90a kv, turns"), kv}, 1, {used, many}},
           {{named("sm_90a kv")}, 1, {used, many}}};
 }
