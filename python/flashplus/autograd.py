@@ -40,7 +40,7 @@ class Attention(torch.autograd.Function):
         *grads, dslopes = torch.ops.flashplus.backward(
             dout, q, k, v, out, lse, dlse, named.get("cu_seqlens_q"), named.get("cu_seqlens_k"), named.get("seqused_q"),
             named.get("seqused_k"), named.get("alibi_slopes"), *ctx.call.numbers,
-            ctx.call.dropout_p, rng_state, wants_slopes)
+            ctx.call.dropout_p, rng_state, wants_slopes, ctx.call.deterministic)
         rest = [None] * (ctx.count - 3)
         if wants_slopes:
             rest[ctx.slopes - 3] = dslopes
@@ -65,10 +65,10 @@ class Call:
     """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which
     are max_seqlen_q,
     max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap. With `dropout_p` the last output is
-    rng_state."""
+    rng_state. `deterministic`: gradients are the same bits every time."""
 
-    __slots__ = ("tensors", "numbers", "dropout_p")
+    __slots__ = ("tensors", "numbers", "dropout_p", "deterministic")
 
-    def __init__(self, numbers, dropout_p=0.0, **tensors):
-        self.numbers, self.dropout_p = numbers, dropout_p
+    def __init__(self, numbers, dropout_p=0.0, deterministic=False, **tensors):
+        self.numbers, self.dropout_p, self.deterministic = numbers, dropout_p, deterministic
         self.tensors = {name: t for name, t in tensors.items() if t is not None}

@@ -274,7 +274,7 @@ def remember_cache(key):
 
 
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-              return_attn_probs):
+              return_attn_probs, deterministic=False):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
@@ -285,10 +285,11 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     if lengths:
         *lengths, block_table = lengths
         out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right,
-                                                softcap, alibi_slopes, probs, block_table)
+                                                softcap, alibi_slopes, probs, block_table,
+                                                deterministic=bool(deterministic))
     else:
         out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes,
-                                         probs)
+                                         probs, bool(deterministic))
     return (out, lse, dmask) if return_attn_probs else out
 
 
@@ -357,13 +358,14 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     Returns out (as q), or with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q), S_dmask): without dropout
     an empty tensor, else the probabilities relative to the row's largest, negative where dropped, for tests.
     A row that sees no key is 0 and its LSE is +inf.
+    deterministic: dq is the same bits every time on Hopper, too.
     """
     if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     _need(q=q, k=k, v=v)
     if backend.ours:
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     return FlashAttnFunc.apply(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                deterministic, return_attn_probs, is_grad_enabled())
 
@@ -420,7 +422,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                                 softcap, _INF, 0, True, return_attn_probs)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
-                         softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+                         softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
     return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                      return_attn_probs, block_table, is_grad_enabled())
