@@ -45,12 +45,13 @@ InFlight::InFlight(InFlight &&other) noexcept
 }
 
 InFlight productFromShared(Ir &ir, DType dtype, int n, int steps, Val a, ArrayRef<int> a_steps, Val b,
-                           ArrayRef<int> b_steps) {
+                           ArrayRef<int> b_steps, bool columns_are_n) {
   const int count = n / 2;
   std::string text = "{ .reg .b64 da, db; wgmma.fence.sync.aligned; ";
   for (int i = 0; i < steps; ++i)
     text += stepDescriptor("da", count, a_steps[i]) + stepDescriptor("db", count + 1, b_steps[i]) +
-            product(dtype, n) + registers(0, count) + ", da, db, " + (i ? "1" : "0") + ", 1, 1, 0, 0; ";
+            product(dtype, n) + registers(0, count) + ", da, db, " + (i ? "1" : "0") + ", 1, 1, 0, " +
+            (columns_are_n ? "1; " : "0; ");
   text += "wgmma.commit_group.sync.aligned; }";
   SmallVector<Type> types(count, ir.f32());
   return {ptx(ir, text, repeat("=f", count) + ",l,l,~{memory}", types, {a, b}), {}};
@@ -102,13 +103,13 @@ Vals wait(Ir &ir, int pending, InFlight &&product, Vals *after) {
   return out;
 }
 
-std::pair<Vals, Vals> waitBoth(Ir &ir, InFlight &&first, InFlight &&second) {
+std::pair<Vals, Vals> waitBoth(Ir &ir, InFlight &&first, InFlight &&second, int pending) {
   const size_t count = first.values_.size();
   InFlight both(std::move(first));
   llvm::append_range(both.values_, second.values_);
   llvm::append_range(both.operands_, second.operands_);
   second.values_.clear();
-  Vals out = wait(ir, 0, std::move(both));
+  Vals out = wait(ir, pending, std::move(both));
   return {Vals(out.begin(), out.begin() + long(count)), Vals(out.begin() + long(count), out.end())};
 }
 

@@ -185,7 +185,10 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   row_delta        fp32 (heads_q, rows_q): sum_d dout o - dlse; 0 for such a row
 //   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without
 //                    softmax_scale. One part in memory that Backward works in (results = final), or one a
-//                    share of the keys
+//                    share of the keys. With an algorithm that adds (ItemTraits::adds_dq) one part, laid out
+//                    as templates/backward/rows/dq_sums.h says
+//   dq_columns       head_dim_qk where there are parts: of so many BackwardDelta clears every row, on a GPU,
+//                    whose algorithms add; else 0
 //   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys
 //                    (ItemShape::side)
 // Of the kernels that sum the gradients of a score's own inputs (score_grads), all fp32 and 0 before:
@@ -259,6 +262,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_work_items, 1)                                                                                  \
   X(I32, heads_per_section, 1)                                                                               \
   X(I32, num_splits, 1)                                                                                      \
+  X(I32, dq_columns, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
   X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \

@@ -37,6 +37,8 @@ struct ItemTraits {
                             ///< algorithm; of two that merge the first in the registry is taken.
   bool packs_heads = false; ///< An item has all query heads of a key head: its rows are (query row, head)
                             ///< pairs.
+  bool adds_dq = false;     ///< Of a backward: adds its part of dq to dq_parts, which the step before has
+                            ///< cleared, in no fixed order (templates/backward/rows/dq_sums.h).
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
   Side side = Side::Query;  ///< Whose rows an item has a tile of; `rows` counts them (kWholeSequence: all of
                             ///< a sequence).
@@ -108,10 +110,12 @@ extern const Algorithm kCpuBackwardScore;
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;
 extern const Algorithm kCpuBackwardSum;
+extern const Algorithm kGpuBackwardSum;
 extern const Algorithm kSm80BackwardKV; // templates/backward/sm80_backward_kv/plan.cpp
 extern const Algorithm kSm80BackwardQ;  // templates/backward/sm80_backward_q/plan.cpp
 extern const Algorithm kSm80BackwardScore;
 extern const Algorithm kSm90BackwardKV; // templates/backward/sm90_backward_kv/plan.cpp
+extern const Algorithm kSm90Backward;
 extern const Algorithm kSm90BackwardQ;  // templates/backward/sm90_backward_q/plan.cpp
 
 } // namespace flashplus

@@ -30,6 +30,8 @@ constexpr Emitter kEmitters[] = {
     {"gpu.backward_delta", emitGpuBackwardDelta},
     {"cpu.backward", emitCpuBackward},
     {"cpu.backward_sum", emitCpuBackwardSum},
+    {"gpu.backward_sum", emitGpuBackwardSum},
+    {"sm90.backward", emitSm90Backward},
     {"sm80.backward_kv", emitSm80BackwardKV},
     {"sm80.backward_q", emitSm80BackwardQ},
     {"cpu.backward_score", emitCpuBackwardScore},

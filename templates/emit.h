@@ -41,6 +41,8 @@ void emitCpuBackwardDelta(EmitContext &context);
 void emitGpuBackwardDelta(EmitContext &context);
 void emitCpuBackward(EmitContext &context);
 void emitCpuBackwardSum(EmitContext &context);
+void emitGpuBackwardSum(EmitContext &context);
+void emitSm90Backward(EmitContext &context);
 void emitSm80BackwardKV(EmitContext &context);
 void emitSm80BackwardQ(EmitContext &context);
 void emitCpuBackwardScore(EmitContext &context);

@@ -11,7 +11,7 @@ constexpr const Algorithm *kAlgorithms[] = {
     &kSm80Decode,       &kCpuCombine,       &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
     &kCpuBackwardSum,   &kCpuBackward,      &kSm90BackwardKV, &kSm80BackwardKV,   &kSm90BackwardQ,
     &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,      &kCpuMerge,         &kGpuMerge,
-    &kCpuBackwardScore, &kSm80BackwardScore};
+    &kCpuBackwardScore, &kSm80BackwardScore, &kGpuBackwardSum, &kSm90Backward};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
   return a.op == spec.op && a.runsOn(target.isa) && (a.pages || !spec.pagedKeys());

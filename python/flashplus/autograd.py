@@ -61,12 +61,12 @@ class Call:
     """What a forward's arguments mean to the backward: `tensors` besides q, k and v, by name, and `numbers`, which
     are max_seqlen_q,
     max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap. With `dropout_p` the last output is
-    rng_state."""
+    rng_state. `deterministic`: gradients are the same bits every time."""
 
-    __slots__ = ("tensors", "numbers", "dropout_p")
+    __slots__ = ("tensors", "numbers", "dropout_p", "deterministic")
 
-    def __init__(self, numbers, dropout_p=0.0, **tensors):
-        self.numbers, self.dropout_p = numbers, dropout_p
+    def __init__(self, numbers, dropout_p=0.0, deterministic=False, **tensors):
+        self.numbers, self.dropout_p, self.deterministic = numbers, dropout_p, deterministic
         self.tensors = {name: t for name, t in tensors.items() if t is not None}
 
     def places(self, arguments):
@@ -79,5 +79,5 @@ class Call:
         the saved `tensors`."""
         names = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes"
         *grads, dslopes = torch.ops.flashplus.backward(*given, *(named.get(name) for name in names), *self.numbers,
-                                                       self.dropout_p, rng_state, bool(wanted))
+                                                       self.dropout_p, rng_state, bool(wanted), self.deterministic)
         return grads, [dslopes]

@@ -21,7 +21,7 @@ def _readable(name, t):
 def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, delta=None, cu_seqlens_q=None,
               cu_seqlens_k=None, seqused_q=None, seqused_k=None, max_seqlen_q=0, max_seqlen_k=0, alibi_slopes=None,
               softmax_scale, causal, window_left, window_right, softcap, dropout_p=0.0, rng_state=None, dslopes=None,
-              score=None, dvalues=None):
+              score=None, dvalues=None, any_order=False):
     """(dq, dk, dv) of the forward that has the same arguments, on the current stream of q's device.
 
     dq, dk, dv: written, or None for new ones. Packed sequences (with cu_seqlens_*): a new gradient is 0 in rows that
@@ -30,7 +30,7 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     delta: fp32 like lse, gets sum(dout * out) - dlse, or None. With dropout_p rng_state is what the forward had.
     dslopes: contiguous and like alibi_slopes, gets their gradient, or None. score: the forward's scores.Score, and
     dvalues {name: contiguous and like that tensor of it, or (1) for a scalar} gets their gradients.
-    The same bits from run to run, but for dslopes on a GPU."""
+    The same bits from run to run, but for dslopes and dvalues on a GPU, and for dq with any_order, which is faster."""
     q, k, v, out, dout, lse = (_readable(name, t) for name, t in (("q", q), ("k", k), ("v", v), ("out", out),
                                                                   ("dout", dout), ("softmax_lse", lse)))
     new = torch.empty_like if cu_seqlens_q is None else torch.zeros_like
@@ -53,11 +53,12 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
         tensors["dalibi_slopes"] = dslopes
     call = (tuple(
         (name, said(t)) for name, t in tensors.items()), softmax_scale, causal, window_left, window_right, softcap,
-            dropout_p, score and (score.said, tuple(dvalues or ())))
+            dropout_p, any_order, score and (score.said, tuple(dvalues or ())))
     try:
         frame = _known.lists[call].pop()
     except LookupError:
-        frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p)
+        frame = _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p,
+                           any_order)
         if score is not None:
             frame.score = scores.Laid(frame, score, dvalues)
     if score is not None:
@@ -79,7 +80,7 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     return tuple(dict(((id(copy), given) for given, copy in kept)).get(id(g), g) for g in grads)
 
 
-def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p):
+def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, softcap, dropout_p, any_order):
     ragged = "cu_seqlens_q" in tensors
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     checks.tensors(q, k, v, ragged)
@@ -100,4 +101,5 @@ def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, 
     left, right = frames.sides(window_left, window_right, q.shape[rows], k.shape[rows])
     frame.set_mask_and_score(softmax_scale, causal, left, right, softcap)
     frame.args.dropout_p = dropout_p
+    frame.args.any_order = any_order
     return frame

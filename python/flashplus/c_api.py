@@ -79,7 +79,7 @@ class BackwardArgs(ctypes.Structure):
                 ("tile_counter", c_void_p), ("schedule", c_char_p), ("has_window", c_int32), ("reserved", c_int32),
                 ("rng_state", c_void_p), ("dropout_seed", c_uint64), ("dropout_offset", c_uint64),
                 ("dropout_p", c_float), ("reserved2", c_int32), ("dalibi_slopes", c_void_p), ("dsoftcap", c_void_p),
-                ("score_gradients", c_void_p), ("num_score_gradients", c_int32), ("reserved3", c_int32)]
+                ("score_gradients", c_void_p), ("num_score_gradients", c_int32), ("any_order", c_int32)]
 
 
 class ScoreTensor(ctypes.Structure):

@@ -44,7 +44,7 @@ def remember_cache(key):
 
 
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-              return_attn_probs):
+              return_attn_probs, deterministic=False):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
     if attention_ops.left_to_graph(softmax_scale, causal, softcap, *window_size, *lengths[2:4]):
@@ -58,10 +58,11 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     if lengths:
         *lengths, block_table = lengths
         out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right,
-                                                softcap, alibi_slopes, probs, block_table)
+                                                softcap, alibi_slopes, probs, block_table,
+                                                deterministic=bool(deterministic))
     else:
         out, lse, dmask, _ = ops.forward(q, k, v, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes,
-                                         probs)
+                                         probs, bool(deterministic))
     return (out, lse, dmask) if return_attn_probs else out
 
 
@@ -146,7 +147,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
         seqlen_q + right; -1 is unbounded; causal is right = 0.
     softcap: 0.0: none; > 0: s -> softcap * tanh(s / softcap).
     alibi_slopes: None, or fp32 (heads) or (batch, heads): the bias is -slope * |i + seqlen_k - seqlen_q - j|.
-    deterministic: False; changes nothing: results and gradients of q, k and v are the same bits every time.
+    deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway.
     return_attn_probs: False; True: return more, for tests.
 
     Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32
@@ -160,7 +161,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     _need(q=q, k=k, v=v)
     if backend.ours:
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     return FlashAttnFunc.apply(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                                deterministic, return_attn_probs, is_grad_enabled())
 
@@ -244,7 +245,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                                 softcap, _INF, 0, True, return_attn_probs, key)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
-                         softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+                         softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
     return FlashAttnVarlenFunc.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p,
                                      softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                      return_attn_probs, block_table, is_grad_enabled())

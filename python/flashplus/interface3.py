@@ -63,7 +63,7 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits)
+        out, lse = ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits, bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 
@@ -131,7 +131,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits)
+        out, lse = ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits,
+                            bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 

@@ -111,7 +111,8 @@ def ours_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, alibi_slopes, p_dropou
     delta, rows = new_delta(q)
     grads = gradients(dout, q, k, v, out, softmax_lse, dq=dq, dk=dk, dv=dv, delta=rows,
                       alibi_slopes=alibi_slopes, softmax_scale=softmax_scale, causal=is_causal, window_left=left,
-                      window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
+                      window_right=right, softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state),
+                      any_order=not deterministic)
     return [*grads, delta]
 
 
@@ -133,7 +134,8 @@ def ours_varlen_bwd(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, c
                       max_seqlen_q=checks.integer("max_seqlen_q", max_seqlen_q),
                       max_seqlen_k=checks.integer("max_seqlen_k", max_seqlen_k), alibi_slopes=alibi_slopes,
                       softmax_scale=softmax_scale, causal=is_causal, window_left=left, window_right=right,
-                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state))
+                      softcap=softcap, dropout_p=p, rng_state=dropout.state_of(p, rng_state),
+                      any_order=not deterministic)
     return [*grads, delta]
 
 

@@ -101,20 +101,20 @@ def outputs(q, v, lse_shape, probs_shape):
 
 
 def _forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-             return_softmax):
+             return_softmax, deterministic=False):
     q, k, v = (kernels.contiguous_rows(t) for t in (q, k, v))
     return tuple(kernels.fwd(q, k, v, None, alibi_slopes, dropout_p, softmax_scale, causal, window_size_left,
                              window_size_right, softcap, return_softmax, None))
 
 
 def _meant_forward(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap,
-                   alibi_slopes, return_softmax):
+                   alibi_slopes, return_softmax, deterministic=False):
     return autograd.Call((0, 0, softmax_scale, causal, window_size_left, window_size_right, softcap), dropout_p,
-                         alibi_slopes=alibi_slopes)
+                         deterministic, alibi_slopes=alibi_slopes)
 
 
 def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
-                  return_softmax):
+                  return_softmax, deterministic=False):
     batch, seqlen_q, heads = q.shape[:3]
     probs = (batch, heads, _round_up(seqlen_q, 128), _round_up(k.shape[1], 128)) if return_softmax else (0,)
     return outputs(q, v, (batch, heads, seqlen_q), probs)
@@ -122,7 +122,8 @@ def _forward_fake(q, k, v, dropout_p, softmax_scale, causal, window_size_left, w
 
 def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
                     window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None, return_softmax=False,
-                    block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, num_splits=0):
+                    block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False, num_splits=0,
+                    deterministic=False):
     q, k, v = (kernels.contiguous_rows(t) for t in (q, k, v))
     return tuple(kernels.varlen_fwd(q, k, v, None, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table,
                                     alibi_slopes, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, zero_tensors,
@@ -133,16 +134,17 @@ def _varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqle
 def _meant_varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                           causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
                           return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
-                          num_splits=0):
+                          num_splits=0, deterministic=False):
     return autograd.Call(
         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap), dropout_p,
-        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, alibi_slopes=alibi_slopes)
+        deterministic, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k,
+        alibi_slopes=alibi_slopes)
 
 
 def _varlen_forward_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                          causal, window_size_left=-1, window_size_right=-1, softcap=0.0, alibi_slopes=None,
                          return_softmax=False, block_table=None, leftpad_k=None, seqused_k=None, zero_tensors=False,
-                         num_splits=0):
+                         num_splits=0, deterministic=False):
     total, heads = q.shape[:2]
     batch = cu_seqlens_q.shape[0] - 1
     probs = (batch, heads, _round_up(max_seqlen_q, 128), _round_up(max_seqlen_k, 128)) if return_softmax else (0,)
@@ -201,7 +203,7 @@ def without_batch(q, cu_seqlens_q):
 
 
 def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
-          window_size_left, window_size_right, softcap, lse_empty, num_splits):
+          window_size_left, window_size_right, softcap, lse_empty, num_splits, deterministic=False):
     if without_batch(q, cu_seqlens_q):
         checks.tensors(q, k, v, cu_seqlens_q is not None)
         return _ours_fake(q, k, v, cu_seqlens_q, *[None] * 12)
@@ -214,21 +216,22 @@ def _ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_
 
 
 def _meant_ours(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
-                causal, window_size_left, window_size_right, softcap, lse_empty, num_splits):
+                causal, window_size_left, window_size_right, softcap, lse_empty, num_splits, deterministic=False):
     return autograd.Call(
         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right, softcap),
-        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
+        deterministic=deterministic, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
+        seqused_k=seqused_k)
 
 
 def _ours_fake(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
-               causal, window_size_left, window_size_right, softcap, lse_empty, num_splits):
+               causal, window_size_left, window_size_right, softcap, lse_empty, num_splits, deterministic=False):
     shape = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
     return outputs(q, v, shape, ())[:2]
 
 
 def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                    alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left, window_size_right,
-                   softcap, dropout_p=0.0, rng_state=None, wants_slopes=False):
+                   softcap, dropout_p=0.0, rng_state=None, wants_slopes=False, deterministic=False):
     dslopes = _slopes_like(alibi_slopes, q, wants_slopes)
     if without_batch(q, cu_seqlens_q):
         return *(torch.zeros_like(kernels.contiguous_rows(t)) for t in (q, k, v)), dslopes.zero_()
@@ -237,7 +240,8 @@ def _ours_backward(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqle
                              alibi_slopes=alibi_slopes, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
                              softmax_scale=softmax_scale, causal=causal, window_left=window_size_left,
                              window_right=window_size_right, softcap=softcap, dropout_p=dropout_p,
-                             rng_state=rng_state, dslopes=dslopes if wants_slopes else None)
+                             rng_state=rng_state, dslopes=dslopes if wants_slopes else None,
+                             any_order=not deterministic)
     return *grads, dslopes
 
 
@@ -248,7 +252,8 @@ def _slopes_like(alibi_slopes, q, wanted):
 
 def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                         alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left,
-                        window_size_right, softcap, dropout_p=0.0, rng_state=None, wants_slopes=False):
+                        window_size_right, softcap, dropout_p=0.0, rng_state=None, wants_slopes=False,
+                        deterministic=False):
     return (*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             _slopes_like(alibi_slopes, q, wants_slopes))
 
@@ -256,14 +261,15 @@ def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_
 _OUTPUTS = " -> (Tensor, Tensor, Tensor, Tensor)"
 define("_flash_attn_forward",
         "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left, "
-        "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax)" + _OUTPUTS,
+        "SymInt window_size_right, float softcap, Tensor? alibi_slopes, bool return_softmax, "
+        "bool deterministic=False)" + _OUTPUTS,
         _forward, _forward_fake, meant=_meant_forward, draws=True)
 define("_flash_attn_varlen_forward",
         "(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
         "SymInt max_seqlen_k, float dropout_p, float softmax_scale, bool causal, SymInt window_size_left=-1, "
         "SymInt window_size_right=-1, float softcap=0., Tensor? alibi_slopes=None, bool return_softmax=False, "
         "Tensor? block_table=None, Tensor? leftpad_k=None, Tensor? seqused_k=None, bool zero_tensors=False, "
-        "SymInt num_splits=0)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake,
+        "SymInt num_splits=0, bool deterministic=False)" + _OUTPUTS, _varlen_forward, _varlen_forward_fake,
         meant=_meant_varlen_forward, draws=True)
 _GRADS = "Tensor(a6!)? dq, Tensor(a7!)? dk, Tensor(a8!)? dv, "
 define("_flash_attn_backward",
@@ -282,15 +288,16 @@ define(
     "forward",
     "(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, "
     "SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, "
-    "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits) -> (Tensor, Tensor)", _ours,
+    "SymInt window_size_right, float softcap, float lse_empty, SymInt num_splits, "
+    "bool deterministic=False) -> (Tensor, Tensor)", _ours,
     _ours_fake, "flashplus", _meant_ours)
 define(
     "backward",
     "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, Tensor? cu_seqlens_q, "
     "Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? alibi_slopes, SymInt max_seqlen_q, "
     "SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_size_left, SymInt window_size_right, "
-    "float softcap, float dropout_p=0., Tensor? rng_state=None, bool wants_slopes=False) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "float softcap, float dropout_p=0., Tensor? rng_state=None, bool wants_slopes=False, "
+    "bool deterministic=False) -> (Tensor, Tensor, Tensor, Tensor)",
     _ours_backward, _ours_backward_fake, "flashplus", refusal=later.double_backward)
 
 ours = torch.ops.flashplus.forward

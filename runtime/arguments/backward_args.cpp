@@ -40,6 +40,7 @@ Status checkRest(TensorReader &reader, const flashplus_backward_args &a, const T
     FLASHPLUS_RETURN_IF_ERROR(checkRowStatistic(reader, "delta", a.delta, /*written=*/true, sizes, delta));
     setRowStatistic(delta, sizes.ragged, p.delta, p.delta_stride_b, p.delta_stride_h);
   }
+  out.any_order = a.any_order != 0;
   if (a.schedule && *a.schedule)
     out.schedule = a.schedule;
   if (reinterpret_cast<uintptr_t>(a.tile_counter) % sizeof(int64_t))

@@ -31,6 +31,7 @@ struct AttentionProblem {
   Bounds bounds;
   int num_splits = 0; ///< As PlanOptions.
   bool batch_invariant = false;
+  bool any_order = false; ///< As PlanOptions.
   bool empty = false;             ///< No query row or no head: nothing to compute.
   const char *schedule = nullptr; ///< The caller's text; null to choose.
 };

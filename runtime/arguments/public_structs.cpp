@@ -88,7 +88,7 @@ Status readBackwardArgs(const flashplus_backward_args *given, flashplus_backward
     return invalidArgument("args is null");
   FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_backward_args", given,
                                        FLASHPLUS_SIZE_WITH(flashplus_backward_args, reserved), out));
-  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved3", out.reserved3));
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("any_order", out.any_order));
   return readMaskAndBounds(out);
 }
 

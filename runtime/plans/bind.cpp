@@ -103,6 +103,7 @@ const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParam
   p.row_lse = in.part(kRowLse);
   p.row_delta = in.part(kRowDelta);
   p.dq_parts = in.part(kDQParts);
+  p.dq_columns = p.dq_parts ? in.problem.spec.head_dim_qk : 0;
   // One step has shares of the keys; the sum, which comes after it, adds as many parts.
   p.num_splits = std::max(p.num_splits, in.step.item.num_splits);
   p.score_shares = in.step.item.num_splits;

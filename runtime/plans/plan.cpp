@@ -26,6 +26,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
   PlanOptions options;
   options.num_splits = problem.num_splits;
   options.batch_invariant = problem.batch_invariant;
+  options.any_order = problem.any_order;
   options.tuned = planned->tuned;
   options.rejected = context.rejected(planned->id);
   if (problem.schedule) {

@@ -32,8 +32,9 @@ PlanKey::PlanKey(const AttentionProblem &p) {
   for (uint64_t word : fields)
     words[next++] = word;
   words[next++] = reinterpret_cast<uintptr_t>(p.spec.score);
-  // A power of two beside what has 48 bits.
-  words[next++] = uint64_t(p.bounds.batch) | uint64_t(std::countr_zero(uint32_t(p.bounds.key_run))) << 56;
+  // A power of two and a flag beside what has 48 bits.
+  words[next++] = uint64_t(p.bounds.batch) | uint64_t(std::countr_zero(uint32_t(p.bounds.key_run))) << 56 |
+                  uint64_t(p.any_order) << 63;
   // The checks of arguments (lengths.cpp, mask_args.cpp) keep these in 32 bits.
   words[next++] = pair(p.bounds.max_seqlen_q, p.bounds.max_seqlen_k);
   words[next++] = uint64_t(p.bounds.total_q);

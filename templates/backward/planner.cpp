@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/backward/planner.h"
 
+#include "templates/backward/rows/dq_sums_rows.h"
+
 #include <algorithm>
 
 namespace flashplus {
@@ -38,6 +40,23 @@ KernelSpec withoutScoreGrads(KernelSpec spec) {
   return spec;
 }
 
+/// Of one kernel for all three gradients. On a GPU it adds dq up in memory (ItemTraits::adds_dq): a part that
+/// is still to be summed.
+KernelSpec wholeSpec(const KernelSpec &backward, const Target &target) {
+  KernelSpec spec = withoutScoreGrads(backward);
+  if (isGpu(target.isa))
+    spec.results = Results::Partial;
+  return spec;
+}
+
+/// A step that reads or writes whole rows: on a GPU the faster the better they are aligned.
+KernelSpec rowsSpec(const KernelSpec &backward, Operation op, const Target &target) {
+  KernelSpec spec = stepSpec(backward, op);
+  if (isGpu(target.isa))
+    spec.alignment = backward.alignment;
+  return spec;
+}
+
 /// Whether blocks take their items from a counter: where items differ in length and there is more than one a
 /// block.
 bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
@@ -50,8 +69,9 @@ constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256
 } // namespace
 
 BackwardPlanner::BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device)
-    : spec_(spec), device_(device), delta_(step(stepSpec(spec, Operation::BackwardDelta))),
-      whole_(step(withoutScoreGrads(spec))), sum_(step(stepSpec(spec, Operation::BackwardSum))),
+    : spec_(spec), device_(device), delta_(step(rowsSpec(spec, Operation::BackwardDelta, device.target))),
+      whole_(step(wholeSpec(spec, device.target))),
+      sum_(step(rowsSpec(spec, Operation::BackwardSum, device.target))),
       kv_(step(stepSpec(spec, Operation::BackwardKV))), q_(step(stepSpec(spec, Operation::BackwardQ))) {
   if (spec.score_grads)
     score_ = step(stepSpec(spec, Operation::BackwardScore));
@@ -77,8 +97,21 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
                 "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
 }
 
-std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps() const {
-  std::vector<const Step *> steps = whole_.candidates.empty() ? std::vector{&kv_, &q_} : std::vector{&whole_};
+bool BackwardPlanner::takesWhole(const PlanOptions &options) const {
+  const Algorithm *forced = options.schedule ? findAlgorithm(options.schedule->algorithm) : nullptr;
+  if (forced && forced->op == Operation::Backward && forced->runsOn(device_.target.isa))
+    return true;
+  const bool pair = !kv_.candidates.empty() && !q_.candidates.empty();
+  if (forced && (forced->op == Operation::BackwardKV || forced->op == Operation::BackwardQ) && pair)
+    return false;
+  return std::ranges::any_of(whole_.candidates, [&](const Candidate &c) {
+    return !std::ranges::count(options.rejected, c.schedule) &&
+           (!c.item.adds_dq || options.any_order || !pair);
+  });
+}
+
+std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps(const PlanOptions &options) const {
+  std::vector<const Step *> steps = takesWhole(options) ? std::vector{&whole_} : std::vector{&kv_, &q_};
   if (spec_.score_grads)
     steps.push_back(&score_);
   return steps;
@@ -89,7 +122,7 @@ Status BackwardPlanner::checkForced(const PlanOptions &options) const {
     return Status::ok();
   const Algorithm *a = findAlgorithm(options.schedule->algorithm);
   std::string known;
-  for (const Step *step : chosenSteps()) {
+  for (const Step *step : chosenSteps(options)) {
     if (a && a->op == step->spec.op)
       return Status::ok();
     if (!step->candidates.empty())
@@ -131,7 +164,7 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   if (!delta)
     return delta.status();
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
-  if (whole_.candidates.empty()) {
+  if (!takesWhole(options)) {
     for (const Step *step : {&kv_, &q_}) {
       auto chosen = choose(*step, options);
       if (!chosen)
@@ -144,14 +177,16 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   auto whole = choose(whole_, options);
   if (!whole)
     return whole.status();
-  const int64_t part = bounds.total_q * bounds.heads_q * spec_.head_dim_qk * 4;
-  const int shares = sharesOf(bounds, whole->item, part);
+  const bool adds = whole->item.adds_dq;
+  const int64_t rows = adds ? DQSumsRows::ofHead(bounds.total_q, bounds.batch) : bounds.total_q;
+  const int64_t part = rows * bounds.heads_q * spec_.head_dim_qk * 4;
+  const int shares = adds ? 1 : sharesOf(bounds, whole->item, part);
   plan.parts[kDQParts] = {plan.workspace_bytes, alignedBytes(part * shares)};
   plan.workspace_bytes += plan.parts[kDQParts].bytes;
   KernelSpec spec = whole_.spec;
-  spec.results = shares > 1 ? Results::Partial : Results::Final;
+  spec.results = adds || shares > 1 ? Results::Partial : Results::Final;
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, bounds));
-  if (shares > 1) {
+  if (spec.isPartial()) {
     auto sum = choose(sum_, {});
     if (!sum)
       return sum.status();
@@ -183,11 +218,14 @@ std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, cons
       result.push_back({s, std::move(schedule)});
     return result.size() > before;
   };
-  add(stepSpec(spec, Operation::BackwardDelta));
+  add(rowsSpec(spec, Operation::BackwardDelta, device.target));
   if (spec.score_grads)
     add(stepSpec(spec, Operation::BackwardScore));
-  const KernelSpec whole = withoutScoreGrads(spec);
-  if (!add(whole)) {
+  const KernelSpec whole = wholeSpec(spec, device.target);
+  const bool adds = isGpu(device.target.isa); // where that is asked for (PlanOptions::any_order)
+  if (const bool made = add(whole); adds || !made) {
+    if (made)
+      add(rowsSpec(spec, Operation::BackwardSum, device.target));
     if (!add(stepSpec(spec, Operation::BackwardKV)) || !add(stepSpec(spec, Operation::BackwardQ)))
       result.clear(); // there is no plan, so that nothing of one is of use
     return result;

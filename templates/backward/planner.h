@@ -17,6 +17,8 @@ namespace flashplus {
 /// The workspace's parts.
 enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
 
+/// A step that adds dq up in memory (ItemTraits::adds_dq) has one part, which the first step clears and the
+/// sum rounds; its dq differs from run to run in the last bits.
 /// Makes the plans of a backward whose spec (results final) is `spec`.
 class BackwardPlanner final : public Planner {
 public:
@@ -32,7 +34,9 @@ private:
   };
   Step step(KernelSpec spec) const;
   /// The steps whose schedules may be forced.
-  std::vector<const Step *> chosenSteps() const;
+  std::vector<const Step *> chosenSteps(const PlanOptions &options) const;
+  /// Whether one kernel makes all three gradients.
+  bool takesWhole(const PlanOptions &options) const;
   /// A forced schedule that is of none of them would be ignored: Unsupported names those that there are.
   Status checkForced(const PlanOptions &options) const;
   /// Fails if no candidate is left.

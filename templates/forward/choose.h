@@ -22,6 +22,7 @@ struct PlanOptions {
   int num_splits = 0;           ///< 0 = chosen here, 1 = never split, n = exactly n shares of the keys.
   bool batch_invariant = false; ///< The result of a row may not depend on what else is in the batch: no split
                                 ///< whose count depends on the grid.
+  bool any_order = false;       ///< Of a backward: dq may be summed in an order that differs from run to run.
   std::optional<Schedule> schedule; ///< The only one to consider; its knobs are checked.
   /// Not owned. Preferred to the default table, the one of the nearest size first (distance in octaves of
   /// keys and of queries), of equally near ones the earlier; not for batch_invariant plans, which are the

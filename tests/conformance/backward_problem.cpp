@@ -24,6 +24,7 @@ std::vector<Case::Field> BackwardCase::fields() const {
   flag("after_forward", after_forward);
   flag("infinite_lse", infinite_lse);
   flag("score_grads", score_grads);
+  flag("any_order", any_order);
   for (auto [name, layout] :
        {std::pair{"dout", &dout_layout}, {"dq", &dq_layout}, {"dk", &dk_layout}, {"dv", &dv_layout}})
     fields.push_back({name, layoutText(*layout), layoutText(*layout) == layoutText({})});

@@ -19,6 +19,7 @@ struct BackwardCase {
   bool infinite_lse = false;
   Layout dout_layout = {}, dq_layout = {}, dk_layout = {}, dv_layout = {};
   bool score_grads = false; ///< Gradients of all the score's tensors and scalars, slopes and softcap.
+  bool any_order = false;   ///< Of the sums of dq.
   bool packed_dqkv = false; ///< dq, dk and dv are slices of one (.., rows, hq + 2 hk, d) of dq_layout.
 
   std::vector<Case::Field> fields() const;

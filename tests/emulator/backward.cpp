@@ -208,6 +208,8 @@ private:
     auto *workspace = static_cast<uint8_t *>(memory_.allocate(size_t(compiled_.plan.workspace_bytes)));
     p_.row_lse = workspace + compiled_.plan.parts[kRowLse].offset;
     p_.row_delta = workspace + compiled_.plan.parts[kRowDelta].offset;
+    if (compiled_.plan.parts[kDQParts].bytes)
+      p_.dq_parts = workspace + compiled_.plan.parts[kDQParts].offset, p_.dq_columns = s_.dqk;
     p_.rows_q = rows_q_, p_.rows_k = rows_k_;
     p_.batch = int32_t(bounds_.batch);
     p_.seqlen_q = int32_t(bounds_.max_seqlen_q), p_.seqlen_k = int32_t(bounds_.max_seqlen_k);
@@ -340,7 +342,10 @@ Compiled compileBackward(const BackwardShape &b) {
   const Target target = targetOf(b.shape);
   KernelSpec spec = specOf(b.shape);
   spec.op = Operation::Backward;
-  auto plan = planBackward(spec, boundsOf(b.shape), offlineProfile(target), {});
+  PlanOptions options;
+  if (!b.whole.empty())
+    options.schedule = completeSchedule(*Schedule::parse(b.whole));
+  auto plan = planBackward(spec, boundsOf(b.shape), offlineProfile(target), options);
   if (!plan) {
     out.error = plan.status().message();
     return out;

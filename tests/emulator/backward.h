@@ -12,6 +12,7 @@ struct BackwardShape {
   Shape shape;                 ///< Its splits and schedule play no part.
   std::string kv = {}, q = {}; ///< Schedules of the two kernels; empty: the plan's.
   bool dlse = false;           ///< A gradient reaches lse, too.
+  std::string whole = {};      ///< Of the one kernel that replaces the two, if not empty.
   double steep = 0;            ///< Not 0: scores are about -steep times the root of the head dim.
 };
 

@@ -201,7 +201,7 @@ namespace {
 /// A backward, of which one step's kernel is mutated.
 struct MutatedBackward {
   BackwardShape shape;
-  int step;                ///< 1: dk and dv, 2: dq.
+  int step;                ///< 1: dk and dv, or all three; 2: dq.
   std::vector<Shape> more; ///< Of the same kernel, as Mutated's.
 };
 
@@ -226,7 +226,10 @@ std::vector<MutatedBackward> hopperBackwardKernels() {
   };
   const std::string kv = "sm90.backward_kv kv_stages=1 pingpong=1 stages=2 tile_m=32 tile_n=128",
                     q = "sm90.backward_q pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=32";
-  return {{{named("sm_90a q"), {}, q}, 2, {used, many}},
+  BackwardShape adding{named("sm_90a adding")};
+  adding.whole = "sm90.backward ds_stages=2 kv_stages=1 pingpong=1 skew=1 stages=2 tile_m=128 tile_n=128";
+  return {{adding, 1, {used, many}},
+          {{named("sm_90a q"), {}, q}, 2, {used, many}},
           {{named("sm_90a kv, turns"), kv}, 1, {used, many}},
           {{named("sm_90a kv")}, 1, {used, many}}};
 }

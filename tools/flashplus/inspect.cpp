@@ -302,7 +302,7 @@ void addInspect(CLI::App &app, Action *selected) {
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
                        "Of a forward with new keys: append. Of a backward: backward_delta; backward and "
-                       "backward_sum (CPU), backward_kv or "
+                       "backward_sum (CPU, sm_90a), backward_kv or "
                        "backward_q (GPU); backward_score, of the gradients of the score's own inputs")
           ->check(CLI::IsMember({"forward", "append", "backward", "backward_delta", "backward_sum",
                                  "backward_kv", "backward_q", "backward_score"}))

@@ -390,7 +390,7 @@ typedef struct flashplus_backward_args {
   DLTensor *dsoftcap;      /**< fp32 (1), or null; softcap must not be 0. */
   const flashplus_score_gradient *score_gradients; /**< Of tensors and scalars of `score`. */
   int32_t num_score_gradients;
-  int32_t reserved3;
+  int32_t any_order; /**< 1: dq may be summed in any order, whose last bits differ from run to run. */
 } flashplus_backward_args;
 
 /** Full attention, with a window that bounds nothing. */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/backward/rows/dq_sums.h"
 #include "templates/backward/rows/layout.h"
 #include "templates/backward/rows/row_values.h"
+#include "templates/backward/sm90_pair/sum_rows.h"
 #include "templates/common/cpu_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/work.h"
@@ -87,28 +89,94 @@ void emitCpuBackwardDelta(EmitContext &c) {
   });
 }
 
+namespace {
+
+/// What a lane has of a row: of its 16-byte pieces those from `first` on, `step` apart.
+struct Pieces {
+  Val first;
+  int step;
+};
+
+/// Zeros for row `row` of dq_parts, by the lanes that share it.
+void clearRow(EmitContext &c, const Sequence &seq, const WorkItem &item, Val row, const Pieces &own) {
+  Ir &ir = c.ir;
+  Val columns = c.params.get("dq_columns");
+  ir.ifThen(columns != 0, [&] {
+    Val blocks = columns / DQSums::kColumns;
+    Val first = DQSums(ir, c.params, seq, item.batch, item.head, columns).first();
+    Val group = ir.offset(first, ir.toI64(row / DQSums::kRows) * (ir.toI64(blocks) * DQSums::kBlockBytes));
+    Val to = ir.offset(group, row % DQSums::kRows * (DQSums::kColumns * 4));
+    ir.rareLoop(own.first, blocks * 4, ir.i32(own.step), [&](Val piece) {
+      ir.store(ir.constant(ir.vec(ir.i32(), 4), 0),
+               ir.offset(to, piece / 4 * DQSums::kBlockBytes + piece % 4 * 16), 16);
+    });
+  });
+}
+
+/// sum + the products of two pieces, 8 elements each, as gpu::loadIf gives them.
+Val addProducts(Ir &ir, DType dtype, Val sum, const Vals &a, const Vals &b) {
+  mlir::Type element =
+      dtype == DType::F16 ? mlir::Type(ir.builder.getF16Type()) : mlir::Type(ir.builder.getBF16Type());
+  auto widened = [&](Val pair, int i) {
+    mlir::Value two = ir.bitcast(ir.vec(element, 2), ir.bitcast(ir.i32(), pair)).value;
+    mlir::Value one = mlir::vector::ExtractOp::create(ir.builder, ir.loc, two, int64_t(i));
+    return ir.wrap(mlir::arith::ExtFOp::create(ir.builder, ir.loc, ir.f32(), one));
+  };
+  for (size_t word = 0; word < a.size(); ++word)
+    for (int i = 0; i < 2; ++i)
+      sum = ir.fma(widened(a[word], i), widened(b[word], i), sum);
+  return sum;
+}
+
+} // namespace
+
 void emitGpuBackwardDelta(EmitContext &c) {
   Ir &ir = c.ir;
   const int bytes = dtypeBytes(c.spec.dtypeO()), dv = c.spec.head_dim_v, rows = c.schedule.get("rows");
+  const DeltaRows shape = DeltaRows::of(c.spec);
   const WorkItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
-  Val thread = gpu::threadId(ir);
-  Val lane = thread % 32, row = item.m * rows + thread / 32; // one row a warp
-  ir.ifThen(row < seq.q_len, [&] {
-    Val row64 = ir.toI64(row);
-    Val o = ir.offset(seq.rows(Operand::O, item.head, bytes), row64 * (c.params.get("o_stride_s") * bytes));
-    Val dout =
-        ir.offset(seq.rows(Operand::DO, item.head, bytes), row64 * (c.params.get("dout_stride_s") * bytes));
-    Val sum = carry::forLoop(ir, lane, ir.i32(dv), ir.i32(32), ir.f32(0), [&](Val column, Val so_far) {
-      auto load = [&](Val from) {
-        return gpu::loadElement(ir, c.spec.dtypeO(), ir.offset(from, ir.toI64(column) * bytes));
+  Val thread = gpu::threadId(ir), lane = thread % 32;
+  Val first = item.m * rows + thread / 32 * shape.perWarp() + lane / shape.lanes;
+  const Pieces own{lane % shape.lanes, shape.lanes};
+  Val o = seq.rows(Operand::O, item.head, bytes), dout = seq.rows(Operand::DO, item.head, bytes);
+  Val o_stride = c.params.get("o_stride_s") * bytes, dout_stride = c.params.get("dout_stride_s") * bytes;
+  auto rowOf = [&](int pass) { return first + pass * (32 / shape.lanes); };
+  Vals sums, pieces_o[DeltaRows::kMostPasses], pieces_dout[DeltaRows::kMostPasses];
+  if (shape.by_pieces) // all of them are on their way before the first is used
+    for (int pass = 0; pass < shape.passes; ++pass) {
+      Val row = rowOf(pass), here = (row < seq.q_len) & (own.first < dv / 8);
+      auto load = [&](Val base, Val stride) {
+        Val from = ir.offset(ir.offset(base, ir.toI64(row) * stride), own.first * 16);
+        return gpu::loadIf(ir, here, from, 0, 4);
       };
-      return ir.fma(load(o), load(dout), so_far);
-    });
-    for (int step : {16, 8, 4, 2, 1})
+      pieces_o[pass] = load(o, o_stride), pieces_dout[pass] = load(dout, dout_stride);
+    }
+  for (int pass = 0; pass < shape.passes; ++pass) {
+    Val row = rowOf(pass), row64 = ir.toI64(row);
+    Val sum = ir.f32(0);
+    if (shape.by_pieces)
+      sum = addProducts(ir, c.spec.dtypeO(), sum, pieces_o[pass], pieces_dout[pass]);
+    else
+      sum = carry::ifElse(
+          ir, row < seq.q_len,
+          [&] {
+            return carry::forLoop(ir, lane, ir.i32(dv), ir.i32(32), ir.f32(0), [&](Val column, Val so_far) {
+              auto load = [&](Val base, Val stride) {
+                Val from = ir.offset(ir.offset(base, row64 * stride), ir.toI64(column) * bytes);
+                return gpu::loadElement(ir, c.spec.dtypeO(), from);
+              };
+              return ir.fma(load(o, o_stride), load(dout, dout_stride), so_far);
+            });
+          },
+          [&] { return ir.f32(0); });
+    for (int step = shape.lanes / 2; step; step /= 2)
       sum = sum + gpu::shuffleXor(ir, sum, step);
-    ir.ifThen(lane == 0, [&] { DeltaRow(c, seq, item).store(row64, sum); });
-  });
+    ir.ifThen(row < seq.q_len, [&] {
+      ir.ifThen(own.first == 0, [&] { DeltaRow(c, seq, item).store(row64, sum); });
+      clearRow(c, seq, item, row, own);
+    });
+  }
 }
 
 void emitCpuBackwardSum(EmitContext &c) {
@@ -133,6 +201,31 @@ void emitCpuBackwardSum(EmitContext &c) {
                                });
       cpu::storeRow(ir, c.spec.dtype, sum * scale, ir.offset(to, int64_t(column) * bytes), count);
     }
+  });
+}
+
+/// A warp has 16 rows, in the order in which they were added.
+void emitGpuBackwardSum(EmitContext &c) {
+  Ir &ir = c.ir;
+  const int d = c.spec.head_dim_qk, rows = c.schedule.get("rows"), blocks = d / DQSums::kColumns;
+  const WorkItem item = decode(c);
+  const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
+  Val thread = gpu::threadId(ir), lane = thread % 32;
+  Val first = item.m * rows + thread / 32 * 16, row = first + firstOfLane(Axis::Rows, lane);
+  ir.ifThen(first < seq.q_len, [&] {
+    Val sums = DQSums(ir, c.params, seq, item.batch, item.head, d).first();
+    Val from = ir.offset(ir.offset(sums, ir.toI64(first) * (d * 4)), ir.toI64(lane) * 16);
+    Fragment sum = Fragment::filled({1, d / 8}, ir.f32(0));
+    for (int block = 0; block < blocks; ++block)
+      for (int line = 0; line < 2; ++line) {
+        const int64_t at = int64_t(line * blocks + block) * DQSums::kBlockBytes;
+        const Vals four =
+            gpu::loadIf(ir, row + line * DQSums::kRows < seq.q_len, from, at, 4); // others were not cleared
+        for (int i = 0; i < 4; ++i)
+          sum.at(Axis::Rows, line, 4 * block + i) = four[i];
+      }
+    storeSumRows(c, seq, Operand::DQ, item.head, std::move(sum), c.params.get("softmax_scale"), row,
+                 seq.q_len - 1, lane);
   });
 }
 

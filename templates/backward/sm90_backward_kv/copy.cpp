@@ -31,7 +31,9 @@ Positions copyItem(Rings &r, const Item &item, Positions at) {
   r.keys.load(at.keys, item.seq, item.work.head_k, item.first, gpu::Keep::First);
   const Step end = carry::forLoop(r.ir, r.ir.i32(1), item.steps, r.ir.i32(1), first,
                                   [&](Val, const Step &now) { return copyQueries(now); });
-  return {r.keys.next(at.keys), end.queries, at.item};
+  at.keys = r.keys.next(at.keys);
+  at.queries = end.queries;
+  return at;
 }
 
 } // namespace

@@ -16,6 +16,7 @@ void emitSm90BackwardKV(EmitContext &c) {
     rings.keys.ring().init(1, math_warps);
     rings.queries.ring().init(2, math_warps);
     rings.items.ring().init(1, math_warps + 1);
+    rings.weights.init(math_warps, math_warps);
     gpu::fenceBarrierInit(ir);
   });
   gpu::barrier(ir);
@@ -37,5 +38,7 @@ void emitSm90BackwardKV(EmitContext &c) {
         return {};
       });
 }
+
+void emitSm90Backward(EmitContext &c) { emitSm90BackwardKV(c); }
 
 } // namespace flashplus

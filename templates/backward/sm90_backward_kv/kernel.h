@@ -13,7 +13,8 @@ namespace flashplus::sm90_backward_kv {
 /// Where a role is in the rings.
 struct Positions {
   gpu::Position keys, queries, item;
-  void fields(auto &&each) { each(keys, queries, item); }
+  gpu::Position written, read; ///< Of dS: the next tile's, and that of the next one that dQ wants.
+  void fields(auto &&each) { each(keys, queries, item, written, read); }
 };
 
 /// One work item as all roles see it; they must agree on every field.
@@ -41,9 +42,13 @@ struct Rings {
         keys(c, l.keys(), Operand::K, Operand::V, 0, l.keysAt(), l.barriers()),
         queries(c, l.queries(), Operand::Q, Operand::DO, 2, l.queriesAt(), l.queryBarriers()),
         items(ir, l.kItemSlots, gpu::sharedAddress(ir, c.scratch) + l.itemBarriers(), c.scratch, l.items()),
+        weights(ir, l.ds_stages, gpu::sharedAddress(ir, c.scratch) + l.weightsBarriers()),
         thread(gpu::threadId(ir)) {}
 
-  Positions start() { return {keys.ring().start(), queries.ring().start(), items.ring().start()}; }
+  Positions start() {
+    return {keys.ring().start(), queries.ring().start(), items.ring().start(), weights.start(),
+            weights.start()};
+  }
 
   /// Pointer to the rows' values of a stage.
   Val rowValues(gpu::Position p) {
@@ -55,6 +60,7 @@ struct Rings {
   const Sm90BackwardKVLayout l;
   PairRing keys, queries;
   ItemSlots items;
+  gpu::Pipeline weights; ///< Tiles of dS. A warp arrives once it has written, or no longer reads.
   Val thread;
 };
 

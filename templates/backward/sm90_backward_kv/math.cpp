@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A math warpgroup of sm90.backward_kv. Its 64 keys are rows of wgmma's fragments
 // (templates/common/fragment_layout.h), queries are columns.
+#include "ir/add.h"
+#include "ir/tma.h"
 #include "ir/wgmma.h"
+#include "templates/backward/rows/dq_sums.h"
 #include "templates/backward/sm90_backward_kv/kernel.h"
 #include "templates/backward/sm90_pair/roles.h"
 #include "templates/backward/sm90_pair/sum_rows.h"
@@ -39,11 +42,19 @@ struct Sums {
   void fields(auto &&each) { each(dk, dv); }
 };
 
+/// Where the next tile of dQ goes: its first row among the sums of its head, and how many rows there are from
+/// there on.
+struct DQTarget {
+  Val sums, rows;
+  void fields(auto &&each) { each(sums, rows); }
+};
+
 struct Progress {
   Sums sums;
   QueryWalk::Place place;
   Positions at;
-  void fields(auto &&each) { each(sums, place, at); }
+  DQTarget dq;
+  void fields(auto &&each) { each(sums, place, at, dq); }
 };
 
 class Math {
@@ -62,7 +73,14 @@ public:
 
 private:
   Progress queryLoop(const Item &item, const Progress &start);
-  void add(const Item &item, Progress &now, Val last_step);
+  Progress step(const Item &item, Progress now, Val last_step, bool first);
+  void add(const Item &item, Progress &now, Val last_step, bool first);
+  void accumulateAll(Progress &now, const Vals &p, const Vals &ds, bool first);
+  Val weightsTile(gpu::Position p);
+  void writeWeights(Positions &at, const Vals &ds);
+  DQTarget dqTarget(const Item &item, const WorkItem &work, Val query);
+  InFlight multiplyDQ(const Positions &at);
+  void addDQ(Progress &now, InFlight product, int pending);
   InFlight multiply(int which, const Positions &at);
   InFlight accumulate(int which, Fragment &sum, const Vals &weights, const Positions &at);
   TileWeights weights(const Item &item, const WorkItem &work, Val query, Vals products, Val row_values);
@@ -91,7 +109,8 @@ private:
 Positions Math::item(const Item &item, Positions at) {
   const Progress start{{Fragment::filled(dk_layout_, ir_.f32(0)), Fragment::filled(dv_layout_, ir_.f32(0))},
                        item.walk.first(),
-                       at};
+                       at,
+                       {c_.params.get("dq_parts"), ir_.i32(0)}};
   const Progress end = carry::ifElse(
       ir_, item.steps > 0, [&] { return queryLoop(item, start); }, [&] { return start; });
   ir_.ifThen(item.present, [&] {
@@ -109,14 +128,28 @@ Positions Math::item(const Item &item, Positions at) {
 
 Progress Math::queryLoop(const Item &item, const Progress &start) {
   r_.keys.ring().waitFull(start.at.keys);
-  Progress end = carry::forLoop(ir_, ir_.i32(0), item.steps, ir_.i32(1), start, [&](Val step, Progress now) {
-    add(item, now, step + 1 == item.steps);
-    now.place = item.walk.next(now.place);
-    now.at.queries = r_.queries.next(now.at.queries);
-    return now;
-  });
+  if (l_.adds_dq) // no weight hides what is not finite there from dQ
+    r_.keys.clearTail(start.at.keys, item.seq, item.seq.k_len - item.first, r_.thread, 128 * l_.shares().math,
+                      kTailBarrier);
+  const bool skews = l_.adds_dq && l_.skew;
+  auto last = [&](Val index) { return index + 1 == item.steps; };
+  const Progress begin = skews ? step(item, start, last(ir_.i32(0)), /*first=*/true) : start;
+  Progress end = carry::forLoop(
+      ir_, ir_.i32(skews ? 1 : 0), item.steps, ir_.i32(1), begin,
+      [&](Val index, Progress now) { return step(item, std::move(now), last(index), /*first=*/false); });
+  if (skews)
+    addDQ(end, multiplyDQ(end.at), 0);
+  if (l_.adds_dq)
+    r_.keys.ring().release(end.at.keys, lane_ == 0);
   end.at.keys = r_.keys.next(end.at.keys);
   return end;
+}
+
+Progress Math::step(const Item &item, Progress now, Val last_step, bool first) {
+  add(item, now, last_step, first);
+  now.place = item.walk.next(now.place);
+  now.at.queries = r_.queries.next(now.at.queries);
+  return now;
 }
 
 /// S^T (0) or dP^T (1): keys times queries.
@@ -134,7 +167,7 @@ InFlight Math::accumulate(int which, Fragment &sum, const Vals &weights, const P
                                    r_.queries.columnsDescriptor(at.queries, which), r_.queries.columnSteps());
 }
 
-void Math::add(const Item &item, Progress &now, Val last_step) {
+void Math::add(const Item &item, Progress &now, Val last_step, bool first) {
   WorkItem work = item.work;
   work.head = work.head + now.place.head;
   Val query = item.walk.query(now.place);
@@ -159,7 +192,8 @@ void Math::add(const Item &item, Progress &now, Val last_step) {
     TileWeights w = weights(item, work, query, gpu::wait(ir_, 1, std::move(qk)), lse);
     gpu::computeBeforeWait(ir_, w.ofScores().values.back());
     Fragment dp{s_layout_, gpu::wait(ir_, 0, std::move(ov))};
-    r_.keys.ring().release(now.at.keys, last_keys);
+    if (!l_.adds_dq)
+      r_.keys.ring().release(now.at.keys, last_keys);
     ColumnValues delta(ir_, ir_.offset(lse, int64_t(l_.tile_m) * 4));
     Vals p, ds;
     if (dropout_) {
@@ -173,7 +207,14 @@ void Math::add(const Item &item, Progress &now, Val last_step) {
       p = pack(w.p);
     if (!dropout_)
       ds = pack(subtractDelta(w.ofScores(), Axis::Columns, std::move(dp), delta));
-    if (sums_dv_) {
+    if (l_.adds_dq) {
+      writeWeights(now.at, ds);
+      if (!l_.skew || first)
+        now.dq = dqTarget(item, work, query);
+      accumulateAll(now, p, ds, first);
+      if (l_.skew && !first)
+        now.dq = dqTarget(item, work, query);
+    } else if (sums_dv_) {
       InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
       std::tie(now.sums.dv.values, now.sums.dk.values) = gpu::waitBoth(ir_, std::move(dv), std::move(dk));
     } else {
@@ -182,6 +223,96 @@ void Math::add(const Item &item, Progress &now, Val last_step) {
   }
   gpu::warpSync(ir_); // every lane has read its rows' values
   r_.queries.ring().release(now.at.queries, lane_ == 0);
+}
+
+Val Math::weightsTile(gpu::Position p) {
+  return gpu::sharedAddress(ir_, c_.scratch) + p.stage * l_.weightsStage() + l_.weightsAt();
+}
+
+/// dS of the warp's 16 keys into the ring, transposed: queries are rows, and a warpgroup's 64 keys a slab.
+void Math::writeWeights(Positions &at, const Vals &ds) {
+  r_.weights.waitEmpty(at.written);
+  Val thread = gpu::again(ir_, r_.thread), row = thread % 8;
+  Val chunk = thread / 32 % 4 * 2 + thread / 8 % 2;
+  Val to = weightsTile(at.written) + thread / 128 * l_.weightsSlab() + (thread / 16 % 2 * 8 + row) * 128 +
+           (chunk ^ row) * 16;
+  for (int step = 0; step < l_.tile_m / 16; ++step)
+    gpu::storeMatrix4(ir_, to + step * 16 * 128, llvm::ArrayRef(ds).slice(size_t(4 * step), 4),
+                      /*transposed=*/true);
+  gpu::fenceAsyncShared(ir_);
+  gpu::warpSync(ir_); // every lane has written
+  gpu::arrive(ir_, r_.weights.full(at.written), lane_ == 0);
+  at.written = r_.weights.next(at.written);
+}
+
+DQTarget Math::dqTarget(const Item &item, const WorkItem &work, Val query) {
+  const DQSums sums(ir_, c_.params, item.seq, work.batch, work.head, l_.dqk);
+  return {ir_.offset(sums.first(), ir_.toI64(query) * (l_.dqk * 4)), item.seq.q_len - query};
+}
+
+/// The warpgroup's share of a tile of dQ.
+InFlight Math::multiplyDQ(const Positions &at) {
+  r_.weights.waitFull(at.read);
+  Val warpgroup = gpu::again(ir_, warpgroup_);
+  Val a = weightsTile(at.read);
+  if (l_.dqByRows())
+    a = a + warpgroup * (64 * 128);
+  llvm::SmallVector<int> a_steps;
+  for (int i = 0; i < l_.tile_n / 16; ++i)
+    a_steps.push_back(i / 4 * l_.weightsSlab() + i % 4 * 32);
+  Val b = l_.dqByRows() ? r_.keys.columnsDescriptor(at.keys, 0)
+                        : r_.keys.columnsDescriptor(at.keys, 0, warpgroup);
+  return gpu::productFromShared(ir_, c_.spec.dtype, l_.dqColumns(), int(a_steps.size()),
+                                gpu::descriptorRowsContiguousInK(ir_, a), a_steps, b, r_.keys.columnSteps(),
+                                /*columns_are_n=*/true);
+}
+
+/// Waits for it and adds it to the sums. The tile of dS is read from then on by none.
+void Math::addDQ(Progress &now, InFlight product, int pending) {
+  const Fragment dq{{1, l_.dqColumns() / 8}, gpu::wait(ir_, pending, std::move(product))};
+  r_.weights.release(now.at.read, lane_ == 0);
+  now.at.read = r_.weights.next(now.at.read);
+  Val thread = gpu::again(ir_, r_.thread), lane = thread % 32, warpgroup = thread / 128;
+  Val row = thread / 32 % 4 * 16;
+  Val column_bytes = ir_.i32(0);
+  if (l_.dqByRows())
+    row = row + warpgroup * 64;
+  else
+    column_bytes = warpgroup * (64 / DQSums::kColumns * DQSums::kBlockBytes);
+  const int blocks = l_.dqk / DQSums::kColumns;
+  Val to = ir_.offset(now.dq.sums, row * (l_.dqk * 4) + column_bytes + lane * 16);
+  Val own = row + firstOfLane(Axis::Rows, lane);
+  for (int line = 0; line < 2; ++line) {
+    ir_.ifThen(own + line * DQSums::kRows < now.dq.rows, [&] {
+      for (int block = 0; block < l_.dqColumns() / DQSums::kColumns; ++block) {
+        Val four[4];
+        for (int i = 0; i < 4; ++i)
+          four[i] = dq.at(Axis::Rows, line, 4 * block + i);
+        gpu::add4(ir_, to, int64_t(line * blocks + block) * DQSums::kBlockBytes, four);
+      }
+    });
+  }
+}
+
+/// dV += P^T dO and dK += dS^T Q, and a tile of dQ: this step's, or, skewed, the last one's.
+void Math::accumulateAll(Progress &now, const Vals &p, const Vals &ds, bool first) {
+  auto both = [&](int pending, InFlight dv, InFlight dk) {
+    std::tie(now.sums.dv.values, now.sums.dk.values) =
+        gpu::waitBoth(ir_, std::move(dv), std::move(dk), pending);
+  };
+  if (l_.skew && !first && l_.dq_first) {
+    InFlight dq = multiplyDQ(now.at);
+    InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
+    addDQ(now, std::move(dq), 2);
+    both(0, std::move(dv), std::move(dk));
+    return;
+  }
+  InFlight dv = accumulate(1, now.sums.dv, p, now.at), dk = accumulate(0, now.sums.dk, ds, now.at);
+  if (l_.skew && first)
+    return both(0, std::move(dv), std::move(dk));
+  InFlight dq = multiplyDQ(now.at);
+  both(1, std::move(dv), std::move(dk));
+  addDQ(now, std::move(dq), 0);
 }
 
 TileWeights Math::weights(const Item &item, const WorkItem &work, Val query, Vals products, Val row_values) {
@@ -211,8 +342,11 @@ TileWeights Math::masked(const Item &item, TileWeights w, Val query) {
         for (int row = 0; row < s_layout_.count(Axis::Rows); ++row) {
           Val own = key + FragmentLayout::offset(Axis::Rows, row);
           const Mask::Rows queries = item.mask.queries(own, own);
+          Val end_of_own = queries.end - from;
+          if (l_.adds_dq) // to which a key past the last gives nothing
+            end_of_own = ir_.select(own < item.seq.k_len, end_of_own, ir_.i32(0));
           clearOutside(seen, Axis::Rows, row, c_.spec.bounded_right ? queries.begin - from : Val{},
-                       queries.end - from);
+                       end_of_own);
         }
         return seen;
       },

@@ -17,6 +17,10 @@ Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.dropout = spec.dropout;
+  l.adds_dq = spec.op == Operation::Backward;
+  l.ds_stages = l.adds_dq ? schedule.get("ds_stages") : 0;
+  l.dq_first = l.adds_dq && schedule.get("dq_first") != 0;
+  l.skew = l.adds_dq && schedule.get("skew") != 0;
   return l;
 }
 
@@ -45,6 +49,18 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "roles", "1, or 2 with tile_n = 64");
   if (l.pingpong && l.shares().math == 1)
     return badKnob(schedule, "pingpong", "0 with one warpgroup");
+  if (l.adds_dq) {
+    if (spec.results != Results::Partial)
+      return Status(StatusCode::Unsupported,
+                    "schedule '" + schedule.text() +
+                        "' adds up a part of dq; the spec's results must be partial");
+    if (l.tile_n != 128 || l.roles != 1)
+      return badKnob(schedule, l.roles != 1 ? "roles" : "tile_n", l.roles != 1 ? "1" : "128");
+    if (!(l.tile_m == 128 && l.dqk <= 64 && l.dqk % 16 == 0) && !(l.tile_m == 64 && l.dqk == 128))
+      return badKnob(schedule, "tile_m", "128 with a head_dim_qk of 16, 32, 48 or 64, or 64 with one of 128");
+    if (l.ds_stages < 1 + l.skew || l.ds_stages > 4)
+      return badKnob(schedule, "ds_stages", "1 to 4, at least 2 with skew");
+  }
   FLASHPLUS_RETURN_IF_ERROR(takesTma(spec, schedule));
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(spec.score), l.mostRegisters()));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
@@ -66,6 +82,12 @@ ItemTraits traits(const Schedule &schedule) {
       .rows = schedule.get("tile_n"), .keys = schedule.get("tile_n"), .packs_heads = true, .side = Side::Key};
 }
 
+ItemTraits addingTraits(const Schedule &schedule) {
+  ItemTraits result = traits(schedule);
+  result.adds_dq = true;
+  return result;
+}
+
 constexpr TableRow kTable[] = {
 #include "templates/backward/sm90_backward_kv/table.inc"
 };
@@ -84,7 +106,40 @@ constexpr int kTileM[] = {32, 48, 64, 80, 96, 112, 128}, kTileN[] = {64, 128, 19
 constexpr Knob kKnobs[] = {{"tile_m", 64, kTileM},      {"tile_n", 128, kTileN}, {"stages", 2, kStages},
                            {"kv_stages", 1, kKVStages}, {"roles", 1, kRoles},    {"pingpong", 1, kPingpong}};
 
+/// Of sm90.backward.
+constexpr TableRow kAddingTable[] = {
+#include "templates/backward/sm90_backward_kv/adding_table.inc"
+};
+
+std::vector<Candidate> addingCandidates(const KernelSpec &spec, const Target &target, int shared_memory) {
+  // Slopes, dropout and windows take registers that there are not: the pair has smaller tiles.
+  if (!spec.score.isIdentity() || spec.dropout || spec.bounded_left)
+    return {};
+  static const ScheduleTable table(kSm90Backward, kAddingTable);
+  auto result = table.candidates(spec, target, shared_memory);
+  if (result.size() > 1)
+    result.resize(1);
+  return result;
+}
+
+constexpr int kAddingTileM[] = {64, 128}, kAddingTileN[] = {128}, kDSStages[] = {1, 2, 3}, kSkew[] = {0, 1},
+              kOneRole[] = {1}, kDQFirst[] = {0, 1};
+constexpr Knob kAddingKnobs[] = {{"tile_m", 64, kAddingTileM}, {"tile_n", 128, kAddingTileN},
+                                 {"stages", 2, kStages},       {"kv_stages", 1, kKVStages},
+                                 {"roles", 1, kOneRole},       {"pingpong", 1, kPingpong},
+                                 {"ds_stages", 2, kDSStages},  {"skew", 1, kSkew},
+                                 {"dq_first", 1, kDQFirst}};
+
 } // namespace
+
+const Algorithm kSm90Backward = {"sm90.backward",
+                                 Operation::Backward,
+                                 TargetKind::Gpu,
+                                 kTma | kWgmma | kSetMaxRegisters,
+                                 addingCandidates,
+                                 launch,
+                                 addingTraits,
+                                 kAddingKnobs};
 
 const Algorithm kSm90BackwardKV = {"sm90.backward_kv",
                                    Operation::BackwardKV,

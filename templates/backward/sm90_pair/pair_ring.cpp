@@ -54,6 +54,10 @@ Val PairRing::columnsDescriptor(gpu::Position p, int which) {
   return gpu::descriptorColumnsAreN(ir_, tile(p, which), tiles_.slabBytes());
 }
 
+Val PairRing::columnsDescriptor(gpu::Position p, int which, Val slab) {
+  return gpu::descriptorColumnsAreN(ir_, tile(p, which) + slab * tiles_.slabBytes(), tiles_.slabBytes());
+}
+
 llvm::SmallVector<int> PairRing::columnSteps() const {
   llvm::SmallVector<int> steps;
   for (int i = 0; i < tiles_.rows / 16; ++i)

@@ -35,6 +35,8 @@ public:
   llvm::SmallVector<int> rowSteps(int which) const;
   /// Rows as K, columns as N.
   Val columnsDescriptor(gpu::Position p, int which);
+  /// The same from slab `slab` (i32) on.
+  Val columnsDescriptor(gpu::Position p, int which, Val slab);
   llvm::SmallVector<int> columnSteps() const;
 
 private:

@@ -294,7 +294,7 @@ TEST_CASE("backward args: gradients of a score's inputs that are refused") {
          [](Scored &s) { s.a.dalibi_slopes = s.slopes.get(); });
   refuse("score gradient of 'bias' has the memory of another gradient",
          [](Scored &s) { s.wanted[1].tensor = s.dslopes.get(); });
-  refuse("args.reserved3 is 1; it must be 0", [](Scored &s) { s.a.reserved3 = 1; });
+  refuse("any_order is 2", [](Scored &s) { s.a.any_order = 2; });
 }
 
 TEST_CASE("backward args: struct_size and the schedule") {

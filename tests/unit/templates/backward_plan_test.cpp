@@ -71,13 +71,16 @@ TEST_CASE("every head dim has a plan of three steps on every chip, and warm-up c
           const auto reachable = reachableBackwardKernels(spec, device);
           const auto hopper =
               std::ranges::count_if(reachable, [](const PlannedKernel &k) { return onHopper(k.schedule); });
-          CHECK(reachable.size() == size_t(3 + hopper));
-          CHECK(onHopper(plan->steps[1].schedule) + onHopper(plan->steps[2].schedule) == hopper);
+          // And one that adds dq up has a sum behind it.
+          const auto adding = std::ranges::count_if(
+              reachable, [](const PlannedKernel &k) { return k.spec.op == Operation::Backward; });
+          CHECK(reachable.size() == size_t(3 + hopper + adding));
+          CHECK(onHopper(plan->steps[1].schedule) + onHopper(plan->steps[2].schedule) == hopper - adding);
           const bool aligned = spec.alignment == 16;
           if (device.target.isa != Isa::Sm90a || !aligned)
             CHECK(hopper == 0);
           else
-            CHECK(hopper == 2);
+            CHECK(hopper == 2 + adding);
           for (const PlanStep &step : plan->steps) {
             CHECK(step.launch.shared_memory <= device.shared_memory_per_block);
             CHECK(std::ranges::count_if(reachable, [&](const PlannedKernel &k) {
@@ -293,6 +296,38 @@ TEST_CASE("parts of dq stay small: a long problem has fewer shares") {
   const Plan plan = cpuPlan("x86-64-v3", backward(64, 64), {1, rows, rows, rows, 1, 1, -1, -1});
   CHECK(plan.steps[1].item.num_splits == 1);
   CHECK(plan.parts[kDQParts].bytes == rows * 64 * 4);
+}
+
+TEST_CASE("on sm_90a one kernel adds dq up where that is allowed, and the pair stays for what it has not") {
+  const Bounds bounds{3, 1000, 1000, 3000, 8, 2, -1, -1};
+  auto planned = [&](const KernelSpec &spec, bool any_order) {
+    PlanOptions options;
+    options.any_order = any_order;
+    auto plan = planBackward(spec, bounds, offlineProfile(*Target::parse("sm_90a")), options);
+    REQUIRE(plan);
+    return *plan;
+  };
+  const Plan adds = planned(backward(64, 64), true);
+  REQUIRE(adds.steps.size() == 3);
+  CHECK(adds.steps[1].schedule.algorithm == "sm90.backward");
+  CHECK(adds.steps[1].item.num_splits == 1);
+  CHECK(adds.steps[2].schedule.algorithm == "gpu.backward_sum");
+  CHECK(adds.parts[kDQParts].bytes >= (3000 + 8 * 3) / 8 * 8 * 8 * 64 * 4);
+  KernelSpec window = backward(64, 64), scored = backward(128, 128), dropped = backward(64, 64);
+  window.bounded_left = dropped.dropout = true;
+  scored.score = *ScoreExpr::parse("20 * tanh(s / 20)");
+  for (const KernelSpec &spec :
+       {window, scored, dropped, backward(40, 40), backward(96, 96), backward(256, 256)})
+    CHECK_MESSAGE(planned(spec, true).steps[1].spec.op == Operation::BackwardKV, spec.text());
+  CHECK(planned(backward(64, 64), false).steps[1].spec.op == Operation::BackwardKV);
+  const auto reachable = reachableBackwardKernels(backward(64, 64), offlineProfile(*Target::parse("sm_90a")));
+  for (bool any_order : {false, true})
+    for (const PlanStep &step : planned(backward(64, 64), any_order).steps)
+      CHECK_MESSAGE(std::ranges::count_if(reachable,
+                                          [&](const PlannedKernel &k) {
+                                            return k.spec == step.spec && k.schedule == step.schedule;
+                                          }) == 1,
+                    step.spec.text());
 }
 
 TEST_CASE("on a CPU warm-up has every kernel of every plan") {
