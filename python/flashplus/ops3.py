@@ -133,7 +133,7 @@ def bwd(dout, q, k, v, out, softmax_lse, dq=None, dk=None, dv=None, cu_seqlens_q
             cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k, softmax_scale=scale, causal=causal,
             max_seqlen_q=0 if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q),
             max_seqlen_k=0 if max_seqlen_k is None else checks.integer("max_seqlen_k", max_seqlen_k),
-            window_left=left, window_right=right, softcap=softcap)
+            window_left=left, window_right=right, softcap=softcap, any_order=not deterministic)
     log2 = torch.zeros_like(delta)
     log2[..., :rows.shape[-1]] = softmax_lse / 0.6931471805599453
     return (delta, log2, *(q.new_empty(0, dtype=torch.float32) for _ in range(3)))
