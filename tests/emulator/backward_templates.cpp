@@ -233,33 +233,40 @@ TEST_CASE("the sm_90a backward with other schedules") { runAll(hopperSchedules()
 
 namespace {
 
-/// Shapes as for the pair, with dq added up by one kernel; head dims that it has not are left out.
+/// Shapes as for the pair, with dq added up by one kernel, whose every form has its turn; head dims that it
+/// has not are left out.
 std::vector<BackwardShape> addingShapes() {
-  constexpr const char *kForms[] = {"skew=1 ds_stages=2 pingpong=1", "skew=0 ds_stages=1 pingpong=0",
-                                    "skew=1 ds_stages=3 pingpong=0", "skew=0 ds_stages=2 pingpong=1"};
+  constexpr const char *kForms[] = {
+      "skew=1 ds_stages=2 pingpong=1 kv_stages=2", "skew=1 ds_stages=3 pingpong=1",
+      "skew=1 ds_stages=2 pingpong=0",             "skew=0 ds_stages=1 pingpong=0",
+      "skew=1 ds_stages=2 dq_first=0",             "skew=0 ds_stages=2 pingpong=1"};
   std::vector<BackwardShape> s;
   size_t next = 0;
-  for (BackwardShape shape : shapes()) {
-    const int d = shape.shape.dqk;
-    if (shape.shape.unaligned || d != shape.shape.dv || (d != 64 && d != 128))
-      continue;
-    shape.whole = std::string("sm90.backward tile_m=") + (d == 128 ? "64 " : "128 ") + kForms[next++ % 4];
+  auto add = [&](BackwardShape shape) {
+    const bool wide = shape.shape.dqk == 128;
+    shape.whole = std::string("sm90.backward tile_m=") + (wide ? "64 " : "128 ") + kForms[next++ % 6];
+    shape.shape.name += ", " + shape.whole;
     s.push_back(shape);
+  };
+  for (const BackwardShape &shape : shapes()) {
+    const int d = shape.shape.dqk;
+    if (!shape.shape.unaligned && d == shape.shape.dv && (d == 64 || d == 128))
+      add(shape);
   }
-  for (const char *form : kForms)
-    for (int d : {32, 64, 128})
-      for (int window : {-1, 40})
-        s.push_back({{.name = std::string(form) + ", head dim " + std::to_string(d),
-                      .batch = 2,
-                      .seqlen_q = 300,
-                      .seqlen_k = 330,
-                      .heads_q = 4,
-                      .heads_k = 2,
-                      .dqk = d,
-                      .dv = d,
-                      .window_left = window,
-                      .window_right = window < 0 ? -1 : 0},
-                     .whole = std::string("sm90.backward tile_m=") + (d == 128 ? "64 " : "128 ") + form});
+  for (int i = 0; i < 12; ++i) {
+    const int d = i / 6 ? 128 : i % 3 ? 64 : 32;
+    const bool window = i % 2;
+    add({{.name = "head dim " + std::to_string(d),
+          .batch = 2,
+          .seqlen_q = 300,
+          .seqlen_k = 330,
+          .heads_q = 4,
+          .heads_k = 2,
+          .dqk = d,
+          .dv = d,
+          .window_left = window ? 40 : -1,
+          .window_right = window ? 0 : -1}});
+  }
   return s;
 }
 

@@ -221,7 +221,8 @@ void Math::add(const Item &item, Progress &now, Val last_step, bool first) {
       now.sums.dk.values = gpu::wait(ir_, 0, accumulate(0, now.sums.dk, ds, now.at));
     }
   }
-  gpu::warpSync(ir_); // every lane has read its rows' values
+  if (!l_.adds_dq) // whose writeWeights() has done it since
+    gpu::warpSync(ir_); // every lane has read its rows' values
   r_.queries.ring().release(now.at.queries, lane_ == 0);
 }
 
