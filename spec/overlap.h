@@ -5,9 +5,9 @@
 
 namespace flashplus {
 
-/// A variable of the module, in global memory: there is one, so every block of the kernel waits for the grid
-/// before it, ahead of all that depends on it (ir/grid.h). In the code and not beside it, so that the two
-/// cannot disagree.
+/// A variable of the module, in constant memory: there is one, so every block of the kernel waits for the
+/// grid before it, ahead of all that depends on it (ir/grid.h). In the code and not beside it, so that the
+/// two cannot disagree.
 inline constexpr const char *kOverlapSymbol = "flashplus_overlaps";
 
 } // namespace flashplus
