@@ -250,6 +250,7 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, delta_stride_h, 1)                                                                                  \
   X(I64, rows_q, 1)                                                                                          \
   X(I64, rows_k, 1)                                                                                          \
+  X(I64, dq_columns, 1)                                                                                      \
   X(I64, aux_stride, kMaxScoreTensors *kMaxScoreTensorRank)                                                  \
   X(I32, batch, 1)                                                                                           \
   X(I32, seqlen_q, 1)                                                                                        \
@@ -262,7 +263,6 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, num_work_items, 1)                                                                                  \
   X(I32, heads_per_section, 1)                                                                               \
   X(I32, num_splits, 1)                                                                                      \
-  X(I32, dq_columns, 1)                                                                                      \
   X(F32, softmax_scale, 1)                                                                                   \
   X(F32, scalar, kMaxScoreScalars)                                                                           \
   X(I32, aux_last, kMaxScoreTensors *kMaxScoreTensorRank)                                                    \

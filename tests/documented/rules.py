@@ -18,6 +18,7 @@ EXCEPTIONS = [
     (r"^python (-m|-c) .*flash_attn", "needs the wheel; tests/python/test_install.py and test_migration.py run it"),
     (r"^python bench/forward_cpu\.py", "needs PyTorch and minutes"),
     (r"bench_decode", "needs a release build and minutes"),
+    (r"warmup --specs missed.txt", "reads what a run has missed; tests/tools/cli_specs.cpp runs it"),
     (r"^serve ", "tests/examples/documented.py runs it and compares what it prints"),
 ]
 

@@ -346,7 +346,7 @@ TEST_CASE(
     CHECK(cell["schedule"].get<std::string>().starts_with("cpu.backward "));
   }
   const std::string picture = test::readText(folder.path("b.svg"));
-  CHECK(picture.find("attention backward") != std::string::npos);
+  CHECK(picture.find("Attention backward") != std::string::npos);
   CHECK(picture.find("D 16, causal, bf16, backward") != std::string::npos);
   // A forward is not compared with a backward of the same shape.
   auto compared = runCli(joined(grid, {"--json", "--baseline", file}), cache).json();

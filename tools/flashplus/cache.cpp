@@ -176,7 +176,7 @@ void addCache(CLI::App &app, Action *selected) {
       {"verify", "Read and verify every kernel; exit status 1 when one is bad",
        "Bad kernels are rebuilt when they are next needed.\n\nExample:\n  flashplus cache verify",
        verifyEntries},
-      {"clear", "Remove all kernels", "Example:\n  flashplus cache clear --cache-dir build/demo-cache",
+      {"clear", "Remove all kernels", "Example:\n  flashplus cache clear",
        clearEntries}};
   for (const Row &row : kRows) {
     CLI::App *sub = verb->add_subcommand(row.name, row.help);

@@ -100,7 +100,7 @@ struct Pieces {
 /// Zeros for row `row` of dq_parts, by the lanes that share it.
 void clearRow(EmitContext &c, const Sequence &seq, const WorkItem &item, Val row, const Pieces &own) {
   Ir &ir = c.ir;
-  Val columns = c.params.get("dq_columns");
+  Val columns = ir.toI32(c.params.get("dq_columns"));
   ir.ifThen(columns != 0, [&] {
     Val blocks = columns / DQSums::kColumns;
     Val first = DQSums(ir, c.params, seq, item.batch, item.head, columns).first();
