@@ -90,8 +90,7 @@ SequenceItems::Found SequenceItems::find(const Cursor &cursor, Val item) const {
         Val inside = item - there.before * of_tile;
         Val holder = gpu::countLanes(ir_, there.up_to * of_tile <= inside);
         Val below = ir_.select(holder == 0, none, gpu::shuffleFrom(ir_, there.up_to, holder - 1));
-        // Past the line's end there are none; it is divided by them.
-        Val tiles = ir_.max(gpu::shuffleFrom(ir_, there.up_to, holder) - below, ir_.i32(1));
+        Val tiles = gpu::shuffleFrom(ir_, there.up_to, holder) - below;
         const WorkItem work = decodeSequenceItem(ir_, params_, spec_, there.first + holder, tiles,
                                                  inside - below * of_tile);
         return Found{work, there, there.classes != 0};

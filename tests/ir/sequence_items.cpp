@@ -189,7 +189,7 @@ std::string complaint(const Variant &v, const Batch &b) {
       return name + "it comes twice";
     if (b.form != Batch::Form::Dense && last) {
       auto power = [&](int32_t batch) {
-        return std::max(1, int(std::bit_width(unsigned(b.keys[size_t(batch)]))));
+        return std::max(1, std::bit_width(unsigned(b.keys[size_t(batch)])));
       };
       const int before = power(last->batch), now = power(r.batch);
       if (now > before || (now == before && r.batch < last->batch))
