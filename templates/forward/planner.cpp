@@ -100,9 +100,8 @@ int headsPerSection(const KernelSpec &spec, const Bounds &bounds, const LaunchSc
 
 /// Whether blocks take their items from a counter: where items differ in length and there is more than one a
 /// block.
-bool wantsWorkCounter(const PlanStep &step, const Bounds &bounds, const DeviceProfile &device) {
-  const bool differ = step.spec.bounded_right || bounds.total_q < bounds.batch * bounds.max_seqlen_q;
-  return differ && step.launch.blocks_per_sm &&
+bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
+  return step.spec.bounded_right && step.launch.blocks_per_sm &&
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
@@ -255,7 +254,7 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
   if (!step)
     return step.status();
   step->item.heads_per_section = headsPerSection(spec, bounds, step->launch, device, item);
-  if (wantsWorkCounter(*step, bounds, device)) {
+  if (wantsWorkCounter(*step, device)) {
     plan.parts[kWorkCounter] = {0, 8};
     plan.zeroed_bytes = 8;
     plan.workspace_bytes = kWorkspaceZeroed;

@@ -11,9 +11,9 @@
 // CHECK-SAME: nvvm.reqntid = array<i32: 384, 1, 1>
 // CHECK: prefetch.tensormap
 // CHECK: mbarrier.init.shared::cta.b64
-// CHECK: setmaxnreg.dec.sync.aligned.u32 40
+// CHECK: setmaxnreg.dec.sync.aligned.u32 24
 // CHECK: cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
-// CHECK: setmaxnreg.inc.sync.aligned.u32 232
+// CHECK: setmaxnreg.inc.sync.aligned.u32 240
 // The first tile: S alone.
 // CHECK: wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16
 // CHECK: wgmma.wait_group.sync.aligned 0

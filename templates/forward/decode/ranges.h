@@ -53,6 +53,7 @@ private:
   };
   Val weight(Val batch) const;
   void take(Val total);
+  Val lengthsDiffer() const;
 
   EmitContext &c_;
   Ir &ir_;

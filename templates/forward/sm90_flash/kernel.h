@@ -62,8 +62,8 @@ struct Rings {
   Val thread;
 };
 
-/// The copying warp's work: all items of the block. It finds them together, and one of its threads copies.
-void copyItems(Rings &rings, const WorkFeed &feed);
+/// The copying thread's work: all items of the block. `m_tiles`: of the longest sequence.
+void copyItems(Rings &rings, const WorkFeed &feed, Val m_tiles);
 
 /// A math warpgroup's work: all items that arrive. `warp` is warp-uniform.
 void computeItems(Rings &rings, Val warp);

@@ -18,8 +18,6 @@ struct Sm90FlashLayout {
   int stages;         ///< Of K and of V.
   int q_stages;       ///< Of Q: with 2 the next work item's Q is copied under the present one.
   bool pingpong;
-  int blocks; ///< Of a multiprocessor: 1, or 2 of one warpgroup of arithmetic each, which have items of their
-              ///< own: what an item costs beside its loop runs under the other one's.
   int dqk, dv;
   bool plain_score;
   bool dropout, partial;
@@ -28,16 +26,13 @@ struct Sm90FlashLayout {
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
   // setmaxnreg. All threads enter with 65536 / threads registers; the copying warpgroup, of which one warp
-  // works, gives most of its share away. It would spill in 32; the math warps' bound of accumulators
-  // is that of 240, since what a table has does not spill in 232.
+  // works, gives most of its share away. With pages and a window it would spill in 24; the math warps' bound
+  // of accumulators stays, since what a table has does not spill in 232.
   int copyRegisters() const {
-    return mathWarpgroups() == 3 ? 32 : mathWarpgroups() == 2 || blocks == 2 ? 40 : 56;
+    return mathWarpgroups() == 1 ? 56 : mathWarpgroups() == 2 ? (paged ? 40 : 24) : 32;
   }
   int mathRegisters() const {
-    return blocks == 2             ? 216
-           : mathWarpgroups() == 1 ? 256
-           : mathWarpgroups() == 2 ? 232
-                                   : 160;
+    return mathWarpgroups() == 1 ? 256 : mathWarpgroups() == 2 ? (paged ? 232 : 240) : 160;
   }
 
   int qkSteps() const { return (dqk + 15) / 16; } ///< wgmma steps over the head dim; the tail is zeros.
@@ -54,10 +49,7 @@ struct Sm90FlashLayout {
   int barriers() const { return v() + stages * vBytes(); } ///< Of Q, K, V and items: full and empty ones.
   static constexpr int kItemSlots = 2, kItemBytes = 32; ///< Work items on their way from the copying warp.
   int items() const { return barriers() + 16 * (q_stages + 2 * stages + kItemSlots); }
-  /// Where the copying warp is in the line of items, 24 bytes a lane: it has no registers for that while it
-  /// copies.
-  int cursor() const { return items() + kItemSlots * kItemBytes; }
-  int bytes() const { return cursor() + 32 * 24; }
+  int bytes() const { return items() + kItemSlots * kItemBytes; }
 
   /// fp32-sized registers of a thread that are alive at once: S, P (half as many, packed) and O.
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }

@@ -14,7 +14,6 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.stages = schedule.get("stages");
   l.q_stages = schedule.get("q_stages");
   l.pingpong = schedule.get("pingpong") != 0;
-  l.blocks = schedule.get("blocks");
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.plain_score = spec.score.isIdentity();
@@ -38,8 +37,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "q_stages", "1 or 2");
   if (l.pingpong && l.mathWarpgroups() == 1)
     return badKnob(schedule, "pingpong", "0 with tile_m = 64");
-  if (l.blocks < 1 || l.blocks > (l.mathWarpgroups() == 1 ? 2 : 1))
-    return badKnob(schedule, "blocks", "1, or 2 with tile_m = 64");
   if (spec.alignment != 16)
     return Status(StatusCode::Unsupported,
                   "schedule '" + schedule.text() +
@@ -51,14 +48,13 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
                                                std::to_string(l.accumulators()) +
                                                " accumulator registers a thread; at most " +
                                                std::to_string(l.mostAccumulators()) + " are allowed");
-  // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
-  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.blocks * (l.bytes() + 1024) - 1024, target));
+  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
   schema.params_size = int64_t(paramLayout(spec).size);
-  schema.blocks_per_sm = l.blocks;
+  schema.blocks_per_sm = 1;
   schema.tensor_maps = {{Operand::Q, l.tile_m, 64},
                         {Operand::K, l.tile_n, 64},
                         {Operand::V, l.tile_n, 64}};
@@ -106,13 +102,12 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 // A new knob is a row here (its standard value is what older records and tables mean), a field of the layout
 // and a check in launch().
 constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224},
-              kStages[] = {2, 3, 4}, kQStages[] = {1, 2}, kPingpong[] = {0, 1}, kBlocks[] = {1, 2};
+              kStages[] = {2, 3, 4}, kQStages[] = {1, 2}, kPingpong[] = {0, 1};
 constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
                            {"tile_n", 128, kTileN},
                            {"stages", 2, kStages},
                            {"q_stages", 1, kQStages},
-                           {"pingpong", 0, kPingpong},
-                           {"blocks", 1, kBlocks}};
+                           {"pingpong", 0, kPingpong}};
 
 } // namespace
 
