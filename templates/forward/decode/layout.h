@@ -64,9 +64,11 @@ struct DecodeLayout {
   static constexpr int kMostWarps = 8;
   /// Shares that one block merges; of an item with more, groups of kShareGroup are merged first.
   static constexpr int kMostShares = 20, kShareGroup = 8;
+  /// Whether that is so; with more accumulators a second level would spill.
+  bool mergesGroups() const { return tile_m <= 16 && dv <= 128; }
   /// Of an item, that a thread asks for before it uses the first: more where a share is short, for then an
   /// item of as many bytes has more of them.
-  int sharesAtOnce() const { return dv <= 64 ? 16 : 8; }
+  int sharesAtOnce() const { return dv <= 64 && tile_m <= 16 ? 16 : 8; }
 
   /// Registers of a thread that are alive at once: O, Q and S.
   int accumulators() const { return columnBlocks() * (dv_pad / 4 + dqk_pad / 8 + tile_n / 4); }

@@ -124,10 +124,14 @@ void Merge::mergeShares(const Segment &segment) {
   Val groups = (segment.blocks + (kGroup - 1)) / kGroup;
   Val group = (line_.block() - segment.first_block) / kGroup, group_first = group * kGroup;
   const Shares all{segment.first_block, ir_.i32(0), segment.blocks, segment.first_block * 2, ir_.i32(1)};
+  const Shares second{segment.first_block, ir_.i32(0), groups, (segment.first_block + 1) * 2 + 1, ir_.i32(0)};
+  if (!k_.l.mergesGroups()) {
+    ir_.ifThen(isLast(all), [&] { merge(segment, all, ir_.boolean(true), second.place); });
+    return;
+  }
   const Shares own{segment.first_block + ir_.max(group_first - 1, ir_.i32(1)), group_first,
                    ir_.min(segment.blocks - group_first, ir_.i32(kGroup)), segment.first_block * 2,
                    ir_.i32(1)};
-  const Shares second{segment.first_block, ir_.i32(0), groups, (segment.first_block + 1) * 2 + 1, ir_.i32(0)};
   // Levels: 0 of groups, 1 of all, 2 done.
   carry::whileLoop(
       ir_, ir_.select(grouped, ir_.i32(0), ir_.i32(1)), [&](Val level) { return level < 2; },

@@ -83,9 +83,11 @@ int leastKeys(const KernelSpec &spec) {
   return 16 * std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
 }
 
-/// Keys of a step: of boxes, as many as make some 8 KB, since small ones are requests like large ones.
-int stepKeys(const Algorithm &algorithm, const KernelSpec &spec) {
-  return &algorithm == &kSm90Decode && spec.head_dim_qk + spec.head_dim_v <= 128 ? 32 : 16;
+/// Keys of a step: of boxes, as many as make some 8 KB, since small ones are requests like large ones; but for
+/// 32 rows, whose scores of 32 keys spill beside a window.
+int stepKeys(const Algorithm &algorithm, const KernelSpec &spec, int tile_m) {
+  const bool small = spec.head_dim_qk + spec.head_dim_v <= 128 && tile_m <= 16;
+  return &algorithm == &kSm90Decode && small ? 32 : 16;
 }
 
 /// As many stages as fit: what a block has in flight is what hides memory's latency. Eight warps, for the
@@ -93,7 +95,7 @@ int stepKeys(const Algorithm &algorithm, const KernelSpec &spec) {
 /// bytes at a miss is for chips where it was measured.
 std::optional<Schedule> schedule(const Algorithm &algorithm, const KernelSpec &spec, const Target &target,
                                  int shared_memory, int tile_m) {
-  const int keys = stepKeys(algorithm, spec);
+  const int keys = stepKeys(algorithm, spec, tile_m);
   for (int warps : {8, 4, 2})
     for (int stages = kMostStages; stages >= (warps == 8 ? 3 : 2); --stages) {
       Schedule s{std::string(algorithm.name),
