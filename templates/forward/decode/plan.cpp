@@ -83,8 +83,8 @@ int leastKeys(const KernelSpec &spec) {
   return 16 * std::clamp(int(std::bit_floor(unsigned(2048 / (spec.head_dim_qk + spec.head_dim_v)))), 4, 32);
 }
 
-/// Keys of a step: of boxes, as many as make some 8 KB, since small ones are requests like large ones; but for
-/// 32 rows, whose scores of 32 keys spill beside a window.
+/// Keys of a step: of boxes, as many as make some 8 KB, since small ones are requests like large ones; but
+/// for 32 rows, whose scores of 32 keys spill beside a window.
 int stepKeys(const Algorithm &algorithm, const KernelSpec &spec, int tile_m) {
   const bool small = spec.head_dim_qk + spec.head_dim_v <= 128 && tile_m <= 16;
   return &algorithm == &kSm90Decode && small ? 32 : 16;
