@@ -46,7 +46,8 @@ while [ $# -gt 0 ]; do
 done
 [ ${#groups[@]} -gt 0 ] || groups=(dense api training serving compile clients rest bench)
 folder=$(realpath "$folder") || exit 2
-for file in libflashplus.so libflashplus.so.* libflashplus-compiler.so flashplus libflashplus-emulator.so; do
+compgen -G "$folder/libflashplus.so.*" >/dev/null || usage "there is no libflashplus.so.* in $folder"
+for file in libflashplus.so libflashplus-compiler.so flashplus libflashplus-emulator.so; do
   [ -e "$folder/$file" ] || usage "there is no $file in $folder"
 done
 out=${OUT:-build}
