@@ -15,7 +15,7 @@ void declareOverlap(Ir &ir) {
   OpBuilder::InsertionGuard guard(ir.builder);
   ir.builder.setInsertionPointToStart(module.getBody());
   LLVM::GlobalOp::create(ir.builder, ir.loc, ir.i32(), /*isConstant=*/true, LLVM::Linkage::External,
-                         kOverlapSymbol, ir.builder.getI32IntegerAttr(1), /*alignment=*/4, /*addrSpace=*/4);
+                         kOverlapSymbol, ir.builder.getI32IntegerAttr(1), /*alignment=*/4, /*addrSpace=*/1);
 }
 
 void waitForGridBefore(Ir &ir) { ptx(ir, "griddepcontrol.wait;"); }

@@ -11,6 +11,8 @@ namespace flashplus::emu {
 
 namespace {
 
+constexpr const char *kNoGlobals = "global variables are not modelled; memory is the host's";
+
 uint64_t alignUp(uint64_t value, uint64_t align) { return (value + align - 1) / align * align; }
 
 constexpr uint64_t kMaxRegisterFile = 1u << 24;
@@ -256,6 +258,8 @@ private:
       where.address = at;
       break;
     }
+    case Space::Global: // code may say something to its loader by one; using it is an error
+      break;
     default:
       return fail(v.at,
                   std::string(spaceName(v.space)) + " variables are not modelled; memory is the host's");
@@ -472,6 +476,8 @@ void Builder::src(const OperandAst &o, Type type, bool wider) {
     return fail(o.at, opcode + ": expected a register or a constant");
   }
   if (const auto *v = names_.variable(o.name, ast_.scope); v && !names_.isRegister(o.name, ast_.scope)) {
+    if (v->space == Space::Global)
+      return fail(o.at, kNoGlobals);
     if (want != 32 && want != 64)
       return fail(o.at, opcode + ": the address of " + std::string(o.name) + " where a ." + typeName(type) +
                             " is expected");
@@ -578,6 +584,8 @@ void Builder::address(size_t i, Space space) {
     const auto *v = names_.variable(base.name, ast_.scope);
     if (!v)
       return fail(base.at, "'" + std::string(base.name) + "' is not declared");
+    if (v->space == Space::Global)
+      return fail(base.at, kNoGlobals);
     if (v->space != space && !(v->space == Space::Shared && space == Space::SharedCluster))
       return fail(base.at, std::string(ast_.opcode) + ": " + std::string(base.name) + " is in ." +
                                spaceName(v->space) + " space, the instruction addresses ." +
