@@ -70,7 +70,8 @@ def test_fwd_on_a_cache(device):
     out, *_ = _fwd(q, pool_k, pool_v, used_k=used, pages=pages, causal=True, k_new=new_k, v_new=new_v)
     assert torch.equal(out, expected) and torch.equal(pool_k, caches[0]) and torch.equal(pool_v, caches[1])
     read = fa3._flash_attn_forward(q, pool_k, pool_v, seqused_k=used + 3, page_table=pages, causal=True)[0]
-    assert torch.equal(read, expected)
+    # Without new keys a GPU may take another kernel.
+    assert torch.equal(read, expected) if device == "cpu" else (read - expected).abs().max() < 4e-3
     with pytest.raises(ValueError, match="k_new is given"):
         operators._flash_attn_forward(q, pool_k, pool_v, new_k, new_v)
 
