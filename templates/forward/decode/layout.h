@@ -64,8 +64,9 @@ struct DecodeLayout {
   static constexpr int kMostWarps = 8;
   /// Shares that one block merges; of an item with more, groups of kShareGroup are merged first.
   static constexpr int kMostShares = 20, kShareGroup = 8;
-  /// Whether that is so; with more accumulators a second level would spill.
-  bool mergesGroups() const { return tile_m <= 16 && dv <= 128; }
+  /// Whether that is so: copies by cp.async have addresses, and more accumulators registers, beside which a
+  /// second level would spill.
+  bool mergesGroups() const { return tma && tile_m <= 16 && dv <= 128; }
   /// Of an item, that a thread asks for before it uses the first: more where a share is short, for then an
   /// item of as many bytes has more of them.
   int sharesAtOnce() const { return dv <= 64 && tile_m <= 16 ? 16 : 8; }
