@@ -17,9 +17,9 @@ namespace flashplus {
 /// The workspace's parts.
 enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
 
-/// A step that adds dq up in memory (ItemTraits::adds_dq) has one part, which the first step clears and the
-/// sum rounds; its dq differs from run to run in the last bits.
-/// Makes the plans of a backward whose spec (results final) is `spec`.
+/// Makes the plans of a backward whose spec (results final) is `spec`. A step that adds dq up in memory
+/// (ItemTraits::adds_dq) has one part, which the first step clears and the sum rounds; its dq differs from run
+/// to run in the last bits.
 class BackwardPlanner final : public Planner {
 public:
   BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
