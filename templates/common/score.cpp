@@ -126,12 +126,12 @@ Val readScoreTensor(Ir &ir, const ParamReader &params, attn::AuxOp op, ArrayRef<
   const auto [row, varying] =
       scoreElement(ir, params, "aux", "aux_stride", int(op.getSlot()), op.getIndices(), indices, last);
   if (varying.absent())
-    return ir.load(ir.f32(), row, 4, /*invariant=*/true);
+    return ir.load(ir.f32(), row, 4, /*invariant=*/!ir.overlaps);
   const int lanes = lanesOf(varying.value);
   Val result = ir.constant(ir.vec(ir.f32(), lanes), 0);
   for (int lane = 0; lane < lanes; ++lane) {
     Val at = ir.wrap(vector::ExtractOp::create(ir.builder, ir.loc, varying.value, int64_t(lane)));
-    Val element = ir.load(ir.f32(), ir.offset(row, at), 4, /*invariant=*/true);
+    Val element = ir.load(ir.f32(), ir.offset(row, at), 4, /*invariant=*/!ir.overlaps);
     result =
         ir.wrap(vector::InsertOp::create(ir.builder, ir.loc, element.value, result.value, int64_t(lane)));
   }
