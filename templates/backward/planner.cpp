@@ -124,7 +124,7 @@ bool BackwardPlanner::takesWhole(const Bounds &bounds, const PlanOptions &option
     return false;
   return std::ranges::any_of(whole_.candidates, [&](const Candidate &c) {
     return !std::ranges::count(options.rejected, c.schedule) &&
-           (!c.item.adds_dq || !pair || (options.any_order && seesEnough(spec_, bounds)));
+           (!c.item.adds_dq || (options.any_order && (!pair || seesEnough(spec_, bounds))));
   });
 }
 
@@ -142,6 +142,10 @@ Status BackwardPlanner::checkForced(const Bounds &bounds, const PlanOptions &opt
     return Status::ok();
   const Algorithm *a = findAlgorithm(options.schedule->algorithm);
   std::string known;
+  if (a && itemTraits(*options.schedule).adds_dq && !options.any_order)
+    return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() +
+                                               "' adds dq up in an order that differs from run to run, and "
+                                               "any_order is 0; it must be 1");
   for (const Step *step : chosenSteps(bounds, options)) {
     if (a && a->op == step->spec.op)
       return Status::ok();

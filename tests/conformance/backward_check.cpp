@@ -137,6 +137,11 @@ int64_t expectedTiles(const Case &c, const flashplus_plan &plan) {
 /// there.
 bool runsDirectly(const BackwardCase &c) { return !Session::get().pairsOnly() || test::inShare(c.text(), 8); }
 
+/// Whether a step adds dq up in memory, in any order.
+bool addsUp(const flashplus_plan &plan) {
+  return std::string(flashplus_plan_describe(&plan)).find("sm90.backward ") != std::string::npos;
+}
+
 BackwardOutputs runBothWays(BackwardInstance &instance, flashplus_plan &plan) {
   const BackwardCase &c = instance.backward();
   const BackwardOutputs planned = runBackwardPlan(instance, plan);
@@ -144,7 +149,7 @@ BackwardOutputs runBothWays(BackwardInstance &instance, flashplus_plan &plan) {
   CHECK_MESSAGE(instance.gradientsUntouched(planned, where), where << ": " << c.text());
   CHECK_MESSAGE(instance.gradientInputsUnchanged(), "an input was written: " << c.text());
   if (runsDirectly(c))
-    CHECK_MESSAGE(planned.same(runBackward(instance), c.any_order), "the second run differs: " << c.text());
+    CHECK_MESSAGE(planned.same(runBackward(instance), addsUp(plan)), "the second run differs: " << c.text());
   const int64_t expected = expectedTiles(c.forward, plan);
   CHECK_MESSAGE(planned.tiles == expected, "pairs of tiles: " << c.text());
   if (c.delta) {

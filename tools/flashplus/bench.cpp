@@ -88,9 +88,9 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries, double roof
 Json identity(const Json &cell) {
   Json out;
   for (const char *name :
-       {"series",    "head_dim", "head_dim_v", "dtype",   "causal",     "seqlen",  "seqlen_k",
-        "batch",     "heads",    "heads_k",    "window",  "softcap",    "alibi",   "dropout",
-        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward"})
+       {"series",    "head_dim", "head_dim_v", "dtype",   "causal",     "seqlen",   "seqlen_k",
+        "batch",     "heads",    "heads_k",    "window",  "softcap",    "alibi",    "dropout",
+        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward", "any_order"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;

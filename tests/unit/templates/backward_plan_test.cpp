@@ -357,6 +357,11 @@ TEST_CASE("dq is added up in memory where rows see enough keys for it, and where
     CHECK(adds(head_dim, 100, 100, true,
                head_dim == 64 ? "sm90.backward tile_m=128" : "sm90.backward tile_m=64"));
   }
+  auto refused = planBackward(
+      backward(64, 64), {1, 100, 100, 100, 2, 1, -1, -1}, offlineProfile(*Target::parse("sm_90a")),
+      {.schedule = completeSchedule(*Schedule::parse("sm90.backward tile_m=128"))}); // nobody allowed it
+  REQUIRE(!refused);
+  CHECK(refused.status().message().find("any_order is 0; it must be 1") != std::string::npos);
   CHECK(adds(32, 512, 512, false));
   CHECK(!adds(32, 256, 256, false)); // as at head dim 64
 }
