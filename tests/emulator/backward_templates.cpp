@@ -236,10 +236,12 @@ namespace {
 /// Shapes as for the pair, with dq added up by one kernel, whose every form has its turn; head dims that it
 /// has not are left out.
 std::vector<BackwardShape> addingShapes() {
-  constexpr const char *kForms[] = {
-      "skew=1 ds_stages=2 pingpong=1 kv_stages=2", "skew=1 ds_stages=3 pingpong=1",
-      "skew=1 ds_stages=2 pingpong=0",             "skew=0 ds_stages=1 pingpong=0",
-      "skew=1 ds_stages=2 dq_first=0",             "skew=0 ds_stages=2 pingpong=1"};
+  constexpr const char *kForms[] = {"skew=1 ds_stages=2 pingpong=1 kv_stages=2",
+                                    "skew=1 ds_stages=3 pingpong=1",
+                                    "skew=1 ds_stages=2 pingpong=0",
+                                    "skew=0 ds_stages=1 pingpong=0",
+                                    "skew=1 ds_stages=2 dq_first=0",
+                                    "skew=0 ds_stages=2 pingpong=1"};
   std::vector<BackwardShape> s;
   size_t next = 0;
   auto add = [&](BackwardShape shape) {
@@ -253,8 +255,11 @@ std::vector<BackwardShape> addingShapes() {
     if (!shape.shape.unaligned && d == shape.shape.dv && (d == 64 || d == 128))
       add(shape);
   }
+  constexpr std::pair<int, int> kDims[] = {{32, 32},   {64, 64},   {64, 40},  {16, 64},
+                                           {64, 64},   {48, 48},   {128, 64}, {128, 128},
+                                           {128, 128}, {128, 128}, {128, 64}, {128, 128}};
   for (int i = 0; i < 12; ++i) {
-    const int d = i / 6 ? 128 : i % 3 ? 64 : 32;
+    const auto [d, dv] = kDims[i];
     const bool window = i % 2;
     add({{.name = "head dim " + std::to_string(d),
           .batch = 2,
@@ -263,7 +268,7 @@ std::vector<BackwardShape> addingShapes() {
           .heads_q = 4,
           .heads_k = 2,
           .dqk = d,
-          .dv = d,
+          .dv = dv,
           .window_left = window ? 40 : -1,
           .window_right = window ? 0 : -1}});
   }

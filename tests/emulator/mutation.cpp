@@ -137,7 +137,7 @@ const std::set<std::string> kRedundant = {
 } // namespace
 
 TEST_CASE("no synchronisation of the kernels can be left out unseen") {
-  constexpr uint64_t kParts = 3;
+  constexpr uint64_t kParts = 4;
   const bool whole = flashplus::test::soak();
   const uint64_t part = flashplus::test::turn() % kParts;
   std::set<std::string> unseen, all;
@@ -191,8 +191,8 @@ TEST_CASE("no synchronisation of the kernels can be left out unseen") {
     list += "\n  " + name;
   MESSAGE(count << " of " << all.size() << " mutants"
                 << (whole ? ""
-                          : ", part " + std::to_string(part) +
-                                " of 3 (FLASHPLUS_TEST_TURN; all: FLASHPLUS_SOAK=1)")
+                          : ", part " + std::to_string(part) + " of " + std::to_string(kParts) +
+                                " (FLASHPLUS_TEST_TURN; all: FLASHPLUS_SOAK=1)")
                 << ", unseen:" << list);
 }
 
@@ -226,9 +226,16 @@ std::vector<MutatedBackward> hopperBackwardKernels() {
   };
   const std::string kv = "sm90.backward_kv kv_stages=1 pingpong=1 stages=2 tile_m=32 tile_n=128",
                     q = "sm90.backward_q pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=32";
-  BackwardShape adding{named("sm_90a adding")};
-  adding.whole = "sm90.backward ds_stages=2 kv_stages=1 pingpong=1 skew=1 stages=2 tile_m=128 tile_n=128";
+  // As the table has them.
+  BackwardShape adding{named("sm_90a adding")}, wide{named("sm_90a adding d128")};
+  adding.whole = "sm90.backward ds_stages=2 kv_stages=2 pingpong=1 stages=2 tile_m=128";
+  wide.whole = "sm90.backward ds_stages=3 kv_stages=1 pingpong=1 stages=2 tile_m=64";
+  wide.shape.dqk = wide.shape.dv = 128;
+  Shape wide_used = used, wide_many = many;
+  for (Shape *shape : {&wide_used, &wide_many})
+    shape->dqk = shape->dv = 128;
   return {{adding, 1, {used, many}},
+          {wide, 1, {wide_used, wide_many}},
           {{named("sm_90a q"), {}, q}, 2, {used, many}},
           {{named("sm_90a kv, turns"), kv}, 1, {used, many}},
           {{named("sm_90a kv")}, 1, {used, many}}};
@@ -285,7 +292,7 @@ std::vector<MutatedBackward> backwardKernels() {
 } // namespace
 
 TEST_CASE("no synchronisation of the backward's kernels can be left out unseen") {
-  constexpr uint64_t kParts = 3;
+  constexpr uint64_t kParts = 4;
   const bool whole = flashplus::test::soak();
   const uint64_t part = flashplus::test::turn() % kParts;
   std::set<std::string> all;
