@@ -3,22 +3,37 @@
 
 namespace flashplus {
 
-WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
-                        HeadsOfItem heads_of_item, Val m_tiles) {
-  WorkItem w;
-  Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
-  if (m_tiles)
-    items = items / params.get("num_m_tiles") * m_tiles;
-  else
-    m_tiles = params.get("num_m_tiles");
+namespace {
+
+/// Where a triple's item is: its query tile, counted from the front, and the triple.
+struct TileOfTriple {
+  Val m, triple;
+};
+
+/// Of `items` with `m_tiles` a triple, by section; `item` of them.
+TileOfTriple inSection(Ir &ir, const ParamReader &params, Val item, Val items, Val m_tiles) {
+  Val section_heads = params.get("heads_per_section");
   Val section_items = m_tiles * section_heads;
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
   Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
-  w.m = inside / present;
+  return {inside / present, section * section_heads + inside % present};
+}
+
+} // namespace
+
+WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
+                        HeadsOfItem heads_of_item, Val m_tiles) {
+  WorkItem w;
+  Val items = params.get("num_work_items");
+  if (m_tiles)
+    items = items / params.get("num_m_tiles") * m_tiles;
+  else
+    m_tiles = params.get("num_m_tiles");
+  auto [m, rest] = inSection(ir, params, item, items, m_tiles);
+  w.m = m;
   if (heads_of_item != HeadsOfItem::Keys)
     w.m = m_tiles - w.m - 1;
-  Val rest = section * section_heads + inside % present;
   w.group = params.get("heads_q") / params.get("heads_k");
   Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
   if (heads_of_item == HeadsOfItem::One) {
@@ -45,6 +60,25 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   }
   w.batch = rest;
   return w;
+}
+
+WorkItem decodeSequenceItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val batch, Val m_tiles,
+                            Val item) {
+  const auto [m, triple] = inSection(ir, params, item, itemsOfTile(params, spec) * m_tiles, m_tiles);
+  Val heads = params.get("heads_q");
+  WorkItem w;
+  w.m = m_tiles - m - 1;
+  w.batch = batch;
+  w.group = heads / params.get("heads_k");
+  w.head = spec.sharesKeys() ? triple % heads : triple;
+  w.split = spec.sharesKeys() ? triple / heads : ir.i32(0);
+  w.head_k = w.head / w.group;
+  return w;
+}
+
+Val itemsOfTile(const ParamReader &params, const KernelSpec &spec) {
+  Val heads = params.get("heads_q");
+  return spec.sharesKeys() ? heads * params.get("num_splits") : heads;
 }
 
 } // namespace flashplus
