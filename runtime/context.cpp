@@ -262,7 +262,8 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .resident_kernels = c.resident_kernels,
                                  .resident_bytes = c.resident_bytes,
                                  .warnings = context->impl->warningsCount(),
-                                 .late_compiles = c.late_compiles};
+                                 .late_compiles = c.late_compiles,
+                                 .evicted = context->impl->store().counters().evicted};
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
   });
