@@ -51,7 +51,7 @@ struct EntryInfo {
   std::string path;
   std::string name;     ///< 32 hexadecimal digits: the hash that its key must have.
   int64_t bytes = 0;    ///< Size of the file.
-  int64_t modified = 0; ///< Seconds since 1970.
+  int64_t modified = 0; ///< Seconds since 1970; to the hour when it was used last (setNotesUse()).
   EntryError error = EntryError::None;
   std::string problem; ///< One clause; empty when the entry is good. Set without `error`: not readable.
   KernelKey key;       ///< These three only of a good entry.
@@ -165,10 +165,17 @@ public:
   StoreUsage usage() const;
   StoreCounters counters() const;
 
-  /// How large the store may become: a folder of it is looked through when an entry is published in it, and
-  /// what was not used for longest goes beyond its share of 1/256, but never what was just published. A use
-  /// is noted once an hour at most, as the time of the file. 0: without a limit.
-  void setMostBytes(int64_t bytes) { most_bytes_ = bytes; }
+  /// How large the store may become; 0: without a limit. A publish that finds it larger removes what was not
+  /// used for longest, wherever it is, but never what it has published itself. Files of another user (root)
+  /// neither count nor go. The whole store is looked through at most once in 1/256 of `bytes` that this
+  /// object publishes, and only when the folder of the entry has half of its share: by so much for each
+  /// process, and seldom by a little more, the store may be larger. The first removal is logged, with
+  /// `name`. Set before any publish.
+  void setMostBytes(int64_t bytes, std::string name = "");
+  int64_t mostBytes() const { return most_bytes_; }
+  /// Whether a read is noted as a use, once an hour at most, as the time of modification of the file; where
+  /// that can't be done nothing is said. Not at first in a store that is only read. Set before any read.
+  void setNotesUse(bool notes) { notes_use_ = notes; }
 
   /// Removes the entries that `limits` does not leave, and what writers that died left behind more than an
   /// hour ago; nothing else. Returns what was removed; IoError when something could not be.
@@ -185,10 +192,13 @@ private:
   struct LoadedFile;
   struct Root;
   struct FileName;
+  struct FileUse;
   enum class Placed { New, Replaced, AlreadyThere };
+  static constexpr int64_t kNeverLooked = INT64_MAX / 2;
 
   KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad, bool read_only)
-      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad), read_only_(read_only) {}
+      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad), read_only_(read_only),
+        notes_use_(!read_only) {}
 
   static std::unique_ptr<KernelStore> open(const std::string &dir, Log log, const FileOps &ops, Bad bad,
                                            bool read_only);
@@ -197,6 +207,7 @@ private:
   LoadedFile load(int folder, const std::string &name, int64_t most_bytes = kMaxEntryBytes) const;
   ReadResult missed(Miss miss, const std::string &what, const OpenFolder &why);
   std::vector<FileName> entryFiles(const Root &root, std::vector<EntryInfo> *problems) const;
+  std::vector<FileUse> entryUses(const Root &root, std::vector<EntryInfo> *problems) const;
   int openTemporary(int folder, std::string &name, int &fd) const;
   int writeTemporary(int fd, std::span<const uint8_t> bytes) const;
   int place(int from, const std::string &temporary, int shard, const KernelKey &key, const Artifact &artifact,
@@ -205,7 +216,8 @@ private:
   bool removeSame(int folder, const std::string &name, const LoadedFile &file) const;
   void warn(const std::string &message) const;
   void noteUse(int shard, const std::string &name, const LoadedFile &file) const;
-  void keepBounded(int shard, const std::string &shard_name, const std::string &published);
+  int64_t ownBytes(int shard, const std::string &shard_name) const;
+  void keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes);
   int sweepTemporaries(const Root &root) const;
 
   const std::string dir_;
@@ -213,6 +225,7 @@ private:
   const FileOps ops_;
   const Bad bad_;
   std::atomic<bool> read_only_;
+  std::atomic<bool> notes_use_;
   std::string reason_; ///< Set by open() only.
   mutable ForkSafe<std::mutex> root_mutex_;
   mutable std::shared_ptr<const Root> root_; ///< Under root_mutex_.
@@ -222,6 +235,9 @@ private:
   std::atomic<int64_t> published_{0}, replaced_{0}, already_there_{0}, publish_failures_{0};
   std::atomic<int64_t> discarded_{0}, evicted_{0};
   std::atomic<int64_t> most_bytes_{kDefaultMostBytes};
+  std::string most_bytes_name_;
+  std::atomic<int64_t> unlooked_{kNeverLooked}; ///< Bytes published since the store was looked through.
+  std::atomic<bool> eviction_told_{false};
   std::atomic<bool> swept_{false};
 };
 

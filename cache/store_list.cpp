@@ -39,6 +39,22 @@ std::vector<KernelStore::FileName> KernelStore::entryFiles(const Root &root,
   return files;
 }
 
+/// The same with sizes and times; what goes meanwhile is left out.
+std::vector<KernelStore::FileUse> KernelStore::entryUses(const Root &root,
+                                                         std::vector<EntryInfo> *problems) const {
+  std::vector<FileUse> uses;
+  OpenFolder folder;
+  std::string opened; // the shard that `folder` is; files come in the order of their shards
+  for (FileName &name : entryFiles(root, problems)) {
+    if (name.shard != opened)
+      folder = openFolder(ops_, root.fd.get(), opened = name.shard, /*make=*/false);
+    struct stat info = {};
+    if (folder.isOk() && ops_.lstat(folder.fd.get(), name.file.c_str(), &info) == 0)
+      uses.push_back({std::move(name), info.st_size, info.st_mtim, info.st_uid});
+  }
+  return uses;
+}
+
 std::vector<EntryInfo> KernelStore::list() const {
   std::vector<EntryInfo> entries;
   OpenFolder why;
@@ -140,13 +156,9 @@ StoreUsage KernelStore::usage() const {
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
   if (!root)
     return usage;
-  for (const FileName &name : entryFiles(*root, nullptr)) {
-    const OpenFolder shard = openFolder(ops_, root->fd.get(), name.shard, /*make=*/false);
-    struct stat info = {};
-    if (!shard.isOk() || ops_.lstat(shard.fd.get(), name.file.c_str(), &info) != 0)
-      continue;
+  for (const FileUse &file : entryUses(*root, nullptr)) {
     ++usage.entries;
-    usage.bytes += info.st_size;
+    usage.bytes += file.bytes;
   }
   return usage;
 }

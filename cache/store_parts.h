@@ -6,6 +6,10 @@
 #include "cache/directory.h"
 #include "cache/store.h"
 
+#include <utility>
+
+#include <time.h>
+
 namespace flashplus {
 
 /// Said of a folder that others can have written to. Taking the right away does not take away what they
@@ -46,6 +50,15 @@ struct KernelStore::FileName {
   std::string shard;
   std::string file;
   std::string name() const { return file.substr(0, 32); }
+};
+
+/// A file that has the name of an entry, as its folder tells.
+struct KernelStore::FileUse {
+  FileName name;
+  int64_t bytes;
+  timespec used;
+  uid_t owner;
+  std::pair<time_t, long> order() const { return {used.tv_sec, used.tv_nsec}; }
 };
 
 } // namespace flashplus

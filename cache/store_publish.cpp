@@ -156,8 +156,7 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
     ++(placed == Placed::New ? published_ : replaced_);
     // Makes the name durable. Best effort: without it a crash of the machine costs a compilation.
     (void)fsyncRetrying(ops_, shard.fd.get());
-    if (placed == Placed::New)
-      keepBounded(shard.fd.get(), shardName(hash), entryName(hash));
+    keepBounded(*root, shard.fd.get(), {shardName(hash), entryName(hash)}, int64_t(bytes.size()));
   }
   if (!swept_.exchange(true)) {
     (void)sweepTemporaries(*root);

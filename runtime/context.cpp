@@ -96,8 +96,10 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     log(problem);
   // Who can't rebuild what is damaged does not delete it, and makes no folder to put nothing into.
   c->store_ = o.offline ? KernelStore::openReadOnly(cache_dir, log) : KernelStore::open(cache_dir, log);
-  if (environment.cache_bytes >= 0)
-    c->store_->setMostBytes(environment.cache_bytes);
+  c->store_->setNotesUse(true); // who is offline shares the folder with those who write it
+  const int64_t most = environment.cache_bytes;
+  c->store_->setMostBytes(most >= 0 ? most : KernelStore::kDefaultMostBytes,
+                          std::string("$FLASHPLUS_CACHE_SIZE") + (most >= 0 ? "" : ", by default"));
   for (const std::string &folder : environment.cache_path)
     if (folder.starts_with("/"))
       c->read_only_stores_.push_back(KernelStore::openReadOnly(folder, log));
@@ -260,7 +262,8 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .resident_kernels = c.resident_kernels,
                                  .resident_bytes = c.resident_bytes,
                                  .warnings = context->impl->warningsCount(),
-                                 .late_compiles = c.late_compiles};
+                                 .late_compiles = c.late_compiles,
+                                 .evicted = context->impl->store().counters().evicted};
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
   });

@@ -33,7 +33,10 @@ int positive(const char *name, std::vector<std::string> &problems) {
   return 0;
 }
 
-/// As a number of bytes; -1 if unset, or no size, which is said.
+/// No cache is smaller: a few kernels of one model need more.
+constexpr int64_t kLeastBytes = int64_t(1) << 20;
+
+/// As a number of bytes, 0 or at least kLeastBytes; -1 if unset, or no such size, which is said.
 int64_t bytes(const char *name, std::vector<std::string> &problems) {
   const std::string text = value(name);
   int64_t out = -1;
@@ -42,10 +45,11 @@ int64_t bytes(const char *name, std::vector<std::string> &problems) {
     return -1;
   if (number(text, out, unit) && out >= 0)
     for (const auto &[letter, shift] : {std::pair("", 0), {"K", 10}, {"M", 20}, {"G", 30}})
-      if (unit == letter && out <= INT64_MAX >> shift)
+      if (unit == letter && out <= INT64_MAX >> shift && (out == 0 || out << shift >= kLeastBytes))
         return out << shift;
   problems.push_back("$" + std::string(name) + " is '" + text +
-                     "', which is ignored: it must be a number of bytes, or one with K, M or G after it");
+                     "', which is ignored: it must be a number of bytes, or one with K, M or G after it, of "
+                     "at least 1M, or 0 for no limit");
   return -1;
 }
 

@@ -37,7 +37,7 @@ struct Environment {
   std::string late_compile; ///< $FLASHPLUS_LATE_COMPILE: what a compilation is once a context is marked
                             ///< ready and its caller does not say, warn or error; empty: warn.
   int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
-                            ///< or G; 0: without a limit; -1 if unset.
+                            ///< or G, at least 1M; 0: without a limit; -1 if unset.
   std::vector<std::string> problems; ///< Of values that say nothing, a sentence each; they are as if unset.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.

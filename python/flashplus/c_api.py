@@ -45,7 +45,7 @@ class Counters(ctypes.Structure):
                 ("miss_refused", c_int64), ("compile_failures", c_int64), ("fallbacks", c_int64),
                 ("build_ms", c_double), ("passes_ms", c_double), ("optimize_ms", c_double), ("emit_ms", c_double),
                 ("assemble_ms", c_double), ("resident_kernels", c_int64), ("resident_bytes", c_int64),
-                ("warnings", c_int64), ("late_compiles", c_int64)]
+                ("warnings", c_int64), ("late_compiles", c_int64), ("evicted", c_int64)]
 
 
 class ForwardArgs(ctypes.Structure):

@@ -367,6 +367,20 @@ std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kern
   return outcomes;
 }
 
+/// How many of the kernels that are done are not in the cache: it had to be kept below its size.
+Result<size_t> countEvicted(const std::vector<Kernel> &kernels, const std::vector<Outcome> &outcomes,
+                            const WarmupFlags &flags) {
+  Result<Context> reader = makeContext(flags.common, /*offline=*/true);
+  if (!reader)
+    return reader.status();
+  size_t gone = 0;
+  for (size_t i = 0; i < kernels.size(); ++i)
+    if (outcomes[i].found == Found::Present || outcomes[i].found == Found::Compiled)
+      gone += fetchKernel(reader->get(), kernels[i], /*offline=*/true, /*wants_cubin=*/false).found ==
+              Found::Missing;
+  return gone;
+}
+
 std::string_view foundText(Found found) {
   switch (found) {
   case Found::Missing:
@@ -450,7 +464,14 @@ Result<int> warmup(const WarmupFlags &flags) {
     ++count[static_cast<size_t>(outcome.found)];
   size_t missing = count[0], present = count[1], compiled = count[2], failed = count[3];
   // A kernel that was compiled but could not be kept is no use to the next process.
-  bool kept = counters.publish_failures == 0;
+  int64_t not_kept = counters.publish_failures;
+  if (counters.evicted > 0 && !flags.dry_run) {
+    auto evicted = countEvicted(kernels, outcomes, flags);
+    if (!evicted)
+      return evicted.status();
+    not_kept = std::max(not_kept, int64_t(*evicted));
+  }
+  const bool kept = not_kept == 0;
   const int code = interrupted() ? kExitInterrupted : failed == 0 && kept ? kExitGood : kExitFailed;
   if (flags.common.json) {
     Json rows = Json::array();
@@ -475,7 +496,7 @@ Result<int> warmup(const WarmupFlags &flags) {
                {"present", present},
                {"missing", missing},
                {"failed", failed},
-               {"not_kept", counters.publish_failures},
+               {"not_kept", not_kept},
                {"counters", countersJson(counters)},
                {"dry_run", flags.dry_run}});
     return code;
@@ -495,10 +516,11 @@ Result<int> warmup(const WarmupFlags &flags) {
       std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
                    kernels[i].schedule.c_str(), outcomes[i].message.c_str());
   if (!kept)
-    std::fprintf(stderr, "flashplus: %lld kernels could not be written to the cache\n",
-                 static_cast<long long>(counters.publish_failures));
+    std::fprintf(stderr, "flashplus: %lld kernels could not be kept in the cache%s\n",
+                 static_cast<long long>(not_kept),
+                 counters.evicted > 0 ? ", which is too small for them ($FLASHPLUS_CACHE_SIZE)" : "");
   if (interrupted())
-    return endedEarly("the " + std::to_string(compiled + present) +
+    return endedEarly("the " + std::to_string(compiled + present - size_t(not_kept)) +
                       " kernels are in the cache, and the same command goes on where this one was");
   return code;
 }

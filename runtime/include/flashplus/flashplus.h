@@ -168,9 +168,9 @@ typedef struct flashplus_counters {
   double assemble_ms;
   int64_t resident_kernels; /**< Loaded on a device now. */
   int64_t resident_bytes;   /**< Their code. */
-  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged
-                         entry. */
+  int64_t warnings; /**< Lines that `log` got, or would have got. */
   int64_t late_compiles; /**< Compilations that flashplus_mark_ready warned of or refused. */
+  int64_t evicted; /**< Kernels that this context removed from the disk cache because it was too large. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);

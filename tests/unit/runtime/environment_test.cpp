@@ -76,7 +76,8 @@ TEST_CASE("values that say nothing are said, and are as if unset") {
 
 TEST_CASE("the size of the cache, and the folders that are only read") {
   for (auto [text, bytes, problems] :
-       {std::tuple{"", int64_t(-1), 0}, {"0", 0, 0}, {"1000", 1000, 0}, {"5K", 5120, 0},
+       {std::tuple{"", int64_t(-1), 0}, {"0", 0, 0}, {"1000", -1, 1}, {"1023K", -1, 1}, {"1", -1, 1},
+        {"1024K", 1 << 20, 0}, {"1048576", 1 << 20, 0},
         {"3M", 3 << 20, 0}, {"2G", int64_t(2) << 30, 0}, {"2T", -1, 1}, {"-1", -1, 1}, {"G", -1, 1},
         {"9000000000000000G", -1, 1}}) {
     Scoped env({{"FLASHPLUS_CACHE_SIZE", text}});
