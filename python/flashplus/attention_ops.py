@@ -152,8 +152,10 @@ def is_number(value):
 
 
 def left_to_graph(*numbers):
-    """Whether a compiler traces this and some of these are tensors to it, which PyTorch's own operators don't take."""
-    return is_compiling() and not all(map(is_number, numbers))
+    """Whether a compiler traces this and some of these (numbers, or pairs of them) are tensors to it, which PyTorch's
+    own operators don't take."""
+    return is_compiling() and not all(
+        all(map(is_number, n)) if isinstance(n, (tuple, list)) else is_number(n) for n in numbers)
 
 
 def graph_numbers(softmax_scale, causal, window_size, softcap):

@@ -47,7 +47,7 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
               return_attn_probs, deterministic=False):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
-    if attention_ops.left_to_graph(softmax_scale, causal, softcap, *window_size, *lengths[2:4]):
+    if attention_ops.left_to_graph(softmax_scale, causal, softcap, window_size, *lengths[2:4]):
         return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                          return_attn_probs)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
@@ -240,9 +240,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             if dropout_p:
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
-                                          cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
-                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size,
-                                softcap, _INF, 0, True, return_attn_probs, key)
+                                          cu_seqlens_k, None), (), max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+                                window_size, softcap, _INF, 0, True, return_attn_probs, key)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
@@ -408,6 +407,8 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
             raise AssertionError(f"{name} must have contiguous last dimension")
     if cache_seqlens is None or isinstance(cache_seqlens, torch.Tensor):
         return cache_seqlens
+    if attention_ops.left_to_graph(cache_seqlens):  # a number of NumPy's, which a compiler traces as an array
+        return torch.as_tensor(cache_seqlens).to(q.device, torch.int32).reshape(1).repeat(batch())
     return torch.full((batch(),), checks.integer("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
 
 
@@ -415,7 +416,15 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
              lse_empty, num_splits, rotary_interleaved, want_lse, key=None):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
     says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
+    if attention_ops.left_to_graph(max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap, num_splits,
+                                   rotary_interleaved):
+        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        return cache_ops.in_graph(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k,
+                                  *attention_ops.graph_numbers(scale, causal, window_size, softcap), lse_empty,
+                                  num_splits, rotary_interleaved)
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
     numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
                softcap, lse_empty, checks.integer("num_splits", num_splits),
                checks.flag("rotary_interleaved", rotary_interleaved))

@@ -50,7 +50,7 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size):
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size):
         return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, return_attn_probs)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
@@ -110,7 +110,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size, max_seqlen_q, max_seqlen_k):
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
         return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
                          return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
                          seqused_k=seqused_k)
@@ -176,7 +176,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     if ops.without_batch(q, cu_seqlens_q):
         out, lse = cache_ops._fake(q, k_cache, v_cache)
         return (out, lse, None, None) if return_softmax_lse else out
-    longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
+    longest = q.shape[0] if max_seqlen_q is None else max_seqlen_q
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
