@@ -71,10 +71,17 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
     json cache{{"dir", c.store().dir()}};
     cache["state"] = c.store().onDisk() ? std::string("ok") : "memory only: " + c.store().reason();
     cache["read_only"] = json::array();
-    for (const auto &store : c.readOnlyStores())
-      cache["read_only"].push_back(
-          {{"dir", store->dir()},
-           {"state", !store->onDisk() ? store->reason() : store->isThere() ? "ok" : "is not there"}});
+    for (const auto &source : c.readOnlySources()) {
+      json row{{"dir", source->dir()},
+               {"state", !source->onDisk()     ? source->reason()
+                         : source->isThere() ? "ok"
+                                             : "is not there"}};
+      if (const auto targets = source->onlyTargets()) { // a pack
+        row["kind"] = "pack";
+        row["targets"] = *targets;
+      }
+      cache["read_only"].push_back(std::move(row));
+    }
     std::lock_guard lock(c.description_mutex);
     c.description = json{{"version", flashplus_version()},
                          {"devices", std::move(devices)},
