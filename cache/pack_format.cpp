@@ -73,8 +73,8 @@ PackHeadSize readPrefix(std::span<const uint8_t> bytes, uint64_t file_bytes, Pre
   prefix.head_bytes = kPackPrefixBytes + prefix.build_bytes + prefix.target_bytes +
                       kRowBytes * (uint64_t(prefix.entries) + prefix.texts) + kChecksumBytes;
   if (file_bytes < prefix.file_bytes || file_bytes < prefix.head_bytes)
-    return failed(EntryError::Truncated, "it has " + std::to_string(file_bytes) +
-                                             " bytes, fewer than its head announces");
+    return failed(EntryError::Truncated,
+                  "it has " + std::to_string(file_bytes) + " bytes, fewer than its head announces");
   if (file_bytes > prefix.file_bytes)
     return failed(EntryError::Malformed, "bytes follow its end");
   return {EntryError::None, "", prefix.head_bytes};

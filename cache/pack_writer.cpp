@@ -76,10 +76,10 @@ Result<int64_t> writePack(const std::string &path, PackContents contents, const 
   if (error || name.empty())
     return invalidArgument("'" + path + "' names no file");
   int fd = -1;
-  if (int failed = openRetrying(ops, AT_FDCWD, file.parent_path().string(),
-                                O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, fd))
-    return Status(StatusCode::IoError, "'" + path + "' cannot be written: its folder cannot be opened: " +
-                                           errnoText(failed));
+  if (int failed =
+          openRetrying(ops, AT_FDCWD, file.parent_path().string(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, fd))
+    return Status(StatusCode::IoError,
+                  "'" + path + "' cannot be written: its folder cannot be opened: " + errnoText(failed));
   const Descriptor folder(ops, fd);
   FLASHPLUS_RETURN_IF_ERROR(checkReplaceable(ops, folder.get(), name, path));
   const std::string temporary = "." + name.substr(0, 200) + "." + temporaryName();

@@ -30,6 +30,7 @@ struct PruneLimits {
   std::optional<int64_t> most_bytes; ///< The entries that were used last, up to so many bytes.
   std::optional<int64_t> used_since; ///< Those that were used since (seconds since 1970).
   std::string build;                 ///< Those of this build, and what cannot be read; "": of all.
+  bool only_count = false;           ///< Nothing is removed; what would be is counted.
 };
 
 /// What this object has done so far.
@@ -91,6 +92,11 @@ public:
   /// Not logged here.
   Status publish(const KernelKey &key, const Artifact &artifact);
 
+  /// Writes `text` as the file `name` of `folder`, another folder in the store's, if there is none by that
+  /// name. Says what became of it; failures are as publish()'s.
+  enum class TextPlaced { New, SameThere, OtherThere };
+  Result<TextPlaced> addText(const std::string &folder, const std::string &name, std::string_view text);
+
   /// Whether there is anything by the name of the entry of `key`; not read, and nothing is counted.
   bool has(const KernelKey &key) const;
   /// False once a publish found that this user may only read the folder, or its file system.
@@ -124,6 +130,7 @@ public:
   /// what was not used for longest goes beyond its share of 1/256, but never what was just published. A use
   /// is noted once an hour at most, as the time of the file. 0: without a limit.
   void setMostBytes(int64_t bytes) { most_bytes_ = bytes; }
+  int64_t mostBytes() const { return most_bytes_; }
 
   /// Removes the entries that `limits` does not leave, and what writers that died left behind more than an
   /// hour ago; nothing else. Returns what was removed; IoError when something could not be.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The head of a pack of kernels, and its records, from arbitrary bytes: only canonical bytes are accepted, and
-// rows stay inside the file.
+// The head of a pack of kernels, and its records, from arbitrary bytes: only canonical bytes are accepted,
+// and rows stay inside the file.
 #include "cache/pack_format.h"
 #include "tests/fuzz/seeds.h"
 
@@ -47,7 +47,8 @@ void checkRepaired(std::span<const uint8_t> bytes) {
     return;
   file.resize(size.bytes);
   const size_t checked = size.bytes - 16;
-  std::ranges::copy(hashBytes(std::span(file).first(checked)).bytes(), file.begin() + std::ptrdiff_t(checked));
+  std::ranges::copy(hashBytes(std::span(file).first(checked)).bytes(),
+                    file.begin() + std::ptrdiff_t(checked));
   checkPack(file, file_bytes);
 }
 

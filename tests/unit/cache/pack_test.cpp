@@ -33,8 +33,8 @@ bool contains(const std::string &text, const std::string &part) {
 struct LoggedPack {
   explicit LoggedPack(const std::string &path, const std::string &build = kBuild,
                       const FileOps &ops = plainOps())
-      : pack(KernelPack::open(path, build, [list = warnings](const std::string &text) { list->push_back(text); },
-                              ops)) {}
+      : pack(KernelPack::open(
+            path, build, [list = warnings](const std::string &text) { list->push_back(text); }, ops)) {}
   std::shared_ptr<std::vector<std::string>> warnings = std::make_shared<std::vector<std::string>>();
   std::unique_ptr<KernelPack> pack;
   KernelPack *operator->() { return pack.get(); }
@@ -91,8 +91,8 @@ TEST_CASE("a pack has the kernels that went into it, and the same contents are t
   std::vector<EntryInfo> backwards = other->list();
   std::ranges::reverse(backwards);
   const std::vector<PackText> records = {{"a.json", "{\"x\": 1}"}, {"b.json", "{}"}};
-  for (const PackContents &contents :
-       {PackContents{other.store.get(), backwards, records}, PackContents{pack.pack.get(), entries, records}}) {
+  for (const PackContents &contents : {PackContents{other.store.get(), backwards, records},
+                                       PackContents{pack.pack.get(), entries, records}}) {
     const std::string path = packed.folder.path + "/again.fpk";
     REQUIRE(writePack(path, contents, plainOps()).isOk());
     CHECK(readFile(path) == readFile(packed.path));
@@ -173,7 +173,9 @@ TEST_CASE("entries of a pack that change places are misses") {
   ParsedPackHead parsed = parsePackHead(bytes, bytes.size());
   REQUIRE(parsed.isOk());
   REQUIRE(parsed.head.entries[0].bytes == parsed.head.entries[1].bytes);
-  const auto at = [&](int i) { return bytes.begin() + std::ptrdiff_t(parsed.head.entries[size_t(i)].offset); };
+  const auto at = [&](int i) {
+    return bytes.begin() + std::ptrdiff_t(parsed.head.entries[size_t(i)].offset);
+  };
   std::swap_ranges(at(0), at(1), at(1));
   writeFile(packed.path, bytes);
   LoggedPack pack(packed.path);
@@ -201,7 +203,8 @@ TEST_CASE("a pack of another version or build is refused in one sentence") {
   LoggedPack build(packed.path, "another");
   CHECK(!build->onDisk());
   REQUIRE(build.warnings->size() == 1);
-  CHECK(contains((*build.warnings)[0], "is of build " + kBuild + " of the library, and this is build another"));
+  CHECK(
+      contains((*build.warnings)[0], "is of build " + kBuild + " of the library, and this is build another"));
   CHECK(build->read(sampleKey()).miss == Miss::Absent);
   CHECK(build.warnings->size() == 1);
   CHECK(LoggedPack(packed.path, "")->read(sampleKey()).isHit());
@@ -381,7 +384,8 @@ TEST_CASE("packs are tiers; that they are for other GPUs is said once") {
   LoggedStore own(first.folder.path + "/own");
   std::vector<std::string> log;
   LoggedPack a(first.path), b(second.path);
-  Tiers tiers(*own.store, {a.pack.get(), b.pack.get()}, [&](const std::string &text) { log.push_back(text); });
+  Tiers tiers(*own.store, {a.pack.get(), b.pack.get()},
+              [&](const std::string &text) { log.push_back(text); });
   CHECK(tiers.read(sampleKey(0)).tier == 0);
   CHECK(tiers.read(sampleKey(1)).tier == 1);
   CHECK(tiers.read(sampleKey(2)).miss == Miss::Absent);
