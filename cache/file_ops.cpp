@@ -64,6 +64,7 @@ const FileOps &systemFileOps() {
   static constexpr FileOps ops = {
       .open = systemOpen,
       .read = ::read,
+      .pread = ::pread,
       .write = ::write,
       .fsync = ::fsync,
       .close = ::close,
@@ -103,12 +104,14 @@ int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes) {
   return 0;
 }
 
-int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes) {
+namespace {
+
+template <class Read> int readUpTo(Read read, size_t size, std::vector<uint8_t> &bytes) {
   bytes.resize(size);
   size_t filled = 0;
   int error = 0;
   while (filled < size) {
-    const ssize_t count = ops.read(fd, bytes.data() + filled, size - filled);
+    const ssize_t count = read(bytes.data() + filled, size - filled, filled);
     if (count < 0 && errno == EINTR)
       continue;
     if (count < 0)
@@ -119,6 +122,18 @@ int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &byte
   }
   bytes.resize(filled);
   return error;
+}
+
+} // namespace
+
+int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes) {
+  return readUpTo([&](uint8_t *to, size_t most, size_t) { return ops.read(fd, to, most); }, size, bytes);
+}
+
+int readUpToAt(const FileOps &ops, int fd, uint64_t offset, size_t size, std::vector<uint8_t> &bytes) {
+  return readUpTo([&](uint8_t *to, size_t most,
+                      size_t done) { return ops.pread(fd, to, most, static_cast<off_t>(offset + done)); },
+                  size, bytes);
 }
 
 int fsyncRetrying(const FileOps &ops, int fd) {

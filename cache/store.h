@@ -6,10 +6,10 @@
 // and write (cache/trust.h), so that what others may have written is never used.
 #pragma once
 
-#include "cache/entry.h"
 #include "cache/file_ops.h"
 #include "cache/fork.h"
 #include "cache/key.h"
+#include "cache/source.h"
 #include "cache/trust.h"
 #include "spec/artifact.h"
 #include "spec/status.h"
@@ -25,47 +25,12 @@
 
 namespace flashplus {
 
-/// Why a read found nothing.
-enum class Miss {
-  None,       ///< It is a hit.
-  Absent,     ///< No such entry; the usual miss.
-  Damaged,    ///< A file was read and is not the entry; it was removed so that a rebuild can take its place,
-              ///< unless the store keeps what it has.
-  Unreadable, ///< The system would not read it (an I/O error, permissions, no file handles, stale handle,
-              ///< ...); it was left: what could not be read may be good.
-  Untrusted,  ///< Somebody else can have written it, or a folder that it is in. It was not read, and left.
-  MemoryOnly, ///< The store has no folder.
-};
-
-struct ReadResult {
-  std::optional<Artifact> artifact; ///< The hit.
-  Miss miss = Miss::None;
-  EntryError entry_error = EntryError::None; ///< More on Damaged, when the contents gave it away.
-  int tier = -1; ///< Which of several stores (cache/tiers.h); -1: the one that is written.
-
-  bool isHit() const { return artifact.has_value(); }
-};
-
-/// A file that has the name of an entry.
-struct EntryInfo {
-  std::string path;
-  std::string name;     ///< 32 hexadecimal digits: the hash that its key must have.
-  int64_t bytes = 0;    ///< Size of the file.
-  int64_t modified = 0; ///< Seconds since 1970; to the hour when it was used last (setNotesUse()).
-  EntryError error = EntryError::None;
-  std::string problem; ///< One clause; empty when the entry is good. Set without `error`: not readable.
-  KernelKey key;       ///< These three only of a good entry.
-  CodeKind kind = CodeKind::X86Object;
-  std::string provenance;
-
-  bool isGood() const { return problem.empty(); }
-};
-
 /// What prune() leaves.
 struct PruneLimits {
   std::optional<int64_t> most_bytes; ///< The entries that were used last, up to so many bytes.
   std::optional<int64_t> used_since; ///< Those that were used since (seconds since 1970).
   std::string build;                 ///< Those of this build, and what cannot be read; "": of all.
+  bool only_count = false;           ///< Nothing is removed; what would be is counted.
 };
 
 /// What this object has done so far.
@@ -89,19 +54,9 @@ struct StoreUsage {
   int64_t bytes = 0;
 };
 
-/// A file of another folder inside the store's.
-struct TextFile {
-  std::string path;
-  std::string text;
-};
-struct TextLimits {
-  int64_t file_bytes = 0, files = 0, all_bytes = 0;
-};
-
-class KernelStore {
+class KernelStore final : public KernelSource {
 public:
-  /// Receives one-line warnings. Called from whichever thread calls the store, so it must be thread-safe.
-  using Log = std::function<void(const std::string &)>;
+  using Log = SourceLog;
 
   /// No file that is larger is read or written.
   static constexpr int64_t kMaxEntryBytes = int64_t(1) << 30;
@@ -123,13 +78,12 @@ public:
   static std::unique_ptr<KernelStore> openReadOnly(const std::string &dir, Log log,
                                                    const FileOps &ops = systemFileOps());
 
-  bool onDisk() const { return reason_.empty(); }
-  const std::string &dir() const { return dir_; }       ///< Absolute; "" when none was asked for.
-  const std::string &reason() const { return reason_; } ///< Why it is memory-only; empty when on disk.
+  const std::string &dir() const override { return dir_; }       ///< Absolute; "" when none was asked for.
+  const std::string &reason() const override { return reason_; } ///< Why it is memory-only.
 
   /// The verified artifact of `key`, or a miss. Damaged, Unreadable and Untrusted log one warning each; what
   /// is wrong with the store's own folder is logged once.
-  ReadResult read(const KernelKey &key);
+  ReadResult read(const KernelKey &key) override;
 
   /// Writes an entry unless the key has one that is as good (the first writer wins; the caller goes on with
   /// what it built and never reads it back). One that is worse (isBetter() of spec/artifact.h), damaged or
@@ -138,28 +92,35 @@ public:
   /// Not logged here.
   Status publish(const KernelKey &key, const Artifact &artifact);
 
+  /// Writes `text` as the file `name` of `folder`, another folder in the store's, if there is none by that
+  /// name. Says what became of it; failures are as publish()'s.
+  enum class TextPlaced { New, SameThere, OtherThere };
+  Result<TextPlaced> addText(const std::string &folder, const std::string &name, std::string_view text);
+
   /// Whether there is anything by the name of the entry of `key`; not read, and nothing is counted.
   bool has(const KernelKey &key) const;
   /// False once a publish found that this user may only read the folder, or its file system.
   bool canWrite() const { return !read_only_; }
   /// Whether the folder is there and may be used.
-  bool isThere() const;
+  bool isThere() const override;
   /// What no other folder of this machine is called; "" for none.
   std::string identity() const;
 
   /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store
   /// keeps what it has; logs `why`.
-  void discard(const KernelKey &key, const std::string &why);
+  void discard(const KernelKey &key, const std::string &why) override;
 
   /// The files "*`suffix`" in `folder`, another folder in the store's, in the order of their names: regular
   /// files that are trusted as entries are and within the limits. The others, and a folder that is not to be
   /// trusted, are left out with a warning. None if the store is memory-only or there is no such folder.
   std::vector<TextFile> texts(const std::string &folder, std::string_view suffix,
-                              const TextLimits &limits) const;
+                              const TextLimits &limits) const override;
 
   /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't
   /// be listed is one that is bad.
-  std::vector<EntryInfo> list() const;
+  std::vector<EntryInfo> list() const override;
+  /// As it lies on the disk, verified and with the key that its name says; IoError if it is not.
+  Result<std::vector<uint8_t>> entryBytes(const std::string &name) const override;
   /// Those of list() that are not good. Removes nothing.
   std::vector<EntryInfo> verify() const;
   StoreUsage usage() const;

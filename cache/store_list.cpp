@@ -105,6 +105,29 @@ std::vector<EntryInfo> KernelStore::verify() const {
   return entries;
 }
 
+Result<std::vector<uint8_t>> KernelStore::entryBytes(const std::string &name) const {
+  const std::string path = dir_ + "/" + name.substr(0, 2) + "/" + name;
+  const auto failed = [&](const std::string &what) {
+    return Status(StatusCode::IoError, "cache entry '" + path + "' " + what);
+  };
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root)
+    return failed("cannot be read: its folder " + (why.isOk() ? "is not there" : why.problem));
+  const OpenFolder shard = openFolder(ops_, root->fd.get(), name.substr(0, 2), /*make=*/false);
+  if (!shard.isOk())
+    return failed("cannot be read: its folder " + shard.problem);
+  LoadedFile file = load(shard.fd.get(), name + ".fpk");
+  if (!file.isOk())
+    return failed("cannot be read: " + (!file.distrust.empty() ? file.distrust
+                                        : file.damage.empty()  ? errnoText(file.error)
+                                                               : file.damage));
+  const Entry entry = parseEntry(file.bytes);
+  if (!entry.isOk() || entry.key.hex() != name)
+    return failed("is damaged" + (entry.isOk() ? std::string() : " (" + entry.detail + ")"));
+  return std::move(file.bytes);
+}
+
 std::vector<TextFile> KernelStore::texts(const std::string &folder, std::string_view suffix,
                                          const TextLimits &limits) const {
   std::vector<TextFile> files;

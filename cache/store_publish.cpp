@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/store_parts.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -162,6 +163,49 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
     (void)sweepTemporaries(*root);
   }
   return Status::ok();
+}
+
+Result<KernelStore::TextPlaced> KernelStore::addText(const std::string &folder, const std::string &name,
+                                                     std::string_view text) {
+  const std::string path = dir_ + "/" + folder + "/" + name;
+  const auto failed = [&](const std::string &why) {
+    return Status(StatusCode::IoError, "'" + path + "' cannot be written: " + why);
+  };
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/true, why) : nullptr;
+  if (!root)
+    return failed(onDisk() ? why.problem : reason_);
+  const OpenFolder to = openFolder(ops_, root->fd.get(), folder, /*make=*/true);
+  const OpenFolder from = openFolder(ops_, root->fd.get(), kTemporaryFolder, /*make=*/true);
+  for (const OpenFolder *opened : {&to, &from})
+    if (!opened->isOk())
+      return failed("its folder, or '" + std::string(kTemporaryFolder) + "', " + opened->problem);
+  const std::span bytes(reinterpret_cast<const uint8_t *>(text.data()), text.size());
+  const auto compare = [&]() -> Result<TextPlaced> {
+    const LoadedFile there = load(to.fd.get(), name);
+    return there.isOk() && std::ranges::equal(there.bytes, bytes) ? TextPlaced::SameThere
+                                                                  : TextPlaced::OtherThere;
+  };
+  struct stat info = {};
+  if (ops_.lstat(to.fd.get(), name.c_str(), &info) == 0)
+    return compare();
+  std::string temporary;
+  int fd = -1;
+  int error = openTemporary(from.fd.get(), temporary, fd);
+  if (error)
+    return failed(errnoText(error));
+  error = writeTemporary(fd, bytes);
+  if (!error && ops_.rename_new(from.fd.get(), temporary.c_str(), to.fd.get(), name.c_str()) != 0) {
+    error = errno;
+    // Records are added by people, one at a time: where the system has no such rename, looking will do.
+    if (meansNoRenameNew(error))
+      error = ops_.rename(from.fd.get(), temporary.c_str(), to.fd.get(), name.c_str()) == 0 ? 0 : errno;
+  }
+  if (error)
+    ops_.unlink(from.fd.get(), temporary.c_str());
+  if (error == EEXIST)
+    return compare();
+  return error ? Result<TextPlaced>(failed(errnoText(error))) : TextPlaced::New;
 }
 
 } // namespace flashplus

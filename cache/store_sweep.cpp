@@ -131,7 +131,7 @@ Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
       left += item.bytes;
       continue;
     }
-    if (ops_.unlink(folder.fd.get(), item.name.file.c_str()) == 0) {
+    if (limits.only_count || ops_.unlink(folder.fd.get(), item.name.file.c_str()) == 0) {
       ++removed.entries;
       removed.bytes += item.bytes;
     } else if (errno != ENOENT && problem.empty()) {
@@ -139,7 +139,7 @@ Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
                 "' cannot be removed: " + errnoText(errno);
     }
   }
-  if (int error = sweepTemporaries(*root); error && problem.empty())
+  if (int error = limits.only_count ? 0 : sweepTemporaries(*root); error && problem.empty())
     problem = "'" + dir_ + "/" + kTemporaryFolder + "' cannot be emptied: " + errnoText(error);
   if (problem.empty() && !unlisted.empty())
     problem = "'" + unlisted.front().path + "': " + unlisted.front().problem;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Several stores as one: folders that are only read (of a container's image, of a network file system), in
-// order, and then the one that is written.
+// Several sources as one: folders and packs that are only read (of a container's image, of a network file
+// system), in order, and then the folder that is written.
 #pragma once
 
 #include "cache/store.h"
@@ -14,11 +14,11 @@
 
 namespace flashplus {
 
-/// Thread-safe, as the stores are, which must outlive it.
+/// Thread-safe, as the sources are, which must outlive it.
 class Tiers {
 public:
-  explicit Tiers(KernelStore &own, std::vector<KernelStore *> before = {})
-      : own_(own), before_(std::move(before)) {}
+  explicit Tiers(KernelStore &own, std::vector<KernelSource *> before = {}, SourceLog log = nullptr)
+      : own_(own), before_(std::move(before)), log_(std::move(log)) {}
 
   /// The first hit, one that is PTX only if none is better. Without any the miss of the last store, or that
   /// of another one where something was wrong.
@@ -35,9 +35,13 @@ public:
 
 private:
   bool isRefused(size_t tier, const std::string &name);
+  void explainMiss(const std::string &target);
 
   KernelStore &own_;
-  const std::vector<KernelStore *> before_;
+  const std::vector<KernelSource *> before_;
+  const SourceLog log_;
+  ForkSafe<std::mutex> explained_mutex_;
+  std::set<std::string> explained_; ///< Targets that the packs have nothing for, and it was said.
   ForkSafe<std::mutex> refused_mutex_;
   std::set<std::pair<size_t, std::string>> refused_; ///< Tier and entry.
 };

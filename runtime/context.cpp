@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/context.h"
 
+#include "build_id.h"
+#include "cache/pack.h"
 #include "runtime/api/error.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/devices/cpu/cpu_device.h"
@@ -10,6 +12,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 #include <unistd.h>
 
 namespace flashplus {
@@ -102,7 +105,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
                           std::string("$FLASHPLUS_CACHE_SIZE") + (most >= 0 ? "" : ", by default"));
   for (const std::string &folder : environment.cache_path)
     if (folder.starts_with("/"))
-      c->read_only_stores_.push_back(KernelStore::openReadOnly(folder, log));
+      c->read_only_sources_.push_back(openSource(folder, FLASHPLUS_BUILD_ID, log));
     else
       log("$FLASHPLUS_CACHE_PATH has '" + folder + "', which is left out: it must be an absolute path");
   if (access(kLocksParent, W_OK) == 0)
@@ -119,17 +122,24 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   c->kernel_debug_ = std::move(*debug);
   if (!environment.tuning.empty())
     c->tuning_ = TuningRecords::read(environment.tuning, log);
-  else
-    for (const TextFile &file :
-         c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
-      c->tuning_.addText(file.text, file.path, log);
+  else {
+    const auto addRecords = [&](const KernelSource &source) {
+      for (const TextFile &file :
+           source.texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+        c->tuning_.addText(file.text, file.path, log);
+    };
+    // A later record's choices go first: those of the cache, then those of the path in its order.
+    for (const auto &source : c->read_only_sources_ | std::views::reverse)
+      addRecords(*source);
+    addRecords(*c->store_);
+  }
   c->compiler_ =
       std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
                                         environment.nvjitlink, environment.ptxas, environment.path);
   CompilerLibrary *compiler = c->compiler_.get();
-  std::vector<KernelStore *> before;
-  for (const auto &store : c->read_only_stores_)
-    before.push_back(store.get());
+  std::vector<KernelSource *> before;
+  for (const auto &source : c->read_only_sources_)
+    before.push_back(source.get());
   if (!environment.record_misses.empty()) {
     auto misses = MissRecord::open(environment.record_misses);
     if (!misses)

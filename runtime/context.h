@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cache/fork.h"
+#include "cache/source.h"
 #include "runtime/kernels/compiler_library.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/device.h"
@@ -38,7 +39,7 @@ public:
   CompilerLibrary &compiler() { return *compiler_; }
   KernelStore &store() { return *store_; }
   /// Of $FLASHPLUS_CACHE_PATH, in the order in which they are looked up before store().
-  const std::vector<std::unique_ptr<KernelStore>> &readOnlyStores() const { return read_only_stores_; }
+  const std::vector<std::unique_ptr<KernelSource>> &readOnlySources() const { return read_only_sources_; }
   ScoreTable &scores() { return scores_; }
   PlanMemo &plans() { return plans_; }
   SpecTable &specs() { return specs_; }
@@ -78,7 +79,7 @@ private:
   mutable int64_t warnings_count_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<KernelStore> store_;
-  std::vector<std::unique_ptr<KernelStore>> read_only_stores_;
+  std::vector<std::unique_ptr<KernelSource>> read_only_sources_;
   std::unique_ptr<KeyLocks> locks_;
   std::unique_ptr<MissRecord> misses_;
   std::unique_ptr<CompilerLibrary> compiler_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_describe: what there is on this machine, what is not, and why.
+#include "runtime/api/error.h"
 #include "runtime/context.h"
 #include "runtime/devices/cuda/cuda_device.h"
-#include "runtime/api/error.h"
 
 #include "build_id.h"
 
@@ -73,10 +73,17 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
     cache["most_bytes"] = c.store().mostBytes(); // 0: without a limit
     cache["evicted"] = c.store().counters().evicted;
     cache["read_only"] = json::array();
-    for (const auto &store : c.readOnlyStores())
-      cache["read_only"].push_back(
-          {{"dir", store->dir()},
-           {"state", !store->onDisk() ? store->reason() : store->isThere() ? "ok" : "is not there"}});
+    for (const auto &source : c.readOnlySources()) {
+      json row{{"dir", source->dir()},
+               {"state", !source->onDisk()   ? source->reason()
+                         : source->isThere() ? "ok"
+                                             : "is not there"}};
+      if (const auto targets = source->onlyTargets()) { // a pack
+        row["kind"] = "pack";
+        row["targets"] = *targets;
+      }
+      cache["read_only"].push_back(std::move(row));
+    }
     std::string text = json{{"version", flashplus_version()},
                             {"devices", std::move(devices)},
                             {"missing", std::move(missing)},

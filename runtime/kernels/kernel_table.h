@@ -62,10 +62,10 @@ public:
   /// Where code is kept: the folder that is written, those that are only read and looked up before it, and
   /// the locks by which the processes of a machine share the work; null: none. All must outlive the table.
   struct Stores {
-    Stores(KernelStore &own, std::vector<KernelStore *> before = {}, const KeyLocks *locks = nullptr)
+    Stores(KernelStore &own, std::vector<KernelSource *> before = {}, const KeyLocks *locks = nullptr)
         : own(own), before(std::move(before)), locks(locks) {}
     KernelStore &own;
-    std::vector<KernelStore *> before;
+    std::vector<KernelSource *> before;
     const KeyLocks *locks;
     MissRecord *misses = nullptr; ///< Null, or told of each kernel that none of them has.
   };
@@ -74,7 +74,7 @@ public:
   /// compilation might give a cubin where the disk has only PTX; without it PTX is taken as it is.
   KernelTable(const Stores &stores, Compile compile, bool offline, Log log, Listen listen = {},
               MayAssemble may_assemble = {})
-      : store_(stores.own, stores.before), locks_(stores.locks), misses_(stores.misses),
+      : store_(stores.own, stores.before, log), locks_(stores.locks), misses_(stores.misses),
         compile_(std::move(compile)), offline_(offline), log_(std::move(log)), listen_(std::move(listen)),
         may_assemble_(std::move(may_assemble)) {}
 
