@@ -45,7 +45,7 @@ struct EntryInfo {
   std::string path;
   std::string name;     ///< 32 hexadecimal digits: the hash that its key must have.
   int64_t bytes = 0;    ///< Size of the file.
-  int64_t modified = 0; ///< Seconds since 1970; to the hour when it was used last (KernelStore::setNotesUse()).
+  int64_t modified = 0; ///< Seconds since 1970; to the hour when it was used last (KernelStore).
   EntryError error = EntryError::None;
   std::string problem; ///< One clause; empty when the entry is good. Set without `error`: not readable.
   KernelKey key;       ///< These three only of a good entry.
