@@ -13,6 +13,7 @@ namespace flashplus {
 //   DIR/ab/abcdef....fpk        entries: the hash of the key, in a folder named by its first two digits
 //   DIR/tmp/PID-RANDOM.tmp      entries being written: process id, 16 hexadecimal digits
 //   DIR/tuning/*.json           tuning records, read by the runtime
+//   DIR/counts                  what processes did (cache/usage_counts.h)
 
 inline constexpr const char *kTemporaryFolder = "tmp";
 

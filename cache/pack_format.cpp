@@ -51,10 +51,11 @@ PackHeadSize failed(EntryError error, std::string detail) { return {error, std::
 
 PackHeadSize readPrefix(std::span<const uint8_t> bytes, uint64_t file_bytes, Prefix &prefix) {
   ByteReader in(bytes);
-  const std::span<const uint8_t> magic = in.raw(sizeof(kMagic));
+  (void)in.raw(sizeof(kMagic));
   const uint32_t version = in.integer<uint32_t>();
   // Before anything else: what follows may be laid out in another way.
-  if (magic.size() == sizeof(kMagic) && !std::ranges::equal(magic, kMagic))
+  if (!std::ranges::equal(bytes.first(std::min(bytes.size(), sizeof(kMagic))),
+                          std::span(kMagic).first(std::min(bytes.size(), sizeof(kMagic)))))
     return failed(EntryError::BadMagic, "it does not start as a pack of kernels does");
   if (in.ok() && version != kPackVersion)
     return failed(EntryError::OtherVersion, "its format version is " + std::to_string(version) +

@@ -11,6 +11,7 @@
 #include "cache/key.h"
 #include "cache/source.h"
 #include "cache/trust.h"
+#include "cache/usage_counts.h"
 #include "spec/artifact.h"
 #include "spec/status.h"
 
@@ -125,6 +126,12 @@ public:
   std::vector<EntryInfo> verify() const;
   StoreUsage usage() const;
   StoreCounters counters() const;
+
+  /// What processes did with this store, as far as it was written; nothing if nothing was.
+  std::optional<UsageCounts> counts() const;
+  /// Adds to them. False if that could not be done now: another process is at it (unless `patient`), or
+  /// nothing may be written.
+  bool addCounts(const UsageCounts &more, bool patient);
 
   /// How large the store may become; 0: without a limit. A publish that finds it larger removes what was not
   /// used for longest, wherever it is, but never what it has published itself. Files of another user (root)

@@ -158,6 +158,8 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
                                            const flashplus_event &event) { listener(self, &event); })
                  : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
+  c->usage_ = std::make_unique<UsageReport>(*c->store_, c->kernels_->counters);
+  c->kernels_->afterWork([usage = c->usage_.get()] { usage->workDone(); });
   return c;
 }
 
@@ -285,6 +287,7 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
       return invalidArgument("context is null");
     using Late = KernelTable::Late;
     KernelTable &kernels = context->impl->kernels();
+    context->impl->usage().write(/*patient=*/false);
     switch (late) {
     case FLASHPLUS_LATE_ENVIRONMENT:
       kernels.setLate(context->impl->lateByDefault());

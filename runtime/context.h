@@ -10,6 +10,7 @@
 #include "runtime/environment.h"
 #include "runtime/devices/cpu/kernel_debug.h"
 #include "runtime/kernels/kernel_table.h"
+#include "runtime/kernels/usage_report.h"
 #include "runtime/plans/plan_memo.h"
 #include "runtime/arguments/score_table.h"
 #include "runtime/plans/spec_table.h"
@@ -38,6 +39,7 @@ public:
   KernelTable &kernels() { return *kernels_; }
   CompilerLibrary &compiler() { return *compiler_; }
   KernelStore &store() { return *store_; }
+  UsageReport &usage() { return *usage_; }
   /// Of $FLASHPLUS_CACHE_PATH, in the order in which they are looked up before store().
   const std::vector<std::unique_ptr<KernelSource>> &readOnlySources() const { return read_only_sources_; }
   ScoreTable &scores() { return scores_; }
@@ -100,6 +102,7 @@ private:
   ForkSafe<std::mutex> rejected_mutex_;
   std::map<std::string, std::vector<Schedule>> rejected_;
   std::unique_ptr<KernelTable> kernels_;
+  std::unique_ptr<UsageReport> usage_; ///< After what it counts.
   SpecTable specs_; ///< After the devices, as kernels_: kernels go before the devices that they are loaded
                     ///< on.
 };

@@ -14,7 +14,7 @@ inline constexpr int kMaxThreads = 4096; ///< More CPU workers than this is a mi
 struct Environment {
   std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else
                          ///< $HOME/.cache/flashplus, else empty: memory only.
-  std::vector<std::string> cache_path; ///< $FLASHPLUS_CACHE_PATH: folders of kernels that are only read, in
+  std::vector<std::string> cache_path; ///< $FLASHPLUS_CACHE_PATH: folders and packs that are only read, in
                                        ///< the order in which they are looked up, separated by colons.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
   std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink, or "off"; empty if unset: searched.

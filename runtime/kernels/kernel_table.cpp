@@ -120,6 +120,14 @@ std::unique_ptr<KeyLock> KernelTable::lock(const KernelKey &key) {
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel &kernel, const Target &target,
                                                             Device *assembler) {
+  auto code = readOrMake(kernel, target, assembler);
+  if (after_work_)
+    after_work_();
+  return code;
+}
+
+Result<std::shared_ptr<const KernelCode>>
+KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Device *assembler) {
   KernelKey key = keyOf(kernel, target);
   std::vector<KernelKey> names{key};
   const bool ptx = assembler && assembler->takesPtx();

@@ -99,11 +99,16 @@ public:
 
   bool offline() const { return offline_; }
 
+  /// Called after a kernel was read or made, by the thread that did it. Set before the table is used.
+  void afterWork(std::function<void()> call) { after_work_ = std::move(call); }
+
   /// What a compilation is from now on. At first all are welcome.
   enum class Late { Allow, Warn, Error };
   void setLate(Late late) { late_ = late; }
 
 private:
+  Result<std::shared_ptr<const KernelCode>> readOrMake(const PlannedKernel &kernel, const Target &target,
+                                                       Device *assembler);
   Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
                                                  KernelKey key, Device *assembler);
   /// The first of `names` on disk that is of use; null if none is. PTX that might be had as a cubin goes to
@@ -120,6 +125,7 @@ private:
   const KeyLocks *const locks_;
   MissRecord *const misses_;
   std::atomic<bool> read_only_told_{false};
+  std::function<void()> after_work_;
   const Compile compile_;
   const bool offline_;
   std::atomic<Late> late_{Late::Allow};

@@ -19,6 +19,7 @@ EXCEPTIONS = [
     (r"^python bench/forward_cpu\.py", "needs PyTorch and minutes"),
     (r"bench_decode", "needs a release build and minutes"),
     (r"warmup --specs missed.txt", "reads what a run has missed; tests/tools/cli_specs.cpp runs it"),
+    (r"cache (export|import)|kernels\.fpk", "needs a warm cache; cli_cache.cpp and deploy.py run it"),
     (r"^serve ", "tests/examples/documented.py runs it and compares what it prints"),
 ]
 

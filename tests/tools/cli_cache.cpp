@@ -46,11 +46,9 @@ TEST_CASE("verbs that only look at a cache make nothing") {
            {"warmup", "--list", "--target", "cpu"},
            {"warmup", "--dry-run", "--target", "cpu", "--head-dim", "64", "--dtype", "bf16"}}) {
     CAPTURE(verb[1]);
-    const bool wants_to_write = verb[1] == "import"; // which finds no pack
     const auto result = runCli(verb, cache);
-    CHECK((result.code == 0) == (verb[1] != "export" && !wants_to_write));
-    if (!wants_to_write)
-      CHECK(!fs::exists(parent));
+    CHECK((result.code == 0) == (verb[1] != "export" && verb[1] != "import"));
+    CHECK(!fs::exists(parent));
     CHECK(!fs::exists(folder.path("kernels.fpk")));
   }
 }
@@ -139,8 +137,8 @@ TEST_CASE("a pack that was exported is used where it lies, and imported: nothing
     INFO(used.err);
     CHECK(used.json()["counters"]["compiles"] == 0);
     CHECK(used.json()["from"] == "disk");
-    CHECK(contains(used.err, "mine.json") == false);
-    CHECK(filesBelow(other).empty());
+    CHECK(contains(used.err, pack + ":tuning/mine.json")); // read, and found to say nothing
+    CHECK(filesBelow(other) == std::vector<std::string>{"counts"});
     const auto why =
         runCli({"cache", "why", "forward dtype=bf16 dqk=64 dv=64", "--target", "cpu", "--json"}, other);
     CHECK(why.json()["missing"] == 0);
@@ -152,11 +150,60 @@ TEST_CASE("a pack that was exported is used where it lies, and imported: nothing
   REQUIRE(imported.code == 0);
   CHECK(imported.json()["imported"] == kernels);
   CHECK(imported.json()["tuning_records"] == 1);
-  CHECK(filesBelow(fresh) == filesBelow(cache));
+  std::vector<std::string> written = filesBelow(cache);
+  std::erase(written, "counts");
+  CHECK(filesBelow(fresh) == written);
   CHECK(runCli({"cache", "import", pack, "--json"}, fresh).json()["present"] == kernels);
   CHECK(runCli(run, fresh).json()["counters"]["compiles"] == 0);
   CHECK(runCli({"cache", "export", "-o", folder.path("again.fpk")}, fresh).code == 0);
   CHECK(test::readText(folder.path("again.fpk")) == bytes);
+}
+
+TEST_CASE("two caches that were filled in other circumstances are the same bytes") {
+  test::TemporaryFolder folder;
+  const std::vector<std::string> warmup = {"warmup", "--target", "cpu", "--head-dim", "32", "--dtype",
+                                           "fp32",   "--causal", "no",  "--jobs",     "1",  "--json"};
+  std::vector<std::string> packs;
+  const auto fill = [&](const std::string &name, const std::string &jobs) {
+    std::vector<std::string> command = warmup;
+    command[10] = jobs;
+    REQUIRE(runCli(command, folder.path(name)).code == 0);
+    const std::string pack = folder.path(name + ".fpk");
+    REQUIRE(runCli({"cache", "export", "-o", pack}, folder.path(name)).code == 0);
+    packs.push_back(test::readText(pack));
+  };
+  fill("a", "1");
+  {
+    // what is in no key: none of it may be in what is made
+    const Set threads("FLASHPLUS_NUM_THREADS", "3"), locale("LC_ALL", "de_DE.UTF-8"),
+        zone("TZ", "Asia/Tokyo"), temporary("TMPDIR", folder.path()), size("FLASHPLUS_CACHE_SIZE", "1G"),
+        record("FLASHPLUS_RECORD_MISSES", folder.path("missed.txt"));
+    fill("b", "4");
+  }
+  CHECK(packs[0].size() > 1000);
+  CHECK(packs[0] == packs[1]);
+}
+
+TEST_CASE("stats sums up what all processes did, and those that are offline or only look write nothing") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  const size_t kernels = warm(cache);
+  const auto counts = [&] { return runCli({"cache", "stats", "--json"}, cache).json()["counts"]; };
+  CHECK(counts()["compiles"] == kernels);
+  CHECK(counts()["contexts"] == 1);
+  CHECK(counts()["miss_absent"] == kernels);
+  warm(cache);
+  CHECK(counts()["compiles"] == kernels);
+  CHECK(counts()["disk_hits"] == kernels);
+  CHECK(counts()["contexts"] == 2);
+  const std::string before = test::readText(cache + "/counts");
+  runCli({"warmup", "--dry-run", "--target", "cpu", "--head-dim", "64", "--dtype", "bf16"}, cache);
+  CHECK(test::readText(cache + "/counts") == before);
+  CHECK(contains(runCli({"cache", "stats"}, cache).out, "2 contexts found " + std::to_string(kernels)));
+  test::writeText(cache + "/counts", "damaged");
+  CHECK(counts().is_null());
+  warm(cache);
+  CHECK(counts()["contexts"] == 1);
 }
 
 TEST_CASE("an export takes what is meant, and says what is missing") {
@@ -179,7 +226,8 @@ TEST_CASE("an export takes what is meant, and says what is missing") {
   CHECK(runCli({"cache", "export", "--target", "sm_80", "-o", pack}, cache).code == 1);
   CHECK(runCli({"cache", "export", "--target", "cpu", "-o", pack}, cache).code == 0);
 
-  const std::vector<std::string> files = filesBelow(cache);
+  std::vector<std::string> files = filesBelow(cache);
+  std::erase(files, "counts");
   for (size_t i = 1; i < files.size(); ++i)
     setUsed(cache + "/" + files[i], 90'000);
   CHECK(runCli({"cache", "export", "--used-since", "12h", "-o", pack, "--json"}, cache).json()["kernels"] ==
@@ -206,7 +254,8 @@ TEST_CASE("ls shows what its filters say, prune removes it, and nothing else is 
 
   const std::string mine = cache + "/notes.txt";
   test::writeText(mine, "mine");
-  const std::vector<std::string> files = filesBelow(cache);
+  std::vector<std::string> files = filesBelow(cache);
+  std::erase(files, "counts");
   for (const std::string &file : files)
     setUsed(cache + "/" + file, file == files[0] ? 100'000 : 1000);
   const auto prune = [&](std::vector<std::string> more) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <ctime>
 #include <map>
+#include <optional>
 
 namespace flashplus::tool {
 
@@ -56,10 +57,27 @@ Result<int> listEntries(const CacheFlags &flags) {
   return kExitGood;
 }
 
+/// What processes did with the cache; nothing of a pack.
+std::optional<UsageCounts> countsOf(const CacheFlags &flags) {
+  if (!flags.pack.empty())
+    return std::nullopt;
+  auto store = openStore(flags.common);
+  return store ? (*store)->counts() : std::nullopt;
+}
+
+Json countsJson(const UsageCounts &counts) {
+  Json json = {{"since", counts.since}};
+#define FLASHPLUS_COUNT(NAME) json[#NAME] = counts.NAME;
+  FLASHPLUS_USAGE_COUNTS(FLASHPLUS_COUNT)
+#undef FLASHPLUS_COUNT
+  return json;
+}
+
 Result<int> showStats(const CacheFlags &flags) {
   auto store = openLooked(flags);
   if (!store)
     return store.status();
+  const std::optional<UsageCounts> counts = countsOf(flags);
   struct Sum {
     int64_t kernels = 0, bytes = 0;
   };
@@ -90,7 +108,8 @@ Result<int> showStats(const CacheFlags &flags) {
                {"targets", targets},
                {"kinds", by_kind},
                {"oldest", oldest},
-               {"newest", newest}});
+               {"newest", newest},
+               {"counts", counts ? countsJson(*counts) : Json()}});
     return kExitGood;
   }
   Table table({"target", "kernels", "size"});
@@ -102,6 +121,14 @@ Result<int> showStats(const CacheFlags &flags) {
   table.add({"total", std::to_string(all.kernels), bytesText(static_cast<double>(all.bytes))});
   table.print();
   std::printf("in %s\n", (*store)->dir().c_str());
+  if (counts)
+    std::printf(
+        "since %s: %lld contexts found %lld kernels on disk and compiled %lld in %s; %lld entries were "
+        "damaged, %lld could not be written\n",
+        timeText(counts->since).c_str(), static_cast<long long>(counts->contexts),
+        static_cast<long long>(counts->disk_hits), static_cast<long long>(counts->compiles),
+        millisecondsText(static_cast<double>(counts->compile_us) / 1000).c_str(),
+        static_cast<long long>(counts->miss_damaged), static_cast<long long>(counts->publish_failures));
   return kExitGood;
 }
 
@@ -198,8 +225,10 @@ void addCache(CLI::App &app, Action *selected) {
          addTargetFilter(sub, flags.filter);
        }},
       {"stats", "Count kernels and bytes by target",
-       "What a process did with the cache is counted in that process: flashplus_get_counters(), and `run "
-       "--json`.\n\n"
+       "What processes did with the cache is summed up in its file `counts`, which each writes at most once "
+       "a "
+       "second\nand when it ends; one that is offline, or only reads, is not counted. Of one process: "
+       "flashplus_get_counters(), and `run --json`.\n\n"
        "Example:\n  flashplus cache stats --json",
        showStats, takesPack},
       {"verify", "Read and verify every kernel; exit status 1 when one is bad",

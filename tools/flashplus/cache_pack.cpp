@@ -166,14 +166,8 @@ struct Imported {
   size_t kernels = 0, present = 0, bad = 0, records = 0, records_present = 0;
 };
 
-Status importPack(const std::string &path, const ImportFlags &flags, const std::string &build,
-                  KernelStore &store, Imported &sum) {
-  auto pack = KernelPack::open(path, build, [](const std::string &) {});
-  if (!pack->onDisk())
-    return Status(StatusCode::IoError, pack->reason());
-  if (!pack->isThere())
-    return invalidArgument("'" + path + "' is not there");
-  for (const EntryInfo &entry : pack->list()) {
+Status importPack(const KernelPack &pack, const ImportFlags &flags, KernelStore &store, Imported &sum) {
+  for (const EntryInfo &entry : pack.list()) {
     if (!entry.isGood()) {
       ++sum.bad;
       std::fprintf(stderr, "flashplus: %s: %s\n", entry.path.c_str(), entry.problem.c_str());
@@ -181,7 +175,7 @@ Status importPack(const std::string &path, const ImportFlags &flags, const std::
     }
     if (!flags.filter.fits(entry))
       continue;
-    auto bytes = pack->entryBytes(entry.name);
+    auto bytes = pack.entryBytes(entry.name);
     if (!bytes)
       return bytes.status();
     const Entry whole = parseEntry(*bytes);
@@ -189,7 +183,7 @@ Status importPack(const std::string &path, const ImportFlags &flags, const std::
     FLASHPLUS_RETURN_IF_ERROR(store.publish(whole.key, whole.artifact));
     ++(store.counters().already_there > before ? sum.present : sum.kernels);
   }
-  for (const TextFile &record : pack->texts("tuning", ".json", kRecordLimits)) {
+  for (const TextFile &record : pack.texts("tuning", ".json", kRecordLimits)) {
     const std::string name = record.path.substr(record.path.rfind('/') + 1);
     auto placed = store.addText("tuning", name, record.text);
     if (!placed)
@@ -209,12 +203,20 @@ Result<int> importPacks(const ImportFlags &flags) {
   auto build = libraryBuild(context->get());
   if (!build)
     return build.status();
+  std::vector<std::unique_ptr<KernelPack>> packs;
+  for (const std::string &path : flags.packs) {
+    packs.push_back(KernelPack::open(path, *build, [](const std::string &) {}));
+    if (!packs.back()->onDisk())
+      return Status(StatusCode::IoError, packs.back()->reason());
+    if (!packs.back()->isThere())
+      return invalidArgument("'" + path + "' is not there");
+  }
   auto store = openStoreToWrite(flags.common);
   if (!store)
     return store.status();
   Imported sum;
-  for (const std::string &path : flags.packs)
-    FLASHPLUS_RETURN_IF_ERROR(importPack(path, flags, *build, **store, sum));
+  for (const auto &pack : packs)
+    FLASHPLUS_RETURN_IF_ERROR(importPack(*pack, flags, **store, sum));
   const int64_t evicted = (*store)->counters().evicted;
   if (flags.common.json)
     printJson({{"dir", (*store)->dir()},
