@@ -35,7 +35,8 @@ struct ReadResult {
   std::optional<Artifact> artifact; ///< The hit.
   Miss miss = Miss::None;
   EntryError entry_error = EntryError::None; ///< More on Damaged, when the contents gave it away.
-  int tier = -1; ///< Which of several stores (cache/tiers.h); -1: the one that is written.
+  int tier = -1;    ///< Which of several stores (cache/tiers.h); -1: the one that is written.
+  std::string mark; ///< Of a hit in a folder, KernelStore::mark() of the file that was read.
 
   bool isHit() const { return artifact.has_value(); }
 };

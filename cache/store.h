@@ -90,7 +90,7 @@ public:
   /// what it built and never reads it back). One that is worse (isBetter() of spec/artifact.h), damaged or
   /// not to be trusted is replaced. Ok as well when there was one, or the store is memory-only. On a failure
   /// (IoError, OutOfMemory) what the entry's name had is untouched; the caller is to treat it as a warning.
-  /// Not logged here.
+  /// Not logged here. A store that is only read fails with IoError.
   Status publish(const KernelKey &key, const Artifact &artifact);
 
   /// Writes `text` as the file `name` of `folder`, another folder in the store's, if there is none by that
@@ -99,17 +99,22 @@ public:
   Result<TextPlaced> addText(const std::string &folder, const std::string &name, std::string_view text);
 
   /// Whether there is anything by the name of the entry of `key`; not read, and nothing is counted.
-  bool has(const KernelKey &key) const;
-  /// False once a publish found that this user may only read the folder, or its file system.
-  bool canWrite() const { return !read_only_; }
+  bool has(const KernelKey &key) const { return !mark(key).empty(); }
+  /// What another file by that name, or the same after a change or a noted use, does not have; "" for none.
+  std::string mark(const KernelKey &key) const;
+  /// False in a store that is only read, and once a publish found that this user may only read the folder, or
+  /// its file system.
+  bool canWrite() const { return !is_read_only_ && !may_only_read_; }
   /// Whether the folder is there and may be used.
   bool isThere() const override;
   /// What no other folder of this machine is called; "" for none.
   std::string identity() const;
 
   /// Removes the entry of `key`, which turned out to be useless (the driver refuses it), unless the store
-  /// keeps what it has; logs `why`.
-  void discard(const KernelKey &key, const std::string &why) override;
+  /// keeps what it has; logs `why`. `mark`: of the file that was read; one that has taken its place stays.
+  /// "": whatever is there.
+  void discard(const KernelKey &key, const std::string &why, const std::string &mark);
+  void discard(const KernelKey &key, const std::string &why) override { discard(key, why, ""); }
 
   /// The files "*`suffix`" in `folder`, another folder in the store's, in the order of their names: regular
   /// files that are trusted as entries are and within the limits. The others, and a folder that is not to be
@@ -146,11 +151,12 @@ public:
   void setNotesUse(bool notes) { notes_use_ = notes; }
 
   /// Removes the entries that `limits` does not leave, and what writers that died left behind more than an
-  /// hour ago; nothing else. Returns what was removed; IoError when something could not be.
+  /// hour ago; nothing else. Returns what was removed; IoError when something could not be, or the store is
+  /// only read.
   Result<StoreUsage> prune(const PruneLimits &limits);
 
   /// Removes every entry, and what writers that died left behind more than an hour ago; nothing else. Returns
-  /// what was removed; IoError when something could not be.
+  /// what was removed; IoError when something could not be, or the store is only read.
   Result<StoreUsage> clear();
 
   KernelStore(const KernelStore &) = delete;
@@ -165,8 +171,8 @@ private:
   static constexpr int64_t kNeverLooked = INT64_MAX / 2;
 
   KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad, bool read_only)
-      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad), read_only_(read_only),
-        notes_use_(!read_only) {}
+      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad),
+        is_read_only_(read_only), notes_use_(!read_only) {}
 
   static std::unique_ptr<KernelStore> open(const std::string &dir, Log log, const FileOps &ops, Bad bad,
                                            bool read_only);
@@ -183,7 +189,7 @@ private:
   bool mayReplace(int shard, const std::string &name, const KernelKey &key, const Artifact &artifact) const;
   bool removeSame(int folder, const std::string &name, const LoadedFile &file) const;
   void warn(const std::string &message) const;
-  void noteUse(int shard, const std::string &name, const LoadedFile &file) const;
+  void noteUse(int shard, const std::string &name, LoadedFile &file) const;
   int64_t ownBytes(int shard, const std::string &shard_name) const;
   void keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes);
   int sweepTemporaries(const Root &root) const;
@@ -192,7 +198,8 @@ private:
   const Log log_;
   const FileOps ops_;
   const Bad bad_;
-  std::atomic<bool> read_only_;
+  const bool is_read_only_;
+  std::atomic<bool> may_only_read_{false}; ///< As a publish has found.
   std::atomic<bool> notes_use_;
   std::string reason_; ///< Set by open() only.
   mutable ForkSafe<std::mutex> root_mutex_;

@@ -30,7 +30,7 @@ std::optional<UsageCounts> KernelStore::counts() const {
 bool KernelStore::addCounts(const UsageCounts &more, bool patient) {
   OpenFolder why;
   const std::shared_ptr<const Root> root =
-      onDisk() && !read_only_ && bad_ == Bad::Remove ? this->root(/*make=*/false, why) : nullptr;
+      onDisk() && canWrite() && bad_ == Bad::Remove ? this->root(/*make=*/false, why) : nullptr;
   if (!root)
     return false;
   const OpenFolder folder = openFolder(ops_, root->fd.get(), kTemporaryFolder, /*make=*/true);

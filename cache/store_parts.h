@@ -6,6 +6,7 @@
 #include "cache/directory.h"
 #include "cache/store.h"
 
+#include <string>
 #include <utility>
 
 #include <time.h>
@@ -16,6 +17,13 @@ namespace flashplus {
 /// wrote.
 inline constexpr const char *kEmptyIt =
     "; what is in it may be somebody else's, so remove it with everything in it, and it is made again";
+
+/// What KernelStore::mark() says of a file. The number alone may be that of one that is gone.
+inline std::string markOf(const struct stat &info) {
+  return std::to_string(info.st_dev) + "-" + std::to_string(info.st_ino) + "-" +
+         std::to_string(info.st_size) + "-" + std::to_string(info.st_mtim.tv_sec) + "." +
+         std::to_string(info.st_mtim.tv_nsec);
+}
 
 /// A file as it was read: its bytes, or why not.
 struct KernelStore::LoadedFile {
@@ -41,7 +49,7 @@ struct KernelStore::Root {
 
   bool is(const struct stat &info) const { return info.st_dev == device && info.st_ino == inode; }
 
-  mutable Descriptor fd;
+  Descriptor fd;
   dev_t device;
   ino_t inode;
 };

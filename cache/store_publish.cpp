@@ -109,9 +109,11 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   };
   const auto unusable = [&](const std::string &path, const OpenFolder &why) {
     if (why.error == EACCES || why.error == EROFS || why.error == EPERM)
-      read_only_ = true;
+      may_only_read_ = true;
     return failed(StatusCode::IoError, "'" + path + "' " + why.problem);
   };
+  if (is_read_only_)
+    return failed(StatusCode::IoError, "the store is only read");
 
   std::vector<uint8_t> bytes;
   try {
@@ -134,7 +136,7 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   int fd = -1;
   if (int error = openTemporary(folder.fd.get(), temporary, fd)) {
     if (error == EACCES || error == EROFS || error == EPERM)
-      read_only_ = true;
+      may_only_read_ = true;
     return failed(StatusCode::IoError, errnoText(error));
   }
   int error = writeTemporary(fd, bytes);

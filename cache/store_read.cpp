@@ -107,6 +107,7 @@ ReadResult KernelStore::read(const KernelKey &key) {
         ++hits_;
         noteUse(shard.fd.get(), name, file);
         result.artifact = std::move(entry.artifact);
+        result.mark = markOf(file.info);
         return result;
       }
       result.entry_error = entry.error;
@@ -130,7 +131,7 @@ ReadResult KernelStore::read(const KernelKey &key) {
   return result;
 }
 
-void KernelStore::discard(const KernelKey &key, const std::string &why) {
+void KernelStore::discard(const KernelKey &key, const std::string &why, const std::string &mark) {
   if (!onDisk())
     return;
   const Hash128 hash = key.hash();
@@ -138,6 +139,8 @@ void KernelStore::discard(const KernelKey &key, const std::string &why) {
   if (bad_ == Bad::Keep)
     return warn(message);
   ++discarded_;
+  if (!mark.empty() && this->mark(key) != mark)
+    return warn(message + "; another one has taken its place");
   OpenFolder ignored;
   if (const std::shared_ptr<const Root> root = this->root(/*make=*/false, ignored)) {
     const OpenFolder shard = openFolder(ops_, root->fd.get(), shardName(hash), /*make=*/false);

@@ -23,10 +23,11 @@ void KernelStore::setMostBytes(int64_t bytes, std::string name) {
   unlooked_ = kNeverLooked;
 }
 
-void KernelStore::noteUse(int shard, const std::string &name, const LoadedFile &file) const {
+void KernelStore::noteUse(int shard, const std::string &name, LoadedFile &file) const {
   // A file of root's and a read-only file system refuse it.
-  if (notes_use_ && file.info.st_mtime + kUseSeconds < ::time(nullptr))
-    (void)ops_.touch(shard, name.c_str());
+  if (notes_use_ && file.info.st_mtime + kUseSeconds < ::time(nullptr) &&
+      ops_.touch(shard, name.c_str()) == 0)
+    (void)ops_.lstat(shard, name.c_str(), &file.info);
 }
 
 /// What the entries of a folder have that are this user's.
@@ -105,6 +106,8 @@ Result<StoreUsage> KernelStore::clear() { return prune({.used_since = INT64_MAX}
 
 Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
   StoreUsage removed;
+  if (is_read_only_)
+    return Status(StatusCode::IoError, "cache directory '" + dir_ + "' is only read");
   OpenFolder why;
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
   if (!root)

@@ -60,17 +60,12 @@ void Tiers::explainMiss(const std::string &target) {
   log_("no pack of the cache path has kernels for " + target + ": " + packs);
 }
 
-void Tiers::discard(const KernelKey &key, const std::string &why) {
-  if (!before_.empty()) {
-    const ReadResult last = read(key);
-    if (last.tier >= 0) {
-      before_[size_t(last.tier)]->discard(key, why); // says so, and keeps it
-      const std::lock_guard lock(refused_mutex_);
-      refused_.emplace(size_t(last.tier), key.hex());
-      return;
-    }
-  }
-  own_.discard(key, why);
+void Tiers::discard(const KernelKey &key, int tier, const std::string &mark, const std::string &why) {
+  if (tier < 0)
+    return own_.discard(key, why, mark);
+  before_[size_t(tier)]->discard(key, why); // says so, and keeps it
+  const std::lock_guard lock(refused_mutex_);
+  refused_.emplace(size_t(tier), key.hex());
 }
 
 } // namespace flashplus

@@ -24,11 +24,11 @@ public:
   /// of another one where something was wrong.
   ReadResult read(const KernelKey &key);
   Status publish(const KernelKey &key, const Artifact &artifact) { return own_.publish(key, artifact); }
-  /// What read() gave last for `key` is of no use: it is removed, or, from a store that is only read, passed
-  /// over from now on.
-  void discard(const KernelKey &key, const std::string &why);
-  /// Whether the store that is written has something by this name; nothing is counted.
-  bool has(const KernelKey &key) const { return own_.has(key); }
+  /// What read() gave for `key`, from `tier` and with `mark`, is of no use: it is removed, or, from a store
+  /// that is only read, passed over from now on.
+  void discard(const KernelKey &key, int tier, const std::string &mark, const std::string &why);
+  /// KernelStore::mark() of the store that is written.
+  std::string mark(const KernelKey &key) const { return own_.mark(key); }
 
   KernelStore &own() { return own_; }
   size_t readOnly() const { return before_.size(); }

@@ -171,45 +171,59 @@ std::atomic<Device *> *Context::openSlot(DLDevice id) {
   return nullptr;
 }
 
+Result<std::unique_ptr<Device>> Context::openDevice(DLDevice id) {
+  if (id.device_type == kDLCPU && id.device_id == 0)
+    return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
+  if (id.device_type == kDLExtDev)
+    return createEmulatorDevice(id.device_id, pool_->threads());
+  if (id.device_type != kDLCUDA)
+    return Status(StatusCode::NoDevice,
+                  "device type " + std::to_string(int(id.device_type)) + " number " +
+                      std::to_string(id.device_id) +
+                      " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
+                      "kDLExtDev (12), the emulator");
+  auto driver = cuda::openDriver();
+  if (!driver)
+    return driver.status();
+  auto count = cudaDeviceCount(**driver);
+  if (!count)
+    return count.status();
+  if (id.device_id < 0 || id.device_id >= *count)
+    return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) +
+                                            " does not exist; there are " + std::to_string(*count) +
+                                            " GPUs, numbered from 0");
+  return createCudaDevice(**driver, id.device_id, cuda_limits_);
+}
+
+Device *Context::findDevice(DLDevice id) {
+  std::lock_guard lock(devices_mutex_);
+  const auto it = devices_.find({int(id.device_type), int(id.device_id)});
+  return it == devices_.end() ? nullptr : it->second.get();
+}
+
 Result<Device *> Context::device(DLDevice id) {
   std::atomic<Device *> *slot = openSlot(id);
   if (slot)
     if (Device *open = slot->load(std::memory_order_acquire))
       return open;
-  std::lock_guard lock(devices_mutex_);
-  const std::pair key(int(id.device_type), int(id.device_id));
-  auto it = devices_.find(key);
-  if (it == devices_.end()) {
-    auto open = [&]() -> Result<std::unique_ptr<Device>> {
-      if (id.device_type == kDLCPU && id.device_id == 0)
-        return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
-      if (id.device_type == kDLExtDev)
-        return createEmulatorDevice(id.device_id, pool_->threads());
-      if (id.device_type != kDLCUDA)
-        return Status(StatusCode::NoDevice,
-                      "device type " + std::to_string(key.first) + " number " + std::to_string(key.second) +
-                          " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
-                          "kDLExtDev (12), the emulator");
-      auto driver = cuda::openDriver();
-      if (!driver)
-        return driver.status();
-      auto count = cudaDeviceCount(**driver);
-      if (!count)
-        return count.status();
-      if (id.device_id < 0 || id.device_id >= *count)
-        return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) +
-                                                " does not exist; there are " + std::to_string(*count) +
-                                                " GPUs, numbered from 0");
-      return createCudaDevice(**driver, id.device_id, cuda_limits_);
-    };
-    auto opened = open();
-    if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
-      return opened.status();
-    it = devices_.emplace(key, std::move(*opened)).first;
+  Device *device = findDevice(id);
+  if (!device) {
+    const std::pair key(int(id.device_type), int(id.device_id));
+    const Flights::Flight flight(opening_devices_,
+                                 std::to_string(key.first) + ":" + std::to_string(key.second));
+    device = findDevice(id); // opened while we waited?
+    if (!device) {
+      auto opened = openDevice(id);
+      if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
+        return opened.status();
+      device = opened->get();
+      std::lock_guard lock(devices_mutex_);
+      devices_.emplace(key, std::move(*opened));
+    }
   }
   if (slot)
-    slot->store(it->second.get(), std::memory_order_release);
-  return it->second.get();
+    slot->store(device, std::memory_order_release);
+  return device;
 }
 
 std::vector<Schedule> Context::rejected(const std::string &id) {

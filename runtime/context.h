@@ -66,10 +66,12 @@ public:
 
   /// Text of the last flashplus_describe.
   std::string description;
-  ForkSafe<std::mutex> description_mutex;
+  ForkSafe<std::mutex> description_mutex; ///< Of that text, and of those of plans.
 
 private:
   Context() = default;
+  Result<std::unique_ptr<Device>> openDevice(DLDevice id);
+  Device *findDevice(DLDevice id); ///< Null if it is not open.
   /// Where an open device of this id is noted; null for ids that are only in devices_.
   std::atomic<Device *> *openSlot(DLDevice id);
 
@@ -90,6 +92,7 @@ private:
   CudaLimits cuda_limits_;
   std::optional<Target> cpu_target_; ///< Instructions to use at most; all if unset.
   KernelDebug kernel_debug_;
+  Flights opening_devices_; ///< By device: opening one takes as long as a driver does.
   ForkSafe<std::mutex> devices_mutex_;
   std::map<std::pair<int, int>, std::unique_ptr<Device>> devices_;
   static constexpr int kFastDevices = 16;

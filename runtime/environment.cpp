@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <sys/auxv.h>
+
 namespace flashplus {
 namespace {
 
@@ -57,6 +59,9 @@ int64_t bytes(const char *name, std::vector<std::string> &problems) {
 
 Environment Environment::read() {
   Environment e;
+  if (::getauxval(AT_SECURE)) // set-uid, file capabilities, a change of domain
+    e.problems.push_back("the process has more rights than its caller, so no environment variable is read; "
+                         "give options in code");
   e.cache_dir = value("FLASHPLUS_CACHE_DIR");
   if (e.cache_dir.empty()) {
     // The XDG base directory specification: a relative path there is to be ignored.

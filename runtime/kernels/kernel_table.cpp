@@ -3,7 +3,6 @@
 
 #include "build_id.h"
 
-#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -61,8 +60,8 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   return key;
 }
 
-std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &names, const Target &target,
-                                              bool ptx, std::shared_ptr<KernelCode> &not_assembled) {
+KernelTable::Found KernelTable::read(const std::vector<KernelKey> &names, const Target &target, bool ptx) {
+  Found found;
   const std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
@@ -84,6 +83,7 @@ std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &name
       ++counters.miss_unreadable;
       break;
     }
+    found.is_in_no_cache &= read.miss == Miss::Absent || read.miss == Miss::MemoryOnly;
     if (!read.isHit())
       continue;
     // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a
@@ -95,22 +95,32 @@ std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &name
     code->artifact = std::move(*read.artifact);
     code->source = KernelCode::Source::Disk;
     code->load_ms = millisecondsSince(start);
+    code->tier = read.tier;
+    code->mark = std::move(read.mark);
     if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && late_ == Late::Allow && !ptx_is_final &&
         may_assemble_ && may_assemble_(target)) {
-      not_assembled = std::move(code);
-      return nullptr;
+      found.not_assembled = std::move(code);
+      return found;
     }
     ++counters.disk_hits;
     counters.load_us += int64_t(code->load_ms * 1000);
     tell(FLASHPLUS_EVENT_DISK_HIT, name, "", code->load_ms, {}, code->artifact.code.size());
-    return code;
+    found.code = std::move(code);
+    return found;
   }
-  return nullptr;
+  return found;
+}
+
+void KernelTable::recordMiss(const KernelKey &key) const {
+  if (misses_)
+    if (Status kept = misses_->add(key.spec, key.schedule, key.target); !kept)
+      log_(kept.message());
 }
 
 std::unique_ptr<KeyLock> KernelTable::lock(const KernelKey &key) {
-  // Without a folder to share there is nothing to wait for.
-  if (!locks_ || offline_ || late_ == Late::Error || !store_.own().onDisk() || !store_.own().canWrite())
+  // Without a folder to share, or room in it, there is nothing to wait for.
+  if (!locks_ || shares_in_vain_ || offline_ || late_ == Late::Error || !store_.own().onDisk() ||
+      !store_.own().canWrite())
     return nullptr;
   const std::string folder = store_.own().identity();
   return folder.empty() ? nullptr
@@ -138,16 +148,35 @@ KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Devic
     names.back().driver = assembler->assemblerId();
   }
   const Flights::Flight flight(flights_, key.text());
-  std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
-  if (auto found = read(names, target, ptx, not_assembled))
-    return std::shared_ptr<const KernelCode>(std::move(found));
-  const std::unique_ptr<KeyLock> lock = this->lock(key);
-  // Another process may have made it meanwhile.
-  if (lock && std::ranges::any_of(names, [&](const KernelKey &name) { return store_.has(name); }))
-    if (auto found = read(names, target, ptx, not_assembled))
-      return std::shared_ptr<const KernelCode>(std::move(found));
+  Found found = read(names, target, ptx);
+  if (found.code)
+    return std::shared_ptr<const KernelCode>(std::move(found.code));
+  const auto marks = [&] {
+    std::vector<std::string> all;
+    for (const KernelKey &name : names)
+      all.push_back(store_.mark(name));
+    return all;
+  };
+  const std::vector<std::string> before =
+      found.is_in_no_cache ? std::vector<std::string>(names.size()) : marks();
+  std::unique_ptr<KeyLock> lock = this->lock(key);
+  if (lock) {
+    // Another process may have made it meanwhile. What was of no use before is not read again.
+    if (const std::vector<std::string> now = marks(); now != before) {
+      Found later = read(names, target, ptx);
+      if (later.code)
+        return std::shared_ptr<const KernelCode>(std::move(later.code));
+      if (later.not_assembled)
+        found = std::move(later);
+    } else if (lock->waited()) {
+      // It could not make it, or not keep it. So it would be for all who wait now, each after the other.
+      lock.reset();
+    }
+  }
+  if (found.is_in_no_cache)
+    recordMiss(key);
   auto made = make(kernel, target, std::move(key), assembler);
-  if (!not_assembled)
+  if (!found.not_assembled)
     return made;
   std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   if (made ? (*made)->artifact.kind == CodeKind::Ptx : made.status().code() == StatusCode::IoError)
@@ -157,14 +186,11 @@ KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Devic
   log_("a kernel is on disk as PTX only and could not be assembled now, so the driver does it: " +
        made.status().message());
   ++counters.disk_hits;
-  return std::shared_ptr<const KernelCode>(std::move(not_assembled));
+  return std::shared_ptr<const KernelCode>(std::move(found.not_assembled));
 }
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
                                                             KernelKey key, Device *assembler) {
-  if (misses_)
-    if (Status kept = misses_->add(key.spec, key.schedule, key.target); !kept)
-      log_(kept.message());
   if (offline_)
     return Status(StatusCode::NotResident,
                   "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
@@ -229,9 +255,13 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
                            {&counters.assemble_us, times.assemble}})
     *total += int64_t(ms * 1000);
   tell(FLASHPLUS_EVENT_COMPILED, code->key, "", code->compile_ms, times, code->artifact.code.size());
-  if (!lasting && code->key.driver.empty())
+  if (!lasting && code->key.driver.empty()) {
+    shares_in_vain_ = true;
     return std::shared_ptr<const KernelCode>(std::move(code));
-  if (Status status = store_.publish(code->key, code->artifact); !status) {
+  }
+  Status status = store_.publish(code->key, code->artifact);
+  shares_in_vain_ = !status;
+  if (!status) {
     // The kernel runs all the same; only the next process pays.
     ++counters.publish_failures;
     // Where this user may only read, it is so for every kernel.
@@ -275,7 +305,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
        --folders) {
     // The device refuses a cached entry: a miss. Another folder may have one; else it is rebuilt, once. Where
     // that can't be done, it is kept.
-    store_.discard((*code)->key, loaded.status().message());
+    store_.discard((*code)->key, (*code)->tier, (*code)->mark, loaded.status().message());
     ++counters.corrupt;
     ++counters.miss_refused;
     tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());

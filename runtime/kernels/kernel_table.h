@@ -31,6 +31,8 @@ struct KernelCode {
   Source source = Source::Compiled;
   double compile_ms = 0; ///< 0 unless compiled by this call.
   double load_ms = 0;    ///< Reading and verifying the disk entry; 0 unless it was a hit.
+  int tier = -1;         ///< These two of a hit, as in ReadResult.
+  std::string mark;
 };
 
 /// A kernel that can be launched. Shared by the table and the plans that use it.
@@ -111,11 +113,15 @@ private:
                                                        Device *assembler);
   Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
                                                  KernelKey key, Device *assembler);
-  /// The first of `names` on disk that is of use; null if none is. PTX that might be had as a cubin goes to
-  /// `not_assembled` instead.
-  std::shared_ptr<KernelCode> read(const std::vector<KernelKey> &names, const Target &target, bool ptx,
-                                   std::shared_ptr<KernelCode> &not_assembled);
-  /// Only one process of the machine makes a kernel at a time; null if that can't be had.
+  struct Found {
+    std::shared_ptr<KernelCode> code;          ///< Null if nothing on disk is of use.
+    std::shared_ptr<KernelCode> not_assembled; ///< PTX that might be had as a cubin.
+    bool is_in_no_cache = true;                ///< No folder has anything.
+  };
+  /// The first of `names` on disk that is of use.
+  Found read(const std::vector<KernelKey> &names, const Target &target, bool ptx);
+  void recordMiss(const KernelKey &key) const;
+  /// Only one process of the machine makes a kernel at a time; null if that can't be had, or is of no use.
   std::unique_ptr<KeyLock> lock(const KernelKey &key);
   std::shared_ptr<ResidentKernel> find(const std::string &id);
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
@@ -126,6 +132,7 @@ private:
   MissRecord *const misses_;
   std::atomic<bool> read_only_told_{false};
   std::function<void()> after_work_;
+  std::atomic<bool> shares_in_vain_{false}; ///< What was made last was not kept, so nobody need wait.
   const Compile compile_;
   const bool offline_;
   std::atomic<Late> late_{Late::Allow};
