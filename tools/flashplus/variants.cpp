@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/variants.h"
 
-#include "tools/flashplus/command.h"
 #include "tools/flashplus/gpu_names.h"
 #include "tools/flashplus/model_config.h"
 #include "tools/flashplus/release_variants.h"
@@ -9,7 +8,7 @@
 #include "tools/flashplus/spec_list.h"
 
 #include <algorithm>
-#include <optional>
+#include <map>
 #include <set>
 
 namespace flashplus::tool {
@@ -120,9 +119,8 @@ Result<std::vector<NamedSpec>> namedSpecs(const VariantFlags &flags) {
   return specs;
 }
 
-} // namespace
-
-Result<Variants> enumerateVariants(const VariantFlags &flags, flashplus_context *context) {
+/// The targets that --target, --gpu and --arch name; without them, those of this machine's devices.
+Result<std::vector<std::string>> wantedTargets(const VariantFlags &flags, flashplus_context *context) {
   std::vector<std::string> wanted = flags.targets;
   for (const std::string &name : flags.gpus) {
     auto target = gpuTargetFor("--gpu", name);
@@ -130,7 +128,7 @@ Result<Variants> enumerateVariants(const VariantFlags &flags, flashplus_context 
       return target.status();
     wanted.push_back(*target);
   }
-  if (wanted.empty()) { // this machine's devices
+  if (wanted.empty()) {
     wanted.push_back("cpu");
     Result<Json> found = describe(context);
     if (!found)
@@ -141,127 +139,188 @@ Result<Variants> enumerateVariants(const VariantFlags &flags, flashplus_context 
     if (!flags.archs.empty())
       return invalidArgument("--arch: needs --target, such as --target sm_80");
   }
-  auto targets = expandTargets(context, wanted, flags.archs);
-  if (!targets)
-    return targets.status();
+  return expandTargets(context, wanted, flags.archs);
+}
 
-  Variants variants;
-  std::set<std::pair<std::string, std::string>> seen_specs;
-  std::set<Kernel> seen;
+/// Collects variants and their kernels, each once.
+class Enumeration {
+public:
+  Enumeration(const VariantFlags &flags, flashplus_context *context, std::vector<std::string> targets)
+      : flags_(flags), context_(context), targets_(std::move(targets)) {}
+
+  /// What --spec and --specs name.
+  Status addNamed();
+  /// All that a server of --model meets, and with --backward its training.
+  Status addModel();
+  /// Those of the flags that choose variants, else what a release ships.
+  Status addChosen();
+  Variants take() { return std::move(variants_); }
+
+private:
   /// Adds what any plan of `spec` on `target` can use. False if that is nothing and `optional`.
-  auto add = [&](const KernelSpec &spec, const std::string &target, bool optional,
-                 const std::string &purpose = "") -> Result<bool> {
-    std::pair<std::string, std::string> item(spec.text(), target);
-    if (seen_specs.contains(item))
-      return true;
-    struct Visit {
-      std::vector<Kernel> kernels;
-      const std::string *target;
-    } visit = {{}, &target};
-    auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
-      auto &v = *static_cast<Visit *>(to);
-      v.kernels.push_back({kernel_spec, schedule, *v.target});
-    };
-    Status status = libraryStatus(
-        flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
-    if (!status) {
-      if (optional && status.code() == StatusCode::Unsupported)
-        return false;
-      return Status(status.code(), item.first + " on " + target + ": " + status.message());
-    }
-    for (Kernel &kernel : visit.kernels)
-      if (seen.insert(kernel).second)
-        variants.kernels.push_back(std::move(kernel));
-    seen_specs.insert(item);
-    variants.specs.push_back({std::move(item.first), std::move(item.second), purpose});
+  Result<bool> add(const KernelSpec &spec, const std::string &target, bool optional,
+                   const std::string &purpose = "");
+  void add(Kernel kernel) {
+    if (seen_.insert(kernel).second)
+      variants_.kernels.push_back(std::move(kernel));
+  }
+  Status addModel(const ModelAttention &model, const std::string &target);
+  Status addChosen(KernelSpec spec, const std::string &target);
+
+  const VariantFlags &flags_;
+  flashplus_context *context_;
+  std::vector<std::string> targets_;
+  Variants variants_;
+  std::set<std::pair<std::string, std::string>> seen_specs_;
+  std::set<Kernel> seen_;
+};
+
+Result<bool> Enumeration::add(const KernelSpec &spec, const std::string &target, bool optional,
+                              const std::string &purpose) {
+  std::pair<std::string, std::string> item(spec.text(), target);
+  if (seen_specs_.contains(item))
     return true;
+  struct Visit {
+    std::vector<Kernel> kernels;
+    const std::string *target;
+  } visit = {{}, &target};
+  auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
+    auto &v = *static_cast<Visit *>(to);
+    v.kernels.push_back({kernel_spec, schedule, *v.target});
   };
-  /// All that a server of `model` meets, and with --backward its training.
-  auto addModel = [&](const ModelAttention &model, const std::string &target) -> Status {
-    for (const ModelVariant &variant : model.variants) {
-      KernelSpec served = variant.spec;
-      served.append = true;
-      KernelSpec dropping = variant.spec;
-      dropping.dropout = true;
-      std::vector<std::pair<KernelSpec, std::string>> wanted = {
-          {variant.spec, "prefill, decode over rows"},
-          {pagedOf(variant.spec), "chunked prefill, decode over pages"},
-          {served, "append to rows"},
-          {pagedOf(served), "append to pages"}};
-      if (flags.backward)
-        wanted.emplace_back(backwardOf(variant.spec), "training");
-      if (flags.backward && model.drops) {
-        wanted.emplace_back(dropping, "training with dropout");
-        wanted.emplace_back(backwardOf(dropping), "training with dropout");
-      }
-      for (const auto &[spec, purpose] : wanted)
-        if (auto done = add(spec, target, /*optional=*/false, purpose + ", " + variant.purpose); !done)
+  Status status = libraryStatus(
+      flashplus_reachable_kernels(context_, item.first.c_str(), target.c_str(), visitor, &visit));
+  if (!status) {
+    if (optional && status.code() == StatusCode::Unsupported)
+      return false;
+    return Status(status.code(), item.first + " on " + target + ": " + status.message());
+  }
+  for (Kernel &kernel : visit.kernels)
+    add(std::move(kernel));
+  seen_specs_.insert(item);
+  variants_.specs.push_back({std::move(item.first), std::move(item.second), purpose});
+  return true;
+}
+
+Status Enumeration::addNamed() {
+  auto named = namedSpecs(flags_);
+  if (!named)
+    return named.status();
+  // A kernel that was missed somewhere: where targets are named, only if it is for one of those.
+  const bool chosen = !flags_.targets.empty() || !flags_.gpus.empty();
+  std::map<std::string, size_t> others;
+  size_t left_out = 0;
+  for (const NamedSpec &n : *named) {
+    Result<KernelSpec> spec = KernelSpec::parse(n.spec);
+    if (!spec)
+      return spec.status();
+    if (n.target.empty()) {
+      for (const std::string &target : targets_)
+        if (auto done = add(*spec, target, /*optional=*/false); !done)
           return done.status();
-    }
-    return Status::ok();
-  };
-  if (flags.namesSpecs()) {
-    auto named = namedSpecs(flags);
-    if (!named)
-      return named.status();
-    for (const NamedSpec &n : *named) {
-      Result<KernelSpec> spec = KernelSpec::parse(n.spec);
-      if (!spec)
-        return spec.status();
-      if (n.target.empty()) {
-        for (const std::string &target : *targets)
-          if (auto done = add(*spec, target, /*optional=*/false); !done)
-            return done.status();
-        continue;
-      }
-      // A kernel that was missed somewhere: with --target only if it is for one of those.
-      if (!flags.targets.empty() && std::ranges::find(*targets, n.target) == targets->end())
-        continue;
-      if (auto done = add(*spec, n.target, /*optional=*/true); !done)
-        return done.status();
-      if (Kernel kernel{n.spec, n.schedule, n.target}; seen.insert(kernel).second)
-        variants.kernels.push_back(std::move(kernel));
-    }
-    return variants;
-  }
-  std::optional<ModelAttention> model;
-  if (!flags.model.empty()) {
-    auto read = readModelConfig(flags.model, flags.dtypes, flags.has_causal ? flags.causal : "");
-    if (!read)
-      return read.status();
-    model = std::move(*read);
-    for (const std::string &note : model->notes)
-      std::fprintf(stderr, "flashplus: %s: %s\n", flags.model.c_str(), note.c_str());
-    variants.model = model->name;
-  }
-  for (const std::string &target : *targets) {
-    if (model) {
-      FLASHPLUS_RETURN_IF_ERROR(addModel(*model, target));
       continue;
     }
-    auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
+    if (chosen && std::ranges::find(targets_, n.target) == targets_.end()) {
+      ++others[n.target], ++left_out;
+      continue;
+    }
+    if (auto done = add(*spec, n.target, /*optional=*/true); !done)
+      return done.status();
+    add(Kernel{n.spec, n.schedule, n.target});
+  }
+  if (named->empty())
+    std::fprintf(stderr, "flashplus: --specs: there is no spec in what was named; nothing is to be done\n");
+  if (left_out == 0)
+    return Status::ok();
+  std::string text = std::to_string(left_out) + " of " + std::to_string(named->size()) +
+                     " specs of --specs are for other targets:";
+  for (const auto &[target, count] : others)
+    text += (target == others.begin()->first ? " " : ", ") + target + " (" + std::to_string(count) + ")";
+  if (left_out == named->size()) {
+    text += "; asked for";
+    for (const std::string &target : targets_)
+      text += (target == targets_.front() ? " is " : ", ") + target;
+    return invalidArgument(text);
+  }
+  std::fprintf(stderr, "flashplus: %s\n", text.c_str());
+  return Status::ok();
+}
+
+Status Enumeration::addModel() {
+  auto model = readModelConfig(flags_.model, flags_.dtypes, flags_.has_causal ? flags_.causal : "");
+  if (!model)
+    return model.status();
+  for (const std::string &note : model->notes)
+    std::fprintf(stderr, "flashplus: %s: %s\n", flags_.model.c_str(), note.c_str());
+  variants_.model = model->name;
+  for (const std::string &target : targets_)
+    FLASHPLUS_RETURN_IF_ERROR(addModel(*model, target));
+  return Status::ok();
+}
+
+Status Enumeration::addModel(const ModelAttention &model, const std::string &target) {
+  for (const ModelVariant &variant : model.variants) {
+    KernelSpec served = variant.spec;
+    served.append = true;
+    KernelSpec dropping = variant.spec;
+    dropping.dropout = true;
+    std::vector<std::pair<KernelSpec, std::string>> wanted = {
+        {variant.spec, "prefill, decode over rows"},
+        {pagedOf(variant.spec), "chunked prefill, decode over pages"},
+        {served, "append to rows"},
+        {pagedOf(served), "append to pages"}};
+    if (flags_.backward)
+      wanted.emplace_back(backwardOf(variant.spec), "training");
+    if (flags_.backward && model.drops) {
+      wanted.emplace_back(dropping, "training with dropout");
+      wanted.emplace_back(backwardOf(dropping), "training with dropout");
+    }
+    for (const auto &[spec, purpose] : wanted)
+      if (auto done = add(spec, target, /*optional=*/false, purpose + ", " + variant.purpose); !done)
+        return done.status();
+  }
+  return Status::ok();
+}
+
+Status Enumeration::addChosen() {
+  for (const std::string &target : targets_) {
+    auto specs = flags_.has_variant_flags ? specsOfFlags(flags_, target) : specsOfRelease(target);
     if (!specs)
       return specs.status();
-    for (KernelSpec &spec : *specs) {
-      spec.append = flags.append;
-      // Of what a release ships, training gets those that have a backward; what was asked for by flags must
-      // have one.
-      if (flags.backward) {
-        auto trained =
-            add(backwardOf(spec, flags.score_gradients), target, /*optional=*/!flags.has_variant_flags);
-        if (!trained)
-          return trained.status();
-        if (!*trained)
-          continue;
-      }
-      if (auto done = add(spec, target, /*optional=*/false); !done)
-        return done.status();
-      if (flags.paged)
-        if (auto done = add(pagedOf(spec), target, /*optional=*/false); !done)
-          return done.status();
-    }
+    for (KernelSpec &spec : *specs)
+      FLASHPLUS_RETURN_IF_ERROR(addChosen(std::move(spec), target));
   }
-  return variants;
+  return Status::ok();
+}
+
+Status Enumeration::addChosen(KernelSpec spec, const std::string &target) {
+  spec.append = flags_.append;
+  // Of what a release ships, training gets those that have a backward; what was asked for by flags must
+  // have one.
+  if (flags_.backward) {
+    auto trained =
+        add(backwardOf(spec, flags_.score_gradients), target, /*optional=*/!flags_.has_variant_flags);
+    if (!trained || !*trained)
+      return trained.status();
+  }
+  if (auto done = add(spec, target, /*optional=*/false); !done)
+    return done.status();
+  if (flags_.paged)
+    return add(pagedOf(spec), target, /*optional=*/false).status();
+  return Status::ok();
+}
+
+} // namespace
+
+Result<Variants> enumerateVariants(const VariantFlags &flags, flashplus_context *context) {
+  auto targets = wantedTargets(flags, context);
+  if (!targets)
+    return targets.status();
+  Enumeration found(flags, context, std::move(*targets));
+  FLASHPLUS_RETURN_IF_ERROR(flags.namesSpecs()     ? found.addNamed()
+                            : !flags.model.empty() ? found.addModel()
+                                                   : found.addChosen());
+  return found.take();
 }
 
 } // namespace flashplus::tool

@@ -40,7 +40,8 @@ struct Variants {
   std::string model;           ///< Of --model.
 };
 
-/// All kernels that any shape of the variants can use. Failures name the flag.
+/// All kernels that any shape of the variants can use. Failures name the flag. What of files is left out, for
+/// it is for other targets, is said on stderr; if that is all of it, it is a failure.
 Result<Variants> enumerateVariants(const VariantFlags &flags, flashplus_context *context);
 
 } // namespace flashplus::tool

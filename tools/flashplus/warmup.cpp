@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus warmup: fills the disk cache ahead of time. Needs no device. Kernels that are there already are
 // left alone, so a warm-up that was interrupted goes on where it was.
-#include "spec/kernel_spec.h"
-#include "tools/flashplus/command.h"
 #include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
 #include "tools/flashplus/gpu_names.h"
 #include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/progress.h"
+#include "tools/flashplus/spec_flags.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/variants.h"
 
@@ -153,7 +152,73 @@ void listVariants(const Variants &variants, bool json) {
   std::printf("%zu variants, %zu kernels\n", variants.specs.size(), variants.kernels.size());
 }
 
-Result<int> warmup(const WarmupFlags &flags) {
+struct Tally {
+  size_t missing = 0, present = 0, compiled = 0, failed = 0;
+
+  explicit Tally(const std::vector<Outcome> &outcomes) {
+    for (const Outcome &outcome : outcomes)
+      ++(outcome.found == Found::Missing    ? missing
+         : outcome.found == Found::Present  ? present
+         : outcome.found == Found::Compiled ? compiled
+                                            : failed);
+  }
+};
+
+void printOutcomesJson(const WarmupFlags &flags, const Variants &variants,
+                       const std::vector<Outcome> &outcomes, const Tally &tally,
+                       const flashplus_counters &counters, int64_t not_kept) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const Kernel &kernel = variants.kernels[i];
+    const Outcome &outcome = outcomes[i];
+    Json row = {{"spec", kernel.spec},
+                {"schedule", kernel.schedule},
+                {"target", kernel.target},
+                {"state", foundText(outcome.found)}};
+    if (!outcome.key.empty())
+      row["key"] = outcome.key;
+    if (!outcome.kind.empty())
+      row["kind"] = outcome.kind;
+    if (outcome.found == Found::Failed)
+      row["message"] = outcome.message;
+    if (outcome.found == Found::Compiled)
+      row["compile_ms"] = outcome.compile_ms;
+    rows.push_back(std::move(row));
+  }
+  Json whole = {{"variants", variants.specs.size()},
+                {"kernels", rows},
+                {"compiled", tally.compiled},
+                {"present", tally.present},
+                {"missing", tally.missing},
+                {"failed", tally.failed},
+                {"not_kept", not_kept},
+                {"counters", countersJson(counters)},
+                {"dry_run", flags.dry_run}};
+  whole["interrupted"] = interrupted();
+  printJson(whole);
+}
+
+void printOutcomes(const WarmupFlags &flags, const Variants &variants, const std::vector<Outcome> &outcomes,
+                   const Tally &tally) {
+  const std::vector<Kernel> &kernels = variants.kernels;
+  if (flags.dry_run)
+    for (size_t i = 0; i < kernels.size(); ++i)
+      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
+                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
+  std::printf("%zu variants, %zu kernels: ", variants.specs.size(), kernels.size());
+  if (flags.dry_run)
+    std::printf("%zu to compile, %zu present\n", tally.missing, tally.present);
+  else
+    std::printf("%zu compiled, %zu present, %zu failed%s\n", tally.compiled, tally.present, tally.failed,
+                tally.missing ? (", " + std::to_string(tally.missing) + " not reached").c_str() : "");
+  for (size_t i = 0; i < kernels.size(); ++i)
+    if (outcomes[i].found == Found::Failed)
+      std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
+                   kernels[i].schedule.c_str(), outcomes[i].message.c_str());
+}
+
+/// Flags that do not go together.
+Status checkFlags(const WarmupFlags &flags) {
   if (!flags.score_gradients.empty() && !flags.backward)
     return invalidArgument("--score-gradients: only with --backward");
   if (flags.namesSpecs() &&
@@ -170,6 +235,11 @@ Result<int> warmup(const WarmupFlags &flags) {
     if (flags.paged || flags.append)
       return invalidArgument("--model: has --paged and --append of itself");
   }
+  return Status::ok();
+}
+
+Result<int> warmup(const WarmupFlags &flags) {
+  FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags));
   Result<Context> context = makeContext(flags.common, /*offline=*/flags.dry_run || flags.list);
   if (!context)
     return context.status();
@@ -190,11 +260,7 @@ Result<int> warmup(const WarmupFlags &flags) {
   flashplus_counters counters = {};
   counters.struct_size = sizeof counters;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &counters)));
-
-  size_t count[4] = {};
-  for (const Outcome &outcome : outcomes)
-    ++count[static_cast<size_t>(outcome.found)];
-  size_t missing = count[0], present = count[1], compiled = count[2], failed = count[3];
+  const Tally tally(outcomes);
   // A kernel that was compiled but could not be kept is no use to the next process.
   int64_t not_kept = counters.publish_failures;
   if (counters.evicted > 0 && !flags.dry_run) {
@@ -203,58 +269,20 @@ Result<int> warmup(const WarmupFlags &flags) {
       return evicted.status();
     not_kept = std::max(not_kept, int64_t(*evicted));
   }
-  const bool kept = not_kept == 0;
-  const int code = interrupted() ? kExitInterrupted : failed == 0 && kept ? kExitGood : kExitFailed;
-  if (flags.common.json) {
-    Json rows = Json::array();
-    for (size_t i = 0; i < kernels.size(); ++i) {
-      Json row = {{"spec", kernels[i].spec},
-                  {"schedule", kernels[i].schedule},
-                  {"target", kernels[i].target},
-                  {"state", foundText(outcomes[i].found)}};
-      if (!outcomes[i].key.empty())
-        row["key"] = outcomes[i].key;
-      if (!outcomes[i].kind.empty())
-        row["kind"] = outcomes[i].kind;
-      if (outcomes[i].found == Found::Failed)
-        row["message"] = outcomes[i].message;
-      if (outcomes[i].found == Found::Compiled)
-        row["compile_ms"] = outcomes[i].compile_ms;
-      rows.push_back(std::move(row));
-    }
-    printJson({{"variants", variants->specs.size()},
-               {"kernels", rows},
-               {"compiled", compiled},
-               {"present", present},
-               {"missing", missing},
-               {"failed", failed},
-               {"not_kept", not_kept},
-               {"counters", countersJson(counters)},
-               {"dry_run", flags.dry_run}});
-    return code;
-  }
-  if (flags.dry_run)
-    for (size_t i = 0; i < kernels.size(); ++i)
-      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
-                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
-  std::printf("%zu variants, %zu kernels: ", variants->specs.size(), kernels.size());
-  if (flags.dry_run)
-    std::printf("%zu to compile, %zu present\n", missing, present);
+  if (flags.common.json)
+    printOutcomesJson(flags, *variants, outcomes, tally, counters, not_kept);
   else
-    std::printf("%zu compiled, %zu present, %zu failed%s\n", compiled, present, failed,
-                missing ? (", " + std::to_string(missing) + " not reached").c_str() : "");
-  for (size_t i = 0; i < kernels.size(); ++i)
-    if (outcomes[i].found == Found::Failed)
-      std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
-                   kernels[i].schedule.c_str(), outcomes[i].message.c_str());
-  if (!kept)
+    printOutcomes(flags, *variants, outcomes, tally);
+  if (not_kept && !flags.common.json)
     std::fprintf(stderr, "flashplus: %lld kernels could not be kept in the cache%s\n",
                  static_cast<long long>(not_kept),
                  counters.evicted > 0 ? ", which is too small for them ($FLASHPLUS_CACHE_SIZE)" : "");
   if (interrupted())
-    return endedEarly("the " + std::to_string(compiled + present - size_t(not_kept)) +
-                      " kernels are in the cache, and the same command goes on where this one was");
-  return code;
+    return endedEarly(flags.dry_run
+                          ? "not all kernels were looked up"
+                          : "the " + std::to_string(tally.compiled + tally.present - size_t(not_kept)) +
+                                " kernels are in the cache, and the same command goes on where this one was");
+  return tally.failed == 0 && not_kept == 0 ? kExitGood : kExitFailed;
 }
 
 } // namespace
