@@ -9,7 +9,7 @@ compiled graph may work out a scale or a mask's sides, which PyTorch's operators
 import torch
 from torch.compiler import is_compiling
 
-from flashplus import autograd, checks, dropout, kernels, later, ops, scores
+from flashplus import autograd, checks, dropout, frames, kernels, later, ops, scores
 
 _INF = float("inf")
 # Arguments of both operators, and what of them may come in `values`.
@@ -124,7 +124,7 @@ def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q,
 
 def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
     wants, wants_slopes = rest[-3:-1]
-    return [*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
+    return [*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             *(q.new_empty(t.shape, dtype=t.dtype) for t, want in zip(values, wants) if want),
             *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
 

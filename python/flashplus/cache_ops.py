@@ -7,7 +7,7 @@ and nobody asks for their values before the operator runs."""
 
 import torch
 
-from flashplus import attention_ops, checks, kvcache, later, ops
+from flashplus import attention_ops, checks, frames, kvcache, later, ops
 
 _READ = ("cache_seqlens", "cache_batch_idx", "leftpad_k", "block_table", "alibi_slopes", "cu_seqlens_q",
          "cu_seqlens_k", "seqused_q")
@@ -47,7 +47,7 @@ def _check(numbers):
 
 def _fake(q, k_cache, v_cache, *arguments):
     shape = (q.shape[1], q.shape[0]) if q.dim() == 3 else (q.shape[0], q.shape[2], q.shape[1])
-    out = torch.empty_like(q) if q.shape[-1] == v_cache.shape[-1] else q.new_empty((*q.shape[:-1], v_cache.shape[-1]))
+    out = frames.rows_like(q) if q.shape[-1] == v_cache.shape[-1] else q.new_empty((*q.shape[:-1], v_cache.shape[-1]))
     return out, q.new_empty(shape, dtype=torch.float32)
 
 

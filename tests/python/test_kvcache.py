@@ -188,8 +188,10 @@ def test_lengths_as_int_and_none(device):
     q = random(2, 1, 2, 64, device=device)
     whole = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v)
     part = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=20)
-    other = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=numpy.int64(20))
-    assert torch.equal(part, other)
+    for length in (numpy.int64(20), torch.tensor(20), torch.tensor(20, device=device)):
+        assert torch.equal(part, flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=length))
+    for length in (20.0, torch.tensor(20.0)):
+        refused(r"cache_seqlens is .*20\.", q, cache.k, cache.v, cache_seqlens=length, kind=TypeError)
     for b in range(2):
         compare(whole[b], q[b], *cache.get(b, 50))
         compare(part[b], q[b], *cache.get(b, 20))

@@ -157,6 +157,8 @@ def main():
         resources = cells(section(bench, "resources"))
         if len(resources) < 9 or not any("cpu." in cell for cell in resources):
             fail(f"the kernels are not listed: {resources}")
+        if "0" in resources or "0 B" in resources:
+            fail(f"what a CPU's code does not have is a number: {resources}")
         noise = section(bench, "noise")
         rows = [[*row.itertext()] for row in noise.find("table/tbody")]
         if len(rows) != 4 or any(row[2] != "7" or float(row[7].split()[0]) < 95 for row in rows):

@@ -46,10 +46,13 @@ void addMachine(HtmlPage &page, const std::vector<ReportSource> &sources) {
 void addResources(HtmlPage &page, const Json &kernels) {
   page.section("resources", "Resources of the kernels");
   Rows rows;
-  for (const Json &k : kernels)
-    rows.push_back({textOf(k, "schedule"), textOf(k, "spec"), textOf(k, "kind"), textOf(k, "threads"),
+  for (const Json &k : kernels) {
+    const std::string threads = textOf(k, "threads");
+    const bool gpu = threads != "0"; // what a block has means nothing of a CPU's code
+    rows.push_back({textOf(k, "schedule"), textOf(k, "spec"), textOf(k, "kind"), gpu ? threads : "-",
                     textOf(k, "registers"), bytesOf(k, "spill_bytes"), bytesOf(k, "stack_bytes"),
-                    bytesOf(k, "shared_memory"), bytesOf(k, "code_bytes")});
+                    gpu ? bytesOf(k, "shared_memory") : "-", bytesOf(k, "code_bytes")});
+  }
   if (rows.empty())
     page.paragraph("The file says nothing of its kernels.");
   else
