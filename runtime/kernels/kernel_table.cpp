@@ -61,12 +61,27 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   return key;
 }
 
-std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &names, const Target &target,
-                                              bool ptx, std::shared_ptr<KernelCode> &not_assembled) {
+void KernelTable::refuse(const KernelKey &key, const std::string &why) {
+  store_.discard(key, why);
+  ++counters.corrupt;
+  ++counters.miss_refused;
+  tell(FLASHPLUS_EVENT_REFUSED, key, why);
+}
+
+std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &names, const LaunchSchema &plan,
+                                              const Target &target, bool ptx,
+                                              std::shared_ptr<KernelCode> &not_assembled) {
   const std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
     ReadResult read = store_.read(name);
+    // The checksum finds damage. That memory and threads are what the code was written for is compared, since
+    // with less it would write where it must not. Another folder may have a good one.
+    for (size_t folders = store_.readOnly(); read.isHit() && !(read.artifact->launch == plan); --folders) {
+      const bool is_last = read.tier < 0 || folders == 0;
+      refuse(name, "its launch schema is not the plan's");
+      read = is_last ? ReadResult{.miss = Miss::Absent} : store_.read(name);
+    }
     switch (read.miss) {
     case Miss::None:
       break;
@@ -129,14 +144,17 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     names.push_back(key);
     names.back().driver = assembler->assemblerId();
   }
+  auto plan = launchSchema(kernel.spec, kernel.schedule, target);
+  if (!plan)
+    return plan.status();
   const Flights::Flight flight(flights_, key.text());
   std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
-  if (auto found = read(names, target, ptx, not_assembled))
+  if (auto found = read(names, *plan, target, ptx, not_assembled))
     return std::shared_ptr<const KernelCode>(std::move(found));
   const std::unique_ptr<KeyLock> lock = this->lock(key);
   // Another process may have made it meanwhile.
   if (lock && std::ranges::any_of(names, [&](const KernelKey &name) { return store_.has(name); }))
-    if (auto found = read(names, target, ptx, not_assembled))
+    if (auto found = read(names, *plan, target, ptx, not_assembled))
       return std::shared_ptr<const KernelCode>(std::move(found));
   auto made = make(kernel, target, std::move(key), assembler);
   if (!not_assembled)
@@ -267,10 +285,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
        --folders) {
     // The device refuses a cached entry: a miss. Another folder may have one; else it is rebuilt, once. Where
     // that can't be done, it is kept.
-    store_.discard((*code)->key, loaded.status().message());
-    ++counters.corrupt;
-    ++counters.miss_refused;
-    tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());
+    refuse((*code)->key, loaded.status().message());
     code = folders ? this->code(kernel, target, &device)
                    : make(kernel, target, keyOf(kernel, target), &device);
     if (!code)

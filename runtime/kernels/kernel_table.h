@@ -37,6 +37,12 @@ struct KernelCode {
 struct ResidentKernel {
   std::shared_ptr<const KernelCode> code;
   std::unique_ptr<LoadedKernel> loaded;
+}; ///< Made or launched since idle kernels were last looked for.
+
+  void noteUse() const {
+    if (!used.load(std::memory_order_relaxed)) // written once, so that threads share the line
+      used.store(true, std::memory_order_relaxed);
+  }
 };
 
 /// Times are in microseconds.
@@ -107,9 +113,12 @@ private:
   Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
                                                  KernelKey key, Device *assembler);
   /// The first of `names` on disk that is of use; null if none is. PTX that might be had as a cubin goes to
-  /// `not_assembled` instead.
-  std::shared_ptr<KernelCode> read(const std::vector<KernelKey> &names, const Target &target, bool ptx,
+  /// `not_assembled` instead. What is to be launched otherwise than `plan` says is of no use.
+  std::shared_ptr<KernelCode> read(const std::vector<KernelKey> &names, const LaunchSchema &plan,
+                                   const Target &target, bool ptx,
                                    std::shared_ptr<KernelCode> &not_assembled);
+  /// An entry that no device or plan can use: removed if that may be done, counted, told.
+  void refuse(const KernelKey &key, const std::string &why);
   /// Only one process of the machine makes a kernel at a time; null if that can't be had.
   std::unique_ptr<KeyLock> lock(const KernelKey &key);
   std::shared_ptr<ResidentKernel> find(const std::string &id);
