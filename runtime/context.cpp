@@ -166,6 +166,7 @@ Result<Device *> Context::device(DLDevice id) {
   const std::pair key(int(id.device_type), int(id.device_id));
   auto it = devices_.find(key);
   if (it == devices_.end()) {
+    const NotCancelled whole;
     auto open = [&]() -> Result<std::unique_ptr<Device>> {
       if (id.device_type == kDLCPU && id.device_id == 0)
         return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
@@ -230,7 +231,10 @@ flashplus_status flashplus_context_create(const flashplus_context_options *optio
   });
 }
 
-void flashplus_context_destroy(flashplus_context *context) { delete context; }
+void flashplus_context_destroy(flashplus_context *context) {
+  const NotCancelled whole; // joins threads
+  delete context;
+}
 
 flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out) {
   return guarded([&]() -> Status {
