@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/context.h"
 
+#include "build_id.h"
 #include "runtime/api/error.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/devices/cpu/cpu_device.h"
@@ -39,6 +40,7 @@ void Context::log(const std::string &message) const {
       warnings_.erase(warnings_.begin());
     warnings_.push_back(message);
   }
+  lines_->write(LogLines::Level::Warn, message);
   if (log_)
     log_(log_context_, message.c_str());
 }
@@ -79,7 +81,11 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     return invalidArgument("$FLASHPLUS_LATE_COMPILE is '" + late + "'; it must be warn or error");
   if (const std::string &values = environment.debug_values; !values.empty() && values != "0" && values != "1")
     return invalidArgument("$FLASHPLUS_DEBUG_VALUES is '" + values + "'; it must be 0 or 1");
+  auto lines = LogLines::open(environment.log);
+  if (!lines)
+    return lines.status();
   std::shared_ptr<Context> c(new Context);
+  c->lines_ = std::move(*lines);
   c->debugs_values_ = environment.debug_values == "1";
   c->late_ = environment.late_compile == "error" ? KernelTable::Late::Error : KernelTable::Late::Warn;
   c->cuda_limits_ = limits;
@@ -142,10 +148,20 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
         return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
       },
       o.offline != 0, log,
-      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](
-                                           const flashplus_event &event) { listener(self, &event); })
-                 : nullptr,
+      o.listener || c->lines_->takes(LogLines::Level::Info)
+          ? KernelTable::Listen(
+                [self, listener = o.listener, listens = o.listener_context](const flashplus_event &event) {
+                  if (self->lines_->takes(LogLines::Level::Info))
+                    self->note(eventText(event));
+                  if (listener)
+                    listener(listens, &event);
+                })
+          : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
+  c->note("library " + std::string(flashplus_version()) + ", build " FLASHPLUS_BUILD_ID ", cache " +
+          (c->store_->onDisk() ? "'" + c->store_->dir() + "'" : "in memory only") + ", " +
+          std::to_string(before.size()) + " folders that are only read, " +
+          (o.offline ? "offline" : "compiling") + ", " + std::to_string(c->pool_->threads()) + " threads");
   return c;
 }
 

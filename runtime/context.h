@@ -3,16 +3,17 @@
 #pragma once
 
 #include "cache/fork.h"
-#include "runtime/kernels/compiler_library.h"
+#include "runtime/arguments/score_table.h"
+#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/devices/cpu/thread_pool.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/device.h"
 #include "runtime/environment.h"
-#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/kernels/compiler_library.h"
 #include "runtime/kernels/kernel_table.h"
+#include "runtime/log_lines.h"
 #include "runtime/plans/plan_memo.h"
-#include "runtime/arguments/score_table.h"
 #include "runtime/plans/spec_table.h"
-#include "runtime/devices/cpu/thread_pool.h"
 #include "runtime/plans/tuning_record.h"
 #include "runtime/plans/workspaces.h"
 
@@ -51,6 +52,8 @@ public:
   bool reject(const std::string &id, const Schedule &schedule);
   /// Tells the embedder's log, if there is one, and keeps the line: a null log hides nothing.
   void log(const std::string &message) const;
+  /// What is no warning, for $FLASHPLUS_LOG=info alone.
+  void note(const std::string &message) const { lines_->write(LogLines::Level::Info, message); }
   /// The last lines that log() was told, oldest first.
   std::vector<std::string> warnings() const;
   /// All that it was told.
@@ -73,6 +76,7 @@ private:
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;
   static constexpr size_t kKeptWarnings = 16;
+  std::unique_ptr<LogLines> lines_;
   mutable ForkSafe<std::mutex> warnings_mutex_;
   mutable std::vector<std::string> warnings_;
   mutable int64_t warnings_count_ = 0;
