@@ -8,6 +8,7 @@
 #include "runtime/devices/cpu/processors.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/emulator/emulator_library.h"
+#include "runtime/kernels/calls_in_flight.h"
 
 #include <algorithm>
 #include <cstring>
@@ -84,6 +85,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   auto lines = LogLines::open(environment.log);
   if (!lines)
     return lines.status();
+  { const CallInFlight first; } // what it makes once is made before threads fork
   std::shared_ptr<Context> c(new Context);
   c->lines_ = std::move(*lines);
   c->debugs_values_ = environment.debug_values == "1";
@@ -215,6 +217,28 @@ Result<Device *> Context::device(DLDevice id) {
   return it->second.get();
 }
 
+Result<int64_t> Context::dropIdleKernels() {
+  if (isCallInFlight())
+    return invalidArgument(
+        "flashplus_drop_idle_kernels was called by a callback of another call, for which it "
+        "would wait; call it from outside");
+  if (!canWaitForCalls())
+    return Status(StatusCode::Unsupported, "kernels cannot be dropped: the system has no membarrier(2)");
+  std::vector<std::shared_ptr<ResidentKernel>> idle = kernels_->findIdle();
+  specs_.forget(idle);
+  kernels_->takeIdle(idle);
+  if (idle.empty())
+    return int64_t(0);
+  // Calls that were in flight before may put what they found into the memo once more, where others find it:
+  // both are waited for.
+  for (int round = 0; round < 2; ++round) {
+    plans_.clear();
+    waitForCallsInFlight();
+  }
+  note("dropped " + std::to_string(idle.size()) + " kernels that were idle");
+  return int64_t(idle.size());
+}
+
 std::vector<Schedule> Context::rejected(const std::string &id) {
   std::lock_guard lock(rejected_mutex_);
   const auto it = rejected_.find(id);
@@ -309,6 +333,19 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     return invalidArgument(
         "late is " + std::to_string(int(late)) +
         "; it must be FLASHPLUS_LATE_ENVIRONMENT (0), _WARN (1), _ERROR (2) or _ALLOW (3)");
+  });
+}
+
+flashplus_status flashplus_drop_idle_kernels(flashplus_context *context, int64_t *dropped) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    auto count = context->impl->dropIdleKernels();
+    if (!count)
+      return count.status();
+    if (dropped)
+      *dropped = *count;
+    return Status::ok();
   });
 }
 

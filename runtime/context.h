@@ -44,6 +44,9 @@ public:
   PlanMemo &plans() { return plans_; }
   SpecTable &specs() { return specs_; }
   Workspaces &workspaces() { return workspaces_; }
+  /// Unloads kernels that were neither made nor launched since the last call of this and that no plan has.
+  /// Returns how many; Unsupported where the system lacks membarrier(2), InvalidArgument inside another call.
+  Result<int64_t> dropIdleKernels();
   /// Read once, when the context was made: plans that it remembers stay right.
   const TuningRecords &tuning() const { return tuning_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.

@@ -6,6 +6,7 @@
 #include "runtime/arguments/device_values.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/merge_args.h"
+#include "runtime/kernels/calls_in_flight.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
 #include "templates/registry.h"
@@ -161,6 +162,7 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       return clearSums(**device, problem, stream);
     FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, **device, *args, stream));
     const PlanKey key(problem);
+    const CallInFlight here; // what the memo gives stays
     LaunchRecord plan;
     const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key
     if (remembered && context->impl->plans().find(key, plan)) {

@@ -259,6 +259,37 @@ std::shared_ptr<ResidentKernel> KernelTable::find(const std::string &id) {
   return it == table_.end() ? nullptr : it->second;
 }
 
+std::vector<std::shared_ptr<ResidentKernel>> KernelTable::findIdle() {
+  std::vector<std::shared_ptr<ResidentKernel>> idle;
+  std::shared_lock lock(table_mutex_);
+  const bool only_from_disk = offline_ || late_ != Late::Allow;
+  for (const auto &[id, kernel] : table_) {
+    if (kernel->used.exchange(false, std::memory_order_relaxed))
+      continue;
+    const KernelCode &code = *kernel->code;
+    if (!only_from_disk || code.source == KernelCode::Source::Disk || store_.has(code.key))
+      idle.push_back(kernel);
+  }
+  std::ranges::sort(idle);
+  return idle;
+}
+
+void KernelTable::takeIdle(std::vector<std::shared_ptr<ResidentKernel>> &idle) {
+  std::vector<std::shared_ptr<ResidentKernel>> taken;
+  std::unique_lock lock(table_mutex_);
+  std::erase_if(table_, [&](const auto &item) {
+    const std::shared_ptr<ResidentKernel> &kernel = item.second;
+    // The table has one, `idle` another; nobody gets a third while the table is locked.
+    if (!std::ranges::binary_search(idle, kernel) || kernel.use_count() > 2 || kernel->used)
+      return false;
+    --counters.resident_kernels;
+    counters.resident_bytes -= int64_t(kernel->code->artifact.code.size());
+    taken.push_back(kernel);
+    return true;
+  });
+  idle = std::move(taken);
+}
+
 Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKernel &kernel, Device &device,
                                                               bool may_make) {
   const Target &target = device.profile().target;

@@ -37,7 +37,7 @@ struct KernelCode {
 struct ResidentKernel {
   std::shared_ptr<const KernelCode> code;
   std::unique_ptr<LoadedKernel> loaded;
-}; ///< Made or launched since idle kernels were last looked for.
+  mutable std::atomic<bool> used{true}; ///< Made or launched since idle kernels were last looked for.
 
   void noteUse() const {
     if (!used.load(std::memory_order_relaxed)) // written once, so that threads share the line
@@ -97,6 +97,14 @@ public:
   /// Loaded on `device`. With `may_make` false only what is already resident is returned, else NotResident.
   Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device,
                                                    bool may_make);
+
+  /// Kernels that were neither made nor launched since the last call of this, but for those that could not be
+  /// had again without a compilation that is not allowed. Sorted. They stay in the table;
+  /// takeIdle() takes them out.
+  std::vector<std::shared_ptr<ResidentKernel>> findIdle();
+  /// Takes `idle` out of the table, and those out of `idle` that somebody else holds or has launched
+  /// meanwhile. What is left is the caller's to free, once no call is in flight that may have found it.
+  void takeIdle(std::vector<std::shared_ptr<ResidentKernel>> &idle);
 
   /// Counts a schedule that is left out, and tells the listener.
   void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
