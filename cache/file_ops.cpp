@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/file_ops.h"
 
+#include "cache/held_signal.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -91,6 +93,7 @@ int openRetrying(const FileOps &ops, int dir, const std::string &name, int flags
 }
 
 int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes) {
+  const HeldSignal beyond_the_limit(SIGXFSZ); // EFBIG instead
   while (!bytes.empty()) {
     const ssize_t written = ops.write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR)

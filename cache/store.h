@@ -187,7 +187,9 @@ private:
   int place(int from, const std::string &temporary, int shard, const KernelKey &key, const Artifact &artifact,
             Placed &placed) const;
   bool mayReplace(int shard, const std::string &name, const KernelKey &key, const Artifact &artifact) const;
-  bool removeSame(int folder, const std::string &name, const LoadedFile &file) const;
+  std::string removeSame(int folder, const std::string &name, const LoadedFile &file) const;
+  std::string moveAside(int folder, const std::string &name) const;
+  OpenFolder openMade(int folder, const std::string &name) const;
   void warn(const std::string &message) const;
   void noteUse(int shard, const std::string &name, LoadedFile &file) const;
   int64_t ownBytes(int shard, const std::string &shard_name) const;

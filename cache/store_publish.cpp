@@ -96,7 +96,25 @@ int KernelStore::place(int from, const std::string &temporary, int shard, const 
   if (!mayReplace(shard, name, key, artifact))
     return 0;
   placed = Placed::Replaced;
-  return ops_.rename(from, temporary.c_str(), shard, name.c_str()) == 0 ? 0 : errno;
+  const auto rename = [&] {
+    return ops_.rename(from, temporary.c_str(), shard, name.c_str()) == 0 ? 0 : errno;
+  };
+  error = rename();
+  struct stat info = {};
+  if (error == EISDIR && ops_.lstat(shard, name.c_str(), &info) == 0 && S_ISDIR(info.st_mode) &&
+      !moveAside(shard, name).empty())
+    error = rename();
+  return error;
+}
+
+/// A folder of ours in `folder`, which is made if need be; what has its name and is no folder makes room.
+OpenFolder KernelStore::openMade(int folder, const std::string &name) const {
+  OpenFolder made = openFolder(ops_, folder, name, /*make=*/true);
+  struct stat info = {};
+  if (made.error == ENOTDIR && ops_.lstat(folder, name.c_str(), &info) == 0 && !S_ISDIR(info.st_mode) &&
+      !moveAside(folder, name).empty())
+    made = openFolder(ops_, folder, name, /*make=*/true);
+  return made;
 }
 
 Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
@@ -129,7 +147,7 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   const std::shared_ptr<const Root> root = this->root(/*make=*/true, why);
   if (!root)
     return unusable(dir_, why);
-  const OpenFolder folder = openFolder(ops_, root->fd.get(), kTemporaryFolder, /*make=*/true);
+  const OpenFolder folder = openMade(root->fd.get(), kTemporaryFolder);
   if (!folder.isOk())
     return unusable(dir_ + "/" + kTemporaryFolder, folder);
   std::string temporary;
@@ -143,7 +161,7 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   OpenFolder shard;
   Placed placed = Placed::New;
   if (!error) {
-    shard = openFolder(ops_, root->fd.get(), shardName(hash), /*make=*/true);
+    shard = openMade(root->fd.get(), shardName(hash));
     if (shard.isOk())
       error = place(folder.fd.get(), temporary, shard.fd.get(), key, artifact, placed);
   }

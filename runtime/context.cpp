@@ -9,6 +9,7 @@
 #include "runtime/devices/cpu/processors.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/emulator/emulator_library.h"
+#include "runtime/kernels/calls_in_flight.h"
 
 #include <algorithm>
 #include <cstring>
@@ -42,6 +43,7 @@ void Context::log(const std::string &message) const {
       warnings_.erase(warnings_.begin());
     warnings_.push_back(message);
   }
+  lines_->write(LogLines::Level::Warn, message);
   if (log_)
     log_(log_context_, message.c_str());
 }
@@ -82,7 +84,12 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     return invalidArgument("$FLASHPLUS_LATE_COMPILE is '" + late + "'; it must be warn or error");
   if (const std::string &values = environment.debug_values; !values.empty() && values != "0" && values != "1")
     return invalidArgument("$FLASHPLUS_DEBUG_VALUES is '" + values + "'; it must be 0 or 1");
+  auto lines = LogLines::open(environment.log);
+  if (!lines)
+    return lines.status();
+  { const CallInFlight first; } // what it makes once is made before threads fork
   std::shared_ptr<Context> c(new Context);
+  c->lines_ = std::move(*lines);
   c->debugs_values_ = environment.debug_values == "1";
   c->late_ = environment.late_compile == "error" ? KernelTable::Late::Error : KernelTable::Late::Warn;
   c->cuda_limits_ = limits;
@@ -154,12 +161,22 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
         return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
       },
       o.offline != 0, log,
-      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](
-                                           const flashplus_event &event) { listener(self, &event); })
-                 : nullptr,
+      o.listener || c->lines_->takes(LogLines::Level::Info)
+          ? KernelTable::Listen(
+                [self, listener = o.listener, listens = o.listener_context](const flashplus_event &event) {
+                  if (self->lines_->takes(LogLines::Level::Info))
+                    self->note(eventText(event));
+                  if (listener)
+                    listener(listens, &event);
+                })
+          : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
   c->usage_ = std::make_unique<UsageReport>(*c->store_, c->kernels_->counters);
   c->kernels_->afterWork([usage = c->usage_.get()] { usage->workDone(); });
+  c->note("library " + std::string(flashplus_version()) + ", build " FLASHPLUS_BUILD_ID ", cache " +
+          (c->store_->onDisk() ? "'" + c->store_->dir() + "'" : "in memory only") + ", " +
+          std::to_string(before.size()) + " folders that are only read, " +
+          (o.offline ? "offline" : "compiling") + ", " + std::to_string(c->pool_->threads()) + " threads");
   return c;
 }
 
@@ -213,6 +230,7 @@ Result<Device *> Context::device(DLDevice id) {
                                  std::to_string(key.first) + ":" + std::to_string(key.second));
     device = findDevice(id); // opened while we waited?
     if (!device) {
+      const NotCancelled whole;
       auto opened = openDevice(id);
       if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
         return opened.status();
@@ -224,6 +242,28 @@ Result<Device *> Context::device(DLDevice id) {
   if (slot)
     slot->store(device, std::memory_order_release);
   return device;
+}
+
+Result<int64_t> Context::dropIdleKernels() {
+  if (isCallInFlight())
+    return invalidArgument(
+        "flashplus_drop_idle_kernels was called by a callback of another call, for which it "
+        "would wait; call it from outside");
+  if (!canWaitForCalls())
+    return Status(StatusCode::Unsupported, "kernels cannot be dropped: the system has no membarrier(2)");
+  std::vector<std::shared_ptr<ResidentKernel>> idle = kernels_->findIdle();
+  specs_.forget(idle);
+  kernels_->takeIdle(idle);
+  if (idle.empty())
+    return int64_t(0);
+  // Calls that were in flight before may put what they found into the memo once more, where others find it:
+  // both are waited for.
+  for (int round = 0; round < 2; ++round) {
+    plans_.clear();
+    waitForCallsInFlight();
+  }
+  note("dropped " + std::to_string(idle.size()) + " kernels that were idle");
+  return int64_t(idle.size());
 }
 
 std::vector<Schedule> Context::rejected(const std::string &id) {
@@ -258,7 +298,10 @@ flashplus_status flashplus_context_create(const flashplus_context_options *optio
   });
 }
 
-void flashplus_context_destroy(flashplus_context *context) { delete context; }
+void flashplus_context_destroy(flashplus_context *context) {
+  const NotCancelled whole; // joins threads
+  delete context;
+}
 
 flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out) {
   return guarded([&]() -> Status {
@@ -319,6 +362,19 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     return invalidArgument(
         "late is " + std::to_string(int(late)) +
         "; it must be FLASHPLUS_LATE_ENVIRONMENT (0), _WARN (1), _ERROR (2) or _ALLOW (3)");
+  });
+}
+
+flashplus_status flashplus_drop_idle_kernels(flashplus_context *context, int64_t *dropped) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    auto count = context->impl->dropIdleKernels();
+    if (!count)
+      return count.status();
+    if (dropped)
+      *dropped = *count;
+    return Status::ok();
   });
 }
 

@@ -4,17 +4,18 @@
 
 #include "cache/fork.h"
 #include "cache/source.h"
-#include "runtime/kernels/compiler_library.h"
+#include "runtime/arguments/score_table.h"
+#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/devices/cpu/thread_pool.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/device.h"
 #include "runtime/environment.h"
-#include "runtime/devices/cpu/kernel_debug.h"
+#include "runtime/kernels/compiler_library.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/kernels/usage_report.h"
+#include "runtime/log_lines.h"
 #include "runtime/plans/plan_memo.h"
-#include "runtime/arguments/score_table.h"
 #include "runtime/plans/spec_table.h"
-#include "runtime/devices/cpu/thread_pool.h"
 #include "runtime/plans/tuning_record.h"
 #include "runtime/plans/workspaces.h"
 
@@ -46,6 +47,9 @@ public:
   PlanMemo &plans() { return plans_; }
   SpecTable &specs() { return specs_; }
   Workspaces &workspaces() { return workspaces_; }
+  /// Unloads kernels that were neither made nor launched since the last call of this and that no plan has.
+  /// Returns how many; Unsupported where the system lacks membarrier(2), InvalidArgument inside another call.
+  Result<int64_t> dropIdleKernels();
   /// Read once, when the context was made: plans that it remembers stay right.
   const TuningRecords &tuning() const { return tuning_; }
   /// Schedules of the problem `id` that turned out not to compile, so that nothing tries them twice.
@@ -54,6 +58,8 @@ public:
   bool reject(const std::string &id, const Schedule &schedule);
   /// Tells the embedder's log, if there is one, and keeps the line: a null log hides nothing.
   void log(const std::string &message) const;
+  /// What is no warning, for $FLASHPLUS_LOG=info alone.
+  void note(const std::string &message) const { lines_->write(LogLines::Level::Info, message); }
   /// The last lines that log() was told, oldest first.
   std::vector<std::string> warnings() const;
   /// All that it was told.
@@ -78,6 +84,7 @@ private:
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;
   static constexpr size_t kKeptWarnings = 16;
+  std::unique_ptr<LogLines> lines_;
   mutable ForkSafe<std::mutex> warnings_mutex_;
   mutable std::vector<std::string> warnings_;
   mutable int64_t warnings_count_ = 0;

@@ -2,9 +2,12 @@
 #include "runtime/environment.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
+#include <unistd.h>
 
 #include <sys/auxv.h>
 
@@ -55,6 +58,16 @@ int64_t bytes(const char *name, std::vector<std::string> &problems) {
   return -1;
 }
 
+/// A path, or another word that is not looked at. That nothing is there, or nothing of use, is said.
+std::string existing(const char *name, int use, const char *what, std::vector<std::string> &problems) {
+  std::string text = value(name);
+  // eaccess: what this process may do, as open() and exec() see it
+  if (text.find('/') != std::string::npos && ::eaccess(text.c_str(), use) != 0)
+    problems.push_back("$" + std::string(name) + " is '" + text + "', which " + what + ": " +
+                       std::generic_category().message(errno));
+  return text;
+}
+
 } // namespace
 
 Environment Environment::read() {
@@ -79,19 +92,26 @@ Environment Environment::read() {
     at = end + 1;
   }
   e.cache_bytes = bytes("FLASHPLUS_CACHE_SIZE", e.problems);
-  e.compiler = value("FLASHPLUS_COMPILER");
-  e.nvjitlink = value("FLASHPLUS_NVJITLINK");
-  e.ptxas = value("FLASHPLUS_PTXAS");
+  e.compiler =
+      existing("FLASHPLUS_COMPILER", R_OK, "cannot be opened, so that nothing can be compiled", e.problems);
+  e.nvjitlink = existing("FLASHPLUS_NVJITLINK", R_OK, "cannot be opened", e.problems);
+  e.ptxas = existing("FLASHPLUS_PTXAS", X_OK, "cannot be run", e.problems);
   e.path = value("PATH");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY", e.problems);
-  e.tuning = value("FLASHPLUS_TUNING");
+  e.tuning = existing("FLASHPLUS_TUNING", R_OK, "cannot be read, so that no record is used", e.problems);
+  e.log = value("FLASHPLUS_LOG");
   e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
   e.debug_values = value("FLASHPLUS_DEBUG_VALUES");
   e.record_misses = value("FLASHPLUS_RECORD_MISSES");
   e.late_compile = value("FLASHPLUS_LATE_COMPILE");
-  e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS", e.problems), kMaxThreads);
+  e.num_threads = positive("FLASHPLUS_NUM_THREADS", e.problems);
+  if (e.num_threads > kMaxThreads) {
+    e.problems.push_back("$FLASHPLUS_NUM_THREADS is " + std::to_string(e.num_threads) + "; at most " +
+                         std::to_string(kMaxThreads) + " are used");
+    e.num_threads = kMaxThreads;
+  }
   return e;
 }
 

@@ -36,9 +36,11 @@ struct Environment {
                              ///< adds a line; empty: none.
   std::string late_compile; ///< $FLASHPLUS_LATE_COMPILE: what a compilation is once a context is marked
                             ///< ready and its caller does not say, warn or error; empty: warn.
+  std::string log;          ///< $FLASHPLUS_LOG: warn or info, and :FILE (runtime/log_lines.h); empty: none.
   int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
                             ///< or G, at least 1M; 0: without a limit; -1 if unset.
-  std::vector<std::string> problems; ///< Of values that say nothing, a sentence each; they are as if unset.
+  std::vector<std::string> problems; ///< Of values that say nothing, which are as if unset, and of
+                                     ///< paths where nothing is; a sentence each.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.
 

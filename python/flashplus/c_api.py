@@ -120,6 +120,7 @@ def declare(library):
         ("flashplus_context_create", c_int32, [POINTER(ContextOptions), POINTER(c_void_p)]),
         ("flashplus_get_counters", c_int32, [c_void_p, POINTER(Counters)]),
         ("flashplus_mark_ready", c_int32, [c_void_p, c_int32]),
+        ("flashplus_drop_idle_kernels", c_int32, [c_void_p, POINTER(c_int64)]),
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),

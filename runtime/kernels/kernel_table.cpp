@@ -60,12 +60,27 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   return key;
 }
 
-KernelTable::Found KernelTable::read(const std::vector<KernelKey> &names, const Target &target, bool ptx) {
+void KernelTable::refuse(const KernelKey &key, int tier, const std::string &mark, const std::string &why) {
+  store_.discard(key, tier, mark, why);
+  ++counters.corrupt;
+  ++counters.miss_refused;
+  tell(FLASHPLUS_EVENT_REFUSED, key, why);
+}
+
+KernelTable::Found KernelTable::read(const std::vector<KernelKey> &names, const LaunchSchema &plan,
+                                     const Target &target, bool ptx) {
   Found found;
   const std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
     ReadResult read = store_.read(name);
+    // The checksum finds damage. That memory and threads are what the code was written for is compared, since
+    // with less it would write where it must not. Another folder may have a good one.
+    for (size_t folders = store_.readOnly(); read.isHit() && !(read.artifact->launch == plan); --folders) {
+      const bool is_last = read.tier < 0 || folders == 0;
+      refuse(name, read.tier, read.mark, "its launch schema is not the plan's");
+      read = is_last ? ReadResult{.miss = Miss::Absent} : store_.read(name);
+    }
     switch (read.miss) {
     case Miss::None:
       break;
@@ -136,8 +151,8 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
   return code;
 }
 
-Result<std::shared_ptr<const KernelCode>>
-KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Device *assembler) {
+Result<std::shared_ptr<const KernelCode>> KernelTable::readOrMake(const PlannedKernel &kernel,
+                                                                  const Target &target, Device *assembler) {
   KernelKey key = keyOf(kernel, target);
   std::vector<KernelKey> names{key};
   const bool ptx = assembler && assembler->takesPtx();
@@ -147,8 +162,11 @@ KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Devic
     names.push_back(key);
     names.back().driver = assembler->assemblerId();
   }
+  auto plan = launchSchema(kernel.spec, kernel.schedule, target);
+  if (!plan)
+    return plan.status();
   const Flights::Flight flight(flights_, key.text());
-  Found found = read(names, target, ptx);
+  Found found = read(names, *plan, target, ptx);
   if (found.code)
     return std::shared_ptr<const KernelCode>(std::move(found.code));
   const auto marks = [&] {
@@ -163,7 +181,7 @@ KernelTable::readOrMake(const PlannedKernel &kernel, const Target &target, Devic
   if (lock) {
     // Another process may have made it meanwhile. What was of no use before is not read again.
     if (const std::vector<std::string> now = marks(); now != before) {
-      Found later = read(names, target, ptx);
+      Found later = read(names, *plan, target, ptx);
       if (later.code)
         return std::shared_ptr<const KernelCode>(std::move(later.code));
       if (later.not_assembled)
@@ -250,8 +268,10 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   code->compile_ms = millisecondsSince(start);
   ++counters.compiles;
   counters.compile_us += int64_t(code->compile_ms * 1000);
-  for (auto [total, ms] : {std::pair{&counters.build_us, times.build}, {&counters.passes_us, times.passes},
-                           {&counters.optimize_us, times.optimize}, {&counters.emit_us, times.emit},
+  for (auto [total, ms] : {std::pair{&counters.build_us, times.build},
+                           {&counters.passes_us, times.passes},
+                           {&counters.optimize_us, times.optimize},
+                           {&counters.emit_us, times.emit},
                            {&counters.assemble_us, times.assemble}})
     *total += int64_t(ms * 1000);
   tell(FLASHPLUS_EVENT_COMPILED, code->key, "", code->compile_ms, times, code->artifact.code.size());
@@ -277,6 +297,37 @@ std::shared_ptr<ResidentKernel> KernelTable::find(const std::string &id) {
   std::shared_lock lock(table_mutex_);
   const auto it = table_.find(id);
   return it == table_.end() ? nullptr : it->second;
+}
+
+std::vector<std::shared_ptr<ResidentKernel>> KernelTable::findIdle() {
+  std::vector<std::shared_ptr<ResidentKernel>> idle;
+  std::shared_lock lock(table_mutex_);
+  const bool only_from_disk = offline_ || late_ != Late::Allow;
+  for (const auto &[id, kernel] : table_) {
+    if (kernel->used.exchange(false, std::memory_order_relaxed))
+      continue;
+    const KernelCode &code = *kernel->code;
+    if (!only_from_disk || code.source == KernelCode::Source::Disk || !store_.mark(code.key).empty())
+      idle.push_back(kernel);
+  }
+  std::ranges::sort(idle);
+  return idle;
+}
+
+void KernelTable::takeIdle(std::vector<std::shared_ptr<ResidentKernel>> &idle) {
+  std::vector<std::shared_ptr<ResidentKernel>> taken;
+  std::unique_lock lock(table_mutex_);
+  std::erase_if(table_, [&](const auto &item) {
+    const std::shared_ptr<ResidentKernel> &kernel = item.second;
+    // The table has one, `idle` another; nobody gets a third while the table is locked.
+    if (!std::ranges::binary_search(idle, kernel) || kernel.use_count() > 2 || kernel->used)
+      return false;
+    --counters.resident_kernels;
+    counters.resident_bytes -= int64_t(kernel->code->artifact.code.size());
+    taken.push_back(kernel);
+    return true;
+  });
+  idle = std::move(taken);
 }
 
 Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKernel &kernel, Device &device,
@@ -305,12 +356,9 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
        --folders) {
     // The device refuses a cached entry: a miss. Another folder may have one; else it is rebuilt, once. Where
     // that can't be done, it is kept.
-    store_.discard((*code)->key, (*code)->tier, (*code)->mark, loaded.status().message());
-    ++counters.corrupt;
-    ++counters.miss_refused;
-    tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());
-    code = folders ? this->code(kernel, target, &device)
-                   : make(kernel, target, keyOf(kernel, target), &device);
+    refuse((*code)->key, (*code)->tier, (*code)->mark, loaded.status().message());
+    code =
+        folders ? this->code(kernel, target, &device) : make(kernel, target, keyOf(kernel, target), &device);
     if (!code)
       return code.status();
     loaded = device.load((*code)->artifact);

@@ -7,10 +7,10 @@
 #include "cache/store.h"
 #include "cache/tiers.h"
 #include "flashplus/flashplus.h"
+#include "runtime/devices/device.h"
 #include "runtime/kernels/compiler_library.h"
 #include "runtime/kernels/flights.h"
 #include "runtime/kernels/miss_record.h"
-#include "runtime/devices/device.h"
 #include "templates/registry.h"
 
 #include <atomic>
@@ -39,6 +39,12 @@ struct KernelCode {
 struct ResidentKernel {
   std::shared_ptr<const KernelCode> code;
   std::unique_ptr<LoadedKernel> loaded;
+  mutable std::atomic<bool> used{true}; ///< Made or launched since idle kernels were last looked for.
+
+  void noteUse() const {
+    if (!used.load(std::memory_order_relaxed)) // written once, so that threads share the line
+      used.store(true, std::memory_order_relaxed);
+  }
 };
 
 /// Times are in microseconds.
@@ -94,6 +100,14 @@ public:
   Result<std::shared_ptr<ResidentKernel>> resident(const PlannedKernel &kernel, Device &device,
                                                    bool may_make);
 
+  /// Kernels that were neither made nor launched since the last call of this, but for those that could not be
+  /// had again without a compilation that is not allowed. Sorted. They stay in the table;
+  /// takeIdle() takes them out.
+  std::vector<std::shared_ptr<ResidentKernel>> findIdle();
+  /// Takes `idle` out of the table, and those out of `idle` that somebody else holds or has launched
+  /// meanwhile. What is left is the caller's to free, once no call is in flight that may have found it.
+  void takeIdle(std::vector<std::shared_ptr<ResidentKernel>> &idle);
+
   /// Counts a schedule that is left out, and tells the listener.
   void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
 
@@ -118,8 +132,12 @@ private:
     std::shared_ptr<KernelCode> not_assembled; ///< PTX that might be had as a cubin.
     bool is_in_no_cache = true;                ///< No folder has anything.
   };
-  /// The first of `names` on disk that is of use.
-  Found read(const std::vector<KernelKey> &names, const Target &target, bool ptx);
+  /// The first of `names` on disk that is of use. What is to be launched otherwise than `plan` says is of
+  /// none.
+  Found read(const std::vector<KernelKey> &names, const LaunchSchema &plan, const Target &target, bool ptx);
+  /// An entry of that tier and mark (ReadResult) that no device or plan can use: removed if that may be done,
+  /// counted, told.
+  void refuse(const KernelKey &key, int tier, const std::string &mark, const std::string &why);
   void recordMiss(const KernelKey &key) const;
   /// Only one process of the machine makes a kernel at a time; null if that can't be had, or is of no use.
   std::unique_ptr<KeyLock> lock(const KernelKey &key);

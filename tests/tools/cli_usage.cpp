@@ -35,6 +35,7 @@ TEST_CASE("every verb has help with an example") {
                                         {"bench"},
                                         {"tune"},
                                         {"devices"},
+                                        {"doctor"},
                                         {"cache"},
                                         {"cache", "ls"},
                                         {"cache", "stats"},

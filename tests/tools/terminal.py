@@ -66,7 +66,7 @@ def check_help(cache):
                 # A name that is longer than the terminal can't be broken.
                 if len(line) > columns and not example and max(map(len, line.split())) <= columns - 10:
                     fail(f"{words} at {columns} columns has a line of {len(line)}: {line}")
-    for verb in ("run", "warmup", "inspect", "emulate", "bench", "tune", "devices", "cache"):
+    for verb in ("run", "warmup", "inspect", "emulate", "bench", "tune", "devices", "doctor", "cache"):
         helped = subprocess.run([FLASHPLUS, "help", verb], capture_output=True, text=True)
         asked = subprocess.run([FLASHPLUS, verb, "--help"], capture_output=True, text=True)
         if (helped.returncode, helped.stdout) != (0, asked.stdout):

@@ -30,6 +30,7 @@ void addWarmup(CLI::App &app, Action *selected);
 void addInspect(CLI::App &app, Action *selected);
 void addCache(CLI::App &app, Action *selected);
 void addDevices(CLI::App &app, Action *selected);
+void addDoctor(CLI::App &app, Action *selected);
 void addEmulate(CLI::App &app, Action *selected);
 void addBench(CLI::App &app, Action *selected);
 void addTune(CLI::App &app, Action *selected);

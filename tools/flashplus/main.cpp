@@ -96,6 +96,7 @@ int run(int argc, char **argv) {
   addTune(app, &selected);
   addCache(app, &selected);
   addDevices(app, &selected);
+  addDoctor(app, &selected);
   addCompletion(app, &selected);
   addHelp(app, &selected); // which lists the others
   formatHelp(app);

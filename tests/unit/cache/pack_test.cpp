@@ -400,9 +400,9 @@ TEST_CASE("packs are tiers; that they are for other GPUs is said once") {
   REQUIRE(log.size() == 1);
   CHECK(contains(log[0], "no pack of the cache path has kernels for sm_90a@sm_90a: '" + first.path +
                              "' has kernels for sm_80@sm_90"));
-  tiers.discard(sampleKey(0), "the driver refuses it");
+  tiers.discard(sampleKey(0), 0, "", "the driver refuses it");
   CHECK(tiers.read(sampleKey(0)).tier == 1);
-  tiers.discard(sampleKey(0), "the driver refuses it");
+  tiers.discard(sampleKey(0), 1, "", "the driver refuses it");
   CHECK(!tiers.read(sampleKey(0)).isHit());
   CHECK(a->read(sampleKey(0)).isHit());
 }
