@@ -21,10 +21,20 @@ Status checkOptions(const flashplus_context_options &o) {
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
     return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " +
                            std::to_string(kMaxThreads));
+  for (const auto &[name, value] : {std::pair<const char *, int64_t>("compile_bytes", o.compile_bytes),
+                                    {"compile_seconds", o.compile_seconds}})
+    if (value < -1)
+      return invalidArgument("options." + std::string(name) + " is " + std::to_string(value) +
+                             "; it must be positive, 0 for the default or -1 for no limit");
   if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
     return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
                            "; with parallel_for it must be 1 to " + std::to_string(kMaxThreads));
   return Status::ok();
+}
+
+/// The one that the caller gives (-1: none), else the environment's (-1: it has none), else `usual`; 0: none.
+int64_t limit(int64_t option, int64_t environment, int64_t usual) {
+  return option ? std::max<int64_t>(option, 0) : environment >= 0 ? environment : usual;
 }
 
 } // namespace
@@ -121,9 +131,12 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     for (const TextFile &file :
          c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
       c->tuning_.addText(file.text, file.path, log);
-  c->compiler_ =
-      std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                        environment.nvjitlink, environment.ptxas, environment.path);
+  CompilerOptions compiling{.in_process = o.compile_in_process || environment.compile_in_process, .log = log};
+  compiling.limits.bytes = limit(o.compile_bytes, environment.compile_bytes, compiling.limits.bytes);
+  compiling.limits.seconds = limit(o.compile_seconds, environment.compile_seconds, compiling.limits.seconds);
+  c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
+                                                   environment.nvjitlink, environment.ptxas, environment.path,
+                                                   std::move(compiling));
   CompilerLibrary *compiler = c->compiler_.get();
   std::vector<KernelStore *> before;
   for (const auto &store : c->read_only_stores_)
@@ -138,14 +151,17 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   stores.misses = c->misses_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       stores,
-      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
-        return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
+      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx,
+                 const CompilerLibrary::Waiting &waiting) {
+        return ptx ? compiler->compilePtx(spec, schedule, target, waiting)
+                   : compiler->compile(spec, schedule, target, waiting);
       },
       o.offline != 0, log,
       o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](
                                            const flashplus_event &event) { listener(self, &event); })
                  : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
+  c->kernels_->rememberRefusals([compiler](const Target &target) { return compiler->toolchain(target); });
   return c;
 }
 
@@ -271,6 +287,8 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     if (!context)
       return invalidArgument("context is null");
     using Late = KernelTable::Late;
+    if (late != FLASHPLUS_LATE_ALLOW) // it has done its work
+      context->impl->compiler().rest();
     KernelTable &kernels = context->impl->kernels();
     switch (late) {
     case FLASHPLUS_LATE_ENVIRONMENT:

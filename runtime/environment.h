@@ -38,6 +38,12 @@ struct Environment {
                             ///< ready and its caller does not say, warn or error; empty: warn.
   int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
                             ///< or G; 0: without a limit; -1 if unset.
+  bool compile_in_process = false; ///< $FLASHPLUS_COMPILE_IN_PROCESS is 1: no process of its own for the
+                                   ///< compiler.
+  int64_t compile_bytes = -1; ///< $FLASHPLUS_COMPILE_MEMORY: most memory of a compilation, in bytes or with
+                              ///< K, M or G; 0: no limit; -1 if unset.
+  int64_t compile_seconds = -1; ///< $FLASHPLUS_COMPILE_SECONDS: most time of a compilation; 0: no limit; -1
+                                ///< if unset.
   std::vector<std::string> problems; ///< Of values that say nothing, a sentence each; they are as if unset.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.

@@ -236,10 +236,12 @@ namespace {
 /// Shapes as for the pair, with dq added up by one kernel, whose every form has its turn; head dims that it
 /// has not are left out.
 std::vector<BackwardShape> addingShapes() {
-  constexpr const char *kForms[] = {
-      "skew=1 ds_stages=2 pingpong=1 kv_stages=2", "skew=1 ds_stages=3 pingpong=1",
-      "skew=1 ds_stages=2 pingpong=0",             "skew=0 ds_stages=1 pingpong=0",
-      "skew=1 ds_stages=2 dq_first=0",             "skew=0 ds_stages=2 pingpong=1"};
+  constexpr const char *kForms[] = {"skew=1 ds_stages=2 pingpong=1 kv_stages=2",
+                                    "skew=1 ds_stages=3 pingpong=1",
+                                    "skew=1 ds_stages=2 pingpong=0",
+                                    "skew=0 ds_stages=1 pingpong=0",
+                                    "skew=1 ds_stages=2 dq_first=0",
+                                    "skew=0 ds_stages=2 pingpong=1"};
   std::vector<BackwardShape> s;
   size_t next = 0;
   auto add = [&](BackwardShape shape) {

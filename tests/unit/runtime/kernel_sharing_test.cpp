@@ -38,7 +38,8 @@ Result<Compiled> compiledOf(const std::string &spec, const std::string &schedule
 }
 
 KernelTable::Compile slowCompile(std::atomic<int> &count, std::chrono::milliseconds time) {
-  return [&count, time](const std::string &spec, const std::string &schedule, const std::string &, bool) {
+  return [&count, time](const std::string &spec, const std::string &schedule, const std::string &, bool,
+                        const CompilerLibrary::Waiting &) {
     ++count;
     std::this_thread::sleep_for(time);
     return compiledOf(spec, schedule);
