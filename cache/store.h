@@ -55,6 +55,12 @@ struct StoreUsage {
   int64_t bytes = 0;
 };
 
+/// Why a kernel cannot be compiled, by what refused it.
+struct Refusal {
+  std::string toolchain; ///< What makes code besides the build in the key, such as "ptxas 13.0"; one line.
+  std::string reason;
+};
+
 class KernelStore final : public KernelSource {
 public:
   using Log = SourceLog;
@@ -122,6 +128,13 @@ public:
   std::vector<TextFile> texts(const std::string &folder, std::string_view suffix,
                               const TextLimits &limits) const override;
 
+  /// What noteRefusal() kept for `key`; it is read and trusted as an entry is, and what is not whole is none.
+  std::optional<Refusal> refusal(const KernelKey &key) const;
+  /// Keeps that `key` was refused, in place of what was kept before. At most kMostRefusals are, the oldest
+  /// go. Best effort: without it the next process finds out for itself.
+  void noteRefusal(const KernelKey &key, const Refusal &refusal) const;
+  static constexpr size_t kMostRefusals = 1024;
+
   /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't
   /// be listed is one that is bad.
   std::vector<EntryInfo> list() const override;
@@ -155,8 +168,9 @@ public:
   /// only read.
   Result<StoreUsage> prune(const PruneLimits &limits);
 
-  /// Removes every entry, and what writers that died left behind more than an hour ago; nothing else. Returns
-  /// what was removed; IoError when something could not be, or the store is only read.
+  /// Removes every entry, what is kept of refusals, and what writers that died left behind more than an hour
+  /// ago; nothing else. Returns which entries were removed; IoError when something could not be, or the store
+  /// is only read.
   Result<StoreUsage> clear();
 
   KernelStore(const KernelStore &) = delete;
@@ -195,6 +209,7 @@ private:
   int64_t ownBytes(int shard, const std::string &shard_name) const;
   void keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes);
   int sweepTemporaries(const Root &root) const;
+  void dropRefusals(int folder, size_t most) const;
 
   const std::string dir_;
   const Log log_;

@@ -102,7 +102,14 @@ int KernelStore::sweepTemporaries(const Root &root) const {
   return error;
 }
 
-Result<StoreUsage> KernelStore::clear() { return prune({.used_since = INT64_MAX}); }
+Result<StoreUsage> KernelStore::clear() {
+  OpenFolder why;
+  if (const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr)
+    if (const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
+        folder.isOk())
+      dropRefusals(folder.fd.get(), 0);
+  return prune({.used_since = INT64_MAX});
+}
 
 Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
   StoreUsage removed;

@@ -25,10 +25,20 @@ Status checkOptions(const flashplus_context_options &o) {
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
     return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " +
                            std::to_string(kMaxThreads));
+  for (const auto &[name, value] : {std::pair<const char *, int64_t>("compile_bytes", o.compile_bytes),
+                                    {"compile_seconds", o.compile_seconds}})
+    if (value < -1)
+      return invalidArgument("options." + std::string(name) + " is " + std::to_string(value) +
+                             "; it must be positive, 0 for the default or -1 for no limit");
   if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
     return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
                            "; with parallel_for it must be 1 to " + std::to_string(kMaxThreads));
   return Status::ok();
+}
+
+/// The one that the caller gives (-1: none), else the environment's (-1: it has none), else `usual`; 0: none.
+int64_t limit(int64_t option, int64_t environment, int64_t usual) {
+  return option ? std::max<int64_t>(option, 0) : environment >= 0 ? environment : usual;
 }
 
 } // namespace
@@ -140,9 +150,12 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
       addRecords(*source);
     addRecords(*c->store_);
   }
-  c->compiler_ =
-      std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                        environment.nvjitlink, environment.ptxas, environment.path);
+  CompilerOptions compiling{.in_process = o.compile_in_process || environment.compile_in_process, .log = log};
+  compiling.limits.bytes = limit(o.compile_bytes, environment.compile_bytes, compiling.limits.bytes);
+  compiling.limits.seconds = limit(o.compile_seconds, environment.compile_seconds, compiling.limits.seconds);
+  c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
+                                                   environment.nvjitlink, environment.ptxas, environment.path,
+                                                   std::move(compiling));
   CompilerLibrary *compiler = c->compiler_.get();
   std::vector<KernelSource *> before;
   for (const auto &source : c->read_only_sources_)
@@ -157,8 +170,10 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   stores.misses = c->misses_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       stores,
-      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
-        return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
+      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx,
+                 const CompilerLibrary::Waiting &waiting) {
+        return ptx ? compiler->compilePtx(spec, schedule, target, waiting)
+                   : compiler->compile(spec, schedule, target, waiting);
       },
       o.offline != 0, log,
       o.listener || c->lines_->takes(LogLines::Level::Info)
@@ -177,6 +192,7 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
           (c->store_->onDisk() ? "'" + c->store_->dir() + "'" : "in memory only") + ", " +
           std::to_string(before.size()) + " folders that are only read, " +
           (o.offline ? "offline" : "compiling") + ", " + std::to_string(c->pool_->threads()) + " threads");
+  c->kernels_->rememberRefusals([compiler](const Target &target) { return compiler->toolchain(target); });
   return c;
 }
 
@@ -194,11 +210,10 @@ Result<std::unique_ptr<Device>> Context::openDevice(DLDevice id) {
   if (id.device_type == kDLExtDev)
     return createEmulatorDevice(id.device_id, pool_->threads());
   if (id.device_type != kDLCUDA)
-    return Status(StatusCode::NoDevice,
-                  "device type " + std::to_string(int(id.device_type)) + " number " +
-                      std::to_string(id.device_id) +
-                      " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
-                      "kDLExtDev (12), the emulator");
+    return Status(StatusCode::NoDevice, "device type " + std::to_string(int(id.device_type)) + " number " +
+                                            std::to_string(id.device_id) +
+                                            " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
+                                            "kDLExtDev (12), the emulator");
   auto driver = cuda::openDriver();
   if (!driver)
     return driver.status();
@@ -343,6 +358,8 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     if (!context)
       return invalidArgument("context is null");
     using Late = KernelTable::Late;
+    if (late != FLASHPLUS_LATE_ALLOW) // it has done its work
+      context->impl->compiler().rest();
     KernelTable &kernels = context->impl->kernels();
     context->impl->usage().write(/*patient=*/false);
     switch (late) {

@@ -68,6 +68,26 @@ std::string existing(const char *name, int use, const char *what, std::vector<st
   return text;
 }
 
+/// As a number of seconds; -1 if unset, or none, which is said.
+int64_t seconds(const char *name, std::vector<std::string> &problems) {
+  const std::string text = value(name);
+  int64_t out = -1;
+  std::string rest;
+  if (text.empty() || (number(text, out, rest) && rest.empty() && out >= 0 && out <= INT32_MAX))
+    return out;
+  problems.push_back("$" + std::string(name) + " is '" + text +
+                     "', which is ignored: it must be a number of seconds, or 0 for no limit");
+  return -1;
+}
+
+/// False unless it is 1; what is neither that nor 0 is said.
+bool flag(const char *name, std::vector<std::string> &problems) {
+  const std::string text = value(name);
+  if (!text.empty() && text != "0" && text != "1")
+    problems.push_back("$" + std::string(name) + " is '" + text + "', which is ignored: it must be 0 or 1");
+  return text == "1";
+}
+
 } // namespace
 
 Environment Environment::read() {
@@ -106,6 +126,9 @@ Environment Environment::read() {
   e.debug_values = value("FLASHPLUS_DEBUG_VALUES");
   e.record_misses = value("FLASHPLUS_RECORD_MISSES");
   e.late_compile = value("FLASHPLUS_LATE_COMPILE");
+  e.compile_in_process = flag("FLASHPLUS_COMPILE_IN_PROCESS", e.problems);
+  e.compile_bytes = bytes("FLASHPLUS_COMPILE_MEMORY", e.problems);
+  e.compile_seconds = seconds("FLASHPLUS_COMPILE_SECONDS", e.problems);
   e.num_threads = positive("FLASHPLUS_NUM_THREADS", e.problems);
   if (e.num_threads > kMaxThreads) {
     e.problems.push_back("$FLASHPLUS_NUM_THREADS is " + std::to_string(e.num_threads) + "; at most " +

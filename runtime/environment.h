@@ -39,6 +39,12 @@ struct Environment {
   std::string log;          ///< $FLASHPLUS_LOG: warn or info, and :FILE (runtime/log_lines.h); empty: none.
   int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
                             ///< or G, at least 1M; 0: without a limit; -1 if unset.
+  bool compile_in_process = false; ///< $FLASHPLUS_COMPILE_IN_PROCESS is 1: no process of its own for the
+                                   ///< compiler.
+  int64_t compile_bytes = -1; ///< $FLASHPLUS_COMPILE_MEMORY: most memory of a compilation, in bytes or with
+                              ///< K, M or G; 0: no limit; -1 if unset.
+  int64_t compile_seconds = -1; ///< $FLASHPLUS_COMPILE_SECONDS: most time of a compilation; 0: no limit; -1
+                                ///< if unset.
   std::vector<std::string> problems; ///< Of values that say nothing, which are as if unset, and of
                                      ///< paths where nothing is; a sentence each.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Recursive descent over the grammar in score.h.
 #include "spec/score.h"
+#include "spec/score_cost.h"
 
 #include <charconv>
 #include <cmath>
@@ -59,6 +60,7 @@ public:
       fail("expected an operator or the end");
     if (!status_)
       return status_;
+    FLASHPLUS_RETURN_IF_ERROR(checkScoreCost(expr_.nodes, "score"));
     if (expr_.nodes.size() == 1 && expr_.nodes[0].op == ScoreOp::Score)
       return ScoreExpr{};
     return std::move(expr_);

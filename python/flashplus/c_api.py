@@ -15,6 +15,8 @@ NOT_RESIDENT = 6
 DEVICE_ERROR = 7
 IO_ERROR = 8
 INTERNAL = 9
+TIMED_OUT = 10
+COMPILER_CRASHED = 11
 
 DL_CPU = 1
 DL_CUDA = 2
@@ -35,7 +37,9 @@ class ContextOptions(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("cache_dir", c_char_p), ("compiler_path", c_char_p),
                 ("num_threads", c_int32), ("offline", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p),
                 ("pool_threads", c_int32), ("log", LOG), ("log_context", c_void_p), ("listener", c_void_p),
-                ("listener_context", c_void_p), ("cache_optional", c_int32), ("reserved", c_int32)]
+                ("listener_context", c_void_p), ("cache_optional", c_int32),
+                ("compile_in_process", c_int32), ("compile_bytes", c_int64), ("compile_seconds", c_int32),
+                ("reserved", c_int32)]
 
 
 class Counters(ctypes.Structure):

@@ -35,20 +35,16 @@ json describeCompiler(Context &context) {
     out["state"] = "not opened (offline)";
     return out;
   }
-  const ForkWaits whole;
-  auto table = context.compiler().table();
-  if (!table) {
-    out["state"] = "missing: " + table.status().message();
+  auto found = context.compiler().describe();
+  if (!found) {
+    out["state"] = "missing: " + found.status().message();
     return out;
   }
   out["state"] = "ok";
-  out["version"] = (*table)->describe;
-  char text[1024] = "";
-  const flashplus_assemblers assemblers = context.compiler().assemblers();
-  bool found = (*table)->nvjitlink(assemblers.nvjitlink, text, sizeof text);
-  out["nvjitlink"] = found ? std::string("version ") + text : std::string(text);
-  found = (*table)->ptxas(assemblers.ptxas, text, sizeof text);
-  out["ptxas"] = found ? std::string("version ") + text : std::string(text);
+  out["runs"] = context.compiler().worksHere() ? "in this process" : "in processes of its own";
+  out["version"] = found->compiler;
+  out["nvjitlink"] = found->has_nvjitlink ? "version " + found->nvjitlink : found->nvjitlink;
+  out["ptxas"] = found->has_ptxas ? "version " + found->ptxas : found->ptxas;
   return out;
 }
 

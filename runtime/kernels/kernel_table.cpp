@@ -191,9 +191,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::readOrMake(const PlannedK
       lock.reset();
     }
   }
-  if (found.is_in_no_cache)
-    recordMiss(key);
-  auto made = make(kernel, target, std::move(key), assembler);
+  auto made = make(kernel, target, std::move(key), assembler, found.is_in_no_cache);
   if (!found.not_assembled)
     return made;
   std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
@@ -207,8 +205,26 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::readOrMake(const PlannedK
   return std::shared_ptr<const KernelCode>(std::move(found.not_assembled));
 }
 
+Status KernelTable::refused(const KernelKey &key, const Target &target) {
+  if (!toolchain_)
+    return Status::ok();
+  const auto known = store_.own().refusal(key);
+  if (!known)
+    return Status::ok();
+  // Who compiles nothing can find nothing else out.
+  if (!offline_ && late_ != Late::Error && toolchain_(target) != known->toolchain)
+    return Status::ok();
+  ++counters.compile_failures;
+  return {StatusCode::CompileFailed, known->reason +
+                                         " (so it was when it was compiled before; flashplus cache "
+                                         "clear forgets that)"};
+}
+
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
-                                                            KernelKey key, Device *assembler) {
+                                                            KernelKey key, Device *assembler, bool is_miss) {
+  FLASHPLUS_RETURN_IF_ERROR(refused(key, target));
+  if (is_miss)
+    recordMiss(key);
   if (offline_)
     return Status(StatusCode::NotResident,
                   "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
@@ -229,8 +245,12 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
     tell(FLASHPLUS_EVENT_COMPILE_FAILED, key, status.message(), millisecondsSince(start));
     return status;
   };
+  CompilerLibrary::Waiting waiting;
+  if (listen_)
+    waiting = [&](double ms) { tell(FLASHPLUS_EVENT_COMPILING, key, "", ms); };
+  tell(FLASHPLUS_EVENT_COMPILE_STARTED, key);
   const bool ptx = assembler && assembler->takesPtx();
-  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
+  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx, waiting);
   bool lasting = true;
   if (!compiled && compiled.status().code() == StatusCode::IoError && assembler && !ptx &&
       isGpu(target.isa)) {
@@ -238,9 +258,12 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
     // is kept.
     log_("a kernel could not be assembled now, so the driver does it, and it is not kept: " +
          compiled.status().message());
-    compiled = compile_(key.spec, key.schedule, target.text(), true);
+    compiled = compile_(key.spec, key.schedule, target.text(), true, waiting);
     lasting = false;
   }
+  if (!compiled && compiled.status().code() == StatusCode::CompileFailed && toolchain_)
+    if (auto toolchain = toolchain_(target))
+      store_.own().noteRefusal(key, {std::move(*toolchain), compiled.status().message()});
   if (!compiled)
     return failed(compiled.status());
   Artifact *artifact = &compiled->artifact;

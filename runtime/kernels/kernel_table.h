@@ -60,12 +60,16 @@ struct KernelCounters {
 /// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.
 class KernelTable {
 public:
-  /// With `ptx` the result is left as PTX text even where it could be assembled.
+  /// With `ptx` the result is left as PTX text even where it could be assembled. `waiting` may be called
+  /// while it takes its time.
   using Compile = std::function<Result<Compiled>(const std::string &spec, const std::string &schedule,
-                                                 const std::string &target, bool ptx)>;
+                                                 const std::string &target, bool ptx,
+                                                 const CompilerLibrary::Waiting &waiting)>;
   using Listen = std::function<void(const flashplus_event &)>;
   using Log = std::function<void(const std::string &)>;
   using MayAssemble = std::function<bool(const Target &target)>;
+  /// What makes code for a target besides this build ("" for a CPU); nothing if that is not known now.
+  using Toolchain = std::function<std::optional<std::string>(const Target &target)>;
 
   /// Where code is kept: the folder that is written, those that are only read and looked up before it, and
   /// the locks by which the processes of a machine share the work; null: none. All must outlive the table.
@@ -117,6 +121,9 @@ public:
 
   /// Called after a kernel was read or made, by the thread that did it. Set before the table is used.
   void afterWork(std::function<void()> call) { after_work_ = std::move(call); }
+  /// From now on what the compiler refuses (CompileFailed) is kept in the store that is written, and not
+  /// tried again with the same toolchain, by any process.
+  void rememberRefusals(Toolchain toolchain) { toolchain_ = std::move(toolchain); }
 
   /// What a compilation is from now on. At first all are welcome.
   enum class Late { Allow, Warn, Error };
@@ -126,7 +133,7 @@ private:
   Result<std::shared_ptr<const KernelCode>> readOrMake(const PlannedKernel &kernel, const Target &target,
                                                        Device *assembler);
   Result<std::shared_ptr<const KernelCode>> make(const PlannedKernel &kernel, const Target &target,
-                                                 KernelKey key, Device *assembler);
+                                                 KernelKey key, Device *assembler, bool is_miss = false);
   struct Found {
     std::shared_ptr<KernelCode> code;          ///< Null if nothing on disk is of use.
     std::shared_ptr<KernelCode> not_assembled; ///< PTX that might be had as a cubin.
@@ -142,6 +149,8 @@ private:
   /// Only one process of the machine makes a kernel at a time; null if that can't be had, or is of no use.
   std::unique_ptr<KeyLock> lock(const KernelKey &key);
   std::shared_ptr<ResidentKernel> find(const std::string &id);
+  /// Ok unless `key` is known to be refused.
+  Status refused(const KernelKey &key, const Target &target);
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
             const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
 
@@ -157,6 +166,7 @@ private:
   const Log log_;
   const Listen listen_;
   const MayAssemble may_assemble_;
+  Toolchain toolchain_;
   std::atomic<bool> ptx_is_final_[2] = {}; ///< In this process asking for a cubin was in vain; [1]: for
                                            ///< sm_90a, which not every assembler is for.
 

@@ -31,7 +31,7 @@ PlanKey::PlanKey(const AttentionProblem &p) {
   words[next++] = pair(p.device.device_type, p.device.device_id);
   for (uint64_t word : fields)
     words[next++] = word;
-  words[next++] = reinterpret_cast<uintptr_t>(p.spec.score);
+  words[next++] = reinterpret_cast<uintptr_t>(p.spec.score->shared);
   // A power of two and a flag beside what has 48 bits.
   words[next++] = uint64_t(p.bounds.batch) | uint64_t(std::countr_zero(uint32_t(p.bounds.key_run))) << 56 |
                   uint64_t(p.any_order) << 63;

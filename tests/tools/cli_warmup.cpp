@@ -6,12 +6,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <set>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 using namespace flashplus;
 using test::runCli;
@@ -266,6 +269,49 @@ TEST_CASE("an assembler that is killed, or fails without a word, is run once mor
     CHECK_MESSAGE(failed.out.find(said) != std::string::npos, failed.out);
     CHECK(runCli({"cache", "stats", "--json"}, folder.path("none")).json()["kernels"] == 0);
   }
+}
+
+TEST_CASE(
+    "an assembler that hangs is ended after its time, with what it has started, and that is no refusal") {
+  test::TemporaryFolder folder;
+  for (const char *in_process : {"0", "1"}) {
+    CAPTURE(in_process);
+    const std::string name = std::string("hangs") + in_process, pid = folder.path(name + ".pid");
+    const Environment hanging{
+        {"FLASHPLUS_PTXAS", fakePtxas(folder, name, "sleep 600 & echo $! >'" + pid + "'; wait")},
+        {"FLASHPLUS_COMPILE_IN_PROCESS", in_process},
+        {"FLASHPLUS_COMPILE_SECONDS", "10"}};
+    auto failed = runCli(kHopper, folder.path(name));
+    CHECK(failed.code == 1);
+    CHECK_MESSAGE(failed.out.find("after 10 s") != std::string::npos, failed.out);
+    std::ifstream file(pid);
+    pid_t sleeper = 0;
+    REQUIRE(bool(file >> sleeper));
+    for (int i = 0; i < 1000 && ::kill(sleeper, 0) == 0; ++i)
+      ::usleep(5000);
+    CHECK(::kill(sleeper, 0) != 0);
+    CHECK(!std::filesystem::exists(folder.path(name) + "/refused"));
+  }
+}
+
+TEST_CASE("what an assembler refuses is tried again by nobody with it, and by anybody with another") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), runs = folder.path("runs");
+  const auto message = [&](const std::string &ptxas) {
+    const Environment named{{"FLASHPLUS_PTXAS", ptxas}};
+    auto ran = runCli(kHopper, cache);
+    return ran.code ? ran.json()["kernels"][0]["message"].get<std::string>() : "good";
+  };
+  const std::string refuses =
+      fakePtxas(folder, "refuses", "echo x >>'" + runs + "'; echo 'error : no such register'; exit 7");
+  CHECK(message(refuses).find("no such register") != std::string::npos);
+  const auto size = std::filesystem::file_size(runs);
+  const std::string again = message(refuses);
+  CHECK_MESSAGE(again.find("no such register") != std::string::npos, again);
+  CHECK_MESSAGE(again.find("compiled before") != std::string::npos, again);
+  CHECK(std::filesystem::file_size(runs) == size);
+  CHECK(runCli({"cache", "clear"}, cache).code == 0);
+  CHECK(message(fakePtxas(folder, "takes")) == "good");
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

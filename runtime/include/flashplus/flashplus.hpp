@@ -288,6 +288,9 @@ struct ContextOptions {
                                              ///< library.
   std::function<void(const flashplus_event &)> listener; ///< Likewise: what happens to kernels.
   bool cache_optional = false; ///< A cache_dir that cannot be used is a warning, not an error.
+  bool compile_in_process = false; ///< Compile in this process, which a compilation can then take down.
+  int64_t compile_bytes = 0;       ///< Most memory of a compilation; 0: the default, -1: no limit.
+  int compile_seconds = 0;         ///< Most time of a compilation; 0: the default, -1: no limit.
 };
 
 /// Devices, the kernel table and the cache. A value that may be copied: copies are the same context.
@@ -301,6 +304,9 @@ public:
     o.struct_size = sizeof o;
     o.cache_dir = options.cache_dir ? options.cache_dir->c_str() : nullptr;
     o.cache_optional = options.cache_optional;
+    o.compile_in_process = options.compile_in_process;
+    o.compile_bytes = options.compile_bytes;
+    o.compile_seconds = options.compile_seconds;
     o.compiler_path = options.compiler_path ? options.compiler_path->c_str() : nullptr;
     o.num_threads = options.num_threads;
     o.offline = options.offline;

@@ -114,6 +114,38 @@ TEST_CASE("the size of the cache, and the folders that are only read") {
   CHECK(Environment::read().record_misses == "/m");
 }
 
+TEST_CASE("the limits of a compilation") {
+  {
+    Scoped env({{"FLASHPLUS_COMPILE_SECONDS", nullptr},
+                {"FLASHPLUS_COMPILE_MEMORY", nullptr},
+                {"FLASHPLUS_COMPILE_IN_PROCESS", nullptr}});
+    const Environment e = Environment::read();
+    CHECK(e.compile_seconds == -1);
+    CHECK(e.compile_bytes == -1);
+    CHECK(!e.compile_in_process);
+    CHECK(e.problems.empty());
+  }
+  for (auto [text, seconds, problems] : {std::tuple{"0", int64_t(0), 0},
+                                         {"60", 60, 0},
+                                         {"-1", -1, 1},
+                                         {"1.5", -1, 1},
+                                         {"soon", -1, 1},
+                                         {"3000000000", -1, 1}}) {
+    Scoped env({{"FLASHPLUS_COMPILE_SECONDS", text}});
+    const Environment e = Environment::read();
+    CHECK_MESSAGE(e.compile_seconds == seconds, text);
+    CHECK_MESSAGE(int(e.problems.size()) == problems, text);
+  }
+  for (auto [text, here, problems] :
+       {std::tuple{"1", true, 0}, {"0", false, 0}, {"yes", false, 1}, {"2", false, 1}}) {
+    Scoped env({{"FLASHPLUS_COMPILE_IN_PROCESS", text}, {"FLASHPLUS_COMPILE_MEMORY", "2G"}});
+    const Environment e = Environment::read();
+    CHECK_MESSAGE(e.compile_in_process == here, text);
+    CHECK_MESSAGE(int(e.problems.size()) == problems, text);
+    CHECK(e.compile_bytes == int64_t(2) << 30);
+  }
+}
+
 TEST_CASE("paths of libraries") {
   Scoped env({{"FLASHPLUS_COMPILER", "/x.so"}, {"FLASHPLUS_NVJITLINK", "/y.so"}});
   CHECK(Environment::read().compiler == "/x.so");

@@ -42,7 +42,8 @@ Result<Compiled> compiledOf(const std::string &spec, const std::string &schedule
 }
 
 KernelTable::Compile slowCompile(std::atomic<int> &count, std::chrono::milliseconds time) {
-  return [&count, time](const std::string &spec, const std::string &schedule, const std::string &, bool) {
+  return [&count, time](const std::string &spec, const std::string &schedule, const std::string &, bool,
+                        const CompilerLibrary::Waiting &) {
     ++count;
     std::this_thread::sleep_for(time);
     return compiledOf(spec, schedule);
@@ -146,7 +147,8 @@ TEST_CASE("where a kernel does not compile no process waits for more than one ot
     auto store = storeIn(folder.path("cache"));
     KernelTable table(
         {*store, {}, &locks},
-        [](const std::string &, const std::string &, const std::string &, bool) -> Result<Compiled> {
+        [](const std::string &, const std::string &, const std::string &, bool,
+           const CompilerLibrary::Waiting &) -> Result<Compiled> {
           std::this_thread::sleep_for(300ms);
           return Status(StatusCode::CompileFailed, "a test");
         },

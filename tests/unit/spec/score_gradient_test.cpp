@@ -426,8 +426,8 @@ TEST_CASE("score gradient: the largest expressions have a bounded gradient and t
         repeat("tanh(", 63) + "s" + repeat(")", 63), repeat("abs(", 63) + "s" + repeat(")", 63),
         repeat("exp(a/", 60) + "s" + repeat(")", 60), repeat("max(s,", 60) + "a" + repeat(")", 60),
         repeat("where(s,s/a,", 45) + "s" + repeat(")", 45),
-        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 80) + "s",
-        repeat("tanh(s/", 60) + "a" + repeat(")", 60),
+        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 60) + "s",
+        repeat("tanh(s/", 50) + "a" + repeat(")", 50),
         repeat("where(k<q,1,", 30) + "tanh(a*s)" + repeat(")*exp(s)", 30)}) {
     CAPTURE(text);
     const ScoreExpr expr = parse(text);
