@@ -176,6 +176,7 @@ private:
   void noteUse(int shard, const std::string &name, const LoadedFile &file) const;
   void keepBounded(int shard, const std::string &shard_name, const std::string &published);
   int sweepTemporaries(const Root &root) const;
+  bool replaceCounts(int folder, const UsageCounts &more) const;
 
   const std::string dir_;
   const Log log_;

@@ -83,7 +83,8 @@ def main():
     build, source, libdir = sys.argv[1:]
     if os.geteuid() != 0:
         skip("needs root, to be another user in a root folder of its own")
-    if not os.path.exists("/usr/sbin/chroot") or not shutil.which("unshare") or run(["unshare", "--mount", "--net", "true"]).returncode:
+    if not os.path.exists("/usr/sbin/chroot") or not shutil.which("unshare") or \
+            run(["unshare", "--mount", "--net", "true"]).returncode:
         skip("this system gives no namespaces")
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work).resolve()
