@@ -210,6 +210,7 @@ private:
   void keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes);
   int sweepTemporaries(const Root &root) const;
   void dropRefusals(int folder, size_t most) const;
+  bool replaceCounts(int folder, const UsageCounts &more) const;
 
   const std::string dir_;
   const Log log_;

@@ -9,12 +9,15 @@
 namespace flashplus {
 namespace {
 
+constexpr size_t kDigits = 19; ///< Of the largest value.
 constexpr std::string_view kHeader = "flashplus-counts 1\n", kChecksum = "checksum ";
 
 void appendLine(std::string &out, std::string_view name, int64_t value) {
   out += name;
   out += ' ';
-  out += std::to_string(value);
+  const std::string digits = std::to_string(value);
+  out.append(kDigits - digits.size(), '0');
+  out += digits;
   out += '\n';
 }
 

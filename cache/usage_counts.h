@@ -40,6 +40,7 @@ struct UsageCounts {
   UsageCounts minus(const UsageCounts &other) const;
   bool isNothing() const;
 
+  /// Of the same length, whatever the values.
   std::string text() const;
   /// Nothing if it is not exactly what text() prints.
   static std::optional<UsageCounts> parse(std::string_view text);

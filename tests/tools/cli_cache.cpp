@@ -200,7 +200,7 @@ TEST_CASE("stats sums up what all processes did, and those that are offline or o
   runCli({"warmup", "--dry-run", "--target", "cpu", "--head-dim", "64", "--dtype", "bf16"}, cache);
   CHECK(test::readText(cache + "/counts") == before);
   CHECK(contains(runCli({"cache", "stats"}, cache).out, "2 contexts found " + std::to_string(kernels)));
-  test::writeText(cache + "/counts", "damaged");
+  test::writeText(cache + "/counts", "flashplus-counts 1\ndamaged");
   CHECK(counts().is_null());
   warm(cache);
   CHECK(counts()["contexts"] == 1);

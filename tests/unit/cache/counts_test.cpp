@@ -24,6 +24,7 @@ TEST_CASE("counts are a text that is read back exactly, and nothing else is read
     CHECK(UsageCounts::parse(bad) == std::nullopt);
     CHECK(UsageCounts::parse(text.substr(0, i)) == std::nullopt);
   }
+  CHECK(UsageCounts().text().size() == text.size()); // it is written over
   counts.add(counts);
   CHECK(counts.disk_hits == 8);
   CHECK(counts.late_compiles == INT64_MAX);
@@ -85,6 +86,14 @@ TEST_CASE("counts are kept where they may be written and trusted, and a failure 
   CHECK(store->counts().value().compiles == 2);
   REQUIRE(::chmod((folder.path + "/counts").c_str(), 0666) == 0);
   CHECK(store->counts() == std::nullopt);
+  writeFile(folder.path + "/counts", {});
+  REQUIRE(::chmod((folder.path + "/counts").c_str(), 0600) == 0);
+  CHECK(store->addCounts({.compiles = 1}, true));
+  CHECK(store->counts().value().compiles == 1);
+  const std::vector<uint8_t> mine = {'m', 'i', 'n', 'e'};
+  writeFile(folder.path + "/counts", mine);
+  CHECK(!store->addCounts({.compiles = 1}, true)); // somebody's own file
+  CHECK(readFile(folder.path + "/counts") == mine);
   const auto cleared = store->clear();
   CHECK(cleared.isOk());
   CHECK(std::filesystem::exists(folder.path + "/counts"));
