@@ -14,6 +14,7 @@ namespace flashplus {
 //   DIR/tmp/PID-RANDOM.tmp      entries being written: process id, 16 hexadecimal digits
 //   DIR/refused/abcdef....txt   why a kernel cannot be compiled: the hash of the key
 //   DIR/tuning/*.json           tuning records, read by the runtime
+//   DIR/counts                  what processes did (cache/usage_counts.h)
 
 inline constexpr const char *kTemporaryFolder = "tmp";
 inline constexpr const char *kRefusedFolder = "refused";

@@ -65,7 +65,7 @@ std::optional<Refusal> KernelStore::refusal(const KernelKey &key) const {
 }
 
 void KernelStore::noteRefusal(const KernelKey &key, const Refusal &refusal) const {
-  if (!onDisk() || read_only_)
+  if (!onDisk() || !canWrite())
     return;
   const std::string text = encode(key, refusal);
   OpenFolder why;

@@ -9,6 +9,7 @@ using namespace mlir;
 namespace flashplus::gpu {
 
 void declareOverlap(Ir &ir) {
+  ir.overlaps = true;
   auto module = ir.builder.getInsertionBlock()->getParent()->getParentOfType<ModuleOp>();
   if (module.lookupSymbol(kOverlapSymbol))
     return;

@@ -8,7 +8,7 @@
 
 namespace flashplus::gpu {
 
-/// Once a kernel: launchers may let it overlap.
+/// Once a kernel, before anything is emitted: launchers may let it overlap (Ir::overlaps).
 void declareOverlap(Ir &ir);
 /// Until the grid before has ended and its memory is there. In such a kernel every block does it, one without
 /// work too, before it reads what others wrote or writes anything: a grid that ended without would let the

@@ -88,6 +88,9 @@ public:
   const bool gpu;
   const int lanes;
   const bool bf16_dot; ///< The CPU multiplies and converts bf16 (AVX512_BF16).
+  /// The kernel may start while the one before it runs, so that no memory but its parameters is constant
+  /// (ir/grid.h).
+  bool overlaps = false;
 
   // Types.
   mlir::Type i1() { return builder.getI1Type(); }

@@ -27,9 +27,13 @@ int cost(const ScoreNode &node) {
   case ScoreOp::Sech2:
     return 8;
   case ScoreOp::Tanh:
+  case ScoreOp::Mod: // a division, a floor and a product
     return 12;
   case ScoreOp::Neg:
   case ScoreOp::Abs:
+  case ScoreOp::Floor:
+  case ScoreOp::And:
+  case ScoreOp::Or:
   case ScoreOp::Add:
   case ScoreOp::Sub:
   case ScoreOp::Mul:

@@ -7,7 +7,7 @@ namespace flashplus {
 
 ScheduleTable::ScheduleTable(const Algorithm &algorithm, std::span<const TableRow> rows)
     : algorithm_(algorithm) {
-  // A text that does not parse is left out here and fails the test that regenerates the table.
+  // A text that does not parse is left out here and fails schedule_table_test.cpp.
   for (const TableRow &row : rows)
     if (auto schedule = Schedule::parse(row.schedule))
       rows_.push_back({&row, completeSchedule(std::move(*schedule))});

@@ -20,6 +20,10 @@ std::unique_ptr<mlir::Pass> createLowerMathToNvvmPass();
 /// approximate-math: MLIR's polynomial expansions, for a CPU object that calls no library.
 std::unique_ptr<mlir::Pass> createApproximateMathPass();
 
+/// check-atomics: refuses an atomicrmw with an order in GPU code. LLVM (22.1) emits it without one, and what
+/// is right in MLIR would be a race in PTX.
+std::unique_ptr<mlir::Pass> createCheckAtomicsPass();
+
 /// For flashplus-opt.
 void registerFlashplusPasses();
 

@@ -34,6 +34,8 @@ void registerFlashplusDialects(DialectRegistry &registry) {
 }
 
 void buildLoweringPipeline(OpPassManager &passes, bool gpu) {
+  if (gpu)
+    passes.addPass(createCheckAtomicsPass());
   passes.addPass(gpu ? createLowerMathToNvvmPass() : createApproximateMathPass());
   passes.addPass(createCSEPass());
   passes.addPass(createSCFToControlFlowPass());
@@ -43,6 +45,7 @@ void buildLoweringPipeline(OpPassManager &passes, bool gpu) {
 
 void registerFlashplusPasses() {
   mlir::registerPass([] { return createAttnExpandPass(); });
+  mlir::registerPass([] { return createCheckAtomicsPass(); });
   mlir::registerPass([] { return createLowerMathToNvvmPass(); });
   mlir::registerPass([] { return createApproximateMathPass(); });
   PassPipelineRegistration<>("flashplus-lower-cpu", "Lower an expanded CPU kernel to the LLVM dialect",

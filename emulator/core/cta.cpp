@@ -296,6 +296,11 @@ bool Cta::admit(Warp &w, uint32_t lane, uint64_t address, bool copies) {
 }
 
 void Cta::checkExit(Warp &last) {
+  if (std::ranges::all_of(warps_, [](const Warp &w) { return !w.grid_waited; }))
+    return last.fault(FaultKind::Race,
+                      "the CTA exits without griddepcontrol.wait: the grid behind this one would begin while "
+                      "the one before still runs",
+                      -1);
   if (!bulk_.empty())
     return last.fault(FaultKind::AsyncPending,
                       "the CTA exits while an asynchronous copy into its shared memory is under way", -1, {},

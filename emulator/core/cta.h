@@ -206,6 +206,8 @@ public:
   bool isWritten(const Operand &o, uint32_t mask) const { return (mask & ~written_[o.reg]) == 0; }
   std::string registerName(const Operand &o) const { return program_.registers[o.reg].name; }
   uint32_t wgmma_committed = 0, wgmma_waited = 0;
+  /// Lanes that have waited for the grid before; all, in a program that does not overlap it.
+  uint32_t grid_waited = 0;
   bool wgmma_open = false; ///< Something was issued since the last commit.
   uint64_t fence_step = 0; ///< When the last wgmma.fence ran; 0: never.
   uint64_t stepNumber() const { return step_; }

@@ -13,7 +13,8 @@ enum class FaultKind : uint8_t {
   Misaligned,
   UninitialisedMemory,
   UninitialisedRegister,
-  Race,         ///< Two accesses to shared memory, one a write, that nothing orders.
+  Race, ///< Two accesses to shared memory, one a write, that nothing orders; or one to global memory before
+        ///< griddepcontrol.wait.
   AsyncPending, ///< Touched the destination of a copy that nothing has waited for.
   Barrier,      ///< Misuse: counts, ids, a warp that arrives twice.
   Deadlock,

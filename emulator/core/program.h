@@ -158,6 +158,7 @@ struct Program {
   bool explicit_cluster = false;
   int max_registers = 0, min_ctas = 0;
   bool has_wgmma = false;
+  bool overlaps = false; ///< May be launched while the kernel before it runs (spec/overlap.h).
 
   Program() = default;
   Program(const Program &) = delete;

@@ -23,6 +23,7 @@ void Warp::start() {
   state_ = State::Ready;
   barrier_ = -1;
   cluster_arrived = cluster_owes_wait = 0;
+  grid_waited = program_.overlaps ? 0 : kAllLanes;
   copies.clear();
   committed.fill(0);
   stores.clear();

@@ -33,6 +33,8 @@ bool allWritten(const uint8_t *shadow, uint32_t bytes) {
 }
 
 uint8_t *globalAccess(Warp &w, uint64_t address, uint32_t bytes, uint32_t lane, AccessKind kind) {
+  if (!checkGridBefore(w, lane, address))
+    return nullptr;
   const GlobalMemory::Allocation *a = w.last_allocation;
   if (!a || address < a->base || address - a->base > a->size || bytes > a->size - (address - a->base)) {
     a = w.cta().memory().find(address, bytes);
@@ -94,6 +96,15 @@ SharedPlace sharedPlace(Warp &w, Space space, uint64_t address, uint32_t bytes, 
   if (cta != &w.cta() && !cta->admit(w, lane, address, copies))
     return {};
   return {cta, uint32_t(own - kSharedBase)};
+}
+
+bool checkGridBefore(Warp &w, uint32_t lane, uint64_t address) {
+  if (w.grid_waited >> lane & 1)
+    return true;
+  w.fault(FaultKind::Race,
+          "touches global memory before griddepcontrol.wait: the kernel before may still run", int(lane),
+          address, Space::Global);
+  return false;
 }
 
 uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,

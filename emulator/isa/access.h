@@ -13,6 +13,9 @@ enum class AccessKind : uint8_t { Read, Write, Atomic };
 uint8_t *access(Warp &w, Space space, uint64_t address, uint32_t bytes, uint32_t align, uint32_t lane,
                 AccessKind kind);
 
+/// Whether `lane` has waited for the grid before, if the program overlaps it; false after a fault.
+bool checkGridBefore(Warp &w, uint32_t lane, uint64_t address);
+
 /// Where `bytes` at a shared address lie. `space`: Shared reaches the executing CTA's own memory,
 /// SharedCluster that of the cluster's other CTAs too, which must have started and not exited. Null `cta`
 /// after a fault, whose message begins with `what`. `copies`: Cta::admit.

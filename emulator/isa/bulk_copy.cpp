@@ -195,6 +195,8 @@ void runTensorLoad(Warp &w, const Instruction &in, uint32_t mask) {
   for (uint32_t lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1))
       continue;
+    if (!checkGridBefore(w, lane, map_at[lane]))
+      return;
     to[lane] += uint64_t(in.immediate >> 32);
     barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
     TensorMapContents map;
@@ -238,6 +240,8 @@ void runLinearLoad(Warp &w, const Instruction &in, uint32_t mask) {
       continue;
     to[lane] += uint64_t(in.immediate >> 32);
     barrier[lane] += uint64_t(int64_t(int32_t(in.immediate)));
+    if (!checkGridBefore(w, lane, from[lane]))
+      return;
     for (uint64_t v : {to[lane], from[lane], uint64_t(bytes[lane])})
       if (v % 16)
         return w.fault(FaultKind::Misaligned, "a bulk copy's addresses and size are multiples of 16",

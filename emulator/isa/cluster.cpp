@@ -71,11 +71,14 @@ template <bool Mapa> void decodeAddress(Builder &b) {
 
 void runNothing(Warp &, const Instruction &, uint32_t) {}
 
-// Launches run one after the other, so that what a dependent one waits for is done.
+// Launches run one after the other, so that what a dependent one waits for is done. Whether it waits is
+// checked.
+void runGridWait(Warp &w, const Instruction &, uint32_t mask) { w.grid_waited |= mask; }
+
 void decodeGridDependency(Builder &b) {
-  b.takeOneOf({"launch_dependents", "wait"});
+  const bool waits = b.takeOneOf({"launch_dependents", "wait"}) == 1;
   b.wantOperands(0);
-  b.out.run = runNothing;
+  b.out.run = waits ? runGridWait : runNothing;
   b.out.op_class = OpClass::Control;
 }
 

@@ -3,6 +3,7 @@
 #include "emulator/isa/builder.h"
 #include "emulator/isa/control_flow.h"
 #include "emulator/ptx/parser.h"
+#include "spec/overlap.h"
 
 #include <cstring>
 #include <optional>
@@ -259,6 +260,7 @@ private:
       break;
     }
     case Space::Global: // code may say something to its loader by one; using it is an error
+      program_.overlaps |= v.name == kOverlapSymbol;
       break;
     default:
       return fail(v.at,
@@ -675,6 +677,11 @@ void decodeInstruction(const InstructionAst &ast, Names &names, Program &program
   b.finish(program.operand_pool);
   if (b.failed())
     return;
+  if (program.overlaps && in.opcode.find(".nc") != std::string_view::npos)
+    return names.fail(ast.at, std::string(in.opcode) +
+                                  ": what it reads must be constant while the kernel runs, "
+                                  "and the kernel before may still write (" +
+                                  kOverlapSymbol + ")");
   program.has_wgmma |= in.op_class == OpClass::Wgmma;
   program.code.push_back(in);
 }

@@ -9,7 +9,7 @@ compiled graph may work out a scale or a mask's sides, which PyTorch's operators
 import torch
 from torch.compiler import is_compiling
 
-from flashplus import autograd, checks, dropout, kernels, later, ops, scores
+from flashplus import autograd, checks, dropout, frames, kernels, later, ops, scores
 
 _INF = float("inf")
 # Arguments of both operators, and what of them may come in `values`.
@@ -124,7 +124,7 @@ def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q,
 
 def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
     wants, wants_slopes = rest[-3:-1]
-    return [*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
+    return [*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             *(q.new_empty(t.shape, dtype=t.dtype) for t, want in zip(values, wants) if want),
             *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
 
@@ -152,8 +152,10 @@ def is_number(value):
 
 
 def left_to_graph(*numbers):
-    """Whether a compiler traces this and some of these are tensors to it, which PyTorch's own operators don't take."""
-    return is_compiling() and not all(map(is_number, numbers))
+    """Whether a compiler traces this and some of these (numbers, or pairs of them) are tensors to it, which PyTorch's
+    own operators don't take."""
+    return is_compiling() and not all(
+        all(map(is_number, n)) if isinstance(n, (tuple, list)) else is_number(n) for n in numbers)
 
 
 def graph_numbers(softmax_scale, causal, window_size, softcap):

@@ -49,7 +49,7 @@ class Counters(ctypes.Structure):
                 ("miss_refused", c_int64), ("compile_failures", c_int64), ("fallbacks", c_int64),
                 ("build_ms", c_double), ("passes_ms", c_double), ("optimize_ms", c_double), ("emit_ms", c_double),
                 ("assemble_ms", c_double), ("resident_kernels", c_int64), ("resident_bytes", c_int64),
-                ("warnings", c_int64), ("late_compiles", c_int64)]
+                ("warnings", c_int64), ("late_compiles", c_int64), ("evicted", c_int64)]
 
 
 class ForwardArgs(ctypes.Structure):
@@ -124,6 +124,7 @@ def declare(library):
         ("flashplus_context_create", c_int32, [POINTER(ContextOptions), POINTER(c_void_p)]),
         ("flashplus_get_counters", c_int32, [c_void_p, POINTER(Counters)]),
         ("flashplus_mark_ready", c_int32, [c_void_p, c_int32]),
+        ("flashplus_drop_idle_kernels", c_int32, [c_void_p, POINTER(c_int64)]),
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),

@@ -150,6 +150,11 @@ def flag(name, value):
     return bool(value)
 
 
+def default_scale(q):
+    """Of a softmax_scale that is None. (Without a head dim there is none; what refuses that has words.)"""
+    return q.shape[-1] ** -0.5 if q.shape[-1] else 1.0
+
+
 def number(name, value):
     try:
         if isinstance(value, (str, bytes)):

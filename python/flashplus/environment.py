@@ -12,8 +12,8 @@ command `flashplus`, instead of the one inside the package or beside the library
 libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS,
 FLASHPLUS_CPU_TARGET, FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING, FLASHPLUS_NUM_THREADS,
 FLASHPLUS_LATE_COMPILE, FLASHPLUS_COMPILE_SECONDS, FLASHPLUS_COMPILE_MEMORY, FLASHPLUS_COMPILE_IN_PROCESS,
-FLASHPLUS_DEBUG_VALUES and FLASHPLUS_DEBUG_KERNELS (runtime/environment.h) when its context is made, which is on the
-first call.
+FLASHPLUS_LOG, FLASHPLUS_DEBUG_VALUES and FLASHPLUS_DEBUG_KERNELS (runtime/environment.h) when its context is made,
+which is on the first call.
 """
 
 import os

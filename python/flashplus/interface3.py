@@ -49,8 +49,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size):
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size):
         return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, return_attn_probs)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
@@ -109,8 +109,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size, max_seqlen_q, max_seqlen_k):
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
         return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
                          return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
                          seqused_k=seqused_k)
@@ -176,7 +176,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     if ops.without_batch(q, cu_seqlens_q):
         out, lse = cache_ops._fake(q, k_cache, v_cache)
         return (out, lse, None, None) if return_softmax_lse else out
-    longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
+    longest = q.shape[0] if max_seqlen_q is None else max_seqlen_q
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
@@ -227,7 +227,7 @@ def _flash_attn_forward(q, k, v, k_new=None, v_new=None, qv=None, out_=None, cu_
     in the original, with its order of arguments. k_new and v_new are written into k and v, which then are a cache, and
     the result into out_ if it is given. The last two results are empty. With a gradient, unless k and v are a cache."""
     _ready(q, k, v)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     scale, causal, left, right, softcap = checks.numbers(scale, causal, (window_size_left, window_size_right), softcap)
     longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
         ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
@@ -247,7 +247,7 @@ def _flash_attn_backward(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, cu_
                          deterministic=False, sm_margin=0):
     """softmax_d (batch, heads, seqlen_q rounded up to 128), or (heads, total_q + 128 batch); writes dq, dk and dv."""
     _ready(q, k, v)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     scale, causal, left, right, softcap = checks.numbers(
         scale, is_causal, (window_size_left, window_size_right), softcap)
     longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (

@@ -51,7 +51,7 @@ def fwd(q, k, v, k_new=None, v_new=None, q_v=None, out=None, cu_seqlens_q=None, 
                    kv_batch_idx=kv_batch_idx, leftpad_k=leftpad_k, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
                    seqlens_rotary=seqlens_rotary, seqused_q=seqused_q, seqused_k=seqused_k)
     scale, causal, left, right, softcap = checks.numbers(
-        q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale, is_causal,
+        checks.default_scale(q) if softmax_scale is None else softmax_scale, is_causal,
         (window_size_left, window_size_right), softcap)
     max_seqlen_q, max_seqlen_k = (0 if n is None else checks.integer(name, n)
                                   for name, n in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
@@ -107,7 +107,7 @@ def _meant(*arguments):
     a = _complete(arguments)
     if _on_cache(a, a["cu_seqlens_k"]):
         return None
-    scale = a["q"].shape[-1] ** -0.5 if a["softmax_scale"] is None else a["softmax_scale"]
+    scale = checks.default_scale(a["q"]) if a["softmax_scale"] is None else a["softmax_scale"]
     return autograd.Call(
         (a["max_seqlen_q"] or 0, a["max_seqlen_k"] or 0, scale, a["is_causal"], a["window_size_left"],
          a["window_size_right"], a["softcap"]),
@@ -120,7 +120,7 @@ def bwd(dout, q, k, v, out, softmax_lse, dq=None, dk=None, dv=None, cu_seqlens_q
     """(softmax_d, softmax_lse / ln 2, three empty tensors); writes dq, dk and dv. softmax_d is as flash_attn 2's: row
     i is query i, and there are zeros behind."""
     scale, causal, left, right, softcap = checks.numbers(
-        q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale, is_causal,
+        checks.default_scale(q) if softmax_scale is None else softmax_scale, is_causal,
         (window_size_left, window_size_right), softcap)
     delta, rows = kernels.new_delta(q, cu_seqlens_q)
     if ops.without_batch(q, cu_seqlens_q):

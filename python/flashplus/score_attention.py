@@ -7,7 +7,7 @@ from torch.compiler import is_compiling
 from flashplus import attention_ops, checks, scores
 from flashplus.direct import direct, plain, unusual
 
-_RESERVED = ("s", "b", "h", "hk", "q", "k", "sq", "sk")
+_RESERVED = ("s", "b", "h", "hk", "q", "k", "sq", "sk", "inf", "and", "or", "not")
 
 
 def _named(argument, values):
@@ -86,7 +86,7 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     if twice := tensors.keys() & scalars.keys():
         raise ValueError(f"{sorted(twice)[0]!r} is in tensors and in scalars; a name is one of them")
     if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
+        softmax_scale = checks.default_scale(q)
     numbers = attention_ops.graph_numbers(softmax_scale, causal, window, softcap)
     lengths = (0 if n is None else n if is_compiling() else checks.integer(name, n)
                for name, n in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))

@@ -18,8 +18,8 @@ namespace flashplus {
 enum BackwardPart { kBackwardCounter, kRowLse, kRowDelta, kDQParts };
 
 /// Makes the plans of a backward whose spec (results final) is `spec`. A step that adds dq up in memory
-/// (ItemTraits::adds_dq) has one part, which the first step clears and the sum rounds; its dq differs from run
-/// to run in the last bits.
+/// (ItemTraits::adds_dq) has one part, which the first step clears and the sum rounds; its dq differs from
+/// run to run in the last bits.
 class BackwardPlanner final : public Planner {
 public:
   BackwardPlanner(const KernelSpec &spec, const DeviceProfile &device);
@@ -34,11 +34,11 @@ private:
   };
   Step step(KernelSpec spec) const;
   /// The steps whose schedules may be forced.
-  std::vector<const Step *> chosenSteps(const PlanOptions &options) const;
+  std::vector<const Step *> chosenSteps(const Bounds &bounds, const PlanOptions &options) const;
   /// Whether one kernel makes all three gradients.
-  bool takesWhole(const PlanOptions &options) const;
+  bool takesWhole(const Bounds &bounds, const PlanOptions &options) const;
   /// A forced schedule that is of none of them would be ignored: Unsupported names those that there are.
-  Status checkForced(const PlanOptions &options) const;
+  Status checkForced(const Bounds &bounds, const PlanOptions &options) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
   Status addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const;

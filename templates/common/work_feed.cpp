@@ -61,10 +61,13 @@ Val WorkFeed::grid() const {
   return ir_.wrap(mlir::NVVM::GridDimXOp::create(ir_.builder, ir_.loc, ir_.i32()));
 }
 
+// Without an order (LLVM drops one, compiler/passes/Passes.h): no data passes by the counters. That a block
+// has taken its last item before it counts as ended is sure because the one's result decides whether it does
+// the other.
 Val WorkFeed::add(Val pointer, int value) const {
   return ir_.wrap(mlir::LLVM::AtomicRMWOp::create(ir_.builder, ir_.loc, mlir::LLVM::AtomicBinOp::add,
                                                   pointer.value, ir_.i32(value).value,
-                                                  mlir::LLVM::AtomicOrdering::acq_rel, "device"));
+                                                  mlir::LLVM::AtomicOrdering::monotonic, "device"));
 }
 
 void ItemSlots::send(gpu::Position p, const WorkItem &item, Val valid) {

@@ -543,6 +543,9 @@ TEST_CASE("marked ready: a compilation warns or fails, as the caller or the envi
     CHECK(lines[0].find(specOf(another()).value()) != std::string::npos);
     CHECK(c.counters().late_compiles == 1);
     CHECK(c.counters().warnings == 1);
+    CHECK(c.dropIdleKernels().value() == 0); // all were used, or are a plan's
+    c.markReady(FLASHPLUS_LATE_ALLOW).value();
+    CHECK(c.dropIdleKernels().value() >= 1);
   }
   lines.clear();
   setenv("FLASHPLUS_LATE_COMPILE", "error", 1);

@@ -168,7 +168,8 @@ TEST_CASE("backward errors: a schedule that is none of its steps'") {
 }
 
 TEST_CASE("backward errors: a plan refuses what it was not made for") {
-  const PlanPtr plan = makeBackwardPlan(BackwardInstance(kGood));
+  BackwardInstance good(kGood);
+  const PlanPtr plan = makeBackwardPlan(good);
   REQUIRE(plan);
   const size_t bytes = flashplus_plan_workspace(plan.get());
   const DeviceBuffer workspace(bytes + 256);
@@ -192,8 +193,8 @@ TEST_CASE("backward errors: a plan refuses what it was not made for") {
 }
 
 TEST_CASE("backward errors: plans of one kind do not run arguments of the other") {
-  const PlanPtr forward = makePlan(Instance(kGood.forward)),
-                backward = makeBackwardPlan(BackwardInstance(kGood));
+  BackwardInstance good(kGood);
+  const PlanPtr forward = makePlan(Instance(kGood.forward)), backward = makeBackwardPlan(good);
   REQUIRE(backward);
   const DeviceBuffer workspace = freshWorkspace(*backward);
   notRun(*forward, kGood, workspace.data(), workspace.size(), "the plan was made for 'forward");

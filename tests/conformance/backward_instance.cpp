@@ -57,8 +57,8 @@ BackwardInstance::BackwardInstance(const BackwardCase &c) : Instance(c.forward),
   makeReference();
 }
 
-bool BackwardOutputs::same(const BackwardOutputs &o, bool any_order) const {
-  return (any_order || dq == o.dq) && dk == o.dk && dv == o.dv && delta == o.delta && tiles == o.tiles &&
+bool BackwardOutputs::same(const BackwardOutputs &o, bool adds_dq) const {
+  return (adds_dq || dq == o.dq) && dk == o.dk && dv == o.dv && delta == o.delta && tiles == o.tiles &&
          (score == o.score || !Session::get().onCpu());
 }
 

@@ -17,9 +17,9 @@ struct BackwardOutputs {
   std::vector<std::vector<std::byte>> score; ///< Of the score's own inputs.
 
   bool operator==(const BackwardOutputs &) const = default;
-  /// Whether what is deterministic on this device is the same: on a GPU all but `score`, and dq of a case
-  /// with `any_order`.
-  bool same(const BackwardOutputs &other, bool any_order = false) const;
+  /// Whether what is deterministic on this device is the same: on a GPU all but `score`, and but dq where
+  /// the plan adds it up in any order.
+  bool same(const BackwardOutputs &other, bool adds_dq = false) const;
 };
 
 class BackwardInstance : public Instance {
@@ -28,6 +28,8 @@ public:
 
   const BackwardCase &backward() const { return backward_; }
   const flashplus_backward_args &gradientArgs() const { return args_; }
+  /// Of one of the plan's steps; null to choose.
+  void setSchedule(const char *schedule) { args_.schedule = schedule; }
   const reference::BackwardProblem &gradientReference() const { return gradient_reference_; }
 
   /// Poison into the gradients and delta, a known number into the tile counter.

@@ -57,6 +57,22 @@ TEST_CASE("backward invariant: many runs give the same bits") {
   }
 }
 
+TEST_CASE("backward invariant: where any order will do, one kernel adds dq up on Hopper") {
+  if (Session::get().onCpu())
+    return;
+  auto planText = [](int64_t head_dim, bool any_order) {
+    BackwardInstance instance({.forward = {.sq = 100, .sk = 100, .d = head_dim}, .any_order = any_order});
+    const PlanPtr plan = makeBackwardPlan(instance);
+    return std::string(flashplus_plan_describe(plan.get()));
+  };
+  if (planText(64, false).find("sm90.") == std::string::npos)
+    return;
+  for (int64_t head_dim : {16, 32, 48, 64, 128}) { // so that the cases of this suite are of it
+    CHECK(planText(head_dim, true).find("sm90.backward ") != std::string::npos);
+    CHECK(planText(head_dim, false).find("sm90.backward ") == std::string::npos);
+  }
+}
+
 TEST_CASE("backward invariant: any number of threads gives the same bits") {
   if (!Session::get().onCpu())
     return;
@@ -155,7 +171,8 @@ TEST_CASE("backward invariant: a plan runs every problem within its bounds") {
   Case largest = kLong;
   largest.batch = 3;
   for (const BackwardCase &planned : chosen(forEveryDtype(backwards({largest})))) {
-    const PlanPtr plan = makeBackwardPlan(BackwardInstance(planned));
+    BackwardInstance largest_instance(planned);
+    const PlanPtr plan = makeBackwardPlan(largest_instance);
     REQUIRE(plan);
     for (auto [batch, sq, sk, hq, hk] :
          {std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>{3, 9, 300, 4, 2},

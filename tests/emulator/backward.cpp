@@ -344,7 +344,7 @@ Compiled compileBackward(const BackwardShape &b) {
   spec.op = Operation::Backward;
   PlanOptions options;
   if (!b.whole.empty())
-    options.schedule = completeSchedule(*Schedule::parse(b.whole));
+    options.schedule = completeSchedule(*Schedule::parse(b.whole)), options.any_order = true;
   auto plan = planBackward(spec, boundsOf(b.shape), offlineProfile(target), options);
   if (!plan) {
     out.error = plan.status().message();

@@ -255,8 +255,11 @@ std::vector<BackwardShape> addingShapes() {
     if (!shape.shape.unaligned && d == shape.shape.dv && (d == 64 || d == 128))
       add(shape);
   }
+  constexpr std::pair<int, int> kDims[] = {{32, 32},   {64, 64},   {64, 40},  {16, 64},
+                                           {64, 64},   {48, 48},   {128, 64}, {128, 128},
+                                           {128, 128}, {128, 128}, {128, 64}, {128, 128}};
   for (int i = 0; i < 12; ++i) {
-    const int d = i / 6 ? 128 : i % 3 ? 64 : 32;
+    const auto [d, dv] = kDims[i];
     const bool window = i % 2;
     add({{.name = "head dim " + std::to_string(d),
           .batch = 2,
@@ -265,7 +268,7 @@ std::vector<BackwardShape> addingShapes() {
           .heads_q = 4,
           .heads_k = 2,
           .dqk = d,
-          .dv = d,
+          .dv = dv,
           .window_left = window ? 40 : -1,
           .window_right = window ? 0 : -1}});
   }

@@ -235,6 +235,40 @@ TEST_CASE("every planted bug is reported where it is, and its twin is clean") {
   }
 }
 
+TEST_CASE("a kernel that may overlap the one before it waits before it touches memory, in every block") {
+  auto ranWith = [](const std::string &body, bool overlaps = true) {
+    Case c;
+    c.name = "overlaps";
+    c.ptx = module((kAddresses + body).c_str(), overlaps
+                                                    ? ".shared .align 128 .b8 buffer[1024];\n"
+                                                      ".visible .global .align 4 .u32 flashplus_overlaps = 1;"
+                                                    : ".shared .align 128 .b8 buffer[1024];");
+    c.threads = 64;
+    c.input.assign(256, 1);
+    c.output_bytes = 256;
+    return run(c, Options());
+  };
+  const std::string wait = "griddepcontrol.wait;\n", load = "ld.global.b32 %r5, [%rd2];\n",
+                    store = "st.global.b32 [%rd3], %gid;\n", own = "ld.shared.b32 %r5, [%r1];\n",
+                    first_warp = "setp.lt.u32 %p1, %gid, 32;\n@%p1 griddepcontrol.wait;\n";
+  for (const std::string &good :
+       {wait + load + store, "st.shared.b32 [%r1], %gid;\n" + own + wait, first_warp})
+    CHECK_MESSAGE(!ranWith(good).fault, good);
+  for (const std::string &bad : {load + wait, store + wait, first_warp + load, first_warp + store}) {
+    CHECK_MESSAGE(!ranWith(bad, false).fault, bad);
+    const Ran ran = ranWith(bad);
+    REQUIRE_MESSAGE(ran.fault.has_value(), bad);
+    CHECK(ran.fault->kind == FaultKind::Race);
+    CHECK(ran.fault->text().find("before griddepcontrol.wait") != std::string::npos);
+  }
+  const Ran without = ranWith("griddepcontrol.launch_dependents;\n");
+  REQUIRE(without.fault.has_value());
+  CHECK(without.fault->text().find("exits without griddepcontrol.wait") != std::string::npos);
+  CHECK(ranWith("ld.global.nc.b32 %r5, [%rd2];\n", false).error == "");
+  CHECK(ranWith(wait + "ld.global.nc.b32 %r5, [%rd2];\n").error.find("must be constant") !=
+        std::string::npos);
+}
+
 TEST_CASE("a fault names the address and the block") {
   Case c = makeCase(
       kPlanted[0],

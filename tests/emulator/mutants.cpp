@@ -25,7 +25,8 @@ constexpr const char *kKinds[] = {"bar.sync",
                                   "barrier.cluster.arrive",
                                   "barrier.cluster.wait",
                                   "cp.async.bulk.commit_group",
-                                  "cp.async.bulk.wait_group"};
+                                  "cp.async.bulk.wait_group",
+                                  "griddepcontrol.wait"};
 
 } // namespace
 

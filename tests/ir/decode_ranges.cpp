@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How sm80.decode divides a batch among its blocks, by itself: kernels of nothing but its ranges and
-// segments, compiled and run on the emulator for 1000 random ragged batches a target, against a plain walk of
-// the batch.
+// How sm80.decode and sm90.decode divide a batch among its blocks, by itself: kernels of nothing but its
+// ranges and segments, compiled and run on the emulator for 1000 random ragged batches a target, against a
+// plain walk of the batch.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "templates/forward/decode/ranges.h"
 
@@ -48,14 +48,15 @@ struct Walk {
   void fields(auto &&each) { each(place, count); }
 };
 
-Variant make(const Target &target, bool left, bool right, KeyAddressing keys, int tile_m, int least) {
+Variant make(const Target &target, bool left, bool right, KeyAddressing keys, int tile_m, int least,
+             const char *algorithm = "sm80.decode") {
   Variant v;
   v.spec.head_dim_qk = v.spec.head_dim_v = 64;
   v.spec.bounded_left = left;
   v.spec.bounded_right = right;
   v.spec.keys = keys;
   v.spec.results = Results::Merged;
-  v.schedule = completeSchedule({"sm80.decode", {{"tile_m", tile_m}, {"least", least}}});
+  v.schedule = completeSchedule({algorithm, {{"tile_m", tile_m}, {"least", least}}});
   v.layout = DecodeLayout::of(v.spec, v.schedule);
   const std::string ptx = flashplus::test::compileKernel(target, [&](Ir &ir, Val in, Val out, Val lane) {
     Val block = ir.wrap(mlir::NVVM::BlockIdXOp::create(ir.builder, ir.loc, ir.i32()));
@@ -96,6 +97,8 @@ struct Batch {
   enum class Form { Dense, Packed, Used } form = Form::Dense;
 };
 
+constexpr uint64_t kMostBlocks = 255; // as the planner has them: a count is a byte
+
 Batch randomBatch(emu::test::Random &random) {
   Batch b;
   b.form = Batch::Form(random.below(3));
@@ -105,7 +108,7 @@ Batch randomBatch(emu::test::Random &random) {
   b.group = 1 + int(random.below(9));
   b.window_left = int(random.below(200));
   b.window_right = int(random.below(3));
-  b.blocks = 1 + int(random.below(60));
+  b.blocks = 1 + int(random.below(random.below(4) ? 60 : kMostBlocks));
   const int most_keys = 1 << random.below(12),
             most_queries = 1 + int(random.below(many || random.below(4) ? 2 : 9));
   for (int i = 0; i < sequences; ++i) {
@@ -271,9 +274,11 @@ std::string complaint(const Variant &v, const Batch &b) {
         // As Merge::mergeShares: where groups of very many shares are counted, and where their sums lie.
         constexpr int kGroup = DecodeLayout::kShareGroup;
         for (int group = 0; blocks > DecodeLayout::kMostShares && group * kGroup < blocks; ++group) {
-          if (!counters.insert(first + std::max(group * kGroup - 1, 1)).second)
+          const int counter =
+              DecodeLayout::groupCounter(first, group * kGroup, [](int a, int b) { return std::max(a, b); });
+          if (counter <= first || counter >= first + blocks || !counters.insert(counter).second)
             return name + "the counter of a group is another's, too";
-          if (!places.insert((first + 1 + group) * 2 + 1).second)
+          if (!places.insert(DecodeLayout::groupPlace(first, group)).second)
             return name + "the place of a group is taken twice";
         }
         items.erase(parts);
@@ -292,7 +297,9 @@ TEST_CASE("every key tile of a batch is in one block's range; places and counts 
     const Variant variants[] = {make(target, false, false, KeyAddressing::Rows, 8, 4),
                                 make(target, false, true, KeyAddressing::Rows, 16, 1),
                                 make(target, true, true, KeyAddressing::Rows, 8, 1),
-                                make(target, false, true, KeyAddressing::Paged, 32, 8)};
+                                make(target, false, true, KeyAddressing::Paged, 32, 8),
+                                make(target, false, true, KeyAddressing::Rows, 8, 2,
+                                     isaInfo(target.isa).has(kTma) ? "sm90.decode" : "sm80.decode")};
     emu::test::Random random(20260101);
     for (int i = 0; i < 1000; ++i) {
       const Batch batch = randomBatch(random);

@@ -4,11 +4,16 @@
 // The loop of expand-sm80-decode.mlir with a ring that TMA fills: each warp has barriers of its own, so that no barrier of
 // the block stands before the first box; K and V of a step have one each, and a step's last keys are cleared before V is
 // read.
+// It overlaps the kernel before it, and waits before it copies.
+// CHECK: llvm.mlir.global external constant @flashplus_overlaps(1 : i32)
 // CHECK-LABEL: llvm.func @decode(
 // CHECK-SAME: nvvm.reqntid = array<i32: 128, 1, 1>
 // CHECK: mbarrier.init.shared::cta.b64
 // CHECK: fence.mbarrier_init
 // CHECK-NOT: llvm.nvvm.barrier.cta
+// CHECK-NOT: cp.async.bulk
+// CHECK: griddepcontrol.wait
+// CHECK: griddepcontrol.launch_dependents
 // CHECK: mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], 4096;
 // CHECK: cp.async.bulk.tensor.4d
 // CHECK: scf.while

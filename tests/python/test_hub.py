@@ -47,12 +47,14 @@ def test_folders(repository):
 @pytest.mark.parametrize("version", ["2", "3"])
 def test_transformers_loads_them_on_the_cpu(version):
     """By the hub's own loader, under the string "flash_attention_2", without a line of ours in the program. (The
-    version of `kernels` that transformers asks for may be one that no registry has.)"""
+    version of `kernels` that transformers asks for may be one that no registry has: any will do.)"""
     pytest.importorskip("kernels")
     pytest.importorskip("transformers")
     code = f"""
 import torch, transformers.utils.import_utils as u
-u.is_kernels_available = lambda *versions: True
+asked = u.is_kernels_available
+getattr(asked, "__wrapped__", asked).__defaults__ = "0", "99"
+getattr(asked, "cache_clear", lambda: None)()
 from transformers import LlamaConfig, LlamaForCausalLM
 def model(implementation):
     torch.manual_seed(0)

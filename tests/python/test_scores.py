@@ -36,6 +36,26 @@ def inputs(device, grad=False, dtype=torch.float16, n=60):
     return [random(*size, device=device, dtype=dtype).requires_grad_(grad) for size in sizes]
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap(device):
+    """Tensors of a score, batched or not, and gradients of all."""
+    many, bias = random(3, 2, 20, 4, 64, device=device), torch.randn(3, 4, device=device)
+    k, v = (random(2, 30, 2, 64, device=device) for _ in range(2))
+    call = lambda q, bias: flashplus.attention(q, k, v, "s * bias[h]", tensors={"bias": bias})
+    for dims in ((0, 0), (0, None), (None, 0)):
+        given = [t if dim == 0 else t[0] for t, dim in zip((many, bias), dims)]
+        leaves = [t.clone().requires_grad_() for t in given]
+        out = torch.func.vmap(call, in_dims=dims)(*leaves)
+        one = [t.clone().requires_grad_() for t in given]
+        wanted = torch.stack([call(*(t[i] if dim == 0 else t for t, dim in zip(one, dims))) for i in range(3)])
+        assert torch.equal(out, wanted)
+        for got, exact in zip(*(torch.autograd.grad(o.float().square().sum(), l) for o, l in ((out, leaves),
+                                                                                            (wanted, one)))):
+            assert torch.allclose(got, exact, rtol=1e-3, atol=1e-3)
+    assert torch.equal(torch.func.vmap(lambda q: flashplus.attention(q, k, v, "s"))(many)[1],
+                       flashplus.attention(many[1], k, v, "s"))
+
+
 def test_without_a_score(device):
     """What flash_attn_func does, bit for bit."""
     q, k, v = inputs(device)

@@ -5,6 +5,7 @@
 #include "tests/tools/cli.h"
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -130,6 +131,33 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 }
 
 } // namespace
+
+TEST_CASE("a warm-up fails if the cache is too small for its kernels, and not if it made room for them") {
+  const Environment small{{"FLASHPLUS_CACHE_SIZE", "1M"}};
+  const std::vector<std::string> warmup = {"warmup", "--target", "cpu", "--head-dim", "64",    "--dtype",
+                                           "bf16",   "--causal", "no",  "--jobs",     "1",     "--json"};
+  for (const bool newest : {false, true}) {
+    test::TemporaryFolder folder;
+    const std::string cache = folder.path("cache"), shard = cache + "/ab",
+                      other = shard + "/ab" + std::string(30, '0') + ".fpk";
+    for (const std::string &made : {cache, shard})
+      REQUIRE(::mkdir(made.c_str(), 0700) == 0);
+    test::writeText(other, std::string(2 << 20, 'x'));
+    std::filesystem::permissions(other, std::filesystem::perms(0600));
+    std::filesystem::last_write_time(other, std::filesystem::file_time_type::clock::now() +
+                                                std::chrono::hours(newest ? 1 : -1));
+    auto result = runCli(warmup, cache);
+    INFO(result.err);
+    auto json = result.json();
+    REQUIRE(json["kernels"].size() > 1);
+    CHECK(json["compiled"] == json["kernels"].size());
+    CHECK(json["counters"]["evicted"] > 0);
+    CHECK(result.code == (newest ? 1 : 0));
+    CHECK(json["not_kept"] == (newest ? json["kernels"].size() - 1 : 0)); // what it published last stays
+    CHECK(std::filesystem::exists(other) == newest);
+    CHECK((result.err.find("$FLASHPLUS_CACHE_SIZE") != std::string::npos));
+  }
+}
 
 TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will do; an assembler makes it "
           "better later") {
@@ -258,7 +286,7 @@ TEST_CASE(
     CHECK_MESSAGE(failed.out.find("after 10 s") != std::string::npos, failed.out);
     std::ifstream file(pid);
     pid_t sleeper = 0;
-    REQUIRE(file >> sleeper);
+    REQUIRE(bool(file >> sleeper));
     for (int i = 0; i < 1000 && ::kill(sleeper, 0) == 0; ++i)
       ::usleep(5000);
     CHECK(::kill(sleeper, 0) != 0);

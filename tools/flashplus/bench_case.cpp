@@ -77,7 +77,7 @@ std::string BenchCase::label() const {
   if (max_seqlen)
     text += " max_seqlen " + std::to_string(max_seqlen);
   if (backward)
-    text += " backward";
+    text += any_order ? " backward any order" : " backward";
   return text;
 }
 
@@ -105,6 +105,8 @@ Json BenchCase::json() const {
     out["max_seqlen"] = max_seqlen;
   if (backward)
     out["backward"] = true;
+  if (any_order)
+    out["any_order"] = true;
   return out;
 }
 
@@ -152,6 +154,9 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
   verb.add_option("--dropout", f.dropout, "Probability of dropping a weight; 0 is off")
       ->check(CLI::Range(0.0, 255.0 / 256))
       ->type_name("P");
+  verb.add_flag(
+      "--any-order", f.any_order,
+      "With --backward: dq may be summed in an order that differs from run to run, which is faster");
   verb.add_option("--device", f.device, "auto (the GPU if there is one), cpu, cuda, cuda:N or emulator")
       ->type_name("DEVICE")
       ->capture_default_str();
@@ -210,6 +215,9 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   base.alibi = flags.alibi;
   base.dropout = flags.dropout;
   base.backward = flags.backward;
+  if (flags.any_order && !flags.backward)
+    return invalidArgument("--any-order: only with --backward");
+  base.any_order = flags.any_order;
   if (flags.page_size && flags.backward)
     return invalidArgument("--page-size: not with --backward, whose keys are rows");
   base.page_size = flags.page_size;

@@ -17,6 +17,7 @@ struct BenchCase {
   bool alibi = false;
   double dropout = 0;
   bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
+  bool any_order = false;       ///< Of them, dq may be summed in any order.
   std::vector<int64_t> lengths; ///< Not empty: packed sequences of these lengths, queries and keys alike;
                                 ///< `batch` of them, seqlen_q = seqlen_k = the longest.
   int64_t page_size = 0;        ///< Not 0: keys lie in pages of so many slots, in random order.
@@ -55,7 +56,7 @@ struct CaseFlags {
   std::string window, device = "auto";
   double softcap = 0, dropout = 0;
   bool alibi = false;
-  bool backward = false; ///< A flag of the verbs themselves.
+  bool backward = false, any_order = false; ///< The first is a flag of the verbs themselves.
 };
 void addCaseFlags(CLI::App &verb, CaseFlags &flags);
 

@@ -57,6 +57,7 @@ Status DeviceGradients::upload(flashplus_context *context, DLDevice device, cons
     std::fill(host->data.begin(), host->data.end(), std::byte{0xff});
     FLASHPLUS_RETURN_IF_ERROR(put(*host, *to));
   }
+  args_.any_order = problem.any_order;
   args_.dout = dout_->dl();
   args_.dq = dq_->dl();
   args_.dk = dk_->dl();

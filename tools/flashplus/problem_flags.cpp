@@ -126,6 +126,9 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   problem.dropout_seed = flags.input.seed;
   problem.num_splits = flags.num_splits;
   problem.batch_invariant = flags.batch_invariant;
+  if (flags.any_order && !flags.backward)
+    return invalidArgument("--any-order: only with --backward");
+  problem.any_order = flags.any_order;
   for (const std::string &text : flags.tensors) {
     auto pair = splitPair("--tensor", text);
     if (!pair)
@@ -241,6 +244,9 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->check(CLI::Range(0, 4096))
       ->type_name("N");
   verb.add_flag("--backward", f.backward, "Run the backward, too: the gradients of q, k and v");
+  verb.add_flag(
+      "--any-order", f.any_order,
+      "With --backward: dq may be summed in an order that differs from run to run, which is faster");
   text("--dout", f.dout, "FILE", "With --backward, the gradient of the output, .npy [random, of the seed]");
   verb.add_flag("--check", f.check, "Compare with the fp64 reference; exit status 1 when it is not met");
   addCommonFlags(verb, f.common);

@@ -27,7 +27,7 @@ struct ProblemFlags {
   int64_t max_seqlen_q = -1, max_seqlen_k = -1, page_size = 0;
   std::string pages = "order";
   int num_splits = 0;
-  bool causal = false, check = false, batch_invariant = false, backward = false;
+  bool causal = false, check = false, batch_invariant = false, backward = false, any_order = false;
 };
 
 /// Adds them, --check and the common flags included.

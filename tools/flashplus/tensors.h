@@ -30,6 +30,7 @@ struct Problem {
   uint64_t dropout_seed = 0; ///< Its offset is 0.
   int num_splits = 0;
   bool batch_invariant = false;
+  bool any_order = false; ///< Of the sums of dq in a backward.
   int64_t page_size = 0;     ///< Not 0: k and v go to the device as pages of so many slots,
   bool random_pages = false; ///< in any order.
   std::string source; ///< For people: where q, k and v come from.

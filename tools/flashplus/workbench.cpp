@@ -359,6 +359,7 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
   args.dropout_p = static_cast<float>(c.dropout);
   args.dropout_seed = 1;
   flashplus_backward_args &backward = p->backward_args_ = backwardArgs(args);
+  backward.any_order = c.any_order;
   backward.dout = &p->dout_, backward.dq = &p->dq_, backward.dk = &p->dk_, backward.dv = &p->dv_;
 
   auto plan = [&](const std::string &text) -> Status {

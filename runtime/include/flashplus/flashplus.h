@@ -10,6 +10,7 @@
  * sentence that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
  * Threads. All functions may be called from many threads. A plan may be run on several streams at once if
  * each run has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
+ * The thread's floating-point state is neither used nor changed. If it is cancelled, it ends after the call.
  * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory
  * (tensors, workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by
  * their _destroy.
@@ -86,10 +87,9 @@ typedef enum flashplus_event_kind {
   FLASHPLUS_EVENT_COMPILED = 2,       /**< ms: wall time; *_ms: its stages. */
   FLASHPLUS_EVENT_COMPILE_FAILED = 3, /**< detail: why. */
   FLASHPLUS_EVENT_DAMAGED = 4,        /**< A disk entry failed verification; a compilation follows. */
-  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device refused a disk entry (detail: why); a compilation
-                                           follows. */
-  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Could not be written to the disk cache (detail: why); it runs all
-                                           the same. */
+  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device, or the plan, refused a disk entry (detail: why); a
+                                           compilation follows. */
+  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Not written to disk (detail: why); it runs all the same. */
   FLASHPLUS_EVENT_FALLBACK = 7,       /**< The schedule is left out from now on (detail: why); the next one is
                                            used. */
   FLASHPLUS_EVENT_COMPILE_STARTED = 8, /**< In none of the caches; COMPILED or COMPILE_FAILED follows. */
@@ -172,7 +172,7 @@ typedef struct flashplus_counters {
   int64_t miss_absent;     /**< No such entry, or no disk cache. */
   int64_t miss_damaged;    /**< The entry failed verification. */
   int64_t miss_unreadable; /**< The system would not read it, or others can have written it. */
-  int64_t miss_refused;    /**< The device refused it. */
+  int64_t miss_refused;    /**< The device, or the plan, refused it. */
   int64_t compile_failures;
   int64_t fallbacks;       /**< Schedules left out because they did not compile. */
   /* compile_ms by stage, as in flashplus_event; what is left is opening the compiler, handing code over. */
@@ -183,9 +183,9 @@ typedef struct flashplus_counters {
   double assemble_ms;
   int64_t resident_kernels; /**< Loaded on a device now. */
   int64_t resident_bytes;   /**< Their code. */
-  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged
-                         entry. */
+  int64_t warnings; /**< Lines that `log` got, or would have got. */
   int64_t late_compiles; /**< Compilations that flashplus_mark_ready warned of or refused. */
+  int64_t evicted; /**< Kernels that this context removed from the disk cache because it was too large. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);

@@ -392,6 +392,14 @@ public:
     return detail::result(flashplus_mark_ready(state_->handle, late));
   }
 
+  /// Frees the kernels that were neither made nor launched since the last call of this; how many.
+  Expected<int64_t> dropIdleKernels() const {
+    int64_t dropped = 0;
+    if (auto code = flashplus_drop_idle_kernels(state_->handle, &dropped); code != FLASHPLUS_OK)
+      return detail::lastError(code);
+    return dropped;
+  }
+
   /// Devices, compiler and cache as JSON text.
   Expected<std::string> describe() const {
     const char *text = nullptr;

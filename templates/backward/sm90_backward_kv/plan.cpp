@@ -12,15 +12,15 @@ Sm90BackwardKVLayout Sm90BackwardKVLayout::of(const KernelSpec &spec, const Sche
   l.tile_n = schedule.get("tile_n");
   l.stages = schedule.get("stages");
   l.kv_stages = schedule.get("kv_stages");
-  l.roles = schedule.get("roles");
   l.pingpong = schedule.get("pingpong") != 0;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.dropout = spec.dropout;
   l.adds_dq = spec.op == Operation::Backward;
+  l.roles = l.adds_dq ? 1 : schedule.get("roles");
   l.ds_stages = l.adds_dq ? schedule.get("ds_stages") : 0;
-  l.dq_first = l.adds_dq && schedule.get("dq_first") != 0;
   l.skew = l.adds_dq && schedule.get("skew") != 0;
+  l.dq_first = l.skew && schedule.get("dq_first") != 0; // without skew dq is of the same step
   return l;
 }
 
@@ -35,8 +35,29 @@ int Sm90BackwardKVLayout::registers(const ScoreExpr &score) const {
 
 namespace {
 
+/// What sm90.backward alone asks for.
+Status checkAdding(const Sm90BackwardKVLayout &l, const KernelSpec &spec, const Schedule &schedule) {
+  auto refused = [&](const std::string &why) {
+    return Status(StatusCode::Unsupported, "schedule '" + schedule.text() + "' " + why);
+  };
+  if (spec.results != Results::Partial)
+    return refused("adds up a part of dq; the spec's results must be partial");
+  if (l.dqk != 128 && (l.dqk > 64 || l.dqk % 16))
+    return refused("has head dims of 16, 32, 48, 64 and 128; the spec's head_dim_qk is " +
+                   std::to_string(l.dqk));
+  if (l.tile_n != 128)
+    return badKnob(schedule, "tile_n", "128");
+  if (const int rows = l.dqk == 128 ? 64 : 128; l.tile_m != rows)
+    return badKnob(schedule, "tile_m", std::to_string(rows) + " with this head_dim_qk");
+  if (l.ds_stages < 1 + l.skew || l.ds_stages > 4)
+    return badKnob(schedule, "ds_stages", l.skew ? "2 to 4 with skew = 1" : "1 to 4");
+  return Status::ok();
+}
+
 Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, const Target &target) {
   const auto l = Sm90BackwardKVLayout::of(spec, schedule);
+  if (l.adds_dq)
+    FLASHPLUS_RETURN_IF_ERROR(checkAdding(l, spec, schedule));
   if (l.tile_n != 64 && l.tile_n != 128 && l.tile_n != 192)
     return badKnob(schedule, "tile_n", "64, 128 or 192");
   if (l.tile_m < 16 || l.tile_m > 128 || l.tile_m % 16)
@@ -49,18 +70,6 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "roles", "1, or 2 with tile_n = 64");
   if (l.pingpong && l.shares().math == 1)
     return badKnob(schedule, "pingpong", "0 with one warpgroup");
-  if (l.adds_dq) {
-    if (spec.results != Results::Partial)
-      return Status(StatusCode::Unsupported,
-                    "schedule '" + schedule.text() +
-                        "' adds up a part of dq; the spec's results must be partial");
-    if (l.tile_n != 128 || l.roles != 1)
-      return badKnob(schedule, l.roles != 1 ? "roles" : "tile_n", l.roles != 1 ? "1" : "128");
-    if (!(l.tile_m == 128 && l.dqk <= 64 && l.dqk % 16 == 0) && !(l.tile_m == 64 && l.dqk == 128))
-      return badKnob(schedule, "tile_m", "128 with a head_dim_qk of 16, 32, 48 or 64, or 64 with one of 128");
-    if (l.ds_stages < 1 + l.skew || l.ds_stages > 4)
-      return badKnob(schedule, "ds_stages", "1 to 4, at least 2 with skew");
-  }
   FLASHPLUS_RETURN_IF_ERROR(takesTma(spec, schedule));
   FLASHPLUS_RETURN_IF_ERROR(fitsRegisters(schedule, l.registers(spec.score), l.mostRegisters()));
   FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
@@ -123,23 +132,17 @@ std::vector<Candidate> addingCandidates(const KernelSpec &spec, const Target &ta
 }
 
 constexpr int kAddingTileM[] = {64, 128}, kAddingTileN[] = {128}, kDSStages[] = {1, 2, 3}, kSkew[] = {0, 1},
-              kOneRole[] = {1}, kDQFirst[] = {0, 1};
+              kDQFirst[] = {0, 1};
 constexpr Knob kAddingKnobs[] = {{"tile_m", 64, kAddingTileM}, {"tile_n", 128, kAddingTileN},
                                  {"stages", 2, kStages},       {"kv_stages", 1, kKVStages},
-                                 {"roles", 1, kOneRole},       {"pingpong", 1, kPingpong},
-                                 {"ds_stages", 2, kDSStages},  {"skew", 1, kSkew},
-                                 {"dq_first", 1, kDQFirst}};
+                                 {"pingpong", 1, kPingpong},   {"ds_stages", 2, kDSStages},
+                                 {"skew", 1, kSkew},           {"dq_first", 1, kDQFirst}};
 
 } // namespace
 
-const Algorithm kSm90Backward = {"sm90.backward",
-                                 Operation::Backward,
-                                 TargetKind::Gpu,
-                                 kTma | kWgmma | kSetMaxRegisters,
-                                 addingCandidates,
-                                 launch,
-                                 addingTraits,
-                                 kAddingKnobs};
+const Algorithm kSm90Backward = {
+    "sm90.backward", Operation::Backward, TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters, addingCandidates,
+    launch,          addingTraits,        kAddingKnobs};
 
 const Algorithm kSm90BackwardKV = {"sm90.backward_kv",
                                    Operation::BackwardKV,

@@ -67,6 +67,13 @@ struct DecodeLayout {
   /// Whether that is so: copies by cp.async have addresses, and more accumulators registers, beside which a
   /// second level would spill.
   bool mergesGroups() const { return tma && tile_m <= 16 && dv <= 128; }
+  /// Of an item whose first block is `first`: the block whose counter a group has that begins with its share
+  /// `group_first`, and the place of the group's result. Numbers or values of the kernel; `max` is the larger
+  /// of one and an int.
+  template <class T, class Max> static T groupCounter(T first, T group_first, const Max &max) {
+    return first + max(group_first - 1, 1);
+  }
+  template <class T> static T groupPlace(T first, T group) { return (first + 1 + group) * 2 + 1; }
   /// Of an item, that a thread asks for before it uses the first: more where a share is short, for then an
   /// item of as many bytes has more of them.
   int sharesAtOnce() const { return dv <= 64 && tile_m <= 16 ? 16 : 8; }

@@ -124,12 +124,14 @@ void Merge::mergeShares(const Segment &segment) {
   Val groups = (segment.blocks + (kGroup - 1)) / kGroup;
   Val group = (line_.block() - segment.first_block) / kGroup, group_first = group * kGroup;
   const Shares all{segment.first_block, ir_.i32(0), segment.blocks, segment.first_block * 2, ir_.i32(1)};
-  const Shares second{segment.first_block, ir_.i32(0), groups, (segment.first_block + 1) * 2 + 1, ir_.i32(0)};
+  const Shares second{segment.first_block, ir_.i32(0), groups,
+                      DecodeLayout::groupPlace(segment.first_block, ir_.i32(0)), ir_.i32(0)};
   if (!k_.l.mergesGroups()) {
     ir_.ifThen(isLast(all), [&] { merge(segment, all, ir_.boolean(true), second.place); });
     return;
   }
-  const Shares own{segment.first_block + ir_.max(group_first - 1, ir_.i32(1)), group_first,
+  auto max = [&](Val a, int b) { return ir_.max(a, ir_.i32(b)); };
+  const Shares own{DecodeLayout::groupCounter(segment.first_block, group_first, max), group_first,
                    ir_.min(segment.blocks - group_first, ir_.i32(kGroup)), segment.first_block * 2,
                    ir_.i32(1)};
   // Levels: 0 of groups, 1 of all, 2 done.
@@ -143,7 +145,9 @@ void Merge::mergeShares(const Segment &segment) {
         const Shares shares{choose(&Shares::counter), choose(&Shares::first), choose(&Shares::count),
                             choose(&Shares::place), choose(&Shares::first_shifted)};
         Val last = isLast(shares);
-        ir_.ifThen(last, [&] { merge(segment, shares, final, second.place + group * 2); });
+        ir_.ifThen(last, [&] {
+          merge(segment, shares, final, DecodeLayout::groupPlace(segment.first_block, group));
+        });
         return ir_.select(last, level + 1, ir_.i32(2));
       });
 }

@@ -10,7 +10,7 @@
 //                 the block is the first one. Bytes, for those of all blocks then fit into what every
 //                 workspace has zeroed (kWorkspaceZeroed)
 //
-// An item of very many shares is merged in two levels (Merge::mergeShares).
+// An item of very many shares is merged in two levels, where DecodeLayout::mergesGroups() says so.
 //
 // A block has at most two shares: the end of an item that began in another block, in place 2 i, and the
 // beginning of one that ends in another, in place 2 i + 1.

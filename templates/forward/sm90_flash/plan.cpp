@@ -55,9 +55,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   schema.shared_memory = l.bytes();
   schema.params_size = int64_t(paramLayout(spec).size);
   schema.blocks_per_sm = 1;
-  schema.tensor_maps = {{Operand::Q, l.tile_m, 64},
-                        {Operand::K, l.tile_n, 64},
-                        {Operand::V, l.tile_n, 64}};
+  schema.tensor_maps = {{Operand::Q, l.tile_m, 64}, {Operand::K, l.tile_n, 64}, {Operand::V, l.tile_n, 64}};
   return schema;
 }
 
@@ -69,21 +67,9 @@ constexpr TableRow kTable[] = {
 #include "templates/forward/sm90_flash/table.inc"
 };
 
-// With dropout, what a warpgroup does between products grows by half, and turns keep the tensor cores busy
-// meanwhile: two warpgroups with turns beat whatever is best without (one H200, driver 580.159.04, S 4096,
-// TFLOP/s full and causal: D 64 303 and 292, 192 x 96 without turns 245 and 238; D 128 483 and 438, 128 x 128
-// without turns 396 and 385; D 256 605 and 521, 543 and 504).
+/// Of forwards with dropout.
 constexpr TableRow kDropoutTable[] = {
-    {64, 64, false, kAnyKeys, "sm90.flash pingpong=1 q_stages=2 stages=3 tile_m=128 tile_n=128"},
-    {64, 64, true, kAnyKeys, "sm90.flash pingpong=1 q_stages=2 stages=3 tile_m=128 tile_n=128"},
-    {128, 128, false, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128"},
-    {128, 128, true, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128"},
-    {192, 128, false, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128"},
-    {192, 128, true, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128"},
-    {192, 192, false, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=96"},
-    {192, 192, true, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=96"},
-    {256, 256, false, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=80"},
-    {256, 256, true, kAnyKeys, "sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=80"},
+#include "templates/forward/sm90_flash/dropout_table.inc"
 };
 
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {

@@ -381,9 +381,9 @@ TEST_CASE("under capture only what is resident is found") {
 TEST_CASE("a kernel that cannot be published still runs, with one warning") {
   TemporaryFolder folder;
   Fixture f(folder.path("cache"));
-  // A file where the entry's folder has to be.
-  test::writeText(shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash()),
-                  "in the way");
+  // A folder that others can write to where the entry's has to be.
+  const std::string shard = shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash());
+  REQUIRE((::mkdir(shard.c_str(), 0700) == 0 && ::chmod(shard.c_str(), 0777) == 0));
   auto kernel = f.table.resident(sampleKernel(), f.device, true);
   REQUIRE_MESSAGE(kernel.isOk(), kernel.status().message());
   CHECK(f.table.counters.publish_failures == 1);
@@ -552,6 +552,94 @@ TEST_CASE("offline nothing is removed: neither what the device refuses nor what 
   test::writeText(entryFile(f, kernel), bytes);
   CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
   CHECK(test::readText(entryFile(f, kernel)) == bytes);
+}
+
+TEST_CASE("a disk hit that is to be launched otherwise than the plan says is no hit") {
+  // What can be written with the right key, checksum and ranges, and would be launched with too little
+  // scratch, threads or shared memory, or with parameters of another size.
+  const auto spoil = {+[](LaunchSchema &s) { s.scratch = 0; },
+                      +[](LaunchSchema &s) { s.scratch += 64; },
+                      +[](LaunchSchema &s) { s.threads += 32; },
+                      +[](LaunchSchema &s) { s.shared_memory += 1024; },
+                      +[](LaunchSchema &s) { s.params_size -= 8; },
+                      +[](LaunchSchema &s) { s.entry += "x"; },
+                      +[](LaunchSchema &s) { s.blocks_per_sm += 1; },
+                      +[](LaunchSchema &s) {
+                        s.tensor_maps.push_back({Operand::K, 64, 64});
+                      }};
+  const auto spoilt = [](const PlannedKernel &kernel, const Target &target, void (*change)(LaunchSchema &)) {
+    Artifact artifact;
+    artifact.kind = isGpu(target.isa) ? CodeKind::Cubin : CodeKind::X86Object;
+    artifact.code = {'b', 'a', 'd'};
+    artifact.launch = *launchSchema(kernel.spec, kernel.schedule, target);
+    change(artifact.launch);
+    return artifact;
+  };
+  int changed = 0;
+  for (const Target &target : {kTarget, kGpu})
+    for (const auto change : spoil) {
+      TemporaryFolder folder;
+      const PlannedKernel kernel = sampleKernel(target);
+      const Artifact artifact = spoilt(kernel, target, change);
+      if (artifact.launch == *launchSchema(kernel.spec, kernel.schedule, target))
+        continue; // a GPU's scratch is 0 already
+      ++changed;
+      CAPTURE(changed);
+      {
+        auto store = KernelStore::open(folder.path("cache"), [](const std::string &) {});
+        REQUIRE(store->publish(KernelTable::keyOf(kernel, target), artifact).isOk());
+      }
+      if (!KernelStore::open(folder.path("cache"), [](const std::string &) {})->verify().empty())
+        continue; // the store itself finds it out of range
+      {
+        Fixture f(folder.path("cache"), /*offline=*/true, target);
+        CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
+        CHECK(f.device.loads == 0);
+        CHECK(f.store->usage().entries == 1);
+      }
+      Fixture f(folder.path("cache"), /*offline=*/false, target);
+      f.kind = artifact.kind;
+      auto rebuilt = f.table.resident(kernel, f.device, true);
+      REQUIRE(rebuilt.isOk());
+      CHECK(f.device.loads == 1);
+      CHECK(f.device.loaded_code != artifact.code);
+      CHECK(f.table.counters.miss_refused == 1);
+      CHECK(f.table.counters.disk_hits == 0);
+      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILED});
+      REQUIRE(f.warnings.size() == 1);
+      CHECK(f.warnings[0].find("launch schema is not the plan's") != std::string::npos);
+      Fixture again(folder.path("cache"), /*offline=*/false, target);
+      again.kind = artifact.kind;
+      REQUIRE(again.table.resident(kernel, again.device, true).isOk());
+      CHECK(again.compiles == 0); // healed
+    }
+  CHECK(changed >= 10);
+
+  SUBCASE("of a folder that is only read: passed over, and kept") {
+    TemporaryFolder folder;
+    const PlannedKernel kernel = sampleKernel();
+    const KernelKey key = KernelTable::keyOf(kernel, kTarget);
+    const Artifact bad = spoilt(kernel, kTarget, [](LaunchSchema &s) { s.scratch = 0; });
+    const auto quiet = [](const std::string &) {};
+    const std::string image = folder.path("image"), own = folder.path("own");
+    REQUIRE(KernelStore::open(image, quiet)->publish(key, bad).isOk());
+    REQUIRE(
+        KernelStore::open(own, quiet)->publish(key, spoilt(kernel, kTarget, [](LaunchSchema &) {})).isOk());
+    const auto before = KernelStore::openReadOnly(image, quiet);
+    const auto store = KernelStore::open(own, quiet);
+    FakeDevice device(kTarget);
+    KernelTable table(
+        {*store, {before.get()}},
+        [](const std::string &, const std::string &, const std::string &, bool,
+           const CompilerLibrary::Waiting &) {
+          return Result<Compiled>(Status(StatusCode::Internal, "must not compile"));
+        },
+        /*offline=*/false, quiet);
+    CHECK(table.resident(kernel, device, true).isOk());
+    CHECK(table.counters.miss_refused == 1);
+    CHECK(table.counters.disk_hits == 1);
+    CHECK(before->usage().entries == 1);
+  }
 }
 
 namespace {
