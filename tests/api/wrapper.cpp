@@ -608,6 +608,7 @@ TEST_CASE("a process with a warm cache never maps LLVM") {
     if (child == 0) {
       setenv("FLASHPLUS_TEST_CACHE", folder.path.c_str(), 1);
       warm ? setenv("FLASHPLUS_TEST_WARM", "1", 1) : unsetenv("FLASHPLUS_TEST_WARM");
+      setenv("FLASHPLUS_COMPILE_IN_PROCESS", "1", 1); // so that there is something to find
       execl("/proc/self/exe", "test_api", "--test-case=warm child", "--no-skip",
             static_cast<char *>(nullptr));
       _exit(127);
