@@ -75,6 +75,8 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     for name, text in (("score", score), ("schedule", schedule)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}; it must be text or None")
+        if text and "\0" in text:  # behind which the library, which is C, would not look
+            raise ValueError(f"{name} has a NUL at column {text.index(chr(0)) + 1}; it must have none")
     if (cu_seqlens_q is None) != (cu_seqlens_k is None):
         raise ValueError("one of cu_seqlens_q and cu_seqlens_k is given; packed sequences need both")
     tensors = _named("tensors", tensors)

@@ -68,8 +68,8 @@ TEST_CASE("score gradients: sigmoid, remainders, floor and conditions") {
                {.score = "s + (k + 0.5) % c * 0.1", .scalars = {{"c", 7.0f}}},
                {.causal = true,
                 .score = "where(k % 2 == 0 or not q - k > 3 and q % 3 != 1, s * a, s) + t[(q - k) % 5]",
-                .scalars = {{"a", 0.4f}},
-                .aux = {table("t", {5})}},
+                .aux = {table("t", {5})},
+                .scalars = {{"a", 0.4f}}},
                {.score = "where(floor(q / 41) == floor(k / 41), s * sigmoid(g[h] + s), -inf)",
                 .aux = {table("g", {4})}}});
 }

@@ -114,7 +114,7 @@ TEST_CASE("score: what jumps is worked out exactly: floor, remainders, and condi
   checkScore({.score = "s + (k * a) % c", .scalars = {{"a", 3.0f}, {"c", 41.0f}}});
   checkScore({.score = "s + floor(-k / 3) * 0.1 + 5 % inf"});
   checkScore({.score = "where(not (k % 2 == 1 and q % 3 == 0) and not (k == 3 or q == 5), s, -inf)"});
-  checkScore({.score = "(s and k) + (s - s or q % 2) + not k"});
+  checkScore({.score = "(s and k) + (s - s or q % 2) + (not k)"});
   checkScore({.score = "s + t[(q - k) % 5] + u[h, k % 3]",
               .aux = {{.name = "t", .shape = {5}}, {.name = "u", .shape = {4, 3}}}});
 }

@@ -228,6 +228,11 @@ def test_schedules(device):
 
 @pytest.mark.parametrize("kind, words, options", [
     (ValueError, "score does not parse at column 5", {"score": "s + "}),
+    (ValueError, "score has a NUL at column 2; it must have none", {"score": "s\0 + 1"}),
+    (ValueError, "schedule has a NUL at column 1", {"score": "s", "schedule": "\0"}),
+    (ValueError, "scalars has the name 'inf'", {"score": "s + inf", "scalars": {"inf": 1.0}}),
+    (ValueError, "tensors has the name 'not'", {"score": "s", "tensors": {"not": torch.zeros(4)}}),
+    (ValueError, "'floor' is a function; expected", {"score": "s + floor", "scalars": {"floor": 1.0}}),
     (ValueError, "tensor 'bias', which tensors does not give", {"score": "s + bias[h]"}),
     (ValueError, "scalar 'tau', which scalars does not give", {"score": "s + tau"}),
     (ValueError, "tensors gives 'x', which the score does not use", {"score": "s", "tensors": {"x": torch.zeros(4)}}),
