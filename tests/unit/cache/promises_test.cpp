@@ -73,7 +73,8 @@ TEST_CASE("R3: a hit is a handful of calls of the system, and in a pack two") {
   fault() = {};
 }
 
-TEST_CASE("E1: whatever is published, read and deleted by two stores, the cache is no larger than it may be") {
+TEST_CASE("E1: whatever is published, read and deleted by two stores, the cache is no larger than it may "
+          "be") {
   const int rounds = soakCount(2000);
   std::mt19937 random{uint32_t(turn())};
   TemporaryFolder folder;
