@@ -5,7 +5,8 @@ installed, which would define its own; then they are in the namespace `flashplus
 
 `fwd` and `bwd` are what the extension has, and may write into what they are given; `_flash_attn_forward` makes its
 results and has a gradient, `_flash_attn_backward` is that. Whatever says how, not what, is computed (num_splits,
-pack_gqa, scheduler_metadata, sm_margin, deterministic) changes no result."""
+pack_gqa, scheduler_metadata, sm_margin) changes no result; deterministic decides whether dq is the same bits every
+time on Hopper."""
 
 import importlib.util
 
