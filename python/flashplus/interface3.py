@@ -187,10 +187,12 @@ def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
     lse_partial: fp32 (splits, batch, seqlen, heads), or (splits, total, heads).
     out: None, or written and returned. out_dtype: None: out_partial's.
 
-    Returns (out, lse).
+    Returns (out, lse), differentiable where out is None.
     """
     checks.tensor("out_partial", out_partial)
     checks.tensor("lse_partial", lse_partial)
+    if out is None:
+        return ops3.fwd_combine(out_partial, lse_partial, None, out_dtype)  # plain PyTorch: it has a gradient
     return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
 
 

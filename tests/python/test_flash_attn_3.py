@@ -56,6 +56,15 @@ def test_varlen_with_seqused(device):
     assert (out[31:] == 0).all()
 
 
+def test_combine_has_a_gradient(device):
+    parts = torch.randn(3, 2, 5, 2, 4, device=device, dtype=torch.float64).requires_grad_()
+    lse = torch.randn(3, 2, 5, 2, device=device, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(fa3.flash_attn_combine, (parts, lse))
+    nothing = torch.full_like(lse, -float("inf")).requires_grad_()
+    out, _ = fa3.flash_attn_combine(parts, nothing)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), (parts, nothing)))
+
+
 def test_combine(device):
     """Attention over two halves of the keys is put together to that over all."""
     q, k, v = (random(2, 24, 3, 32, device=device) for _ in range(3))
