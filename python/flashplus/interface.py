@@ -147,7 +147,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
         seqlen_q + right; -1 is unbounded; causal is right = 0.
     softcap: 0.0: none; > 0: s -> softcap * tanh(s / softcap).
     alibi_slopes: None, or fp32 (heads) or (batch, heads): the bias is -slope * |i + seqlen_k - seqlen_q - j|.
-    deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway.
+    deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway, but for the
+        gradients of alibi_slopes on a GPU.
     return_attn_probs: False; True: return more, for tests.
 
     Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32

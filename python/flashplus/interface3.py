@@ -41,7 +41,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     softmax_scale: None: 1 / sqrt(d).
     causal, window_size, softcap: as flash_attn.flash_attn_func's.
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
-    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
+        accepted.
     return_attn_probs: True: the log-sum-exp, too.
 
     Returns out (batch, seqlen_q, heads, dv), or (out, lse fp32 (batch, heads, seqlen_q)); a row that sees no key is 0,
@@ -79,14 +80,7 @@ def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=N
 
     Returns, raises: as flash_attn_func.
     """
-    checks.tensor("qkv", qkv)
-    if qkv.dim() == 5:
-        q, k, v = qkv.unbind(2)
-    else:
-        if num_heads_q is None:
-            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
-        heads_k = (qkv.shape[2] - num_heads_q) // 2
-        q, k, v = qkv.split([num_heads_q, heads_k, heads_k], dim=2)
+    q, k, v = checks.qkv_split(qkv, num_heads_q)(qkv)
     return flash_attn_func(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale, window_size,
                            attention_chunk, softcap, 1, None, deterministic, sm_margin, return_attn_probs)
 
@@ -103,7 +97,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
     softmax_scale, causal, window_size, softcap, return_attn_probs: as flash_attn_func's.
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
-    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
+        accepted.
 
     Returns out (total_q, heads, dv), or (out, lse fp32 (heads, total_q)); rows that are not in use are 0, and -inf.
     """
@@ -192,10 +187,12 @@ def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
     lse_partial: fp32 (splits, batch, seqlen, heads), or (splits, total, heads).
     out: None, or written and returned. out_dtype: None: out_partial's.
 
-    Returns (out, lse).
+    Returns (out, lse), differentiable where out is None.
     """
     checks.tensor("out_partial", out_partial)
     checks.tensor("lse_partial", lse_partial)
+    if out is None:
+        return ops3.fwd_combine(out_partial, lse_partial, None, out_dtype)  # plain PyTorch: it has a gradient
     return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
 
 

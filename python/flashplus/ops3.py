@@ -5,7 +5,8 @@ installed, which would define its own; then they are in the namespace `flashplus
 
 `fwd` and `bwd` are what the extension has, and may write into what they are given; `_flash_attn_forward` makes its
 results and has a gradient, `_flash_attn_backward` is that. Whatever says how, not what, is computed (num_splits,
-pack_gqa, scheduler_metadata, sm_margin, deterministic) changes no result."""
+pack_gqa, scheduler_metadata, sm_margin) changes no result; deterministic decides whether dq is the same bits every
+time on Hopper."""
 
 import importlib.util
 
@@ -161,9 +162,12 @@ def _backward_fake(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, *rest, **
 
 def fwd_combine(out_partial, lse_partial, out=None, out_dtype=None):
     """(out, lse); see interface3.flash_attn_combine."""
-    lse = lse_partial.logsumexp(0)
-    # A row that no part has keys for is 0, not nan.
-    weights = torch.exp(lse_partial - lse.masked_fill(lse == -_INF, 0.0))
+    # A row that no part has keys for is 0, and so are its gradients; none is nan.
+    nothing = (lse_partial == -_INF).all(0)
+    parts = lse_partial.masked_fill(nothing, 0.0)
+    lse = parts.logsumexp(0)
+    weights = torch.exp(parts - lse).masked_fill(nothing, 0.0)
+    lse = lse.masked_fill(nothing, -_INF)
     merged = (out_partial * weights.unsqueeze(-1)).sum(0)
     return (merged.to(out_dtype or out_partial.dtype) if out is None else out.copy_(merged)), lse
 

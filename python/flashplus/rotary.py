@@ -180,13 +180,7 @@ class _ApplyPacked(torch.autograd.Function):
 class ApplyRotaryEmbQKV_(_ApplyPacked):
     @staticmethod
     def forward(ctx, qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
-        if qkv.dim() == 5:
-            split = lambda t: t.unbind(2)
-        elif num_heads_q is None:
-            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
-        else:
-            heads_k = (qkv.shape[2] - num_heads_q) // 2
-            split = lambda t: t.split([num_heads_q, heads_k, heads_k], dim=2)
+        split = checks.qkv_split(qkv, num_heads_q)
         tables = [(cos, sin), (cos if cos_k is None else cos_k, sin if sin_k is None else sin_k)]
         return _ApplyPacked.keep(ctx, qkv, tables, split, interleaved, seqlen_offsets)
 

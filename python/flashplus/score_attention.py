@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """flashplus.attention: attention with any score, from Python. docs/scores.md is the language."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.compiler import is_compiling
 
@@ -14,13 +16,13 @@ def _named(argument, values):
     """`values` as a dict whose keys can be names in a score."""
     if values is None:
         return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, Mapping):
         raise TypeError(f"{argument} is {type(values).__name__}; it must be a dict of names in the score")
     for name in values:
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in _RESERVED:
             raise ValueError(f"{argument} has the name {name!r}; it must be one of letters, digits and _ that is not "
                              f"one of the score's own ({', '.join(_RESERVED)})")
-    return values
+    return dict(values)
 
 
 def _scalar(name, value):

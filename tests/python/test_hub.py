@@ -22,6 +22,13 @@ def overrides():
     return dict(entry.split("=", 1) for entry in value.split(":"))
 
 
+@pytest.mark.parametrize("folder", ["/a b", "/a:b", "/a\nb"])
+def test_a_path_that_the_line_cannot_say(folder, monkeypatch):
+    monkeypatch.setattr(command, "HERE", folder)
+    with pytest.raises(ValueError, match="the package lies in '/a.+b/hub'; a path in LOCAL_KERNELS must have no"):
+        command.local_kernels()
+
+
 def test_the_line_is_printed():
     code = START + ("import runpy, sys; sys.argv[1:] = ['local-kernels']; "
                     "runpy.run_module('flash_attn', run_name='__main__')")

@@ -11,6 +11,7 @@ import flash_attn
 import flashplus
 import pytest
 import torch
+from flashplus import attention_ops
 from reference import mask, random
 
 
@@ -54,6 +55,29 @@ def test_vmap(device):
             assert torch.allclose(got, exact, rtol=1e-3, atol=1e-3)
     assert torch.equal(torch.func.vmap(lambda q: flashplus.attention(q, k, v, "s"))(many)[1],
                        flashplus.attention(many[1], k, v, "s"))
+
+
+def test_one_tensor_as_slopes_and_in_a_score(device):
+    """Each use has its own share of the gradient."""
+    q, k, v = inputs(device, n=20)
+    w = torch.rand(4, device=device)
+    one = w.clone().requires_grad_()
+    two = [w.clone().requires_grad_() for _ in range(2)]
+    for in_score, slopes in ((one, one), two):
+        out = flashplus.attention(q, k, v, "s + 0.1 * w[h] * k", tensors={"w": in_score}, alibi_slopes=slopes)
+        out.float().square().sum().backward()
+    assert all(t.grad.abs().max() > 0 for t in two)
+    assert torch.allclose(one.grad, two[0].grad + two[1].grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", attention_ops.NUMBERS)
+def test_a_scalar_may_have_the_name_of_an_argument(device, name):
+    q, k, v = inputs(device, n=20)
+    plain = flashplus.attention(q, k, v, f"s * {name}", scalars={name: 0.5})
+    scalar = torch.tensor(0.5, device=device, requires_grad=True)
+    out = flashplus.attention(q, k, v, f"s * {name}", scalars={name: scalar})
+    assert torch.equal(out, plain)
+    assert torch.autograd.grad(out.float().square().sum(), scalar)[0] != 0
 
 
 def test_without_a_score(device):
