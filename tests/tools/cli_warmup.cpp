@@ -133,28 +133,32 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 } // namespace
 
 TEST_CASE("a warm-up fails if the cache is too small for its kernels, and not if it made room for them") {
-  const Environment small{{"FLASHPLUS_CACHE_SIZE", "1M"}};
+  const char *fake = std::getenv("FLASHPLUS_FAKE_COMPILER"); // what the kernels do does not matter
+  const Environment small{{"FLASHPLUS_CACHE_SIZE", "1M"}, {"FLASHPLUS_COMPILER", fake ? fake : ""}};
   const std::vector<std::string> warmup = {"warmup", "--target", "cpu", "--head-dim", "64",    "--dtype",
                                            "bf16",   "--causal", "no",  "--jobs",     "1",     "--json"};
   for (const bool newest : {false, true}) {
+    // A cache that is full of others' files, one in each folder, which went unused for an hour or just came.
     test::TemporaryFolder folder;
-    const std::string cache = folder.path("cache"), shard = cache + "/ab",
-                      other = shard + "/ab" + std::string(30, '0') + ".fpk";
-    for (const std::string &made : {cache, shard})
-      REQUIRE(::mkdir(made.c_str(), 0700) == 0);
-    test::writeText(other, std::string(2 << 20, 'x'));
-    std::filesystem::permissions(other, std::filesystem::perms(0600));
-    std::filesystem::last_write_time(other, std::filesystem::file_time_type::clock::now() +
-                                                std::chrono::hours(newest ? 1 : -1));
+    const std::string cache = folder.path("cache");
+    REQUIRE(::mkdir(cache.c_str(), 0700) == 0);
+    for (int i = 0; i < 256; ++i) {
+      const std::string name = {"0123456789abcdef"[i / 16], "0123456789abcdef"[i % 16]},
+                        shard = cache + "/" + name, file = shard + "/" + name + std::string(30, '0') + ".fpk";
+      REQUIRE(::mkdir(shard.c_str(), 0700) == 0);
+      test::writeText(file, std::string(4090, 'x'));
+      std::filesystem::permissions(file, std::filesystem::perms(0600));
+      std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now() +
+                                                 std::chrono::hours(newest ? 1 : -1));
+    }
     auto result = runCli(warmup, cache);
     INFO(result.err);
     auto json = result.json();
-    REQUIRE(json["kernels"].size() > 1);
+    REQUIRE(json["kernels"].size() > 4);
     CHECK(json["compiled"] == json["kernels"].size());
     CHECK(json["counters"]["evicted"] > 0);
     CHECK(result.code == (newest ? 1 : 0));
-    CHECK(json["not_kept"] == (newest ? json["kernels"].size() - 1 : 0)); // what it published last stays
-    CHECK(std::filesystem::exists(other) == newest);
+    CHECK((json["not_kept"] > 0) == newest);
     CHECK((result.err.find("$FLASHPLUS_CACHE_SIZE") != std::string::npos));
   }
 }
