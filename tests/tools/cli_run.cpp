@@ -375,7 +375,7 @@ TEST_CASE("doctor: a finding for each part, and 1 with advice where something is
   // What the machine of this test may not have (a driver that works) is not the test's business.
   const auto good = runCli({"doctor", "--json"}, folder.path("cache"));
   const auto report = good.json();
-  REQUIRE_MESSAGE(report.is_object(), good.out << good.err);
+  REQUIRE_MESSAGE(report.is_object(), (good.out + good.err));
   CHECK(good.code == (report["good"] == true ? 0 : 1));
   for (const char *name :
        {"library", "compiler", "cache", "cache entries", "cpu", "cpu self-check", "cpu cache"})
@@ -403,7 +403,7 @@ TEST_CASE("doctor: a finding for each part, and 1 with advice where something is
   CHECK(text.code == 1);
   CHECK(text.out.find("-> ") != std::string::npos);
   CHECK(text.out.find(" wrong") != std::string::npos);
-  const auto none = runCli({"doctor", "--json"}); // without a cache
+  const auto none = runCli({"doctor", "--json", "--cache-dir", ""}); // without a cache
   CHECK(find(none.json(), "cache")["state"] == "BAD");
 }
 
