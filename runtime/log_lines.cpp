@@ -99,6 +99,10 @@ std::string eventText(const flashplus_event &e) {
     return "could not use the entry of " + kernel + because();
   case FLASHPLUS_EVENT_PUBLISH_FAILED:
     return "could not write the entry of " + kernel + because();
+  case FLASHPLUS_EVENT_COMPILE_STARTED:
+    return "compiles " + kernel;
+  case FLASHPLUS_EVENT_COMPILING:
+    return "still compiles " + kernel + ", for " + milliseconds(e.ms) + " now";
   case FLASHPLUS_EVENT_FALLBACK:
     return "left out " + kernel + because();
   default:

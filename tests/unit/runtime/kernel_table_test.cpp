@@ -605,7 +605,8 @@ TEST_CASE("a disk hit that is to be launched otherwise than the plan says is no 
       CHECK(f.device.loaded_code != artifact.code);
       CHECK(f.table.counters.miss_refused == 1);
       CHECK(f.table.counters.disk_hits == 0);
-      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILED});
+      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED,
+                                    FLASHPLUS_EVENT_COMPILED});
       REQUIRE(f.warnings.size() == 1);
       CHECK(f.warnings[0].find("launch schema is not the plan's") != std::string::npos);
       Fixture again(folder.path("cache"), /*offline=*/false, target);
