@@ -57,7 +57,7 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage(
       {"fly"},
       "unknown subcommand 'fly', allowed are run, warmup, inspect, emulate, bench, tune, cache, devices");
-  checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, clear");
+  checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, prune, clear");
   checkUsage({"run", "--frobnicate"}, "--frobnicate");
   checkUsage({"warmup", "--frobnicate"}, "--frobnicate");
   checkUsage({"inspect", "--stage", "spec", "--frobnicate"}, "--frobnicate");

@@ -151,23 +151,26 @@ Result<int> verifyEntries(const CacheFlags &flags) {
   return bad.empty() ? kExitGood : kExitFailed;
 }
 
-Result<int> removeEntries(const CacheFlags &flags, const PruneLimits &limits) {
-  auto store = openStore(flags.common);
+/// `limits`: what stays; without them nothing does, nor what is kept of refusals.
+Result<int> removeEntries(const CacheFlags &flags, const std::optional<PruneLimits> &limits) {
+  auto store = openStoreToRemove(flags.common);
   if (!store)
     return store.status();
-  Result<StoreUsage> removed = (*store)->prune(limits);
+  Result<StoreUsage> removed = !(*store)->isThere() ? StoreUsage()
+                               : limits             ? (*store)->prune(*limits)
+                                                    : (*store)->clear();
   if (!removed)
     return removed.status();
   if (flags.common.json)
     printJson({{"dir", (*store)->dir()}, {"removed", removed->entries}, {"bytes", removed->bytes}});
   else
-    std::printf("%s %lld kernels, %s, from %s\n", limits.only_count ? "would remove" : "removed",
+    std::printf("%s %lld kernels, %s, from %s\n", limits && limits->only_count ? "would remove" : "removed",
                 static_cast<long long>(removed->entries),
                 bytesText(static_cast<double>(removed->bytes)).c_str(), (*store)->dir().c_str());
   return kExitGood;
 }
 
-Result<int> clearEntries(const CacheFlags &flags) { return removeEntries(flags, {.used_since = INT64_MAX}); }
+Result<int> clearEntries(const CacheFlags &flags) { return removeEntries(flags, std::nullopt); }
 
 Result<int> pruneEntries(const CacheFlags &flags) {
   PruneLimits limits;

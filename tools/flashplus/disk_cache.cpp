@@ -43,6 +43,13 @@ Result<std::unique_ptr<KernelStore>> openStore(const CommonFlags &flags) {
   return store;
 }
 
+Result<std::unique_ptr<KernelStore>> openStoreToRemove(const CommonFlags &flags) {
+  auto store = openStore(flags);
+  if (!store || !(*store)->isThere())
+    return store;
+  return KernelStore::open((*store)->dir(), [](const std::string &) {});
+}
+
 Result<std::unique_ptr<KernelStore>> openStoreToWrite(const CommonFlags &flags) {
   Result<Context> context = makeContext(flags, /*offline=*/true); // which opens no compiler
   if (!context)

@@ -14,9 +14,11 @@ namespace flashplus::tool {
 
 /// The store of `context`; IoError with the reason when there is none on disk.
 Result<std::unique_ptr<KernelStore>> openStore(flashplus_context *context);
-/// The store that a context made with `flags` has, to look at or to remove from: the folder is not made.
-/// InvalidArgument if a folder that the flags name is not there.
+/// The store that a context made with `flags` has, to look at: the folder is not made. InvalidArgument if a
+/// folder that the flags name is not there.
 Result<std::unique_ptr<KernelStore>> openStore(const CommonFlags &flags);
+/// The same to remove from; where there is no folder there is nothing to remove (isThere()).
+Result<std::unique_ptr<KernelStore>> openStoreToRemove(const CommonFlags &flags);
 /// The same to write to: the folder is made.
 Result<std::unique_ptr<KernelStore>> openStoreToWrite(const CommonFlags &flags);
 
