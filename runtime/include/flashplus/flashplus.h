@@ -10,8 +10,8 @@
  * sentence that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
  * Threads. All functions may be called from many threads. A plan may be run on several streams at once if
  * each run has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
- * The thread's floating-point state is neither used nor changed. If it is cancelled, it ends after the call, or in
- * the CUDA driver where a launch of a kernel that was launched before waits there.
+ * The thread's floating-point state is neither used nor changed. If it is cancelled, it ends after the call,
+ * or in the CUDA driver where a launch of a kernel that was launched before waits there.
  * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory
  * (tensors, workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by
  * their _destroy.
