@@ -191,6 +191,8 @@ Result<KernelStore::TextPlaced> KernelStore::addText(const std::string &folder, 
   const auto failed = [&](const std::string &why) {
     return Status(StatusCode::IoError, "'" + path + "' cannot be written: " + why);
   };
+  if (is_read_only_)
+    return failed("the store is only read");
   OpenFolder why;
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/true, why) : nullptr;
   if (!root)

@@ -104,7 +104,8 @@ int KernelStore::sweepTemporaries(const Root &root) const {
 
 Result<StoreUsage> KernelStore::clear() {
   OpenFolder why;
-  if (const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr)
+  if (const std::shared_ptr<const Root> root =
+          onDisk() && !is_read_only_ ? this->root(/*make=*/false, why) : nullptr)
     if (const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
         folder.isOk())
       dropRefusals(folder.fd.get(), 0);

@@ -46,7 +46,7 @@ Result<int> listEntries(const CacheFlags &flags) {
     printJson({{"dir", (*store)->dir()}, {"entries", rows}});
     return kExitGood;
   }
-  Table table({"key", "size", "written", "target", "kernel"});
+  Table table({"key", "size", "used", "target", "kernel"}); // to the hour (EntryInfo::modified)
   for (const EntryInfo &entry : entries)
     table.add({entry.name.substr(0, 16), bytesText(static_cast<double>(entry.bytes)),
                timeText(entry.modified), entry.isGood() ? entry.key.target : "-",

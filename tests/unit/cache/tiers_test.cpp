@@ -53,6 +53,8 @@ TEST_CASE("a store that is only read makes nothing, finds what comes later, and 
   std::vector<uint8_t> bytes = readFile(entryFile(dir, sampleKey()));
   bytes[bytes.size() / 2] ^= 1;
   writeFile(entryFile(dir, sampleKey()), bytes);
+  writer->noteRefusal(sampleKey(3), {"a toolchain", "a reason"});
+  REQUIRE(reader.store->refusal(sampleKey(3)));
   const auto before = filesBelow(dir);
   CHECK(reader.store->read(sampleKey()).miss == Miss::Damaged);
   reader.store->discard(sampleKey(), "a test");
@@ -60,6 +62,9 @@ TEST_CASE("a store that is only read makes nothing, finds what comes later, and 
 
   CHECK(!reader.store->canWrite());
   CHECK(reader.store->publish(sampleKey(2), sampleArtifact()).code() == StatusCode::IoError);
+  CHECK(reader.store->addText("tuning", "mine.json", "{}").status().code() == StatusCode::IoError);
+  reader.store->noteRefusal(sampleKey(4), {"a toolchain", "a reason"});
+  CHECK(!reader.store->addCounts({.contexts = 1}, /*patient=*/false));
   CHECK(reader.store->clear().status().code() == StatusCode::IoError);
   CHECK(reader.store->prune({.most_bytes = 0}).status().message().find("only read") != std::string::npos);
   CHECK(filesBelow(dir) == before);
