@@ -241,13 +241,7 @@ std::vector<EntryInfo> KernelPack::list() const {
       entry.error = EntryError::Malformed;
       entry.detail = "it is of build " + entry.key.build + ", the pack of build " + file->head.build;
     }
-    info.error = entry.error;
-    info.problem = entry.detail;
-    if (entry.isOk()) {
-      info.key = std::move(entry.key);
-      info.kind = entry.artifact.kind;
-      info.provenance = std::move(entry.artifact.provenance);
-    }
+    info.take(std::move(entry));
     entries.push_back(std::move(info));
   }
   return entries;

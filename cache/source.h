@@ -54,6 +54,16 @@ struct EntryInfo {
   std::string provenance;
 
   bool isGood() const { return problem.empty(); }
+  /// What an entry that was read says of itself, or what is wrong with it.
+  void take(Entry &&entry) {
+    error = entry.error;
+    problem = std::move(entry.detail);
+    if (!entry.isOk())
+      return;
+    key = std::move(entry.key);
+    kind = entry.artifact.kind;
+    provenance = std::move(entry.artifact.provenance);
+  }
 };
 
 /// A file of another folder inside the store's.

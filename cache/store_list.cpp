@@ -86,13 +86,7 @@ std::vector<EntryInfo> KernelStore::list() const {
         entry.error = EntryError::OtherKey;
         entry.detail = "its key has the hash " + entry.key.hex() + ", not that of its name";
       }
-      info.error = entry.error;
-      info.problem = entry.detail;
-      if (entry.isOk()) {
-        info.key = std::move(entry.key);
-        info.kind = entry.artifact.kind;
-        info.provenance = std::move(entry.artifact.provenance);
-      }
+      info.take(std::move(entry));
     }
     entries.push_back(std::move(info));
   }
