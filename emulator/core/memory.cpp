@@ -108,10 +108,31 @@ void SharedMemory::reset(uint32_t bytes, int first_warp, int warps, const Clocks
   remote_reads_.clear();
   stored_.clear();
   clocks_ = &clocks;
-  data_.assign(bytes, 0xff);
-  const size_t words = (bytes + 3) / 4;
-  writes_.assign(words, {});
-  reads_.assign(words * size_t(warps) * kReads, {});
+  const size_t words = (bytes + 3) / 4, chunks = (words + kChunk - 1) / kChunk;
+  if (data_.size() != bytes) {
+    data_.assign(bytes, 0xff);
+    writes_.assign(words, {});
+    touched_.assign(chunks, 0);
+  }
+  // A block mostly touches a part of what it has, and many leave at once: only that part is made anew.
+  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+    if (!touched_[chunk])
+      continue;
+    touched_[chunk] = 0;
+    const size_t begin = chunk * kChunk, end = std::min(begin + kChunk, words);
+    std::fill(writes_.begin() + ptrdiff_t(begin), writes_.begin() + ptrdiff_t(end), Write{});
+    std::memset(data_.data() + begin * 4, 0xff, std::min(end * 4, size_t(bytes)) - begin * 4);
+  }
+  reads_.resize(words * size_t(warps) * kReads); // a word's are made anew at its first read
+}
+
+/// The reads of a word since its last write, to note one more.
+SharedMemory::Read *SharedMemory::readsToNote(uint32_t word) {
+  Read *reads = readsOf(word);
+  if (!writes_[word].read)
+    std::fill(reads, reads + warps_ * kReads, Read{});
+  writes_[word].read = 1;
+  return reads;
 }
 
 uint8_t SharedMemory::byteMask(uint32_t offset, uint32_t word, uint32_t bytes) {
@@ -150,13 +171,13 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
 }
 
 void SharedMemory::noteRead(uint32_t word, Accessor who) {
-  writes_[word].read = 1;
+  Read *reads = readsToNote(word);
   const int warp = who.thread / 32 - first_warp_;
   if (warp < 0 || warp >= warps_) {
     remote_reads_.push_back({word, clocks_->own(who.thread), who.pc, who.thread});
     return;
   }
-  Read *reads = readsOf(word) + warp * kReads;
+  reads += warp * kReads;
   const uint32_t lane = uint32_t(who.thread % 32);
   if (reads[0].clock && reads[0].lane != lane)
     reads[1] = reads[0];
@@ -226,8 +247,7 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
     }
   if (!remote_reads_.empty())
     std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
-  std::fill(reads, reads + warps_ * kReads, Read{}); // all before this write: whoever sees it has seen them
-  w.read = 0;
+  w.read = 0; // all before this write: whoever sees it has seen them
   return true;
 }
 
@@ -238,6 +258,7 @@ bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool a
     if (!checkWrite(word, mask, who, atomic, problem))
       return false;
     Write &w = writes_[word];
+    touched_[word / kChunk] = 1;
     const bool same = w.thread == who.thread && w.clock == clocks_->own(who.thread);
     const bool was_written = w.bytes != 0;
     w.bytes = same ? w.bytes | mask : mask;
@@ -331,8 +352,7 @@ bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, ui
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
     if (!checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
       return false;
-    writes_[word].read = 1;
-    Read &read = readsOf(word)[(warp - first_warp_) * kReads + 2];
+    Read &read = readsToNote(word)[(warp - first_warp_) * kReads + 2];
     read.clock = group;
     read.pc = who.pc;
   }

@@ -142,9 +142,11 @@ private:
     uint32_t word = 0, clock = 0, pc = 0;
     int thread = 0;
   };
+  Read *readsToNote(uint32_t word);
   void noteRead(uint32_t word, Accessor who);
   static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
   static constexpr int kReads = 3;
+  static constexpr size_t kChunk = 256;
   Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
   bool checkProxyRead(uint32_t word, uint8_t mask, int thread, SharedProblem &problem) const;
   bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
@@ -153,8 +155,10 @@ private:
 
   std::vector<uint8_t> data_;
   std::vector<Write> writes_;
-  std::vector<Read>
-      reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
+  std::vector<uint8_t> touched_; ///< Per kChunk words: one was written.
+  /// [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group). Means something
+  /// only where the word's `read` is set.
+  std::vector<Read> reads_;
   std::vector<Stored> stored_;
   std::vector<RemoteRead> remote_reads_; ///< By threads of other CTAs: rare.
   int first_warp_ = 0, warps_ = 0;
