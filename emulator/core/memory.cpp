@@ -2,6 +2,7 @@
 #include "emulator/core/memory.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
 #include <sys/mman.h>
@@ -126,12 +127,13 @@ void SharedMemory::reset(uint32_t bytes, int first_warp, int warps, const Clocks
   reads_.resize(words * size_t(warps) * kReads); // a word's are made anew at its first read
 }
 
-/// The reads of a word since its last write, to note one more.
-SharedMemory::Read *SharedMemory::readsToNote(uint32_t word) {
-  Read *reads = readsOf(word);
-  if (!writes_[word].read)
-    std::fill(reads, reads + warps_ * kReads, Read{});
-  writes_[word].read = 1;
+/// The reads of a word by a warp since the word's last write, to note one more.
+SharedMemory::Read *SharedMemory::readsToNote(uint32_t word, int warp) {
+  Read *reads = readsOf(word, warp);
+  uint32_t &readers = writes_[word].readers;
+  if (!(readers >> warp & 1))
+    std::fill(reads, reads + kReads, Read{});
+  readers |= 1u << warp;
   return reads;
 }
 
@@ -171,13 +173,13 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
 }
 
 void SharedMemory::noteRead(uint32_t word, Accessor who) {
-  Read *reads = readsToNote(word);
   const int warp = who.thread / 32 - first_warp_;
   if (warp < 0 || warp >= warps_) {
+    writes_[word].remote = 1;
     remote_reads_.push_back({word, clocks_->own(who.thread), who.pc, who.thread});
     return;
   }
-  reads += warp * kReads;
+  Read *reads = readsToNote(word, warp);
   const uint32_t lane = uint32_t(who.thread % 32);
   if (reads[0].clock && reads[0].lane != lane)
     reads[1] = reads[0];
@@ -217,24 +219,27 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                  word * 4};
       return false;
     }
-  if (!w.read)
-    return true;
-  Read *reads = readsOf(word);
-  for (int i = 0; i < warps_ * kReads; ++i) {
-    const int warp = first_warp_ + i / kReads;
-    const bool group = i % kReads == 2;
-    const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
-    if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
-      problem = {FaultKind::Race,
-                 group ? "overwrites what a wgmma reads that has not been waited for"
-                       : "overwrites what another thread reads, with nothing to order the two",
-                 "read",
-                 group ? warp * 32 : int(component),
-                 reads[i].pc,
-                 word * 4};
-      return false;
+  for (uint32_t readers = w.readers; readers; readers &= readers - 1) {
+    const int own = std::countr_zero(readers), warp = first_warp_ + own;
+    const Read *reads = readsOf(word, own);
+    for (int i = 0; i < kReads; ++i) {
+      const bool group = i == 2;
+      const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
+      if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
+        problem = {FaultKind::Race,
+                   group ? "overwrites what a wgmma reads that has not been waited for"
+                         : "overwrites what another thread reads, with nothing to order the two",
+                   "read",
+                   group ? warp * 32 : int(component),
+                   reads[i].pc,
+                   word * 4};
+        return false;
+      }
     }
   }
+  w.readers = 0; // all before this write: whoever sees it has seen them
+  if (!w.remote)
+    return true;
   for (const RemoteRead &r : remote_reads_)
     if (r.word == word && !clocks_->seen(who.thread, size_t(r.thread), r.clock)) {
       problem = {FaultKind::Race,
@@ -245,9 +250,8 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                  word * 4};
       return false;
     }
-  if (!remote_reads_.empty())
-    std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
-  w.read = 0; // all before this write: whoever sees it has seen them
+  std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
+  w.remote = 0;
   return true;
 }
 
@@ -348,11 +352,14 @@ bool SharedMemory::checkProxyRead(uint32_t word, uint8_t mask, int thread, Share
 
 bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group,
                                SharedProblem &problem) {
-  const int warp = who.thread / 32;
+  const int warp = who.thread / 32 - first_warp_;
+  const Write *good = nullptr; // neighbours mostly were written together
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
-    if (!checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
+    if (!(good && good->written == 15 && good->sameLabel(writes_[word])) &&
+        !checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
       return false;
-    Read &read = readsToNote(word)[(warp - first_warp_) * kReads + 2];
+    good = &writes_[word];
+    Read &read = readsToNote(word, warp)[2];
     read.clock = group;
     read.pc = who.pc;
   }
