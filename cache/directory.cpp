@@ -12,6 +12,7 @@ namespace flashplus {
 namespace {
 
 constexpr std::string_view kEntrySuffix = ".fpk";
+constexpr std::string_view kRefusalSuffix = ".txt";
 constexpr std::string_view kTemporarySuffix = ".tmp";
 
 bool isHex(std::string_view text) {
@@ -40,6 +41,8 @@ std::string shardName(const Hash128 &hash) { return hash.hex().substr(0, 2); }
 
 std::string entryName(const Hash128 &hash) { return hash.hex() + std::string(kEntrySuffix); }
 
+std::string refusalName(const Hash128 &hash) { return hash.hex() + std::string(kRefusalSuffix); }
+
 std::string temporaryName() {
   const std::string digits = Hash128{randomNumber(), 0}.hex().substr(0, 16);
   return std::to_string(::getpid()) + "-" + digits + std::string(kTemporarySuffix);
@@ -56,6 +59,11 @@ bool isShardName(std::string_view name) { return name.size() == 2 && isHex(name)
 bool isEntryName(std::string_view shard, std::string_view name) {
   return name.size() == 32 + kEntrySuffix.size() && name.ends_with(kEntrySuffix) &&
          isHex(name.substr(0, 32)) && name.starts_with(shard);
+}
+
+bool isRefusalName(std::string_view name) {
+  return name.size() == 32 + kRefusalSuffix.size() && name.ends_with(kRefusalSuffix) &&
+         isHex(name.substr(0, 32));
 }
 
 bool isTemporaryName(std::string_view name) {

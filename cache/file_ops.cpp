@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/file_ops.h"
 
+#include "cache/held_signal.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -64,6 +66,7 @@ const FileOps &systemFileOps() {
   static constexpr FileOps ops = {
       .open = systemOpen,
       .read = ::read,
+      .pread = ::pread,
       .write = ::write,
       .fsync = ::fsync,
       .close = ::close,
@@ -90,6 +93,7 @@ int openRetrying(const FileOps &ops, int dir, const std::string &name, int flags
 }
 
 int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes) {
+  const HeldSignal beyond_the_limit(SIGXFSZ); // EFBIG instead
   while (!bytes.empty()) {
     const ssize_t written = ops.write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR)
@@ -103,12 +107,14 @@ int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes) {
   return 0;
 }
 
-int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes) {
+namespace {
+
+template <class Read> int readUpTo(Read read, size_t size, std::vector<uint8_t> &bytes) {
   bytes.resize(size);
   size_t filled = 0;
   int error = 0;
   while (filled < size) {
-    const ssize_t count = ops.read(fd, bytes.data() + filled, size - filled);
+    const ssize_t count = read(bytes.data() + filled, size - filled, filled);
     if (count < 0 && errno == EINTR)
       continue;
     if (count < 0)
@@ -119,6 +125,18 @@ int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &byte
   }
   bytes.resize(filled);
   return error;
+}
+
+} // namespace
+
+int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes) {
+  return readUpTo([&](uint8_t *to, size_t most, size_t) { return ops.read(fd, to, most); }, size, bytes);
+}
+
+int readUpToAt(const FileOps &ops, int fd, uint64_t offset, size_t size, std::vector<uint8_t> &bytes) {
+  return readUpTo([&](uint8_t *to, size_t most,
+                      size_t done) { return ops.pread(fd, to, most, static_cast<off_t>(offset + done)); },
+                  size, bytes);
 }
 
 int fsyncRetrying(const FileOps &ops, int fd) {

@@ -20,6 +20,7 @@ namespace flashplus {
 struct FileOps {
   int (*open)(int dir, const char *name, int flags, mode_t mode);
   ssize_t (*read)(int fd, void *buffer, size_t size);
+  ssize_t (*pread)(int fd, void *buffer, size_t size, off_t offset);
   ssize_t (*write)(int fd, const void *buffer, size_t size);
   int (*fsync)(int fd);
   int (*close)(int fd);
@@ -45,6 +46,8 @@ int openRetrying(const FileOps &ops, int dir, const std::string &name, int flags
 int writeAll(const FileOps &ops, int fd, std::span<const uint8_t> bytes);
 /// Reads up to `size` bytes into `bytes`, which is shorter afterwards when the file is.
 int readUpTo(const FileOps &ops, int fd, size_t size, std::vector<uint8_t> &bytes);
+/// The same from `offset` on, whatever the position of the descriptor, which threads share.
+int readUpToAt(const FileOps &ops, int fd, uint64_t offset, size_t size, std::vector<uint8_t> &bytes);
 int fsyncRetrying(const FileOps &ops, int fd);
 
 /// The text of an errno value; unlike strerror, safe from many threads.

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/fork.h"
 
-#include <atomic>
-#include <chrono>
-
 #include <pthread.h>
 #include <time.h>
 
@@ -11,6 +8,9 @@ namespace flashplus {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// A fork that finds a lock taken asks again at once for so long, and then in naps.
+constexpr auto kAwake = std::chrono::milliseconds(3);
 
 thread_local int waits_of_this_thread = 0;
 
@@ -47,8 +47,7 @@ struct ForkList {
     std::unique_lock lock(work_mutex, std::adopt_lock);
     ++forks; // nobody begins until this is over
     const int own = waits_of_this_thread > 0;
-    work_changed.wait_until(lock, Clock::now() + std::chrono::seconds(ForkWaits::kMostSeconds),
-                            [&] { return busy == own; });
+    work_changed.wait_until(lock, Clock::now() + most.load(), [&] { return busy == own; });
     lock.release();
   }
 
@@ -62,29 +61,39 @@ struct ForkList {
       }
   }
 
-  /// Never waits for one while it holds others, so the order that threads take them in is theirs.
+  bool tryAll() {
+    for (ForkGuarded *item = first; item; item = item->next_)
+      if (!(item->held_ = item->hold()))
+        return false;
+    return true;
+  }
+
+  /// Leaves `mutex` locked. Never waits for one while it holds others, so the order that threads take them in
+  /// is theirs, nor while it holds the list, so that a thread may make or destroy one while it has another.
   void holdAll() {
-    const auto end = Clock::now() + std::chrono::seconds(ForkWaits::kMostSeconds);
-    for (int attempt = 1;; ++attempt) {
-      bool all = true;
-      const bool last = Clock::now() > end;
-      for (ForkGuarded *item = first; item && (all || last); item = item->next_)
-        all &= item->held_ = item->hold();
-      if (all || last)
+    const auto start = Clock::now();
+    for (;;) {
+      mutex.lock();
+      if (tryAll())
         return;
+      const auto waited = Clock::now() - start;
+      if (waited > most.load())
+        break;
       letGoOfAll();
-      if (attempt % 64) // one that is nearly always taken is free for moments: a sleeper seldom wakes in one
+      mutex.unlock();
+      if (waited < kAwake) // one that is nearly always taken is free for moments, which a sleeper misses
         continue;
       const timespec moment{0, 50'000};
       ::nanosleep(&moment, nullptr);
     }
+    for (ForkGuarded *item = first; item; item = item->next_) // those that can be had
+      item->held_ = item->held_ || item->hold();
   }
 
   // handlers --------------------------------------------------------------------------------------------
 
   void prepare() {
     stopWork();
-    mutex.lock();
     holdAll();
   }
 
@@ -101,6 +110,8 @@ struct ForkList {
       const bool held = item->held_;
       item->held_ = false;
       item->inChild(held);
+      if (!held)
+        fork_broke_state = true;
     }
     const int own = waits_of_this_thread > 0;
     if (busy != own)
@@ -125,6 +136,7 @@ struct ForkList {
   int busy = 0;  ///< Threads in such work.
   int forks = 0; ///< Threads that want to fork.
   std::atomic<bool> cut_in_two{false};
+  std::atomic<Clock::duration> most{std::chrono::seconds(ForkWaits::kMostSeconds)};
 };
 
 void ForkGuarded::enlist() {
@@ -147,5 +159,6 @@ void ForkGuarded::leave() {
 ForkWaits::ForkWaits() { ForkList::get().enter(); }
 ForkWaits::~ForkWaits() { ForkList::get().exit(); }
 bool ForkWaits::isCutInTwo() { return ForkList::get().cut_in_two; }
+void ForkWaits::setMostForTests(std::chrono::milliseconds most) { ForkList::get().most = most; }
 
 } // namespace flashplus

@@ -3,14 +3,22 @@
 // of this kind first, and lets go of them in parent and child; it waits for what must not be cut in two.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <new>
 
 namespace flashplus {
 
+/// Set in the child of a fork that could not hold a lock for ForkWaits::kMostSeconds: what another thread was
+/// about to change is in whatever state, and nothing of this library may be used in that process.
+inline std::atomic<bool> fork_broke_state{false};
+inline bool isForkBroken() { return fork_broke_state.load(std::memory_order_relaxed); }
+
 /// Something that a fork has to hold. Everything is called by the thread that forks; a class calls enlist()
-/// last in its constructor and leave() first in its destructor.
+/// last in its constructor and leave() first in its destructor, which may be while other things of this kind
+/// are held.
 class ForkGuarded {
 public:
   ForkGuarded(const ForkGuarded &) = delete;
@@ -32,8 +40,10 @@ private:
   bool held_ = false;
 };
 
-/// A std::mutex or std::shared_mutex that is free in the child of a fork, with what it guards whole. Not for
-/// one that is held for long, nor while a caller's function is called.
+/// A std::mutex or std::shared_mutex that is free in the child of a fork, with what it guards whole, unless
+/// isForkBroken(). Not for one that is held for long (while a disk, a driver or a loader is waited for), nor
+/// while a caller's function is called. One that all share is made when the library is loaded: the child of a
+/// fork that comes while a static in a function is made waits for ever.
 template <class Mutex> class ForkSafe final : public Mutex, private ForkGuarded {
 public:
   ForkSafe() { enlist(); }
@@ -51,6 +61,7 @@ private:
 class ForkWaits {
 public:
   static constexpr int kMostSeconds = 10;
+  static void setMostForTests(std::chrono::milliseconds most); ///< In place of kMostSeconds.
   ForkWaits();
   ~ForkWaits();
   ForkWaits(const ForkWaits &) = delete;

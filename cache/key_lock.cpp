@@ -26,8 +26,8 @@ std::string holderOf(const FileOps &ops, int fd) {
 
 } // namespace
 
-KeyLock::KeyLock(const FileOps &ops, int folder, std::string name, int fd)
-    : ops_(&ops), folder_(folder), name_(std::move(name)), fd_(fd) {
+KeyLock::KeyLock(const FileOps &ops, int folder, std::string name, int fd, bool waited)
+    : ops_(&ops), folder_(folder), name_(std::move(name)), fd_(fd), waited_(waited) {
   enlist();
 }
 
@@ -55,7 +55,7 @@ std::unique_ptr<KeyLock> KeyLocks::take(const std::string &name, const std::stri
   if (!folder.isOk())
     return nullptr;
   const auto start = std::chrono::steady_clock::now();
-  bool told = false;
+  bool told = false, waited_for = false;
   for (auto pause = std::chrono::milliseconds(1);;
        pause = std::min(2 * pause, std::chrono::milliseconds(16))) {
     int fd = -1;
@@ -72,10 +72,11 @@ std::unique_ptr<KeyLock> KeyLocks::take(const std::string &name, const std::stri
       const std::string me = std::to_string(::getpid());
       (void)writeAll(ops_, fd, {reinterpret_cast<const uint8_t *>(me.data()), me.size()});
       lock.release();
-      return std::make_unique<KeyLock>(ops_, folder.fd.release(), name, fd);
+      return std::make_unique<KeyLock>(ops_, folder.fd.release(), name, fd, waited_for);
     }
     if (errno != EWOULDBLOCK && errno != EINTR)
       return nullptr;
+    waited_for = true;
     const auto waited = std::chrono::steady_clock::now() - start;
     if (waited >= patience_.most || (waited >= patience_.until_told && !told)) {
       told = true;

@@ -18,8 +18,9 @@ namespace flashplus {
 /// whatever way; the child of a fork does not have it.
 class KeyLock final : private ForkGuarded {
 public:
-  KeyLock(const FileOps &ops, int folder, std::string name, int fd);
+  KeyLock(const FileOps &ops, int folder, std::string name, int fd, bool waited);
   ~KeyLock();
+  bool waited() const { return waited_; } ///< Another had it.
 
 private:
   bool hold() override { return true; }
@@ -30,6 +31,7 @@ private:
   int folder_;
   std::string name_;
   int fd_;
+  const bool waited_;
 };
 
 class KeyLocks {

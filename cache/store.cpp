@@ -67,15 +67,15 @@ std::string KernelStore::identity() const {
   return root ? std::to_string(root->device) + "-" + std::to_string(root->inode) : "";
 }
 
-bool KernelStore::has(const KernelKey &key) const {
+std::string KernelStore::mark(const KernelKey &key) const {
   OpenFolder why;
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
   if (!root)
-    return false;
+    return "";
   const Hash128 hash = key.hash();
   const OpenFolder shard = openFolder(ops_, root->fd.get(), shardName(hash), /*make=*/false);
   struct stat info = {};
-  return shard.isOk() && ops_.lstat(shard.fd.get(), entryName(hash).c_str(), &info) == 0;
+  return shard.isOk() && ops_.lstat(shard.fd.get(), entryName(hash).c_str(), &info) == 0 ? markOf(info) : "";
 }
 
 void KernelStore::warn(const std::string &message) const {
@@ -87,25 +87,29 @@ void KernelStore::warn(const std::string &message) const {
 /// put another one there; only when it was deleted, or its descriptor closed by somebody who closes all there
 /// are, it is opened again by its path. Null, and `why`, if it is not to be used.
 std::shared_ptr<const KernelStore::Root> KernelStore::root(bool make, OpenFolder &why) const {
-  std::lock_guard lock(root_mutex_);
-  struct stat info = {};
-  if (root_) {
-    const int error = ops_.fstat(root_->fd.get(), &info) == 0 ? 0 : errno;
-    const bool is_ours = !error && root_->is(info);
+  std::shared_ptr<const Root> held, old;
+  {
+    // Not while a disk is asked, which may not answer.
+    std::lock_guard lock(root_mutex_);
+    held = root_;
+  }
+  if (held) {
+    struct stat info = {};
+    const int error = ops_.fstat(held->fd.get(), &info) == 0 ? 0 : errno;
     if (error && error != EBADF) {
       why.error = error;
       why.problem = "cannot be examined: " + errnoText(error);
       return nullptr;
     }
-    if (is_ours && info.st_nlink > 0) {
+    if (!error && held->is(info) && info.st_nlink > 0) {
       why.problem = distrust(info);
       if (!why.problem.empty())
         why.problem += wayOut(dir_, info);
-      return why.problem.empty() ? root_ : nullptr;
+      return why.problem.empty() ? held : nullptr;
     }
-    if (!is_ours)
-      root_->fd.release(); // somebody else's number by now
-    root_.reset();
+    std::lock_guard lock(root_mutex_);
+    if (root_ == held)
+      root_.swap(old);
   }
   why = openFolderAt(ops_, dir_, make);
   if (!why.isOk()) {
@@ -113,8 +117,11 @@ std::shared_ptr<const KernelStore::Root> KernelStore::root(bool make, OpenFolder
       why.problem += wayOut(dir_, why.info);
     return nullptr;
   }
-  root_ = std::make_shared<const Root>(std::move(why.fd), why.info);
-  return root_;
+  auto opened = std::make_shared<const Root>(std::move(why.fd), why.info);
+  std::shared_ptr<const Root> before = opened;
+  std::lock_guard lock(root_mutex_);
+  root_.swap(before); // another thread may have opened it, too
+  return opened;
 }
 
 StoreCounters KernelStore::counters() const {

@@ -39,6 +39,22 @@ std::vector<KernelStore::FileName> KernelStore::entryFiles(const Root &root,
   return files;
 }
 
+/// The same with sizes and times; what goes meanwhile is left out.
+std::vector<KernelStore::FileUse> KernelStore::entryUses(const Root &root,
+                                                         std::vector<EntryInfo> *problems) const {
+  std::vector<FileUse> uses;
+  OpenFolder folder;
+  std::string opened; // the shard that `folder` is; files come in the order of their shards
+  for (FileName &name : entryFiles(root, problems)) {
+    if (name.shard != opened)
+      folder = openFolder(ops_, root.fd.get(), opened = name.shard, /*make=*/false);
+    struct stat info = {};
+    if (folder.isOk() && ops_.lstat(folder.fd.get(), name.file.c_str(), &info) == 0)
+      uses.push_back({std::move(name), info.st_size, info.st_mtim, info.st_uid});
+  }
+  return uses;
+}
+
 std::vector<EntryInfo> KernelStore::list() const {
   std::vector<EntryInfo> entries;
   OpenFolder why;
@@ -70,13 +86,7 @@ std::vector<EntryInfo> KernelStore::list() const {
         entry.error = EntryError::OtherKey;
         entry.detail = "its key has the hash " + entry.key.hex() + ", not that of its name";
       }
-      info.error = entry.error;
-      info.problem = entry.detail;
-      if (entry.isOk()) {
-        info.key = std::move(entry.key);
-        info.kind = entry.artifact.kind;
-        info.provenance = std::move(entry.artifact.provenance);
-      }
+      info.take(std::move(entry));
     }
     entries.push_back(std::move(info));
   }
@@ -87,6 +97,29 @@ std::vector<EntryInfo> KernelStore::verify() const {
   std::vector<EntryInfo> entries = list();
   std::erase_if(entries, [](const EntryInfo &entry) { return entry.isGood(); });
   return entries;
+}
+
+Result<std::vector<uint8_t>> KernelStore::entryBytes(const std::string &name) const {
+  const std::string path = dir_ + "/" + name.substr(0, 2) + "/" + name;
+  const auto failed = [&](const std::string &what) {
+    return Status(StatusCode::IoError, "cache entry '" + path + "' " + what);
+  };
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root)
+    return failed("cannot be read: its folder " + (why.isOk() ? "is not there" : why.problem));
+  const OpenFolder shard = openFolder(ops_, root->fd.get(), name.substr(0, 2), /*make=*/false);
+  if (!shard.isOk())
+    return failed("cannot be read: its folder " + shard.problem);
+  LoadedFile file = load(shard.fd.get(), name + ".fpk");
+  if (!file.isOk())
+    return failed("cannot be read: " + (!file.distrust.empty() ? file.distrust
+                                        : file.damage.empty()  ? errnoText(file.error)
+                                                               : file.damage));
+  const Entry entry = parseEntry(file.bytes);
+  if (!entry.isOk() || entry.key.hex() != name)
+    return failed("is damaged" + (entry.isOk() ? std::string() : " (" + entry.detail + ")"));
+  return std::move(file.bytes);
 }
 
 std::vector<TextFile> KernelStore::texts(const std::string &folder, std::string_view suffix,
@@ -140,13 +173,9 @@ StoreUsage KernelStore::usage() const {
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
   if (!root)
     return usage;
-  for (const FileName &name : entryFiles(*root, nullptr)) {
-    const OpenFolder shard = openFolder(ops_, root->fd.get(), name.shard, /*make=*/false);
-    struct stat info = {};
-    if (!shard.isOk() || ops_.lstat(shard.fd.get(), name.file.c_str(), &info) != 0)
-      continue;
+  for (const FileUse &file : entryUses(*root, nullptr)) {
     ++usage.entries;
-    usage.bytes += info.st_size;
+    usage.bytes += file.bytes;
   }
   return usage;
 }

@@ -6,12 +6,24 @@
 #include "cache/directory.h"
 #include "cache/store.h"
 
+#include <string>
+#include <utility>
+
+#include <time.h>
+
 namespace flashplus {
 
 /// Said of a folder that others can have written to. Taking the right away does not take away what they
 /// wrote.
 inline constexpr const char *kEmptyIt =
     "; what is in it may be somebody else's, so remove it with everything in it, and it is made again";
+
+/// What KernelStore::mark() says of a file. The number alone may be that of one that is gone.
+inline std::string markOf(const struct stat &info) {
+  return std::to_string(info.st_dev) + "-" + std::to_string(info.st_ino) + "-" +
+         std::to_string(info.st_size) + "-" + std::to_string(info.st_mtim.tv_sec) + "." +
+         std::to_string(info.st_mtim.tv_nsec);
+}
 
 /// A file as it was read: its bytes, or why not.
 struct KernelStore::LoadedFile {
@@ -37,7 +49,7 @@ struct KernelStore::Root {
 
   bool is(const struct stat &info) const { return info.st_dev == device && info.st_ino == inode; }
 
-  mutable Descriptor fd;
+  Descriptor fd;
   dev_t device;
   ino_t inode;
 };
@@ -46,6 +58,15 @@ struct KernelStore::FileName {
   std::string shard;
   std::string file;
   std::string name() const { return file.substr(0, 32); }
+};
+
+/// A file that has the name of an entry, as its folder tells.
+struct KernelStore::FileUse {
+  FileName name;
+  int64_t bytes;
+  timespec used;
+  uid_t owner;
+  std::pair<time_t, long> order() const { return {used.tv_sec, used.tv_nsec}; }
 };
 
 } // namespace flashplus

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/store_parts.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -95,7 +96,25 @@ int KernelStore::place(int from, const std::string &temporary, int shard, const 
   if (!mayReplace(shard, name, key, artifact))
     return 0;
   placed = Placed::Replaced;
-  return ops_.rename(from, temporary.c_str(), shard, name.c_str()) == 0 ? 0 : errno;
+  const auto rename = [&] {
+    return ops_.rename(from, temporary.c_str(), shard, name.c_str()) == 0 ? 0 : errno;
+  };
+  error = rename();
+  struct stat info = {};
+  if (error == EISDIR && ops_.lstat(shard, name.c_str(), &info) == 0 && S_ISDIR(info.st_mode) &&
+      !moveAside(shard, name).empty())
+    error = rename();
+  return error;
+}
+
+/// A folder of ours in `folder`, which is made if need be; what has its name and is no folder makes room.
+OpenFolder KernelStore::openMade(int folder, const std::string &name) const {
+  OpenFolder made = openFolder(ops_, folder, name, /*make=*/true);
+  struct stat info = {};
+  if (made.error == ENOTDIR && ops_.lstat(folder, name.c_str(), &info) == 0 && !S_ISDIR(info.st_mode) &&
+      !moveAside(folder, name).empty())
+    made = openFolder(ops_, folder, name, /*make=*/true);
+  return made;
 }
 
 Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
@@ -108,9 +127,11 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   };
   const auto unusable = [&](const std::string &path, const OpenFolder &why) {
     if (why.error == EACCES || why.error == EROFS || why.error == EPERM)
-      read_only_ = true;
+      may_only_read_ = true;
     return failed(StatusCode::IoError, "'" + path + "' " + why.problem);
   };
+  if (is_read_only_)
+    return failed(StatusCode::IoError, "the store is only read");
 
   std::vector<uint8_t> bytes;
   try {
@@ -126,21 +147,21 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
   const std::shared_ptr<const Root> root = this->root(/*make=*/true, why);
   if (!root)
     return unusable(dir_, why);
-  const OpenFolder folder = openFolder(ops_, root->fd.get(), kTemporaryFolder, /*make=*/true);
+  const OpenFolder folder = openMade(root->fd.get(), kTemporaryFolder);
   if (!folder.isOk())
     return unusable(dir_ + "/" + kTemporaryFolder, folder);
   std::string temporary;
   int fd = -1;
   if (int error = openTemporary(folder.fd.get(), temporary, fd)) {
     if (error == EACCES || error == EROFS || error == EPERM)
-      read_only_ = true;
+      may_only_read_ = true;
     return failed(StatusCode::IoError, errnoText(error));
   }
   int error = writeTemporary(fd, bytes);
   OpenFolder shard;
   Placed placed = Placed::New;
   if (!error) {
-    shard = openFolder(ops_, root->fd.get(), shardName(hash), /*make=*/true);
+    shard = openMade(root->fd.get(), shardName(hash));
     if (shard.isOk())
       error = place(folder.fd.get(), temporary, shard.fd.get(), key, artifact, placed);
   }
@@ -156,13 +177,57 @@ Status KernelStore::publish(const KernelKey &key, const Artifact &artifact) {
     ++(placed == Placed::New ? published_ : replaced_);
     // Makes the name durable. Best effort: without it a crash of the machine costs a compilation.
     (void)fsyncRetrying(ops_, shard.fd.get());
-    if (placed == Placed::New)
-      keepBounded(shard.fd.get(), shardName(hash), entryName(hash));
+    keepBounded(*root, shard.fd.get(), {shardName(hash), entryName(hash)}, int64_t(bytes.size()));
   }
   if (!swept_.exchange(true)) {
     (void)sweepTemporaries(*root);
   }
   return Status::ok();
+}
+
+Result<KernelStore::TextPlaced> KernelStore::addText(const std::string &folder, const std::string &name,
+                                                     std::string_view text) {
+  const std::string path = dir_ + "/" + folder + "/" + name;
+  const auto failed = [&](const std::string &why) {
+    return Status(StatusCode::IoError, "'" + path + "' cannot be written: " + why);
+  };
+  if (is_read_only_)
+    return failed("the store is only read");
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/true, why) : nullptr;
+  if (!root)
+    return failed(onDisk() ? why.problem : reason_);
+  const OpenFolder to = openFolder(ops_, root->fd.get(), folder, /*make=*/true);
+  const OpenFolder from = openFolder(ops_, root->fd.get(), kTemporaryFolder, /*make=*/true);
+  for (const OpenFolder *opened : {&to, &from})
+    if (!opened->isOk())
+      return failed("its folder, or '" + std::string(kTemporaryFolder) + "', " + opened->problem);
+  const std::span bytes(reinterpret_cast<const uint8_t *>(text.data()), text.size());
+  const auto compare = [&]() -> Result<TextPlaced> {
+    const LoadedFile there = load(to.fd.get(), name);
+    return there.isOk() && std::ranges::equal(there.bytes, bytes) ? TextPlaced::SameThere
+                                                                  : TextPlaced::OtherThere;
+  };
+  struct stat info = {};
+  if (ops_.lstat(to.fd.get(), name.c_str(), &info) == 0)
+    return compare();
+  std::string temporary;
+  int fd = -1;
+  int error = openTemporary(from.fd.get(), temporary, fd);
+  if (error)
+    return failed(errnoText(error));
+  error = writeTemporary(fd, bytes);
+  if (!error && ops_.rename_new(from.fd.get(), temporary.c_str(), to.fd.get(), name.c_str()) != 0) {
+    error = errno;
+    // Records are added by people, one at a time: where the system has no such rename, looking will do.
+    if (meansNoRenameNew(error))
+      error = ops_.rename(from.fd.get(), temporary.c_str(), to.fd.get(), name.c_str()) == 0 ? 0 : errno;
+  }
+  if (error)
+    ops_.unlink(from.fd.get(), temporary.c_str());
+  if (error == EEXIST)
+    return compare();
+  return error ? Result<TextPlaced>(failed(errnoText(error))) : TextPlaced::New;
 }
 
 } // namespace flashplus

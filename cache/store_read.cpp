@@ -15,8 +15,10 @@ KernelStore::LoadedFile KernelStore::load(int folder, const std::string &name, i
   file.error =
       openRetrying(ops_, folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, fd);
   if (file.error) {
-    if (file.error == ELOOP)
-      file.damage = "it is a symbolic link";
+    // What can't even be opened because it is no file: a link, a socket, a folder without rights.
+    if (file.error != ENOENT && ops_.lstat(folder, name.c_str(), &file.info) == 0 &&
+        !S_ISREG(file.info.st_mode))
+      file.damage = S_ISLNK(file.info.st_mode) ? "it is a symbolic link" : "it is not a regular file";
     return file;
   }
   const Descriptor closes(ops_, fd);
@@ -42,13 +44,28 @@ KernelStore::LoadedFile KernelStore::load(int folder, const std::string &name, i
   return file;
 }
 
-/// Removes a file that is no entry, unless another process has put a good one in its place meanwhile.
-bool KernelStore::removeSame(int folder, const std::string &name, const LoadedFile &file) const {
+/// Gives what has the name of an entry, or of a folder of ours, and is something else another name beside it:
+/// a folder may hold what somebody wants to keep. Returns that name; "" if it could not be done.
+std::string KernelStore::moveAside(int folder, const std::string &name) const {
+  const std::string aside = name + ".aside-" + temporaryName();
+  // Nothing is called so, and what is there by chance is replaced at most if it is an empty folder.
+  return ops_.rename(folder, name.c_str(), folder, aside.c_str()) == 0 ? aside : "";
+}
+
+/// Removes what is no entry, unless another process has put a good one in its place meanwhile. Returns what
+/// became of it, as the end of a sentence.
+std::string KernelStore::removeSame(int folder, const std::string &name, const LoadedFile &file) const {
   struct stat now = {};
-  if (ops_.lstat(folder, name.c_str(), &now) != 0)
-    return false;
-  const bool is_same = now.st_dev == file.info.st_dev && now.st_ino == file.info.st_ino;
-  return (is_same || S_ISLNK(now.st_mode)) && ops_.unlink(folder, name.c_str()) == 0;
+  if (ops_.lstat(folder, name.c_str(), &now) == 0) {
+    const bool is_same = now.st_dev == file.info.st_dev && now.st_ino == file.info.st_ino;
+    if (is_same && S_ISDIR(now.st_mode)) {
+      if (const std::string aside = moveAside(folder, name); !aside.empty())
+        return "it is called '" + aside + "' from now on and the kernel compiled again";
+    } else if ((is_same || S_ISLNK(now.st_mode)) && ops_.unlink(folder, name.c_str()) == 0) {
+      return "it is removed and the kernel compiled again";
+    }
+  }
+  return "the kernel is compiled again";
 }
 
 /// A miss that is about a folder.
@@ -107,6 +124,7 @@ ReadResult KernelStore::read(const KernelKey &key) {
         ++hits_;
         noteUse(shard.fd.get(), name, file);
         result.artifact = std::move(entry.artifact);
+        result.mark = markOf(file.info);
         return result;
       }
       result.entry_error = entry.error;
@@ -124,13 +142,12 @@ ReadResult KernelStore::read(const KernelKey &key) {
     warn("cache entry '" + path + "' is damaged (" + file.damage + ")");
     return result;
   }
-  const bool removed = removeSame(shard.fd.get(), name, file);
   warn("cache entry '" + path + "' is damaged (" + file.damage + "); " +
-       (removed ? "it is removed and the kernel compiled again" : "the kernel is compiled again"));
+       removeSame(shard.fd.get(), name, file));
   return result;
 }
 
-void KernelStore::discard(const KernelKey &key, const std::string &why) {
+void KernelStore::discard(const KernelKey &key, const std::string &why, const std::string &mark) {
   if (!onDisk())
     return;
   const Hash128 hash = key.hash();
@@ -138,6 +155,8 @@ void KernelStore::discard(const KernelKey &key, const std::string &why) {
   if (bad_ == Bad::Keep)
     return warn(message);
   ++discarded_;
+  if (!mark.empty() && this->mark(key) != mark)
+    return warn(message + "; another one has taken its place");
   OpenFolder ignored;
   if (const std::shared_ptr<const Root> root = this->root(/*make=*/false, ignored)) {
     const OpenFolder shard = openFolder(ops_, root->fd.get(), shardName(hash), /*make=*/false);

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 
 #include <time.h>
+#include <unistd.h>
 
 namespace flashplus {
 namespace {
@@ -15,45 +17,71 @@ constexpr int64_t kShards = 256;
 
 } // namespace
 
-void KernelStore::noteUse(int shard, const std::string &name, const LoadedFile &file) const {
-  // Where it can't be noted (a file of root's, a read-only file system) nothing is evicted either.
-  if (bad_ == Bad::Remove && file.info.st_mtime + kUseSeconds < ::time(nullptr))
-    (void)ops_.touch(shard, name.c_str());
+void KernelStore::setMostBytes(int64_t bytes, std::string name) {
+  most_bytes_ = bytes;
+  most_bytes_name_ = std::move(name);
+  unlooked_ = kNeverLooked;
 }
 
-void KernelStore::keepBounded(int shard, const std::string &shard_name, const std::string &published) {
-  const int64_t most = most_bytes_ / kShards;
-  if (most <= 0)
-    return;
-  struct Item {
-    std::string name;
-    int64_t bytes;
-    timespec used;
-  };
-  std::vector<Item> items;
+void KernelStore::noteUse(int shard, const std::string &name, LoadedFile &file) const {
+  // A file of root's and a read-only file system refuse it.
+  if (notes_use_ && file.info.st_mtime + kUseSeconds < ::time(nullptr) &&
+      ops_.touch(shard, name.c_str()) == 0)
+    (void)ops_.lstat(shard, name.c_str(), &file.info);
+}
+
+/// What the entries of a folder have that are this user's.
+int64_t KernelStore::ownBytes(int shard, const std::string &shard_name) const {
   std::vector<std::string> names;
   int64_t bytes = 0;
   if (ops_.list(shard, names) != 0)
-    return;
-  for (std::string &name : names) {
+    return 0;
+  for (const std::string &name : names) {
     struct stat info = {};
-    if (!isEntryName(shard_name, name) || ops_.lstat(shard, name.c_str(), &info) != 0)
-      continue;
-    bytes += info.st_size;
-    if (name != published)
-      items.push_back({std::move(name), info.st_size, info.st_mtim});
+    if (isEntryName(shard_name, name) && ops_.lstat(shard, name.c_str(), &info) == 0 &&
+        info.st_uid == ::geteuid())
+      bytes += info.st_size;
   }
-  std::ranges::sort(items, [](const Item &a, const Item &b) {
-    return std::pair(a.used.tv_sec, a.used.tv_nsec) < std::pair(b.used.tv_sec, b.used.tv_nsec);
-  });
-  for (const Item &item : items) {
-    if (bytes <= most)
-      return;
+  return bytes;
+}
+
+void KernelStore::keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes) {
+  const int64_t most = most_bytes_;
+  if (most <= 0)
+    return;
+  // Names are hashes: a store that is full has about its share in each folder, and one folder is quickly
+  // looked through.
+  const int64_t share = most / kShards;
+  if ((unlooked_ += bytes) < share || ownBytes(shard, published.shard) < share / 2)
+    return;
+  unlooked_ = 0;
+  std::vector<FileUse> files = entryUses(root, nullptr);
+  // Of another user's (root's, in a folder of this one's) no use can be noted, and no process of this user
+  // can write it again.
+  std::erase_if(files, [](const FileUse &file) { return file.owner != ::geteuid(); });
+  int64_t left = 0, evicted = 0;
+  for (const FileUse &file : files)
+    left += file.bytes;
+  if (left <= most)
+    return;
+  std::erase_if(files, [&](const FileUse &file) { return file.name.file == published.file; });
+  std::ranges::sort(files, {}, &FileUse::order);
+  for (const FileUse &file : files) {
+    if (left <= most)
+      break;
+    const OpenFolder folder = openFolder(ops_, root.fd.get(), file.name.shard, /*make=*/false);
     // Who has it open or in memory keeps it.
-    if (ops_.unlink(shard, item.name.c_str()) == 0)
-      ++evicted_;
-    bytes -= item.bytes;
+    const bool removed = folder.isOk() && ops_.unlink(folder.fd.get(), file.name.file.c_str()) == 0;
+    if (removed || (folder.isOk() && errno == ENOENT)) // by another process that finds the store too large
+      left -= file.bytes;
+    evicted += removed;
   }
+  evicted_ += evicted;
+  if (evicted && !eviction_told_.exchange(true))
+    warn("the cache '" + dir_ + "' had more than " + std::to_string(most) + " bytes" +
+         (most_bytes_name_.empty() ? "" : " (" + most_bytes_name_ + ")") +
+         ", so kernels that were not used for longest were removed, " + std::to_string(evicted) +
+         " this time; further ones are counted only");
 }
 
 /// Removes what writers that died left. Returns the errno value of the first that could not be removed.
@@ -74,37 +102,36 @@ int KernelStore::sweepTemporaries(const Root &root) const {
   return error;
 }
 
-Result<StoreUsage> KernelStore::clear() { return prune({.used_since = INT64_MAX}); }
+Result<StoreUsage> KernelStore::clear() {
+  OpenFolder why;
+  if (const std::shared_ptr<const Root> root =
+          onDisk() && !is_read_only_ ? this->root(/*make=*/false, why) : nullptr)
+    if (const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
+        folder.isOk())
+      dropRefusals(folder.fd.get(), 0);
+  return prune({.used_since = INT64_MAX});
+}
 
 Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
   StoreUsage removed;
+  if (is_read_only_)
+    return Status(StatusCode::IoError, "cache directory '" + dir_ + "' is only read");
   OpenFolder why;
   const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
   if (!root)
     return why.isOk() || why.error == ENOENT
                ? Result<StoreUsage>(removed)
                : Status(StatusCode::IoError, "cache directory '" + dir_ + "' " + why.problem);
-  struct Item {
-    FileName name;
-    int64_t bytes;
-    int64_t used;
-  };
-  std::vector<Item> items;
   std::vector<EntryInfo> unlisted;
   std::string problem;
-  for (FileName &name : entryFiles(*root, &unlisted)) {
-    const OpenFolder folder = openFolder(ops_, root->fd.get(), name.shard, /*make=*/false);
-    struct stat info = {};
-    if (folder.isOk() && ops_.lstat(folder.fd.get(), name.file.c_str(), &info) == 0)
-      items.push_back({std::move(name), info.st_size, info.st_mtime});
-  }
-  std::ranges::stable_sort(items, std::greater<>(), &Item::used);
+  std::vector<FileUse> items = entryUses(*root, &unlisted);
+  std::ranges::sort(items, std::greater<>(), &FileUse::order);
   int64_t left = 0;
-  for (const Item &item : items) {
+  for (const FileUse &item : items) {
     const OpenFolder folder = openFolder(ops_, root->fd.get(), item.name.shard, /*make=*/false);
     if (!folder.isOk())
       continue;
-    bool stays = item.used >= limits.used_since.value_or(INT64_MIN) &&
+    bool stays = item.used.tv_sec >= limits.used_since.value_or(INT64_MIN) &&
                  left + item.bytes <= limits.most_bytes.value_or(INT64_MAX);
     if (stays && !limits.build.empty()) {
       const LoadedFile file = load(folder.fd.get(), item.name.file);
@@ -115,7 +142,7 @@ Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
       left += item.bytes;
       continue;
     }
-    if (ops_.unlink(folder.fd.get(), item.name.file.c_str()) == 0) {
+    if (limits.only_count || ops_.unlink(folder.fd.get(), item.name.file.c_str()) == 0) {
       ++removed.entries;
       removed.bytes += item.bytes;
     } else if (errno != ENOENT && problem.empty()) {
@@ -123,7 +150,7 @@ Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
                 "' cannot be removed: " + errnoText(errno);
     }
   }
-  if (int error = sweepTemporaries(*root); error && problem.empty())
+  if (int error = limits.only_count ? 0 : sweepTemporaries(*root); error && problem.empty())
     problem = "'" + dir_ + "/" + kTemporaryFolder + "' cannot be emptied: " + errnoText(error);
   if (problem.empty() && !unlisted.empty())
     problem = "'" + unlisted.front().path + "': " + unlisted.front().problem;

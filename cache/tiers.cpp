@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cache/tiers.h"
 
+#include <algorithm>
+
 namespace flashplus {
 
 bool Tiers::isRefused(size_t tier, const std::string &name) {
@@ -27,20 +29,43 @@ ReadResult Tiers::read(const KernelKey &key) {
   if (worse.isHit() && (!own.isHit() || own.artifact->kind == CodeKind::Ptx))
     return worse;
   const bool is_plain_miss = own.miss == Miss::Absent || own.miss == Miss::MemoryOnly;
+  if (is_plain_miss && wrong.miss == Miss::None && !before_.empty())
+    explainMiss(key.target);
   return is_plain_miss && wrong.miss != Miss::None ? wrong : own;
 }
 
-void Tiers::discard(const KernelKey &key, const std::string &why) {
-  if (!before_.empty()) {
-    const ReadResult last = read(key);
-    if (last.tier >= 0) {
-      before_[size_t(last.tier)]->discard(key, why); // says so, and keeps it
-      const std::lock_guard lock(refused_mutex_);
-      refused_.emplace(size_t(last.tier), key.hex());
-      return;
-    }
+/// Says once that there are packs, but for other GPUs, or other CPUs.
+void Tiers::explainMiss(const std::string &target) {
+  const auto isGpuTarget = [](const std::string &text) { return text.starts_with("sm_"); };
+  std::string packs;
+  for (const KernelSource *source : before_) {
+    const std::optional<std::vector<std::string>> targets = source->onlyTargets();
+    if (!targets || std::ranges::find(*targets, target) != targets->end())
+      return; // a folder may get it yet; a pack that knows the target lacks one kernel, not all
+    std::string alike;
+    for (const std::string &other : *targets)
+      if (isGpuTarget(other) == isGpuTarget(target))
+        alike += (alike.empty() ? "" : ", ") + other;
+    if (alike.empty())
+      continue;
+    packs += (packs.empty() ? "'" : ", '") + source->dir() + "' has kernels for " + alike;
   }
-  own_.discard(key, why);
+  if (packs.empty() || !log_)
+    return;
+  {
+    const std::lock_guard lock(explained_mutex_);
+    if (!explained_.insert(target).second)
+      return;
+  }
+  log_("no pack of the cache path has kernels for " + target + ": " + packs);
+}
+
+void Tiers::discard(const KernelKey &key, int tier, const std::string &mark, const std::string &why) {
+  if (tier < 0)
+    return own_.discard(key, why, mark);
+  before_[size_t(tier)]->discard(key, why); // says so, and keeps it
+  const std::lock_guard lock(refused_mutex_);
+  refused_.emplace(size_t(tier), key.hex());
 }
 
 } // namespace flashplus

@@ -79,9 +79,12 @@ OpenFolder openFolder(const FileOps &ops, int dir, const std::string &name, bool
   return folder;
 }
 
-OpenFolder openFolderAt(const FileOps &ops, const std::string &path, bool make) {
+namespace {
+
+/// The folder that the last part of a path is in, and that part in `rest`: "" for "/" itself.
+OpenFolder openParent(const FileOps &ops, const std::string &path, bool make, std::string &rest) {
   Descriptor at;
-  std::string rest = path;
+  rest = path;
   const auto open = [&](int dir, const std::string &name, int flags) {
     int fd = -1;
     const int error = openRetrying(ops, dir, name, O_DIRECTORY | O_CLOEXEC | flags, 0, fd);
@@ -124,7 +127,38 @@ OpenFolder openFolderAt(const FileOps &ops, const std::string &path, bool make) 
   }
   while (rest.ends_with('/'))
     rest.pop_back();
-  return openFolder(ops, at.get(), rest.empty() ? "." : rest, make && !rest.empty());
+  OpenFolder parent;
+  parent.fd = std::move(at);
+  return parent;
+}
+
+} // namespace
+
+OpenFolder openFolderAt(const FileOps &ops, const std::string &path, bool make) {
+  std::string name;
+  OpenFolder parent = openParent(ops, path, make, name);
+  if (!parent.isOk())
+    return parent;
+  return openFolder(ops, parent.fd.get(), name.empty() ? "." : name, make && !name.empty());
+}
+
+OpenFolder openFileAt(const FileOps &ops, const std::string &path) {
+  std::string name;
+  OpenFolder parent = openParent(ops, path, /*make=*/false, name);
+  if (!parent.isOk())
+    return parent;
+  int fd = -1;
+  // O_NONBLOCK: opening a FIFO that was put there must not wait for a writer.
+  if (int error = openRetrying(ops, parent.fd.get(), name.empty() ? "." : name,
+                               O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, fd))
+    return error == ELOOP ? refused("is a symbolic link; give the path it stands for")
+                          : failed(error, "cannot be opened");
+  OpenFolder file;
+  file.fd = Descriptor(ops, fd);
+  if (ops.fstat(fd, &file.info) != 0)
+    return failed(errno, "cannot be examined");
+  file.problem = S_ISREG(file.info.st_mode) ? distrust(file.info) : "is not a regular file";
+  return file;
 }
 
 } // namespace flashplus

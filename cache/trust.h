@@ -64,4 +64,8 @@ OpenFolder openFolder(const FileOps &ops, int dir, const std::string &name, bool
 /// another one.
 OpenFolder openFolderAt(const FileOps &ops, const std::string &path, bool make);
 
+/// A regular file with an absolute path, held open to be read: as a folder, neither its parents nor the links
+/// among them can make us read what others wrote, and it is no link itself. `info` is the file's.
+OpenFolder openFileAt(const FileOps &ops, const std::string &path);
+
 } // namespace flashplus

@@ -7,8 +7,9 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/runtime/include/flashplus DESTINATION ${CM
         COMPONENT development)
 find_path(FLASHPLUS_DLPACK dlpack/dlpack.h REQUIRED) # which our headers include
 install(FILES ${FLASHPLUS_DLPACK}/dlpack/dlpack.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/dlpack COMPONENT development)
-if(TARGET flashplus-compiler)
+if(TARGET flashplus-compiler) # with the process that it is opened in, which is looked for beside it
   install(TARGETS flashplus-compiler LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT compiler)
+  install(TARGETS flashplus-compile-helper RUNTIME DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT compiler)
 endif()
 if(TARGET flashplus-emulator)
   install(TARGETS flashplus-emulator LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)

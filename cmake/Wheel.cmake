@@ -4,11 +4,12 @@ set(binaries flashplus/lib)
 add_custom_target(wheel)
 if(FLASHPLUS_PREBUILT)
   install(PROGRAMS ${FLASHPLUS_PREBUILT}/libflashplus.so.${FLASHPLUS_SOVERSION} ${FLASHPLUS_PREBUILT}/libflashplus-compiler.so
-          ${FLASHPLUS_PREBUILT}/libflashplus-emulator.so ${FLASHPLUS_PREBUILT}/flashplus DESTINATION ${binaries})
+          ${FLASHPLUS_PREBUILT}/libflashplus-emulator.so ${FLASHPLUS_PREBUILT}/flashplus
+          ${FLASHPLUS_PREBUILT}/flashplus-compile-helper DESTINATION ${binaries})
 else()
-  add_dependencies(wheel flashplus flashplus-compiler flashplus-emulator flashplus-cli)
+  add_dependencies(wheel flashplus flashplus-compiler flashplus-compile-helper flashplus-emulator flashplus-cli)
   install(TARGETS flashplus flashplus-compiler flashplus-emulator LIBRARY DESTINATION ${binaries} NAMELINK_SKIP)
-  install(TARGETS flashplus-cli RUNTIME DESTINATION ${binaries})
+  install(TARGETS flashplus-cli flashplus-compile-helper RUNTIME DESTINATION ${binaries})
 endif()
 # Read at interpreter start, so that `flash_attn` is found (docs/rationale/python-face.md).
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/../python/flash_attn_plus.pth DESTINATION .)

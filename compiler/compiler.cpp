@@ -159,7 +159,7 @@ std::string describeResources(const Artifact &a) {
 
 /// PTX -> cubin in `artifact`, if there is an assembler that can; else it stays PTX.
 Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel,
-                const flashplus_assemblers &assemblers) {
+                const Assemblers &assemblers) {
   const std::string chip = kernel.target.chipName();
   Result<Cubin> cubin = Cubin();
   std::string assembler;
@@ -167,18 +167,18 @@ Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel
   // nvJitLink always assembles relocatable code, for which setmaxnreg is ignored
   // (docs/rationale/assemblers.md).
   const bool may_link = !isaInfo(kernel.target.isa).has(kSetMaxRegisters) &&
-                        (named(assemblers.nvjitlink) || !named(assemblers.ptxas));
-  auto linker = may_link ? NvJitLink::open(assemblers.nvjitlink) : Status(StatusCode::Unsupported, "");
+                        (named(assemblers.paths.nvjitlink) || !named(assemblers.paths.ptxas));
+  auto linker = may_link ? NvJitLink::open(assemblers.paths.nvjitlink) : Status(StatusCode::Unsupported, "");
   if (linker) {
     assembler = "nvJitLink " + (*linker)->version();
     artifact.assembler = assemblerOf(Assembler::Kind::NvJitLink, (*linker)->version());
     cubin = (*linker)->assemble(ptx, chip);
   } else if (linker.status().code() != StatusCode::Unsupported) {
     return linker.status();
-  } else if (const auto program = Ptxas::find(assemblers.ptxas)) {
+  } else if (const auto program = Ptxas::find(assemblers.paths.ptxas)) {
     assembler = "ptxas " + (*program)->version();
     artifact.assembler = assemblerOf(Assembler::Kind::Ptxas, (*program)->version());
-    cubin = (*program)->assemble(ptx, chip);
+    cubin = (*program)->assemble(ptx, chip, assemblers.seconds);
   } else {
     return program.status().code() == StatusCode::Unsupported ? Status::ok() : program.status();
   }
@@ -198,7 +198,7 @@ Status assemble(Artifact &artifact, const std::string &ptx, const Kernel &kernel
 
 std::string compilerDescription() { return "LLVM " LLVM_VERSION_STRING; }
 
-Result<Artifact> compileKernel(const Kernel &kernel, const flashplus_assemblers &assemblers,
+Result<Artifact> compileKernel(const Kernel &kernel, const Assemblers &assemblers,
                                flashplus_compile_times &times) {
   FLASHPLUS_RETURN_IF_ERROR(kernel.spec.validate());
   auto launch = launchSchema(kernel.spec, kernel.schedule, kernel.target);
@@ -224,8 +224,7 @@ Result<Artifact> compileKernel(const Kernel &kernel, const flashplus_assemblers 
   return artifact;
 }
 
-Result<std::string> printStage(const Kernel &kernel, std::string_view stage,
-                               const flashplus_assemblers &assemblers) {
+Result<std::string> printStage(const Kernel &kernel, std::string_view stage, const Assemblers &assemblers) {
   if (stage == "resources") {
     flashplus_compile_times times{};
     auto artifact = compileKernel(kernel, assemblers, times);

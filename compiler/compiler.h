@@ -11,15 +11,20 @@
 
 namespace flashplus {
 
+/// Where they are, and how long the program ptxas may run (flashplus_compile_request).
+struct Assemblers {
+  flashplus_assemblers paths{};
+  int64_t seconds = 0;
+};
+
 /// "LLVM 22.1.8"
 std::string compilerDescription();
 
 /// Compiles to an object (CPU), a cubin, or PTX text without an assembler for the target (GPU).
-Result<Artifact> compileKernel(const Kernel &kernel, const flashplus_assemblers &assemblers,
+Result<Artifact> compileKernel(const Kernel &kernel, const Assemblers &assemblers,
                                flashplus_compile_times &times);
 
 /// One stage as text: attn, loops (expanded kernel), llvm (optimised LLVM IR), ptx or asm, resources.
-Result<std::string> printStage(const Kernel &kernel, std::string_view stage,
-                               const flashplus_assemblers &assemblers);
+Result<std::string> printStage(const Kernel &kernel, std::string_view stage, const Assemblers &assemblers);
 
 } // namespace flashplus

@@ -7,10 +7,14 @@
 #include "compiler/codegen/ptxas.h"
 #include "compiler/compiler.h"
 
+#include "compiler/own_stack.h"
+
 #include "llvm/Config/llvm-config.h"
+#include "llvm/Support/ErrorHandling.h"
 
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 static_assert(std::string_view(LLVM_VERSION_STRING) == FLASHPLUS_BUILD_LLVM_VERSION,
               "the build id was made for another LLVM than the one that is compiled against");
@@ -50,27 +54,36 @@ Result<Kernel> parseRequest(const flashplus_compile_request &request) {
   return Kernel{std::move(*spec), std::move(*schedule), *target};
 }
 
-void compile(const flashplus_compile_request *request, flashplus_compile_result *result) {
+/// `work` fills `result`, on a thread with a stack of its own.
+template <class Work> void onOwnStack(flashplus_compile_result *result, Work work) {
   *result = {};
-  auto kernel = parseRequest(*request);
-  if (!kernel)
-    return setFailure(result, kernel.status());
-  auto artifact = compileKernel(*kernel, request->assemblers, result->times);
-  if (!artifact)
-    return setFailure(result, artifact.status());
-  const std::vector<uint8_t> bytes = serializeArtifact(*artifact);
-  setBytes(result, StatusCode::Ok, bytes.data(), bytes.size());
+  if (const Status ran = runOnOwnStack(work); !ran)
+    setFailure(result, ran);
+}
+
+void compile(const flashplus_compile_request *request, flashplus_compile_result *result) {
+  onOwnStack(result, [&] {
+    auto kernel = parseRequest(*request);
+    if (!kernel)
+      return setFailure(result, kernel.status());
+    auto artifact = compileKernel(*kernel, {request->assemblers, request->assembler_seconds}, result->times);
+    if (!artifact)
+      return setFailure(result, artifact.status());
+    const std::vector<uint8_t> bytes = serializeArtifact(*artifact);
+    setBytes(result, StatusCode::Ok, bytes.data(), bytes.size());
+  });
 }
 
 void print(const flashplus_compile_request *request, const char *stage, flashplus_compile_result *result) {
-  *result = {};
-  auto kernel = parseRequest(*request);
-  if (!kernel)
-    return setFailure(result, kernel.status());
-  auto text = printStage(*kernel, stage ? stage : "", request->assemblers);
-  if (!text)
-    return setFailure(result, text.status());
-  setBytes(result, StatusCode::Ok, text->data(), text->size());
+  onOwnStack(result, [&] {
+    auto kernel = parseRequest(*request);
+    if (!kernel)
+      return setFailure(result, kernel.status());
+    auto text = printStage(*kernel, stage ? stage : "", {request->assemblers, request->assembler_seconds});
+    if (!text)
+      return setFailure(result, text.status());
+    setBytes(result, StatusCode::Ok, text->data(), text->size());
+  });
 }
 
 void release(flashplus_compile_result *result) {
@@ -97,13 +110,26 @@ int ptxas(const char *path, char *text, size_t size) {
   return program.isOk();
 }
 
+void (*give_up)(int code, const char *text) = nullptr;
+
+void noMemory() { give_up(int(StatusCode::OutOfMemory), "the compiler ran out of memory"); }
+
+void serve(void (*told)(int code, const char *text)) {
+  give_up = told;
+  std::set_new_handler(noMemory);
+  llvm::install_bad_alloc_error_handler([](void *, const char *, bool) { noMemory(); });
+  llvm::install_fatal_error_handler([](void *, const char *why, bool) {
+    give_up(int(StatusCode::CompileFailed), why && *why ? why : "a fatal error of LLVM's");
+  });
+}
+
 } // namespace
 } // namespace flashplus
 
 extern "C" __attribute__((visibility("default"))) const flashplus_compiler_table *flashplus_compiler(void) {
   static const std::string description = flashplus::compilerDescription();
   static const flashplus_compiler_table table = {
-      FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, description.c_str(),  flashplus::compile,
-      flashplus::print,       flashplus::release, flashplus::nvjitlink, flashplus::ptxas};
+      FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID,   description.c_str(), flashplus::compile, flashplus::print,
+      flashplus::release,     flashplus::nvjitlink, flashplus::ptxas,    flashplus::serve};
   return &table;
 }

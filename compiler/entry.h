@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 #define FLASHPLUS_COMPILER_ENTRY "flashplus_compiler"
-#define FLASHPLUS_COMPILER_ABI 2
+#define FLASHPLUS_COMPILER_ABI 3
 
 /// Where the assemblers are; null to search the usual places, "off" to use none. One that is named and does
 /// not work is an error; another never takes its place.
@@ -26,6 +26,8 @@ typedef struct flashplus_compile_request {
   const char *schedule;
   const char *target;
   flashplus_assemblers assemblers;
+  int64_t assembler_seconds; ///< Most that the program ptxas may run; 0: no limit, and it stays in this
+                             ///< process group, with which somebody else ends it.
 } flashplus_compile_request;
 
 /// Milliseconds by stage.
@@ -51,6 +53,7 @@ typedef struct flashplus_compiler_table {
   const char *build_id; ///< Must equal the runtime's, which refuses the library otherwise.
   const char *describe; ///< e.g. "LLVM 22.1.8"
   /// Compiles to an artifact. A GPU target without nvJitLink gives an artifact of kind Ptx. Thread-safe.
+  /// Works on a thread with a stack of its own, whatever the caller's has left.
   void (*compile)(const flashplus_compile_request *request, flashplus_compile_result *result);
   /// Prints one stage ("attn", "loops", "llvm", "ptx" or "asm", "resources") as text. Thread-safe.
   void (*print)(const flashplus_compile_request *request, const char *stage,
@@ -59,6 +62,9 @@ typedef struct flashplus_compiler_table {
   /// Write the version of an assembler ("13.0") or the reason why it is not there; return 1 if it is.
   int (*nvjitlink)(const char *path, char *text, size_t size);
   int (*ptxas)(const char *path, char *text, size_t size);
+  /// For a process that does nothing else: where the compiler can't go on (no memory, a fatal error of
+  /// LLVM's) it calls `give_up` with a StatusCode and a sentence; that must not return or allocate.
+  void (*serve)(void (*give_up)(int code, const char *text));
 } flashplus_compiler_table;
 
 typedef const flashplus_compiler_table *(*flashplus_compiler_fn)(void);

@@ -118,6 +118,9 @@ template <class T> void NodeRows<T>::evaluate(const ScoreRow &row, int64_t first
     case ScoreOp::Tanh:
       unary([](T a) { return std::tanh(a); });
       break;
+    case ScoreOp::Floor:
+      unary([](T a) { return std::floor(a); });
+      break;
     case ScoreOp::Sech2:
       binary([](T x, T t) { return std::exp(-2 * std::fabs(x)) * (1 + std::fabs(t)) * (1 + std::fabs(t)); });
       break;
@@ -132,6 +135,9 @@ template <class T> void NodeRows<T>::evaluate(const ScoreRow &row, int64_t first
       break;
     case ScoreOp::Div:
       binary([](T a, T b) { return a / b; });
+      break;
+    case ScoreOp::Mod:
+      binary([](T a, T b) { return scoreRemainder(double(a), double(b)); });
       break;
     case ScoreOp::Min:
       binary([](T a, T b) { return std::fmin(a, b); });
@@ -156,6 +162,12 @@ template <class T> void NodeRows<T>::evaluate(const ScoreRow &row, int64_t first
       break;
     case ScoreOp::Ne:
       binary([](T a, T b) { return a != b; });
+      break;
+    case ScoreOp::And:
+      binary([](T a, T b) { return a != 0 && b != 0; });
+      break;
+    case ScoreOp::Or:
+      binary([](T a, T b) { return a != 0 || b != 0; });
       break;
     case ScoreOp::Where: {
       const auto &c = operand(0), &a = operand(1), &b = operand(2);
@@ -211,6 +223,8 @@ template <class T> int64_t NodeRows<T>::integer(int node, int64_t key) const {
     return operand(0) - operand(1);
   case ScoreOp::Mul:
     return operand(0) * operand(1);
+  case ScoreOp::Mod:
+    return int64_t(scoreRemainder(double(operand(0)), double(operand(1))));
   case ScoreOp::Min:
     return std::min(operand(0), operand(1));
   case ScoreOp::Max:

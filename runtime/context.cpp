@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/context.h"
 
+#include "build_id.h"
+#include "cache/pack.h"
 #include "runtime/api/error.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/devices/cpu/cpu_device.h"
 #include "runtime/devices/cpu/processors.h"
 #include "runtime/devices/cuda/cuda_device.h"
 #include "runtime/devices/emulator/emulator_library.h"
+#include "runtime/kernels/calls_in_flight.h"
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 #include <unistd.h>
 
 namespace flashplus {
@@ -21,10 +25,20 @@ Status checkOptions(const flashplus_context_options &o) {
   if (o.num_threads < 0 || o.num_threads > kMaxThreads)
     return invalidArgument("options.num_threads is " + std::to_string(o.num_threads) + "; it must be 0 to " +
                            std::to_string(kMaxThreads));
+  for (const auto &[name, value] : {std::pair<const char *, int64_t>("compile_bytes", o.compile_bytes),
+                                    {"compile_seconds", o.compile_seconds}})
+    if (value < -1)
+      return invalidArgument("options." + std::string(name) + " is " + std::to_string(value) +
+                             "; it must be positive, 0 for the default or -1 for no limit");
   if (o.parallel_for && (o.pool_threads < 1 || o.pool_threads > kMaxThreads))
     return invalidArgument("options.pool_threads is " + std::to_string(o.pool_threads) +
                            "; with parallel_for it must be 1 to " + std::to_string(kMaxThreads));
   return Status::ok();
+}
+
+/// The one that the caller gives (-1: none), else the environment's (-1: it has none), else `usual`; 0: none.
+int64_t limit(int64_t option, int64_t environment, int64_t usual) {
+  return option ? std::max<int64_t>(option, 0) : environment >= 0 ? environment : usual;
 }
 
 } // namespace
@@ -39,6 +53,7 @@ void Context::log(const std::string &message) const {
       warnings_.erase(warnings_.begin());
     warnings_.push_back(message);
   }
+  lines_->write(LogLines::Level::Warn, message);
   if (log_)
     log_(log_context_, message.c_str());
 }
@@ -79,7 +94,12 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     return invalidArgument("$FLASHPLUS_LATE_COMPILE is '" + late + "'; it must be warn or error");
   if (const std::string &values = environment.debug_values; !values.empty() && values != "0" && values != "1")
     return invalidArgument("$FLASHPLUS_DEBUG_VALUES is '" + values + "'; it must be 0 or 1");
+  auto lines = LogLines::open(environment.log);
+  if (!lines)
+    return lines.status();
+  { const CallInFlight first; } // what it makes once is made before threads fork
   std::shared_ptr<Context> c(new Context);
+  c->lines_ = std::move(*lines);
   c->debugs_values_ = environment.debug_values == "1";
   c->late_ = environment.late_compile == "error" ? KernelTable::Late::Error : KernelTable::Late::Warn;
   c->cuda_limits_ = limits;
@@ -96,11 +116,13 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
     log(problem);
   // Who can't rebuild what is damaged does not delete it, and makes no folder to put nothing into.
   c->store_ = o.offline ? KernelStore::openReadOnly(cache_dir, log) : KernelStore::open(cache_dir, log);
-  if (environment.cache_bytes >= 0)
-    c->store_->setMostBytes(environment.cache_bytes);
+  c->store_->setNotesUse(true); // who is offline shares the folder with those who write it
+  const int64_t most = environment.cache_bytes;
+  c->store_->setMostBytes(most >= 0 ? most : KernelStore::kDefaultMostBytes,
+                          std::string("$FLASHPLUS_CACHE_SIZE") + (most >= 0 ? "" : ", by default"));
   for (const std::string &folder : environment.cache_path)
     if (folder.starts_with("/"))
-      c->read_only_stores_.push_back(KernelStore::openReadOnly(folder, log));
+      c->read_only_sources_.push_back(openSource(folder, FLASHPLUS_BUILD_ID, log));
     else
       log("$FLASHPLUS_CACHE_PATH has '" + folder + "', which is left out: it must be an absolute path");
   if (access(kLocksParent, W_OK) == 0)
@@ -117,17 +139,27 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   c->kernel_debug_ = std::move(*debug);
   if (!environment.tuning.empty())
     c->tuning_ = TuningRecords::read(environment.tuning, log);
-  else
-    for (const TextFile &file :
-         c->store_->texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
-      c->tuning_.addText(file.text, file.path, log);
-  c->compiler_ =
-      std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
-                                        environment.nvjitlink, environment.ptxas, environment.path);
+  else {
+    const auto addRecords = [&](const KernelSource &source) {
+      for (const TextFile &file :
+           source.texts("tuning", ".json", {kMostTuningBytes, kMostTuningFiles, kMostTuningBytesInAll}))
+        c->tuning_.addText(file.text, file.path, log);
+    };
+    // A later record's choices go first: those of the cache, then those of the path in its order.
+    for (const auto &source : c->read_only_sources_ | std::views::reverse)
+      addRecords(*source);
+    addRecords(*c->store_);
+  }
+  CompilerOptions compiling{.in_process = o.compile_in_process || environment.compile_in_process, .log = log};
+  compiling.limits.bytes = limit(o.compile_bytes, environment.compile_bytes, compiling.limits.bytes);
+  compiling.limits.seconds = limit(o.compile_seconds, environment.compile_seconds, compiling.limits.seconds);
+  c->compiler_ = std::make_unique<CompilerLibrary>(o.compiler_path ? o.compiler_path : environment.compiler,
+                                                   environment.nvjitlink, environment.ptxas, environment.path,
+                                                   std::move(compiling));
   CompilerLibrary *compiler = c->compiler_.get();
-  std::vector<KernelStore *> before;
-  for (const auto &store : c->read_only_stores_)
-    before.push_back(store.get());
+  std::vector<KernelSource *> before;
+  for (const auto &source : c->read_only_sources_)
+    before.push_back(source.get());
   if (!environment.record_misses.empty()) {
     auto misses = MissRecord::open(environment.record_misses);
     if (!misses)
@@ -138,14 +170,29 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   stores.misses = c->misses_.get();
   c->kernels_ = std::make_unique<KernelTable>(
       stores,
-      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx) {
-        return ptx ? compiler->compilePtx(spec, schedule, target) : compiler->compile(spec, schedule, target);
+      [compiler](const std::string &spec, const std::string &schedule, const std::string &target, bool ptx,
+                 const CompilerLibrary::Waiting &waiting) {
+        return ptx ? compiler->compilePtx(spec, schedule, target, waiting)
+                   : compiler->compile(spec, schedule, target, waiting);
       },
       o.offline != 0, log,
-      o.listener ? KernelTable::Listen([listener = o.listener, self = o.listener_context](
-                                           const flashplus_event &event) { listener(self, &event); })
-                 : nullptr,
+      o.listener || c->lines_->takes(LogLines::Level::Info)
+          ? KernelTable::Listen(
+                [self, listener = o.listener, listens = o.listener_context](const flashplus_event &event) {
+                  if (self->lines_->takes(LogLines::Level::Info))
+                    self->note(eventText(event));
+                  if (listener)
+                    listener(listens, &event);
+                })
+          : nullptr,
       [compiler](const Target &target) { return compiler->mayAssemble(target); });
+  c->usage_ = std::make_unique<UsageReport>(*c->store_, c->kernels_->counters);
+  c->kernels_->afterWork([usage = c->usage_.get()] { usage->workDone(); });
+  c->note("library " + std::string(flashplus_version()) + ", build " FLASHPLUS_BUILD_ID ", cache " +
+          (c->store_->onDisk() ? "'" + c->store_->dir() + "'" : "in memory only") + ", " +
+          std::to_string(before.size()) + " folders that are only read, " +
+          (o.offline ? "offline" : "compiling") + ", " + std::to_string(c->pool_->threads()) + " threads");
+  c->kernels_->rememberRefusals([compiler](const Target &target) { return compiler->toolchain(target); });
   return c;
 }
 
@@ -157,45 +204,81 @@ std::atomic<Device *> *Context::openSlot(DLDevice id) {
   return nullptr;
 }
 
+Result<std::unique_ptr<Device>> Context::openDevice(DLDevice id) {
+  if (id.device_type == kDLCPU && id.device_id == 0)
+    return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
+  if (id.device_type == kDLExtDev)
+    return createEmulatorDevice(id.device_id, pool_->threads());
+  if (id.device_type != kDLCUDA)
+    return Status(StatusCode::NoDevice, "device type " + std::to_string(int(id.device_type)) + " number " +
+                                            std::to_string(id.device_id) +
+                                            " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
+                                            "kDLExtDev (12), the emulator");
+  auto driver = cuda::openDriver();
+  if (!driver)
+    return driver.status();
+  auto count = cudaDeviceCount(**driver);
+  if (!count)
+    return count.status();
+  if (id.device_id < 0 || id.device_id >= *count)
+    return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) +
+                                            " does not exist; there are " + std::to_string(*count) +
+                                            " GPUs, numbered from 0");
+  return createCudaDevice(**driver, id.device_id, cuda_limits_);
+}
+
+Device *Context::findDevice(DLDevice id) {
+  std::lock_guard lock(devices_mutex_);
+  const auto it = devices_.find({int(id.device_type), int(id.device_id)});
+  return it == devices_.end() ? nullptr : it->second.get();
+}
+
 Result<Device *> Context::device(DLDevice id) {
   std::atomic<Device *> *slot = openSlot(id);
   if (slot)
     if (Device *open = slot->load(std::memory_order_acquire))
       return open;
-  std::lock_guard lock(devices_mutex_);
-  const std::pair key(int(id.device_type), int(id.device_id));
-  auto it = devices_.find(key);
-  if (it == devices_.end()) {
-    auto open = [&]() -> Result<std::unique_ptr<Device>> {
-      if (id.device_type == kDLCPU && id.device_id == 0)
-        return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
-      if (id.device_type == kDLExtDev)
-        return createEmulatorDevice(id.device_id, pool_->threads());
-      if (id.device_type != kDLCUDA)
-        return Status(StatusCode::NoDevice,
-                      "device type " + std::to_string(key.first) + " number " + std::to_string(key.second) +
-                          " does not exist; there is kDLCPU (1) number 0, kDLCUDA (2) and "
-                          "kDLExtDev (12), the emulator");
-      auto driver = cuda::openDriver();
-      if (!driver)
-        return driver.status();
-      auto count = cudaDeviceCount(**driver);
-      if (!count)
-        return count.status();
-      if (id.device_id < 0 || id.device_id >= *count)
-        return Status(StatusCode::NoDevice, "cuda:" + std::to_string(id.device_id) +
-                                                " does not exist; there are " + std::to_string(*count) +
-                                                " GPUs, numbered from 0");
-      return createCudaDevice(**driver, id.device_id, cuda_limits_);
-    };
-    auto opened = open();
-    if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
-      return opened.status();
-    it = devices_.emplace(key, std::move(*opened)).first;
+  Device *device = findDevice(id);
+  if (!device) {
+    const std::pair key(int(id.device_type), int(id.device_id));
+    const Flights::Flight flight(opening_devices_,
+                                 std::to_string(key.first) + ":" + std::to_string(key.second));
+    device = findDevice(id); // opened while we waited?
+    if (!device) {
+      const NotCancelled whole;
+      auto opened = openDevice(id);
+      if (!opened) // not kept: the next call may find the memory or the driver that this one lacked
+        return opened.status();
+      device = opened->get();
+      std::lock_guard lock(devices_mutex_);
+      devices_.emplace(key, std::move(*opened));
+    }
   }
   if (slot)
-    slot->store(it->second.get(), std::memory_order_release);
-  return it->second.get();
+    slot->store(device, std::memory_order_release);
+  return device;
+}
+
+Result<int64_t> Context::dropIdleKernels() {
+  if (isCallInFlight())
+    return invalidArgument(
+        "flashplus_drop_idle_kernels was called by a callback of another call, for which it "
+        "would wait; call it from outside");
+  if (!canWaitForCalls())
+    return Status(StatusCode::Unsupported, "kernels cannot be dropped: the system has no membarrier(2)");
+  std::vector<std::shared_ptr<ResidentKernel>> idle = kernels_->findIdle();
+  specs_.forget(idle);
+  kernels_->takeIdle(idle);
+  if (idle.empty())
+    return int64_t(0);
+  // Calls that were in flight before may put what they found into the memo once more, where others find it:
+  // both are waited for.
+  for (int round = 0; round < 2; ++round) {
+    plans_.clear();
+    waitForCallsInFlight();
+  }
+  note("dropped " + std::to_string(idle.size()) + " kernels that were idle");
+  return int64_t(idle.size());
 }
 
 std::vector<Schedule> Context::rejected(const std::string &id) {
@@ -230,7 +313,10 @@ flashplus_status flashplus_context_create(const flashplus_context_options *optio
   });
 }
 
-void flashplus_context_destroy(flashplus_context *context) { delete context; }
+void flashplus_context_destroy(flashplus_context *context) {
+  const NotCancelled whole; // joins threads
+  delete context;
+}
 
 flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out) {
   return guarded([&]() -> Status {
@@ -260,7 +346,8 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                                  .resident_kernels = c.resident_kernels,
                                  .resident_bytes = c.resident_bytes,
                                  .warnings = context->impl->warningsCount(),
-                                 .late_compiles = c.late_compiles};
+                                 .late_compiles = c.late_compiles,
+                                 .evicted = context->impl->store().counters().evicted};
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
   });
@@ -271,7 +358,10 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     if (!context)
       return invalidArgument("context is null");
     using Late = KernelTable::Late;
+    if (late != FLASHPLUS_LATE_ALLOW) // it has done its work
+      context->impl->compiler().rest();
     KernelTable &kernels = context->impl->kernels();
+    context->impl->usage().write(/*patient=*/false);
     switch (late) {
     case FLASHPLUS_LATE_ENVIRONMENT:
       kernels.setLate(context->impl->lateByDefault());
@@ -289,6 +379,19 @@ flashplus_status flashplus_mark_ready(flashplus_context *context, flashplus_late
     return invalidArgument(
         "late is " + std::to_string(int(late)) +
         "; it must be FLASHPLUS_LATE_ENVIRONMENT (0), _WARN (1), _ERROR (2) or _ALLOW (3)");
+  });
+}
+
+flashplus_status flashplus_drop_idle_kernels(flashplus_context *context, int64_t *dropped) {
+  return guarded([&]() -> Status {
+    if (!context)
+      return invalidArgument("context is null");
+    auto count = context->impl->dropIdleKernels();
+    if (!count)
+      return count.status();
+    if (dropped)
+      *dropped = *count;
+    return Status::ok();
   });
 }
 

@@ -2,9 +2,14 @@
 #include "runtime/environment.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
+#include <unistd.h>
+
+#include <sys/auxv.h>
 
 namespace flashplus {
 namespace {
@@ -33,7 +38,10 @@ int positive(const char *name, std::vector<std::string> &problems) {
   return 0;
 }
 
-/// As a number of bytes; -1 if unset, or no size, which is said.
+/// No cache is smaller: a few kernels of one model need more.
+constexpr int64_t kLeastBytes = int64_t(1) << 20;
+
+/// As a number of bytes, 0 or at least kLeastBytes; -1 if unset, or no such size, which is said.
 int64_t bytes(const char *name, std::vector<std::string> &problems) {
   const std::string text = value(name);
   int64_t out = -1;
@@ -42,17 +50,51 @@ int64_t bytes(const char *name, std::vector<std::string> &problems) {
     return -1;
   if (number(text, out, unit) && out >= 0)
     for (const auto &[letter, shift] : {std::pair("", 0), {"K", 10}, {"M", 20}, {"G", 30}})
-      if (unit == letter && out <= INT64_MAX >> shift)
+      if (unit == letter && out <= INT64_MAX >> shift && (out == 0 || out << shift >= kLeastBytes))
         return out << shift;
   problems.push_back("$" + std::string(name) + " is '" + text +
-                     "', which is ignored: it must be a number of bytes, or one with K, M or G after it");
+                     "', which is ignored: it must be a number of bytes, or one with K, M or G after it, of "
+                     "at least 1M, or 0 for no limit");
   return -1;
+}
+
+/// A path, or another word that is not looked at. That nothing is there, or nothing of use, is said.
+std::string existing(const char *name, int use, const char *what, std::vector<std::string> &problems) {
+  std::string text = value(name);
+  // eaccess: what this process may do, as open() and exec() see it
+  if (text.find('/') != std::string::npos && ::eaccess(text.c_str(), use) != 0)
+    problems.push_back("$" + std::string(name) + " is '" + text + "', which " + what + ": " +
+                       std::generic_category().message(errno));
+  return text;
+}
+
+/// As a number of seconds; -1 if unset, or none, which is said.
+int64_t seconds(const char *name, std::vector<std::string> &problems) {
+  const std::string text = value(name);
+  int64_t out = -1;
+  std::string rest;
+  if (text.empty() || (number(text, out, rest) && rest.empty() && out >= 0 && out <= INT32_MAX))
+    return out;
+  problems.push_back("$" + std::string(name) + " is '" + text +
+                     "', which is ignored: it must be a number of seconds, or 0 for no limit");
+  return -1;
+}
+
+/// False unless it is 1; what is neither that nor 0 is said.
+bool flag(const char *name, std::vector<std::string> &problems) {
+  const std::string text = value(name);
+  if (!text.empty() && text != "0" && text != "1")
+    problems.push_back("$" + std::string(name) + " is '" + text + "', which is ignored: it must be 0 or 1");
+  return text == "1";
 }
 
 } // namespace
 
 Environment Environment::read() {
   Environment e;
+  if (::getauxval(AT_SECURE)) // set-uid, file capabilities, a change of domain
+    e.problems.push_back("the process has more rights than its caller, so no environment variable is read; "
+                         "give options in code");
   e.cache_dir = value("FLASHPLUS_CACHE_DIR");
   if (e.cache_dir.empty()) {
     // The XDG base directory specification: a relative path there is to be ignored.
@@ -70,19 +112,29 @@ Environment Environment::read() {
     at = end + 1;
   }
   e.cache_bytes = bytes("FLASHPLUS_CACHE_SIZE", e.problems);
-  e.compiler = value("FLASHPLUS_COMPILER");
-  e.nvjitlink = value("FLASHPLUS_NVJITLINK");
-  e.ptxas = value("FLASHPLUS_PTXAS");
+  e.compiler =
+      existing("FLASHPLUS_COMPILER", R_OK, "cannot be opened, so that nothing can be compiled", e.problems);
+  e.nvjitlink = existing("FLASHPLUS_NVJITLINK", R_OK, "cannot be opened", e.problems);
+  e.ptxas = existing("FLASHPLUS_PTXAS", X_OK, "cannot be run", e.problems);
   e.path = value("PATH");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY", e.problems);
-  e.tuning = value("FLASHPLUS_TUNING");
+  e.tuning = existing("FLASHPLUS_TUNING", R_OK, "cannot be read, so that no record is used", e.problems);
+  e.log = value("FLASHPLUS_LOG");
   e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
   e.debug_values = value("FLASHPLUS_DEBUG_VALUES");
   e.record_misses = value("FLASHPLUS_RECORD_MISSES");
   e.late_compile = value("FLASHPLUS_LATE_COMPILE");
-  e.num_threads = std::min(positive("FLASHPLUS_NUM_THREADS", e.problems), kMaxThreads);
+  e.compile_in_process = flag("FLASHPLUS_COMPILE_IN_PROCESS", e.problems);
+  e.compile_bytes = bytes("FLASHPLUS_COMPILE_MEMORY", e.problems);
+  e.compile_seconds = seconds("FLASHPLUS_COMPILE_SECONDS", e.problems);
+  e.num_threads = positive("FLASHPLUS_NUM_THREADS", e.problems);
+  if (e.num_threads > kMaxThreads) {
+    e.problems.push_back("$FLASHPLUS_NUM_THREADS is " + std::to_string(e.num_threads) + "; at most " +
+                         std::to_string(kMaxThreads) + " are used");
+    e.num_threads = kMaxThreads;
+  }
   return e;
 }
 

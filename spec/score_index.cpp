@@ -123,6 +123,10 @@ std::optional<Whole> wholeOf(const ScoreNode &n, const Whole &a, const Whole &b)
     return sum(a, 1, b, -1);
   case ScoreOp::Mul:
     return product(a, b);
+  case ScoreOp::Mod: // by a number: a length might be 0
+    if (!a.fits() || b.least != b.most || b.least <= 0)
+      return {};
+    return within(0, b.least - 1);
   // What compares its operands wants them themselves, not modulo 2^32.
   case ScoreOp::Abs:
     if (!a.fits())

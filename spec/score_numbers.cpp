@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "spec/score.h"
 
+#include <cmath>
+
 namespace flashplus {
 namespace {
 
@@ -31,7 +33,8 @@ std::vector<ScoreNumber> ScoreExpr::liftNumbers() {
         names.push_back(scalars[size_t(n.slot)]);
       }
       n.slot = slot;
-    } else if (n.op == ScoreOp::Constant && !in_index[i] && n.value != 0 && n.value != 1 && free > 0) {
+    } else if (n.op == ScoreOp::Constant && !in_index[i] && n.value != 0 && n.value != 1 &&
+               std::isfinite(n.value) && free > 0) {
       --free;
       const int slot = int(names.size());
       names.push_back("flashplus_number" + std::to_string(slot));

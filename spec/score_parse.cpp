@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Recursive descent over the grammar in score.h.
 #include "spec/score.h"
+#include "spec/score_cost.h"
 
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 namespace flashplus {
@@ -16,18 +18,23 @@ struct Builtin {
   std::string_view name;
   ScoreOp op;
 };
-constexpr Builtin kVariables[] = {{"s", ScoreOp::Score},    {"b", ScoreOp::Batch},    {"h", ScoreOp::Head},
-                                  {"hk", ScoreOp::HeadK},   {"q", ScoreOp::Query},    {"k", ScoreOp::Key},
+constexpr Builtin kVariables[] = {{"s", ScoreOp::Score},    {"b", ScoreOp::Batch},   {"h", ScoreOp::Head},
+                                  {"hk", ScoreOp::HeadK},   {"q", ScoreOp::Query},   {"k", ScoreOp::Key},
                                   {"sq", ScoreOp::SeqlenQ}, {"sk", ScoreOp::SeqlenK}};
 struct Function {
   std::string_view name;
   ScoreOp op;
   int arity;
 };
-constexpr Function kFunctions[] = {
-    {"abs", ScoreOp::Abs, 1},   {"exp", ScoreOp::Exp, 1},   {"log", ScoreOp::Log, 1},
-    {"sqrt", ScoreOp::Sqrt, 1}, {"tanh", ScoreOp::Tanh, 1}, {"neg", ScoreOp::Neg, 1},
-    {"min", ScoreOp::Min, 2},   {"max", ScoreOp::Max, 2},   {"where", ScoreOp::Where, 3}};
+constexpr Function kFunctions[] = {{"abs", ScoreOp::Abs, 1},   {"exp", ScoreOp::Exp, 1},
+                                   {"log", ScoreOp::Log, 1},   {"sqrt", ScoreOp::Sqrt, 1},
+                                   {"tanh", ScoreOp::Tanh, 1}, {"floor", ScoreOp::Floor, 1},
+                                   {"neg", ScoreOp::Neg, 1},   {"min", ScoreOp::Min, 2},
+                                   {"max", ScoreOp::Max, 2},   {"where", ScoreOp::Where, 3}};
+/// Functions that the parser writes in terms of others, and words that are operators.
+constexpr std::string_view kSigmoid = "sigmoid", kInf = "inf", kWords[] = {"and", "or", "not"};
+/// How much deeper than its argument `-(1 / (1 + exp(-(x))))`, the canonical text of a sigmoid, nests.
+constexpr int kSigmoidDepth = 4;
 // Longest first: "<=" before "<".
 struct Comparison {
   std::string_view text;
@@ -53,6 +60,7 @@ public:
       fail("expected an operator or the end");
     if (!status_)
       return status_;
+    FLASHPLUS_RETURN_IF_ERROR(checkScoreCost(expr_.nodes, "score"));
     if (expr_.nodes.size() == 1 && expr_.nodes[0].op == ScoreOp::Score)
       return ScoreExpr{};
     return std::move(expr_);
@@ -84,6 +92,15 @@ private:
     return true;
   }
 
+  /// As accept, of a word that no letter or digit goes on.
+  bool acceptWord(std::string_view word) {
+    const size_t before = at_;
+    if (accept(word) && (at_ == text_.size() || !(isLetter(text_[at_]) || isDigit(text_[at_]))))
+      return true;
+    at_ = before;
+    return false;
+  }
+
   int push(ScoreOp op, std::vector<int> operands = {}, double value = 0, int slot = 0) {
     for (int operand : operands)
       if (operand < 0)
@@ -97,6 +114,39 @@ private:
   int expression() {
     if (++depth_ > kMaxDepth)
       return fail("nesting is deeper than " + std::to_string(kMaxDepth));
+    int left = both();
+    while (left >= 0 && acceptWord("or")) {
+      const int right = both();
+      left = push(ScoreOp::Or, {left, right});
+    }
+    --depth_;
+    return left;
+  }
+
+  int both() {
+    int left = inverted();
+    while (left >= 0 && acceptWord("and")) {
+      const int right = inverted();
+      left = push(ScoreOp::And, {left, right});
+    }
+    return left;
+  }
+
+  int inverted() {
+    // Every `not` nests: its canonical text is `(...) == 0`.
+    const int depth = depth_;
+    while (acceptWord("not"))
+      if (++depth_ > kMaxDepth)
+        return fail("nesting is deeper than " + std::to_string(kMaxDepth));
+    int operand = comparison();
+    for (; depth_ > depth && operand >= 0; --depth_) {
+      const int zero = push(ScoreOp::Constant);
+      operand = zero < 0 ? -1 : push(ScoreOp::Eq, {operand, zero});
+    }
+    return operand;
+  }
+
+  int comparison() {
     int left = sum();
     for (const Comparison &c : kComparisons)
       if (left >= 0 && accept(c.text)) {
@@ -104,7 +154,6 @@ private:
         left = push(c.op, {left, right});
         break;
       }
-    --depth_;
     return left;
   }
 
@@ -123,11 +172,14 @@ private:
   int product() {
     int left = unary();
     while (left >= 0) {
-      const bool multiply = accept("*");
-      if (!multiply && !accept("/"))
+      const ScoreOp op = accept("*")   ? ScoreOp::Mul
+                         : accept("/") ? ScoreOp::Div
+                         : accept("%") ? ScoreOp::Mod
+                                       : ScoreOp::Score;
+      if (op == ScoreOp::Score)
         break;
       const int right = unary();
-      left = push(multiply ? ScoreOp::Mul : ScoreOp::Div, {left, right});
+      left = push(op, {left, right});
     }
     return left;
   }
@@ -188,13 +240,17 @@ private:
   int named(std::string_view name, size_t begin) {
     if (name.size() > 64)
       return at_ = begin, fail("a name is longer than 64 characters");
+    for (std::string_view word : kWords)
+      if (name == word)
+        return at_ = begin,
+               fail("'" + std::string(name) + "' is an operator; expected a number, a name or '('");
     if (accept("("))
       return call(name, begin);
     const Builtin *builtin = nullptr;
     for (const Builtin &v : kVariables)
       if (v.name == name)
         builtin = &v;
-    bool reserved = builtin != nullptr;
+    bool reserved = builtin != nullptr || name == kInf || name == kSigmoid;
     for (const Function &f : kFunctions)
       reserved |= f.name == name;
     if (accept("[")) {
@@ -204,6 +260,8 @@ private:
     }
     if (builtin)
       return push(builtin->op);
+    if (name == kInf)
+      return push(ScoreOp::Constant, {}, std::numeric_limits<double>::infinity());
     if (reserved)
       return at_ = begin, fail("'" + std::string(name) + "' is a function; expected '('");
     for (const ScoreTensor &t : expr_.tensors)
@@ -220,21 +278,43 @@ private:
     return push(ScoreOp::Scalar, {}, 0, int(slot));
   }
 
+  /// The operands of a function that takes `arity`; nothing on failure.
+  std::optional<std::vector<int>> arguments(std::string_view name, int arity, size_t begin) {
+    auto operands = list(")");
+    if (operands && int(operands->size()) != arity) {
+      at_ = begin;
+      fail("'" + std::string(name) + "' takes " + std::to_string(arity) +
+           (arity == 1 ? " argument, not " : " arguments, not ") + std::to_string(operands->size()));
+      return std::nullopt;
+    }
+    return operands;
+  }
+
+  /// 1 / (1 + exp(-x))
+  int sigmoid(size_t begin) {
+    const int one = push(ScoreOp::Constant, {}, 1), other = push(ScoreOp::Constant, {}, 1);
+    depth_ += kSigmoidDepth - 1; // the list is one deeper itself
+    const auto x = arguments(kSigmoid, 1, begin);
+    depth_ -= kSigmoidDepth - 1;
+    if (!x)
+      return -1;
+    const int exponential = push(ScoreOp::Exp, {push(ScoreOp::Neg, *x)});
+    return push(ScoreOp::Div, {one, push(ScoreOp::Add, {other, exponential})});
+  }
+
   int call(std::string_view name, size_t begin) {
+    if (name == kSigmoid)
+      return sigmoid(begin);
     for (const Function &f : kFunctions) {
       if (f.name != name)
         continue;
-      auto operands = list(")");
-      if (!operands)
-        return -1;
-      if (int(operands->size()) != f.arity)
-        return at_ = begin, fail("'" + std::string(name) + "' takes " + std::to_string(f.arity) +
-                                 " arguments, not " + std::to_string(operands->size()));
-      return push(f.op, std::move(*operands));
+      auto operands = arguments(name, f.arity, begin);
+      return operands ? push(f.op, std::move(*operands)) : -1;
     }
     std::string known;
     for (const Function &f : kFunctions)
-      known += (known.empty() ? "" : ", ") + std::string(f.name);
+      known += std::string(f.name) + ", ";
+    known += kSigmoid;
     return at_ = begin, fail("'" + std::string(name) + "' is not a function; there is " + known);
   }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/compile_status.h"
 #include "spec/status.h"
 
 namespace flashplus {
@@ -26,7 +27,7 @@ const char *statusCodeName(StatusCode code) {
   case StatusCode::Internal:
     return "internal";
   }
-  return "unknown";
+  return code == kTimedOut ? "timed_out" : code == kCompilerCrashed ? "compiler_crashed" : "unknown";
 }
 
 } // namespace flashplus

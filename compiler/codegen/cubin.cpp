@@ -41,4 +41,11 @@ std::string performanceLoss(std::string_view log) {
   return std::string(log.substr(at, log.find('\n', at) - at));
 }
 
+StatusCode refusalCode(std::string_view log) {
+  for (std::string_view word : {"emory allocation", "ut of memory", "ad_alloc"})
+    if (log.find(word) != std::string_view::npos)
+      return StatusCode::OutOfMemory;
+  return StatusCode::CompileFailed;
+}
+
 } // namespace flashplus

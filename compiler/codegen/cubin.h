@@ -23,4 +23,8 @@ Resources parseResources(std::string_view log);
 /// none.
 std::string performanceLoss(std::string_view log);
 
+/// Of an assembler's failure with these messages: CompileFailed, or OutOfMemory, which says nothing about the
+/// code.
+StatusCode refusalCode(std::string_view log);
+
 } // namespace flashplus

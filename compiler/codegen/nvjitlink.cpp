@@ -126,8 +126,8 @@ Result<Cubin> NvJitLink::assemble(std::string_view ptx, const std::string &chip)
   }
   const std::string error = code ? readLog(handle, f.errorLogSize, f.errorLog) : "";
   f.destroy(&handle);
-  if (code)
-    return Status(StatusCode::CompileFailed,
+  if (code) // without a word it says nothing about the code
+    return Status(error.empty() ? StatusCode::IoError : refusalCode(error),
                   "nvJitLink " + version() + " failed with code " + std::to_string(code) + ": " + error);
   out.resources = parseResources(out.log);
   return out;

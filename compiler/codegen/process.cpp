@@ -6,11 +6,14 @@
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <system_error>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -28,14 +31,41 @@ struct Report {
   bool started = false;
   int status = 0;
   long peak_kib = 0;
+  bool timed_out = false;
 };
+
+/// Whether a child has ended after so many seconds; it is still to be waited for.
+bool endsWithin(pid_t child, int64_t seconds) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t end = now.tv_sec * 1000 + now.tv_nsec / 1'000'000 + seconds * 1000;
+  const int fd = int(syscall(SYS_pidfd_open, child, 0)); // Linux 5.3; without it there is a look now and then
+  bool ended = false;
+  for (int64_t step = 1;; step = std::min<int64_t>(step * 2, 50)) {
+    siginfo_t info{};
+    if (waitid(P_PID, id_t(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ? errno != EINTR
+                                                                            : info.si_pid != 0) {
+      ended = true;
+      break;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t left = end - (now.tv_sec * 1000 + now.tv_nsec / 1'000'000);
+    if (left <= 0)
+      break;
+    pollfd gone{fd, POLLIN, 0};
+    poll(&gone, fd < 0 ? 0 : 1, int(std::min<int64_t>(left, fd < 0 ? step : INT32_MAX)));
+  }
+  if (fd >= 0)
+    close(fd);
+  return ended;
+}
 
 /// Everything that starting a program takes; nothing is allocated between fork and exec.
 class Launch {
 public:
   Launch(const std::string &program, const std::vector<std::string> &arguments,
-         const std::vector<const MemoryFile *> &files, int log)
-      : program_(program) {
+         const std::vector<const MemoryFile *> &files, int log, int64_t seconds)
+      : program_(program), seconds_(seconds) {
     argv_.push_back(const_cast<char *>(program.c_str()));
     for (const std::string &argument : arguments)
       argv_.push_back(const_cast<char *>(argument.c_str()));
@@ -52,7 +82,9 @@ public:
     posix_spawnattr_setsigmask(&attributes_, &signals);
     sigaddset(&signals, SIGCHLD);
     posix_spawnattr_setsigdefault(&attributes_, &signals);
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setpgroup(&attributes_, 0);
+    posix_spawnattr_setflags(&attributes_, short(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                 (seconds ? POSIX_SPAWN_SETPGROUP : 0)));
   }
   ~Launch() {
     posix_spawn_file_actions_destroy(&actions_);
@@ -68,6 +100,10 @@ public:
       return report;
     report.started = true;
     rusage usage{};
+    if (seconds_ && !endsWithin(child, seconds_)) {
+      report.timed_out = true;
+      kill(-child, SIGKILL);
+    }
     while (wait4(child, &report.status, 0, &usage) < 0)
       if (errno != EINTR) {
         report.error = errno;
@@ -79,6 +115,7 @@ public:
 
 private:
   const std::string &program_;
+  const int64_t seconds_;
   std::vector<char *> argv_;
   posix_spawn_file_actions_t actions_;
   posix_spawnattr_t attributes_;
@@ -175,12 +212,15 @@ std::string MemoryFile::read() const {
 }
 
 bool ProgramRun::isMute() const {
-  return !start_error && (signal || (code != 0 && output.find_first_not_of(" \t\r\n") == std::string::npos));
+  return !start_error && !timed_out &&
+         (signal || (code != 0 && output.find_first_not_of(" \t\r\n") == std::string::npos));
 }
 
 std::string ProgramRun::ending() const {
   if (start_error)
     return "could not be started: " + errorText(start_error);
+  if (timed_out)
+    return "was still running after " + std::to_string(seconds) + " s and was ended";
   if (signal) {
     const char *name = sigabbrev_np(signal);
     return "was killed by signal " + std::to_string(signal) +
@@ -191,12 +231,12 @@ std::string ProgramRun::ending() const {
 }
 
 Result<ProgramRun> runProgram(const std::string &program, const std::vector<std::string> &arguments,
-                              const std::vector<const MemoryFile *> &files) {
+                              const std::vector<const MemoryFile *> &files, int64_t seconds) {
   for (bool apart : {statusIsThrownAway(), true}) {
     auto log = MemoryFile::make("output");
     if (!log)
       return log.status();
-    const Launch launch(program, arguments, files, log->fd());
+    const Launch launch(program, arguments, files, log->fd(), seconds);
     const Report report = apart ? runApart(launch) : launch.run();
     if (report.started && report.error == ECHILD && !apart)
       continue; // somebody else has waited for it: what it did is lost
@@ -214,6 +254,8 @@ Result<ProgramRun> runProgram(const std::string &program, const std::vector<std:
                     "how '" + program + "' ended is not known: " + errorText(report.error));
     run.output = log->read();
     run.peak_kib = report.peak_kib;
+    run.timed_out = report.timed_out;
+    run.seconds = seconds;
     if (WIFEXITED(report.status))
       run.code = WEXITSTATUS(report.status);
     else
@@ -224,12 +266,12 @@ Result<ProgramRun> runProgram(const std::string &program, const std::vector<std:
 }
 
 Result<ProgramRun> runProgramTwice(const std::string &program, const std::vector<std::string> &arguments,
-                                   const std::vector<const MemoryFile *> &files) {
-  auto run = runProgram(program, arguments, files);
+                                   const std::vector<const MemoryFile *> &files, int64_t seconds) {
+  auto run = runProgram(program, arguments, files, seconds);
   if (run && run->isMute()) {
     for (const MemoryFile *file : files)
       lseek(file->fd(), 0, SEEK_SET);
-    run = runProgram(program, arguments, files);
+    run = runProgram(program, arguments, files, seconds);
   }
   return run;
 }

@@ -33,6 +33,8 @@ struct ProgramRun {
   int start_error = 0; ///< An errno value: it did not start.
   int code = -1;       ///< Exit status, if it ended by itself.
   int signal = 0;      ///< The signal that ended it.
+  int64_t seconds = 0; ///< That it was given.
+  bool timed_out = false; ///< It was ended, with all that it had started.
   long peak_kib = 0;   ///< The most memory that it had.
   std::string output;  ///< Of both its outputs.
 
@@ -47,12 +49,13 @@ struct ProgramRun {
 
 /// Runs `program` (searched in $PATH when it has no slash), which gets `files` besides its arguments. Right
 /// whatever the process does about SIGCHLD: where it is ignored, or somebody else waits for every child, the
-/// exit status would be lost, so a process in between waits. IoError if the status is not to be had.
+/// exit status would be lost, so a process in between waits. IoError if the status is not to be had. With
+/// `seconds` it is a process group of its own, which is ended after so many.
 Result<ProgramRun> runProgram(const std::string &program, const std::vector<std::string> &arguments,
-                              const std::vector<const MemoryFile *> &files);
+                              const std::vector<const MemoryFile *> &files, int64_t seconds = 0);
 
 /// The same, and once more if the first run was mute.
 Result<ProgramRun> runProgramTwice(const std::string &program, const std::vector<std::string> &arguments,
-                                   const std::vector<const MemoryFile *> &files);
+                                   const std::vector<const MemoryFile *> &files, int64_t seconds = 0);
 
 } // namespace flashplus

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/compile_status.h"
 #include "compiler/codegen/ptxas.h"
 
 #include "compiler/codegen/process.h"
@@ -9,12 +10,16 @@
 namespace flashplus {
 namespace {
 
+constexpr int64_t kVersionSeconds = 20; // to print a line
+
 /// "13.0" out of "Cuda compilation tools, release 13.0, V13.0.88". Empty, and `why`, if that is not what the
 /// program prints.
 Result<std::string> versionOf(const std::string &path, std::string &why) {
-  const auto run = runProgramTwice(path, {"--version"}, {});
+  const auto run = runProgramTwice(path, {"--version"}, {}, kVersionSeconds);
   if (!run)
     return run.status();
+  if (run->timed_out)
+    return Status(kTimedOut, "'" + path + " --version' " + run->ending());
   if (!run->isGood()) {
     why = run->ending();
     return std::string();
@@ -60,21 +65,24 @@ Result<const Ptxas *> Ptxas::find(const char *path) {
   return Status(StatusCode::Unsupported, "no ptxas: tried " + tried);
 }
 
-Result<Cubin> Ptxas::assemble(std::string_view ptx, const std::string &chip) const {
+Result<Cubin> Ptxas::assemble(std::string_view ptx, const std::string &chip, int64_t seconds) const {
   auto source = MemoryFile::make("kernel.ptx"), object = MemoryFile::make("kernel.cubin");
   if (!source || !object)
     return source ? object.status() : source.status();
   FLASHPLUS_RETURN_IF_ERROR(source->write(ptx));
-  const auto run = runProgramTwice(
-      path_, {"-arch=" + chip, "-O3", "-v", source->path(), "-o", object->path()}, {&*source, &*object});
+  const auto run =
+      runProgramTwice(path_, {"-arch=" + chip, "-O3", "-v", source->path(), "-o", object->path()},
+                      {&*source, &*object}, seconds);
   if (!run)
     return run.status();
   const std::string name = "ptxas " + version_;
+  if (run->timed_out)
+    return Status(kTimedOut, name + " ('" + path_ + "') " + run->ending());
   if (run->start_error || run->isMute())
     return Status(StatusCode::IoError,
                   name + " ('" + path_ + "') " + run->ending() + (run->isMute() ? ", twice" : ""));
   if (!run->isGood())
-    return Status(StatusCode::CompileFailed, name + " " + run->ending() + ": " + run->output);
+    return Status(refusalCode(run->output), name + " " + run->ending() + ": " + run->output);
   Cubin cubin;
   cubin.log = run->output;
   const std::string bytes = object->read();

@@ -18,8 +18,8 @@ public:
 
   /// Assembles for `chip` ("sm_90a"). CompileFailed with the assembler's messages if it refuses the code;
   /// IoError if it could not be run or was killed, or failed without a word, twice: that says nothing about
-  /// the code. Thread-safe.
-  Result<Cubin> assemble(std::string_view ptx, const std::string &chip) const;
+  /// the code; TimedOut if it was still running after `seconds` (0: no limit) and was ended. Thread-safe.
+  Result<Cubin> assemble(std::string_view ptx, const std::string &chip, int64_t seconds = 0) const;
 
   const std::string &version() const { return version_; } ///< "13.0"
 

@@ -65,7 +65,7 @@ void Clocks::acquire(int first, uint32_t mask, const View &view, bool merge) {
     if (!(mask >> lane & 1))
       continue;
     View &mine = views_[size_t(first + lane)];
-    if (!merge) {
+    if (!merge || mine == view) {
       mine = view;
       continue;
     }

@@ -2,6 +2,7 @@
 #include "emulator/core/memory.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
 #include <sys/mman.h>
@@ -108,10 +109,32 @@ void SharedMemory::reset(uint32_t bytes, int first_warp, int warps, const Clocks
   remote_reads_.clear();
   stored_.clear();
   clocks_ = &clocks;
-  data_.assign(bytes, 0xff);
-  const size_t words = (bytes + 3) / 4;
-  writes_.assign(words, {});
-  reads_.assign(words * size_t(warps) * kReads, {});
+  const size_t words = (bytes + 3) / 4, chunks = (words + kChunk - 1) / kChunk;
+  if (data_.size() != bytes) {
+    data_.assign(bytes, 0xff);
+    writes_.assign(words, {});
+    touched_.assign(chunks, 0);
+  }
+  // A block mostly touches a part of what it has, and many leave at once: only that part is made anew.
+  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+    if (!touched_[chunk])
+      continue;
+    touched_[chunk] = 0;
+    const size_t begin = chunk * kChunk, end = std::min(begin + kChunk, words);
+    std::fill(writes_.begin() + ptrdiff_t(begin), writes_.begin() + ptrdiff_t(end), Write{});
+    std::memset(data_.data() + begin * 4, 0xff, std::min(end * 4, size_t(bytes)) - begin * 4);
+  }
+  reads_.resize(words * size_t(warps) * kReads); // a word's are made anew at its first read
+}
+
+/// The reads of a word by a warp since the word's last write, to note one more.
+SharedMemory::Read *SharedMemory::readsToNote(uint32_t word, int warp) {
+  Read *reads = readsOf(word, warp);
+  uint32_t &readers = writes_[word].readers;
+  if (!(readers >> warp & 1))
+    std::fill(reads, reads + kReads, Read{});
+  readers |= 1u << warp;
+  return reads;
 }
 
 uint8_t SharedMemory::byteMask(uint32_t offset, uint32_t word, uint32_t bytes) {
@@ -150,13 +173,13 @@ bool SharedMemory::onRead(uint32_t offset, uint32_t bytes, Accessor who, SharedP
 }
 
 void SharedMemory::noteRead(uint32_t word, Accessor who) {
-  writes_[word].read = 1;
   const int warp = who.thread / 32 - first_warp_;
   if (warp < 0 || warp >= warps_) {
+    writes_[word].remote = 1;
     remote_reads_.push_back({word, clocks_->own(who.thread), who.pc, who.thread});
     return;
   }
-  Read *reads = readsOf(word) + warp * kReads;
+  Read *reads = readsToNote(word, warp);
   const uint32_t lane = uint32_t(who.thread % 32);
   if (reads[0].clock && reads[0].lane != lane)
     reads[1] = reads[0];
@@ -196,24 +219,27 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                  word * 4};
       return false;
     }
-  if (!w.read)
-    return true;
-  Read *reads = readsOf(word);
-  for (int i = 0; i < warps_ * kReads; ++i) {
-    const int warp = first_warp_ + i / kReads;
-    const bool group = i % kReads == 2;
-    const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
-    if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
-      problem = {FaultKind::Race,
-                 group ? "overwrites what a wgmma reads that has not been waited for"
-                       : "overwrites what another thread reads, with nothing to order the two",
-                 "read",
-                 group ? warp * 32 : int(component),
-                 reads[i].pc,
-                 word * 4};
-      return false;
+  for (uint32_t readers = w.readers; readers; readers &= readers - 1) {
+    const int own = std::countr_zero(readers), warp = first_warp_ + own;
+    const Read *reads = readsOf(word, own);
+    for (int i = 0; i < kReads; ++i) {
+      const bool group = i == 2;
+      const size_t component = group ? clocks_->group(warp) : size_t(warp * 32 + int(reads[i].lane));
+      if (reads[i].clock && !clocks_->seen(who.thread, component, reads[i].clock)) {
+        problem = {FaultKind::Race,
+                   group ? "overwrites what a wgmma reads that has not been waited for"
+                         : "overwrites what another thread reads, with nothing to order the two",
+                   "read",
+                   group ? warp * 32 : int(component),
+                   reads[i].pc,
+                   word * 4};
+        return false;
+      }
     }
   }
+  w.readers = 0; // all before this write: whoever sees it has seen them
+  if (!w.remote)
+    return true;
   for (const RemoteRead &r : remote_reads_)
     if (r.word == word && !clocks_->seen(who.thread, size_t(r.thread), r.clock)) {
       problem = {FaultKind::Race,
@@ -224,10 +250,8 @@ bool SharedMemory::checkWrite(uint32_t word, uint8_t mask, Accessor who, bool at
                  word * 4};
       return false;
     }
-  if (!remote_reads_.empty())
-    std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
-  std::fill(reads, reads + warps_ * kReads, Read{}); // all before this write: whoever sees it has seen them
-  w.read = 0;
+  std::erase_if(remote_reads_, [word](const RemoteRead &r) { return r.word == word; });
+  w.remote = 0;
   return true;
 }
 
@@ -238,6 +262,7 @@ bool SharedMemory::onWrite(uint32_t offset, uint32_t bytes, Accessor who, bool a
     if (!checkWrite(word, mask, who, atomic, problem))
       return false;
     Write &w = writes_[word];
+    touched_[word / kChunk] = 1;
     const bool same = w.thread == who.thread && w.clock == clocks_->own(who.thread);
     const bool was_written = w.bytes != 0;
     w.bytes = same ? w.bytes | mask : mask;
@@ -327,12 +352,14 @@ bool SharedMemory::checkProxyRead(uint32_t word, uint8_t mask, int thread, Share
 
 bool SharedMemory::onGroupRead(uint32_t offset, uint32_t bytes, Accessor who, uint32_t group,
                                SharedProblem &problem) {
-  const int warp = who.thread / 32;
+  const int warp = who.thread / 32 - first_warp_;
+  const Write *good = nullptr; // neighbours mostly were written together
   for (uint32_t word = offset / 4; word * 4 < offset + bytes; ++word) {
-    if (!checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
+    if (!(good && good->written == 15 && good->sameLabel(writes_[word])) &&
+        !checkProxyRead(word, byteMask(offset, word, bytes), who.thread, problem))
       return false;
-    writes_[word].read = 1;
-    Read &read = readsOf(word)[(warp - first_warp_) * kReads + 2];
+    good = &writes_[word];
+    Read &read = readsToNote(word, warp)[2];
     read.clock = group;
     read.pc = who.pc;
   }

@@ -132,7 +132,13 @@ private:
     uint32_t clock = 0, pc = 0;
     uint16_t thread = 0; ///< A component of Clocks.
     uint8_t bytes = 0;   ///< Of the last write: a bit a byte.
-    uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, read : 1 = 0, bulk : 1 = 0;
+    uint8_t written : 4 = 0, pending : 1 = 0, atomic : 1 = 0, bulk : 1 = 0, remote : 1 = 0;
+    uint32_t readers =
+        0; ///< Warps with a row in reads_ since, a bit each; `remote`: or one in remote_reads_.
+    bool sameLabel(const Write &o) const {
+      return clock == o.clock && thread == o.thread && written == o.written && pending == o.pending &&
+             bulk == o.bulk;
+    }
   };
   struct Read {
     uint32_t clock = 0; ///< 0: none.
@@ -142,10 +148,12 @@ private:
     uint32_t word = 0, clock = 0, pc = 0;
     int thread = 0;
   };
+  Read *readsToNote(uint32_t word, int warp);
   void noteRead(uint32_t word, Accessor who);
   static uint8_t byteMask(uint32_t offset, uint32_t word, uint32_t bytes);
   static constexpr int kReads = 3;
-  Read *readsOf(uint32_t word) { return &reads_[size_t(word) * size_t(warps_) * kReads]; }
+  static constexpr size_t kChunk = 256;
+  Read *readsOf(uint32_t word, int warp) { return &reads_[(size_t(warp) * writes_.size() + word) * kReads]; }
   bool checkProxyRead(uint32_t word, uint8_t mask, int thread, SharedProblem &problem) const;
   bool checkWrite(uint32_t word, uint8_t mask, Accessor who, bool atomic, SharedProblem &problem);
   SharedProblem other(const Write &w, uint32_t word, FaultKind kind, const char *message,
@@ -153,8 +161,10 @@ private:
 
   std::vector<uint8_t> data_;
   std::vector<Write> writes_;
-  std::vector<Read>
-      reads_; ///< [word][warp][3]: the last, the last of another lane, the last of a wgmma (clock: group).
+  std::vector<uint8_t> touched_; ///< Per kChunk words: one was written.
+  /// [warp][word][3]: the last, the last of another lane, the last of a wgmma (clock: group). Means something
+  /// only where the word's `readers` say so.
+  std::vector<Read> reads_;
   std::vector<Stored> stored_;
   std::vector<RemoteRead> remote_reads_; ///< By threads of other CTAs: rare.
   int first_warp_ = 0, warps_ = 0;

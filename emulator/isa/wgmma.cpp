@@ -62,32 +62,30 @@ bool readChunk(Warp &w, uint32_t address, uint16_t (&out)[8]) {
 enum class Input : uint8_t { F16, BF16, TF32, E4M3, E5M2 };
 constexpr int inputBytes(Input t) { return t == Input::TF32 ? 4 : t >= Input::E4M3 ? 1 : 2; }
 
+template <class Raw, class ToFloat> int widenAs(const void *from, int bytes, double *out, ToFloat toFloat) {
+  Raw raw[16 / sizeof(Raw)];
+  const int n = bytes / int(sizeof(Raw));
+  std::memcpy(raw, from, size_t(bytes));
+  for (int i = 0; i < n; ++i)
+    out[i] = double(toFloat(raw[i]));
+  return n;
+}
+
 /// `bytes` (4 or 16) of elements, as doubles; returns how many.
 int widen(Input type, const void *from, int bytes, double *out) {
-  const int n = bytes / inputBytes(type);
-  const auto *raw = static_cast<const uint8_t *>(from);
-  for (int i = 0; i < n; ++i) {
-    uint32_t v = 0;
-    std::memcpy(&v, raw + i * inputBytes(type), size_t(inputBytes(type)));
-    switch (type) {
-    case Input::F16:
-      out[i] = double(halfToFloat(uint16_t(v)));
-      break;
-    case Input::BF16:
-      out[i] = double(bfloatToFloat(uint16_t(v)));
-      break;
-    case Input::TF32:
-      out[i] = double(tf32ToFloat(v));
-      break;
-    case Input::E4M3:
-      out[i] = double(e4m3ToFloat(uint8_t(v)));
-      break;
-    case Input::E5M2:
-      out[i] = double(e5m2ToFloat(uint8_t(v)));
-      break;
-    }
+  switch (type) {
+  case Input::F16:
+    return widenAs<uint16_t>(from, bytes, out, halfToFloat);
+  case Input::BF16:
+    return widenAs<uint16_t>(from, bytes, out, bfloatToFloat);
+  case Input::TF32:
+    return widenAs<uint32_t>(from, bytes, out, tf32ToFloat);
+  case Input::E4M3:
+    return widenAs<uint8_t>(from, bytes, out, e4m3ToFloat);
+  case Input::E5M2:
+    return widenAs<uint8_t>(from, bytes, out, e5m2ToFloat);
   }
-  return n;
+  return 0;
 }
 
 // `mode2` holds the types of A (lower 4 bits) and B.

@@ -4,6 +4,7 @@
 
 include "ir/dialect/AttnDialect.td"
 include "mlir/IR/BuiltinAttributes.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
 def Attn_StorageType : TypeAttrBase<"::mlir::FloatType", "fp16, bf16 or fp32"> {
@@ -207,6 +208,21 @@ def Attn_IndexOp : Attn_Op<"index", [Pure]> {
   let arguments = (ins F32:$value);
   let results = (outs I32:$result);
   let assemblyFormat = "$value attr-dict";
+}
+
+def Attn_RemainderOp : Attn_Op<"remainder", [Pure, SameOperandsAndResultType]> {
+  let summary = "What is left of a division, with the divisor's sign";
+  let description = [{
+    a - floor(a / b) b, as Python has it (`arith.remf` and `arith.remsi` have the sign of a). In fp32 it is exact where a / b is below
+    2^22, and NaN where b is 0; an integer divisor is positive.
+
+    ```mlir
+    %r = attn.remainder %a, %b : f32
+    ```
+  }];
+  let arguments = (ins AnyTypeOf<[F32, I32]>:$lhs, AnyTypeOf<[F32, I32]>:$rhs);
+  let results = (outs AnyTypeOf<[F32, I32]>:$result);
+  let assemblyFormat = "$lhs `,` $rhs attr-dict `:` type($result)";
 }
 
 def Attn_ScalarGradientOp : Attn_Op<"scalar_gradient"> {

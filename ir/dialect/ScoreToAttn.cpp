@@ -105,6 +105,8 @@ private:
       return arith::SubIOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Mul:
       return arith::MulIOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Mod:
+      return RemainderOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Min:
       return arith::MinSIOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Max:
@@ -116,6 +118,15 @@ private:
 
   Value compare(arith::CmpFPredicate predicate, Value a, Value b) {
     Value bit = arith::CmpFOp::create(builder_, loc_, predicate, a, b);
+    return arith::UIToFPOp::create(builder_, loc_, builder_.getF32Type(), bit);
+  }
+
+  Value isNotZero(Value x) {
+    return arith::CmpFOp::create(builder_, loc_, arith::CmpFPredicate::UNE, x, constant(0));
+  }
+
+  template <class Op> Value join(Value a, Value b) {
+    Value first = isNotZero(a), bit = Op::create(builder_, loc_, first, isNotZero(b));
     return arith::UIToFPOp::create(builder_, loc_, builder_.getF32Type(), bit);
   }
 
@@ -150,6 +161,8 @@ private:
       return math::SqrtOp::create(builder_, loc_, operand(0));
     case ScoreOp::Tanh:
       return math::TanhOp::create(builder_, loc_, operand(0));
+    case ScoreOp::Floor:
+      return math::FloorOp::create(builder_, loc_, operand(0));
     case ScoreOp::Sech2: {
       auto magnitude = [&](int i) { return math::AbsFOp::create(builder_, loc_, operand(i)); };
       Value exponent = arith::MulFOp::create(builder_, loc_, magnitude(0), constant(-2));
@@ -165,6 +178,8 @@ private:
       return arith::MulFOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Div:
       return arith::DivFOp::create(builder_, loc_, operand(0), operand(1));
+    case ScoreOp::Mod:
+      return RemainderOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Min:
       return arith::MinNumFOp::create(builder_, loc_, operand(0), operand(1));
     case ScoreOp::Max:
@@ -181,10 +196,12 @@ private:
       return compare(arith::CmpFPredicate::OEQ, operand(0), operand(1));
     case ScoreOp::Ne:
       return compare(arith::CmpFPredicate::UNE, operand(0), operand(1));
-    case ScoreOp::Where: {
-      Value bit = arith::CmpFOp::create(builder_, loc_, arith::CmpFPredicate::UNE, operand(0), constant(0));
-      return arith::SelectOp::create(builder_, loc_, bit, operand(1), operand(2));
-    }
+    case ScoreOp::And:
+      return join<arith::AndIOp>(operand(0), operand(1));
+    case ScoreOp::Or:
+      return join<arith::OrIOp>(operand(0), operand(1));
+    case ScoreOp::Where:
+      return arith::SelectOp::create(builder_, loc_, isNotZero(operand(0)), operand(1), operand(2));
     default:
       return {};
     }
@@ -263,14 +280,14 @@ private:
     IntegerAttr minus_one;
     const StringRef name = op.getName().getStringRef();
     static const llvm::StringMap<ScoreOp> kUnary = {
-        {"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},  {"math.exp", ScoreOp::Exp},
-        {"math.log", ScoreOp::Log},   {"math.sqrt", ScoreOp::Sqrt}, {"math.tanh", ScoreOp::Tanh},
-        {"math.absi", ScoreOp::Abs}};
+        {"arith.negf", ScoreOp::Neg}, {"math.absf", ScoreOp::Abs},   {"math.exp", ScoreOp::Exp},
+        {"math.log", ScoreOp::Log},   {"math.sqrt", ScoreOp::Sqrt},  {"math.tanh", ScoreOp::Tanh},
+        {"math.absi", ScoreOp::Abs},  {"math.floor", ScoreOp::Floor}};
     static const llvm::StringMap<ScoreOp> kBinary = {
-        {"arith.addf", ScoreOp::Add}, {"arith.subf", ScoreOp::Sub},     {"arith.mulf", ScoreOp::Mul},
-        {"arith.divf", ScoreOp::Div}, {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max},
-        {"arith.addi", ScoreOp::Add}, {"arith.subi", ScoreOp::Sub},     {"arith.muli", ScoreOp::Mul},
-        {"arith.minsi", ScoreOp::Min}, {"arith.maxsi", ScoreOp::Max}};
+        {"arith.addf", ScoreOp::Add},  {"arith.subf", ScoreOp::Sub},    {"arith.mulf", ScoreOp::Mul},
+        {"arith.divf", ScoreOp::Div},  {"arith.minnumf", ScoreOp::Min}, {"arith.maxnumf", ScoreOp::Max},
+        {"arith.addi", ScoreOp::Add},  {"arith.subi", ScoreOp::Sub},    {"arith.muli", ScoreOp::Mul},
+        {"arith.minsi", ScoreOp::Min}, {"arith.maxsi", ScoreOp::Max},   {"attn.remainder", ScoreOp::Mod}};
     if (auto it = kUnary.find(name); it != kUnary.end())
       return unary(op, it->second);
     if (isa<arith::MulIOp>(op) && matchPattern(op.getOperand(1), m_Constant(&minus_one)) &&
@@ -313,6 +330,22 @@ private:
     }
     if (auto compare = dyn_cast<arith::CmpFOp>(op)) {
       compares_[op.getResult(0)] = compare;
+      return Status::ok();
+    }
+    if (isa<arith::AndIOp, arith::OrIOp>(op)) {
+      joins_[op.getResult(0)] = &op;
+      return Status::ok();
+    }
+    if (mlir::Operation *join = isa<arith::UIToFPOp>(op) ? joins_.lookup(op.getOperand(0)) : nullptr) {
+      int operands[2];
+      for (int i : {0, 1}) { // the zeros that they are compared with are not part of the expression
+        auto compare = compares_.lookup(join->getOperand(unsigned(i)));
+        if (!compare || compare.getPredicate() != arith::CmpFPredicate::UNE)
+          return fail(join->getName().getStringRef().str() + " of something that is not `x != 0`");
+        operands[i] = operand(compare.getLhs());
+      }
+      nodes_[op.getResult(0)] =
+          push(isa<arith::AndIOp>(join) ? ScoreOp::And : ScoreOp::Or, {operands[0], operands[1]});
       return Status::ok();
     }
     if (isa<arith::UIToFPOp>(op)) {
@@ -363,6 +396,7 @@ private:
   bool gradients_ = false; ///< The region has some.
   llvm::DenseMap<Value, int> nodes_;
   llvm::DenseMap<Value, arith::CmpFOp> compares_;
+  llvm::DenseMap<Value, mlir::Operation *> joins_; ///< `and` and `or` of comparisons.
 };
 
 /// The score, and how it depends on the scalars and tensors in `wanted`.

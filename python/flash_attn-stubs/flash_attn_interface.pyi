@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from flashplus import kernels as flash_attn_gpu
-from flashplus import kernels as flash_attn_cuda
+from flashplus import kernels
 from flashplus.interface import flash_attn_func as flash_attn_func
 from flashplus.interface import flash_attn_kvpacked_func as flash_attn_kvpacked_func
 from flashplus.interface import flash_attn_qkvpacked_func as flash_attn_qkvpacked_func
@@ -26,3 +25,6 @@ from flashplus.positional import _wrapped_flash_attn_varlen_backward as _wrapped
 from flashplus.positional import _wrapped_flash_attn_varlen_forward as _wrapped_flash_attn_varlen_forward
 from flashplus.positional import maybe_contiguous as maybe_contiguous
 from flashplus.positional import round_multiple as round_multiple
+
+flash_attn_gpu = kernels
+flash_attn_cuda = kernels

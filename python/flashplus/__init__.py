@@ -17,6 +17,7 @@ _LAZY = {
     "Error": "library",
     "counters": "library",
     "describe": "library",
+    "drop_idle_kernels": "library",
     "mark_ready": "library",
     "set_backend": "backend",
     "backend_name": "backend",

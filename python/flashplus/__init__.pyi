@@ -8,6 +8,7 @@ from flashplus.command import warmup as warmup
 from flashplus.library import Error as Error
 from flashplus.library import counters as counters
 from flashplus.library import describe as describe
+from flashplus.library import drop_idle_kernels as drop_idle_kernels
 from flashplus.library import mark_ready as mark_ready
 from flashplus.merge import merge_states as merge_states
 from flashplus.score_attention import attention as attention

@@ -3,19 +3,20 @@
 its gradient, that of the score's own tensors and scalars included.
 
 `values` are the tensors that a score reads, by `names` (with commas), and numbers that came as tensors: those without
-dimensions. Such a number is a scalar of the score, or, by the name of an argument (NUMBERS), that argument: so a
-compiled graph may work out a scale or a mask's sides, which PyTorch's operators else take as Python numbers only."""
+dimensions. Such a number is a scalar of the score, or, by "@" and the name of an argument (NUMBERS), that argument: so
+a compiled graph may work out a scale or a mask's sides, which PyTorch's operators else take as Python numbers only."""
 
 import torch
 from torch.compiler import is_compiling
 
-from flashplus import autograd, checks, dropout, kernels, later, ops, scores
+from flashplus import autograd, checks, dropout, frames, kernels, later, ops, scores
 
 _INF = float("inf")
 # Arguments of both operators, and what of them may come in `values`.
 NUMBERS = ("max_seqlen_q", "max_seqlen_k", "softmax_scale", "causal", "window_left", "window_right", "softcap")
 _NUMBERS_SCHEMA = ("SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_left, "
                    "SymInt window_right, float softcap")
+_OWN = "@"  # begins the name of an argument in `names`; no name in a score does
 _SCORE_SCHEMA = "str score, str names, str scalar_names, float[] scalars"
 
 
@@ -30,8 +31,8 @@ def _taken(values, names, score, scalar_names, scalars, numbers, schedule=""):
     for name, t in zip(_names(names), values):
         if t.dim():
             tensors[name] = t
-        elif name in NUMBERS:
-            numbers[name] = t.item()
+        elif name.startswith(_OWN):
+            numbers[name[len(_OWN):]] = t.item()
         else:
             given[name] = t.item()
     scale, causal, left, right, softcap = checks.numbers(
@@ -81,8 +82,9 @@ class _Call(autograd.Call):
     __slots__ = ("said", "count")
 
     def places(self, arguments):
-        found = super().places(arguments)
-        return {**{f"value{i}": 3 + i for i in range(self.count)}, **found}
+        # By position: one tensor may be a value of the score and the slopes, too, and each has its own gradient.
+        slopes = {"alibi_slopes": 3 + self.count} if "alibi_slopes" in self.tensors else {}
+        return {**{f"value{i}": 3 + i for i in range(self.count)}, **slopes}
 
     def backward(self, given, named, rng_state, wanted):
         values = [named[f"value{i}"] for i in range(self.count)]
@@ -124,7 +126,7 @@ def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q,
 
 def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
     wants, wants_slopes = rest[-3:-1]
-    return [*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
+    return [*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             *(q.new_empty(t.shape, dtype=t.dtype) for t, want in zip(values, wants) if want),
             *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
 
@@ -152,8 +154,10 @@ def is_number(value):
 
 
 def left_to_graph(*numbers):
-    """Whether a compiler traces this and some of these are tensors to it, which PyTorch's own operators don't take."""
-    return is_compiling() and not all(map(is_number, numbers))
+    """Whether a compiler traces this and some of these (numbers, or pairs of them) are tensors to it, which PyTorch's
+    own operators don't take."""
+    return is_compiling() and not all(
+        all(map(is_number, n)) if isinstance(n, (tuple, list)) else is_number(n) for n in numbers)
 
 
 def graph_numbers(softmax_scale, causal, window_size, softcap):
@@ -183,7 +187,7 @@ def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None,
         if is_number(value):
             plain[name] = value
         else:
-            named[name] = torch.as_tensor(value).detach().reshape(())
+            named[_OWN + name] = torch.as_tensor(value).detach().reshape(())
     return operator(q, k, v, list(named.values()), alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                     *plain.values(), dropout_p, lse_empty, num_splits, score,
                     ",".join(list(named.keys())), ",".join(list(given.keys())), list(given.values()), schedule)

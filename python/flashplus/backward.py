@@ -37,7 +37,7 @@ def gradients(dout, q, k, v, out, lse, *, dq=None, dk=None, dv=None, dlse=None, 
     kept, grads = [], []
     for name, grad, like in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v)):
         if grad is None:
-            grad = new(like)
+            grad = frames.rows_like(like, new)
         elif isinstance(grad, torch.Tensor) and grad.dim() and grad.stride(-1) != 1 and grad.shape[-1] > 1:
             kept.append((grad, grad := grad.contiguous()))  # keeps what is in rows that no sequence has
         grads.append(grad)

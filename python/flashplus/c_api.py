@@ -15,6 +15,8 @@ NOT_RESIDENT = 6
 DEVICE_ERROR = 7
 IO_ERROR = 8
 INTERNAL = 9
+TIMED_OUT = 10
+COMPILER_CRASHED = 11
 
 DL_CPU = 1
 DL_CUDA = 2
@@ -35,7 +37,9 @@ class ContextOptions(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("cache_dir", c_char_p), ("compiler_path", c_char_p),
                 ("num_threads", c_int32), ("offline", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p),
                 ("pool_threads", c_int32), ("log", LOG), ("log_context", c_void_p), ("listener", c_void_p),
-                ("listener_context", c_void_p), ("cache_optional", c_int32), ("reserved", c_int32)]
+                ("listener_context", c_void_p), ("cache_optional", c_int32),
+                ("compile_in_process", c_int32), ("compile_bytes", c_int64), ("compile_seconds", c_int32),
+                ("reserved", c_int32)]
 
 
 class Counters(ctypes.Structure):
@@ -45,7 +49,7 @@ class Counters(ctypes.Structure):
                 ("miss_refused", c_int64), ("compile_failures", c_int64), ("fallbacks", c_int64),
                 ("build_ms", c_double), ("passes_ms", c_double), ("optimize_ms", c_double), ("emit_ms", c_double),
                 ("assemble_ms", c_double), ("resident_kernels", c_int64), ("resident_bytes", c_int64),
-                ("warnings", c_int64), ("late_compiles", c_int64)]
+                ("warnings", c_int64), ("late_compiles", c_int64), ("evicted", c_int64)]
 
 
 class ForwardArgs(ctypes.Structure):
@@ -120,6 +124,7 @@ def declare(library):
         ("flashplus_context_create", c_int32, [POINTER(ContextOptions), POINTER(c_void_p)]),
         ("flashplus_get_counters", c_int32, [c_void_p, POINTER(Counters)]),
         ("flashplus_mark_ready", c_int32, [c_void_p, c_int32]),
+        ("flashplus_drop_idle_kernels", c_int32, [c_void_p, POINTER(c_int64)]),
         ("flashplus_describe", c_int32, [c_void_p, POINTER(c_char_p)]),
         ("flashplus_forward", c_int32, [c_void_p, c_void_p, c_void_p]),
         ("flashplus_backward", c_int32, [c_void_p, c_void_p, c_void_p]),

@@ -123,6 +123,26 @@ def numbers(softmax_scale, causal, window_size, softcap):
     return softmax_scale, flag("causal", causal), left, right, number("softcap", softcap)
 
 
+def qkv_split(qkv, num_heads_q):
+    """What takes q, k and v out of a tensor like `qkv`: (batch, seqlen, 3, heads, head_dim), or with num_heads_q
+    (batch, seqlen, num_heads_q + 2 heads_k, head_dim)."""
+    tensor("qkv", qkv)
+    shape = tuple(qkv.shape)
+    if qkv.dim() == 5 and shape[2] == 3:
+        return lambda t: t.unbind(2)
+    if qkv.dim() != 4:
+        raise RuntimeError(f"qkv has shape {shape}; it must be (batch, seqlen, 3, heads, head_dim), or with "
+                           "num_heads_q (batch, seqlen, num_heads_q + 2 heads_k, head_dim)")
+    if num_heads_q is None:
+        raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
+    heads = integer("num_heads_q", num_heads_q)
+    rest = shape[2] - heads
+    if heads < 1 or rest < 2 or rest % 2:
+        raise ValueError(f"num_heads_q is {heads}; of the {shape[2]} heads of qkv, whose shape is {shape}, it must "
+                         "leave as many to v as to k, at least one each")
+    return lambda t: t.split([heads, rest // 2, rest // 2], dim=2)
+
+
 def integer(name, value):
     """What the original's bindings take for an integer: an int, a NumPy integer, a tensor of one (which, on a GPU, is
     waited for). No float, which would lose what is behind the point."""
@@ -148,6 +168,11 @@ def flag(name, value):
     if not isinstance(value, int) and getattr(value, "shape", None) != ():
         raise TypeError(f"{name} is {value!r}; it must be True or False")
     return bool(value)
+
+
+def default_scale(q):
+    """Of a softmax_scale that is None. (Without a head dim there is none; what refuses that has words.)"""
+    return q.shape[-1] ** -0.5 if q.shape[-1] else 1.0
 
 
 def number(name, value):

@@ -29,7 +29,10 @@ def main(arguments=None):
         print(summary())
         return
     if arguments[0] == "local-kernels":
-        print(local_kernels())
+        try:
+            print(local_kernels())
+        except ValueError as error:
+            sys.exit(f"local-kernels: {error}")
         return
     executable = path()
     os.execv(executable, [executable, *arguments])
@@ -44,6 +47,8 @@ def local_kernels():
     """LOCAL_KERNELS=..., as the environment of a host that loads kernels from the hub (transformers, SGLang, diffusers)
     needs it to get ours instead: `python -m flash_attn local-kernels`."""
     hub = os.path.join(HERE, "hub")
+    if wrong := [c for c in hub if c == ":" or c.isspace()]:
+        raise ValueError(f"the package lies in {hub!r}; a path in LOCAL_KERNELS must have no {wrong[0]!r}")
     return "LOCAL_KERNELS=" + ":".join(f"{repository}={os.path.join(hub, folder)}"
                                        for repository, folder in _HUB.items())
 

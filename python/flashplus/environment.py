@@ -3,16 +3,18 @@
 
 | variable | meaning | read |
 |---|---|---|
-| FLASH_ATTENTION_USE_FLAGGEMS | TRUE (default): our kernels; FALSE: the original extension `flash_attn_2_cuda` | on
-`import flash_attn`; later `flash_attn.set_backend` | | FLASHPLUS_FACE | OFF: `flash_attn` is not ours in this
-process; the import finds what else is installed. Default ON | at interpreter start | | FLASHPLUS_LIBRARY | path of
-libflashplus.so, instead of the one inside the package | on the first call | | FLASHPLUS_COMMAND | path of the
-command `flashplus`, instead of the one inside the package or beside the library | on warm-up |
+| FLASH_ATTENTION_USE_FLAGGEMS | TRUE (default): ours; FALSE: the original's extension | on `import flash_attn` |
+| FLASH_ATTENTION_DETERMINISTIC | 1: gradients of transformers' models are the same bits every time | on each call |
+| FLASHPLUS_FACE | OFF: `flash_attn` is not ours in this process. Default ON | at interpreter start |
+| FLASHPLUS_LIBRARY | path of libflashplus.so, instead of the one inside the package | on the first call |
+| FLASHPLUS_COMMAND | path of the command, instead of that in the package or beside the library | on warm-up |
 
-libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS,
+libflashplus.so itself reads FLASHPLUS_CACHE_DIR, FLASHPLUS_CACHE_PATH, FLASHPLUS_CACHE_SIZE,
+FLASHPLUS_RECORD_MISSES, FLASHPLUS_COMPILER, FLASHPLUS_NVJITLINK, FLASHPLUS_PTXAS,
 FLASHPLUS_CPU_TARGET, FLASHPLUS_CUDA_TARGET, FLASHPLUS_CUDA_SHARED_MEMORY, FLASHPLUS_TUNING, FLASHPLUS_NUM_THREADS,
-FLASHPLUS_LATE_COMPILE, FLASHPLUS_DEBUG_VALUES and FLASHPLUS_DEBUG_KERNELS (runtime/environment.h) when its context is
-made, which is on the first call.
+FLASHPLUS_LATE_COMPILE, FLASHPLUS_COMPILE_SECONDS, FLASHPLUS_COMPILE_MEMORY, FLASHPLUS_COMPILE_IN_PROCESS,
+FLASHPLUS_LOG, FLASHPLUS_DEBUG_VALUES and FLASHPLUS_DEBUG_KERNELS (runtime/environment.h) when its context is made,
+which is on the first call.
 """
 
 import os
@@ -34,6 +36,11 @@ def _switch(name, default):
 
 def use_our_kernels():
     return _switch("FLASH_ATTENTION_USE_FLAGGEMS", True)
+
+
+def deterministic():
+    """What transformers takes where nobody says it, by its own rule."""
+    return os.environ.get("FLASH_ATTENTION_DETERMINISTIC", "0") == "1"
 
 
 def face():

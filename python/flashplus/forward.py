@@ -54,7 +54,7 @@ def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, win
     if lse_shape is not None:
         frame.lay_out("lse", torch.float32, lse_shape, [math.prod(lse_shape[i + 1:]) for i in range(len(lse_shape))])
     if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
+        softmax_scale = checks.default_scale(q)
     frame.set_mask_and_score(softmax_scale, causal, window_left, window_right, softcap)
     frame.args.lse_empty, frame.args.num_splits = lse_empty, num_splits
     frame.args.dropout_p = dropout_p
@@ -65,7 +65,7 @@ def _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, win
 
 def output(q, v, like_q):
     """An uninitialised output: q's shape with v's head dim, and q's order of dimensions."""
-    return torch.empty_like(q) if like_q else q.new_empty((*q.shape[:-1], v.shape[-1]))
+    return frames.rows_like(q) if like_q else q.new_empty((*q.shape[:-1], v.shape[-1]))
 
 
 def _run(frame, q, k, v, out, others=None):
@@ -104,7 +104,7 @@ def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
-        out = torch.empty_like(q) if frame.like_q else output(q, v, False)
+        out = output(q, v, frame.like_q)
     if score is not None:
         frame.score.write(score)
     if alibi_slopes is None and not want_lse and rng_state is None:

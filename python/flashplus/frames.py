@@ -98,6 +98,13 @@ def contiguous_rows(t):
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
+def rows_like(t, new=torch.empty_like):
+    """new(t), with t's order of dimensions but for rows that overlap: PyTorch then orders dimensions by their strides,
+    and the last stride has to be 1."""
+    made = new(t)
+    return made if made.stride(-1) == 1 or made.shape[-1] <= 1 else new(t, memory_format=torch.contiguous_format)
+
+
 def said(t):
     return (t.dtype, t.device, t.shape, t.stride()) if isinstance(t, torch.Tensor) else type(t)
 

@@ -47,13 +47,13 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
               return_attn_probs, deterministic=False):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
-    if attention_ops.left_to_graph(softmax_scale, causal, softcap, *window_size, *lengths[2:4]):
+    if attention_ops.left_to_graph(softmax_scale, causal, softcap, window_size, *lengths[2:4]):
         return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                          return_attn_probs)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
+        softmax_scale = checks.default_scale(q)
     probs = return_attn_probs and dropout_p > 0
     if lengths:
         *lengths, block_table = lengths
@@ -72,7 +72,7 @@ def _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     if return_attn_probs and dropout_p:
         raise later.not_yet("S_dmask in a compiled graph with tensors for numbers", "pass numbers")
     cu_seqlens_q, cu_seqlens_k, *longest = lengths[:4] or (None, None, 0, 0)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
     out, lse, _ = attention_ops.in_graph(
         q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q,
@@ -95,7 +95,7 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
     except Exception:  # something that is no key, or a tensor whose memory PyTorch can't describe
         call = key
     # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
-    if dropout_p:
+    if dropout_p or type(dropout_p) not in (float, int):
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                          return_attn_probs)
     numbers = _numbers(softmax_scale, causal, window_size, softcap)
@@ -117,7 +117,7 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = max_seqlen_q if same else checks.integer("max_seqlen_k", max_seqlen_k)
-    if not dropout_p and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
+    if not dropout_p and type(dropout_p) in (float, int) and plain(cu_seqlens_q, cu_seqlens_k, alibi_slopes):
         scale, is_causal, left, right, cap = _numbers(softmax_scale, causal, window_size, softcap)
         try:
             out, lse = kernels.ragged(q, k, v, None, cu_seqlens_q, cu_seqlens_k, None, alibi_slopes, max_seqlen_q,
@@ -147,7 +147,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
         seqlen_q + right; -1 is unbounded; causal is right = 0.
     softcap: 0.0: none; > 0: s -> softcap * tanh(s / softcap).
     alibi_slopes: None, or fp32 (heads) or (batch, heads): the bias is -slope * |i + seqlen_k - seqlen_q - j|.
-    deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway.
+    deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway, but for the
+        gradients of alibi_slopes on a GPU.
     return_attn_probs: False; True: return more, for tests.
 
     Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32
@@ -237,12 +238,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if backend.ours:
         if block_table is not None:
-            if dropout_p:
+            if checks.number("dropout_p", dropout_p):
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
-                                          cu_seqlens_k, None), (), checks.integer("max_seqlen_q", max_seqlen_q),
-                                checks.integer("max_seqlen_k", max_seqlen_k), softmax_scale, causal, window_size,
-                                softcap, _INF, 0, True, return_attn_probs, key)
+                                          cu_seqlens_k, None), (), max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+                                window_size, softcap, _INF, 0, True, return_attn_probs, key)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
@@ -348,7 +348,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     if not backend.ours:
         q, k, v = (maybe_contiguous(t) for t in (q, k, v))
         if softmax_scale is None:
-            softmax_scale = q.shape[-1] ** -0.5
+            softmax_scale = checks.default_scale(q)
         out, lse = kernels.fwd_kvcache(
             q, k_cache, v_cache, k, v, cache_seqlens, rotary_cos, rotary_sin, cache_batch_idx, cache_leftpad,
             block_table, alibi_slopes, None, softmax_scale, causal, int(window_size[0]), int(window_size[1]), softcap,
@@ -406,8 +406,14 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
             raise RuntimeError(f"{name} has no dimension; it must have those of attention on a cache")
         if t.stride(-1) != 1 and name != "q" and t.numel():
             raise AssertionError(f"{name} must have contiguous last dimension")
+    if isinstance(cache_seqlens, torch.Tensor) and not cache_seqlens.dim():
+        if cache_seqlens.is_floating_point() or cache_seqlens.is_complex():
+            raise TypeError(f"cache_seqlens is {cache_seqlens!r}; it must be an integer")
+        return cache_seqlens.to(q.device, torch.int32).repeat(batch())  # whose value nobody waits for
     if cache_seqlens is None or isinstance(cache_seqlens, torch.Tensor):
         return cache_seqlens
+    if attention_ops.left_to_graph(cache_seqlens):  # a number of NumPy's, which a compiler traces as an array
+        return torch.as_tensor(cache_seqlens).to(q.device, torch.int32).reshape(1).repeat(batch())
     return torch.full((batch(),), checks.integer("cache_seqlens", cache_seqlens), dtype=torch.int32, device=q.device)
 
 
@@ -415,8 +421,16 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
              lse_empty, num_splits, rotary_interleaved, want_lse, key=None):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
     says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
+    if attention_ops.left_to_graph(max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap, num_splits,
+                                   rotary_interleaved):
+        scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
+        return cache_ops.in_graph(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k,
+                                  *attention_ops.graph_numbers(scale, causal, window_size, softcap), lse_empty,
+                                  num_splits, rotary_interleaved)
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
-    numbers = (max_seqlen_q, max_seqlen_k, q.shape[-1] ** -0.5 if scale is None else scale, causal, left, right,
+    max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
+    max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
+    numbers = (max_seqlen_q, max_seqlen_k, checks.default_scale(q) if scale is None else scale, causal, left, right,
                softcap, lse_empty, checks.integer("num_splits", num_splits),
                checks.flag("rotary_interleaved", rotary_interleaved))
     appends = any(t is not None for t in new)

@@ -41,7 +41,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     softmax_scale: None: 1 / sqrt(d).
     causal, window_size, softcap: as flash_attn.flash_attn_func's.
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
-    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
+        accepted.
     return_attn_probs: True: the log-sum-exp, too.
 
     Returns out (batch, seqlen_q, heads, dv), or (out, lse fp32 (batch, heads, seqlen_q)); a row that sees no key is 0,
@@ -49,8 +50,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size):
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size):
         return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, return_attn_probs)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
@@ -79,14 +80,7 @@ def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=N
 
     Returns, raises: as flash_attn_func.
     """
-    checks.tensor("qkv", qkv)
-    if qkv.dim() == 5:
-        q, k, v = qkv.unbind(2)
-    else:
-        if num_heads_q is None:
-            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
-        heads_k = (qkv.shape[2] - num_heads_q) // 2
-        q, k, v = qkv.split([num_heads_q, heads_k, heads_k], dim=2)
+    q, k, v = checks.qkv_split(qkv, num_heads_q)(qkv)
     return flash_attn_func(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale, window_size,
                            attention_chunk, softcap, 1, None, deterministic, sm_margin, return_attn_probs)
 
@@ -103,14 +97,15 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
     softmax_scale, causal, window_size, softcap, return_attn_probs: as flash_attn_func's.
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
-    num_splits, pack_gqa, deterministic, sm_margin: say how, not what, is computed; accepted.
+    deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
+        accepted.
 
     Returns out (total_q, heads, dv), or (out, lse fp32 (heads, total_q)); rows that are not in use are 0, and -inf.
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    if attention_ops.left_to_graph(scale, causal, softcap, *window_size, max_seqlen_q, max_seqlen_k):
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
+    if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
         return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
                          return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
                          seqused_k=seqused_k)
@@ -176,7 +171,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     if ops.without_batch(q, cu_seqlens_q):
         out, lse = cache_ops._fake(q, k_cache, v_cache)
         return (out, lse, None, None) if return_softmax_lse else out
-    longest = q.shape[0] if max_seqlen_q is None else checks.integer("max_seqlen_q", max_seqlen_q)
+    longest = q.shape[0] if max_seqlen_q is None else max_seqlen_q
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
@@ -192,10 +187,12 @@ def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
     lse_partial: fp32 (splits, batch, seqlen, heads), or (splits, total, heads).
     out: None, or written and returned. out_dtype: None: out_partial's.
 
-    Returns (out, lse).
+    Returns (out, lse), differentiable where out is None.
     """
     checks.tensor("out_partial", out_partial)
     checks.tensor("lse_partial", lse_partial)
+    if out is None:
+        return ops3.fwd_combine(out_partial, lse_partial, None, out_dtype)  # plain PyTorch: it has a gradient
     return ops3.operators.fwd_combine(out_partial, lse_partial, out, out_dtype)
 
 
@@ -227,7 +224,7 @@ def _flash_attn_forward(q, k, v, k_new=None, v_new=None, qv=None, out_=None, cu_
     in the original, with its order of arguments. k_new and v_new are written into k and v, which then are a cache, and
     the result into out_ if it is given. The last two results are empty. With a gradient, unless k and v are a cache."""
     _ready(q, k, v)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     scale, causal, left, right, softcap = checks.numbers(scale, causal, (window_size_left, window_size_right), softcap)
     longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (
         ("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
@@ -247,7 +244,7 @@ def _flash_attn_backward(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, cu_
                          deterministic=False, sm_margin=0):
     """softmax_d (batch, heads, seqlen_q rounded up to 128), or (heads, total_q + 128 batch); writes dq, dk and dv."""
     _ready(q, k, v)
-    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     scale, causal, left, right, softcap = checks.numbers(
         scale, is_causal, (window_size_left, window_size_right), softcap)
     longest_q, longest_k = (n if n is None else checks.integer(name, n) for name, n in (

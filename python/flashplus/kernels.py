@@ -47,7 +47,7 @@ def ours_fwd(q, k, v, out, alibi_slopes, p_dropout, softmax_scale, is_causal, wi
                      rng_state=rng_state if p else None)
     dmask = q.new_empty(0)
     if return_softmax:
-        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
         dmask = dropout.probabilities(rng_state, p, q, k, scale, is_causal, left, right, alibi_slopes)
     return [out, lse, dmask, rng_state]
 
@@ -81,7 +81,7 @@ def ours_varlen_fwd(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad
                       num_splits=num_splits, dropout_p=p, rng_state=rng_state if p else None)
     dmask = q.new_empty(0)
     if return_softmax:
-        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
         dmask = dropout.probabilities(rng_state, p, q, k, scale, is_causal, left, right, alibi_slopes,
                                       _packed_lengths(cu_seqlens_q, cu_seqlens_k, seqused_k), max_seqlen_q,
                                       max_seqlen_k)

@@ -94,7 +94,7 @@ def _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, wi
         shape = _lse_shape(q)
         frame.lay_out("lse", torch.float32, shape, [math.prod(shape[i + 1:]) for i in range(len(shape))])
     if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
+        softmax_scale = checks.default_scale(q)
     capacity = k_cache.shape[1] * (others["block_table"].shape[1] if "block_table" in others else 1)
     rows_q = q.shape[0 if "cu_seqlens_q" in others else 1]
     left, right = frames.sides(window_left, window_right, rows_q, capacity)

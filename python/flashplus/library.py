@@ -119,6 +119,18 @@ def mark_ready(on_compile=None):
     library.check(library.dll.flashplus_mark_ready(library.context, ways[on_compile]))
 
 
+def drop_idle_kernels():
+    """Frees the kernels that were neither made nor launched since the last call of this; returns how many.
+
+    They come back, from the disk cache or compiled, when they are next wanted. Whoever replays CUDA graphs leaves it:
+    a graph does not keep its kernels.
+    """
+    library = get()
+    dropped = ctypes.c_int64()
+    library.check(library.dll.flashplus_drop_idle_kernels(library.context, ctypes.byref(dropped)))
+    return dropped.value
+
+
 def describe():
     """What devices, compiler and cache the library has, and why others are not there."""
     return get().describe()

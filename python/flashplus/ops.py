@@ -8,7 +8,7 @@ functions go past them where direct.py allows it."""
 import torch
 from torch.autograd import forward_ad
 
-from flashplus import autograd, backend, checks, kernels, later
+from flashplus import autograd, backend, checks, frames, kernels, later
 
 
 def new_library(name):
@@ -88,6 +88,26 @@ def define(name, schema, function, fake, namespace="flash_attn", meant=None, dra
     operator = getattr(getattr(torch.ops, namespace), name).default
     library.impl(name, _above_autograd(operator, meant, refusal), "Autograd", with_keyset=True)
     torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+    if "Tensor[] " in schema and hasattr(torch.library, "register_vmap"):
+        torch.library.register_vmap(f"{namespace}::{name}", _one_by_one(operator), lib=library)
+
+
+def _one_by_one(operator):
+    """What torch.func.vmap does where there is no rule, which it can't for an operator with lists of tensors: a call an
+    element."""
+
+    def element(argument, dim, i):
+        if isinstance(argument, (list, tuple)):
+            dims = dim if isinstance(dim, (list, tuple)) else [dim] * len(argument)
+            return [element(a, d, i) for a, d in zip(argument, dims)]
+        return argument if dim is None else argument.select(dim, i)
+
+    def rule(info, dims, *arguments):
+        results = [operator(*(element(a, d, i) for a, d in zip(arguments, dims))) for i in range(info.batch_size)]
+        stacked = type(results[0])(torch.stack(parts) for parts in zip(*results))
+        return stacked, type(stacked)(0 for _ in stacked)
+
+    return rule
 
 
 def _round_up(n, m):
@@ -95,7 +115,7 @@ def _round_up(n, m):
 
 
 def outputs(q, v, lse_shape, probs_shape):
-    out = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
+    out = frames.rows_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
     return (out, q.new_empty(lse_shape, dtype=torch.float32), q.new_empty(probs_shape),
             q.new_empty((2,), dtype=torch.int64))
 
@@ -254,7 +274,7 @@ def _ours_backward_fake(dout, q, k, v, out, softmax_lse, dlse, cu_seqlens_q, cu_
                         alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size_left,
                         window_size_right, softcap, dropout_p=0.0, rng_state=None, wants_slopes=False,
                         deterministic=False):
-    return (*(torch.empty_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
+    return (*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             _slopes_like(alibi_slopes, q, wants_slopes))
 
 

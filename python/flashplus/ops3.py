@@ -5,7 +5,8 @@ installed, which would define its own; then they are in the namespace `flashplus
 
 `fwd` and `bwd` are what the extension has, and may write into what they are given; `_flash_attn_forward` makes its
 results and has a gradient, `_flash_attn_backward` is that. Whatever says how, not what, is computed (num_splits,
-pack_gqa, scheduler_metadata, sm_margin, deterministic) changes no result."""
+pack_gqa, scheduler_metadata, sm_margin) changes no result; deterministic decides whether dq is the same bits every
+time on Hopper."""
 
 import importlib.util
 
@@ -51,7 +52,7 @@ def fwd(q, k, v, k_new=None, v_new=None, q_v=None, out=None, cu_seqlens_q=None, 
                    kv_batch_idx=kv_batch_idx, leftpad_k=leftpad_k, rotary_cos=rotary_cos, rotary_sin=rotary_sin,
                    seqlens_rotary=seqlens_rotary, seqused_q=seqused_q, seqused_k=seqused_k)
     scale, causal, left, right, softcap = checks.numbers(
-        q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale, is_causal,
+        checks.default_scale(q) if softmax_scale is None else softmax_scale, is_causal,
         (window_size_left, window_size_right), softcap)
     max_seqlen_q, max_seqlen_k = (0 if n is None else checks.integer(name, n)
                                   for name, n in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
@@ -107,7 +108,7 @@ def _meant(*arguments):
     a = _complete(arguments)
     if _on_cache(a, a["cu_seqlens_k"]):
         return None
-    scale = a["q"].shape[-1] ** -0.5 if a["softmax_scale"] is None else a["softmax_scale"]
+    scale = checks.default_scale(a["q"]) if a["softmax_scale"] is None else a["softmax_scale"]
     return autograd.Call(
         (a["max_seqlen_q"] or 0, a["max_seqlen_k"] or 0, scale, a["is_causal"], a["window_size_left"],
          a["window_size_right"], a["softcap"]),
@@ -120,7 +121,7 @@ def bwd(dout, q, k, v, out, softmax_lse, dq=None, dk=None, dv=None, cu_seqlens_q
     """(softmax_d, softmax_lse / ln 2, three empty tensors); writes dq, dk and dv. softmax_d is as flash_attn 2's: row
     i is query i, and there are zeros behind."""
     scale, causal, left, right, softcap = checks.numbers(
-        q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale, is_causal,
+        checks.default_scale(q) if softmax_scale is None else softmax_scale, is_causal,
         (window_size_left, window_size_right), softcap)
     delta, rows = kernels.new_delta(q, cu_seqlens_q)
     if ops.without_batch(q, cu_seqlens_q):
@@ -161,9 +162,12 @@ def _backward_fake(dout, q, k, v, out, softmax_lse, cu_seqlens_q=None, *rest, **
 
 def fwd_combine(out_partial, lse_partial, out=None, out_dtype=None):
     """(out, lse); see interface3.flash_attn_combine."""
-    lse = lse_partial.logsumexp(0)
-    # A row that no part has keys for is 0, not nan.
-    weights = torch.exp(lse_partial - lse.masked_fill(lse == -_INF, 0.0))
+    # A row that no part has keys for is 0, and so are its gradients; none is nan.
+    nothing = (lse_partial == -_INF).all(0)
+    parts = lse_partial.masked_fill(nothing, 0.0)
+    lse = parts.logsumexp(0)
+    weights = torch.exp(parts - lse).masked_fill(nothing, 0.0)
+    lse = lse.masked_fill(nothing, -_INF)
     merged = (out_partial * weights.unsqueeze(-1)).sum(0)
     return (merged.to(out_dtype or out_partial.dtype) if out is None else out.copy_(merged)), lse
 

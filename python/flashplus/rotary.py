@@ -94,11 +94,14 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
         pair = lambda t: (t[..., 0:2 * half:2], t[..., 1:2 * half:2])
     else:
         pair = lambda t: (t[..., :half], t[..., half:2 * half])
-    out = x if inplace else torch.empty_like(x)
     a, b = (t.float() for t in pair(x))
-    low, high = pair(out)
     # Both are made before either is written, since out may be x.
     new_low, new_high = a * cos - b * sin, a * sin + b * cos
+    if not inplace and torch._C._are_functorch_transforms_active():  # which see nothing of what is written
+        parts = torch.stack((new_low, new_high), -1).flatten(-2) if interleaved else torch.cat((new_low, new_high), -1)
+        return torch.cat((parts.to(x.dtype), x[..., 2 * half:]), -1)
+    out = x if inplace else torch.empty_like(x)
+    low, high = pair(out)
     low.copy_(new_low)
     high.copy_(new_high)
     if not inplace and 2 * half < head_dim:
@@ -139,6 +142,8 @@ def apply_rotary_emb(x, cos, sin, interleaved=False, inplace=False, seqlen_offse
 
     x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen: as apply_rotary's.
     """
+    if not inplace and torch._C._are_functorch_transforms_active():  # takes no autograd.Function of this form
+        return apply_rotary(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen, interleaved)
     return ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
 
 
@@ -175,13 +180,7 @@ class _ApplyPacked(torch.autograd.Function):
 class ApplyRotaryEmbQKV_(_ApplyPacked):
     @staticmethod
     def forward(ctx, qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
-        if qkv.dim() == 5:
-            split = lambda t: t.unbind(2)
-        elif num_heads_q is None:
-            raise ValueError("num_heads_q is None; it must be given with a qkv of 4 dimensions")
-        else:
-            heads_k = (qkv.shape[2] - num_heads_q) // 2
-            split = lambda t: t.split([num_heads_q, heads_k, heads_k], dim=2)
+        split = checks.qkv_split(qkv, num_heads_q)
         tables = [(cos, sin), (cos if cos_k is None else cos_k, sin if sin_k is None else sin_k)]
         return _ApplyPacked.keep(ctx, qkv, tables, split, interleaved, seqlen_offsets)
 

@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """flashplus.attention: attention with any score, from Python. docs/scores.md is the language."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.compiler import is_compiling
 
 from flashplus import attention_ops, checks, scores
 from flashplus.direct import direct, plain, unusual
 
-_RESERVED = ("s", "b", "h", "hk", "q", "k", "sq", "sk")
+_RESERVED = ("s", "b", "h", "hk", "q", "k", "sq", "sk", "inf", "and", "or", "not")
 
 
 def _named(argument, values):
     """`values` as a dict whose keys can be names in a score."""
     if values is None:
         return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, Mapping):
         raise TypeError(f"{argument} is {type(values).__name__}; it must be a dict of names in the score")
     for name in values:
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in _RESERVED:
             raise ValueError(f"{argument} has the name {name!r}; it must be one of letters, digits and _ that is not "
                              f"one of the score's own ({', '.join(_RESERVED)})")
-    return values
+    return dict(values)
 
 
 def _scalar(name, value):
@@ -75,6 +77,8 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     for name, text in (("score", score), ("schedule", schedule)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}; it must be text or None")
+        if text and "\0" in text:  # behind which the library, which is C, would not look
+            raise ValueError(f"{name} has a NUL at column {text.index(chr(0)) + 1}; it must have none")
     if (cu_seqlens_q is None) != (cu_seqlens_k is None):
         raise ValueError("one of cu_seqlens_q and cu_seqlens_k is given; packed sequences need both")
     tensors = _named("tensors", tensors)
@@ -86,7 +90,7 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     if twice := tensors.keys() & scalars.keys():
         raise ValueError(f"{sorted(twice)[0]!r} is in tensors and in scalars; a name is one of them")
     if softmax_scale is None:
-        softmax_scale = q.shape[-1] ** -0.5
+        softmax_scale = checks.default_scale(q)
     numbers = attention_ops.graph_numbers(softmax_scale, causal, window, softcap)
     lengths = (0 if n is None else n if is_compiling() else checks.integer(name, n)
                for name, n in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Types of the functions in score_attention.py, whose defaults and documentation are there.
 # A number may be a tensor of one element.
-from typing import Dict, Literal, Optional, Tuple, Union, overload
+from typing import Literal, Mapping, Optional, Tuple, Union, overload
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ _Window = Tuple[_Int, _Int]
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
-              tensors: Optional[Dict[str, Tensor]] = ..., scalars: Optional[Dict[str, _Float]] = ...,
+              tensors: Optional[Mapping[str, Tensor]] = ..., scalars: Optional[Mapping[str, _Float]] = ...,
               causal: _Bool = ..., window: _Window = ..., softmax_scale: Optional[_Float] = ...,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,
@@ -22,7 +22,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
-              tensors: Optional[Dict[str, Tensor]] = ..., scalars: Optional[Dict[str, _Float]] = ...,
+              tensors: Optional[Mapping[str, Tensor]] = ..., scalars: Optional[Mapping[str, _Float]] = ...,
               causal: _Bool = ..., window: _Window = ..., softmax_scale: Optional[_Float] = ...,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,
@@ -31,7 +31,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
-              tensors: Optional[Dict[str, Tensor]] = ..., scalars: Optional[Dict[str, _Float]] = ...,
+              tensors: Optional[Mapping[str, Tensor]] = ..., scalars: Optional[Mapping[str, _Float]] = ...,
               causal: _Bool = ..., window: _Window = ..., softmax_scale: Optional[_Float] = ...,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,

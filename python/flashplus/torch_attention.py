@@ -11,7 +11,7 @@ kernels don't have on the CPU (fp64, head dims above 256) goes on to PyTorch's. 
 
 import torch
 
-from flashplus import kernels, kvcache, scores
+from flashplus import checks, frames, kernels, kvcache, scores
 
 _INF = float("inf")
 _OURS = (torch.float16, torch.bfloat16, torch.float32)
@@ -68,7 +68,7 @@ class _Active:
         if not _fits(query, key, value, attn_mask, dropout_p):
             return self._call_theirs("_scaled_dot_product_flash_attention_for_cpu", query, key, value, dropout_p,
                                      is_causal, attn_mask=attn_mask, scale=scale)
-        out = torch.empty_like(query)
+        out = frames.rows_like(query)
         q, k, v, options = _as_ours(query, key, value, is_causal, attn_mask)
         _, lse = kernels.dense(q, k, v, out.transpose(1, 2), None, scale, options["causal"], -1, options["right"], 0.0,
                                True, -_INF, score=options["score"])
@@ -92,13 +92,13 @@ class _Active:
 
 
 def _scale(scale, q):
-    return q.shape[-1] ** -0.5 if scale is None else scale
+    return checks.default_scale(q) if scale is None else scale
 
 
 def _fits(query, key, value, mask, dropout_p):
     """Whether our kernels have this."""
-    return (query.dim() == 4 and query.stride(-1) == 1 and query.dtype in _OURS and query.shape[-1] <= 256
-            and value.shape[-1] <= 256 and not dropout_p and query.shape[0] > 0
+    return (query.dim() == 4 and query.stride(-1) == 1 and query.dtype in _OURS and 0 < query.shape[-1] <= 256
+            and 0 < value.shape[-1] <= 256 and not dropout_p and query.shape[0] > 0
             and (mask is None or mask.dim() in (2, 4)))
 
 

@@ -8,7 +8,7 @@
 
 import torch
 
-from flashplus import bert_padding
+from flashplus import bert_padding, environment
 from flashplus.interface import flash_attn_func, flash_attn_varlen_func
 
 
@@ -30,9 +30,10 @@ def register_transformers(name="attention_plus"):
 
 def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None,
                       softcap=None, is_causal=None, position_ids=None, cu_seq_lens_q=None, cu_seq_lens_k=None,
-                      max_length_q=None, max_length_k=None, s_aux=None, **kwargs):
+                      max_length_q=None, max_length_k=None, s_aux=None, deterministic=None, **kwargs):
     """transformers' attention interface: query (batch, heads, seqlen_q, d), key and value (batch, heads_k, seqlen_k,
-    d); attention_mask is None or (batch, keys), zero for padding. Returns ((batch, seqlen_q, heads, d), None).
+    d); attention_mask is None or (batch, keys), zero for padding; deterministic: of flash_attn_func, None:
+    FLASH_ATTENTION_DETERMINISTIC. Returns ((batch, seqlen_q, heads, d), None).
 
     The mask is of keys; a static cache may hold more of them than it has columns. Where the positions of the queries
     matter, which is with is_causal or a sliding window, they are those of the last seqlen_q keys, as in a
@@ -47,7 +48,8 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
     if head_dim_v != q.shape[-1]:  # as for the original, whose head dims are one
         v = torch.nn.functional.pad(v, [0, q.shape[-1] - head_dim_v])
     options = {"dropout_p": dropout, "softmax_scale": scaling, "softcap": softcap or 0.0,
-               "causal": module.is_causal if is_causal is None else is_causal}
+               "causal": module.is_causal if is_causal is None else is_causal,
+               "deterministic": environment.deterministic() if deterministic is None else deterministic}
     if sliding_window is not None and k.shape[1] > sliding_window:
         options["window_size"] = (sliding_window - 1, sliding_window - 1)
     batch, seqlen_q = q.shape[:2]

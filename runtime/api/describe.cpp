@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus_describe: what there is on this machine, what is not, and why.
+#include "runtime/api/error.h"
 #include "runtime/context.h"
 #include "runtime/devices/cuda/cuda_device.h"
-#include "runtime/api/error.h"
 
 #include "build_id.h"
 
@@ -35,20 +35,16 @@ json describeCompiler(Context &context) {
     out["state"] = "not opened (offline)";
     return out;
   }
-  const ForkWaits whole;
-  auto table = context.compiler().table();
-  if (!table) {
-    out["state"] = "missing: " + table.status().message();
+  auto found = context.compiler().describe();
+  if (!found) {
+    out["state"] = "missing: " + found.status().message();
     return out;
   }
   out["state"] = "ok";
-  out["version"] = (*table)->describe;
-  char text[1024] = "";
-  const flashplus_assemblers assemblers = context.compiler().assemblers();
-  bool found = (*table)->nvjitlink(assemblers.nvjitlink, text, sizeof text);
-  out["nvjitlink"] = found ? std::string("version ") + text : std::string(text);
-  found = (*table)->ptxas(assemblers.ptxas, text, sizeof text);
-  out["ptxas"] = found ? std::string("version ") + text : std::string(text);
+  out["runs"] = context.compiler().worksHere() ? "in this process" : "in processes of its own";
+  out["version"] = found->compiler;
+  out["nvjitlink"] = found->has_nvjitlink ? "version " + found->nvjitlink : found->nvjitlink;
+  out["ptxas"] = found->has_ptxas ? "version " + found->ptxas : found->ptxas;
   return out;
 }
 
@@ -70,19 +66,29 @@ flashplus_status flashplus_describe(flashplus_context *context, const char **out
     addDevice(c, {kDLExtDev, 0}, "emulator", devices, missing);
     json cache{{"dir", c.store().dir()}};
     cache["state"] = c.store().onDisk() ? std::string("ok") : "memory only: " + c.store().reason();
+    cache["most_bytes"] = c.store().mostBytes(); // 0: without a limit
+    cache["evicted"] = c.store().counters().evicted;
     cache["read_only"] = json::array();
-    for (const auto &store : c.readOnlyStores())
-      cache["read_only"].push_back(
-          {{"dir", store->dir()},
-           {"state", !store->onDisk() ? store->reason() : store->isThere() ? "ok" : "is not there"}});
+    for (const auto &source : c.readOnlySources()) {
+      json row{{"dir", source->dir()},
+               {"state", !source->onDisk()   ? source->reason()
+                         : source->isThere() ? "ok"
+                                             : "is not there"}};
+      if (const auto targets = source->onlyTargets()) { // a pack
+        row["kind"] = "pack";
+        row["targets"] = *targets;
+      }
+      cache["read_only"].push_back(std::move(row));
+    }
+    std::string text = json{{"version", flashplus_version()},
+                            {"devices", std::move(devices)},
+                            {"missing", std::move(missing)},
+                            {"compiler", describeCompiler(c)},
+                            {"cache", std::move(cache)},
+                            {"warnings", c.warnings()}}
+                           .dump(-1, ' ', false, json::error_handler_t::replace); // paths need not be UTF-8
     std::lock_guard lock(c.description_mutex);
-    c.description = json{{"version", flashplus_version()},
-                         {"devices", std::move(devices)},
-                         {"missing", std::move(missing)},
-                         {"compiler", describeCompiler(c)},
-                         {"cache", std::move(cache)},
-                         {"warnings", c.warnings()}}
-                        .dump(-1, ' ', false, json::error_handler_t::replace); // paths need not be UTF-8
+    c.description = std::move(text);
     *out = c.description.c_str();
     return Status::ok();
   });

@@ -23,6 +23,13 @@ flashplus_status report(StatusCode code, const char *message) {
   return static_cast<flashplus_status>(code);
 }
 
+flashplus_status reportForkBroken() {
+  return report(StatusCode::NotResident,
+                "the library cannot be used in this process: it was forked while another thread had been "
+                "changing what they share for more than 10 s; fork before that, or start processes anew "
+                "(spawn)");
+}
+
 } // namespace flashplus
 
 const char *flashplus_last_error(void) { return flashplus::last_message; }

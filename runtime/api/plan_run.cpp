@@ -6,6 +6,7 @@
 #include "runtime/arguments/device_values.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/merge_args.h"
+#include "runtime/kernels/calls_in_flight.h"
 #include "runtime/plans/bind.h"
 #include "runtime/plans/plan.h"
 #include "templates/registry.h"
@@ -117,7 +118,7 @@ flashplus_status createPlan(flashplus_context *context, const typename Call::Arg
 template <class Call>
 flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, void *workspace,
                          size_t workspace_bytes, void *stream) {
-  return guarded([&]() -> Status {
+  return guardedLaunch([&]() -> Status {
     if (!plan)
       return invalidArgument("plan is null");
     typename Call::Problem problem;
@@ -149,7 +150,7 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
 
 template <class Call>
 flashplus_status run(flashplus_context *context, const typename Call::Args *args, void *stream) {
-  return guarded([&]() -> Status {
+  return guardedLaunch([&]() -> Status {
     if (!context)
       return invalidArgument("context is null");
     typename Call::Problem problem;
@@ -161,11 +162,13 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       return clearSums(**device, problem, stream);
     FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, **device, *args, stream));
     const PlanKey key(problem);
+    const CallInFlight here; // what the memo gives stays
     LaunchRecord plan;
     const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key
     if (remembered && context->impl->plans().find(key, plan)) {
       context->impl->kernels().counters.memory_hits += plan.num_steps;
     } else {
+      const NotCancelled whole;
       auto capturing = (*device)->capturing(stream);
       if (!capturing)
         return capturing.status();
@@ -210,7 +213,10 @@ flashplus_status flashplus_backward_plan_create(flashplus_context *context,
   return createPlan<BackwardCall>(context, args, out);
 }
 
-void flashplus_plan_destroy(flashplus_plan *plan) { delete plan; }
+void flashplus_plan_destroy(flashplus_plan *plan) {
+  const NotCancelled whole;
+  delete plan;
+}
 
 size_t flashplus_plan_workspace(const flashplus_plan *plan) {
   return plan ? size_t(plan->record.workspace_bytes) : 0;

@@ -208,7 +208,7 @@ flashplus_status flashplus_forward_python(const flashplus_python_call *call, voi
   flashplus_python_call known;
   flashplus_forward_args args;
   void *stream = nullptr;
-  const flashplus_status ready = guarded([&]() -> Status {
+  const flashplus_status ready = guardedLaunch([&]() -> Status {
     FLASHPLUS_RETURN_IF_ERROR(readCall(call, known));
     void *const objects[] = {q, k, v, o};
     for (int i = 0; i < 4; ++i)
@@ -232,7 +232,7 @@ flashplus_status flashplus_forward_python_tuple(const flashplus_python_call *cal
   flashplus_python_call known;
   flashplus_forward_args args;
   void *stream = nullptr;
-  const flashplus_status ready = guarded([&]() -> Status {
+  const flashplus_status ready = guardedLaunch([&]() -> Status {
     FLASHPLUS_RETURN_IF_ERROR(readCall(call, known));
     if (!known.fields || !known.tuple_item || !known.none || !tensors)
       return invalidArgument("call.fields, tuple_item or none, or tensors, is null; all are required");

@@ -13,8 +13,8 @@
 
 namespace flashplus {
 
-/// A KernelSpec as plain data: what launches compare instead of canonical text. `score` belongs to the
-/// ScoreTable of the check; two of them may stand for one expression (other names).
+/// A KernelSpec as plain data: what launches compare instead of canonical text. `score` is of the
+/// ScoreTable of the check, which says how long it lives; two may stand for one expression (other names).
 struct ProblemSpec : SpecFields {
   const ScoreForm *score = &ScoreForm::identity();
 

@@ -114,13 +114,14 @@ Status readContextOptions(const flashplus_context_options *given, flashplus_cont
   }
   FLASHPLUS_RETURN_IF_ERROR(readStruct("options", "flashplus_context_options", given,
                                        FLASHPLUS_SIZE_WITH(flashplus_context_options, log_context), out));
-  if (out.struct_size < FLASHPLUS_SIZE_WITH(flashplus_context_options, reserved)) { // 0.1
+  if (out.struct_size < FLASHPLUS_SIZE_WITH(flashplus_context_options, compile_in_process)) { // 0.1
     out.offline = out.offline != 0;
     out.cache_optional = 1;
     return Status::ok();
   }
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("options.offline", out.offline));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("options.cache_optional", out.cache_optional));
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("options.compile_in_process", out.compile_in_process));
   return checkReserved("options", "reserved", out.reserved);
 }
 

@@ -62,7 +62,11 @@ Result<ScoreForm> ScoreForm::make(const ScoreRequest &request) {
 }
 
 const ScoreForm &ScoreForm::identity() {
-  static const ScoreForm &form = *new ScoreForm(std::move(*make({})));
+  static const ScoreForm &form = *[] {
+    auto *made = new ScoreForm(std::move(*make({})));
+    made->shared = made;
+    return made;
+  }();
   return form;
 }
 
@@ -77,6 +81,16 @@ ScoreTable::~ScoreTable() {
   for (std::atomic<Node *> &bucket : buckets_)
     for (Node *node = bucket.load(std::memory_order_relaxed); node;)
       delete std::exchange(node, node->next);
+}
+
+const ScoreForm *ScoreTable::sharedOf(const ScoreForm &form) {
+  std::unique_ptr<const ScoreForm> &known = shared_[form.canonical];
+  if (!known) {
+    auto made = std::make_unique<ScoreForm>(form);
+    made->shared = made.get();
+    known = std::move(made);
+  }
+  return known.get();
 }
 
 Result<const ScoreForm *> ScoreTable::find(const ScoreRequest &request) {
@@ -96,6 +110,15 @@ Result<const ScoreForm *> ScoreTable::find(const ScoreRequest &request) {
   auto form = ScoreForm::make(request);
   if (!form)
     return form.status();
+  if (texts_ >= kMostTexts) {
+    thread_local ScoreForm not_kept[2];
+    thread_local int next = 0;
+    ScoreForm &own = not_kept[next++ % 2];
+    own = std::move(*form);
+    std::lock_guard lock(adding_);
+    own.shared = sharedOf(own);
+    return &own;
+  }
   auto node = std::make_unique<Node>();
   node->text = request.text;
   node->request = request;
@@ -104,6 +127,8 @@ Result<const ScoreForm *> ScoreTable::find(const ScoreRequest &request) {
   std::lock_guard lock(adding_);
   if (const ScoreForm *found = search()) // added meanwhile
     return found;
+  node->form.shared = sharedOf(node->form);
+  ++texts_;
   node->next = bucket.load(std::memory_order_relaxed);
   bucket.store(node.get(), std::memory_order_release);
   return &node.release()->form;

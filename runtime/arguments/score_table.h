@@ -9,6 +9,8 @@
 #include "spec/status.h"
 
 #include <atomic>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -43,6 +45,9 @@ struct ScoreForm {
   ScoreExpr expr;
   std::vector<ScoreNumber> numbers; ///< Scalars of `expr` that are numbers of the text.
   std::string canonical;
+  /// The form that stands for all with this canonical text: kernels and plans are the same for them. It lives
+  /// as long as the table; this one may be its own, and live for the call only.
+  const ScoreForm *shared = nullptr;
   std::vector<std::string> labels; ///< "score tensor 'bias'", one a tensor slot.
   std::vector<Index> indices;
 
@@ -52,7 +57,8 @@ struct ScoreForm {
   static const ScoreForm &identity();
 };
 
-/// Thread-safe; forms live as long as the table.
+/// Thread-safe. So many texts stay, and cost neither a lock nor a parse when they come again; others, as of a
+/// caller who writes numbers into the text of each call, are parsed anew, so that nothing grows with them.
 class ScoreTable {
 public:
   ScoreTable() = default;
@@ -60,13 +66,20 @@ public:
   ScoreTable(const ScoreTable &) = delete;
   ScoreTable &operator=(const ScoreTable &) = delete;
 
+  /// Valid until this thread has found another that is not kept, twice; ScoreForm::shared of it is for
+  /// longer.
   Result<const ScoreForm *> find(const ScoreRequest &request);
+  static constexpr size_t kMostTexts = 4096;
+  size_t texts() const { return texts_; }
 
 private:
   struct Node;
-  static constexpr size_t kBuckets = 64;
+  const ScoreForm *sharedOf(const ScoreForm &form);
+  static constexpr size_t kBuckets = 1024;
   std::atomic<Node *> buckets_[kBuckets] = {};
+  std::atomic<size_t> texts_{0};
   ForkSafe<std::mutex> adding_;
+  std::map<std::string, std::unique_ptr<const ScoreForm>> shared_; ///< By canonical text; under adding_.
 };
 
 } // namespace flashplus

@@ -3,7 +3,6 @@
 
 #include "build_id.h"
 
-#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -61,12 +60,27 @@ KernelKey KernelTable::keyOf(const PlannedKernel &kernel, const Target &target) 
   return key;
 }
 
-std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &names, const Target &target,
-                                              bool ptx, std::shared_ptr<KernelCode> &not_assembled) {
+void KernelTable::refuse(const KernelKey &key, int tier, const std::string &mark, const std::string &why) {
+  store_.discard(key, tier, mark, why);
+  ++counters.corrupt;
+  ++counters.miss_refused;
+  tell(FLASHPLUS_EVENT_REFUSED, key, why);
+}
+
+KernelTable::Found KernelTable::read(const std::vector<KernelKey> &names, const LaunchSchema &plan,
+                                     const Target &target, bool ptx) {
+  Found found;
   const std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   for (const KernelKey &name : names) {
     const auto start = Clock::now();
     ReadResult read = store_.read(name);
+    // The checksum finds damage. That memory and threads are what the code was written for is compared, since
+    // with less it would write where it must not. Another folder may have a good one.
+    for (size_t folders = store_.readOnly(); read.isHit() && !(read.artifact->launch == plan); --folders) {
+      const bool is_last = read.tier < 0 || folders == 0;
+      refuse(name, read.tier, read.mark, "its launch schema is not the plan's");
+      read = is_last ? ReadResult{.miss = Miss::Absent} : store_.read(name);
+    }
     switch (read.miss) {
     case Miss::None:
       break;
@@ -84,6 +98,7 @@ std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &name
       ++counters.miss_unreadable;
       break;
     }
+    found.is_in_no_cache &= read.miss == Miss::Absent || read.miss == Miss::MemoryOnly;
     if (!read.isHit())
       continue;
     // Code that was left as PTX, on a machine that had neither nvJitLink nor a driver, is of no use to a
@@ -95,22 +110,32 @@ std::shared_ptr<KernelCode> KernelTable::read(const std::vector<KernelKey> &name
     code->artifact = std::move(*read.artifact);
     code->source = KernelCode::Source::Disk;
     code->load_ms = millisecondsSince(start);
+    code->tier = read.tier;
+    code->mark = std::move(read.mark);
     if (code->artifact.kind == CodeKind::Ptx && !ptx && !offline_ && late_ == Late::Allow && !ptx_is_final &&
         may_assemble_ && may_assemble_(target)) {
-      not_assembled = std::move(code);
-      return nullptr;
+      found.not_assembled = std::move(code);
+      return found;
     }
     ++counters.disk_hits;
     counters.load_us += int64_t(code->load_ms * 1000);
     tell(FLASHPLUS_EVENT_DISK_HIT, name, "", code->load_ms, {}, code->artifact.code.size());
-    return code;
+    found.code = std::move(code);
+    return found;
   }
-  return nullptr;
+  return found;
+}
+
+void KernelTable::recordMiss(const KernelKey &key) const {
+  if (misses_)
+    if (Status kept = misses_->add(key.spec, key.schedule, key.target); !kept)
+      log_(kept.message());
 }
 
 std::unique_ptr<KeyLock> KernelTable::lock(const KernelKey &key) {
-  // Without a folder to share there is nothing to wait for.
-  if (!locks_ || offline_ || late_ == Late::Error || !store_.own().onDisk() || !store_.own().canWrite())
+  // Without a folder to share, or room in it, there is nothing to wait for.
+  if (!locks_ || shares_in_vain_ || offline_ || late_ == Late::Error || !store_.own().onDisk() ||
+      !store_.own().canWrite())
     return nullptr;
   const std::string folder = store_.own().identity();
   return folder.empty() ? nullptr
@@ -120,6 +145,14 @@ std::unique_ptr<KeyLock> KernelTable::lock(const KernelKey &key) {
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel &kernel, const Target &target,
                                                             Device *assembler) {
+  auto code = readOrMake(kernel, target, assembler);
+  if (after_work_)
+    after_work_();
+  return code;
+}
+
+Result<std::shared_ptr<const KernelCode>> KernelTable::readOrMake(const PlannedKernel &kernel,
+                                                                  const Target &target, Device *assembler) {
   KernelKey key = keyOf(kernel, target);
   std::vector<KernelKey> names{key};
   const bool ptx = assembler && assembler->takesPtx();
@@ -129,17 +162,37 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
     names.push_back(key);
     names.back().driver = assembler->assemblerId();
   }
+  auto plan = launchSchema(kernel.spec, kernel.schedule, target);
+  if (!plan)
+    return plan.status();
   const Flights::Flight flight(flights_, key.text());
-  std::shared_ptr<KernelCode> not_assembled; // PTX that was on disk, and might be had as a cubin
-  if (auto found = read(names, target, ptx, not_assembled))
-    return std::shared_ptr<const KernelCode>(std::move(found));
-  const std::unique_ptr<KeyLock> lock = this->lock(key);
-  // Another process may have made it meanwhile.
-  if (lock && std::ranges::any_of(names, [&](const KernelKey &name) { return store_.has(name); }))
-    if (auto found = read(names, target, ptx, not_assembled))
-      return std::shared_ptr<const KernelCode>(std::move(found));
-  auto made = make(kernel, target, std::move(key), assembler);
-  if (!not_assembled)
+  Found found = read(names, *plan, target, ptx);
+  if (found.code)
+    return std::shared_ptr<const KernelCode>(std::move(found.code));
+  const auto marks = [&] {
+    std::vector<std::string> all;
+    for (const KernelKey &name : names)
+      all.push_back(store_.mark(name));
+    return all;
+  };
+  const std::vector<std::string> before =
+      found.is_in_no_cache ? std::vector<std::string>(names.size()) : marks();
+  std::unique_ptr<KeyLock> lock = this->lock(key);
+  if (lock) {
+    // Another process may have made it meanwhile. What was of no use before is not read again.
+    if (const std::vector<std::string> now = marks(); now != before) {
+      Found later = read(names, *plan, target, ptx);
+      if (later.code)
+        return std::shared_ptr<const KernelCode>(std::move(later.code));
+      if (later.not_assembled)
+        found = std::move(later);
+    } else if (lock->waited()) {
+      // It could not make it, or not keep it. So it would be for all who wait now, each after the other.
+      lock.reset();
+    }
+  }
+  auto made = make(kernel, target, std::move(key), assembler, found.is_in_no_cache);
+  if (!found.not_assembled)
     return made;
   std::atomic<bool> &ptx_is_final = ptx_is_final_[isaInfo(target.isa).has(kSetMaxRegisters)];
   if (made ? (*made)->artifact.kind == CodeKind::Ptx : made.status().code() == StatusCode::IoError)
@@ -149,14 +202,29 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::code(const PlannedKernel 
   log_("a kernel is on disk as PTX only and could not be assembled now, so the driver does it: " +
        made.status().message());
   ++counters.disk_hits;
-  return std::shared_ptr<const KernelCode>(std::move(not_assembled));
+  return std::shared_ptr<const KernelCode>(std::move(found.not_assembled));
+}
+
+Status KernelTable::refused(const KernelKey &key, const Target &target) {
+  if (!toolchain_)
+    return Status::ok();
+  const auto known = store_.own().refusal(key);
+  if (!known)
+    return Status::ok();
+  // Who compiles nothing can find nothing else out.
+  if (!offline_ && late_ != Late::Error && toolchain_(target) != known->toolchain)
+    return Status::ok();
+  ++counters.compile_failures;
+  return {StatusCode::CompileFailed, known->reason +
+                                         " (so it was when it was compiled before; flashplus cache "
+                                         "clear forgets that)"};
 }
 
 Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel &kernel, const Target &target,
-                                                            KernelKey key, Device *assembler) {
-  if (misses_)
-    if (Status kept = misses_->add(key.spec, key.schedule, key.target); !kept)
-      log_(kept.message());
+                                                            KernelKey key, Device *assembler, bool is_miss) {
+  FLASHPLUS_RETURN_IF_ERROR(refused(key, target));
+  if (is_miss)
+    recordMiss(key);
   if (offline_)
     return Status(StatusCode::NotResident,
                   "kernel '" + key.spec + "' with '" + key.schedule + "' for " + key.target +
@@ -177,8 +245,12 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
     tell(FLASHPLUS_EVENT_COMPILE_FAILED, key, status.message(), millisecondsSince(start));
     return status;
   };
+  CompilerLibrary::Waiting waiting;
+  if (listen_)
+    waiting = [&](double ms) { tell(FLASHPLUS_EVENT_COMPILING, key, "", ms); };
+  tell(FLASHPLUS_EVENT_COMPILE_STARTED, key);
   const bool ptx = assembler && assembler->takesPtx();
-  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx);
+  auto compiled = compile_(key.spec, key.schedule, target.text(), ptx, waiting);
   bool lasting = true;
   if (!compiled && compiled.status().code() == StatusCode::IoError && assembler && !ptx &&
       isGpu(target.isa)) {
@@ -186,9 +258,12 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
     // is kept.
     log_("a kernel could not be assembled now, so the driver does it, and it is not kept: " +
          compiled.status().message());
-    compiled = compile_(key.spec, key.schedule, target.text(), true);
+    compiled = compile_(key.spec, key.schedule, target.text(), true, waiting);
     lasting = false;
   }
+  if (!compiled && compiled.status().code() == StatusCode::CompileFailed && toolchain_)
+    if (auto toolchain = toolchain_(target))
+      store_.own().noteRefusal(key, {std::move(*toolchain), compiled.status().message()});
   if (!compiled)
     return failed(compiled.status());
   Artifact *artifact = &compiled->artifact;
@@ -216,14 +291,20 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::make(const PlannedKernel 
   code->compile_ms = millisecondsSince(start);
   ++counters.compiles;
   counters.compile_us += int64_t(code->compile_ms * 1000);
-  for (auto [total, ms] : {std::pair{&counters.build_us, times.build}, {&counters.passes_us, times.passes},
-                           {&counters.optimize_us, times.optimize}, {&counters.emit_us, times.emit},
+  for (auto [total, ms] : {std::pair{&counters.build_us, times.build},
+                           {&counters.passes_us, times.passes},
+                           {&counters.optimize_us, times.optimize},
+                           {&counters.emit_us, times.emit},
                            {&counters.assemble_us, times.assemble}})
     *total += int64_t(ms * 1000);
   tell(FLASHPLUS_EVENT_COMPILED, code->key, "", code->compile_ms, times, code->artifact.code.size());
-  if (!lasting && code->key.driver.empty())
+  if (!lasting && code->key.driver.empty()) {
+    shares_in_vain_ = true;
     return std::shared_ptr<const KernelCode>(std::move(code));
-  if (Status status = store_.publish(code->key, code->artifact); !status) {
+  }
+  Status status = store_.publish(code->key, code->artifact);
+  shares_in_vain_ = !status;
+  if (!status) {
     // The kernel runs all the same; only the next process pays.
     ++counters.publish_failures;
     // Where this user may only read, it is so for every kernel.
@@ -239,6 +320,37 @@ std::shared_ptr<ResidentKernel> KernelTable::find(const std::string &id) {
   std::shared_lock lock(table_mutex_);
   const auto it = table_.find(id);
   return it == table_.end() ? nullptr : it->second;
+}
+
+std::vector<std::shared_ptr<ResidentKernel>> KernelTable::findIdle() {
+  std::vector<std::shared_ptr<ResidentKernel>> idle;
+  std::shared_lock lock(table_mutex_);
+  const bool only_from_disk = offline_ || late_ != Late::Allow;
+  for (const auto &[id, kernel] : table_) {
+    if (kernel->used.exchange(false, std::memory_order_relaxed))
+      continue;
+    const KernelCode &code = *kernel->code;
+    if (!only_from_disk || code.source == KernelCode::Source::Disk || !store_.mark(code.key).empty())
+      idle.push_back(kernel);
+  }
+  std::ranges::sort(idle);
+  return idle;
+}
+
+void KernelTable::takeIdle(std::vector<std::shared_ptr<ResidentKernel>> &idle) {
+  std::vector<std::shared_ptr<ResidentKernel>> taken;
+  std::unique_lock lock(table_mutex_);
+  std::erase_if(table_, [&](const auto &item) {
+    const std::shared_ptr<ResidentKernel> &kernel = item.second;
+    // The table has one, `idle` another; nobody gets a third while the table is locked.
+    if (!std::ranges::binary_search(idle, kernel) || kernel.use_count() > 2 || kernel->used)
+      return false;
+    --counters.resident_kernels;
+    counters.resident_bytes -= int64_t(kernel->code->artifact.code.size());
+    taken.push_back(kernel);
+    return true;
+  });
+  idle = std::move(taken);
 }
 
 Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKernel &kernel, Device &device,
@@ -267,12 +379,9 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
        --folders) {
     // The device refuses a cached entry: a miss. Another folder may have one; else it is rebuilt, once. Where
     // that can't be done, it is kept.
-    store_.discard((*code)->key, loaded.status().message());
-    ++counters.corrupt;
-    ++counters.miss_refused;
-    tell(FLASHPLUS_EVENT_REFUSED, (*code)->key, loaded.status().message());
-    code = folders ? this->code(kernel, target, &device)
-                   : make(kernel, target, keyOf(kernel, target), &device);
+    refuse((*code)->key, (*code)->tier, (*code)->mark, loaded.status().message());
+    code =
+        folders ? this->code(kernel, target, &device) : make(kernel, target, keyOf(kernel, target), &device);
     if (!code)
       return code.status();
     loaded = device.load((*code)->artifact);

@@ -21,11 +21,15 @@ Result<std::unique_ptr<MissRecord>> MissRecord::open(const std::string &path) {
 MissRecord::~MissRecord() { ::close(fd_); }
 
 Status MissRecord::add(const std::string &spec, const std::string &schedule, const std::string &target) {
-  const std::string line = spec + "\t" + schedule + "\t" + target + "\n";
+  // After a line that was cut off (a full disk) the next one begins on its own.
+  const std::string line =
+      std::string(cut_.exchange(false) ? "\n" : "") + spec + "\t" + schedule + "\t" + target + "\n";
   ssize_t written;
   do
     written = ::write(fd_, line.data(), line.size());
   while (written < 0 && errno == EINTR);
+  if (written != ssize_t(line.size()))
+    cut_ = true;
   if (written == ssize_t(line.size()) || failed_.exchange(true))
     return Status::ok();
   return {StatusCode::IoError, "a kernel that was in no cache could not be written to '" + path_ + "': " +

@@ -27,7 +27,7 @@ private:
   MissRecord(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
   const std::string path_;
   const int fd_;
-  std::atomic<bool> failed_{false};
+  std::atomic<bool> failed_{false}, cut_{false};
 };
 
 } // namespace flashplus

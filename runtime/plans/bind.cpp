@@ -113,6 +113,7 @@ const BackwardParams &bind(const BindInput &in, std::type_identity<BackwardParam
 template <class Params, Operand... kMapped>
 Status enqueue(const BindInput &in, Device &device, void *stream) {
   const auto &params = bind(in, std::type_identity<Params>());
+  in.step.kernel->noteUse();
   LoadedKernel &kernel = *in.step.kernel->loaded;
   if (!in.step.maps)
     return device.launch(kernel, &params, in.geometry.items, {}, stream);

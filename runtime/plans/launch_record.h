@@ -13,7 +13,8 @@ namespace flashplus {
 struct ResidentKernel;
 
 struct StepRecord {
-  const ResidentKernel *kernel = nullptr; ///< Lives as long as its context's table, which forgets none.
+  const ResidentKernel *kernel = nullptr; ///< The table's, which gives none away
+                                          ///< that a call in flight or a plan may have.
   Operation op = Operation::Forward;
   bool maps = false; ///< The kernel wants tensor maps.
   ItemShape item;

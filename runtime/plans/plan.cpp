@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/compile_status.h"
 #include "runtime/plans/plan.h"
 
 #include <algorithm>
@@ -12,6 +13,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
   out->context = owner;
   out->device = &device;
   out->spec = problem.spec;
+  out->spec.score = problem.spec.score->shared; // which lives as long as the plan
   out->bounds = problem.bounds;
   const PlanKey key(problem);
   PlannedSpec *planned = context.specs().find(key);
@@ -64,10 +66,11 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
       out->record = recordOf(out->plan, {kernels, out->kernels.size()});
       return out;
     }
-    const bool another =
-        failure.code() == StatusCode::CompileFailed || failure.code() == StatusCode::Unsupported;
+    const bool another = failure.code() == StatusCode::CompileFailed ||
+                         failure.code() == kCompilerCrashed ||
+                         failure.code() == StatusCode::Unsupported;
     // A step without a choice of schedules comes back with the one that was left out.
-    if (!another || std::ranges::count(options.rejected, failed->schedule) || !context.compiler().isOpen())
+    if (!another || std::ranges::count(options.rejected, failed->schedule) || context.compiler().isMissing())
       return failure;
     if (context.reject(planned->id, failed->schedule)) {
       context.log("schedule '" + failed->schedule.text() + "' is left out: " + failure.message());

@@ -35,8 +35,7 @@ std::string textOf(const flashplus_plan &p) {
 
 const std::string &describePlan(const flashplus_plan &plan) {
   // One for all plans, and not a once_flag, which the child of a fork could find half set.
-  static auto *describing = new ForkSafe<std::mutex>;
-  const std::lock_guard lock(*describing);
+  const std::lock_guard lock(plan.context->description_mutex);
   if (plan.description.empty())
     plan.description = textOf(plan);
   return plan.description;

@@ -31,7 +31,7 @@ PlanKey::PlanKey(const AttentionProblem &p) {
   words[next++] = pair(p.device.device_type, p.device.device_id);
   for (uint64_t word : fields)
     words[next++] = word;
-  words[next++] = reinterpret_cast<uintptr_t>(p.spec.score);
+  words[next++] = reinterpret_cast<uintptr_t>(p.spec.score->shared);
   // A power of two and a flag beside what has 48 bits.
   words[next++] = uint64_t(p.bounds.batch) | uint64_t(std::countr_zero(uint32_t(p.bounds.key_run))) << 56 |
                   uint64_t(p.any_order) << 63;
@@ -130,16 +130,31 @@ void PlanMemo::put(const PlanKey &key, const LaunchRecord &record) {
       slot = &set[way];
   if (!slot)
     slot = &set[next_way_++ % kWays];
+  change(*slot, [&] {
+    for (size_t i = 0; i < PlanKey::kWords; ++i)
+      slot->key[i].store(key.words[i], std::memory_order_relaxed);
+    for (size_t i = 0; i < kRecordWords; ++i)
+      slot->record[i].store(words[i], std::memory_order_relaxed);
+  });
+}
+
+template <class Write> void PlanMemo::change(Slot &slot, Write write) {
   // Skips 0 when it wraps around: 0 means that the slot was never written.
-  uint32_t version = slot->version.load(std::memory_order_relaxed);
-  slot->version.store(version + 1, std::memory_order_relaxed);
+  uint32_t version = slot.version.load(std::memory_order_relaxed);
+  slot.version.store(version + 1, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_release);
-  for (size_t i = 0; i < PlanKey::kWords; ++i)
-    slot->key[i].store(key.words[i], std::memory_order_relaxed);
-  for (size_t i = 0; i < kRecordWords; ++i)
-    slot->record[i].store(words[i], std::memory_order_relaxed);
+  write();
   version += 2;
-  slot->version.store(version ? version : 2, std::memory_order_release);
+  slot.version.store(version ? version : 2, std::memory_order_release);
+}
+
+void PlanMemo::clear() {
+  std::lock_guard lock(writing_);
+  for (size_t i = 0; i < kWays * kSets; ++i)
+    if (slots_[i].version.load(std::memory_order_relaxed) != 0)
+      change(slots_[i], [&] { // no device has this number, so it is no problem's key
+        slots_[i].key[0].store(~uint64_t(0), std::memory_order_relaxed);
+      });
 }
 
 } // namespace flashplus

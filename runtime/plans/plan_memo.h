@@ -37,10 +37,14 @@ public:
   /// Fills `out` in, which must be as constructed: what the record has no use for is not written.
   bool find(const PlanKey &key, LaunchRecord &out) const;
   void put(const PlanKey &key, const LaunchRecord &record);
+  void clear();
 
 private:
   struct Slot;
   static constexpr size_t kWays = 4, kSets = 256;
+  /// Calls `write`, which stores into the slot, so that no reader takes what it saw meanwhile. Under
+  /// writing_.
+  template <class Write> static void change(Slot &slot, Write write);
   const std::unique_ptr<Slot[]> slots_;
   ForkSafe<std::mutex> writing_;
   size_t next_way_ = 0;

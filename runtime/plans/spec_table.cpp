@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/spec_table.h"
 
+#include <algorithm>
 #include <mutex>
 
 namespace flashplus {
@@ -18,6 +19,17 @@ void PlannedSpec::remember(const PlanStep &step, std::shared_ptr<ResidentKernel>
     return;
   std::unique_lock lock(mutex_); // two threads may both add it: the first is found
   known_.push_back({step.spec, step.schedule, std::move(kernel)});
+}
+
+void PlannedSpec::forget(std::span<const std::shared_ptr<ResidentKernel>> kernels) {
+  std::unique_lock lock(mutex_);
+  std::erase_if(known_, [&](const Known &k) { return std::ranges::binary_search(kernels, k.kernel); });
+}
+
+void SpecTable::forget(std::span<const std::shared_ptr<ResidentKernel>> kernels) {
+  std::shared_lock lock(mutex_);
+  for (const auto &[key, spec] : specs_)
+    spec->forget(kernels);
 }
 
 PlannedSpec *SpecTable::find(const PlanKey &key) const {

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ public:
   /// The kernel of a step that some plan of this spec had before; null if none had.
   std::shared_ptr<ResidentKernel> kernel(const PlanStep &step) const;
   void remember(const PlanStep &step, std::shared_ptr<ResidentKernel> kernel);
+  /// Forgets those of `kernels`, which is sorted.
+  void forget(std::span<const std::shared_ptr<ResidentKernel>> kernels);
 
 private:
   struct Known {
@@ -49,6 +52,7 @@ public:
   PlannedSpec *find(const PlanKey &key) const;
   /// The entry of the key: `made`, unless another thread was first.
   PlannedSpec &add(const PlanKey &key, std::unique_ptr<PlannedSpec> made);
+  void forget(std::span<const std::shared_ptr<ResidentKernel>> kernels);
 
 private:
   mutable ForkSafe<std::shared_mutex> mutex_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/tuning_record.h"
 
+#include "spec/json_reader.h"
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -65,13 +67,10 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
 } // namespace
 
 Result<TuningRecord> parseTuningRecord(std::string_view text, const std::string &name, TuningDetail detail) {
-  // Depth is bounded by hand: the parser's own recursion is not, and a record has six levels. The parser's
-  // count of levels is right inside what is left out, too, where it tells of beginnings but not of ends.
-  const auto shallow = [&](int level, json::parse_event_t event, json &value) {
-    const bool timed = event == json::parse_event_t::key && detail == TuningDetail::Best && value == "timed";
-    return !timed && level <= 16;
-  };
-  const json record = json::parse(text, shallow, /*allow_exceptions=*/false);
+  // A record has six levels.
+  std::string problem;
+  const json record = JsonReader::parse(
+      text, {.most_depth = 16, .left_out = detail == TuningDetail::Best ? "timed" : ""}, problem);
   if (!record.is_object() || textOf(record, "format") != kTuningFormat)
     return invalidArgument(name + ": is not a tuning record (its format must be '" +
                            std::string(kTuningFormat) + "')");

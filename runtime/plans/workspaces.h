@@ -6,6 +6,7 @@
 
 #include "cache/fork.h"
 #include "runtime/devices/device.h"
+#include "runtime/kernels/flights.h"
 
 #include <cstdint>
 #include <map>
@@ -52,6 +53,10 @@ private:
   /// Runs whose counters have different sizes would write partial results over each other's counters.
   using Key = std::tuple<Device *, uint64_t, uint64_t, size_t>;
 
+  Entry *find(const Key &key, size_t bytes);
+  Result<Entry *> make(const Key &key, size_t bytes);
+
+  Flights making_; ///< By key.
   ForkSafe<std::mutex> mutex_;
   std::map<Key, std::unique_ptr<Entry>> entries_;
   std::map<Device *, size_t> bytes_; ///< Kept on each.

@@ -64,24 +64,6 @@ bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
-/// Keys that the rows of the longest sequences see, in the mean. The last row sees all of them, and each one
-/// before it one less where they are bounded on the right.
-int64_t meanVisibleKeys(const KernelSpec &spec, const Bounds &bounds) {
-  const int64_t rows = bounds.max_seqlen_q, keys = visibleKeys(spec, bounds);
-  const int64_t most = rows - 1 - std::max(bounds.window_right, 0); // keys that the first row does not see
-  if (!spec.bounded_right || most <= 0)
-    return keys;
-  const int64_t some = std::min(most, keys), hidden = some * (some + 1) / 2 + (most - some) * keys;
-  return keys - hidden / rows;
-}
-
-/// Whether a kernel that adds dq up in memory is worth it: two products less for every pair of tiles, against
-/// sums of a head dim of every row that are cleared, added to and rounded. Measured
-/// (docs/rationale/backward-sm90.md).
-bool seesEnough(const KernelSpec &spec, const Bounds &bounds) {
-  return meanVisibleKeys(spec, bounds) >= 8 * std::max(spec.head_dim_qk, 64);
-}
-
 constexpr int64_t alignedBytes(int64_t bytes) { return ceilDiv(bytes, 256) * 256; }
 
 } // namespace
@@ -115,7 +97,7 @@ Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &o
                 "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
 }
 
-bool BackwardPlanner::takesWhole(const Bounds &bounds, const PlanOptions &options) const {
+bool BackwardPlanner::takesWhole(const PlanOptions &options) const {
   const Algorithm *forced = options.schedule ? findAlgorithm(options.schedule->algorithm) : nullptr;
   if (forced && forced->op == Operation::Backward && forced->runsOn(device_.target.isa))
     return true;
@@ -123,21 +105,18 @@ bool BackwardPlanner::takesWhole(const Bounds &bounds, const PlanOptions &option
   if (forced && (forced->op == Operation::BackwardKV || forced->op == Operation::BackwardQ) && pair)
     return false;
   return std::ranges::any_of(whole_.candidates, [&](const Candidate &c) {
-    return !std::ranges::count(options.rejected, c.schedule) &&
-           (!c.item.adds_dq || (options.any_order && (!pair || seesEnough(spec_, bounds))));
+    return !std::ranges::count(options.rejected, c.schedule) && (!c.item.adds_dq || options.any_order);
   });
 }
 
-std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps(const Bounds &bounds,
-                                                                        const PlanOptions &options) const {
-  std::vector<const Step *> steps =
-      takesWhole(bounds, options) ? std::vector{&whole_} : std::vector{&kv_, &q_};
+std::vector<const BackwardPlanner::Step *> BackwardPlanner::chosenSteps(const PlanOptions &options) const {
+  std::vector<const Step *> steps = takesWhole(options) ? std::vector{&whole_} : std::vector{&kv_, &q_};
   if (spec_.score_grads)
     steps.push_back(&score_);
   return steps;
 }
 
-Status BackwardPlanner::checkForced(const Bounds &bounds, const PlanOptions &options) const {
+Status BackwardPlanner::checkForced(const PlanOptions &options) const {
   if (!options.schedule)
     return Status::ok();
   const Algorithm *a = findAlgorithm(options.schedule->algorithm);
@@ -146,7 +125,7 @@ Status BackwardPlanner::checkForced(const Bounds &bounds, const PlanOptions &opt
     return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() +
                                                "' adds dq up in an order that differs from run to run, and "
                                                "any_order is 0; it must be 1");
-  for (const Step *step : chosenSteps(bounds, options)) {
+  for (const Step *step : chosenSteps(options)) {
     if (a && a->op == step->spec.op)
       return Status::ok();
     if (!step->candidates.empty())
@@ -176,7 +155,7 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   if (options.num_splits != 0)
     return invalidArgument("num_splits is " + std::to_string(options.num_splits) +
                            "; of a backward it must be 0");
-  FLASHPLUS_RETURN_IF_ERROR(checkForced(bounds, options));
+  FLASHPLUS_RETURN_IF_ERROR(checkForced(options));
   Plan plan;
   plan.schedule_source = options.schedule ? "forced" : "default table";
   const int64_t values = alignedBytes(bounds.total_q * bounds.heads_q * 4);
@@ -188,7 +167,7 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   if (!delta)
     return delta.status();
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
-  if (!takesWhole(bounds, options)) {
+  if (!takesWhole(options)) {
     for (const Step *step : {&kv_, &q_}) {
       auto chosen = choose(*step, options);
       if (!chosen)

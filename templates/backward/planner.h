@@ -34,11 +34,11 @@ private:
   };
   Step step(KernelSpec spec) const;
   /// The steps whose schedules may be forced.
-  std::vector<const Step *> chosenSteps(const Bounds &bounds, const PlanOptions &options) const;
+  std::vector<const Step *> chosenSteps(const PlanOptions &options) const;
   /// Whether one kernel makes all three gradients.
-  bool takesWhole(const Bounds &bounds, const PlanOptions &options) const;
+  bool takesWhole(const PlanOptions &options) const;
   /// A forced schedule that is of none of them would be ignored: Unsupported names those that there are.
-  Status checkForced(const Bounds &bounds, const PlanOptions &options) const;
+  Status checkForced(const PlanOptions &options) const;
   /// Fails if no candidate is left.
   Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
   Status addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const;

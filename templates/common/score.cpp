@@ -76,6 +76,20 @@ Val scoreIndex(Ir &ir, Val value) {
   return ir.wrap(ir.builder.createOrFold<arith::FPToSIOp>(ir.loc, type, inside.value));
 }
 
+Val scoreRemainder(Ir &ir, Val a, Val b) {
+  if (getElementTypeOrSelf(a.type()).isInteger()) {
+    Val left = a % b;
+    return ir.select(left < 0, left + b, left);
+  }
+  // A quotient next to a whole number may be rounded to the other side of it: a sum with b puts that right.
+  // No product where the quotient is 0: b may be infinite.
+  Val whole = ir.wrap(math::FloorOp::create(ir.builder, ir.loc, (a / b).value));
+  Val left = ir.select(whole == 0.0, a, ir.fma(whole * -1.0, b, a));
+  Val less = left + b, more = left - b;
+  Val below = ir.select(b<0.0, left> 0.0, left < 0.0), above = ir.select(b < 0.0, left <= b, left >= b);
+  return ir.select(below, less, ir.select(above, more, left));
+}
+
 Vals lastIndices(Ir &ir, const ParamReader &params, int slot, ValueRange indices) {
   Vals last;
   for (auto [dim, index] : llvm::enumerate(indices)) {
@@ -188,6 +202,10 @@ Score::WithSlope Score::evaluate(Val s, Val row, Val key, Val head) const {
     }
     if (isa<attn::IndexOp>(op)) {
       map[op.getResult(0)] = scoreIndex(ir, operands[0]);
+      continue;
+    }
+    if (isa<attn::RemainderOp>(op)) {
+      map[op.getResult(0)] = scoreRemainder(ir, operands[0], operands[1]);
       continue;
     }
     // Everything else is elementwise: the same operation on wider types.

@@ -67,6 +67,9 @@ bool clampsIndices(mlir::Region &region);
 /// attn.index of a scalar or a vector.
 Val scoreIndex(Ir &ir, Val value);
 
+/// attn.remainder of scalars or vectors.
+Val scoreRemainder(Ir &ir, Val a, Val b);
+
 /// The last index of each dimension of an auxiliary tensor that readScoreTensor clamps, else nothing.
 Vals lastIndices(Ir &ir, const ParamReader &params, int slot, mlir::ValueRange indices);
 inline Vals lastIndices(Ir &ir, const ParamReader &params, attn::AuxOp op) {

@@ -33,7 +33,8 @@ public:
   Evaluator(Ir &ir, const ParamReader &params, Block &block, const ScoreTile &tile)
       : ir_(ir), params_(params), block_(block), tile_(tile) {
     for (mlir::Operation &op : llvm::reverse(block))
-      if (isa<attn::IndexOp>(op) || (op.getNumResults() && of_index_.contains(op.getResult(0))))
+      if (isa<attn::IndexOp, attn::RemainderOp, math::FloorOp>(op) ||
+          (op.getNumResults() && of_index_.contains(op.getResult(0))))
         of_index_.insert(op.operand_begin(), op.operand_end());
   }
 
@@ -211,6 +212,8 @@ private:
       Val result;
       if (isa<attn::IndexOp>(op))
         result = scoreIndex(ir_, last);
+      else if (isa<attn::RemainderOp>(op))
+        result = scoreRemainder(ir_, ir_.wrap(mapping.lookup(op.getOperand(0))), last);
       else if (isa<arith::DivFOp>(op) && of_index_.contains(op.getResult(0)))
         result = quotient(ir_.wrap(mapping.lookup(op.getOperand(0))), last);
       else
@@ -390,8 +393,9 @@ private:
   Ir &ir_;
   const ParamReader &params_;
   Block &block_;
-  /// Values that an fp32 index is worked out from. They are computed as the text says, one by one: an index
-  /// is rounded towards zero, so that a unit of the last place can make it another one.
+  /// Values that an fp32 index, a `floor` or a remainder is worked out from. They are computed as the text
+  /// says, one by one: an index is rounded towards zero, so that a unit of the last place can make it another
+  /// one.
   llvm::DenseSet<Value> of_index_;
   const ScoreTile &tile_;
 };

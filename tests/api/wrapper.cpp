@@ -499,8 +499,12 @@ TEST_CASE("a listener hears of a compilation, stage by stage") {
   ContextOptions options;
   options.cache_dir = "";
   double wall = 0, stages = 0;
+  int started = 0;
   std::string spec;
   options.listener = [&](const flashplus_event &event) {
+    started += event.kind == FLASHPLUS_EVENT_COMPILE_STARTED;
+    if (event.kind == FLASHPLUS_EVENT_COMPILE_STARTED || event.kind == FLASHPLUS_EVENT_COMPILING)
+      return;
     REQUIRE(event.kind == FLASHPLUS_EVENT_COMPILED);
     wall = event.ms;
     stages = event.build_ms + event.passes_ms + event.optimize_ms + event.emit_ms + event.assemble_ms;
@@ -508,6 +512,7 @@ TEST_CASE("a listener hears of a compilation, stage by stage") {
   };
   const Context c = Context::create(options).value();
   c.forward(p.args).value();
+  CHECK(started == 1);
   CHECK(spec == specOf(p.args).value());
   CHECK(stages > 0);
   CHECK(stages <= wall);
@@ -538,6 +543,9 @@ TEST_CASE("marked ready: a compilation warns or fails, as the caller or the envi
     CHECK(lines[0].find(specOf(another()).value()) != std::string::npos);
     CHECK(c.counters().late_compiles == 1);
     CHECK(c.counters().warnings == 1);
+    CHECK(c.dropIdleKernels().value() == 0); // all were used, or are a plan's
+    c.markReady(FLASHPLUS_LATE_ALLOW).value();
+    CHECK(c.dropIdleKernels().value() >= 1);
   }
   lines.clear();
   setenv("FLASHPLUS_LATE_COMPILE", "error", 1);
@@ -600,6 +608,7 @@ TEST_CASE("a process with a warm cache never maps LLVM") {
     if (child == 0) {
       setenv("FLASHPLUS_TEST_CACHE", folder.path.c_str(), 1);
       warm ? setenv("FLASHPLUS_TEST_WARM", "1", 1) : unsetenv("FLASHPLUS_TEST_WARM");
+      setenv("FLASHPLUS_COMPILE_IN_PROCESS", "1", 1); // so that there is something to find
       execl("/proc/self/exe", "test_api", "--test-case=warm child", "--no-skip",
             static_cast<char *>(nullptr));
       _exit(127);

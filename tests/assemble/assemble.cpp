@@ -107,8 +107,9 @@ int mostSpilled(const PlannedKernel &kernel, const Target &target) {
 
 std::string check(const PlannedKernel &kernel, const Target &target) {
   flashplus_compile_times times{};
-  auto artifact = compileKernel({kernel.spec, kernel.schedule, target},
-                                {std::getenv("FLASHPLUS_NVJITLINK"), std::getenv("FLASHPLUS_PTXAS")}, times);
+  auto artifact =
+      compileKernel({kernel.spec, kernel.schedule, target},
+                    {{std::getenv("FLASHPLUS_NVJITLINK"), std::getenv("FLASHPLUS_PTXAS")}}, times);
   if (!artifact)
     return artifact.status().message();
   if (artifact->kind != CodeKind::Cubin)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/conformance/backward_check.h"
 
-#include "templates/schedule_table.h"
 #include "tests/soak.h"
 
 #include <doctest/doctest.h>
@@ -25,34 +24,10 @@ struct Attempt {
 
 bool plainScore(const Case &c) { return c.score.empty() && c.softcap == 0 && c.alibi == Alibi::None; }
 
-constexpr TableRow kAdding[] = {
-#include "templates/backward/sm90_backward_kv/adding_table.inc"
-};
-
-/// Calls `call`, which is flashplus_backward or makes a plan for it, with the schedule that adds dq up in
-/// memory if `instance` allows any order and there is one for it. Nobody would choose that for the few keys
-/// that a test's rows see.
-template <class Call> flashplus_status withSchedule(BackwardInstance &instance, const Call &call) {
-  const Case &c = instance.problem();
-  if (instance.backward().any_order && !Session::get().onCpu())
-    for (const TableRow &row : kAdding)
-      if (c.d <= row.head_dim_qk && c.dimV() <= row.head_dim_v &&
-          (c.windowRight() >= 0 || c.window_left >= 0) == row.bounded) {
-        instance.setSchedule(row.schedule.data());
-        if (const flashplus_status status = call(); status != FLASHPLUS_UNSUPPORTED)
-          return status;
-        instance.setSchedule(nullptr);
-        break;
-      }
-  return call();
-}
-
-Attempt attempt(BackwardInstance &instance) {
+Attempt attempt(const BackwardInstance &instance) {
   Attempt a;
   flashplus_plan *plan = nullptr;
-  a.status = withSchedule(instance, [&] {
-    return flashplus_backward_plan_create(Session::get().context(), &instance.gradientArgs(), &plan);
-  });
+  a.status = flashplus_backward_plan_create(Session::get().context(), &instance.gradientArgs(), &plan);
   a.plan.reset(plan);
   if (a.status != FLASHPLUS_OK)
     a.message = flashplus_last_error();
@@ -216,7 +191,7 @@ std::vector<BackwardCase> chosen(std::vector<BackwardCase> cases) {
   return few;
 }
 
-PlanPtr makeBackwardPlan(BackwardInstance &instance) { return accepted(attempt(instance), instance); }
+PlanPtr makeBackwardPlan(const BackwardInstance &instance) { return accepted(attempt(instance), instance); }
 
 BackwardOutputs runBackwardPlan(BackwardInstance &instance, flashplus_plan &plan) {
   const Session &s = Session::get();
@@ -237,11 +212,7 @@ BackwardOutputs runBackwardPlan(BackwardInstance &instance, flashplus_plan &plan
 BackwardOutputs runBackward(BackwardInstance &instance, flashplus_context *context) {
   const Session &s = Session::get();
   instance.resetGradients();
-  require(withSchedule(instance,
-                       [&] {
-                         return flashplus_backward(context ? context : s.context(), &instance.gradientArgs(),
-                                                   nullptr);
-                       }),
+  require(flashplus_backward(context ? context : s.context(), &instance.gradientArgs(), nullptr),
           instance.backward().text());
   require(flashplus_synchronize(s.context(), s.device(), nullptr), instance.backward().text());
   return instance.readGradients();

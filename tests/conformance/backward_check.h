@@ -17,7 +17,7 @@ std::vector<BackwardCase> chosen(std::vector<BackwardCase> cases);
 
 /// A GPU has gradients of plain scores only. Null then, and the refusal is counted and shown in the summary;
 /// a refusal of anything else fails the test.
-PlanPtr makeBackwardPlan(BackwardInstance &instance);
+PlanPtr makeBackwardPlan(const BackwardInstance &instance);
 /// Poisoned gradients and workspace, one run of the plan.
 BackwardOutputs runBackwardPlan(BackwardInstance &instance, flashplus_plan &plan);
 /// Poisoned gradients, flashplus_backward in `context`, or in the session's.

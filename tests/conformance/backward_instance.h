@@ -28,8 +28,6 @@ public:
 
   const BackwardCase &backward() const { return backward_; }
   const flashplus_backward_args &gradientArgs() const { return args_; }
-  /// Of one of the plan's steps; null to choose.
-  void setSchedule(const char *schedule) { args_.schedule = schedule; }
   const reference::BackwardProblem &gradientReference() const { return gradient_reference_; }
 
   /// Poison into the gradients and delta, a known number into the tile counter.

@@ -63,6 +63,17 @@ TEST_CASE("score gradients: scalars, by every function") {
        {.score = "s - a * abs(q + sk - sq - k) + c * (q > k)", .scalars = {{"a", 0.05f}, {"c", 1.0f}}}});
 }
 
+TEST_CASE("score gradients: sigmoid, remainders, floor and conditions") {
+  checkInTurn({{.score = "s * sigmoid(a) + (k * c) % 3 * a", .scalars = {{"a", 0.3f}, {"c", 0.4f}}},
+               {.score = "s + (k + 0.5) % c * 0.1", .scalars = {{"c", 7.0f}}},
+               {.causal = true,
+                .score = "where(k % 2 == 0 or not q - k > 3 and q % 3 != 1, s * a, s) + t[(q - k) % 5]",
+                .aux = {table("t", {5})},
+                .scalars = {{"a", 0.4f}}},
+               {.score = "where(floor(q / 41) == floor(k / 41), s * sigmoid(g[h] + s), -inf)",
+                .aux = {table("g", {4})}}});
+}
+
 TEST_CASE("score gradients: ALiBi and softcap") {
   checkInTurn({{.alibi = Alibi::PerHead},
                {.causal = true, .alibi = Alibi::PerBatch},

@@ -104,6 +104,19 @@ TEST_CASE("score: every function") {
   checkScore({.score = "sqrt(abs(s)) - neg(s)"});
   checkScore({.score = "tanh(s) * 3"});
   checkScore({.score = "max(s, -s) / (1 + min(s, 0) * min(s, 0))"});
+  checkScore({.score = "sigmoid(s * 4) - sigmoid(-300) + sigmoid(300)"});
+}
+
+TEST_CASE("score: what jumps is worked out exactly: floor, remainders, and conditions of them") {
+  checkScore({.score = "where(floor(q / 41) == floor(k / 41), s, -inf)"});
+  checkScore({.causal = true, .score = "where(floor(q / 16) == floor(k / 16) or k % 8 == 7, s, -inf)"});
+  checkScore({.score = "s + (q - k) % 7 * 0.1 - (k - q) % -3 * 0.2 + (k + 0.5) % 1.25"});
+  checkScore({.score = "s + (k * a) % c", .scalars = {{"a", 3.0f}, {"c", 41.0f}}});
+  checkScore({.score = "s + floor(-k / 3) * 0.1 + 5 % inf"});
+  checkScore({.score = "where(not (k % 2 == 1 and q % 3 == 0) and not (k == 3 or q == 5), s, -inf)"});
+  checkScore({.score = "(s and k) + (s - s or q % 2) + (not k)"});
+  checkScore({.score = "s + t[(q - k) % 5] + u[h, k % 3]",
+              .aux = {{.name = "t", .shape = {5}}, {.name = "u", .shape = {4, 3}}}});
 }
 
 TEST_CASE("score: one that ignores q and k") {

@@ -63,6 +63,17 @@ def unknown_flags(command, flashplus, helps):
             if not re.search(rf"(?<![\w-]){flag}(?![\w-])", text)]
 
 
+def shell(command):
+    """A pipe fails with its first part: `flashplus ... | head` must not hide what the command left with."""
+    return ["bash", "-o", "pipefail", "-c", command]
+
+
+def only_unknown(done, flag):
+    """Whether `flag`, which no verb has, is all that a verb complains about: unknown flags are listed together, and the
+    list must be of this one alone."""
+    return done.returncode == 2 and f"not expected: {flag} (try" in done.stderr
+
+
 def compile_snippets(arguments, folder, complain):
     count, c_units = 0, []
     for where, language, text in snippets.code(arguments.source, {"c", "cpp"}):
@@ -124,6 +135,12 @@ def main():
     shown = [*snippets.shell_commands(arguments.source), *snippets.help_examples(flashplus)]
     helps = {verb: snippets.help_text(flashplus, verb) for verb in snippets.verbs(flashplus)}
     used, seconds, ran, seen = set(), {}, 0, set()
+    for typo, only in (("", True), ("--schedul x", False), ("--suite nothing", False)):  # the check sees what it is for
+        done = subprocess.run(shell(f"{flashplus} bench {typo} --no-such-flag"), capture_output=True, text=True)
+        if only_unknown(done, "--no-such-flag") != only:
+            complain("documented.py", f"takes 'bench {typo}' for {'wrong' if only else 'right'}: {done.stderr}")
+    if subprocess.run(shell(f"{flashplus} bench --no-such-flag | cat"), capture_output=True).returncode != 2:
+        complain("documented.py", "a pipe hides that the command in it failed")
     with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
         work = pathlib.Path(temporary).resolve()
         home_folder(arguments.source, work)
@@ -145,14 +162,13 @@ def main():
             seen.add(typed or command)
             if typed is None:
                 if re.match(r"(FLASHPLUS_\w+=\S+ )?flashplus ", command):
-                    # The only complaint is about a flag that no verb has.
-                    done = subprocess.run(["bash", "-c", re.sub(r"\s#\s.*$", "", command) + " --no-such-flag"],
+                    done = subprocess.run(shell(re.sub(r"\s#\s.*$", "", command) + " --no-such-flag"),
                                           capture_output=True, text=True, cwd=work, env=environment, timeout=60)
-                    if done.returncode != 2 or "--no-such-flag" not in done.stderr:
+                    if not only_unknown(done, "--no-such-flag"):
                         complain(where, f"is not understood: {command}\n{done.stderr}")
                 continue
             begin = time.monotonic()
-            done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, cwd=work, env=environment,
+            done = subprocess.run(shell(typed), capture_output=True, text=True, cwd=work, env=environment,
                                   timeout=60, stdin=subprocess.DEVNULL)
             seconds[typed] = time.monotonic() - begin
             if seconds[typed] > 2:

@@ -28,6 +28,8 @@ struct Shape {
   Isa isa = Isa::Sm80;  ///< Or Sm90a.
   std::string schedule; ///< Of the forward kernel; empty: the plan's.
   int multiprocessors = 1;
+
+  friend bool operator==(const Shape &, const Shape &) = default;
 };
 
 // What a shape says, as the runtime would put it.

@@ -14,6 +14,8 @@ struct BackwardShape {
   bool dlse = false;           ///< A gradient reaches lse, too.
   std::string whole = {};      ///< Of the one kernel that replaces the two, if not empty.
   double steep = 0;            ///< Not 0: scores are about -steep times the root of the head dim.
+
+  friend bool operator==(const BackwardShape &, const BackwardShape &) = default;
 };
 
 /// PTX of every step, delta first.

@@ -284,6 +284,37 @@ TEST_CASE("a fault names the address and the block") {
   CHECK(ran.error.find("CTA (2, 0, 0), warp 0, lane 0") != std::string::npos);
 }
 
+TEST_CASE("a block finds nothing of the one before it in shared memory") {
+  // In block 0 warp 0 writes words 0 to 31 and 224 to 255, and warp 1 reads the first ones. Later blocks run
+  // `later` in warp 0.
+  auto ranWith = [](const std::string &later) {
+    const std::string body = std::string(kAddresses) +
+                             "mov.u32 %r6, %tid.x;\nand.b32 %r3, %r6, 31;\nshl.b32 %r3, %r3, 2;\n"
+                             "add.u32 %r3, %r3, %r2;\nsetp.lt.u32 %p2, %r6, 32;\n"
+                             "setp.eq.u32 %p1, %cta, 0;\n@!%p1 bra LATER;\n"
+                             "@%p2 st.shared.b32 [%r3], %gid;\n@%p2 st.shared.b32 [%r3+896], %gid;\n"
+                             "bar.sync 0;\n@!%p2 ld.shared.b32 %r4, [%r3];\nret;\nLATER:\n" +
+                             later;
+    Case c = makeCase(kPlanted[0], body.c_str());
+    c.threads = 64;
+    c.blocks = 3;
+    c.input.assign(3 * 256, 1);
+    Options options;
+    options.threads = 1;
+    return run(c, options);
+  };
+  for (const char *read : {"@%p2 ld.shared.b32 %r4, [%r3];\n", "@%p2 ld.shared.b32 %r4, [%r3+896];\n"}) {
+    const Ran ran = ranWith(read);
+    REQUIRE_MESSAGE(ran.fault, ran.error);
+    CHECK(ran.fault->kind == FaultKind::UninitialisedMemory);
+    CHECK(ran.fault->where.cta[0] == 1);
+  }
+  // No race with warp 1, which reads nothing in this block.
+  const Ran ran = ranWith("@%p2 st.shared.b32 [%r3], %gid;\n@%p2 ld.shared.b32 %r4, [%r3];\n"
+                          "@%p2 st.shared.b32 [%r3], %gid;\n");
+  CHECK_MESSAGE(!ran.fault, ran.error);
+}
+
 TEST_CASE("a kernel that never ends stops, with the state of every warp") {
   Case c =
       makeCase(kPlanted[0],

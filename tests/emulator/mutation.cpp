@@ -256,18 +256,24 @@ const std::set<std::string> kRedundantInBackward = {
     // the next one, nor before dQ, whose fence and dV's stand in for each other.
     "sm_90a adding: wgmma.fence 1", "sm_90a adding: wgmma.fence 4", "sm_90a adding: wgmma.fence 5",
     "sm_90a adding: wgmma.fence 6", "sm_90a adding: wgmma.fence 7", "sm_90a adding: wgmma.fence 8",
-    "sm_90a adding: wgmma.fence 9",
+    "sm_90a adding: wgmma.fence 9", "sm_90a adding d128: wgmma.fence 1", "sm_90a adding d128: wgmma.fence 4",
+    "sm_90a adding d128: wgmma.fence 5", "sm_90a adding d128: wgmma.fence 6",
+    "sm_90a adding d128: wgmma.fence 7", "sm_90a adding d128: wgmma.fence 8",
+    "sm_90a adding d128: wgmma.fence 9",
     // An item's first tile of dS: with one stage of keys all warps have left the item before when they come.
-    "sm_90a adding: mbarrier.try_wait 8",
+    "sm_90a adding d128: mbarrier.try_wait 8",
+    // A later one, of three stages: a warpgroup's turn comes when the other one has had that of the step
+    // before, and so has added up dQ of the tile that was there.
+    "sm_90a adding d128: mbarrier.try_wait 10",
     // dV's own group: dK's has both, and both are waited for together.
     "sm_90a kv: wgmma.commit_group 0", "sm_90a kv, turns: wgmma.commit_group 0",
-    "sm_90a adding: wgmma.commit_group 2",
+    "sm_90a adding: wgmma.commit_group 2", "sm_90a adding d128: wgmma.commit_group 2",
     // With two stages of queries as of keys, the wait for the first tile of queries in front of the one for
     // the keys' stage orders the same.
-    "sm_90a kv: mbarrier.try_wait 2",
+    "sm_90a kv: mbarrier.try_wait 2", "sm_90a adding: mbarrier.try_wait 2",
     // More registers for the math warps: what ptxas needs for the code is not known to the emulator.
     "sm_90a kv: setmaxnreg 1", "sm_90a kv, turns: setmaxnreg 1", "sm_90a q: setmaxnreg 1",
-    "sm_90a adding: setmaxnreg 1"};
+    "sm_90a adding: setmaxnreg 1", "sm_90a adding d128: setmaxnreg 1"};
 
 std::vector<MutatedBackward> backwardKernels() {
   const Shape causal{.seqlen_q = 150, .seqlen_k = 200, .heads_q = 2, .window_right = 0};

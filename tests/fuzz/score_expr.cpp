@@ -73,6 +73,8 @@ std::vector<std::string> seeds() {
           "cap * tanh(s / cap)",
           "s - slopes[h] * abs(q + sk - sq - k)",
           "s + bias[b, h, q, k]",
+          "where(k % 4 == 0 and not (q % sk < 3 or floor(s)), s % t[(q - k) % 7], -inf)",
+          "sigmoid(s % -x) % sigmoid(floor(k / 3)) or inf",
           "where(q - k > 1e3, -1.5e-7, min(s, max(exp(s), sqrt(log(hk)))))"};
 }
 

@@ -12,7 +12,8 @@ cmake --install "$build" --prefix "$work/first" >"$work/log" || { cat "$work/log
 mv "$work/first" "$work/prefix"
 prefix=$work/prefix
 for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp include/flashplus/kernels.h \
-    include/flashplus/merge.h include/dlpack/dlpack.h "$libdir/libflashplus.so" "$libdir/libflashplus.so.${version%.*}" \
+    include/flashplus/dropout.h include/flashplus/merge.h include/dlpack/dlpack.h \
+    "$libdir/libflashplus.so" "$libdir/libflashplus.so.${version%.*}" \
     share/bash-completion/completions/flashplus bin/flashplus; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
@@ -56,6 +57,10 @@ export PKG_CONFIG_PATH=$prefix/$libdir/pkgconfig
 # shellcheck disable=SC2046
 "$cc" -std=c11 -Wall -Wextra -Werror "$source/examples/embed.c" -o "$work/embed" $(pkg-config --cflags --libs flashplus)
 
+if [ -e "$prefix/$libdir/libflashplus-compiler.so" ] && [ ! -x "$prefix/$libdir/flashplus-compile-helper" ]; then
+  echo "not installed: flashplus-compile-helper"
+  exit 1
+fi
 if [ ! -e "$prefix/$libdir/libflashplus-compiler.so" ] && [ -z "${FLASHPLUS_COMPILER:-}" ]; then
   say "no compiler library: the examples are not run"
   exit 0

@@ -80,6 +80,8 @@ TEST_CASE("every score expression survives the way through IR") {
            "s + t[q + sk - sq - k, abs(-k) * 2, min(h, 3), max(b, -hk)] - t[k / 2, 2.5, 1e30, 0 / 0]",
            "s + t[k, -1, u[k - 1], s] * u[0] + u[q * sk + k]",
            "where(k - q < 7, s + t[k - q], t[3 - -q])",
+           "where(k <= q and (k % 2 == 0 or not s) or p, s % 3 + floor(s / 2), -inf)",
+           "s + t[(q - k) % 64, k % 2.5, floor(k / 16)] * sigmoid(u[h])",
        }) {
     KernelSpec spec = forward();
     auto score = ScoreExpr::parse(text);

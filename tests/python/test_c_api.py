@@ -76,7 +76,9 @@ def test_a_warm_process_never_opens_the_compiler(tmp_path):
     call = START + ("import torch, flash_attn, flashplus; q = torch.ones(1, 4, 1, 32).half()\n"
                     "flash_attn.flash_attn_func(q, q, q); c = flashplus.counters()\n"
                     "print(c['compiles'], c['disk_hits'], 'flashplus-compiler' in open('/proc/self/maps').read())")
-    assert python(call, FLASHPLUS_CACHE_DIR=tmp_path)[1].split()[-3:] == ["1", "0", "True"]
+    here = {"FLASHPLUS_COMPILE_IN_PROCESS": "1"}  # so that the check can fail; else a process of its own has it
+    assert python(call, FLASHPLUS_CACHE_DIR=tmp_path / "here", **here)[1].split()[-3:] == ["1", "0", "True"]
+    assert python(call, FLASHPLUS_CACHE_DIR=tmp_path)[1].split()[-3:] == ["1", "0", "False"]
     assert python(call, FLASHPLUS_CACHE_DIR=tmp_path)[1].split()[-3:] == ["0", "1", "False"]
 
 
@@ -109,7 +111,8 @@ def test_beside_torch_and_triton(order, tmp_path):
     if order == "flashplus first":
         imports.reverse()
     maps = "\nmaps = open('/proc/self/maps').read(); assert 'libtriton' in maps and 'flashplus-compiler' in maps"
-    code, text = python("\n".join(imports) + maps, FLASHPLUS_CACHE_DIR=tmp_path)  # cold: both copies of LLVM are in use
+    # cold: both copies of LLVM are in use
+    code, text = python("\n".join(imports) + maps, FLASHPLUS_CACHE_DIR=tmp_path, FLASHPLUS_COMPILE_IN_PROCESS="1")
     assert code == 0, text
 
 

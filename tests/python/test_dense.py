@@ -107,7 +107,8 @@ def test_value_head_dim_may_differ(device):
     check(out, q, k, v)
 
 
-@pytest.mark.parametrize("view", ["transposed", "sliced", "expanded", "last dim strided", "flipped heads"])
+@pytest.mark.parametrize("view", ["transposed", "sliced", "expanded", "last dim strided", "flipped heads",
+                                  "overlapping rows"])
 def test_strides(device, view):
     """Inputs are read where they are; only a last stride other than 1 makes a copy."""
     def make():
@@ -117,6 +118,8 @@ def test_strides(device, view):
             return random(2, 80, 9, 200, device=device)[:, 10:60, 2:6, 8:72]
         if view == "expanded":
             return random(1, 50, 1, 64, device=device).expand(2, 50, 4, 64)
+        if view == "overlapping rows":  # a signal's windows, one a row; PyTorch would lay such an output out anew
+            return random(2, 113, 4, device=device).transpose(1, 2).contiguous().unfold(2, 64, 1).transpose(1, 2)
         if view == "last dim strided":
             return random(2, 64, 4, 50, device=device).transpose(1, 3)
         return random(4, 2, 50, 64, device=device).permute(1, 2, 0, 3)
@@ -125,6 +128,11 @@ def test_strides(device, view):
     out = run(q, k, v, causal=True)
     if view == "transposed":
         assert out.stride() == q.stride()
+    leaves = [t.clone(memory_format=torch.contiguous_format).requires_grad_() for t in (q, k, v)]
+    wanted = torch.autograd.grad(flash_attn_func(*leaves, causal=True).float().square().sum(), leaves)
+    views = [t.detach().requires_grad_() for t in (q, k, v)]
+    got = torch.autograd.grad(flash_attn_func(*views, causal=True).float().square().sum(), views)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted))
 
 
 def test_packed(device):

@@ -8,6 +8,7 @@ from reference import random
 
 import flash_attn
 import flash_attn_interface
+import flashplus
 from flash_attn import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
 from flash_attn.flash_attn_interface import _flash_attn_forward, _flash_attn_varlen_forward
 
@@ -37,6 +38,8 @@ def test_dtypes(device):
 
 def test_shapes(device):
     q, k, v = tensors(device)
+    for call in (flash_attn_func, flash_attn_interface.flash_attn_func, flashplus.attention):
+        refused(ValueError, "q has head_dim 0; it must be 1 to 256", call, *(t[..., :0] for t in (q, k, v)))
     refused(RuntimeError, "k must have shape (batch_size, seqlen_k, num_heads_k, head_size)", flash_attn_func,
             q, k[:1], v)
     refused(RuntimeError, "v must have shape (batch_size, seqlen_k, num_heads_k, head_size)", flash_attn_func,
@@ -79,6 +82,12 @@ def test_types():
     cu = torch.tensor([0, 1], dtype=torch.int32)
     refused(TypeError, "max_seqlen_q is 'x'", flash_attn_varlen_func, q[0], q[0], q[0], cu, cu, "x", 1)
     refused(TypeError, "cu_seqlens_k is list", flash_attn_varlen_func, q[0], q[0], q[0], cu, [0, 1], 1, 1)
+    for nothing in (None, "", []):
+        words = f"dropout_p is {nothing!r}; it must be a number"
+        refused(TypeError, words, flash_attn_func, q, q, q, dropout_p=nothing)
+        refused(TypeError, words, flash_attn_varlen_func, q[0], q[0], q[0], cu, cu, 1, 1, dropout_p=nothing)
+        refused(TypeError, words, flash_attn_varlen_func, q[0], q, q, cu, cu, 1, 1, dropout_p=nothing,
+                block_table=torch.zeros(1, 1, dtype=torch.int32))
 
 
 def test_types_of_flags(device):

@@ -29,6 +29,23 @@ def test_packed(device):
     assert torch.equal(fa3.flash_attn_qkvpacked_func(qkv.flatten(2, 3), num_heads_q=4), expected)
 
 
+@pytest.mark.parametrize("heads, error, text", [
+    (None, ValueError, "num_heads_q is None"), (5, ValueError, "num_heads_q is 5; of the 8 heads of qkv"),
+    (0, ValueError, "num_heads_q is 0"), (8, ValueError, "num_heads_q is 8"), (-2, ValueError, "num_heads_q is -2"),
+    (4.5, TypeError, "num_heads_q is 4.5; it must be an integer")])
+def test_packed_heads_that_do_not_fit_are_named(device, heads, error, text):
+    """By the face and by the rotary embedding, which takes the same."""
+    from flash_attn.layers.rotary import apply_rotary_emb_qkv_
+    qkv, cos = random(1, 4, 8, 32, device=device), torch.ones(4, 16, device=device)
+    for call in (lambda t: fa3.flash_attn_qkvpacked_func(t, num_heads_q=heads),
+                 lambda t: apply_rotary_emb_qkv_(t, cos, cos, num_heads_q=heads)):
+        with pytest.raises(error, match=text):
+            call(qkv)
+        with pytest.raises(RuntimeError, match=r"qkv has shape \(1, 4, 8\); it must be"):
+            call(qkv[..., 0])
+
+
+
 def test_varlen_with_seqused(device):
     q, k, v = (random(50, 2, 64, device=device) for _ in range(3))
     cu = torch.tensor([0, 20, 50], dtype=torch.int32, device=device)
@@ -37,6 +54,15 @@ def test_varlen_with_seqused(device):
     check(out[None, :20], q[None, :20], k[None, :20], v[None, :20], causal=True)
     check(out[None, 20:31], q[None, 20:31], k[None, 20:31], v[None, 20:31], causal=True)
     assert (out[31:] == 0).all()
+
+
+def test_combine_has_a_gradient(device):
+    parts = torch.randn(3, 2, 5, 2, 4, device=device, dtype=torch.float64).requires_grad_()
+    lse = torch.randn(3, 2, 5, 2, device=device, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(fa3.flash_attn_combine, (parts, lse))
+    nothing = torch.full_like(lse, -float("inf")).requires_grad_()
+    out, _ = fa3.flash_attn_combine(parts, nothing)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), (parts, nothing)))
 
 
 def test_combine(device):

@@ -45,7 +45,8 @@ def wheel(tmp_path_factory):
     library = os.environ.get("FLASHPLUS_LIBRARY")
     folder = library and pathlib.Path(library).parent
     if not folder or not all(
-        (folder / name).exists() for name in ("libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus")):
+        (folder / name).exists() for name in ("libflashplus-compiler.so", "flashplus-compile-helper",
+                                              "libflashplus-emulator.so", "flashplus")):
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("no built libraries to pack: set FLASHPLUS_LIBRARY or FLASHPLUS_TEST_WHEEL")
     out = tmp_path_factory.mktemp("wheel")
@@ -150,7 +151,8 @@ def test_the_wheel(wheel):
     tops = {name.split("/")[0] for name in names}
     assert tops - {n for n in tops if n.endswith(".dist-info")} == {
             "flashplus", "flash_attn_plus.pth", "flash_attn-stubs", "flash_attn_interface-stubs"}
-    for name in (SONAME, "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"):
+    for name in (SONAME, "libflashplus-compiler.so", "flashplus-compile-helper", "libflashplus-emulator.so",
+                 "flashplus"):
         assert f"flashplus/lib/{name}" in names
     assert "flashplus/licenses/llvm-22-dev.txt" in names
     for name in ("flashplus/py.typed", "flashplus/interface.pyi", "flash_attn-stubs/__init__.pyi",
@@ -168,7 +170,8 @@ def test_the_wheel_looks_for_libraries_beside_its_own_only(tmp_path, wheel):
     sys.path.insert(0, str(ROOT / "tests" / "install"))
     import runpath
     files, wrong = runpath.check([tmp_path])
-    assert {f.name for f in files} >= {SONAME, "libflashplus-compiler.so", "libflashplus-emulator.so", "flashplus"}
+    assert {f.name for f in files} >= {
+        SONAME, "libflashplus-compiler.so", "flashplus-compile-helper", "libflashplus-emulator.so", "flashplus"}
     assert wrong == []
 
 

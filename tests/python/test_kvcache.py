@@ -188,8 +188,10 @@ def test_lengths_as_int_and_none(device):
     q = random(2, 1, 2, 64, device=device)
     whole = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v)
     part = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=20)
-    other = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=numpy.int64(20))
-    assert torch.equal(part, other)
+    for length in (numpy.int64(20), torch.tensor(20), torch.tensor(20, device=device)):
+        assert torch.equal(part, flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, cache_seqlens=length))
+    for length in (20.0, torch.tensor(20.0)):
+        refused(r"cache_seqlens is .*20\.", q, cache.k, cache.v, cache_seqlens=length, kind=TypeError)
     for b in range(2):
         compare(whole[b], q[b], *cache.get(b, 50))
         compare(part[b], q[b], *cache.get(b, 20))
@@ -304,6 +306,50 @@ def test_operators_say_what_they_do(device):
     out = call(cache.k, cache.v)
     with pytest.raises(NotImplementedError, match="KV cache"):
         out.sum().backward()
+
+
+@pytest.mark.parametrize("appends", [False, True])
+@pytest.mark.parametrize("face", [flash_attn, flash_attn_interface])
+def test_one_graph_with_numbers_as_tensors(device, face, appends):
+    """A scale, a mask's sides and a number of parts that the graph works out; a length that is NumPy's."""
+    cache, other = Cache([20, 20], 32, device), Cache([20, 20], 32, device)
+    q = random(2, 3, 2, 64, device=device)
+    new = [random(2, 3, 2, 64, device=device) for _ in range(2)] if appends else []
+    other.k.copy_(cache.k)
+    other.v.copy_(cache.v)
+
+    def call(c, scale, causal, left, cap, splits, lengths):
+        return face.flash_attn_with_kvcache(q, c.k, c.v, *new, cache_seqlens=lengths, softmax_scale=scale,
+                                            causal=causal, window_size=(left, -1), softcap=cap, num_splits=splits,
+                                            rotary_interleaved=causal)
+
+    function = lambda t, n: call(other, t[0], t[1] > 0, t[2].long(), t[1], t.long().min() + 2, n)
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    t = torch.tensor([0.25, 3.0, 9.0], device=device)
+    expected = call(cache, 0.25, True, 9, 3.0, 2, 20)
+    assert torch.equal(compiled(t, numpy.int64(20)), expected)
+    assert torch.equal(other.k.nan_to_num(7), cache.k.nan_to_num(7))
+    if not appends:
+        assert not torch.equal(compiled(2 * t, ints([20, 20], device)), expected)
+        with pytest.raises(Exception, match="num_splits"):
+            compiled(t * 1e6, ints([20, 20], device))
+
+
+def test_one_graph_of_pages_with_numbers_as_tensors(device):
+    """flash_attn_varlen_func with block_table, whose longest sequences the graph finds; FlashAttention 3's, too."""
+    cache = Cache([20, 9], 32, device, page=16)
+    cu_q, cu_k = ints([0, 3, 5], device), ints([0, 20, 29], device)
+    q = random(5, 2, 64, device=device)
+    call = lambda q, cu_q, cu_k, causal: flash_attn.flash_attn_varlen_func(
+        q, cache.k, cache.v, cu_q, cu_k, cu_q.diff().max(), cu_k.diff().max(), causal=causal, block_table=cache.table)
+    three = lambda q, cu_q, cu_k, causal: flash_attn_interface.flash_attn_with_kvcache(
+        q, cache.k, cache.v, page_table=cache.table, cu_seqlens_q=cu_q, max_seqlen_q=cu_q.diff().max(),
+        cache_seqlens=cu_k.diff(), causal=causal)
+    for function in (call, three):
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(q, cu_q, cu_k, cu_q[1] > 0), function(q, cu_q, cu_k, True))
 
 
 def refused(match, *arguments, kind=RuntimeError, **options):

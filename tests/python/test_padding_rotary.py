@@ -89,6 +89,20 @@ def test_rotary_gradient(device, interleaved):
     assert torch.allclose(grad, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary_under_transforms(device, interleaved):
+    """torch.func's vmap, jvp and grad."""
+    x = torch.randn(3, 2, 20, 4, 32, device=device)
+    cos, sin = (torch.randn(20, 8, device=device) for _ in range(2))
+    call = lambda x: apply_rotary_emb(x, cos, sin, interleaved)
+    wanted = torch.stack([call(one) for one in x])
+    assert torch.equal(torch.func.vmap(call)(x), wanted)
+    assert torch.allclose(torch.func.jvp(call, (x[0],), (x[1],))[1], wanted[1], atol=1e-5)  # it is linear
+    leaf = x[0].clone().requires_grad_()
+    grad, = torch.autograd.grad(call(leaf).square().sum(), leaf)
+    assert torch.allclose(torch.func.grad(lambda x: call(x).square().sum())(x[0]), grad, atol=1e-4)
+
+
 def test_rotary_of_packed_sequences_and_offsets(device):
     cos, sin = table(30, 8, device)
     lengths, offsets = [4, 0, 9], torch.tensor([2, 0, 15], device=device)

@@ -11,6 +11,7 @@ import flash_attn
 import flashplus
 import pytest
 import torch
+from flashplus import attention_ops
 from reference import mask, random
 
 
@@ -34,6 +35,51 @@ def close(got, wanted, tolerance=2e-3):
 def inputs(device, grad=False, dtype=torch.float16, n=60):
     sizes = (2, n, 4, 64), (2, n + 30, 2, 64), (2, n + 30, 2, 64)
     return [random(*size, device=device, dtype=dtype).requires_grad_(grad) for size in sizes]
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "register_vmap"),
+                    reason="this PyTorch takes no rule for an operator with lists of tensors, and says so")
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap(device):
+    """Tensors of a score, batched or not, and gradients of all."""
+    many, bias = random(3, 2, 20, 4, 64, device=device), torch.randn(3, 4, device=device)
+    k, v = (random(2, 30, 2, 64, device=device) for _ in range(2))
+    call = lambda q, bias: flashplus.attention(q, k, v, "s * bias[h]", tensors={"bias": bias})
+    for dims in ((0, 0), (0, None), (None, 0)):
+        given = [t if dim == 0 else t[0] for t, dim in zip((many, bias), dims)]
+        leaves = [t.clone().requires_grad_() for t in given]
+        out = torch.func.vmap(call, in_dims=dims)(*leaves)
+        one = [t.clone().requires_grad_() for t in given]
+        wanted = torch.stack([call(*(t[i] if dim == 0 else t for t, dim in zip(one, dims))) for i in range(3)])
+        assert torch.equal(out, wanted)
+        for got, exact in zip(*(torch.autograd.grad(o.float().square().sum(), l) for o, l in ((out, leaves),
+                                                                                            (wanted, one)))):
+            assert torch.allclose(got, exact, rtol=1e-3, atol=1e-3)
+    assert torch.equal(torch.func.vmap(lambda q: flashplus.attention(q, k, v, "s"))(many)[1],
+                       flashplus.attention(many[1], k, v, "s"))
+
+
+def test_one_tensor_as_slopes_and_in_a_score(device):
+    """Each use has its own share of the gradient."""
+    q, k, v = inputs(device, n=20)
+    w = torch.rand(4, device=device)
+    one = w.clone().requires_grad_()
+    two = [w.clone().requires_grad_() for _ in range(2)]
+    for in_score, slopes in ((one, one), two):
+        out = flashplus.attention(q, k, v, "s + 0.1 * w[h] * k", tensors={"w": in_score}, alibi_slopes=slopes)
+        out.float().square().sum().backward()
+    assert all(t.grad.abs().max() > 0 for t in two)
+    assert torch.allclose(one.grad, two[0].grad + two[1].grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", attention_ops.NUMBERS)
+def test_a_scalar_may_have_the_name_of_an_argument(device, name):
+    q, k, v = inputs(device, n=20)
+    plain = flashplus.attention(q, k, v, f"s * {name}", scalars={name: 0.5})
+    scalar = torch.tensor(0.5, device=device, requires_grad=True)
+    out = flashplus.attention(q, k, v, f"s * {name}", scalars={name: scalar})
+    assert torch.equal(out, plain)
+    assert torch.autograd.grad(out.float().square().sum(), scalar)[0] != 0
 
 
 def test_without_a_score(device):
@@ -208,6 +254,11 @@ def test_schedules(device):
 
 @pytest.mark.parametrize("kind, words, options", [
     (ValueError, "score does not parse at column 5", {"score": "s + "}),
+    (ValueError, "score has a NUL at column 2; it must have none", {"score": "s\0 + 1"}),
+    (ValueError, "schedule has a NUL at column 1", {"score": "s", "schedule": "\0"}),
+    (ValueError, "scalars has the name 'inf'", {"score": "s + inf", "scalars": {"inf": 1.0}}),
+    (ValueError, "tensors has the name 'not'", {"score": "s", "tensors": {"not": torch.zeros(4)}}),
+    (ValueError, "'floor' is a function; expected", {"score": "s + floor", "scalars": {"floor": 1.0}}),
     (ValueError, "tensor 'bias', which tensors does not give", {"score": "s + bias[h]"}),
     (ValueError, "scalar 'tau', which scalars does not give", {"score": "s + tau"}),
     (ValueError, "tensors gives 'x', which the score does not use", {"score": "s", "tensors": {"x": torch.zeros(4)}}),

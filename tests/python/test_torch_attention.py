@@ -73,6 +73,14 @@ else:
             assert a.shape == b.shape and (a - b).abs().max() <= tolerance * b.abs().max()
         assert ours(lambda: CASES[case](*given))[1] == 0  # restored
 
+    def test_rows_that_overlap(active):
+        """Windows of a signal as queries, whose output PyTorch's own kernel leaves in part as it was."""
+        signal, k = torch.randn(2, 4, 61), torch.randn(2, 4, 30, 32)
+        case = lambda q, k: CASES["full"](q.unfold(2, 32, 1), k, k)
+        got, launches = ours(lambda: grads_of(case, signal, k))
+        wanted = grads_of(lambda q, k: CASES["full"](q.unfold(2, 32, 1).contiguous(), k, k), signal, k)
+        assert launches == 2 and all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(got, wanted))
+
     def test_what_is_not_ours_is_pytorchs(active):
         for given in ([torch.randn(1, 2, 5, 32, dtype=torch.double)] * 3, [torch.randn(1, 2, 5, 300)] * 3):
             got, launches = ours(lambda: grads_of(CASES["full"], *given))

@@ -286,6 +286,27 @@ def test_deterministic_is_passed_on(device, monkeypatch, ragged, deterministic):
     assert seen == [not deterministic] * 2
 
 
+@pytest.mark.parametrize("said, environment, wanted", [(True, None, True), (None, None, False), (None, "1", True),
+                                                       (False, "1", False)])
+def test_deterministic_of_transformers(device, monkeypatch, said, environment, wanted):
+    """As its argument says, else as transformers' own variable."""
+    from flashplus.transformers_attention import attention_forward
+    seen = []
+    ours = kernels.gradients
+    monkeypatch.setattr(kernels, "gradients", lambda *a, any_order=False, **k: seen.append(any_order) or ours(
+        *a, any_order=any_order, **k))
+    monkeypatch.delenv("FLASH_ATTENTION_DETERMINISTIC", raising=False)
+    if environment:
+        monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", environment)
+    q, k, v = (t.transpose(1, 2) for t in inputs(device))
+    mask = torch.ones(q.shape[0], k.shape[2], dtype=torch.int64, device=device)
+    mask[0, :5] = 0
+    for padding in (None, mask):
+        out, _ = attention_forward(None, q, k, v, padding, is_causal=True, deterministic=said)
+        torch.autograd.grad(out, q, torch.randn_like(out))
+    assert seen == [not wanted] * 2
+
+
 def test_the_positional_functions(device):
     """As ring-flash-attention, yunchang and DeepSpeed call them: plain functions, gradients into buffers of the
     caller's."""

@@ -67,7 +67,13 @@ def test_the_faces_stubs_name_what_is_there(name):
         value = getattr(package, theirs) if hasattr(package, theirs) else importlib.import_module(f"{source}.{theirs}")
         there = getattr(module, ours)
         assert there is value or inspect.signature(there) == inspect.signature(value), ours
-    named = set(re.findall(r" as (\w+)$", _stub(name), flags=re.M))
+        assert theirs == ours, f"{name}: 'import {theirs} as {ours}' is private to a stub"
+    aliases = dict(re.findall(r"^(\w+) = (\w+)$", _stub(name), flags=re.M))
+    for source, theirs in re.findall(r"^from (\S+) import (\w+)$", _stub(name), flags=re.M):
+        value = getattr(importlib.import_module(source), theirs)
+        for ours in (ours for ours, of in aliases.items() if of == theirs):
+            assert getattr(module, ours) is value, ours
+    named = set(re.findall(r" as (\w+)$", _stub(name), flags=re.M)) | aliases.keys()
     functions = {key for key, value in vars(module).items() if callable(value) and not key.startswith("__")
                  and key not in ("extend_path",)}
     assert functions <= named, functions - named

@@ -94,6 +94,49 @@ print("good")
     assert code == 0 and out.split() == ["good"], out + err
 
 
+def test_idle_kernels_are_dropped_and_come_back(tmp_path):
+    code, out, err = run(sys.executable, "-c", START + '''
+import torch, flash_attn, flashplus
+q = torch.randn(1, 8, 2, 32).half()
+first = flash_attn.flash_attn_func(q, q, q)
+flash_attn.flash_attn_func(q, q, q, causal=True)
+assert flashplus.drop_idle_kernels() == 0
+flash_attn.flash_attn_func(q, q, q, causal=True)
+assert flashplus.drop_idle_kernels() == 1
+before = flashplus.counters()
+assert torch.equal(flash_attn.flash_attn_func(q, q, q), first)
+after = flashplus.counters()
+assert after["disk_hits"] == before["disk_hits"] + 1 and after["compiles"] == before["compiles"]
+print("good")
+''', FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0 and out.split() == ["good"], out + err
+
+
+def test_equal_calls_give_equal_bits_whatever_the_thread_has_set(tmp_path):
+    """Denormals and the rounding mode of the caller, and of whoever made the workers."""
+    code, out, err = run(sys.executable, "-c", START + '''
+import ctypes, math, threading, torch, flash_attn
+libm = ctypes.CDLL("libm.so.6")
+q, k, v = (torch.randn(2, 300, 4, 64) for _ in range(3))
+v[:, :, 0] *= 1e-39  # denormals, which a kernel that flushes them would lose
+call = lambda: flash_attn.flash_attn_func(q, k, v, causal=True)
+results = []
+def odd(mode):
+    assert libm.fesetround(mode) == 0 and torch.set_flush_denormal(True)
+    results.append(call())
+    assert libm.fegetround() == mode
+for mode in (0x400, 0x800, 0xc00):  # down, up, towards zero
+    thread = threading.Thread(target=odd, args=(mode,))
+    thread.start()  # the first makes the kernel and the workers
+    thread.join()
+results.append(call())
+assert all(torch.equal(r, results[0]) for r in results)
+assert results[0][:, :, 0].abs().max() > 0
+print("good")
+''', FLASHPLUS_CACHE_DIR=tmp_path)
+    assert code == 0 and out.split() == ["good"], out + err
+
+
 TRAINING = START + """
 import torch, flash_attn, flashplus
 for n in (1, 3, 40, 200, 600):

@@ -8,7 +8,9 @@
 #include "tools/io/safetensors.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #ifdef FLASHPLUS_HAS_COMPILER
 
@@ -360,6 +362,49 @@ TEST_CASE("the emulator runs the target and the schedule that it is told") {
     CHECK(refused.err.find("tile_n is 7") != std::string::npos);
     CHECK(refused.err.find(algorithm) != std::string::npos);
   }
+}
+
+TEST_CASE("doctor: a finding for each part, and 1 with advice where something is wrong") {
+  test::TemporaryFolder folder;
+  const auto find = [](const nlohmann::json &report, const std::string &name) {
+    for (const auto &finding : report["findings"])
+      if (finding["name"] == name)
+        return finding;
+    return nlohmann::json();
+  };
+  // What the machine of this test may not have (a driver that works) is not the test's business.
+  const auto good = runCli({"doctor", "--json"}, folder.path("cache"));
+  const auto report = good.json();
+  REQUIRE_MESSAGE(report.is_object(), (good.out + good.err));
+  CHECK(good.code == (report["good"] == true ? 0 : 1));
+  for (const char *name :
+       {"library", "compiler", "cache", "cache entries", "cpu", "cpu self-check", "cpu cache"})
+    CHECK_MESSAGE(find(report, name).value("state", "absent") == "ok",
+                  name << ": " << find(report, name).dump());
+  CHECK(find(report, "cpu speed")["detail"].get<std::string>().find("FLOP/s") != std::string::npos);
+  for (const auto &finding : report["findings"])
+    CHECK((finding["state"] == "ok") != finding.contains("advice"));
+  // A damaged entry, a folder that is not there, a setting that means nothing.
+  for (const auto &entry : std::filesystem::recursive_directory_iterator(folder.path("cache")))
+    if (entry.path().extension() == ".fpk")
+      std::filesystem::resize_file(entry.path(), 10);
+  setenv("FLASHPLUS_CACHE_PATH", "/nope/tier", 1);
+  setenv("FLASHPLUS_TUNING", "/nope/tuning", 1);
+  const auto bad = runCli({"doctor", "--json"}, folder.path("cache")),
+             text = runCli({"doctor"}, folder.path("cache"));
+  unsetenv("FLASHPLUS_CACHE_PATH");
+  unsetenv("FLASHPLUS_TUNING");
+  CHECK(bad.code == 1);
+  CHECK(bad.json()["good"] == false);
+  for (const char *name : {"cache entries", "cache path", "setting"}) {
+    CHECK_MESSAGE(find(bad.json(), name).value("state", "absent") == "BAD", name << ": " << bad.out);
+    CHECK(find(bad.json(), name).value("advice", "") != "");
+  }
+  CHECK(text.code == 1);
+  CHECK(text.out.find("-> ") != std::string::npos);
+  CHECK(text.out.find(" wrong") != std::string::npos);
+  const auto none = runCli({"doctor", "--json", "--cache-dir", ""}); // without a cache
+  CHECK(find(none.json(), "cache")["state"] == "BAD");
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

@@ -53,6 +53,49 @@ TEST_CASE("specs that are wrong are named with their file and line, and go with 
   }
 }
 
+TEST_CASE("lines for other targets are left out and said, and a file of nothing else is a failure") {
+  test::TemporaryFolder folder;
+  const std::string file = folder.path("missed"),
+                    schedules[] = {runCli({"inspect", "--stage", "spec", "--target", "sm_80", "--json",
+                                           "--schedule", "tile_n=32"})
+                                       .json()["schedule"],
+                                   runCli({"inspect", "--stage", "spec", "--target", "sm_90a", "--json",
+                                           "--schedule", "tile_n=64"})
+                                       .json()["schedule"]};
+  const std::string old = kSpec + "\t" + schedules[0] + "\tsm_80@sm_80\n",
+                    hopper = kSpec + "\t" + schedules[1] + "\tsm_90a@sm_90a\n";
+  test::writeText(file, old + hopper);
+  const auto listed = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"warmup", "--list", "--json", "--specs", file});
+    return runCli(more);
+  };
+  const auto all = listed({});
+  INFO(all.err);
+  REQUIRE(all.code == 0);
+  CHECK(all.json()["variants"].size() == 2);
+  for (const auto &[flag, name, target] : {std::tuple{"--target", "sm_90a", "sm_90a@sm_90a"},
+                                           {"--gpu", "h100", "sm_90a@sm_90a"},
+                                           {"--gpu", "a100", "sm_80@sm_80"}}) {
+    const auto some = listed({flag, name});
+    INFO(some.err);
+    REQUIRE(some.code == 0);
+    REQUIRE(some.json()["variants"].size() == 1);
+    CHECK(some.json()["variants"][0]["target"] == target);
+    CHECK(has(some.err, "1 of 2 specs of --specs are for other targets: "));
+  }
+  for (const auto &[flag, name] : {std::tuple{"--target", "cpu"}, {"--gpu", "l40s"}}) {
+    const auto none = listed({flag, name});
+    CHECK(none.code == 2);
+    CHECK(has(
+        none.err,
+        "2 of 2 specs of --specs are for other targets: sm_80@sm_80 (1), sm_90a@sm_90a (1); asked for is"));
+  }
+  test::writeText(file, "# nothing was missed\n\n");
+  const auto empty = listed({});
+  CHECK(empty.code == 0);
+  CHECK(has(empty.err, "there is no spec in what was named"));
+}
+
 TEST_CASE("a window that is bounded on the left only is a choice") {
   auto left = runCli({"warmup", "--list", "--json", "--target", "x86-64-v3", "--head-dim", "64", "--dtype",
                       "bf16", "--window", "left", "--causal", "no"});

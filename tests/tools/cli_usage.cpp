@@ -35,6 +35,7 @@ TEST_CASE("every verb has help with an example") {
                                         {"bench"},
                                         {"tune"},
                                         {"devices"},
+                                        {"doctor"},
                                         {"cache"},
                                         {"cache", "ls"},
                                         {"cache", "stats"},
@@ -56,7 +57,7 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage(
       {"fly"},
       "unknown subcommand 'fly', allowed are run, warmup, inspect, emulate, bench, tune, cache, devices");
-  checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, clear");
+  checkUsage({"cache", "fly"}, "unknown subcommand 'fly', allowed are ls, stats, verify, prune, clear");
   checkUsage({"run", "--frobnicate"}, "--frobnicate");
   checkUsage({"warmup", "--frobnicate"}, "--frobnicate");
   checkUsage({"inspect", "--stage", "spec", "--frobnicate"}, "--frobnicate");
@@ -99,6 +100,22 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({"warmup", "--head-dim", "64", "--causal", "maybe"}, "--causal");
   checkUsage({"warmup", "--head-dim", "64,128,192", "--head-dim-v", "64,128"}, "--head-dim-v: has 2 values");
   checkUsage({"warmup", "--jobs", "0"}, "--jobs");
+}
+
+TEST_CASE("a flag that would do nothing is refused, and a file that can't be written names its flag") {
+  checkUsage({"inspect", "--stage", "resources", "--disassembler", "/nope"},
+             "--disassembler: only with --stage sass");
+  checkUsage({"tune", "--table", "sm90.flash", "--record", "x.json", "--html", "x.html"},
+             "--table: measures nothing, so that --html does not go with it");
+  checkUsage({"tune", "--table", "sm90.flash", "--record", "x.json", "--shape", "1,8,8,1,1,16"}, "--shape");
+  for (const char *file : {"--html", "--out"})
+    checkUsage({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--dry-run", file, "x"},
+               std::string(file) + ": not with --dry-run");
+  checkUsage({"bench", "--plot-title", "x"}, "--plot-title: only with --plot or --html");
+  test::TemporaryFolder folder;
+  for (const std::string &file : {std::string("/dev/null/x"), folder.path()})
+    checkUsage({"run", "--random", "1,8,8,1,1,16", "--record-misses", file},
+               "--record-misses: " + file + " cannot be written");
 }
 
 TEST_CASE("a misspelt verb, flag, target or GPU is answered with what may have been meant") {
@@ -154,7 +171,18 @@ TEST_CASE("--causal is spelt alike everywhere, and sizes may have units") {
   CHECK(variants({"--causal", "0,1"}) == variants({"--causal", "both"}));
   CHECK(variants({}).size() == 2);
   checkUsage({"run", "--random", "1,1k,1Q,1,1,16"},
-             "--random '1,1k,1Q,1,1,16': an integer expected at column");
+             "--random '1,1k,1Q,1,1,16': column 6: '1Q' is no integer; one may have a unit (4k is 4096");
+  // Columns are those of what was typed.
+  checkUsage({"run", "--random", "4k,x,1,1,1,16"}, "--random '4k,x,1,1,1,16': column 4: 'x' is no integer");
+  checkUsage({"run", "--random", "4k,,1,1,1,16"}, "column 4: '' is no integer");
+  checkUsage({"run", "--random", "1,1,9223372036854775807k,1,1,16"},
+             "column 5: '9223372036854775807k' is too large; the largest is 2^63 - 1, units (k, M and G)");
+  checkUsage({"run", "--random", "1,1,9223372036854775808,1,1,16"}, "is too large");
+  checkUsage({"run", "--random", "-1k,1,1,1,1,16"}, "column 1: '-1k' is no integer");
+  checkUsage({"bench", "--seqlen", "4e9k"}, "--seqlen: '4e9k' is no integer; one may have a unit");
+  checkUsage({"bench", "--seqlen", "16,99999999999G"}, "--seqlen: '99999999999G' is too large");
+  checkUsage({"bench", "--tokens", "some"}, "--tokens: 'some' is no integer");
+  checkUsage({"bench", "--seqlen", "-5"}, "--seqlen");
   checkUsage({"run", "--random", "1,8,8,1,1,1k"}, "q has head_dim 1024");
 }
 

@@ -5,11 +5,16 @@
 #include "tests/tools/cli.h"
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 #include <set>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 using namespace flashplus;
 using test::runCli;
@@ -127,6 +132,37 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 
 } // namespace
 
+TEST_CASE("a warm-up fails if the cache is too small for its kernels, and not if it made room for them") {
+  const char *fake = std::getenv("FLASHPLUS_FAKE_COMPILER"); // what the kernels do does not matter
+  const Environment small{{"FLASHPLUS_CACHE_SIZE", "1M"}, {"FLASHPLUS_COMPILER", fake ? fake : ""}};
+  const std::vector<std::string> warmup = {"warmup", "--target", "cpu", "--head-dim", "64",    "--dtype",
+                                           "bf16",   "--causal", "no",  "--jobs",     "1",     "--json"};
+  for (const bool newest : {false, true}) {
+    // A cache that is full of others' files, one in each folder, which went unused for an hour or just came.
+    test::TemporaryFolder folder;
+    const std::string cache = folder.path("cache");
+    REQUIRE(::mkdir(cache.c_str(), 0700) == 0);
+    for (int i = 0; i < 256; ++i) {
+      const std::string name = {"0123456789abcdef"[i / 16], "0123456789abcdef"[i % 16]},
+                        shard = cache + "/" + name, file = shard + "/" + name + std::string(30, '0') + ".fpk";
+      REQUIRE(::mkdir(shard.c_str(), 0700) == 0);
+      test::writeText(file, std::string(4090, 'x'));
+      std::filesystem::permissions(file, std::filesystem::perms(0600));
+      std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now() +
+                                                 std::chrono::hours(newest ? 1 : -1));
+    }
+    auto result = runCli(warmup, cache);
+    INFO(result.err);
+    auto json = result.json();
+    REQUIRE(json["kernels"].size() > 4);
+    CHECK(json["compiled"] == json["kernels"].size());
+    CHECK(json["counters"]["evicted"] > 0);
+    CHECK(result.code == (newest ? 1 : 0));
+    CHECK((json["not_kept"] > 0) == newest);
+    CHECK((result.err.find("$FLASHPLUS_CACHE_SIZE") != std::string::npos));
+  }
+}
+
 TEST_CASE("PTX for Hopper is a failure of warm-up, with a list, unless it will do; an assembler makes it "
           "better later") {
   test::TemporaryFolder folder;
@@ -237,6 +273,53 @@ TEST_CASE("an assembler that is killed, or fails without a word, is run once mor
     CHECK_MESSAGE(failed.out.find(said) != std::string::npos, failed.out);
     CHECK(runCli({"cache", "stats", "--json"}, folder.path("none")).json()["kernels"] == 0);
   }
+}
+
+TEST_CASE(
+    "an assembler that hangs is ended after its time, with what it has started, and that is no refusal") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  for (const char *in_process : {"0", "1"}) {
+    CAPTURE(in_process);
+    const std::string name = std::string("hangs") + in_process, pid = folder.path(name + ".pid");
+    const Environment hanging{
+        {"FLASHPLUS_PTXAS", fakePtxas(folder, name, "sleep 600 & echo $! >'" + pid + "'; wait")},
+        {"FLASHPLUS_NVJITLINK", "off"},
+        {"FLASHPLUS_COMPILE_IN_PROCESS", in_process},
+        {"FLASHPLUS_COMPILE_SECONDS", "6"}};
+    auto failed = runCli(
+        {"inspect", "--stage", "resources", "--target", "sm_90a", "--head-dim", "64", "--dtype", "bf16"},
+        cache);
+    CHECK(failed.code == 1);
+    CHECK_MESSAGE(failed.err.find("after 6 s") != std::string::npos, failed.err);
+    std::ifstream file(pid);
+    pid_t sleeper = 0;
+    REQUIRE(bool(file >> sleeper));
+    for (int i = 0; i < 1000 && ::kill(sleeper, 0) == 0; ++i) // where nobody waits for it, it stays a while
+      ::usleep(5000);
+    CHECK(::kill(sleeper, 0) != 0);
+    CHECK(!std::filesystem::exists(cache + "/refused"));
+  }
+}
+
+TEST_CASE("what an assembler refuses is tried again by nobody with it, and by anybody with another") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), runs = folder.path("runs");
+  const auto message = [&](const std::string &ptxas) {
+    const Environment named{{"FLASHPLUS_PTXAS", ptxas}};
+    auto ran = runCli(kHopper, cache);
+    return ran.code ? ran.json()["kernels"][0]["message"].get<std::string>() : "good";
+  };
+  const std::string refuses =
+      fakePtxas(folder, "refuses", "echo x >>'" + runs + "'; echo 'error : no such register'; exit 7");
+  CHECK(message(refuses).find("no such register") != std::string::npos);
+  const auto size = std::filesystem::file_size(runs);
+  const std::string again = message(refuses);
+  CHECK_MESSAGE(again.find("no such register") != std::string::npos, again);
+  CHECK_MESSAGE(again.find("compiled before") != std::string::npos, again);
+  CHECK(std::filesystem::file_size(runs) == size);
+  CHECK(runCli({"cache", "clear"}, cache).code == 0);
+  CHECK(message(fakePtxas(folder, "takes")) == "good");
 }
 
 #endif // FLASHPLUS_HAS_COMPILER

@@ -26,8 +26,8 @@ def fail(text):
     raise SystemExit(f"FAILED: {text}")
 
 
-def in_terminal(words, columns, cache, interrupt_at=None, limit=120):
-    """(exit status, all that the terminal got). With `interrupt_at`, ^C once that text is there."""
+def in_terminal(words, columns, cache, interrupt_at=None, limit=120, by=signal.SIGINT):
+    """(exit status, all that the terminal got). With `interrupt_at`, ^C or the signal `by` when that is there."""
     child, terminal = pty.fork()
     if child == 0:
         time.sleep(0.05)  # the parent sets the size
@@ -43,7 +43,10 @@ def in_terminal(words, columns, cache, interrupt_at=None, limit=120):
             break
         out += piece
         if interrupt_at and interrupt_at.encode() in out:
-            os.write(terminal, b"\x03")
+            if by == signal.SIGINT:
+                os.write(terminal, b"\x03")
+            else:
+                os.kill(child, by)
             interrupt_at = None
     else:
         os.kill(child, signal.SIGKILL)
@@ -63,7 +66,7 @@ def check_help(cache):
                 # A name that is longer than the terminal can't be broken.
                 if len(line) > columns and not example and max(map(len, line.split())) <= columns - 10:
                     fail(f"{words} at {columns} columns has a line of {len(line)}: {line}")
-    for verb in ("run", "warmup", "inspect", "emulate", "bench", "tune", "devices", "cache"):
+    for verb in ("run", "warmup", "inspect", "emulate", "bench", "tune", "devices", "doctor", "cache"):
         helped = subprocess.run([FLASHPLUS, "help", verb], capture_output=True, text=True)
         asked = subprocess.run([FLASHPLUS, verb, "--help"], capture_output=True, text=True)
         if (helped.returncode, helped.stdout) != (0, asked.stdout):
@@ -103,19 +106,51 @@ def check_interrupt(folder):
     kept = re.search(r"interrupted; the (\d+) kernels are in the cache", text)
     if code != 130 or not kept or "not reached" not in text:
         fail(f"an interrupted warm-up left with {code}: {text}")
+    code, said = in_terminal([*words, "--json"], 100, cache, interrupt_at="warming up [", by=signal.SIGTERM)
+    kept = re.search(r"interrupted; the (\d+) kernels are in the cache", said)
+    if code != 128 + signal.SIGTERM or not kept or '"interrupted": true' not in said:
+        fail(f"a warm-up with --json that SIGTERM ended left with {code}: {said}")
     entries = list(cache.glob("??/*.fpk"))
     if len(entries) < int(kept.group(1)) or list((cache / "tmp").glob("*")):
         fail(f"{kept.group(1)} kernels are said to be kept; there are {len(entries)}, and beside them "
              f"{list((cache / 'tmp').glob('*'))}")
+    help_text = subprocess.run([FLASHPLUS, "--help"], capture_output=True, text=True).stdout
+    if "130 for Ctrl-C" not in help_text or "143 for SIGTERM" not in " ".join(help_text.split()):
+        fail(f"the help does not name the exit statuses of signals: {help_text}")
 
 
-def complete(script, line):
-    """What bash offers for the last word of `line`."""
-    words = line.split(" ")
+def complete(script, words):
+    """What bash offers for the last of `words`, each as a line."""
     quoted = " ".join(f"'{word}'" for word in words)
     program = (f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _flashplus; "
                'printf "%s\\n" "${COMPREPLY[@]}"')
-    return subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True, check=True
+                          ).stdout.removesuffix("\n").split("\n")
+
+
+def typed(script, folder, text):
+    """What a shell in `folder` makes of a line that ends in a tab, as one argument a line."""
+    (folder / "show").write_text('printf "<%s>\\n" "$@" > words\n')
+    (folder / "words").unlink(missing_ok=True)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "-i"], {**ENVIRONMENT, "TERM": "dumb", "PS1": "$ ",
+                                                                                     "HISTFILE": "/dev/null"})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    begin = f"bind 'set enable-bracketed-paste off'; flashplus() {{ source ./show; }}; source {script}\n"
+    os.write(terminal, (begin + text + "\nexit\n").encode())
+    out, end = b"", time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            out += os.read(terminal, 65536)
+        except OSError:
+            break
+    os.waitpid(child, 0)
+    os.close(terminal)
+    if not (folder / "words").exists():
+        fail(f"'{text}' ran nothing: {out.decode(errors='replace')}")
+    return re.findall(r"<(.*)>", (folder / "words").read_text())
 
 
 def check_completion(folder):
@@ -124,12 +159,29 @@ def check_completion(folder):
     script.write_text(made.stdout)
     if made.returncode or subprocess.run(["bash", "-n", script]).returncode:
         fail(f"completion bash left with {made.returncode}")
-    for line, some in (("flashplus wa", {"warmup"}), ("flashplus warmup --head", {"--head-dim", "--head-dim-v"}),
-                       ("flashplus cache v", {"verify"}), ("flashplus cache verify --js", {"--json"}),
-                       ("flashplus inspect --stage res", {"resources"}), ("flashplus run --head", set()),
-                       ("flashplus help be", {"bench"})):
-        if set(complete(script, line)) != some:
-            fail(f"'{line}' is completed by {complete(script, line)}, not {some}")
+    for line, some in (("flashplus wa", ["warmup"]), ("flashplus warmup --head", ["--head-dim", "--head-dim-v"]),
+                       ("flashplus cache v", ["verify"]), ("flashplus cache verify --js", ["--json"]),
+                       ("flashplus inspect --stage res", ["resources"]), ("flashplus run --head", [""]),
+                       ("flashplus inspect --stage = res", ["resources"]), ("flashplus inspect --stage =",
+                        ["spec", "score", "attn", "loops", "llvm", "ptx", "asm", "sass", "resources"]),
+                       ("flashplus inspect --stage=res", ["--stage=resources"]),
+                       ("flashplus warmup --dtype b", ["bf16"]), ("flashplus warmup --dtype fp16,b", ["fp16,bf16"]),
+                       ("flashplus warmup --dtype = fp16,b", ["fp16,bf16"]), ("flashplus bench --causal b", ["both"]),
+                       ("flashplus help be", ["bench"])):
+        if sorted(complete(script, line.split(" "))) != sorted(some):
+            fail(f"'{line}' is completed by {complete(script, line.split(' '))}, not {some}")
+    place = folder / "typed"
+    (place / "some folder" / "below").mkdir(parents=True)
+    (place / "q k v.npy").touch()
+    for text, some in (("flashplus run --in q\t", ["run", "--in", "q k v.npy"]),
+                       ("flashplus run --in=q\t", ["run", "--in=q k v.npy"]),
+                       ("flashplus run -o q\t", ["run", "-o", "q k v.npy"]),
+                       ("flashplus run --cache-dir s\tb\t", ["run", "--cache-dir", "some folder/below/"]),
+                       ("flashplus run --cache-dir=s\t", ["run", "--cache-dir=some folder/"]),
+                       ("flashplus run --cache-dir q\t", ["run", "--cache-dir", "q"]),  # is a file
+                       ("flashplus warmup --dtype fp16,b\t", ["warmup", "--dtype", "fp16,bf16"])):
+        if typed(script, place, text) != some:
+            fail(f"{text!r} in a shell became {typed(script, place, text)}, not {some}")
 
 
 def main():

@@ -26,6 +26,19 @@ struct BenchFlags : CaseFlags {
   std::string suite, json_file, plot, html, baseline, plot_title;
   int rounds = 0;
   double milliseconds = 0, roof = 0, peak = 0; ///< roof: GB/s, peak: TFLOP/s; 0: not known.
+  GivenFlags given;
+
+  bool decode() const { return suite == "decode"; }
+  bool draws() const { return !plot.empty() || !html.empty(); }
+};
+
+/// What is to be timed.
+struct Wanted {
+  std::string series;
+  BenchCase problem;
+  std::string schedule;
+  int dense = -1; ///< As Entry.
+  std::optional<double> reach;
 };
 
 /// What is timed: a series of one case.
@@ -198,210 +211,290 @@ std::string stem(const std::string &path) {
   return name.ends_with(".json") ? name.substr(0, name.size() - 5) : name;
 }
 
-/// The model of the device that a result file is of; "" if it doesn't say.
-std::string modelOf(const Json &result) {
-  if (result.contains("device"))
-    return result["device"].value("model", "");
-  return result.contains("gpu") ? result["gpu"].value("name", "") : "";
+/// --peak and --roof in a result file.
+void setRoofs(const BenchFlags &flags, Json &result) {
+  if (flags.roof > 0) {
+    result["roof_bytes_per_second"] = rounded(1e9 * flags.roof);
+    result["roof_bytes_source"] = "--roof";
+  }
+  if (flags.peak > 0) {
+    result["roof_flops_per_second"] = 1e12 * flags.peak;
+    result["roof_flops_source"] = "--peak";
+  }
 }
 
-/// The plot and the report, of what was measured (or null) and the files of --overlay.
-Status writePictures(const BenchFlags &flags, const Json *measured) {
+/// What was measured (or null), and the files of --overlay. The roofs that were typed are those of the device
+/// that was measured, and where nothing was, of the one that the files are of.
+Result<std::vector<ReportSource>> sourcesOf(const BenchFlags &flags, const Json *measured) {
   std::vector<ReportSource> sources;
-  std::vector<std::string> named; // of each, how a complaint begins
-  if (measured) {
-    sources.push_back({*measured, "now"});
-    named.emplace_back();
-  }
+  if (measured)
+    sources.push_back({*measured, "now", ""});
   for (const std::string &path : flags.overlays) {
     auto json = readJson("--overlay", path);
     if (!json)
       return json.status();
-    sources.push_back({std::move(*json), stem(path)});
-    named.push_back("--overlay " + path + ": ");
+    sources.push_back({std::move(*json), stem(path), "--overlay " + path});
   }
-  std::set<std::string> models;
-  for (const ReportSource &source : sources)
-    if (const std::string model = modelOf(source.result); !model.empty())
-      models.insert(model);
-  std::vector<Panel> panels;
-  for (size_t i = 0; i < sources.size(); ++i) {
-    // Of several machines, each line says which one it is of.
-    const std::string model = models.size() > 1 ? modelOf(sources[i].result) : "";
-    if (Status added = addToPanels(sources[i].result, sources[i].name, model, panels); !added)
-      return named[i].empty() ? added : invalidArgument(named[i] + added.message());
+  const std::string model = deviceModel(sources.front().result);
+  for (ReportSource &source : sources)
+    if (deviceModel(source.result) == model)
+      setRoofs(flags, source.result);
+    else if (!measured && (flags.peak > 0 || flags.roof > 0))
+      return invalidArgument(std::string(flags.peak > 0 ? "--peak" : "--roof") +
+                             ": the overlays are of several devices (" + model + ", " +
+                             deviceModel(source.result) + "), which have no roof in common");
+  return sources;
+}
+
+/// The plot and the report.
+Status writePictures(const BenchFlags &flags, const Json *measured) {
+  auto sources = sourcesOf(flags, measured);
+  if (!sources)
+    return sources.status();
+  if (!flags.plot.empty()) {
+    auto measurements = measurementsOf(*sources);
+    if (!measurements)
+      return measurements.status();
+    const std::vector<Panel> panels = panelsOf(*measurements);
+    std::string title = flags.plot_title;
+    if (title.empty())
+      title = "Attention " + passOf(measurements->all) +
+              (measurements->models.size() == 1 && !measurements->models.front().empty()
+                   ? " on " + measurements->models.front()
+                   : "");
+    FLASHPLUS_RETURN_IF_ERROR(
+        writeText(flags.plot, drawPanels(panels, title, seriesColours(seriesOf(panels)))));
   }
-  const std::string pass = passOf(panels);
-  std::string title = flags.plot_title;
-  if (title.empty())
-    title = "Attention " + pass + (models.size() == 1 ? " on " + *models.begin() : "");
-  if (!flags.plot.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.plot, drawPanels(panels, title)));
   if (flags.html.empty())
     return Status::ok();
-  auto html = benchReport(sources, flags.plot_title);
+  auto html = benchReport(*sources, flags.plot_title);
   return html ? writeText(flags.html, *html) : html.status();
 }
 
-Result<int> bench(const BenchFlags &flags, bool measure) {
-  const Interruptible asks;
-  if (!flags.overlays.empty() && flags.plot.empty() && flags.html.empty())
-    return invalidArgument("--overlay: only with --plot or --html");
-  if (!flags.plot.empty() && !flags.plot.ends_with(".svg"))
-    return invalidArgument("--plot: " + flags.plot + " must end in .svg, the format that is written");
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--plot", flags.plot));
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--json", flags.json_file));
-  if (!measure) {
-    FLASHPLUS_RETURN_IF_ERROR(writePictures(flags, nullptr));
-    return kExitGood;
-  }
-  Json baseline;
-  if (!flags.baseline.empty()) {
-    auto json = readJson("--baseline", flags.baseline);
-    if (!json)
-      return json.status();
-    baseline = std::move(*json);
-    if (baseline.value("format", "") != kFormat)
-      return invalidArgument("--baseline: " + flags.baseline +
-                             " is not a file of flashplus bench --json (format '" +
-                             baseline.value("format", "") + "', must be '" + kFormat + "')");
-  }
-  auto timed = TimedDevice::open(flags);
-  if (!timed)
-    return timed.status();
-  const bool gpu = timed->isGpu();
-  const CaseDefaults defaults = caseDefaults(gpu);
-  if (!flags.common.json)
-    sayWhere(timed->context.get(), flags, timed->device, timed->facts);
+/// The file of --baseline; null without one.
+Result<Json> baselineOf(const BenchFlags &flags) {
+  if (flags.baseline.empty())
+    return Json();
+  auto json = readJson("--baseline", flags.baseline);
+  if (!json)
+    return json.status();
+  if (const std::string format = textOf(*json, "format"); format != kFormat)
+    return invalidArgument("--baseline: " + flags.baseline +
+                           " is not a file of flashplus bench --json (format '" + format + "', must be '" +
+                           kFormat + "')");
+  return json;
+}
 
-  // Which (series, case, schedule), and for a suite the dense one beside each.
-  struct Wanted {
-    std::string series;
-    BenchCase problem;
-    std::string schedule;
-    int dense = -1;
-    std::optional<double> reach;
-  };
-  std::vector<Wanted> wanted;
-  std::vector<BenchCase> cases;
+/// Which (series, case, schedule), and for a suite the dense one beside each.
+Result<std::vector<Wanted>> wantedOf(const BenchFlags &flags, bool gpu) {
+  const CaseDefaults defaults = caseDefaults(gpu);
   const std::vector<std::string> schedules =
       flags.schedules.empty() ? std::vector<std::string>{""} : flags.schedules;
-  const bool decode = flags.suite == "decode";
-  if (!flags.suite.empty()) {
-    if (!flags.shapes.empty() || !flags.head_dims.empty() || !flags.seqlens.empty())
-      return invalidArgument("--suite " + flags.suite + ": chooses its own shapes; " +
-                             (decode ? "--tokens scales them" : "--tokens and --hidden scale them"));
-    if (decode && flags.backward)
-      return invalidArgument("--backward: not with --suite decode, whose steps have none");
-    for (SuiteRow &row : decode ? decodeSuite(flags.tokens ? flags.tokens : 8192, gpu)
-                                : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
-                                               flags.hidden ? flags.hidden : defaults.hidden)) {
-      if (flags.backward) { // what is asked for is asked of the forward
-        row.problem.backward = row.dense->backward = true;
-        row.reach.reset();
-      }
-      for (const std::string &schedule : schedules) {
-        const std::string suffix = schedule.empty() ? "" : " " + schedule;
-        if (row.dense) {
-          wanted.push_back({"dense for " + row.name + suffix, *row.dense, schedule});
-          cases.push_back(*row.dense);
-        }
-        wanted.push_back({row.name + suffix, row.problem, schedule,
-                          row.dense ? static_cast<int>(wanted.size()) - 1 : -1, row.reach});
-        cases.push_back(row.problem);
-      }
-    }
-  } else {
-    auto made = makeCases(flags, defaults);
-    if (!made)
-      return made.status();
-    cases = std::move(*made);
-    for (const BenchCase &c : cases)
+  std::vector<Wanted> wanted;
+  if (flags.suite.empty()) {
+    auto cases = makeCases(flags, defaults);
+    if (!cases)
+      return cases.status();
+    for (const BenchCase &c : *cases)
       for (const std::string &schedule : schedules)
-        wanted.push_back({schedule.empty() ? "ours" : "ours " + schedule, c, schedule});
+        wanted.push_back({schedule.empty() ? "ours" : "ours " + schedule, c, schedule, -1, {}});
+    return wanted;
   }
-  auto made = Workbench::make(timed->context.get(), timed->device, cases);
-  if (!made)
-    return made.status();
-  std::vector<Entry> entries;
-  {
-    Progress progress("preparing", static_cast<int64_t>(wanted.size()));
-    for (Wanted &w : wanted) {
-      if (interrupted())
-        break;
-      auto prepared = (*made)->prepare(w.problem, w.schedule);
-      if (!prepared)
-        return Status(prepared.status().code(), w.problem.label() + ": " + prepared.status().message());
-      entries.push_back({w.series, std::move(*prepared), 1, {}, w.dense, w.reach});
-      progress.step();
+  for (SuiteRow &row : flags.decode() ? decodeSuite(flags.tokens ? flags.tokens : 8192, gpu)
+                                      : featureSuite(flags.tokens ? flags.tokens : defaults.tokens,
+                                                     flags.hidden ? flags.hidden : defaults.hidden)) {
+    if (flags.backward) { // what is asked for is asked of the forward
+      row.problem.backward = row.dense->backward = true;
+      row.reach.reset();
+    }
+    for (const std::string &schedule : schedules) {
+      const std::string suffix = schedule.empty() ? "" : " " + schedule;
+      if (row.dense)
+        wanted.push_back({"dense for " + row.name + suffix, *row.dense, schedule, -1, {}});
+      wanted.push_back({row.name + suffix, row.problem, schedule,
+                        row.dense ? static_cast<int>(wanted.size()) - 1 : -1, row.reach});
     }
   }
-  if (interrupted())
-    return endedEarly("nothing was measured; the kernels that were compiled are in the cache");
-  const int rounds = flags.rounds ? flags.rounds : gpu ? 7 : 5;
-  const double milliseconds = flags.milliseconds > 0 ? flags.milliseconds : gpu ? 15 : 30;
-  MachineSensors sensors(timed->device, timed->facts["device"].value("model", ""));
+  return wanted;
+}
+
+/// Fewer where it was interrupted.
+Result<std::vector<Entry>> prepareAll(Workbench &bench, const std::vector<Wanted> &wanted) {
+  std::vector<Entry> entries;
+  Progress progress("preparing", static_cast<int64_t>(wanted.size()));
+  for (const Wanted &w : wanted) {
+    if (interrupted())
+      break;
+    auto prepared = bench.prepare(w.problem, w.schedule);
+    if (!prepared)
+      return Status(prepared.status().code(), w.problem.label() + ": " + prepared.status().message());
+    entries.push_back({w.series, std::move(*prepared), 1, {}, w.dense, w.reach});
+    progress.step();
+  }
+  return entries;
+}
+
+/// What was timed, and beside it.
+struct Timed {
+  std::vector<Entry> entries;
+  int rounds = 0, wanted_rounds = 0; ///< Done, and asked for.
+  double milliseconds = 0;
+  double roof = 0; ///< Of memory, bytes a second; 0: not known.
+  bool host_roof = false;
   std::vector<Json> clocks;
+};
+
+Result<Timed> timeAll(const BenchFlags &flags, const TimedDevice &timed, const Workbench &bench,
+                      std::vector<Entry> entries) {
+  Timed out;
+  out.wanted_rounds = flags.rounds ? flags.rounds : timed.isGpu() ? 7 : 5;
+  out.milliseconds = flags.milliseconds > 0 ? flags.milliseconds : timed.isGpu() ? 15 : 30;
+  MachineSensors sensors(timed.device, timed.facts["device"].value("model", ""));
   std::optional<HostRoof> host;
-  if ((decode || !flags.html.empty()) && timed->device.device_type == kDLCPU && flags.roof == 0) {
+  if ((flags.decode() || !flags.html.empty()) && timed.device.device_type == kDLCPU && flags.roof == 0) {
     auto memory = HostRoof::make(flags.common.threads);
     if (!memory)
       return memory.status();
     host = std::move(*memory);
   }
   std::vector<double> roofs;
-  FLASHPLUS_RETURN_IF_ERROR(timeRounds(**made, sensors, rounds, milliseconds, host, entries, clocks, roofs));
-  const auto done = entries.empty() ? rounds : static_cast<int>(entries.back().seconds.size());
-  if (done == 0)
-    return endedEarly("nothing was measured; the kernels that were compiled are in the cache");
-  const double roof = host ? median(roofs) : 1e9 * flags.roof;
+  FLASHPLUS_RETURN_IF_ERROR(
+      timeRounds(bench, sensors, out.wanted_rounds, out.milliseconds, host, entries, out.clocks, roofs));
+  out.rounds = entries.empty() ? out.wanted_rounds : static_cast<int>(entries.back().seconds.size());
+  out.host_roof = host.has_value();
+  out.roof = host ? median(roofs) : 1e9 * flags.roof;
+  out.entries = std::move(entries);
+  return out;
+}
 
-  std::vector<Json> cells;
-  for (const Entry &entry : entries)
-    cells.push_back(cellJson(entry, entries, roof));
+/// A result file's fields but for its cells.
+Json headOf(const BenchFlags &flags, const Json &facts, const Timed &timed) {
   Json head = {{"format", kFormat}};
-  head.update(timed->facts);
-  head["rounds"] = done;
-  head["milliseconds"] = milliseconds;
+  head.update(facts);
+  head["rounds"] = timed.rounds;
+  head["milliseconds"] = timed.milliseconds;
   if (!flags.suite.empty())
     head["suite"] = flags.suite;
-  if (roof > 0) {
-    head["roof_bytes_per_second"] = rounded(roof);
-    head["roof_bytes_source"] = host ? "a plain read of host memory in the same rounds" : "--roof";
+  if (timed.host_roof && timed.roof > 0) {
+    head["roof_bytes_per_second"] = rounded(timed.roof);
+    head["roof_bytes_source"] = "a plain read of host memory in the same rounds";
   }
-  if (flags.peak > 0) {
-    head["roof_flops_per_second"] = 1e12 * flags.peak;
-    head["roof_flops_source"] = "--peak";
-  }
-  head["clocks"] = clocks;
-  Json whole = head;
-  whole["cells"] = cells;
-  if (!flags.json_file.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.json_file, jsonLines(head, "cells", cells)));
-  if (!flags.html.empty()) {
-    Json kernels = Json::array();
-    for (const Entry &entry : entries)
-      addKernelFacts(timed->context.get(), entry.prepared->plan(), kernels);
-    whole["kernels"] = std::move(kernels);
-  }
-  if (!flags.plot.empty() || !flags.html.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writePictures(flags, &whole));
+  setRoofs(flags, head);
+  head["clocks"] = timed.clocks;
+  return head;
+}
+
+void printResults(const BenchFlags &flags, const Timed &timed, const Json &head,
+                  const std::vector<Json> &cells, const Json &baseline) {
   if (flags.common.json) {
+    Json whole = head;
+    whole["cells"] = cells;
     if (!baseline.is_null())
       for (Json &cell : whole["cells"])
         if (double before = findBaseline(cell, baseline); before > 0)
           cell["change_percent"] = rounded(100 * (cell["tflops"].get<double>() / before - 1));
     printJson(whole);
-  } else {
-    printTable(entries, cells, baseline, flags.suite);
-    if (roof > 0)
-      std::printf("roof: %s GB/s%s\n", numberText(roof / 1e9, 4).c_str(),
-                  host ? ", a plain read of host memory in the same rounds" : ", of --roof");
+    return;
   }
-  if (done < rounds)
+  printTable(timed.entries, cells, baseline, flags.suite);
+  if (timed.roof > 0)
+    std::printf("roof: %s GB/s%s\n", numberText(timed.roof / 1e9, 4).c_str(),
+                timed.host_roof ? ", a plain read of host memory in the same rounds" : ", of --roof");
+}
+
+/// The files that were asked for. Each is tried; the first failure is returned.
+Status writeResults(const BenchFlags &flags, flashplus_context *context, const Timed &timed, const Json &head,
+                    const std::vector<Json> &cells) {
+  Status kept =
+      flags.json_file.empty() ? Status::ok() : writeText(flags.json_file, jsonLines(head, "cells", cells));
+  if (!flags.draws())
+    return kept;
+  Json whole = head;
+  whole["cells"] = cells;
+  Json kernels = Json::array();
+  if (!flags.html.empty())
+    for (const Entry &entry : timed.entries)
+      addKernelFacts(context, entry.prepared->plan(), kernels);
+  whole["kernels"] = std::move(kernels);
+  const Status drawn = writePictures(flags, &whole);
+  return kept ? drawn : kept;
+}
+
+Status checkFlags(const BenchFlags &flags) {
+  if (!flags.overlays.empty() && !flags.draws())
+    return invalidArgument("--overlay: only with --plot or --html");
+  if (!flags.plot_title.empty() && !flags.draws())
+    return invalidArgument("--plot-title: only with --plot or --html");
+  if (!flags.plot.empty() && !flags.plot.ends_with(".svg"))
+    return invalidArgument("--plot: " + flags.plot + " must end in .svg, the format that is written");
+  if (!flags.suite.empty()) {
+    std::vector<std::string> allowed = {
+        "--suite",        "--tokens", "--schedule", "--device",    "--threads",    "--rounds",
+        "--milliseconds", "--json",   "--plot",     "--html",      "--plot-title", "--baseline",
+        "--overlay",      "--peak",   "--roof",     "--cache-dir", "--backward"};
+    if (!flags.decode())
+      allowed.push_back("--hidden");
+    if (const std::string other = flags.given.but(allowed); !other.empty())
+      return invalidArgument("--suite " + flags.suite + ": chooses its own shapes, so that " + other +
+                             " does not go with it; " +
+                             (flags.decode() ? "--tokens scales them" : "--tokens and --hidden scale them"));
+    if (flags.decode() && flags.backward)
+      return invalidArgument("--backward: not with --suite decode, whose steps have none");
+  }
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--plot", flags.plot));
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
+  return prepareOutput("--json", flags.json_file);
+}
+
+Result<int> bench(const BenchFlags &flags) {
+  const Interruptible asks;
+  FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags));
+  // Files alone are drawn. Every flag but those that say how asks for a measurement.
+  if (!flags.overlays.empty() &&
+      flags.given.but({"--overlay", "--plot", "--html", "--plot-title", "--peak", "--roof", "--cache-dir"})
+          .empty()) {
+    FLASHPLUS_RETURN_IF_ERROR(writePictures(flags, nullptr));
+    return kExitGood;
+  }
+  auto baseline = baselineOf(flags);
+  if (!baseline)
+    return baseline.status();
+  auto device = TimedDevice::open(flags);
+  if (!device)
+    return device.status();
+  if (!flags.common.json)
+    sayWhere(device->context.get(), flags, device->device, device->facts);
+  const auto wanted = wantedOf(flags, device->isGpu());
+  if (!wanted)
+    return wanted.status();
+  std::vector<BenchCase> cases;
+  for (const Wanted &w : *wanted)
+    cases.push_back(w.problem);
+  auto made = Workbench::make(device->context.get(), device->device, cases);
+  if (!made)
+    return made.status();
+  auto entries = prepareAll(**made, *wanted);
+  if (!entries)
+    return entries.status();
+  constexpr const char *kNothing = "nothing was measured; the kernels that were compiled are in the cache";
+  if (interrupted())
+    return endedEarly(kNothing);
+  auto timed = timeAll(flags, *device, **made, std::move(*entries));
+  if (!timed)
+    return timed.status();
+  if (timed->rounds == 0)
+    return endedEarly(kNothing);
+  std::vector<Json> cells;
+  for (const Entry &entry : timed->entries)
+    cells.push_back(cellJson(entry, timed->entries, timed->roof));
+  const Json head = headOf(flags, device->facts, *timed);
+  // What was measured is printed whether or not it can be kept.
+  printResults(flags, *timed, head, cells, *baseline);
+  FLASHPLUS_RETURN_IF_ERROR(writeResults(flags, device->context.get(), *timed, head, cells));
+  if (timed->rounds < timed->wanted_rounds)
     return endedEarly("what is shown" + (flags.json_file.empty() ? "" : " and in " + flags.json_file) +
-                      " is of " + std::to_string(done) + " of " + std::to_string(rounds) + " rounds");
+                      " is of " + std::to_string(timed->rounds) + " of " +
+                      std::to_string(timed->wanted_rounds) + " rounds");
   return kExitGood;
 }
 
@@ -472,21 +565,18 @@ void addBench(CLI::App &app, Action *selected) {
   verb->add_option("--html", f.html,
                    "Write a report for people: plots, roofline, resources of the kernels, noise, the machine")
       ->type_name("FILE.html");
-  CLI::Option *overlay = verb->add_option("--overlay", f.overlays,
-                                          "Draw a result file too (repeatable; also of "
-                                          "bench/forward_gpu.py); with none of the flags that "
-                                          "choose problems, nothing is measured")
-                             ->type_name("FILE")
-                             ->allow_extra_args(false);
+  verb->add_option(
+          "--overlay", f.overlays,
+          "Draw a result file too (repeatable; also of bench/forward_gpu.py); with no flag but those of "
+          "pictures and roofs, nothing is measured")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   verb->add_option("--plot-title", f.plot_title, "Title of the plot and the report [pass and device]")
       ->type_name("TEXT");
   addCacheFlag(*verb, f.common);
-  verb->callback([flags, selected, overlay, verb] {
-    bool measure = overlay->count() == 0;
-    for (const char *name : {"--shape", "--head-dim", "--seqlen", "--causal", "--suite", "--schedule",
-                             "--json", "--baseline", "--device", "--backward"})
-      measure |= verb->get_option(name)->count() > 0;
-    *selected = [flags, measure] { return bench(*flags, measure); };
+  verb->callback([flags, selected, verb] {
+    flags->given = GivenFlags::of(*verb);
+    *selected = [flags] { return bench(*flags); };
   });
 }
 

@@ -1,68 +1,52 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus cache: looks at, verifies and empties the disk cache.
+// flashplus cache: looks at, verifies, prunes and empties the disk cache; and packs (cache_pack.cpp).
+#include "tools/flashplus/cache_entries.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/disk_cache.h"
+#include "tools/flashplus/durations.h"
 #include "tools/flashplus/table.h"
 
 #include <algorithm>
 #include <ctime>
 #include <map>
+#include <optional>
 
 namespace flashplus::tool {
 
 namespace {
 
-const char *kindText(CodeKind kind) {
-  switch (kind) {
-  case CodeKind::X86Object:
-    return "x86-object";
-  case CodeKind::Ptx:
-    return "ptx";
-  case CodeKind::Cubin:
-    return "cubin";
-  }
-  return "";
+struct CacheFlags {
+  CommonFlags common;
+  std::string pack; ///< To look at instead of the cache.
+  EntryFilter filter;
+  std::string older, most;
+  bool stale_builds = false, dry_run = false;
+};
+
+/// What is looked at: the cache, or the pack that was named.
+Result<std::unique_ptr<KernelSource>> openLooked(const CacheFlags &flags) {
+  if (!flags.pack.empty())
+    return openPackFile(flags.pack);
+  auto store = openStore(flags.common);
+  if (!store)
+    return store.status();
+  return std::unique_ptr<KernelSource>(std::move(*store));
 }
 
-std::string timeText(int64_t seconds) {
-  auto time = static_cast<std::time_t>(seconds);
-  std::tm parts = {};
-  char buffer[32] = "";
-  if (::localtime_r(&time, &parts))
-    std::strftime(buffer, sizeof buffer, "%Y-%m-%d %H:%M", &parts);
-  return buffer;
-}
-
-Json entryJson(const EntryInfo &entry) {
-  Json json = {
-      {"key", entry.name}, {"path", entry.path}, {"bytes", entry.bytes}, {"modified", entry.modified}};
-  if (!entry.isGood()) {
-    json["problem"] = entry.problem;
-    json["error"] = entryErrorName(entry.error);
-    return json;
-  }
-  json["kind"] = kindText(entry.kind);
-  json["target"] = entry.key.target;
-  json["spec"] = entry.key.spec;
-  json["schedule"] = entry.key.schedule;
-  json["build"] = entry.key.build;
-  json["provenance"] = entry.provenance;
-  return json;
-}
-
-Result<int> listEntries(const CommonFlags &flags) {
-  auto store = openStore(flags);
+Result<int> listEntries(const CacheFlags &flags) {
+  auto store = openLooked(flags);
   if (!store)
     return store.status();
   std::vector<EntryInfo> entries = (*store)->list();
-  if (flags.json) {
+  std::erase_if(entries, [&](const EntryInfo &entry) { return !flags.filter.fits(entry); });
+  if (flags.common.json) {
     Json rows = Json::array();
     for (const EntryInfo &entry : entries)
       rows.push_back(entryJson(entry));
     printJson({{"dir", (*store)->dir()}, {"entries", rows}});
     return kExitGood;
   }
-  Table table({"key", "size", "written", "target", "kernel"});
+  Table table({"key", "size", "used", "target", "kernel"}); // to the hour (EntryInfo::modified)
   for (const EntryInfo &entry : entries)
     table.add({entry.name.substr(0, 16), bytesText(static_cast<double>(entry.bytes)),
                timeText(entry.modified), entry.isGood() ? entry.key.target : "-",
@@ -73,10 +57,27 @@ Result<int> listEntries(const CommonFlags &flags) {
   return kExitGood;
 }
 
-Result<int> showStats(const CommonFlags &flags) {
-  auto store = openStore(flags);
+/// What processes did with the cache; nothing of a pack.
+std::optional<UsageCounts> countsOf(const CacheFlags &flags) {
+  if (!flags.pack.empty())
+    return std::nullopt;
+  auto store = openStore(flags.common);
+  return store ? (*store)->counts() : std::nullopt;
+}
+
+Json countsJson(const UsageCounts &counts) {
+  Json json = {{"since", counts.since}};
+#define FLASHPLUS_COUNT(NAME) json[#NAME] = counts.NAME;
+  FLASHPLUS_USAGE_COUNTS(FLASHPLUS_COUNT)
+#undef FLASHPLUS_COUNT
+  return json;
+}
+
+Result<int> showStats(const CacheFlags &flags) {
+  auto store = openLooked(flags);
   if (!store)
     return store.status();
+  const std::optional<UsageCounts> counts = countsOf(flags);
   struct Sum {
     int64_t kernels = 0, bytes = 0;
   };
@@ -95,7 +96,7 @@ Result<int> showStats(const CommonFlags &flags) {
       sum->bytes += entry.bytes;
     }
   }
-  if (flags.json) {
+  if (flags.common.json) {
     Json targets = Json::object();
     for (const auto &[target, sum] : by_target)
       targets[target] = {{"kernels", sum.kernels}, {"bytes", sum.bytes}};
@@ -107,7 +108,8 @@ Result<int> showStats(const CommonFlags &flags) {
                {"targets", targets},
                {"kinds", by_kind},
                {"oldest", oldest},
-               {"newest", newest}});
+               {"newest", newest},
+               {"counts", counts ? countsJson(*counts) : Json()}});
     return kExitGood;
   }
   Table table({"target", "kernels", "size"});
@@ -119,11 +121,19 @@ Result<int> showStats(const CommonFlags &flags) {
   table.add({"total", std::to_string(all.kernels), bytesText(static_cast<double>(all.bytes))});
   table.print();
   std::printf("in %s\n", (*store)->dir().c_str());
+  if (counts)
+    std::printf(
+        "since %s: %lld contexts found %lld kernels on disk and compiled %lld in %s; %lld entries were "
+        "damaged, %lld could not be written\n",
+        timeText(counts->since).c_str(), static_cast<long long>(counts->contexts),
+        static_cast<long long>(counts->disk_hits), static_cast<long long>(counts->compiles),
+        millisecondsText(static_cast<double>(counts->compile_us) / 1000).c_str(),
+        static_cast<long long>(counts->miss_damaged), static_cast<long long>(counts->publish_failures));
   return kExitGood;
 }
 
-Result<int> verifyEntries(const CommonFlags &flags) {
-  auto store = openStore(flags);
+Result<int> verifyEntries(const CacheFlags &flags) {
+  auto store = openLooked(flags);
   if (!store)
     return store.status();
   std::vector<EntryInfo> entries = (*store)->list();
@@ -131,61 +141,130 @@ Result<int> verifyEntries(const CommonFlags &flags) {
   for (const EntryInfo &entry : entries)
     if (!entry.isGood()) {
       bad.push_back(entryJson(entry));
-      if (!flags.json)
+      if (!flags.common.json)
         std::printf("%s: %s\n", entry.path.c_str(), entry.problem.c_str());
     }
-  if (flags.json)
+  if (flags.common.json)
     printJson({{"dir", (*store)->dir()}, {"kernels", entries.size()}, {"bad", bad}});
   else
     std::printf("%zu kernels, %zu bad, in %s\n", entries.size(), bad.size(), (*store)->dir().c_str());
   return bad.empty() ? kExitGood : kExitFailed;
 }
 
-Result<int> clearEntries(const CommonFlags &flags) {
-  auto store = openStore(flags);
+/// `limits`: what stays; without them nothing does, nor what is kept of refusals.
+Result<int> removeEntries(const CacheFlags &flags, const std::optional<PruneLimits> &limits) {
+  auto store = openStoreToRemove(flags.common);
   if (!store)
     return store.status();
-  Result<StoreUsage> removed = (*store)->clear();
+  Result<StoreUsage> removed = !(*store)->isThere() ? StoreUsage()
+                               : limits             ? (*store)->prune(*limits)
+                                                    : (*store)->clear();
   if (!removed)
     return removed.status();
-  if (flags.json)
+  if (flags.common.json)
     printJson({{"dir", (*store)->dir()}, {"removed", removed->entries}, {"bytes", removed->bytes}});
   else
-    std::printf("removed %lld kernels, %s, from %s\n", static_cast<long long>(removed->entries),
+    std::printf("%s %lld kernels, %s, from %s\n", limits && limits->only_count ? "would remove" : "removed",
+                static_cast<long long>(removed->entries),
                 bytesText(static_cast<double>(removed->bytes)).c_str(), (*store)->dir().c_str());
   return kExitGood;
+}
+
+Result<int> clearEntries(const CacheFlags &flags) { return removeEntries(flags, std::nullopt); }
+
+Result<int> pruneEntries(const CacheFlags &flags) {
+  PruneLimits limits;
+  limits.only_count = flags.dry_run;
+  if (flags.older.empty() && flags.most.empty() && !flags.stale_builds)
+    return invalidArgument("cache prune: say what is to go: --older, --max-size or --stale-builds");
+  if (!flags.older.empty()) {
+    auto age = parseAge("--older", flags.older);
+    if (!age)
+      return age.status();
+    limits.used_since = std::time(nullptr) - *age;
+  }
+  if (!flags.most.empty()) {
+    auto bytes = parseBytes("--max-size", flags.most);
+    if (!bytes)
+      return bytes.status();
+    limits.most_bytes = *bytes;
+  }
+  if (flags.stale_builds) {
+    Result<Context> context = makeContext(flags.common, /*offline=*/true);
+    if (!context)
+      return context.status();
+    auto build = libraryBuild(context->get());
+    if (!build)
+      return build.status();
+    limits.build = *build;
+  }
+  return removeEntries(flags, limits);
 }
 
 } // namespace
 
 void addCache(CLI::App &app, Action *selected) {
-  CLI::App *verb = app.add_subcommand("cache", "List, count, verify or clear the kernels on disk");
+  CLI::App *verb = app.add_subcommand("cache", "List, count, verify, pack or remove the kernels on disk");
   verb->require_subcommand(1);
-  verb->footer("Examples:\n  flashplus cache ls\n  flashplus cache verify --cache-dir /srv/flashplus");
+  verb->footer("Examples:\n  flashplus cache ls\n  flashplus cache verify --cache-dir /srv/flashplus\n"
+               "  flashplus cache export -o kernels.fpk");
   struct Row {
     const char *name, *help, *footer;
-    Result<int> (*action)(const CommonFlags &);
+    Result<int> (*action)(const CacheFlags &);
+    void (*more)(CLI::App &, CacheFlags &) = nullptr;
+  };
+  static constexpr auto takesPack = [](CLI::App &sub, CacheFlags &flags) {
+    sub.add_option("pack", flags.pack, "A pack to look at instead of the cache")->type_name("[PACK]");
   };
   static constexpr Row kRows[] = {
-      {"ls", "List the kernels", "Example:\n  flashplus cache ls --json", listEntries},
+      {"ls", "List the kernels",
+       "Examples:\n  flashplus cache ls --json\n  flashplus cache ls --spec 'dqk=64 right=1' --target cpu",
+       listEntries,
+       [](CLI::App &sub, CacheFlags &flags) {
+         takesPack(sub, flags);
+         sub.add_option("--spec", flags.filter.specs, "Only those whose spec has all words of TEXT")
+             ->allow_extra_args(false)
+             ->type_name("TEXT");
+         addTargetFilter(sub, flags.filter);
+       }},
       {"stats", "Count kernels and bytes by target",
-       "What a process did with the cache is counted in that process: flashplus_get_counters(), and `run "
-       "--json`.\n\n"
+       "What processes did with the cache is summed up in its file `counts`, which each writes at most once "
+       "a "
+       "second\nand when it ends; one that is offline, or only reads, is not counted. Of one process: "
+       "flashplus_get_counters(), and `run --json`.\n\n"
        "Example:\n  flashplus cache stats --json",
-       showStats},
+       showStats, takesPack},
       {"verify", "Read and verify every kernel; exit status 1 when one is bad",
        "Bad kernels are rebuilt when they are next needed.\n\nExample:\n  flashplus cache verify",
-       verifyEntries},
-      {"clear", "Remove all kernels", "Example:\n  flashplus cache clear",
-       clearEntries}};
+       verifyEntries, takesPack},
+      {"prune", "Remove kernels that are old, too many or of other builds",
+       "What was used last stays. Nothing but kernels and what writers that died left behind is removed.\n\n"
+       "Examples:\n  flashplus cache prune --older 30d --stale-builds\n"
+       "  flashplus cache prune --max-size 500M --dry-run",
+       pruneEntries,
+       [](CLI::App &sub, CacheFlags &flags) {
+         sub.add_option("--older", flags.older,
+                        "Those that were not used for so long, such as 12h or 30d; to the hour")
+             ->type_name("AGE");
+         sub.add_option("--max-size", flags.most, "Those used least recently, beyond so many bytes: 500M, 2G")
+             ->type_name("SIZE");
+         sub.add_flag("--stale-builds", flags.stale_builds, "Those of other builds of the library");
+         sub.add_flag("--dry-run", flags.dry_run, "Say how many would go, and remove none");
+       }},
+      {"clear", "Remove all kernels", "Example:\n  flashplus cache clear", clearEntries}};
   for (const Row &row : kRows) {
     CLI::App *sub = verb->add_subcommand(row.name, row.help);
     sub->footer(row.footer);
-    auto flags = std::make_shared<CommonFlags>();
-    addCommonFlags(*sub, *flags);
+    auto flags = std::make_shared<CacheFlags>();
+    if (row.more)
+      row.more(*sub, *flags);
+    addCommonFlags(*sub, flags->common);
     sub->callback(
         [flags, selected, action = row.action] { *selected = [flags, action] { return action(*flags); }; });
   }
+  addCacheExport(*verb, selected);
+  addCacheImport(*verb, selected);
+  addCacheWhy(*verb, selected);
 }
 
 } // namespace flashplus::tool

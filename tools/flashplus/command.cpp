@@ -23,6 +23,20 @@ void addCacheFlag(CLI::App &verb, CommonFlags &flags) {
       ->type_name("DIR");
 }
 
+GivenFlags GivenFlags::of(const CLI::App &verb) {
+  GivenFlags given;
+  for (const CLI::Option *option : verb.get_options())
+    if (option->count() > 0 && !option->get_lnames().empty())
+      given.names.push_back("--" + option->get_lnames().front());
+  return given;
+}
+
+std::string GivenFlags::but(const std::vector<std::string> &allowed) const {
+  const auto at = std::ranges::find_if(
+      names, [&](const std::string &name) { return std::ranges::find(allowed, name) == allowed.end(); });
+  return at == names.end() ? "" : *at;
+}
+
 Status libraryStatus(flashplus_status status) {
   if (status == FLASHPLUS_OK)
     return Status::ok();
@@ -72,18 +86,14 @@ Result<std::string> hostTarget(flashplus_context *context) {
 Result<std::vector<int64_t>> parseIntegers(const std::string &flag, const std::string &text, size_t min_count,
                                            size_t max_count) {
   std::vector<int64_t> values;
-  const std::string plain = withoutUnits(text);
-  const char *at = plain.data(), *end = at + plain.size();
-  while (true) {
-    int64_t value = 0;
-    auto [next, error] = std::from_chars(at, end, value);
-    if (error != std::errc() || (next != end && *next != ','))
-      return invalidArgument(flag + " '" + text + "': an integer expected at column " +
-                             std::to_string(at - plain.data() + 1));
-    values.push_back(value);
-    if (next == end)
-      break;
-    at = next + 1;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const Result<int64_t> value = sizeOf(text.substr(begin, end - begin));
+    if (!value)
+      return invalidArgument(flag + " '" + text + "': column " + std::to_string(begin + 1) + ": " +
+                             value.status().message());
+    values.push_back(*value);
+    begin = end + 1;
   }
   if (values.size() < min_count || values.size() > max_count)
     return invalidArgument(flag + " '" + text + "': has " + std::to_string(values.size()) + " integers, " +
@@ -94,29 +104,30 @@ Result<std::vector<int64_t>> parseIntegers(const std::string &flag, const std::s
   return values;
 }
 
-std::string withoutUnits(const std::string &text) {
-  std::string out;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    int64_t value = 0;
-    const auto [stop, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-    const std::string unit(stop, part.data() + part.size());
-    const int shift = unit == "k" || unit == "K" || unit == "Ki" ? 10
-                      : unit == "M" || unit == "Mi"              ? 20
-                      : unit == "G" || unit == "Gi"              ? 30
-                                                                 : 0;
-    const bool fits = error == std::errc() && value >= 0 && value <= (INT64_MAX >> shift);
-    out += (begin ? "," : "") + (shift && fits ? std::to_string(value << shift) : part);
-    begin = end + 1;
-  }
-  return out;
+Result<int64_t> sizeOf(const std::string &text) {
+  int64_t value = 0;
+  const char *end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  const std::string unit(stop, end);
+  const int shift = unit == "k" || unit == "K" || unit == "Ki" ? 10
+                    : unit == "M" || unit == "Mi"              ? 20
+                    : unit == "G" || unit == "Gi"              ? 30
+                                                               : 0;
+  if (error == std::errc::invalid_argument || (shift == 0 && !unit.empty()) || (shift && value < 0))
+    return invalidArgument("'" + text + "' is no integer; one may have a unit (4k is 4096; k, M and G)");
+  if (error == std::errc::result_out_of_range || value > (INT64_MAX >> shift))
+    return invalidArgument("'" + text +
+                           "' is too large; the largest is 2^63 - 1, units (k, M and G) counted");
+  return value << shift;
 }
 
 CLI::Validator sizeUnits() {
   return CLI::Validator(
       [](std::string &text) {
-        text = withoutUnits(text);
+        const Result<int64_t> value = sizeOf(text);
+        if (!value)
+          return value.status().message();
+        text = std::to_string(*value);
         return std::string();
       },
       "");
@@ -152,7 +163,14 @@ CLI::Option *addCausalFlag(CLI::App &verb, bool several, std::function<void(cons
       ->type_name(several ? "[yes|no|both]" : "[yes|no]");
 }
 
+namespace {
+bool printed = false;
+} // namespace
+
+bool jsonPrinted() { return printed; }
+
 void printJson(const Json &value) {
+  printed = true;
   std::printf("%s\n", value.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 

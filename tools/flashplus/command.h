@@ -30,6 +30,7 @@ void addWarmup(CLI::App &app, Action *selected);
 void addInspect(CLI::App &app, Action *selected);
 void addCache(CLI::App &app, Action *selected);
 void addDevices(CLI::App &app, Action *selected);
+void addDoctor(CLI::App &app, Action *selected);
 void addEmulate(CLI::App &app, Action *selected);
 void addBench(CLI::App &app, Action *selected);
 void addTune(CLI::App &app, Action *selected);
@@ -48,6 +49,15 @@ struct CommonFlags {
 void addCommonFlags(CLI::App &verb, CommonFlags &flags);
 void addCacheFlag(CLI::App &verb, CommonFlags &flags); ///< Without --json.
 
+/// The flags of a verb that were typed.
+struct GivenFlags {
+  std::vector<std::string> names; ///< "--out", also of "-o".
+
+  static GivenFlags of(const CLI::App &verb);
+  /// The first that is none of these; "" if there is none.
+  std::string but(const std::vector<std::string> &allowed) const;
+};
+
 /// The Status of a failed library call, with its message.
 Status libraryStatus(flashplus_status status);
 
@@ -63,13 +73,15 @@ Result<Json> describe(flashplus_context *context);
 /// The target that "cpu" stands for on this machine; InvalidArgument when the library describes no CPU.
 Result<std::string> hostTarget(flashplus_context *context);
 
-/// "16,32,64" -> integers; InvalidArgument names `flag` and the bad part unless there are min to max of them.
+/// "16,4k,2M" -> integers (sizeOf()); InvalidArgument names `flag`, and the part and its column in `text`
+/// that is none, or how many there are unless there are min to max of them.
 Result<std::vector<int64_t>> parseIntegers(const std::string &flag, const std::string &text, size_t min_count,
                                            size_t max_count);
 
-/// As `text`, with "4k" = 4096, "2M" and "1G" written out, each part of a list by itself; what is no such
-/// size stays.
-std::string withoutUnits(const std::string &text);
+/// "4k" -> 4096: an integer, which may have a unit (k, M, G or Ki, Mi, Gi: powers of 1024) if it is not
+/// negative. InvalidArgument is the end of a sentence that begins with whose it is: "is no integer ..." or
+/// "is too large".
+Result<int64_t> sizeOf(const std::string &text);
 /// The same as a step before an option's checks.
 CLI::Validator sizeUnits();
 
@@ -80,5 +92,6 @@ CLI::Option *addCausalFlag(CLI::App &verb, bool several, std::function<void(cons
 
 /// Prints `value` to stdout, two blanks of indent, whatever bytes its strings have.
 void printJson(const Json &value);
+bool jsonPrinted(); ///< Whether printJson() was called.
 
 } // namespace flashplus::tool

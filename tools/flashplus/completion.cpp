@@ -3,6 +3,7 @@
 // own flags, so that it knows all of them.
 #include "tools/flashplus/command.h"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace flashplus::tool {
@@ -16,16 +17,33 @@ std::string joined(const std::vector<std::string> &words) {
   return text;
 }
 
-/// What may stand behind a flag: the names that its check allows, or "-f" and "-d" for files and folders.
-std::string valuesOf(const CLI::Option &option) {
-  std::string type = option.get_type_name();
-  if (const size_t from = type.find('{'), to = type.find('}'); from != std::string::npos && to != from + 1) {
-    std::string words = type.substr(from + 1, to - from - 1);
-    for (char &c : words)
-      c = c == ',' ? ' ' : c;
-    return "-W '" + words + "'";
-  }
-  return type.find("FILE") != std::string::npos ? "-f" : type.find("DIR") != std::string::npos ? "-d" : "";
+/// Between the first `open` and the `close` behind it, with blanks for `separator`; "" if that is not there.
+std::string between(const std::string &text, char open, char close, char separator) {
+  const size_t from = text.find(open), to = text.find(close, from == std::string::npos ? 0 : from);
+  if (from == std::string::npos || to == std::string::npos)
+    return "";
+  std::string words = text.substr(from + 1, to - from - 1);
+  std::ranges::replace(words, separator, ' ');
+  return words;
+}
+
+/// The names that an option's check allows, with blanks between them; "" if any text is allowed.
+std::string namesOf(const CLI::Option &option) {
+  const std::string type = option.get_type_name();
+  if (const std::string names = between(type, '{', '}', ','); !names.empty())
+    return names;
+  return type.find('|') != std::string::npos ? between(type, '[', ']', '|') : "";
+}
+
+/// What the shell does for what stands behind a flag; "" if nothing is known of it. Files and folders are
+/// left to the shell itself, which knows how their names are quoted.
+std::string completerOf(const CLI::Option &option) {
+  if (const std::string names = namesOf(option); !names.empty())
+    return (option.get_delimiter() == ',' ? "_flashplus_list '" : "_flashplus_words '") + names + "'; return";
+  const std::string type = option.get_type_name();
+  return type.find("FILE") != std::string::npos  ? "return"
+         : type.find("DIR") != std::string::npos ? "compopt +o default -o dirnames 2> /dev/null; return"
+                                                 : "";
 }
 
 /// Cases of the shell's `case`: what the words so far are, and what may come.
@@ -35,16 +53,21 @@ void addCases(const CLI::App &app, const std::string &path, std::string &flags, 
     words.push_back(verb->get_name());
     addCases(*verb, path.empty() ? verb->get_name() : path + " " + verb->get_name(), flags, values);
   }
-  for (const CLI::Option *option : app.get_options())
-    if (const std::string what = option->get_positional() ? valuesOf(*option) : ""; what.starts_with("-W '"))
-      words.push_back(what.substr(4, what.size() - 5)); // words of its own, not behind a flag
-  for (const CLI::Option *option : app.get_options())
+  for (const CLI::Option *option : app.get_options()) {
+    if (option->get_positional() && !namesOf(*option).empty())
+      words.push_back(namesOf(*option)); // words of its own, not behind a flag
+    const std::string completer = completerOf(*option);
+    const auto add = [&](const std::string &flag) {
+      if (!completer.empty())
+        values += "    '" + path + " " + flag + "') " + completer + " ;;\n";
+    };
     for (const std::string &name : option->get_lnames()) {
       words.push_back("--" + name);
-      if (const std::string what = valuesOf(*option); !what.empty())
-        values +=
-            "    '" + path + " --" + name + "') COMPREPLY=($(compgen " + what + " -- \"$cur\")); return ;;\n";
+      add("--" + name);
     }
+    for (const std::string &name : option->get_snames())
+      add("-" + name);
+  }
   flags += "    '" + path + "') words='" + joined(words) + "' ;;\n";
 }
 
@@ -59,8 +82,26 @@ std::string bashCompletion(const CLI::App &app) {
   }
   addCases(app, "", flags, values);
   return "# bash completion for flashplus; made by `flashplus completion bash`.\n"
+         "# Each offers words that begin with $cur, with $before put before them; of a list, for its last "
+         "part.\n"
+         "_flashplus_words() {\n"
+         "  mapfile -t COMPREPLY < <(compgen -P \"$before\" -W \"$1\" -- \"$cur\")\n"
+         "}\n"
+         "_flashplus_list() {\n"
+         "  [[ $cur == *,* ]] && before+=${cur%,*},\n"
+         "  cur=${cur##*,}\n"
+         "  _flashplus_words \"$1\"\n"
+         "}\n"
          "_flashplus() {\n"
-         "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path= words= word\n"
+         "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path= words= word before=\n"
+         "  # --flag=value is three words, or one where = is not in COMP_WORDBREAKS.\n"
+         "  if [[ $cur == = ]]; then\n"
+         "    cur=\n"
+         "  elif [[ $prev == = ]]; then\n"
+         "    prev=${COMP_WORDS[COMP_CWORD-2]}\n"
+         "  elif [[ $cur == --*=* ]]; then\n"
+         "    prev=${cur%%=*} before=${cur%%=*}= cur=${cur#*=}\n"
+         "  fi\n"
          "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
          "    case \"$path${path:+ }$word\" in\n"
          "      " +
@@ -75,7 +116,7 @@ std::string bashCompletion(const CLI::App &app) {
          "  case \"$path\" in\n" +
          flags +
          "  esac\n"
-         "  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+         "  _flashplus_words \"$words\"\n"
          "}\n"
          "complete -o default -F _flashplus flashplus\n";
 }

@@ -25,7 +25,8 @@ Json countersJson(const flashplus_counters &c) {
           {"resident_kernels", c.resident_kernels},
           {"resident_bytes", c.resident_bytes},
           {"warnings", c.warnings},
-          {"late_compiles", c.late_compiles}};
+          {"late_compiles", c.late_compiles},
+          {"evicted", c.evicted}};
 }
 
 } // namespace flashplus::tool

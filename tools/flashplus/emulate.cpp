@@ -139,6 +139,81 @@ Status writeReport(const EmulateFlags &flags, flashplus_context *context, DLDevi
   return writeText(flags.html, emulateReport(whole));
 }
 
+/// What --check found; empty without it.
+struct Checks {
+  std::optional<reference::Comparison> forward;
+  std::optional<reference::BackwardComparison> backward;
+  std::optional<std::string> cache; ///< Of an append: where the cache is wrong, "" for nowhere.
+
+  bool goodForward() const { return (!forward || forward->good()) && (!cache || cache->empty()); }
+  bool good() const { return goodForward() && (!backward || backward->good()); }
+};
+
+Result<Checks> checkAll(const ProblemFlags &flags, const Problem &problem, const DeviceProblem &on_device,
+                        const DeviceAppend &append, const DeviceGradients &gradients) {
+  Checks checks;
+  if (!flags.check)
+    return checks;
+  Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
+  if (!output || !lse)
+    return output ? lse.status() : output.status();
+  Result<reference::Comparison> forward = checkOutputs(problem, *output, *lse, flags.common.threads);
+  if (!forward)
+    return forward.status();
+  checks.forward = *forward;
+  if (flags.append.given()) {
+    auto cache = append.checkCache(problem);
+    if (!cache)
+      return cache.status();
+    checks.cache = *cache;
+  }
+  if (flags.backward) {
+    Result<io::Tensor> dq = gradients.dq(), dk = gradients.dk(), dv = gradients.dv();
+    if (!dq || !dk || !dv)
+      return !dq ? dq.status() : !dk ? dk.status() : dv.status();
+    auto backward = checkGradients(problem, *dq, *dk, *dv, flags.common.threads);
+    if (!backward)
+      return backward.status();
+    checks.backward = std::move(*backward);
+  }
+  return checks;
+}
+
+void printChecks(const Checks &checks) {
+  if (!checks.forward)
+    return;
+  Table table;
+  if (checks.cache)
+    table.add({"cache", checks.cache->empty() ? "as it should be, bit by bit" : "FAILED: " + *checks.cache});
+  table.add({"check", checks.goodForward() ? "good" : "FAILED"});
+  if (checks.backward)
+    table.add(
+        {"check of gradients", checks.backward->good() ? "good" : "FAILED: " + checks.backward->complaint()});
+  table.print();
+}
+
+/// The schedule that --schedule stands for: its text, whole; "" without the flag.
+Result<std::string> wantedSchedule(const EmulateFlags &flags, flashplus_context *context,
+                                   const flashplus_forward_args &args) {
+  if (flags.schedule.empty())
+    return std::string();
+  auto plan = createPlan(context, args);
+  if (!plan)
+    return plan.status();
+  return scheduleText("--schedule", flags.schedule, forwardSchedule(plan->get()));
+}
+
+Status configure(const Emulator &emulator, const EmulateFlags &flags) {
+  flashplus_emulator_options options = {};
+  options.struct_size = sizeof options;
+  options.async = kModes.at(flags.async);
+  options.seed = flags.seed;
+  options.step_limit = flags.step_limit;
+  options.record = 1;
+  return emulator.configure(&options) == 0 ? Status::ok()
+                                           : Status(StatusCode::Internal, "the emulator refused its options");
+}
+
 Result<int> emulate(const EmulateFlags &flags) {
   FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
   Result<Problem> loaded = makeProblem(flags.problem);
@@ -154,14 +229,7 @@ Result<int> emulate(const EmulateFlags &flags) {
   auto device = emulatedDevice(flags.target, context->get());
   if (!device)
     return device.status();
-  flashplus_emulator_options options = {};
-  options.struct_size = sizeof options;
-  options.async = kModes.at(flags.async);
-  options.seed = flags.seed;
-  options.step_limit = flags.step_limit;
-  options.record = 1;
-  if (emulator->configure(&options) != 0)
-    return Status(StatusCode::Internal, "the emulator refused its options");
+  FLASHPLUS_RETURN_IF_ERROR(configure(*emulator, flags));
   DeviceProblem on_device;
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context->get(), *device, problem));
   flashplus_forward_args forward_args = on_device.args();
@@ -169,81 +237,36 @@ Result<int> emulate(const EmulateFlags &flags) {
   if (flags.problem.append.given())
     FLASHPLUS_RETURN_IF_ERROR(
         append.upload(context->get(), *device, flags.problem.append, problem, forward_args));
-  std::string schedule; // forward_args points into it
-  if (!flags.schedule.empty()) {
-    auto plan = createPlan(context->get(), forward_args);
-    if (!plan)
-      return plan.status();
-    auto whole = scheduleText("--schedule", flags.schedule, forwardSchedule(plan->get()));
-    if (!whole)
-      return whole.status();
-    schedule = *whole;
-    forward_args.schedule = schedule.c_str();
-  }
+  const Result<std::string> schedule = wantedSchedule(flags, context->get(), forward_args);
+  if (!schedule)
+    return schedule.status();
+  if (!schedule->empty())
+    forward_args.schedule = schedule->c_str();
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context->get(), &forward_args, nullptr)));
   DeviceGradients gradients;
   if (flags.problem.backward) {
     FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), *device, problem, on_device));
     FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_backward(context->get(), &gradients.args(), nullptr)));
   }
-  Json launches = Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false);
-  std::optional<reference::Comparison> check;
-  std::optional<reference::BackwardComparison> check_backward;
-  std::string wrong_cache; // where an append left it wrong
-  if (flags.problem.check) {
-    Result<io::Tensor> output = on_device.output(), lse = on_device.lse();
-    if (!output || !lse)
-      return output ? lse.status() : output.status();
-    Result<reference::Comparison> compared =
-        checkOutputs(problem, *output, *lse, flags.problem.common.threads);
-    if (!compared)
-      return compared.status();
-    check = *compared;
-    if (flags.problem.append.given()) {
-      auto cache = append.checkCache(problem);
-      if (!cache)
-        return cache.status();
-      wrong_cache = *cache;
-    }
-    if (flags.problem.backward) {
-      Result<io::Tensor> dq = gradients.dq(), dk = gradients.dk(), dv = gradients.dv();
-      if (!dq || !dk || !dv)
-        return !dq ? dq.status() : !dk ? dk.status() : dv.status();
-      Result<reference::BackwardComparison> judged =
-          checkGradients(problem, *dq, *dk, *dv, flags.problem.common.threads);
-      if (!judged)
-        return judged.status();
-      check_backward = std::move(*judged);
-    }
-  }
-  const bool good_forward = (!check || check->good()) && wrong_cache.empty();
-  const bool good = good_forward && (!check_backward || check_backward->good());
-  Json json = {{"launches", launches}};
-  if (check)
-    json["check"] = {{"good", good_forward}, {"error", check->error}, {"bound", check->bound}};
-  if (check && flags.problem.append.given())
-    json["check"]["cache"] = wrong_cache;
-  if (check_backward)
-    json["backward"] = {{"check", checkJson(*check_backward)}};
-  if (!flags.html.empty())
-    FLASHPLUS_RETURN_IF_ERROR(writeReport(flags, context->get(), *device, problem, forward_args, json));
+  Json json = {{"launches", Json::parse(emulator->report(), nullptr, /*allow_exceptions=*/false)}};
+  const Result<Checks> checks = checkAll(flags.problem, problem, on_device, append, gradients);
+  if (!checks)
+    return checks.status();
+  if (checks->forward)
+    json["check"] = checkJson(*checks->forward, checks->cache);
+  if (checks->backward)
+    json["backward"] = {{"check", checkJson(*checks->backward)}};
+  // What ran is printed whether or not its page can be written.
   if (flags.problem.common.json) {
     printJson(json);
   } else {
-    for (const Json &launch : launches)
+    for (const Json &launch : json["launches"])
       printLaunch(launch);
-    if (check) {
-      Table table;
-      if (flags.problem.append.given())
-        table.add({"cache", wrong_cache.empty() ? "as it should be, bit by bit" : "FAILED: " + wrong_cache});
-      table.add({"check", good_forward ? "good" : "FAILED"});
-      if (check_backward)
-        table.add({"check of gradients",
-                   check_backward->good() ? "good" : "FAILED: " + check_backward->complaint()});
-      table.print();
-    }
+    printChecks(*checks);
   }
-  return good ? kExitGood : kExitFailed;
+  if (!flags.html.empty())
+    FLASHPLUS_RETURN_IF_ERROR(writeReport(flags, context->get(), *device, problem, forward_args, json));
+  return checks->good() ? kExitGood : kExitFailed;
 }
 
 } // namespace

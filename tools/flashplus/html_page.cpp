@@ -19,6 +19,8 @@ th { color: #555; font-weight: 600; } .n { text-align: right; font-variant-numer
 .bad { border-color: #d55e00; background: #fdf2ea; } svg { max-width: 100%; height: auto; }
 .bar { display: flex; align-items: center; margin: .15em 0; font-size: .92em; } .bar .l { width: 26em; flex: none; }
 .bar .b { background: #9ec5dd; height: 1.05em; margin-right: .6em; } .bar .s { background: #d55e00; }
+figure { overflow-x: auto; }
+@media (max-width: 700px) { .bar .l { width: 11em; } svg { max-width: none; } figure { margin: 1em 0; } }
 @media print { nav { display: none; } }
 )";
 

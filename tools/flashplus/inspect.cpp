@@ -193,6 +193,8 @@ int print(const InspectFlags &flags, const std::string &spec, const std::string 
 }
 
 Result<int> inspect(const InspectFlags &flags) {
+  if (!flags.disassembler.empty() && flags.stage != "sass")
+    return invalidArgument("--disassembler: only with --stage sass");
   Result<std::string> spec = specText(flags);
   if (!spec)
     return spec.status();

@@ -6,8 +6,6 @@
 
 namespace flashplus::tool {
 
-inline constexpr int kExitInterrupted = 130; ///< As a shell has it: 128 + SIGINT.
-
 /// From now on SIGINT and SIGTERM end the process, without the temporary of a file that is being written; or,
 /// while an Interruptible lives, only make interrupted() true. The second signal ends the process in any
 /// case.
@@ -22,7 +20,9 @@ public:
 };
 
 bool interrupted();
-/// Says on stderr that the work ended early and what of it is kept; kExitInterrupted.
+/// As a shell has it, 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. Only once interrupted().
+int exitInterrupted();
+/// Says on stderr that the work ended early and what of it is kept; exitInterrupted().
 int endedEarly(const std::string &kept);
 
 } // namespace flashplus::tool

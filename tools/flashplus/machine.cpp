@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -156,6 +157,14 @@ Result<Json> machineFacts(flashplus_context *context, DLDevice device) {
               {"device", *found}};
 }
 
+std::string deviceModel(const Json &result) {
+  for (const auto &[device, name] : {std::pair{"device", "model"}, {"gpu", "name"}})
+    if (const auto at = result.find(device); at != result.end() && at->is_object())
+      if (const auto model = at->find(name); model != at->end())
+        return model->is_string() ? model->get<std::string>() : "";
+  return "";
+}
+
 std::string jsonLines(const Json &head, const std::string &name, const std::vector<Json> &rows) {
   auto dump = [](const Json &value, int indent) {
     return value.dump(indent, ' ', false, Json::error_handler_t::replace);
@@ -193,6 +202,20 @@ Status prepareOutput(const std::string &flag, const std::string &path) {
   if (::access(folder.c_str(), W_OK | X_OK) != 0)
     return refused("its folder " + folder.string() + ": " + std::generic_category().message(errno));
   return Status::ok();
+}
+
+Status prepareAppend(const std::string &flag, const std::string &path) {
+  // A FIFO without a reader must not be waited for.
+  const int file =
+      path.empty() ? -1 : ::open(path.c_str(), O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+  if (file >= 0) {
+    ::close(file);
+    return Status::ok();
+  }
+  if (path.empty() || errno == ENOENT)
+    return prepareOutput(flag, path);
+  return invalidArgument(flag + ": " + path +
+                         " cannot be written: " + std::generic_category().message(errno));
 }
 
 Result<Json> readJson(const std::string &flag, const std::string &path) {

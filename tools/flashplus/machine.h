@@ -37,6 +37,10 @@ Result<Json> machineFacts(flashplus_context *context, DLDevice device);
 /// The entry of flashplus_describe for `device`; NoDevice with the reason if it is not there.
 Result<Json> describeDevice(flashplus_context *context, DLDevice device);
 
+/// The model of the device that a result file is of, `flashplus bench`'s or bench/forward_gpu.py's; "" if it
+/// doesn't say.
+std::string deviceModel(const Json &result);
+
 /// JSON text of `head` with `name`: [rows] added, a row a line: long files stay readable and differences
 /// small.
 std::string jsonLines(const Json &head, const std::string &name, const std::vector<Json> &rows);
@@ -45,6 +49,8 @@ Status writeText(const std::string &path, const std::string &text);
 /// Before the work whose result goes to `path`: makes the folders above it, and fails where a file could not
 /// be written there, in the name of `flag`. "" is no path, and fine.
 Status prepareOutput(const std::string &flag, const std::string &path);
+/// The same for a file that is added to: one that is there must be writable.
+Status prepareAppend(const std::string &flag, const std::string &path);
 Result<Json> readJson(const std::string &flag, const std::string &path);
 
 /// To six significant digits: more is noise in a timing.

@@ -17,13 +17,13 @@ namespace {
 void reportFailure(const Status &status, bool json) {
   std::fflush(stdout);
   std::fprintf(stderr, "flashplus: %s\n", status.message().c_str());
-  if (json)
+  if (json && !jsonPrinted()) // one document: what was found comes before a file that could not be written
     printJson({{"error", {{"status", statusCodeName(status.code())}, {"message", status.message()}}}});
 }
 
 int finish(const Result<int> &outcome, bool json) {
   int code = outcome                                                  ? *outcome
-             : interrupted()                                          ? kExitInterrupted
+             : interrupted()                                          ? exitInterrupted()
              : outcome.status().code() == StatusCode::InvalidArgument ? kExitUsage
                                                                       : kExitFailed;
   if (!outcome)
@@ -80,7 +80,8 @@ std::string usageMessage(const CLI::App &app, const CLI::ParseError &error,
 
 int run(int argc, char **argv) {
   CLI::App app{"FlashAttention-Plus: attention kernels, compiled when they are needed.\n"
-               "Exit status: 0 good, 1 the work failed, 2 bad usage or input.",
+               "Exit status: 0 good, 1 the work failed, 2 bad usage or input; ended by a signal: 128 and its "
+               "number, 130 for Ctrl-C, 143 for SIGTERM.",
                "flashplus"};
   app.set_version_flag("--version", std::string("flashplus ") + flashplus_version());
   app.require_subcommand(1);
@@ -95,6 +96,7 @@ int run(int argc, char **argv) {
   addTune(app, &selected);
   addCache(app, &selected);
   addDevices(app, &selected);
+  addDoctor(app, &selected);
   addCompletion(app, &selected);
   addHelp(app, &selected); // which lists the others
   formatHelp(app);

@@ -11,13 +11,20 @@ namespace flashplus::tool {
 /// the sorted values, as narrow as 95 % allows. Fewer than 6 values give all they have, with less.
 struct MedianInterval {
   double low = 0, median = 0, high = 0;
-  double confidence = 0; ///< 0.9375 for 5 values, at least 0.95 from 6 on.
+  double confidence = 0; ///< 0 for one value, 0.9375 for 5, at least 0.95 from 6 on.
   /// Half of its width, as a share of the median.
   double relative() const { return median > 0 ? (high - low) / 2 / median : 0; }
 };
 MedianInterval medianInterval(std::vector<double> values);
 
-/// Of several intervals: a sentence, and whether differences of a few percent mean anything.
+/// "+-1.2 %"; "-" for what was measured once.
+std::string knownTo(const MedianInterval &interval);
+
+/// What an interval must have to be called quiet: that of 5 rounds has it.
+inline constexpr double kQuietConfidence = 0.9;
+
+/// Of several intervals: a sentence, and whether differences of a few percent mean anything. Those of one
+/// value are counted, and nothing else is said of them.
 struct NoiseVerdict {
   bool quiet;
   std::string text;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/plot.h"
 
-#include "tools/flashplus/machine.h"
-#include "tools/flashplus/roofs.h"
 #include "tools/flashplus/svg.h"
 
 #include <algorithm>
@@ -14,9 +12,6 @@ namespace flashplus::tool {
 
 namespace {
 
-/// Ends the title of a panel of gradients.
-constexpr std::string_view kBackwardTitle = ", backward";
-constexpr std::string_view kProduct = "FlashAttention-Plus";
 // Okabe and Ito's colours, which people with colour blindness tell apart.
 constexpr std::pair<std::string_view, const char *> kKnown[] = {{kProduct, "#d55e00"},
                                                                 {"cudnn", "#cc79a7"},
@@ -57,8 +52,7 @@ Axis axisOf(const Panel &panel, double most) {
   return most < 1 ? Axis{"GFLOP/s", 1e-3, false} : Axis{"TFLOP/s", 1, false};
 }
 
-void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, std::string> &colours, double x0,
-               double y0) {
+void drawPanel(Svg &svg, const Panel &panel, const Colours &colours, double x0, double y0) {
   std::set<int64_t> lengths;
   double most = 0, least = INFINITY;
   for (const auto &[series, points] : panel.lines)
@@ -127,16 +121,24 @@ void drawPanel(Svg &svg, const Panel &panel, const std::map<std::string, std::st
 
 } // namespace
 
-std::string seriesName(const std::string &series) {
-  return series == "ours" || series.starts_with("ours ") ? std::string(kProduct) + series.substr(4) : series;
+namespace {
+
+/// The product first, then by name.
+std::vector<std::string> inOrder(const std::set<std::string> &series) {
+  std::vector<std::string> order;
+  for (bool product : {true, false})
+    for (const std::string &name : series)
+      if (name.starts_with(kProduct) == product)
+        order.push_back(name);
+  return order;
 }
 
-std::map<std::string, std::string> seriesColours(const std::vector<std::string> &series) {
-  std::map<std::string, std::string> colours;
+} // namespace
+
+Colours seriesColours(const std::set<std::string> &series) {
+  Colours colours;
   size_t others = 0;
-  for (const std::string &name : series) {
-    if (colours.contains(name))
-      continue;
+  for (const std::string &name : inOrder(series)) {
     const auto known =
         std::ranges::find(kKnown, std::string_view(name), [](const auto &k) { return k.first; });
     colours[name] = known != std::end(kKnown) ? known->second : kColours[others++ % std::size(kColours)];
@@ -144,84 +146,32 @@ std::map<std::string, std::string> seriesColours(const std::vector<std::string> 
   return colours;
 }
 
-std::string cellTitle(const Json &cell, const std::string &dtype) {
-  const int64_t d = cell.value("head_dim", int64_t{0}), dv = cell.value("head_dim_v", d);
-  std::string title = "D " + std::to_string(d) + (dv != d ? "/" + std::to_string(dv) : "");
-  title += cell.value("causal", false) ? ", causal" : ", full";
-  title += ", " + cell.value("dtype", dtype);
-  if (cell.contains("window"))
-    title += ", window " + cell["window"].dump();
-  if (cell.contains("softcap"))
-    title += ", softcap";
-  if (cell.contains("alibi"))
-    title += ", ALiBi";
-  if (cell.contains("dropout"))
-    title += ", dropout " + cell["dropout"].dump();
-  const int64_t heads = cell.value("heads", int64_t{0}), heads_k = cell.value("heads_k", heads);
-  if (heads != heads_k)
-    title += ", heads " + std::to_string(heads) + "/" + std::to_string(heads_k);
-  if (cell.value("backward", false))
-    title += kBackwardTitle;
-  return title;
-}
-
-Status addToPanels(const Json &result, const std::string &name, const std::string &model,
-                   std::vector<Panel> &panels, Metric metric) try {
-  const Roofs roofs = roofsOf(result);
-  std::map<std::string, std::set<std::string>> before; // series of each panel before this file
-  for (const Panel &panel : panels)
-    for (const auto &[series, points] : panel.lines)
-      before[panel.title].insert(series);
-  bool any = false;
-  const Json cells = result.contains("cells") && result["cells"].is_array() ? result["cells"] : Json::array();
-  for (const Json &cell : cells) {
-    const std::string title = cellTitle(cell, result.value("dtype", "bf16"));
-    const int64_t length = cell.value("seqlen", int64_t{0});
-    auto add = [&](const std::string &plain, double value) {
-      const std::string series = seriesName(plain) + (model.empty() ? "" : " (" + model + ")");
-      const double flops = cell.value("flops", 0.0), seconds = value > 0 ? flops / value / 1e12 : 0;
-      if (metric == Metric::Time)
-        value = 1e6 * seconds;
-      else if (metric == Metric::RoofShare)
-        value = 100 * roofs.share(cell, result.value("dtype", "bf16"), seconds);
-      if (plain == "gemm" || !(value > 0) || length < 1)
-        return;
-      any = true;
-      auto panel =
-          std::find_if(panels.begin(), panels.end(), [&](const Panel &p) { return p.title == title; });
-      if (panel == panels.end())
-        panel = panels.insert(panels.end(), {title, {}, metric});
-      panel->lines[before[title].count(series) ? series + " (" + name + ")" : series][length] = value;
-    };
-    const Json &tflops = cell.at("tflops");
-    if (tflops.is_object())
-      for (const auto &[series, value] : tflops.items())
-        add(series, value.get<double>());
-    else
-      add(cell.value("series", "ours"), tflops.get<double>());
+std::vector<Panel> panelsOf(const Measurements &measurements, Metric metric) {
+  std::vector<Panel> panels;
+  for (const Measurement &m : measurements.all) {
+    const double value = metric == Metric::Time        ? 1e6 * m.seconds()
+                         : metric == Metric::RoofShare ? 100 * m.share
+                                                       : m.tflops;
+    if (!m.drawn || !(value > 0))
+      continue;
+    auto panel = std::ranges::find(panels, m.panel, &Panel::title);
+    if (panel == panels.end())
+      panel = panels.insert(panels.end(), {m.panel, {}, metric});
+    panel->lines[m.series][m.length] = value;
   }
-  return any ? Status::ok() : invalidArgument(name + ": holds no cells with a length and TFLOP/s");
-} catch (const Json::exception &error) {
-  return invalidArgument(name + ": is not a result file: " + error.what());
+  return panels;
 }
 
-std::string passOf(const std::vector<Panel> &panels) {
-  const auto backward =
-      std::ranges::count_if(panels, [](const Panel &p) { return p.title.ends_with(kBackwardTitle); });
-  return backward == 0 ? "forward" : backward == std::ssize(panels) ? "backward" : "forward and backward";
-}
-
-std::string drawPanels(const std::vector<Panel> &panels, const std::string &title) {
+std::set<std::string> seriesOf(const std::vector<Panel> &panels) {
   std::set<std::string> series;
   for (const Panel &panel : panels)
     for (const auto &[name, points] : panel.lines)
       series.insert(name);
-  std::vector<std::string> order; // the product first
-  for (bool product : {true, false})
-    for (const std::string &name : series)
-      if (name.starts_with(kProduct) == product)
-        order.push_back(name);
-  const std::map<std::string, std::string> colours = seriesColours(order);
+  return series;
+}
+
+std::string drawPanels(const std::vector<Panel> &panels, const std::string &title, const Colours &colours) {
+  const std::vector<std::string> order = inOrder(seriesOf(panels));
   // Legend entries are wrapped by their width, at about 7 pixels a letter.
   const int columns = panels.size() == 1 ? 1 : panels.size() % 3 == 0 && panels.size() != 6 ? 3 : 2;
   const int rows = (static_cast<int>(panels.size()) + columns - 1) / columns;

@@ -3,9 +3,10 @@
 // a line a series.
 #pragma once
 
-#include "tools/flashplus/command.h"
+#include "tools/flashplus/measurements.h"
 
 #include <map>
+#include <set>
 
 namespace flashplus::tool {
 
@@ -22,27 +23,18 @@ struct Panel {
   Metric metric = Metric::Speed;
 };
 
-/// What a picture and a table call a series of a result file: files have "ours", people the product's name.
-std::string seriesName(const std::string &series);
+/// A colour for each series of all that is on one page. Implementations that are known have the same one in
+/// every picture.
+using Colours = std::map<std::string, std::string>;
+Colours seriesColours(const std::set<std::string> &series);
 
-/// A colour for each of these series. Implementations that are known have the same one in every picture.
-std::map<std::string, std::string> seriesColours(const std::vector<std::string> &series);
-
-/// "D 128, causal, bf16, heads 32/8": what a cell of a result file is a measurement of, but for its lengths.
-/// `dtype`: of the file.
-std::string cellTitle(const Json &cell, const std::string &dtype);
-
-/// Adds what a result file holds: one of `flashplus bench --json` (a series a cell) or of
-/// bench/forward_gpu.py (several). With `model`, ` (model)` stands behind each series. One that is there
-/// already gets ` (name)`, so that two files can be laid over each other. GEMM lines are left out.
-/// InvalidArgument if the file holds no cells.
-Status addToPanels(const Json &result, const std::string &name, const std::string &model,
-                   std::vector<Panel> &panels, Metric metric = Metric::Speed);
-
-/// "forward", "backward" or both: what the panels show.
-std::string passOf(const std::vector<Panel> &panels);
+/// One for each head dim, mask and pass that was measured. Matrix products are left out.
+std::vector<Panel> panelsOf(const Measurements &measurements, Metric metric = Metric::Speed);
+/// The series of panels.
+std::set<std::string> seriesOf(const std::vector<Panel> &panels);
 
 /// SVG text. Deterministic. Speeds below 1 TFLOP/s are drawn in GFLOP/s. An empty title takes no room.
-std::string drawPanels(const std::vector<Panel> &panels, const std::string &title);
+/// `colours` has every series of the panels.
+std::string drawPanels(const std::vector<Panel> &panels, const std::string &title, const Colours &colours);
 
 } // namespace flashplus::tool

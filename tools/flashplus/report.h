@@ -2,24 +2,19 @@
 // Results as one HTML file that people look at (html_page.h): `--html` of bench, tune and emulate.
 #pragma once
 
-#include "tools/flashplus/command.h"
+#include "tools/flashplus/measurements.h"
 
 namespace flashplus::tool {
 
-/// A result file: of `flashplus bench --json`, or of bench/forward_gpu.py.
-struct ReportSource {
-  Json result;
-  std::string name; ///< What its series are called where another file has them too.
-};
-
 /// `sources`: what was measured, then what lies over it. `title` "" is made of the devices. InvalidArgument
-/// if one holds no cells.
+/// as measurementsOf().
 Result<std::string> benchReport(const std::vector<ReportSource> &sources, const std::string &title);
 
 /// `record`: as it is written, with "cells" and "kernels" (kernel_facts.h).
 std::string tuneReport(const Json &record);
 
-/// `whole`: what `flashplus emulate --json` prints, with "kernels", "machine", "problem" and "target".
+/// `whole`: what `flashplus emulate --json` prints, with "kernels", "machine", "problem" and "target". Each
+/// verdict of --check is shown: of the output, of what was written into a cache, of each gradient.
 std::string emulateReport(const Json &whole);
 
 } // namespace flashplus::tool

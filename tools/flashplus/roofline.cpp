@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/roofline.h"
 
-#include "tools/flashplus/plot.h"
 #include "tools/flashplus/svg.h"
 #include "tools/flashplus/table.h"
 
@@ -10,7 +9,8 @@
 
 namespace flashplus::tool {
 
-std::string drawRoofline(const std::vector<RooflinePoint> &points, const Roofs &roofs) {
+std::string drawRoofline(const std::vector<RooflinePoint> &points, const Roofs &roofs,
+                         const Colours &colours) {
   constexpr double kWidth = 760, kHeight = 380, kLeft = 90, kRight = 20, kTop = 16, kBottom = 80;
   double x_least = INFINITY, x_most = 0, y_least = INFINITY, y_most = roofs.flops;
   std::vector<std::string> order;
@@ -59,7 +59,6 @@ std::string drawRoofline(const std::vector<RooflinePoint> &points, const Roofs &
     svg.polyline({{x(begin), y(roofs.flops)}, {x(right), y(roofs.flops)}}, "#444444");
     svg.label(x(right) - 4, y(roofs.flops) - 5, rateText(roofs.flops), "end", " fill=\"#444444\"");
   }
-  const auto colours = seriesColours(order);
   for (const RooflinePoint &p : points)
     svg.dot(x(p.intensity), y(p.flops), colours.at(p.series).c_str(), p.says);
   double at = kLeft;

@@ -1,33 +1,75 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/roofs.h"
 
+#include "tools/flashplus/machine.h"
+
 #include <algorithm>
+#include <cctype>
+#include <set>
 
 namespace flashplus::tool {
 
 namespace {
 
-/// Dense fp16 and bf16 with fp32 accumulation, and memory, as NVIDIA's data sheets have them. The first row
-/// whose name is part of the device's counts.
+/// Dense fp16 and bf16 with fp32 accumulation, and memory, as NVIDIA's data sheets have them. `also`: words
+/// that a device of this row may have in its name, too. A name with any other word is of another device, such
+/// as a slice of one (MIG) or the card of a virtual machine, and has no row.
 struct SheetRow {
-  std::string_view name;
+  std::string_view name, also;
   double tflops, gigabytes;
 };
 constexpr SheetRow kSheets[] = {
-    {"H200", 989.5, 4800},      {"GH200", 989.5, 4000},
-    {"H100 PCIe", 756.5, 2000}, {"H100 NVL", 835.5, 3900},
-    {"H100", 989.5, 3350},      {"H800", 989.5, 3350},
-    {"H20", 148, 4000},         {"A100-SXM4-80GB", 312, 2039},
-    {"A100 80GB", 312, 1935},   {"A100", 312, 1555},
-    {"A800", 312, 2039},        {"A30", 165, 933},
-    {"A40", 149.7, 696},        {"L40S", 362, 864},
-    {"L40", 181, 864},          {"L4", 121, 300},
+    {"H200", "SXM SXM5 141GB", 989.5, 4800},
+    {"H200 NVL", "141GB", 835.5, 4800},
+    {"GH200", "480GB 96GB", 989.5, 4000},
+    {"H100", "SXM SXM5 80GB", 989.5, 3350},
+    {"H100 PCIe", "80GB", 756.5, 2000},
+    {"H100 NVL", "94GB", 835.5, 3900},
+    {"H800", "SXM SXM5 80GB", 989.5, 3350},
+    {"H20", "96GB", 148, 4000},
+    {"A100", "SXM SXM4 PCIe 40GB", 312, 1555},
+    {"A100 80GB", "PCIe", 312, 1935},
+    {"A100-SXM4-80GB", "", 312, 2039},
+    {"A800-SXM4-80GB", "", 312, 2039},
+    {"A800 80GB", "PCIe", 312, 1935},
+    {"A30", "PCIe 24GB", 165, 933},
+    {"A40", "PCIe 48GB", 149.7, 696},
+    {"L40S", "48GB", 362, 864},
+    {"L40", "48GB", 181, 864},
+    {"L4", "24GB", 121, 300},
 };
 
-std::string modelOf(const Json &result) {
-  if (result.contains("device") && result["device"].is_object())
-    return result["device"].value("model", "");
-  return result.contains("gpu") && result["gpu"].is_object() ? result["gpu"].value("name", "") : "";
+/// In lower case; blanks and dashes are between them. The maker and the kind of memory are left out: they
+/// tell no two devices apart.
+std::set<std::string> wordsOf(std::string_view name) {
+  std::set<std::string> words;
+  std::string word;
+  for (char c : std::string(name) + ' ') {
+    if (c != ' ' && c != '-') {
+      word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      continue;
+    }
+    static const std::set<std::string> kIgnored = {"", "nvidia", "tesla", "hbm2", "hbm2e", "hbm3", "hbm3e"};
+    if (!kIgnored.contains(word))
+      words.insert(word);
+    word.clear();
+  }
+  return words;
+}
+
+/// The row with the most words of `model`, if it explains all of them; null if none does.
+const SheetRow *sheetOf(const std::string &model) {
+  const std::set<std::string> words = wordsOf(model);
+  const SheetRow *best = nullptr;
+  for (const SheetRow &row : kSheets) {
+    const std::set<std::string> name = wordsOf(row.name);
+    std::set<std::string> known = wordsOf(row.also);
+    known.insert(name.begin(), name.end());
+    if (std::ranges::includes(words, name) && std::ranges::includes(known, words) &&
+        (!best || name.size() > wordsOf(best->name).size()))
+      best = &row;
+  }
+  return best;
 }
 
 } // namespace
@@ -45,6 +87,15 @@ double leastBytes(const Json &cell, const std::string &dtype) {
   return passes * batch * (d + dv) * element * (queries * heads + keys * heads_k);
 }
 
+Roofs Roofs::orElse(const Roofs &other) const {
+  Roofs both = *this;
+  if (flops == 0)
+    both.flops = other.flops, both.flops_source = other.flops_source;
+  if (bytes == 0)
+    both.bytes = other.bytes, both.bytes_source = other.bytes_source;
+  return both;
+}
+
 double Roofs::seconds(const Json &cell, const std::string &dtype) const {
   // fp32 has no figure of its own in the data sheets' table.
   const double arithmetic = flops > 0 ? cell.value("flops", 0.0) / flops : 0,
@@ -58,14 +109,11 @@ double Roofs::share(const Json &cell, const std::string &dtype, double seconds) 
 
 Roofs roofsOf(const Json &result) {
   Roofs roofs;
-  const std::string model = modelOf(result);
-  const auto row = std::ranges::find_if(
-      kSheets, [&](const SheetRow &one) { return model.find(one.name) != std::string::npos; });
-  const bool known = row != std::end(kSheets);
+  const SheetRow *row = sheetOf(deviceModel(result));
   roofs.flops_source = roofs.bytes_source = "not known; ";
   roofs.flops_source += "--peak TFLOP/s says it";
   roofs.bytes_source += "--roof GB/s says it";
-  if (known) {
+  if (row) {
     roofs.flops = 1e12 * row->tflops, roofs.bytes = 1e9 * row->gigabytes;
     roofs.flops_source = roofs.bytes_source = "data sheet of the " + std::string(row->name);
   }

@@ -10,6 +10,8 @@ struct Roofs {
   double flops = 0, bytes = 0;            ///< A second; 0: not known.
   std::string flops_source, bytes_source; ///< Where the number is from, or why there is none.
 
+  /// These, and `other`'s where these are not known.
+  Roofs orElse(const Roofs &other) const;
   /// The least seconds that `cell` of a result file can take; 0 where no roof is known. `dtype`: of the file.
   double seconds(const Json &cell, const std::string &dtype) const;
   /// Of the roof that binds, what a run of so many seconds reaches; 0 where none is known.

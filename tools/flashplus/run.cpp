@@ -112,9 +112,9 @@ Status measureRuns(flashplus_context *context, DLDevice device, flashplus_plan *
 }
 
 /// Plans `pass`, runs it at least once and times it. `counters` are those before, and become those after its
-/// plan was made.
+/// plan was made. `ran`: what did before it, for people.
 Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice device, const Pass &pass,
-                   flashplus_counters &counters, MeasuredPass &measured) {
+                   const std::string &ran, flashplus_counters &counters, MeasuredPass &measured) {
   const flashplus_counters before = counters;
   double start = now();
   Result<Plan> plan = [&] {
@@ -123,7 +123,7 @@ Status measurePass(const RunFlags &flags, flashplus_context *context, DLDevice d
   }();
   double first_ms = now() - start;
   if (interrupted())
-    return Status(StatusCode::NotResident, "interrupted; nothing ran, and what was compiled is in the cache");
+    return Status(StatusCode::NotResident, "interrupted; " + ran + ", and what was compiled is in the cache");
   if (!plan)
     return plan.status();
   counters.struct_size = sizeof counters;
@@ -168,6 +168,7 @@ Result<int> runProblem(const RunFlags &flags) {
   if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
     return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
   FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.out));
+  FLASHPLUS_RETURN_IF_ERROR(prepareAppend("--record-misses", flags.record_misses));
   Result<Problem> loaded = makeProblem(flags);
   if (!loaded)
     return loaded.status();
@@ -200,15 +201,16 @@ Result<int> runProblem(const RunFlags &flags) {
     return Status::ok();
   };
   FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device, forwardPass(forward_args, flops),
-                                        measured.counters, measured.forward));
+                                        "nothing ran", measured.counters, measured.forward));
   FLASHPLUS_RETURN_IF_ERROR(keep("o", on_device.output()));
   FLASHPLUS_RETURN_IF_ERROR(keep("lse", on_device.lse()));
   DeviceGradients gradients;
   if (flags.backward) {
     FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context->get(), *device, problem, on_device));
     FLASHPLUS_RETURN_IF_ERROR(measurePass(flags, context->get(), *device,
-                                          backwardPass(gradients.args(), flops), measured.counters,
-                                          measured.backward.emplace()));
+                                          backwardPass(gradients.args(), flops),
+                                          "the forward ran and its result is not shown, the backward did not",
+                                          measured.counters, measured.backward.emplace()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dq", gradients.dq()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dk", gradients.dk()));
     FLASHPLUS_RETURN_IF_ERROR(keep("dv", gradients.dv()));

@@ -96,6 +96,19 @@ void printRunText(const Problem &problem, const Measured &measured, const std::s
   table.print();
 }
 
+Json checkJson(const reference::Comparison &check, const std::optional<std::string> &cache) {
+  Json json = {{"good", check.good() && (!cache || cache->empty())},
+               {"absolute_error", orNull(check.absolute_error)},
+               {"error", orNull(check.error)},
+               {"bound", orNull(check.bound)},
+               {"lse_error", orNull(check.lse_error)},
+               {"lse_bound", orNull(check.lse_bound)},
+               {"rows", check.rows}};
+  if (cache)
+    json["cache"] = *cache;
+  return json;
+}
+
 Json checkJson(const reference::BackwardComparison &check) {
   Json parts = Json::object();
   for (const auto &part : check.parts)
@@ -119,16 +132,8 @@ void printRunJson(const Problem &problem, const Measured &measured, const std::s
                  {"v", problem.v.shape}}}};
   json.update(passJson(measured.forward));
   json["counters"] = countersJson(measured.counters);
-  if (const auto &check = measured.check)
-    json["check"] = {{"good", measured.goodForward()},
-                     {"absolute_error", orNull(check->absolute_error)},
-                     {"error", orNull(check->error)},
-                     {"bound", orNull(check->bound)},
-                     {"lse_error", orNull(check->lse_error)},
-                     {"lse_bound", orNull(check->lse_bound)},
-                     {"rows", check->rows}};
-  if (measured.cache)
-    json["check"]["cache"] = *measured.cache;
+  if (measured.check)
+    json["check"] = checkJson(*measured.check, measured.cache);
   if (measured.backward) {
     json["backward"] = passJson(*measured.backward);
     if (measured.check_backward)

@@ -36,6 +36,8 @@ struct Measured {
 void printRunText(const Problem &problem, const Measured &measured, const std::string &out);
 void printRunJson(const Problem &problem, const Measured &measured, const std::string &out);
 
+/// A check of a forward: good (with what an append left in the cache, if there was one), errors and bounds.
+Json checkJson(const reference::Comparison &check, const std::optional<std::string> &cache);
 /// Gradients of a check: good, and error and bound a part.
 Json checkJson(const reference::BackwardComparison &check);
 

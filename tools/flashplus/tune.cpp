@@ -9,6 +9,8 @@
 #include "tools/flashplus/tune_table.h"
 #include "tools/flashplus/tuner.h"
 
+#include <algorithm>
+
 namespace flashplus::tool {
 
 namespace {
@@ -30,68 +32,41 @@ Result<int> keptOrNot(const TuneFlags &flags, const Tuner &tuner, const Status &
   return kExitGood;
 }
 
-/// Measures what is planned, writes the record and prints what was found; with --dry-run, only what there is
-/// to do.
-Result<int> report(const TuneFlags &flags, Tuner &tuner, const TimedDevice &timed) {
-  const Json &facts = timed.facts;
-  if (flags.dry_run) {
-    size_t kernels = 0;
-    if (flags.common.json) {
-      std::vector<Json> groups;
-      for (const TuneGroup &group : tuner.groups()) {
-        kernels += group.trials.size();
-        groups.push_back({{"spec", tuner.chosen(group.cells.front()).spec()},
-                          {"schedules", group.trials.size()},
-                          {"lengths", group.cells.size()}});
-      }
-      Json plan = facts;
-      plan["groups"] = groups;
-      plan["kernels"] = kernels;
-      printJson(plan);
-      return kExitGood;
-    }
-    for (const TuneGroup &group : tuner.groups()) {
-      kernels += group.trials.size();
-      std::printf("%zu schedules, %zu lengths: %s\n", group.trials.size(), group.cells.size(),
-                  tuner.chosen(group.cells.front()).spec().c_str());
-    }
-    std::printf("%zu kernels\n", kernels);
-    return kExitGood;
+/// --dry-run: what there is to do.
+int printPlan(const TuneFlags &flags, const Tuner &tuner, const Json &facts) {
+  size_t kernels = 0;
+  std::vector<Json> groups;
+  for (const TuneGroup &group : tuner.groups()) {
+    kernels += group.trials.size();
+    const std::string spec = tuner.chosen(group.cells.front()).spec();
+    groups.push_back({{"spec", spec}, {"schedules", group.trials.size()}, {"lengths", group.cells.size()}});
+    if (!flags.common.json)
+      std::printf("%zu schedules, %zu lengths: %s\n", group.trials.size(), group.cells.size(), spec.c_str());
   }
-  FLASHPLUS_RETURN_IF_ERROR(tuner.measure());
-  if (tuner.groups().empty())
-    return endedEarly(
-        "no spec was measured whole, so there is no record; the kernels that were compiled are in the "
-        "cache");
-  std::vector<Json> cells;
-  for (const TuneGroup &group : tuner.groups())
-    for (size_t cell : group.cells)
-      cells.push_back(cellJson(group, cell, tuner.chosen(cell)));
+  if (flags.common.json) {
+    Json plan = facts;
+    plan["groups"] = groups;
+    plan["kernels"] = kernels;
+    printJson(plan);
+  } else {
+    std::printf("%zu kernels\n", kernels);
+  }
+  return kExitGood;
+}
+
+/// A record but for its cells.
+Json headOf(const TuneFlags &flags, const Tuner &tuner, const Json &facts) {
   Json head = {{"format", kTuningFormat}, {"provenance", "flashplus tune"}};
   head.update(facts);
   head["coarse_rounds"] = flags.coarse_rounds;
   head["drift_percent"] = flags.drift;
   head["blocks_discarded"] = tuner.discarded();
   head["clocks"] = tuner.clocks();
-  // What was measured is printed whether or not it can be kept.
-  const Status kept =
-      flags.output.empty() ? Status::ok() : writeText(flags.output, jsonLines(head, "cells", cells));
-  if (!flags.html.empty()) {
-    Json whole = head, kernels = Json::array();
-    whole["cells"] = cells;
-    for (const TuneGroup &group : tuner.groups())
-      for (const Trial &trial : group.trials)
-        if (!trial.fine.empty())
-          addKernelFacts(timed.context.get(), group.spec, trial.schedule, facts["device"].value("target", ""),
-                         kernels);
-    whole["kernels"] = std::move(kernels);
-    FLASHPLUS_RETURN_IF_ERROR(writeText(flags.html, tuneReport(whole)));
-  }
-  if (flags.common.json) {
-    head["cells"] = cells;
-    printJson(head);
-    return keptOrNot(flags, tuner, kept);
-  }
+  return head;
+}
+
+/// The three fastest of each cell, and how many were left out.
+void printFastest(const Tuner &tuner, const std::vector<Json> &cells) {
   Table table({"problem", "schedule", "speed", "time over today's"});
   table.alignRightFrom(2);
   size_t at = 0;
@@ -116,24 +91,69 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const TimedDevice &time
     }
   std::printf("%zu kernels tried, %zu left out; %d blocks measured again for drift\n", tried, failed,
               tuner.discarded());
-  return keptOrNot(flags, tuner, kept);
 }
 
-Result<int> tune(TuneFlags flags) {
+Status writePage(const TuneFlags &flags, const Tuner &tuner, const TimedDevice &timed, Json whole) {
+  Json kernels = Json::array();
+  for (const TuneGroup &group : tuner.groups())
+    for (const Trial &trial : group.trials)
+      if (!trial.fine.empty())
+        addKernelFacts(timed.context.get(), group.spec, trial.schedule,
+                       timed.facts["device"].value("target", ""), kernels);
+  whole["kernels"] = std::move(kernels);
+  return writeText(flags.html, tuneReport(whole));
+}
+
+/// Measures what is planned, prints what was found and writes the record and the page.
+Result<int> report(const TuneFlags &flags, Tuner &tuner, const TimedDevice &timed) {
+  FLASHPLUS_RETURN_IF_ERROR(tuner.measure());
+  if (tuner.groups().empty())
+    return endedEarly(
+        "no spec was measured whole, so there is no record; the kernels that were compiled are in the "
+        "cache");
+  std::vector<Json> cells;
+  for (const TuneGroup &group : tuner.groups())
+    for (size_t cell : group.cells)
+      cells.push_back(cellJson(group, cell, tuner.chosen(cell)));
+  const Json head = headOf(flags, tuner, timed.facts);
+  Json whole = head;
+  whole["cells"] = cells;
+  // What was measured is printed whether or not it can be kept, and each file is tried whatever became of the
+  // other.
+  if (flags.common.json)
+    printJson(whole);
+  else
+    printFastest(tuner, cells);
+  const Status kept =
+      flags.output.empty() ? Status::ok() : writeText(flags.output, jsonLines(head, "cells", cells));
+  const Status page = flags.html.empty() ? Status::ok() : writePage(flags, tuner, timed, std::move(whole));
+  return keptOrNot(flags, tuner, kept ? page : kept);
+}
+
+/// Flags that would be accepted and do nothing.
+Status checkFlags(const TuneFlags &flags) {
   if (flags.backward)
     return invalidArgument(
         "--backward: tune does not know gradients yet; allowed is a forward, without it. "
         "'flashplus bench --backward --schedule TEXT' times a backward under a schedule of one's own");
-  if (!flags.table.empty() || !flags.records.empty()) {
-    if (flags.table.empty() || flags.records.empty())
-      return invalidArgument("--table and --record go together");
-    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
+  if (flags.table.empty() != flags.records.empty())
+    return invalidArgument("--table and --record go together");
+  if (const std::string other = flags.given.but({"--table", "--record", "--out", "--cache-dir"});
+      !flags.table.empty() && !other.empty())
+    return invalidArgument("--table: measures nothing, so that " + other +
+                           " does not go with it; --record and --out do");
+  for (const char *file : {"--out", "--html"})
+    if (flags.dry_run && std::ranges::find(flags.given.names, file) != flags.given.names.end())
+      return invalidArgument(std::string(file) +
+                             ": not with --dry-run, which measures nothing and writes no file");
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
+  return prepareOutput("--html", flags.html);
+}
+
+Result<int> tune(const TuneFlags &flags) {
+  FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags));
+  if (!flags.table.empty())
     return writeTable(flags.table, flags.records, flags.output);
-  }
-  if (!flags.dry_run) {
-    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
-    FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
-  }
   auto timed = TimedDevice::open(flags);
   if (!timed)
     return timed.status();
@@ -146,7 +166,7 @@ Result<int> tune(TuneFlags flags) {
                  d.value("model", "").c_str(), d.value("target", "").c_str());
   Tuner tuner(flags, timed->context.get(), timed->device, d);
   FLASHPLUS_RETURN_IF_ERROR(tuner.plan(std::move(*cases)));
-  return report(flags, tuner, *timed);
+  return flags.dry_run ? printPlan(flags, tuner, timed->facts) : report(flags, tuner, *timed);
 }
 
 } // namespace
@@ -213,7 +233,10 @@ void addTune(CLI::App &app, Action *selected) {
       ->type_name("FILE")
       ->allow_extra_args(false);
   addCommonFlags(*verb, f.common);
-  verb->callback([flags, selected] { *selected = [flags] { return tune(*flags); }; });
+  verb->callback([flags, selected, verb] {
+    flags->given = GivenFlags::of(*verb);
+    *selected = [flags] { return tune(*flags); };
+  });
 }
 
 } // namespace flashplus::tool

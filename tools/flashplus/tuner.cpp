@@ -8,6 +8,7 @@
 #include "tools/flashplus/progress.h"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 
 namespace flashplus::tool {
@@ -25,7 +26,11 @@ Result<std::map<std::string, std::set<int>>> parseKnobs(const std::vector<std::s
     if (!values)
       return values.status();
     for (int64_t value : *values)
-      kept[text.substr(0, equals)].insert(static_cast<int>(value));
+      if (value < INT_MIN || value > INT_MAX)
+        return invalidArgument("--knob '" + text + "': " + std::to_string(value) +
+                               " is no value of a knob, at most " + std::to_string(INT_MAX));
+      else
+        kept[text.substr(0, equals)].insert(static_cast<int>(value));
   }
   return kept;
 }

@@ -14,6 +14,7 @@ struct TuneFlags : CaseFlags {
   int rounds = 0, coarse_rounds = 2, keep = 5, jobs = 0, coarse_lengths = 3;
   double milliseconds = 0, drift = 4;
   bool dry_run = false;
+  GivenFlags given;
 };
 
 /// plan(), then measure(), then what was found. Not thread-safe. `flags` and the context must outlive it.

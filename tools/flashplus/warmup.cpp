@@ -1,308 +1,33 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus warmup: fills the disk cache ahead of time. Needs no device. Kernels that are there already are
 // left alone, so a warm-up that was interrupted goes on where it was.
-#include "tools/flashplus/command.h"
 #include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
 #include "tools/flashplus/gpu_names.h"
 #include "tools/flashplus/interrupt.h"
-#include "tools/flashplus/model_config.h"
 #include "tools/flashplus/progress.h"
-#include "tools/flashplus/release_variants.h"
 #include "tools/flashplus/spec_flags.h"
-#include "tools/flashplus/spec_list.h"
 #include "tools/flashplus/table.h"
+#include "tools/flashplus/variants.h"
 
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <numeric>
 #include <optional>
-#include <set>
+#include <random>
 #include <thread>
 
 namespace flashplus::tool {
 
 namespace {
 
-struct WarmupFlags {
+struct WarmupFlags : VariantFlags {
   CommonFlags common;
-  std::vector<std::string> targets, archs, gpus, score_gradients, dtypes, alibi = {"none"},
-                                                                          alignment = {"auto"};
-  std::vector<std::string> spec_texts, spec_files;
-  std::vector<int> head_dims, head_dims_v;
-  std::string causal = "both", window = "no", softcap = "no", dropout = "no", score, model;
-  bool list = false, dry_run = false, backward = false, paged = false, append = false,
-       has_variant_flags = false, has_causal = false;
+  bool list = false, dry_run = false;
   std::optional<bool> require_cubin; ///< Unset: for targets that need one.
   int jobs = 0;
-
-  bool namesSpecs() const { return !spec_texts.empty() || !spec_files.empty(); }
 };
-
-/// A kernel to have in the cache.
-struct Kernel {
-  std::string spec, schedule, target;
-  auto operator<=>(const Kernel &) const = default;
-};
-
-std::vector<bool> choices(const std::string &flag) {
-  return flag == "both" ? std::vector{false, true} : std::vector{flag == "yes"};
-}
-
-bool gpuTarget(const std::string &target) { return target.starts_with("sm_"); }
-
-/// Specs from the flags, for one target.
-Result<std::vector<KernelSpec>> specsOfFlags(const WarmupFlags &flags, const std::string &target) {
-  if (flags.head_dims.empty())
-    return invalidArgument(
-        "--head-dim: missing; the flags that choose variants need it (without any of them the "
-        "variants of --list are warmed)");
-  if (flags.head_dims_v.size() > 1 && flags.head_dims_v.size() != flags.head_dims.size())
-    return invalidArgument("--head-dim-v: has " + std::to_string(flags.head_dims_v.size()) +
-                           " values, must have 1 or as many as --head-dim (" +
-                           std::to_string(flags.head_dims.size()) + ")");
-  std::vector<KernelSpec> specs;
-  std::vector<std::string> dtypes =
-      flags.dtypes.empty() ? std::vector<std::string>{"fp16", "bf16"} : flags.dtypes;
-  std::vector<std::pair<std::string, bool>> alignments; // with dropout or without
-  for (const std::string &alignment : flags.alignment)
-    for (bool dropout : choices(flags.dropout))
-      alignments.emplace_back(alignment, dropout);
-  for (bool softcap : choices(flags.softcap))
-    for (const std::string &alibi : flags.alibi) {
-      Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
-      if (!score)
-        return score.status();
-      if (auto wanted = scoreGradients("--score-gradients", *score, flags.score_gradients); !wanted)
-        return wanted.status();
-      for (size_t i = 0; i < flags.head_dims.size(); ++i)
-        for (const std::string &dtype : dtypes)
-          for (bool causal : choices(flags.causal))
-            for (bool window : flags.window == "left" ? std::vector{true} : choices(flags.window))
-              for (const auto &[alignment, dropout] : alignments) {
-                KernelSpec spec;
-                spec.dtype = *parseDType(dtype);
-                spec.head_dim_qk = flags.head_dims[i];
-                spec.head_dim_v = flags.head_dims_v.empty() ? flags.head_dims[i]
-                                                            : flags.head_dims_v[i % flags.head_dims_v.size()];
-                spec.bounded_left = window;
-                spec.bounded_right = (window && flags.window != "left") || causal;
-                spec.dropout = dropout;
-                spec.alignment = alignment == "auto" ? naturalAlignment(spec)
-                                 : alignment == "16" ? 16
-                                                     : dtypeBytes(spec.dtype);
-                spec.score = *score;
-                Status valid = spec.validate();
-                if (!valid)
-                  return invalidArgument(valid.message() + " (for " + target + ")");
-                specs.push_back(std::move(spec));
-              }
-    }
-  return specs;
-}
-
-/// The backward that training with `forward` needs; with gradients of these inputs of its score.
-KernelSpec backwardOf(KernelSpec forward, const std::vector<std::string> &score_gradients = {}) {
-  forward.op = Operation::Backward;
-  if (auto wanted = scoreGradients("--score-gradients", forward.score, score_gradients))
-    forward.score_grads = *wanted;
-  return forward;
-}
-
-KernelSpec pagedOf(KernelSpec forward) {
-  forward.keys = KeyAddressing::Paged;
-  return forward;
-}
-
-/// What a release ships for one target.
-Result<std::vector<KernelSpec>> specsOfRelease(const std::string &target) {
-  std::vector<KernelSpec> specs;
-  for (const VariantRow &row : releaseVariants()) {
-    Result<ScoreExpr> score = composeScore("", row.score);
-    if (!score)
-      return score.status();
-    for (DType dtype : {DType::F16, DType::BF16, DType::F32}) {
-      if (dtype == DType::F32 && gpuTarget(target))
-        continue;
-      for (KernelSpec &spec : specsOfRow(row, dtype, *score)) {
-        FLASHPLUS_RETURN_IF_ERROR(spec.validate());
-        specs.push_back(std::move(spec));
-      }
-    }
-  }
-  return specs;
-}
-
-struct Variant {
-  std::string spec, target;
-  std::string purpose; ///< What of a model meets it; "" without one.
-};
-
-struct Variants {
-  std::vector<Variant> specs;  ///< In the order asked for.
-  std::vector<Kernel> kernels; ///< Every kernel that they can use, once.
-  std::string model;           ///< Of --model.
-};
-
-/// What --spec and --specs name.
-Result<std::vector<NamedSpec>> namedSpecs(const WarmupFlags &flags) {
-  std::vector<NamedSpec> specs;
-  for (const std::string &text : flags.spec_texts) {
-    Result<NamedSpec> spec = readSpec("--spec", text);
-    if (!spec)
-      return spec.status();
-    specs.push_back(std::move(*spec));
-  }
-  for (const std::string &path : flags.spec_files) {
-    Result<std::vector<NamedSpec>> read = readSpecFile(path);
-    if (!read)
-      return read.status();
-    specs.insert(specs.end(), read->begin(), read->end());
-  }
-  return specs;
-}
-
-Result<Variants> enumerate(const WarmupFlags &flags, flashplus_context *context) {
-  std::vector<std::string> wanted = flags.targets;
-  for (const std::string &name : flags.gpus) {
-    auto target = gpuTargetFor("--gpu", name);
-    if (!target)
-      return target.status();
-    wanted.push_back(*target);
-  }
-  if (wanted.empty()) { // this machine's devices
-    wanted.push_back("cpu");
-    Result<Json> found = describe(context);
-    if (!found)
-      return found.status();
-    for (const Json &device : found->value("devices", Json::array()))
-      if (gpuTarget(device.value("target", "")))
-        wanted.push_back(device.value("target", ""));
-    if (!flags.archs.empty())
-      return invalidArgument("--arch: needs --target, such as --target sm_80");
-  }
-  auto targets = expandTargets(context, wanted, flags.archs);
-  if (!targets)
-    return targets.status();
-
-  Variants variants;
-  std::set<std::pair<std::string, std::string>> seen_specs;
-  std::set<Kernel> seen;
-  /// Adds what any plan of `spec` on `target` can use. False if that is nothing and `optional`.
-  auto add = [&](const KernelSpec &spec, const std::string &target, bool optional,
-                 const std::string &purpose = "") -> Result<bool> {
-    std::pair<std::string, std::string> item(spec.text(), target);
-    if (seen_specs.contains(item))
-      return true;
-    struct Visit {
-      std::vector<Kernel> kernels;
-      const std::string *target;
-    } visit = {{}, &target};
-    auto visitor = [](void *to, const char *kernel_spec, const char *schedule) {
-      auto &v = *static_cast<Visit *>(to);
-      v.kernels.push_back({kernel_spec, schedule, *v.target});
-    };
-    Status status = libraryStatus(
-        flashplus_reachable_kernels(context, item.first.c_str(), target.c_str(), visitor, &visit));
-    if (!status) {
-      if (optional && status.code() == StatusCode::Unsupported)
-        return false;
-      return Status(status.code(), item.first + " on " + target + ": " + status.message());
-    }
-    for (Kernel &kernel : visit.kernels)
-      if (seen.insert(kernel).second)
-        variants.kernels.push_back(std::move(kernel));
-    seen_specs.insert(item);
-    variants.specs.push_back({std::move(item.first), std::move(item.second), purpose});
-    return true;
-  };
-  /// All that a server of `model` meets, and with --backward its training.
-  auto addModel = [&](const ModelAttention &model, const std::string &target) -> Status {
-    for (const ModelVariant &variant : model.variants) {
-      KernelSpec served = variant.spec;
-      served.append = true;
-      KernelSpec dropping = variant.spec;
-      dropping.dropout = true;
-      std::vector<std::pair<KernelSpec, std::string>> wanted = {
-          {variant.spec, "prefill, decode over rows"},
-          {pagedOf(variant.spec), "chunked prefill, decode over pages"},
-          {served, "append to rows"},
-          {pagedOf(served), "append to pages"}};
-      if (flags.backward)
-        wanted.emplace_back(backwardOf(variant.spec), "training");
-      if (flags.backward && model.drops) {
-        wanted.emplace_back(dropping, "training with dropout");
-        wanted.emplace_back(backwardOf(dropping), "training with dropout");
-      }
-      for (const auto &[spec, purpose] : wanted)
-        if (auto done = add(spec, target, /*optional=*/false, purpose + ", " + variant.purpose); !done)
-          return done.status();
-    }
-    return Status::ok();
-  };
-  if (flags.namesSpecs()) {
-    auto named = namedSpecs(flags);
-    if (!named)
-      return named.status();
-    for (const NamedSpec &n : *named) {
-      Result<KernelSpec> spec = KernelSpec::parse(n.spec);
-      if (!spec)
-        return spec.status();
-      if (n.target.empty()) {
-        for (const std::string &target : *targets)
-          if (auto done = add(*spec, target, /*optional=*/false); !done)
-            return done.status();
-        continue;
-      }
-      // A kernel that was missed somewhere: with --target only if it is for one of those.
-      if (!flags.targets.empty() && std::ranges::find(*targets, n.target) == targets->end())
-        continue;
-      if (auto done = add(*spec, n.target, /*optional=*/true); !done)
-        return done.status();
-      if (Kernel kernel{n.spec, n.schedule, n.target}; seen.insert(kernel).second)
-        variants.kernels.push_back(std::move(kernel));
-    }
-    return variants;
-  }
-  std::optional<ModelAttention> model;
-  if (!flags.model.empty()) {
-    auto read = readModelConfig(flags.model, flags.dtypes, flags.has_causal ? flags.causal : "");
-    if (!read)
-      return read.status();
-    model = std::move(*read);
-    for (const std::string &note : model->notes)
-      std::fprintf(stderr, "flashplus: %s: %s\n", flags.model.c_str(), note.c_str());
-    variants.model = model->name;
-  }
-  for (const std::string &target : *targets) {
-    if (model) {
-      FLASHPLUS_RETURN_IF_ERROR(addModel(*model, target));
-      continue;
-    }
-    auto specs = flags.has_variant_flags ? specsOfFlags(flags, target) : specsOfRelease(target);
-    if (!specs)
-      return specs.status();
-    for (KernelSpec &spec : *specs) {
-      spec.append = flags.append;
-      // Of what a release ships, training gets those that have a backward; what was asked for by flags must
-      // have one.
-      if (flags.backward) {
-        auto trained =
-            add(backwardOf(spec, flags.score_gradients), target, /*optional=*/!flags.has_variant_flags);
-        if (!trained)
-          return trained.status();
-        if (!*trained)
-          continue;
-      }
-      if (auto done = add(spec, target, /*optional=*/false); !done)
-        return done.status();
-      if (flags.paged)
-        if (auto done = add(pagedOf(spec), target, /*optional=*/false); !done)
-          return done.status();
-    }
-  }
-  return variants;
-}
 
 enum class Found { Missing, Present, Compiled, Failed };
 
@@ -353,8 +78,14 @@ std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kern
   std::vector<Outcome> outcomes(kernels.size());
   std::atomic<size_t> next = 0;
   Progress progress(offline ? "looking up" : "warming up", static_cast<int64_t>(kernels.size()));
+  // Each process has an order of its own, so that two that run at a time make different kernels and find
+  // those of the other, instead of waiting for each other at every one.
+  std::vector<size_t> order(kernels.size());
+  std::iota(order.begin(), order.end(), size_t(0));
+  std::ranges::shuffle(order, std::mt19937_64(std::random_device()()));
   auto work = [&] {
-    for (size_t i; !interrupted() && (i = next.fetch_add(1)) < kernels.size();) {
+    for (size_t at; !interrupted() && (at = next.fetch_add(1)) < kernels.size();) {
+      const size_t i = order[at];
       outcomes[i] = fetchKernel(context, kernels[i], offline, wantsCubin(flags, kernels[i].target));
       progress.step();
     }
@@ -365,6 +96,20 @@ std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kern
   work();
   threads.clear(); // joins
   return outcomes;
+}
+
+/// How many of the kernels that are done are not in the cache: it had to be kept below its size.
+Result<size_t> countEvicted(const std::vector<Kernel> &kernels, const std::vector<Outcome> &outcomes,
+                            const WarmupFlags &flags) {
+  Result<Context> reader = makeContext(flags.common, /*offline=*/true);
+  if (!reader)
+    return reader.status();
+  size_t gone = 0;
+  for (size_t i = 0; i < kernels.size(); ++i)
+    if (outcomes[i].found == Found::Present || outcomes[i].found == Found::Compiled)
+      gone += fetchKernel(reader->get(), kernels[i], /*offline=*/true, /*wants_cubin=*/false).found ==
+              Found::Missing;
+  return gone;
 }
 
 std::string_view foundText(Found found) {
@@ -407,7 +152,73 @@ void listVariants(const Variants &variants, bool json) {
   std::printf("%zu variants, %zu kernels\n", variants.specs.size(), variants.kernels.size());
 }
 
-Result<int> warmup(const WarmupFlags &flags) {
+struct Tally {
+  size_t missing = 0, present = 0, compiled = 0, failed = 0;
+
+  explicit Tally(const std::vector<Outcome> &outcomes) {
+    for (const Outcome &outcome : outcomes)
+      ++(outcome.found == Found::Missing    ? missing
+         : outcome.found == Found::Present  ? present
+         : outcome.found == Found::Compiled ? compiled
+                                            : failed);
+  }
+};
+
+void printOutcomesJson(const WarmupFlags &flags, const Variants &variants,
+                       const std::vector<Outcome> &outcomes, const Tally &tally,
+                       const flashplus_counters &counters, int64_t not_kept) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const Kernel &kernel = variants.kernels[i];
+    const Outcome &outcome = outcomes[i];
+    Json row = {{"spec", kernel.spec},
+                {"schedule", kernel.schedule},
+                {"target", kernel.target},
+                {"state", foundText(outcome.found)}};
+    if (!outcome.key.empty())
+      row["key"] = outcome.key;
+    if (!outcome.kind.empty())
+      row["kind"] = outcome.kind;
+    if (outcome.found == Found::Failed)
+      row["message"] = outcome.message;
+    if (outcome.found == Found::Compiled)
+      row["compile_ms"] = outcome.compile_ms;
+    rows.push_back(std::move(row));
+  }
+  Json whole = {{"variants", variants.specs.size()},
+                {"kernels", rows},
+                {"compiled", tally.compiled},
+                {"present", tally.present},
+                {"missing", tally.missing},
+                {"failed", tally.failed},
+                {"not_kept", not_kept},
+                {"counters", countersJson(counters)},
+                {"dry_run", flags.dry_run}};
+  whole["interrupted"] = interrupted();
+  printJson(whole);
+}
+
+void printOutcomes(const WarmupFlags &flags, const Variants &variants, const std::vector<Outcome> &outcomes,
+                   const Tally &tally) {
+  const std::vector<Kernel> &kernels = variants.kernels;
+  if (flags.dry_run)
+    for (size_t i = 0; i < kernels.size(); ++i)
+      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
+                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
+  std::printf("%zu variants, %zu kernels: ", variants.specs.size(), kernels.size());
+  if (flags.dry_run)
+    std::printf("%zu to compile, %zu present\n", tally.missing, tally.present);
+  else
+    std::printf("%zu compiled, %zu present, %zu failed%s\n", tally.compiled, tally.present, tally.failed,
+                tally.missing ? (", " + std::to_string(tally.missing) + " not reached").c_str() : "");
+  for (size_t i = 0; i < kernels.size(); ++i)
+    if (outcomes[i].found == Found::Failed)
+      std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
+                   kernels[i].schedule.c_str(), outcomes[i].message.c_str());
+}
+
+/// Flags that do not go together.
+Status checkFlags(const WarmupFlags &flags) {
   if (!flags.score_gradients.empty() && !flags.backward)
     return invalidArgument("--score-gradients: only with --backward");
   if (flags.namesSpecs() &&
@@ -424,10 +235,15 @@ Result<int> warmup(const WarmupFlags &flags) {
     if (flags.paged || flags.append)
       return invalidArgument("--model: has --paged and --append of itself");
   }
+  return Status::ok();
+}
+
+Result<int> warmup(const WarmupFlags &flags) {
+  FLASHPLUS_RETURN_IF_ERROR(checkFlags(flags));
   Result<Context> context = makeContext(flags.common, /*offline=*/flags.dry_run || flags.list);
   if (!context)
     return context.status();
-  auto variants = enumerate(flags, context->get());
+  auto variants = enumerateVariants(flags, context->get());
   if (!variants)
     return variants.status();
   if (flags.list) {
@@ -444,63 +260,29 @@ Result<int> warmup(const WarmupFlags &flags) {
   flashplus_counters counters = {};
   counters.struct_size = sizeof counters;
   FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_get_counters(context->get(), &counters)));
-
-  size_t count[4] = {};
-  for (const Outcome &outcome : outcomes)
-    ++count[static_cast<size_t>(outcome.found)];
-  size_t missing = count[0], present = count[1], compiled = count[2], failed = count[3];
+  const Tally tally(outcomes);
   // A kernel that was compiled but could not be kept is no use to the next process.
-  bool kept = counters.publish_failures == 0;
-  const int code = interrupted() ? kExitInterrupted : failed == 0 && kept ? kExitGood : kExitFailed;
-  if (flags.common.json) {
-    Json rows = Json::array();
-    for (size_t i = 0; i < kernels.size(); ++i) {
-      Json row = {{"spec", kernels[i].spec},
-                  {"schedule", kernels[i].schedule},
-                  {"target", kernels[i].target},
-                  {"state", foundText(outcomes[i].found)}};
-      if (!outcomes[i].key.empty())
-        row["key"] = outcomes[i].key;
-      if (!outcomes[i].kind.empty())
-        row["kind"] = outcomes[i].kind;
-      if (outcomes[i].found == Found::Failed)
-        row["message"] = outcomes[i].message;
-      if (outcomes[i].found == Found::Compiled)
-        row["compile_ms"] = outcomes[i].compile_ms;
-      rows.push_back(std::move(row));
-    }
-    printJson({{"variants", variants->specs.size()},
-               {"kernels", rows},
-               {"compiled", compiled},
-               {"present", present},
-               {"missing", missing},
-               {"failed", failed},
-               {"not_kept", counters.publish_failures},
-               {"counters", countersJson(counters)},
-               {"dry_run", flags.dry_run}});
-    return code;
+  int64_t not_kept = counters.publish_failures;
+  if (counters.evicted > 0 && !flags.dry_run) {
+    auto evicted = countEvicted(kernels, outcomes, flags);
+    if (!evicted)
+      return evicted.status();
+    not_kept = std::max(not_kept, int64_t(*evicted));
   }
-  if (flags.dry_run)
-    for (size_t i = 0; i < kernels.size(); ++i)
-      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
-                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
-  std::printf("%zu variants, %zu kernels: ", variants->specs.size(), kernels.size());
-  if (flags.dry_run)
-    std::printf("%zu to compile, %zu present\n", missing, present);
+  if (flags.common.json)
+    printOutcomesJson(flags, *variants, outcomes, tally, counters, not_kept);
   else
-    std::printf("%zu compiled, %zu present, %zu failed%s\n", compiled, present, failed,
-                missing ? (", " + std::to_string(missing) + " not reached").c_str() : "");
-  for (size_t i = 0; i < kernels.size(); ++i)
-    if (outcomes[i].found == Found::Failed)
-      std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
-                   kernels[i].schedule.c_str(), outcomes[i].message.c_str());
-  if (!kept)
-    std::fprintf(stderr, "flashplus: %lld kernels could not be written to the cache\n",
-                 static_cast<long long>(counters.publish_failures));
+    printOutcomes(flags, *variants, outcomes, tally);
+  if (not_kept && !flags.common.json)
+    std::fprintf(stderr, "flashplus: %lld kernels could not be kept in the cache%s\n",
+                 static_cast<long long>(not_kept),
+                 counters.evicted > 0 ? ", which is too small for them ($FLASHPLUS_CACHE_SIZE)" : "");
   if (interrupted())
-    return endedEarly("the " + std::to_string(compiled + present) +
-                      " kernels are in the cache, and the same command goes on where this one was");
-  return code;
+    return endedEarly(flags.dry_run
+                          ? "not all kernels were looked up"
+                          : "the " + std::to_string(tally.compiled + tally.present - size_t(not_kept)) +
+                                " kernels are in the cache, and the same command goes on where this one was");
+  return tally.failed == 0 && not_kept == 0 ? kExitGood : kExitFailed;
 }
 
 } // namespace

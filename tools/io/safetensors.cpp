@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/io/safetensors.h"
 
+#include "spec/json_reader.h"
 #include "tools/io/file.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 namespace flashplus::io {
 
@@ -93,25 +93,11 @@ Result<SafetensorsHeader> parseSafetensorsHeader(std::string_view json, uint64_t
   std::string prefix = std::string(source) + ": safetensors header";
   if (!json.starts_with('{'))
     return invalidArgument(prefix + ": must begin with '{'");
-  // The parser keeps the last of equal keys, which would let two readers see different tensors: refuse them
-  // here.
-  std::vector<std::set<std::string>> keys;
-  std::optional<std::string> problem;
-  auto watch = [&](int depth, Json::parse_event_t event, Json &parsed) {
-    if (event == Json::parse_event_t::object_start)
-      keys.emplace_back();
-    else if (event == Json::parse_event_t::object_end && !keys.empty())
-      keys.pop_back();
-    else if (event == Json::parse_event_t::key && !keys.empty() && !problem &&
-             !keys.back().insert(parsed.get_ref<const std::string &>()).second)
-      problem = "key '" + printable(parsed.get_ref<const std::string &>()) + "' occurs twice";
-    if (depth > 3 && !problem)
-      problem = "nested deeper than the format allows";
-    return !problem;
-  };
-  Json root = Json::parse(json.begin(), json.end(), watch, /*allow_exceptions=*/false);
-  if (problem)
-    return invalidArgument(prefix + ": " + *problem);
+  // Of equal keys a parser keeps one, so that two readers could see different tensors: they are refused.
+  std::string problem;
+  const Json root = JsonReader::parse(json, {.most_depth = 3, .unique_keys = true}, problem);
+  if (!problem.empty())
+    return invalidArgument(prefix + ": " + problem);
   if (root.is_discarded() || !root.is_object())
     return invalidArgument(prefix + ": not a JSON object");
 

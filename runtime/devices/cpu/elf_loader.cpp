@@ -27,6 +27,8 @@ Status bad(const std::string &why) {
 }
 
 constexpr size_t kMaxImage = size_t(1) << 30;
+constexpr size_t kMaxZeroed = size_t(64) << 20; ///< Memory that the file has no bytes for.
+constexpr size_t kMaxName = 4096;
 
 /// Bounds-checked access to the file. Structures are copied out, so that alignment does not matter.
 class File {
@@ -49,7 +51,7 @@ public:
     const uint8_t *table = range(strings.sh_offset, strings.sh_size);
     if (!table || at >= strings.sh_size)
       return false;
-    const void *end = std::memchr(table + at, 0, strings.sh_size - at);
+    const void *end = std::memchr(table + at, 0, std::min<uint64_t>(strings.sh_size - at, kMaxName));
     if (!end)
       return false;
     out.assign(reinterpret_cast<const char *>(table + at), static_cast<const char *>(end));
@@ -136,6 +138,24 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
   for (size_t i = 0; i < sections.size(); ++i)
     if (!file.read(header.e_shoff + i * sizeof(Elf64_Shdr), sections[i].header))
       return bad("the section table is cut off");
+  // What is read, copied and kept is bounded by the file's size, as no byte of it is in two sections: else a
+  // small file of many sections could ask for hours and for all memory.
+  uint64_t in_file = 0, zeroed = 0;
+  size_t symbol_tables = 0;
+  for (const Section &s : sections) {
+    if (s.header.sh_type == SHT_NULL)
+      continue;
+    const bool is_zeroed = s.header.sh_type == SHT_NOBITS;
+    const uint64_t most = is_zeroed ? kMaxZeroed : object.size();
+    uint64_t &sum = is_zeroed ? zeroed : in_file;
+    if (s.header.sh_size > most - sum)
+      return bad(is_zeroed ? "its zeroed sections have more than 64 MiB"
+                           : "its sections have more bytes than the file");
+    sum += s.header.sh_size;
+    symbol_tables += s.header.sh_type == SHT_SYMTAB;
+  }
+  if (symbol_tables > 1)
+    return bad("it has more than one symbol table");
   uint64_t image = 0, code_end = 0;
   for (bool code : {true, false}) {
     for (Section &s : sections) {
@@ -220,6 +240,7 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
     if (s.header.sh_type == SHT_SYMTAB) {
       if (s.header.sh_link >= sections.size())
         return bad("the symbol table has no names");
+      size_t names = 0, code = 0;
       for (uint64_t i = 0; i < s.header.sh_size / sizeof(Elf64_Sym); ++i) {
         Elf64_Sym symbol;
         const uint8_t *address = symbolAddress(s, i, symbol);
@@ -231,10 +252,14 @@ Result<std::unique_ptr<LoadedObject>> LoadedObject::load(std::span<const uint8_t
         const uint64_t at = uint64_t(address - loaded->base_);
         if (at >= code_end)
           return bad("a function lies outside the code");
+        const size_t size = std::min<size_t>(symbol.st_size, code_end - at);
+        names += name.size();
+        code += size;
+        if (names > object.size() || code > code_end) // they share a name's end, or code, too often
+          return bad("its functions have more names or code than the file");
         if (ELF64_ST_BIND(symbol.st_info) == STB_GLOBAL)
           loaded->symbols_->by_name[name] = const_cast<uint8_t *>(address);
-        loaded->symbols_->functions.push_back(
-            {name, address, std::min<size_t>(symbol.st_size, code_end - at)});
+        loaded->symbols_->functions.push_back({std::move(name), address, size});
       }
     }
   }

@@ -18,16 +18,13 @@ extern "C" {
 
 namespace flashplus {
 namespace {
-ForkSafe<std::mutex> &mutex() {
-  static auto *mutex = new ForkSafe<std::mutex>; // outlives every context
-  return *mutex;
-}
+ForkSafe<std::mutex> &mutex = *new ForkSafe<std::mutex>; // outlives every context
 } // namespace
 
 GdbSymbols::GdbSymbols(std::vector<uint8_t> file) : file_(std::move(file)) {
   entry_.symfile_addr = reinterpret_cast<const char *>(file_.data());
   entry_.symfile_size = file_.size();
-  std::lock_guard lock(mutex());
+  std::lock_guard lock(mutex);
   jit_descriptor &list = __jit_debug_descriptor;
   entry_.next_entry = list.first_entry;
   if (entry_.next_entry)
@@ -39,7 +36,7 @@ GdbSymbols::GdbSymbols(std::vector<uint8_t> file) : file_(std::move(file)) {
 }
 
 GdbSymbols::~GdbSymbols() {
-  std::lock_guard lock(mutex());
+  std::lock_guard lock(mutex);
   jit_descriptor &list = __jit_debug_descriptor;
   (entry_.prev_entry ? entry_.prev_entry->next_entry : list.first_entry) = entry_.next_entry;
   if (entry_.next_entry)
@@ -52,7 +49,7 @@ GdbSymbols::~GdbSymbols() {
 }
 
 void withGdbList(void (*body)(const jit_descriptor &, void *), void *context) {
-  std::lock_guard lock(mutex());
+  std::lock_guard lock(mutex);
   body(__jit_debug_descriptor, context);
 }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/devices/cpu/perf_dump.h"
 
+#include "cache/fork.h"
+#include "runtime/kernels/flights.h"
+
 #include <cerrno>
 #include <cstring>
 #include <elf.h>
@@ -67,20 +70,22 @@ void makeFolders(const std::string &path) {
   }
 }
 
-ForkSafe<std::mutex> &currentMutex() {
-  static auto *mutex = new ForkSafe<std::mutex>;
-  return *mutex;
-}
-std::weak_ptr<PerfDump> &current() {
-  static auto *dump = new std::weak_ptr<PerfDump>; // outlives every context
-  return *dump;
-}
+// They outlive every context. A dump is made by one thread at a time, and found under the lock, which no disk
+// is waited for with.
+Flights &opening = *new Flights;
+ForkSafe<std::mutex> &current_mutex = *new ForkSafe<std::mutex>;
+std::weak_ptr<PerfDump> &current = *new std::weak_ptr<PerfDump>;
 
 } // namespace
 
 Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
-  std::lock_guard lock(currentMutex());
-  if (auto open = current().lock(); open && open->process_ == getpid()) {
+  const Flights::Flight flight(opening, "");
+  std::shared_ptr<PerfDump> open;
+  {
+    std::lock_guard lock(current_mutex);
+    open = current.lock();
+  }
+  if (open && open->process_ == getpid()) {
     if (open->folder_ == folder)
       return open;
     return Status(StatusCode::InvalidArgument, "the perf dump of this process is " + open->path_ +
@@ -114,7 +119,8 @@ Result<std::shared_ptr<PerfDump>> PerfDump::open(const std::string &folder) {
   if (mark == MAP_FAILED)
     return failed("mapped as executable (is its file system mounted noexec?)");
   dump->mark_ = mark;
-  current() = dump;
+  std::lock_guard lock(current_mutex);
+  current = dump;
   return dump;
 }
 
@@ -126,8 +132,10 @@ PerfDump::~PerfDump() {
 }
 
 Status PerfDump::add(const std::string &name, const uint8_t *code, size_t size) {
+  if (process_ != getpid())
+    return Status::ok(); // the child of a fork, for which another thread may have the lock for ever
   std::lock_guard lock(mutex_);
-  if (file_ < 0 || process_ != getpid())
+  if (file_ < 0)
     return Status::ok();
   CodeLoad load;
   const size_t total = sizeof load + name.size() + 1 + size;

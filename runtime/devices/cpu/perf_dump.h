@@ -3,7 +3,6 @@
 // 1 of perf's jitdump (tools/perf/Documentation/jitdump-specification.txt of the Linux source).
 #pragma once
 
-#include "cache/fork.h"
 #include "spec/status.h"
 
 #include <cstdint>
@@ -34,7 +33,7 @@ public:
 private:
   PerfDump() = default;
   std::string folder_, path_;
-  ForkSafe<std::mutex> mutex_;
+  std::mutex mutex_; ///< Only in the process that made it.
   int file_ = -1;
   int process_ = 0;
   void *mark_ = nullptr; ///< The mapping that perf records, for the file's name.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/devices/cpu/thread_pool.h"
 
+#include "runtime/api/not_cancelled.h"
+#include "runtime/devices/cpu/floating_point.h"
 #include "runtime/devices/cpu/processors.h"
 
 #include <algorithm>
@@ -125,6 +127,7 @@ struct ThreadPool::Workers {
   }
 
   void drain(int worker) {
+    const StandardFloatingPoint standard; // a thread starts with its creator's
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;)
       (*body)(worker, i);
   }
@@ -204,6 +207,7 @@ void ThreadPool::run(int64_t items, LoopBody body) {
   if (items <= 0)
     return;
   if (parallel_for_) {
+    const NotCancelled whole;
     // One strand a worker number, so that scratch is never shared, whatever threads the embedder runs them
     // on.
     struct Shared {
@@ -214,6 +218,7 @@ void ThreadPool::run(int64_t items, LoopBody body) {
     parallel_for_(
         pool_, std::min<int64_t>(threads_, items),
         [](void *context, int64_t worker) {
+          const StandardFloatingPoint standard; // of the embedder's thread
           auto &s = *static_cast<Shared *>(context);
           for (int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.items;)
             s.body(int(worker), i);
@@ -227,6 +232,7 @@ void ThreadPool::run(int64_t items, LoopBody body) {
   };
   if (threads_ == 1 || items == 1)
     return alone();
+  const NotCancelled whole;
   Workers &mine = workers();
   // A loop inside a loop has no worker to spare, and would wait for itself.
   if (Workers::inside == &mine)

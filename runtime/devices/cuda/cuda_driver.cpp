@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/devices/cuda/cuda_driver.h"
 
+#include "runtime/kernels/flights.h"
+
+#include <atomic>
+
 #include <dlfcn.h>
 
 namespace flashplus::cuda {
@@ -30,6 +34,10 @@ Result<Driver> load() {
   return driver;
 }
 
+// Made when the library is loaded, as cache/fork.h says.
+Flights &loading = *new Flights;
+std::atomic<const Result<Driver> *> driver{nullptr};
+
 } // namespace
 
 Status Driver::failure(const char *call, CUresult result) const {
@@ -44,10 +52,16 @@ Status Driver::failure(const char *call, CUresult result) const {
 }
 
 Result<const Driver *> openDriver() {
-  static const Result<Driver> driver = load();
-  if (!driver)
-    return driver.status();
-  return &*driver;
+  if (const Result<Driver> *known = driver.load(std::memory_order_acquire))
+    return known->isOk() ? Result<const Driver *>(&**known) : known->status();
+  const ForkWaits whole; // the loader's locks and the driver's
+  const Flights::Flight flight(loading, "");
+  const Result<Driver> *known = driver.load(std::memory_order_acquire);
+  if (!known) {
+    known = new Result<Driver>(load()); // lives as long as the process
+    driver.store(known, std::memory_order_release);
+  }
+  return known->isOk() ? Result<const Driver *>(&**known) : known->status();
 }
 
 std::string versionText(int version) {

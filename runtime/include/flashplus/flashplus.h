@@ -3,12 +3,15 @@
  * FlashAttention-Plus, C API of libflashplus.so.
  *
  * Attention kernels that are compiled when they are needed. Link libflashplus.so; libflashplus-compiler.so is
- * opened on the first cache miss, from the directory of libflashplus.so unless the options say otherwise.
+ * opened on the first cache miss, from the directory of libflashplus.so unless the options say otherwise, in
+ * a process of its own (flashplus-compile-helper).
  *
  * Errors. Every function that can fail returns a flashplus_status; flashplus_last_error() then gives one
  * sentence that names the argument, its value and what is allowed. Nothing is printed, thrown or aborted.
  * Threads. All functions may be called from many threads. A plan may be run on several streams at once if
  * each run has a workspace of its own. The message of flashplus_last_error() belongs to the calling thread.
+ * The thread's floating-point state is neither used nor changed. If it is cancelled, it ends after the call,
+ * or in the CUDA driver where a launch of a kernel that was launched before waits there.
  * Ownership. Everything passed in is borrowed for the duration of the call, except that device memory
  * (tensors, workspace) must stay valid until the work enqueued on the stream is done. Handles are freed by
  * their _destroy.
@@ -54,6 +57,8 @@ typedef enum flashplus_status {
   FLASHPLUS_DEVICE_ERROR = 7,
   FLASHPLUS_IO_ERROR = 8,
   FLASHPLUS_INTERNAL = 9,
+  FLASHPLUS_TIMED_OUT = 10,        /**< A compilation took longer than its limit (compile_seconds). */
+  FLASHPLUS_COMPILER_CRASHED = 11, /**< The compiler's process did; this one is unharmed. */
 } flashplus_status;
 
 /** "0.1.0" */
@@ -83,12 +88,13 @@ typedef enum flashplus_event_kind {
   FLASHPLUS_EVENT_COMPILED = 2,       /**< ms: wall time; *_ms: its stages. */
   FLASHPLUS_EVENT_COMPILE_FAILED = 3, /**< detail: why. */
   FLASHPLUS_EVENT_DAMAGED = 4,        /**< A disk entry failed verification; a compilation follows. */
-  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device refused a disk entry (detail: why); a compilation
-                                           follows. */
-  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Could not be written to the disk cache (detail: why); it runs all
-                                           the same. */
+  FLASHPLUS_EVENT_REFUSED = 5,        /**< The device, or the plan, refused a disk entry (detail: why); a
+                                           compilation follows. */
+  FLASHPLUS_EVENT_PUBLISH_FAILED = 6, /**< Not written to disk (detail: why); it runs all the same. */
   FLASHPLUS_EVENT_FALLBACK = 7,       /**< The schedule is left out from now on (detail: why); the next one is
                                            used. */
+  FLASHPLUS_EVENT_COMPILE_STARTED = 8, /**< In none of the caches; COMPILED or COMPILE_FAILED follows. */
+  FLASHPLUS_EVENT_COMPILING = 9,       /**< Still, and told every few seconds; ms: so far. */
 } flashplus_event_kind;
 
 /** All text is borrowed for the length of the call; never null. */
@@ -133,6 +139,16 @@ typedef struct flashplus_context_options {
   void *listener_context;
   int32_t cache_optional; /**< 1: if cache_dir cannot be used, a warning; kernels are then compiled in every
                                process. (A caller whose header lacks this field has 1.) */
+  int32_t compile_in_process; /**< 1: compile in this process, which a compilation can then take down; for
+                                   those who may not start any. 0: $FLASHPLUS_COMPILE_IN_PROCESS, else in
+                                   flashplus-compile-helper, a process that lies beside the compiler library;
+                                   where it is missing, in this one all the same, with a warning. */
+  int64_t compile_bytes;   /**< Most memory of a compilation, and of the assembler that it runs; 0:
+                                $FLASHPLUS_COMPILE_MEMORY, else 4 GiB; -1: no limit. Passed, it is
+                                FLASHPLUS_OUT_OF_MEMORY. Not in this process. */
+  int32_t compile_seconds; /**< Most time of a compilation with its assembler; 0: $FLASHPLUS_COMPILE_SECONDS,
+                                else 300; -1: no limit. Passed, it is FLASHPLUS_TIMED_OUT. In this process it
+                                holds for the assembler ptxas only. */
   int32_t reserved;
 } flashplus_context_options;
 
@@ -157,7 +173,7 @@ typedef struct flashplus_counters {
   int64_t miss_absent;     /**< No such entry, or no disk cache. */
   int64_t miss_damaged;    /**< The entry failed verification. */
   int64_t miss_unreadable; /**< The system would not read it, or others can have written it. */
-  int64_t miss_refused;    /**< The device refused it. */
+  int64_t miss_refused;    /**< The device, or the plan, refused it. */
   int64_t compile_failures;
   int64_t fallbacks;       /**< Schedules left out because they did not compile. */
   /* compile_ms by stage, as in flashplus_event; what is left is opening the compiler, handing code over. */
@@ -168,9 +184,9 @@ typedef struct flashplus_counters {
   double assemble_ms;
   int64_t resident_kernels; /**< Loaded on a device now. */
   int64_t resident_bytes;   /**< Their code. */
-  int64_t warnings; /**< Lines that `log` got, or would have got: a cache that cannot be used, a damaged
-                         entry. */
+  int64_t warnings; /**< Lines that `log` got, or would have got. */
   int64_t late_compiles; /**< Compilations that flashplus_mark_ready warned of or refused. */
+  int64_t evicted; /**< Kernels that this context removed from the disk cache because it was too large. */
 } flashplus_counters;
 /** Fills in as much of *out as its struct_size has room for. */
 FLASHPLUS_API flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_counters *out);
@@ -401,25 +417,6 @@ typedef struct flashplus_backward_args {
 FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context,
                                                   const flashplus_backward_args *args, void *stream);
 
-/* --------------------------------------------------------------------------------------------- dropout -- */
-
-/** The mask that a forward and a backward of these arguments draw, for tests and for looking at it: 1 where a
- *  probability is kept, 0 where it is dropped, all 1 where nothing is. Computed on the calling thread. */
-typedef struct flashplus_dropout_mask_args {
-  size_t struct_size;
-  uint64_t seed;
-  uint64_t offset;
-  int64_t batch; /**< Entries from first_batch on. */
-  int64_t heads; /**< Query heads of the problem. */
-  int64_t rows;  /**< Query rows and keys of each, from 0. */
-  int64_t keys;
-  int64_t first_batch;
-  float dropout_p;
-  int32_t reserved;
-} flashplus_dropout_mask_args;
-/** Fills `keep`, host memory of batch * heads * rows * keys bytes in this order. */
-FLASHPLUS_API flashplus_status flashplus_dropout_mask(const flashplus_dropout_mask_args *args, uint8_t *keep);
-
 /* ------------------------------------------------------------------------------- a forward from Python -- */
 
 /** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share
@@ -493,6 +490,7 @@ FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
 #ifdef __cplusplus
 }
 #endif
+#include "dropout.h" /* the mask of dropout */
 #include "kernels.h" /* single kernels, warm-up, device memory */
 #include "merge.h"   /* results over different keys */
 

@@ -288,6 +288,9 @@ struct ContextOptions {
                                              ///< library.
   std::function<void(const flashplus_event &)> listener; ///< Likewise: what happens to kernels.
   bool cache_optional = false; ///< A cache_dir that cannot be used is a warning, not an error.
+  bool compile_in_process = false; ///< Compile in this process, which a compilation can then take down.
+  int64_t compile_bytes = 0;       ///< Most memory of a compilation; 0: the default, -1: no limit.
+  int compile_seconds = 0;         ///< Most time of a compilation; 0: the default, -1: no limit.
 };
 
 /// Devices, the kernel table and the cache. A value that may be copied: copies are the same context.
@@ -301,6 +304,9 @@ public:
     o.struct_size = sizeof o;
     o.cache_dir = options.cache_dir ? options.cache_dir->c_str() : nullptr;
     o.cache_optional = options.cache_optional;
+    o.compile_in_process = options.compile_in_process;
+    o.compile_bytes = options.compile_bytes;
+    o.compile_seconds = options.compile_seconds;
     o.compiler_path = options.compiler_path ? options.compiler_path->c_str() : nullptr;
     o.num_threads = options.num_threads;
     o.offline = options.offline;
@@ -384,6 +390,14 @@ public:
   /// Everything is warm: from now on a compilation is what `late` says.
   Expected<void> markReady(flashplus_late_compile late = FLASHPLUS_LATE_ENVIRONMENT) const {
     return detail::result(flashplus_mark_ready(state_->handle, late));
+  }
+
+  /// Frees the kernels that were neither made nor launched since the last call of this; how many.
+  Expected<int64_t> dropIdleKernels() const {
+    int64_t dropped = 0;
+    if (auto code = flashplus_drop_idle_kernels(state_->handle, &dropped); code != FLASHPLUS_OK)
+      return detail::lastError(code);
+    return dropped;
   }
 
   /// Devices, compiler and cache as JSON text.

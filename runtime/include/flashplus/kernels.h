@@ -90,6 +90,15 @@ FLASHPLUS_API flashplus_status flashplus_copy_to_host(flashplus_context *context
 FLASHPLUS_API flashplus_status flashplus_synchronize(flashplus_context *context, DLDevice device,
                                                      void *stream);
 
+/** Frees the kernels that were neither made nor launched since this was last called for the context: called
+ * every quarter of an hour, it frees what has been idle for so long. They come back, from the disk cache or
+ * compiled, when they are next wanted; where that would need a compilation that is not allowed (offline,
+ * after flashplus_mark_ready) they stay. Kernels of a flashplus_plan stay, too, so whoever replays captured
+ * graphs keeps a plan of what is in them. Waits for calls in flight in other threads, of any context; not to
+ * be called by a callback. `dropped` (null: not told) gets how many. FLASHPLUS_UNSUPPORTED where the system
+ * lacks membarrier(2). */
+FLASHPLUS_API flashplus_status flashplus_drop_idle_kernels(flashplus_context *context, int64_t *dropped);
+
 #ifdef __cplusplus
 }
 #endif

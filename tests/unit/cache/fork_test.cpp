@@ -3,6 +3,7 @@
 #include "cache/fork.h"
 #include "tests/soak.h"
 #include "tests/unit/cache/children.h"
+#include "tests/unit/cache/support.h"
 
 #include <doctest/doctest.h>
 
@@ -82,8 +83,18 @@ TEST_CASE("who forks inside such work does not wait for itself") {
                    10s) == 0);
 }
 
-TEST_CASE("work that does not end is cut in two after a while, and the child knows" *
-          doctest::skip(!soak())) {
+namespace {
+
+/// Forks wait so long in a scope.
+struct Impatient {
+  explicit Impatient(std::chrono::milliseconds most) { ForkWaits::setMostForTests(most); }
+  ~Impatient() { ForkWaits::setMostForTests(std::chrono::seconds(ForkWaits::kMostSeconds)); }
+};
+
+} // namespace
+
+TEST_CASE("work that does not end is cut in two after a while, and the child knows") {
+  const Impatient impatient(50ms);
   std::atomic<bool> stop{false};
   std::atomic<bool> inside{false};
   std::thread busy([&] {
@@ -96,11 +107,83 @@ TEST_CASE("work that does not end is cut in two after a while, and the child kno
     std::this_thread::yield();
   CHECK(waitAtMost(startChild([] {
                      const ForkWaits mine;
-                     return ForkWaits::isCutInTwo() ? 0 : 1;
+                     return ForkWaits::isCutInTwo() && !isForkBroken() ? 0 : 1;
                    }),
                    60s) == 0);
   stop = true;
   busy.join();
+}
+
+TEST_CASE("a lock that could not be held is free in the child, which knows that what it guards may be cut") {
+  const Impatient impatient(50ms);
+  ForkSafe<std::mutex> mutex, other;
+  std::atomic<bool> stop{false}, inside{false};
+  std::thread busy([&] {
+    std::lock_guard lock(mutex);
+    inside = true;
+    while (!stop)
+      std::this_thread::sleep_for(1ms);
+  });
+  while (!inside)
+    std::this_thread::yield();
+  CHECK(waitAtMost(startChild([&] {
+                     std::lock_guard lock(mutex);
+                     std::lock_guard also(other);
+                     return isForkBroken() ? 0 : 1;
+                   }),
+                   10s) == 0);
+  CHECK(!isForkBroken());
+  { std::lock_guard lock(other); } // hangs if the parent did not let go of it
+  stop = true;
+  busy.join();
+  CHECK(waitAtMost(startChild([] { return isForkBroken() ? 1 : 0; }), 10s) == 0);
+}
+
+TEST_CASE("a lock may be made and destroyed while another one is held, whatever forks meanwhile") {
+  ForkSafe<std::mutex> mutex;
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    while (!stop) {
+      std::lock_guard lock(mutex);
+      for (int i = 0; i < 100; ++i)
+        ForkSafe<std::mutex>();
+    }
+  });
+  for (int i = 0; i < soakCount(200); ++i) // one that waits for the other takes 10 s, and breaks the child
+    REQUIRE(waitAtMost(startChild([&] {
+                         std::lock_guard lock(mutex);
+                         return isForkBroken() ? 1 : 0;
+                       }),
+                       10s) == 0);
+  stop = true;
+  busy.join();
+}
+
+TEST_CASE("a disk that does not answer keeps no lock") {
+  const Impatient impatient(50ms);
+  static std::atomic<bool> stands{false}, asked{false};
+  FileOps ops = plainOps();
+  ops.fstat = [](int fd, struct stat *info) {
+    while (stands) {
+      asked = true;
+      std::this_thread::sleep_for(1ms);
+    }
+    return plainOps().fstat(fd, info);
+  };
+  TemporaryFolder folder;
+  LoggedStore store(folder.path, ops);
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  stands = true;
+  std::thread waits([&] { (void)store->read(sampleKey()); });
+  while (!asked)
+    std::this_thread::yield();
+  CHECK(waitAtMost(startChild([&] {
+                     stands = false; // this process's
+                     return !isForkBroken() && store->read(sampleKey()).isHit() ? 0 : 1;
+                   }),
+                   10s) == 0);
+  stands = false;
+  waits.join();
 }
 
 #endif

@@ -6,7 +6,9 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <thread>
+#include <utility>
 
 using namespace flashplus;
 using namespace flashplus::test;
@@ -96,6 +98,47 @@ TEST_CASE("a lock file that is deleted while one waits for it costs an exclusion
   CHECK(mine.locks.take("key", "it"));
   ::kill(holder, SIGKILL);
   waitFor(holder);
+}
+
+TEST_CASE("who gets the lock of a file that has lost its name takes that of the new one") {
+  // The holder lets go between the opening of its file and the lock.
+  static std::function<void()> before_flock;
+  FileOps ops = systemFileOps();
+  ops.flock = [](int fd, int operation) {
+    if (const auto now = std::exchange(before_flock, nullptr))
+      now();
+    return systemFileOps().flock(fd, operation);
+  };
+  TemporaryFolder folder;
+  Locks mine(folder.path), other(folder.path, {.until_told = 50ms, .most = 100ms});
+  const KeyLocks late(folder.path, [](const std::string &) {}, ops);
+  auto held = mine.locks.take("key", "it");
+  REQUIRE(held);
+  CHECK(!held->waited());
+  before_flock = [&] { held.reset(); };
+  auto lock = late.take("key", "it");
+  REQUIRE(lock);
+  CHECK(!held);
+  CHECK(mine.locks.isTaken("key"));
+  CHECK(!other.locks.take("key", "it"));
+  lock.reset();
+  CHECK(other.locks.take("key", "it"));
+  CHECK(filesBelow(folder.path).empty());
+}
+
+TEST_CASE("a lock says whether it was waited for") {
+  TemporaryFolder folder;
+  Locks mine(folder.path), other(folder.path);
+  auto held = mine.locks.take("key", "it");
+  REQUIRE(held);
+  std::thread later([&] {
+    std::this_thread::sleep_for(50ms);
+    held.reset();
+  });
+  const auto lock = other.locks.take("key", "it");
+  later.join();
+  REQUIRE(lock);
+  CHECK(lock->waited());
 }
 
 TEST_CASE("a child of the holder's does not keep its lock") {

@@ -9,13 +9,21 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
+#include <new>
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace flashplus;
 using namespace flashplus::test;
 
 namespace {
 
-constexpr int kErrors[] = {EIO, ENOSPC, EROFS, ESTALE, EACCES, EDQUOT, EBUSY, EMFILE, ENOENT, EPERM, EINTR};
+constexpr int kErrors[] = {EIO,    ENOSPC, EROFS, ESTALE, EACCES,  EDQUOT, EBUSY, EMFILE,
+                           ENOENT, EPERM,  EINTR, ENOMEM, ENOTDIR, EISDIR, ENXIO, ELOOP};
 
 bool contains(const std::string &text, const std::string &part) {
   return text.find(part) != std::string::npos;
@@ -31,7 +39,7 @@ std::vector<std::string> leftovers(const std::string &dir) {
 template <class Body>
 void forEveryFault(Fault::Kind kind, bool onwards, bool no_links, int error, Body body) {
   for (int at = 1;; ++at) {
-    REQUIRE(at < 100);
+    REQUIRE(at < 400);
     Fault f = {.kind = kind, .at = at, .onwards = onwards, .error = error, .no_links = no_links};
     body(f);
     const int calls = fault().calls;
@@ -296,4 +304,92 @@ TEST_CASE("a folder that can't be listed is a problem, not an empty folder") {
   CHECK(contains(blind->verify()[0].problem, "cannot be listed"));
   CHECK_FALSE(blind->clear().isOk());
   CHECK(store->verify().empty());
+}
+
+TEST_CASE("whatever fails while a store is looked through, nothing good is removed and nothing else breaks") {
+  int way = 0;
+  for (bool onwards : {false, true})
+    for (int error : kErrors) {
+      if (!comes(way++) || (onwards && error == EINTR))
+        continue;
+      forEveryFault(Fault::Fail, onwards, false, error, [&](const Fault &f) {
+        TemporaryFolder folder;
+        LoggedStore clean(folder.path);
+        for (int i : {0, 1, 2})
+          REQUIRE(clean->publish(sampleKey(i), sampleArtifact(i)).isOk());
+        writeFile(entryFile(folder.path, sampleKey(2)), std::vector<uint8_t>(9, 'x'));
+        ::mkdir((folder.path + "/tuning").c_str(), 0700);
+        writeFile(folder.path + "/tuning/a.json", std::vector<uint8_t>(2, '{'));
+        LoggedStore faulty(folder.path, faultyOps());
+        fault() = f;
+        (void)faulty->isThere();
+        (void)faulty->list();
+        (void)faulty->verify();
+        (void)faulty->usage();
+        (void)faulty->has(sampleKey());
+        (void)faulty->texts("tuning", ".json", {100, 10, 1000});
+        const auto pruned = faulty->prune({.most_bytes = int64_t(1) << 30, .used_since = 0});
+        const std::string spoiled = fault().spoiled;
+        const int calls = fault().calls;
+        fault() = {};
+        fault().calls = calls;
+        CAPTURE(spoiled);
+        CAPTURE(errnoText(error));
+        if (pruned)
+          REQUIRE(pruned->entries == 0);
+        for (int i : {0, 1})
+          REQUIRE(clean->read(sampleKey(i)).isHit());
+        REQUIRE(clean->read(sampleKey(2)).miss == Miss::Damaged);
+        REQUIRE(clean->texts("tuning", ".json", {100, 10, 1000}).size() == 1);
+      });
+    }
+}
+
+TEST_CASE("limits of the process fail softly: no descriptors, no file sizes, no memory to speak of") {
+  TemporaryFolder folder;
+  REQUIRE(LoggedStore(folder.path)->publish(sampleKey(), sampleArtifact()).isOk());
+  const auto sweep = [&](int resource, rlim_t from, rlim_t to, rlim_t step) {
+    int crashed = 0;
+    for (rlim_t limit = from; limit <= to; limit += step) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        ::alarm(20);
+        const rlimit lower{limit, limit};
+        ::setrlimit(resource, &lower);
+        try {
+          LoggedStore store(folder.path);
+          (void)store->read(sampleKey());
+          (void)store->publish(sampleKey(1), sampleArtifact(1));
+          (void)store->list();
+          store->discard(sampleKey(1), "test");
+        } catch (const std::bad_alloc &) { // the test's own lists
+        }
+        ::_exit(0);
+      }
+      int status = 0;
+      REQUIRE(::waitpid(child, &status, 0) == child);
+      if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        ++crashed;
+        MESSAGE("resource " << resource << " limited to " << limit << ": status " << status);
+      }
+    }
+    CHECK(crashed == 0);
+    LoggedStore after(folder.path);
+    CHECK(after->read(sampleKey()).isHit());
+    CHECK(after->verify().empty());
+    CHECK(after->publish(sampleKey(1), sampleArtifact(1)).isOk());
+    CHECK(after->read(sampleKey(1)).isHit());
+    after->discard(sampleKey(1), "test");
+  };
+  SUBCASE("descriptors") { sweep(RLIMIT_NOFILE, 0, 12, 1); }
+  SUBCASE("sizes of files") { sweep(RLIMIT_FSIZE, 0, 700, soak() ? 1 : 37); }
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  SUBCASE("memory") {
+    std::ifstream pages("/proc/self/statm");
+    rlim_t mapped = 0;
+    pages >> mapped;
+    const rlim_t now = mapped * rlim_t(::sysconf(_SC_PAGESIZE));
+    sweep(RLIMIT_AS, now, now + (1 << 20), soak() ? 4096 : 128 * 1024);
+  }
+#endif
 }

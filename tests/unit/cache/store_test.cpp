@@ -8,12 +8,29 @@
 #include <fstream>
 #include <thread>
 
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 namespace fs = std::filesystem;
 using namespace flashplus;
 using namespace flashplus::test;
+
+namespace {
+
+void makeSocket(const std::string &path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  REQUIRE(path.size() < sizeof address.sun_path);
+  path.copy(address.sun_path, path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  REQUIRE(fd >= 0);
+  REQUIRE(::bind(fd, reinterpret_cast<const sockaddr *>(&address), sizeof address) == 0);
+  ::close(fd);
+}
+
+} // namespace
 
 TEST_CASE("what is published is read back, in this and in another store") {
   TemporaryFolder folder;
@@ -116,12 +133,71 @@ TEST_CASE("a damaged entry is one warning and a miss, and a rebuild takes its pl
     REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
     checkDamaged(EntryError::None);
   }
+  SUBCASE("a socket") {
+    fs::remove(path);
+    makeSocket(path);
+    checkDamaged(EntryError::None);
+  }
+  SUBCASE("a folder, which keeps what is in it") {
+    fs::remove(path);
+    fs::create_directory(path);
+    writeFile(path + "/thesis.tex", good);
+    checkDamaged(EntryError::None);
+    const std::vector<std::string> left = filesBelow(folder.path);
+    CHECK(std::ranges::count_if(left, [](const std::string &name) {
+            return name.find(".fpk.aside-") != std::string::npos && name.ends_with("/thesis.tex");
+          }) == 1);
+  }
+  SUBCASE("a folder without rights") {
+    fs::remove(path);
+    fs::create_directory(path);
+    fs::permissions(path, fs::perms::none);
+    checkDamaged(EntryError::None);
+  }
   SUBCASE("a file above the limit, without reading it") {
     fs::resize_file(path, static_cast<uintmax_t>(KernelStore::kMaxEntryBytes) + 1);
     checkDamaged(EntryError::None);
   }
   REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
   CHECK(store->read(sampleKey()).isHit());
+}
+
+TEST_CASE("something else in an entry's or a folder's place makes room when an entry is written") {
+  TemporaryFolder folder;
+  const std::string entry = entryFile(folder.path, sampleKey()),
+                    shard = fs::path(entry).parent_path().string(), temporary = folder.path + "/tmp";
+  REQUIRE(LoggedStore(folder.path)->publish(sampleKey(), sampleArtifact()).isOk());
+  for (const std::string &place : {temporary, shard, entry})
+    for (int kind = 0; kind < 5; ++kind) {
+      const bool is_entry = place == entry;
+      if (kind == 4 && !is_entry)
+        continue; // a folder is what should be there
+      CAPTURE(place);
+      CAPTURE(kind);
+      fs::remove_all(place);
+      if (kind == 0)
+        writeFile(place, std::vector<uint8_t>(3, 'x'));
+      if (kind == 1)
+        REQUIRE(::mkfifo(place.c_str(), 0600) == 0);
+      if (kind == 2)
+        makeSocket(place);
+      if (kind == 3)
+        fs::create_symlink("/nowhere", place);
+      if (kind == 4)
+        fs::create_directories(place + "/kept");
+      LoggedStore store(folder.path);
+      const Status published = store->publish(sampleKey(), sampleArtifact());
+      if (kind == 3 && !is_entry) { // somebody's link is left
+        CHECK_FALSE(published.isOk());
+        fs::remove(place);
+        continue;
+      }
+      CHECK_MESSAGE(published.isOk(), published.message());
+      CHECK(store->read(sampleKey()).isHit());
+      CHECK(LoggedStore(folder.path)->verify().empty());
+    }
+  CHECK(std::ranges::any_of(fs::recursive_directory_iterator(folder.path),
+                            [](const fs::directory_entry &e) { return e.path().filename() == "kept"; }));
 }
 
 TEST_CASE("two entries that swapped names both miss and both come back") {

@@ -74,7 +74,7 @@ bool spoil(const char *operation) {
   if (f.kind == Fault::Off || f.calls < f.at || (f.calls > f.at && !f.onwards))
     return false;
   const std::string name = operation;
-  if (f.kind == Fault::Short && name != "read" && name != "write")
+  if (f.kind == Fault::Short && name != "read" && name != "pread" && name != "write")
     return false;
   if (f.kind == Fault::Kill && name != "write")
     ::raise(SIGKILL);
@@ -108,6 +108,11 @@ const FileOps &faultyOps() {
         if (!spoil("read"))
           return sys().read(fd, buffer, size);
         return fault().kind == Fault::Short ? sys().read(fd, buffer, (size + 1) / 2) : failing();
+      },
+      .pread = [](int fd, void *buffer, size_t size, off_t offset) -> ssize_t {
+        if (!spoil("pread"))
+          return sys().pread(fd, buffer, size, offset);
+        return fault().kind == Fault::Short ? sys().pread(fd, buffer, (size + 1) / 2, offset) : failing();
       },
       .write = [](int fd, const void *buffer, size_t size) -> ssize_t {
         if (!spoil("write"))

@@ -5,7 +5,9 @@
 
 #include <doctest/doctest.h>
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 using namespace flashplus;
 using namespace flashplus::test;
@@ -51,9 +53,20 @@ TEST_CASE("a store that is only read makes nothing, finds what comes later, and 
   std::vector<uint8_t> bytes = readFile(entryFile(dir, sampleKey()));
   bytes[bytes.size() / 2] ^= 1;
   writeFile(entryFile(dir, sampleKey()), bytes);
+  writer->noteRefusal(sampleKey(3), {"a toolchain", "a reason"});
+  REQUIRE(reader.store->refusal(sampleKey(3)));
   const auto before = filesBelow(dir);
   CHECK(reader.store->read(sampleKey()).miss == Miss::Damaged);
   reader.store->discard(sampleKey(), "a test");
+  CHECK(filesBelow(dir) == before);
+
+  CHECK(!reader.store->canWrite());
+  CHECK(reader.store->publish(sampleKey(2), sampleArtifact()).code() == StatusCode::IoError);
+  CHECK(reader.store->addText("tuning", "mine.json", "{}").status().code() == StatusCode::IoError);
+  reader.store->noteRefusal(sampleKey(4), {"a toolchain", "a reason"});
+  CHECK(!reader.store->addCounts({.contexts = 1}, /*patient=*/false));
+  CHECK(reader.store->clear().status().code() == StatusCode::IoError);
+  CHECK(reader.store->prune({.most_bytes = 0}).status().message().find("only read") != std::string::npos);
   CHECK(filesBelow(dir) == before);
 }
 
@@ -96,14 +109,62 @@ TEST_CASE("tiers are looked up in order, PTX only where nothing is better, and o
   CHECK(own->usage().entries == 1);
 
   // What the driver refuses is passed over, in its folder only, and stays there.
-  tiers.discard(sampleKey(0), "the driver refuses it");
+  const auto discard = [&](const KernelKey &key, const ReadResult &read) {
+    tiers.discard(key, read.tier, read.mark, "the driver refuses it");
+  };
+  discard(sampleKey(0), found(0));
   CHECK(*found(0).artifact == artifactOf(CodeKind::Cubin, 11));
-  tiers.discard(sampleKey(0), "the driver refuses it");
+  discard(sampleKey(0), found(0));
   CHECK(!found(0).isHit());
   CHECK(first->has(sampleKey(0)));
   CHECK(second->has(sampleKey(0)));
-  tiers.discard(sampleKey(2), "the driver refuses it");
+  discard(sampleKey(2), found(2));
   CHECK(!own->has(sampleKey(2)));
+}
+
+TEST_CASE("two devices that refuse what both have read do not remove what one of them made instead") {
+  TemporaryFolder folder;
+  LoggedStore image(folder.path + "/image"), own(folder.path + "/own");
+  REQUIRE(image->publish(sampleKey(), artifactOf(CodeKind::Cubin, 1)).isOk());
+  ReadOnlyStore tier(folder.path + "/image");
+  Tiers tiers(*own.store, {tier.store.get()});
+  for (int number : {2, 3}) { // the entry of the image, then that of the folder that is written
+    const ReadResult first = tiers.read(sampleKey()), second = tiers.read(sampleKey());
+    REQUIRE(first.isHit());
+    CHECK(first.tier == (number == 2 ? 0 : -1));
+    tiers.discard(sampleKey(), first.tier, first.mark, "the driver refuses it");
+    CHECK(!tiers.read(sampleKey()).isHit());
+    REQUIRE(tiers.publish(sampleKey(), artifactOf(CodeKind::Cubin, number)).isOk());
+    tiers.discard(sampleKey(), second.tier, second.mark, "the driver refuses it");
+    const ReadResult made = tiers.read(sampleKey());
+    REQUIRE(made.isHit());
+    CHECK(*made.artifact == artifactOf(CodeKind::Cubin, number));
+  }
+}
+
+TEST_CASE("two refusals of one read do not pass over what comes after it") {
+  TemporaryFolder folder;
+  LoggedStore first(folder.path + "/first"), second(folder.path + "/second"), own(folder.path + "/own");
+  for (LoggedStore *store : {&first, &second})
+    REQUIRE((*store)->publish(sampleKey(), sampleArtifact()).isOk());
+  ReadOnlyStore a(folder.path + "/first"), b(folder.path + "/second");
+  Tiers tiers(*own.store, {a.store.get(), b.store.get()});
+  const ReadResult read = tiers.read(sampleKey());
+  for (int device = 0; device < 2; ++device)
+    tiers.discard(sampleKey(), read.tier, read.mark, "the driver refuses it");
+  CHECK(tiers.read(sampleKey()).tier == 1);
+}
+
+TEST_CASE("a use that is noted between a read and its refusal does not save what was read") {
+  TemporaryFolder folder;
+  LoggedStore store(folder.path);
+  REQUIRE(store->publish(sampleKey(), sampleArtifact()).isOk());
+  const timespec then{::time(nullptr) - 7200, 0}, times[] = {then, then};
+  REQUIRE(::utimensat(AT_FDCWD, entryFile(folder.path, sampleKey()).c_str(), times, 0) == 0);
+  const ReadResult read = store->read(sampleKey());
+  CHECK(read.mark == store->mark(sampleKey()));
+  store->discard(sampleKey(), "the driver refuses it", read.mark);
+  CHECK(!store->has(sampleKey()));
 }
 
 TEST_CASE("what is wrong in a tier is told where no other has the entry") {

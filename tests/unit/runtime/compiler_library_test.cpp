@@ -12,16 +12,21 @@ using namespace flashplus;
 namespace {
 
 void unusable(const std::string &path, const std::string &why) {
-  CompilerLibrary library(path, "", "");
-  for (int i = 0; i < 2; ++i) { // a second try says the same
-    auto table = library.table();
-    REQUIRE(!table);
-    CHECK(table.status().code() == StatusCode::CompileFailed);
-    CHECK_MESSAGE(table.status().message().find(why) != std::string::npos, table.status().message());
+  for (bool in_process : {false, true}) {
+    CAPTURE(in_process);
+    CompilerLibrary library(path, "", "", "", {.in_process = in_process});
+    CHECK(!library.isMissing());
+    for (int i = 0; i < 2; ++i) { // a second try says the same
+      auto compiled = library.compile("a", "b", "c");
+      REQUIRE(!compiled);
+      CHECK(compiled.status().code() == StatusCode::CompileFailed);
+      CHECK_MESSAGE(compiled.status().message().find(why) != std::string::npos, compiled.status().message());
+      CHECK(library.isMissing());
+    }
+    CHECK(!library.isOpen());
+    CHECK(library.print("a", "b", "c", "llvm").status().message().find(why) != std::string::npos);
+    CHECK(library.describe().status().message().find(why) != std::string::npos);
   }
-  CHECK(!library.isOpen());
-  CHECK(library.compile("a", "b", "c").status().message().find(why) != std::string::npos);
-  CHECK(library.print("a", "b", "c", "llvm").status().message().find(why) != std::string::npos);
 }
 
 } // namespace
@@ -39,21 +44,30 @@ TEST_CASE(
 }
 
 TEST_CASE("the library is opened on the first compile, once, from many threads") {
-  CompilerLibrary library(test::kFakeCompiler, "", "");
-  CHECK(!library.isOpen());
-  KernelSpec spec;
-  spec.head_dim_qk = spec.head_dim_v = 32;
-  const Target target{Isa::X86_64_v3, 0};
-  const std::string schedule = feasibleSchedules(spec, offlineProfile(target)).front().text();
-  std::atomic<int> good{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 8; ++i)
-    threads.emplace_back([&] { good += library.compile(spec.text(), schedule, target.text()).isOk(); });
-  for (std::thread &t : threads)
-    t.join();
-  CHECK(good == 8);
-  CHECK(library.isOpen());
-  CHECK(*library.print("a", "b", "c", "llvm") == "stage llvm");
+  for (bool in_process : {false, true}) {
+    CAPTURE(in_process);
+    CompilerLibrary library(test::kFakeCompiler, "", "", "", {.in_process = in_process});
+    CHECK(!library.isOpen());
+    KernelSpec spec;
+    spec.head_dim_qk = spec.head_dim_v = 32;
+    const Target target{Isa::X86_64_v3, 0};
+    const std::string schedule = feasibleSchedules(spec, offlineProfile(target)).front().text();
+    std::atomic<int> good{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; ++i)
+      threads.emplace_back([&] { good += library.compile(spec.text(), schedule, target.text()).isOk(); });
+    for (std::thread &t : threads)
+      t.join();
+    CHECK(good == 8);
+    CHECK(library.isOpen() == in_process);
+    CHECK(library.worksHere() == in_process);
+    CHECK(*library.print("a", "b", "c", "llvm") == "stage llvm");
+    auto description = library.describe();
+    REQUIRE(description.isOk());
+    CHECK(description->compiler == "fake");
+    CHECK(!description->has_ptxas);
+    CHECK(description->ptxas == "none here");
+  }
 }
 
 TEST_CASE("what the compiler refuses comes back with its code and sentence") {

@@ -434,7 +434,8 @@ TEST_CASE("PTX on a machine without an assembler is keyed on the driver that ass
   const PlannedKernel kernel{spec, feasibleSchedules(spec, device->profile()).front()};
   KernelTable table(
       *store,
-      [&](const std::string &, const std::string &, const std::string &, bool) -> Result<Compiled> {
+      [&](const std::string &, const std::string &, const std::string &, bool,
+          const CompilerLibrary::Waiting &) -> Result<Compiled> {
         Artifact a = cubin();
         a.kind = CodeKind::Ptx;
         a.launch = *launchSchema(kernel.spec, kernel.schedule, device->profile().target);

@@ -2,6 +2,7 @@
 #include "runtime/devices/cpu/elf_loader.h"
 #include "tests/unit/runtime/object_builder.h"
 
+#include <chrono>
 #include <doctest/doctest.h>
 #include <functional>
 
@@ -88,24 +89,26 @@ TEST_CASE("a malformed object is refused with the reason") {
   refused("section table is cut off", [](auto &b) { b.header.e_shoff = ~uint64_t(0) - 10; });
   refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_addralign = 3; });
   refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_addralign = 1 << 20; });
-  refused("size or alignment", [](auto &b) { b.sections[kText].header.sh_size = ~uint64_t(0); });
-  refused("larger than 1 GiB", [](auto &b) {
+  refused("more bytes than the file", [](auto &b) { b.sections[kText].header.sh_size = ~uint64_t(0); });
+  refused("more than 64 MiB", [](auto &b) {
     for (size_t i : {kText, kData}) {
       b.sections[i].header.sh_type = SHT_NOBITS;
-      b.sections[i].header.sh_size = 1 << 30;
+      b.sections[i].header.sh_size = 33 << 20;
     }
   });
+  refused("more than one symbol table", [](auto &b) { b.sections[kData].header.sh_type = SHT_SYMTAB; });
   refused("no code", [](auto &b) { b.sections[kText].header.sh_flags = 0; });
   refused("no code", [](auto &b) { b.sections[kText].header.sh_flags = SHF_ALLOC; });
-  refused("a section is cut off", [](auto &b) { b.sections[kData].header.sh_size = 100000; });
+  refused("more bytes than the file", [](auto &b) { b.sections[kData].header.sh_size = 100000; });
   refused("a section is cut off", [](auto &b) { b.sections[kData].header.sh_offset = ~uint64_t(0); });
   refused("without addends", [](auto &b) { b.sections[kRela].header.sh_type = SHT_REL; });
   refused("names no section", [](auto &b) { b.sections[kRela].header.sh_info = 77; });
   refused("names no section", [](auto &b) { b.sections[kRela].header.sh_link = 77; });
   refused("outside its section", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 8; });
   refused("a table is cut off", [](auto &b) { b.sections[kRela].header.sh_offset = ~uint64_t(0) - 40; });
-  refused("a table is cut off", [](auto &b) { b.sections[kRela].header.sh_size = 24000; });
-  refused("a table is cut off", [](auto &b) { b.sections[kSymbols].header.sh_size = uint64_t(1) << 60; });
+  refused("more bytes than the file", [](auto &b) { b.sections[kRela].header.sh_size = 24000; });
+  refused("more bytes than the file",
+          [](auto &b) { b.sections[kSymbols].header.sh_size = uint64_t(1) << 60; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_offset = 4; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MAX; });
   refused("overflows", [](auto &b) { record<Elf64_Rela>(b.sections[kRela], 0).r_addend = INT64_MIN; });
@@ -132,4 +135,79 @@ TEST_CASE("an object cut off anywhere is refused or has its code") {
   const Bytes file = answerObject().finish();
   for (size_t size = 0; size < file.size(); ++size)
     CHECK(!LoadedObject::load({file.data(), size}));
+}
+
+namespace {
+
+/// Whether an object is answered at once, however it is made.
+void quicklyRefused(const char *reason, const Bytes &file) {
+  REQUIRE(file.size() < size_t(2) << 20);
+  const auto start = std::chrono::steady_clock::now();
+  const auto loaded = LoadedObject::load(file);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  REQUIRE_FALSE(loaded.isOk());
+  CHECK_MESSAGE(loaded.status().message().find(reason) != std::string::npos, loaded.status().message());
+  CHECK(took.count() < 1); // milliseconds; unbounded it was 15 s and 4 GB
+}
+
+/// Many functions, each called by `name` of the string table and with all of the code.
+ObjectBuilder manyFunctions(size_t count, uint32_t (*name)(size_t), uint64_t size, const Bytes &names) {
+  ObjectBuilder b = answerObject();
+  b.sections[kStrings].bytes = names;
+  b.sections[kStrings].header.sh_size = names.size();
+  Bytes symbols = b.sections[kSymbols].bytes;
+  Elf64_Sym function = record<Elf64_Sym>(b.sections[kSymbols], 2);
+  for (size_t i = 0; i < count; ++i) {
+    function.st_name = name(i);
+    function.st_size = size;
+    ObjectBuilder::append(symbols, function);
+  }
+  b.sections[kSymbols].bytes = symbols;
+  b.sections[kSymbols].header.sh_size = symbols.size();
+  return b;
+}
+
+} // namespace
+
+TEST_CASE("a small object cannot ask for much time or memory") {
+  Bytes names(300'000, 'n');
+  names.front() = names.back() = 0;
+  SUBCASE("one long name") {
+    quicklyRefused("name is cut off", manyFunctions(
+                                          12'000, [](size_t) { return 1u; }, 0, names)
+                                          .finish());
+  }
+  SUBCASE("names that share an end") {
+    for (size_t i = 4000; i < names.size(); i += 4000)
+      names[i] = 0;
+    quicklyRefused("more names or code", manyFunctions(
+                                             12'000, [](size_t i) { return uint32_t(i + 1); }, 0, names)
+                                             .finish());
+  }
+  SUBCASE("functions that share the code") {
+    names[7] = 0;
+    quicklyRefused("more names or code", manyFunctions(
+                                             12'000, [](size_t) { return 0u; }, 7, names)
+                                             .finish());
+  }
+  for (uint32_t type : {SHT_SYMTAB, SHT_RELA, SHT_PROGBITS, SHT_NOBITS}) {
+    CAPTURE(type); // one table, read by very many sections
+    ObjectBuilder b = answerObject();
+    Bytes table(200'000);
+    const size_t first = b.add(SHT_PROGBITS, 0, table);
+    b.finish();
+    for (int i = 0; i < 8000; ++i) {
+      ObjectSection again = b.sections[type == SHT_SYMTAB ? kSymbols : kRela];
+      again.bytes.clear();
+      again.header.sh_type = type;
+      again.header.sh_flags = type == SHT_PROGBITS || type == SHT_NOBITS ? uint64_t(SHF_ALLOC) : 0;
+      again.header.sh_addralign = 16;
+      again.header.sh_size = table.size();
+      again.header.sh_offset = b.sections[first].header.sh_offset;
+      b.sections.push_back(again);
+    }
+    b.header.e_shoff = 0;
+    b.header.e_shnum = 0;
+    quicklyRefused(type == SHT_NOBITS ? "more than 64 MiB" : "more bytes than the file", b.finish());
+  }
 }

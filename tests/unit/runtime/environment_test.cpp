@@ -70,13 +70,38 @@ TEST_CASE("values that say nothing are said, and are as if unset") {
     REQUIRE_MESSAGE(e.problems.size() == 1, text);
     CHECK(e.problems[0].find(std::string("$FLASHPLUS_NUM_THREADS is '") + text + "'") == 0);
   }
+  {
+    Scoped env({{"FLASHPLUS_NUM_THREADS", "5000"}});
+    const Environment e = Environment::read();
+    REQUIRE(e.problems.size() == 1);
+    CHECK(e.problems[0] == "$FLASHPLUS_NUM_THREADS is 5000; at most 4096 are used");
+  }
   Scoped env({{"FLASHPLUS_NUM_THREADS", nullptr}});
   CHECK(Environment::read().problems.empty());
 }
 
+TEST_CASE("paths where nothing is, or nothing of use, are said") {
+  for (const char *name :
+       {"FLASHPLUS_TUNING", "FLASHPLUS_PTXAS", "FLASHPLUS_NVJITLINK", "FLASHPLUS_COMPILER"}) {
+    for (const char *good : {"", "off", "/bin/sh", "name-without-a-folder"}) {
+      Scoped env({{name, good}});
+      CHECK_MESSAGE(Environment::read().problems.empty(), name << "=" << good);
+    }
+    Scoped env({{name, "/nope/nothing"}});
+    const Environment e = Environment::read();
+    REQUIRE_MESSAGE(e.problems.size() == 1, name);
+    CHECK(e.problems[0].starts_with("$" + std::string(name) + " is '/nope/nothing', which cannot be "));
+    CHECK(e.problems[0].ends_with("No such file or directory"));
+  }
+  Scoped env({{"FLASHPLUS_PTXAS", "/etc/passwd"}}); // which is there, and no program
+  REQUIRE(Environment::read().problems.size() == 1);
+  CHECK(Environment::read().problems[0].find("Permission denied") != std::string::npos);
+}
+
 TEST_CASE("the size of the cache, and the folders that are only read") {
   for (auto [text, bytes, problems] :
-       {std::tuple{"", int64_t(-1), 0}, {"0", 0, 0}, {"1000", 1000, 0}, {"5K", 5120, 0},
+       {std::tuple{"", int64_t(-1), 0}, {"0", 0, 0}, {"1000", -1, 1}, {"1023K", -1, 1}, {"1", -1, 1},
+        {"1024K", 1 << 20, 0}, {"1048576", 1 << 20, 0},
         {"3M", 3 << 20, 0}, {"2G", int64_t(2) << 30, 0}, {"2T", -1, 1}, {"-1", -1, 1}, {"G", -1, 1},
         {"9000000000000000G", -1, 1}}) {
     Scoped env({{"FLASHPLUS_CACHE_SIZE", text}});
@@ -87,6 +112,38 @@ TEST_CASE("the size of the cache, and the folders that are only read") {
   Scoped env({{"FLASHPLUS_CACHE_PATH", "/a:/b::"}, {"FLASHPLUS_RECORD_MISSES", "/m"}});
   CHECK(Environment::read().cache_path == std::vector<std::string>{"/a", "/b"});
   CHECK(Environment::read().record_misses == "/m");
+}
+
+TEST_CASE("the limits of a compilation") {
+  {
+    Scoped env({{"FLASHPLUS_COMPILE_SECONDS", nullptr},
+                {"FLASHPLUS_COMPILE_MEMORY", nullptr},
+                {"FLASHPLUS_COMPILE_IN_PROCESS", nullptr}});
+    const Environment e = Environment::read();
+    CHECK(e.compile_seconds == -1);
+    CHECK(e.compile_bytes == -1);
+    CHECK(!e.compile_in_process);
+    CHECK(e.problems.empty());
+  }
+  for (auto [text, seconds, problems] : {std::tuple{"0", int64_t(0), 0},
+                                         {"60", 60, 0},
+                                         {"-1", -1, 1},
+                                         {"1.5", -1, 1},
+                                         {"soon", -1, 1},
+                                         {"3000000000", -1, 1}}) {
+    Scoped env({{"FLASHPLUS_COMPILE_SECONDS", text}});
+    const Environment e = Environment::read();
+    CHECK_MESSAGE(e.compile_seconds == seconds, text);
+    CHECK_MESSAGE(int(e.problems.size()) == problems, text);
+  }
+  for (auto [text, here, problems] :
+       {std::tuple{"1", true, 0}, {"0", false, 0}, {"yes", false, 1}, {"2", false, 1}}) {
+    Scoped env({{"FLASHPLUS_COMPILE_IN_PROCESS", text}, {"FLASHPLUS_COMPILE_MEMORY", "2G"}});
+    const Environment e = Environment::read();
+    CHECK_MESSAGE(e.compile_in_process == here, text);
+    CHECK_MESSAGE(int(e.problems.size()) == problems, text);
+    CHECK(e.compile_bytes == int64_t(2) << 30);
+  }
 }
 
 TEST_CASE("paths of libraries") {

@@ -7,7 +7,11 @@
 #include "build_id.h"
 #include "templates/forward/planner.h"
 
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <new>
+#include <unistd.h>
 
 using namespace flashplus;
 
@@ -36,6 +40,29 @@ Result<Artifact> make(const flashplus_compile_request &request) {
   if (spec->op == Operation::Forward &&
       (spec->head_dim_qk == 17 || (spec->head_dim_qk == 18 && schedule->get("tile_m") > 12)))
     return Status(StatusCode::CompileFailed, "the schedule spills");
+  // And by which they ask for worse, in a process that may go down.
+  switch (spec->op == Operation::Forward ? spec->head_dim_qk : 0) {
+  case 19:
+    std::fputs("a first line\nthe last line\n", stderr);
+    std::abort();
+  case 20:
+    raise(SIGSEGV);
+    break;
+  case 21:
+    for (;;)
+      pause();
+  case 22:
+    for (std::vector<std::vector<char>> all;;)
+      all.emplace_back(16 << 20, 'x');
+  case 23:
+    usleep(300'000);
+    break;
+  case 24:
+    raise(SIGKILL);
+    break;
+  default:
+    break;
+  }
   auto launch = launchSchema(*spec, *schedule, *target);
   if (!launch)
     return launch.status();
@@ -70,15 +97,29 @@ int nvjitlink(const char *, char *text, size_t size) {
   return 0;
 }
 
+void (*give_up)(int, const char *);
+
+void serve(void (*told)(int, const char *)) {
+  give_up = told;
+  std::set_new_handler([] { give_up(int(StatusCode::OutOfMemory), "the compiler ran out of memory"); });
+}
+
 #if FAKE == 1
 constexpr flashplus_compiler_table table = {
-    FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink, nvjitlink};
+    FLASHPLUS_COMPILER_ABI, "another build", "fake", compile, print, release, nvjitlink, nvjitlink, serve};
 #elif FAKE == 2
-constexpr flashplus_compiler_table table = {
-    FLASHPLUS_COMPILER_ABI + 1, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
+constexpr flashplus_compiler_table table = {FLASHPLUS_COMPILER_ABI + 1,
+                                            FLASHPLUS_BUILD_ID,
+                                            "fake",
+                                            compile,
+                                            print,
+                                            release,
+                                            nvjitlink,
+                                            nvjitlink,
+                                            serve};
 #else
 constexpr flashplus_compiler_table table = {
-    FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink};
+    FLASHPLUS_COMPILER_ABI, FLASHPLUS_BUILD_ID, "fake", compile, print, release, nvjitlink, nvjitlink, serve};
 #endif
 
 } // namespace

@@ -2,9 +2,12 @@
 // The kernel table over a real store in a temporary folder, a fake device and a fake compile function.
 #include "cache/directory.h"
 #include "runtime/kernels/kernel_table.h"
+#include "spec/compile_status.h"
 #include "tests/tools/temporary.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <fstream>
 #include <mutex>
 #include <sys/stat.h>
 #include <thread>
@@ -78,7 +81,8 @@ struct Fixture {
         table(
             *store,
             [this](const std::string &spec, const std::string &schedule, const std::string &target_text,
-                   bool ptx) { return compile(spec, schedule, target_text, ptx); },
+                   bool ptx,
+                   const CompilerLibrary::Waiting &) { return compile(spec, schedule, target_text, ptx); },
             offline, log(),
             [this](const flashplus_event &event) {
               std::lock_guard lock(mutex);
@@ -160,7 +164,7 @@ TEST_CASE("a miss compiles and publishes, then memory, then another process's di
   CHECK(later.compiles == 0);
   CHECK(later.table.counters.disk_hits == 1);
   using Events = std::vector<flashplus_event_kind>;
-  CHECK(f.events == Events{FLASHPLUS_EVENT_COMPILED});
+  CHECK(f.events == Events{FLASHPLUS_EVENT_COMPILE_STARTED, FLASHPLUS_EVENT_COMPILED});
   CHECK(later.events == Events{FLASHPLUS_EVENT_DISK_HIT});
   CHECK(f.last_key == KernelTable::keyOf(kernel, kTarget).hex());
   CHECK(f.last_key == later.last_key);
@@ -241,7 +245,8 @@ TEST_CASE("a damaged entry is one warning and a rebuild") {
   CHECK(f.compiles == 1);
   CHECK(f.table.counters.corrupt == 1);
   CHECK(f.table.counters.miss_damaged == 1);
-  CHECK(f.events == std::vector{FLASHPLUS_EVENT_DAMAGED, FLASHPLUS_EVENT_COMPILED});
+  CHECK(f.events ==
+        std::vector{FLASHPLUS_EVENT_DAMAGED, FLASHPLUS_EVENT_COMPILE_STARTED, FLASHPLUS_EVENT_COMPILED});
   REQUIRE(f.warnings.size() == 1);
   CHECK(f.warnings[0].find("damaged") != std::string::npos);
   CHECK(f.store->verify().empty()); // the rebuilt entry took its place
@@ -264,8 +269,8 @@ TEST_CASE("a cached entry that the device refuses is rebuilt once; a second refu
     CHECK(f.device.loads == 2);
     CHECK(f.table.counters.corrupt == 1);
     CHECK(f.table.counters.miss_refused == 1);
-    CHECK(f.events ==
-          std::vector{FLASHPLUS_EVENT_DISK_HIT, FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILED});
+    CHECK(f.events == std::vector{FLASHPLUS_EVENT_DISK_HIT, FLASHPLUS_EVENT_REFUSED,
+                                  FLASHPLUS_EVENT_COMPILE_STARTED, FLASHPLUS_EVENT_COMPILED});
     REQUIRE(f.warnings.size() == 1);
     CHECK(f.warnings[0].find("the device refuses this code") != std::string::npos);
   }
@@ -376,9 +381,9 @@ TEST_CASE("under capture only what is resident is found") {
 TEST_CASE("a kernel that cannot be published still runs, with one warning") {
   TemporaryFolder folder;
   Fixture f(folder.path("cache"));
-  // A file where the entry's folder has to be.
-  test::writeText(shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash()),
-                  "in the way");
+  // A folder that others can write to where the entry's has to be.
+  const std::string shard = shardPath(f.store->dir(), KernelTable::keyOf(sampleKernel(), kTarget).hash());
+  REQUIRE((::mkdir(shard.c_str(), 0700) == 0 && ::chmod(shard.c_str(), 0777) == 0));
   auto kernel = f.table.resident(sampleKernel(), f.device, true);
   REQUIRE_MESSAGE(kernel.isOk(), kernel.status().message());
   CHECK(f.table.counters.publish_failures == 1);
@@ -547,4 +552,215 @@ TEST_CASE("offline nothing is removed: neither what the device refuses nor what 
   test::writeText(entryFile(f, kernel), bytes);
   CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
   CHECK(test::readText(entryFile(f, kernel)) == bytes);
+}
+
+TEST_CASE("a disk hit that is to be launched otherwise than the plan says is no hit") {
+  // What can be written with the right key, checksum and ranges, and would be launched with too little
+  // scratch, threads or shared memory, or with parameters of another size.
+  const auto spoil = {+[](LaunchSchema &s) { s.scratch = 0; },
+                      +[](LaunchSchema &s) { s.scratch += 64; },
+                      +[](LaunchSchema &s) { s.threads += 32; },
+                      +[](LaunchSchema &s) { s.shared_memory += 1024; },
+                      +[](LaunchSchema &s) { s.params_size -= 8; },
+                      +[](LaunchSchema &s) { s.entry += "x"; },
+                      +[](LaunchSchema &s) { s.blocks_per_sm += 1; },
+                      +[](LaunchSchema &s) {
+                        s.tensor_maps.push_back({Operand::K, 64, 64});
+                      }};
+  const auto spoilt = [](const PlannedKernel &kernel, const Target &target, void (*change)(LaunchSchema &)) {
+    Artifact artifact;
+    artifact.kind = isGpu(target.isa) ? CodeKind::Cubin : CodeKind::X86Object;
+    artifact.code = {'b', 'a', 'd'};
+    artifact.launch = *launchSchema(kernel.spec, kernel.schedule, target);
+    change(artifact.launch);
+    return artifact;
+  };
+  int changed = 0;
+  for (const Target &target : {kTarget, kGpu})
+    for (const auto change : spoil) {
+      TemporaryFolder folder;
+      const PlannedKernel kernel = sampleKernel(target);
+      const Artifact artifact = spoilt(kernel, target, change);
+      if (artifact.launch == *launchSchema(kernel.spec, kernel.schedule, target))
+        continue; // a GPU's scratch is 0 already
+      ++changed;
+      CAPTURE(changed);
+      {
+        auto store = KernelStore::open(folder.path("cache"), [](const std::string &) {});
+        REQUIRE(store->publish(KernelTable::keyOf(kernel, target), artifact).isOk());
+      }
+      if (!KernelStore::open(folder.path("cache"), [](const std::string &) {})->verify().empty())
+        continue; // the store itself finds it out of range
+      {
+        Fixture f(folder.path("cache"), /*offline=*/true, target);
+        CHECK(f.table.resident(kernel, f.device, true).status().code() == StatusCode::NotResident);
+        CHECK(f.device.loads == 0);
+        CHECK(f.store->usage().entries == 1);
+      }
+      Fixture f(folder.path("cache"), /*offline=*/false, target);
+      f.kind = artifact.kind;
+      auto rebuilt = f.table.resident(kernel, f.device, true);
+      REQUIRE(rebuilt.isOk());
+      CHECK(f.device.loads == 1);
+      CHECK(f.device.loaded_code != artifact.code);
+      CHECK(f.table.counters.miss_refused == 1);
+      CHECK(f.table.counters.disk_hits == 0);
+      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED,
+                                    FLASHPLUS_EVENT_COMPILED});
+      REQUIRE(f.warnings.size() == 1);
+      CHECK(f.warnings[0].find("launch schema is not the plan's") != std::string::npos);
+      Fixture again(folder.path("cache"), /*offline=*/false, target);
+      again.kind = artifact.kind;
+      REQUIRE(again.table.resident(kernel, again.device, true).isOk());
+      CHECK(again.compiles == 0); // healed
+    }
+  CHECK(changed >= 10);
+
+  SUBCASE("of a folder that is only read: passed over, and kept") {
+    TemporaryFolder folder;
+    const PlannedKernel kernel = sampleKernel();
+    const KernelKey key = KernelTable::keyOf(kernel, kTarget);
+    const Artifact bad = spoilt(kernel, kTarget, [](LaunchSchema &s) { s.scratch = 0; });
+    const auto quiet = [](const std::string &) {};
+    const std::string image = folder.path("image"), own = folder.path("own");
+    REQUIRE(KernelStore::open(image, quiet)->publish(key, bad).isOk());
+    REQUIRE(
+        KernelStore::open(own, quiet)->publish(key, spoilt(kernel, kTarget, [](LaunchSchema &) {})).isOk());
+    const auto before = KernelStore::openReadOnly(image, quiet);
+    const auto store = KernelStore::open(own, quiet);
+    FakeDevice device(kTarget);
+    KernelTable table(
+        {*store, {before.get()}},
+        [](const std::string &, const std::string &, const std::string &, bool,
+           const CompilerLibrary::Waiting &) {
+          return Result<Compiled>(Status(StatusCode::Internal, "must not compile"));
+        },
+        /*offline=*/false, quiet);
+    CHECK(table.resident(kernel, device, true).isOk());
+    CHECK(table.counters.miss_refused == 1);
+    CHECK(table.counters.disk_hits == 1);
+    CHECK(before->usage().entries == 1);
+  }
+}
+
+namespace {
+
+/// A table over the folder whose compiler fails so, and whose assemblers are these.
+struct Refusing : Fixture {
+  Refusing(const std::string &dir, Status failure, std::optional<std::string> toolchain = "ptxas 13.0",
+           bool offline = false)
+      : Fixture(dir, offline) {
+    this->failure = std::move(failure);
+    table.rememberRefusals([toolchain](const Target &) { return toolchain; });
+  }
+  Status compile() { return table.code(sampleKernel(), kTarget).status(); }
+};
+
+const Status kSpills(StatusCode::CompileFailed, "the schedule spills");
+
+} // namespace
+
+TEST_CASE("what the compiler refuses is not tried again, by any process, with the same assemblers") {
+  TemporaryFolder folder;
+  Refusing first(folder.path("cache"), kSpills);
+  CHECK(first.compile().message() == "the schedule spills");
+  for (int i = 0; i < 2; ++i) {
+    Refusing f(folder.path("cache"), Status::ok());
+    const Status again = f.compile();
+    CHECK(again.code() == StatusCode::CompileFailed);
+    CHECK(again.message().starts_with("the schedule spills (so it was when it was compiled before"));
+    CHECK(f.compiles == 0);
+    CHECK(f.events.empty());
+  }
+  Refusing other(folder.path("cache"), Status::ok(), "ptxas 13.1"); // as another build has another key
+  CHECK(other.compile().isOk());
+  CHECK(other.compiles == 1);
+}
+
+TEST_CASE("cache clear forgets refusals") {
+  TemporaryFolder folder;
+  Refusing first(folder.path("cache"), kSpills);
+  CHECK(!first.compile());
+  CHECK(first.store->clear().isOk());
+  Refusing f(folder.path("cache"), Status::ok());
+  CHECK(f.compile().isOk());
+}
+
+TEST_CASE("a kill, a time-out, a crash, no memory, and what is unknown of the assemblers are no refusal") {
+  TemporaryFolder folder;
+  for (const StatusCode code : {StatusCode::IoError, kTimedOut, kCompilerCrashed, StatusCode::OutOfMemory,
+                                StatusCode::InvalidArgument, StatusCode::Internal}) {
+    Refusing f(folder.path("cache"), {code, "not this time"});
+    CHECK(!f.compile());
+  }
+  Refusing blind(folder.path("cache"), kSpills, std::nullopt);
+  CHECK(!blind.compile());
+  Refusing f(folder.path("cache"), Status::ok());
+  CHECK(f.compile().isOk());
+}
+
+TEST_CASE("offline a refusal is believed, whatever refused: the caller's next choice is what was warmed") {
+  TemporaryFolder folder;
+  Refusing first(folder.path("cache"), kSpills);
+  CHECK(!first.compile());
+  Refusing f(folder.path("cache"), Status::ok(), std::nullopt, /*offline=*/true);
+  CHECK(f.compile().code() == StatusCode::CompileFailed); // not NotResident, which ends the search
+  CHECK(f.compiles == 0);
+}
+
+TEST_CASE("a refusal that is damaged, of others or of another key is none") {
+  TemporaryFolder folder;
+  const std::string file =
+      folder.path("cache") + "/refused/" + KernelTable::keyOf(sampleKernel(), kTarget).hex() + ".txt";
+  const auto text = [&] {
+    Refusing first(folder.path("cache"), kSpills);
+    CHECK(!first.compile());
+    std::ifstream stream(file);
+    return std::string(std::istreambuf_iterator<char>(stream), {});
+  }();
+  REQUIRE(text.starts_with("flashplus-refusal 1\n"));
+  const auto known = [&] {
+    return KernelStore::open(folder.path("cache"), nullptr)
+        ->refusal(KernelTable::keyOf(sampleKernel(), kTarget));
+  };
+  REQUIRE(known());
+  CHECK(known()->reason == "the schedule spills");
+  CHECK(known()->toolchain == "ptxas 13.0");
+  const auto write = [&](const std::string &bytes) { std::ofstream(file, std::ios::trunc) << bytes; };
+  for (size_t i = 0; i < text.size(); ++i) {
+    std::string damaged = text;
+    damaged[i] ^= 1;
+    write(damaged);
+    CHECK(!known());
+    write(text.substr(0, i));
+    CHECK(!known());
+  }
+  write(text);
+  CHECK(known());
+  REQUIRE(chmod(file.c_str(), 0666) == 0);
+  CHECK(!known());
+  REQUIRE(chmod(file.c_str(), 0600) == 0);
+  CHECK(!KernelStore::open(folder.path("cache"), nullptr)
+             ->refusal(KernelTable::keyOf(sampleKernel(kTarget, 32), kTarget)));
+}
+
+TEST_CASE("so many refusals are kept, the oldest go") {
+  TemporaryFolder folder;
+  const auto store = KernelStore::open(folder.path("cache"), nullptr);
+  const auto key = [](int i) {
+    KernelKey key = KernelTable::keyOf(sampleKernel(), kTarget);
+    key.build = std::to_string(i);
+    return key;
+  };
+  const int most = int(KernelStore::kMostRefusals);
+  store->noteRefusal(key(0), {"", "first"});
+  const timespec old[2] = {{1, 0}, {1, 0}};
+  const std::string first = folder.path("cache") + "/refused/" + key(0).hex() + ".txt";
+  REQUIRE(utimensat(AT_FDCWD, first.c_str(), old, 0) == 0);
+  for (int i = 1; i < most; ++i) // as cheap as a file: what is counted is names
+    test::writeText(folder.path("cache") + "/refused/" + key(i).hex() + ".txt", "x");
+  CHECK(store->refusal(key(0)));
+  store->noteRefusal(key(most), {"", "last"});
+  CHECK(!store->refusal(key(0)));
+  CHECK(store->refusal(key(most)));
 }

@@ -2,7 +2,10 @@
 // Memory that streams keep: who shares it, who does not, and that it goes back.
 #include "runtime/plans/workspaces.h"
 
+#include "tests/unit/cache/children.h"
+
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <doctest/doctest.h>
 #include <set>
@@ -33,6 +36,10 @@ struct StreamDevice final : Device {
   Result<void *> allocateZeroed(size_t bytes) override {
     if (full)
       return Status(StatusCode::OutOfMemory, "no memory for a workspace");
+    while (stands) {
+      asked = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     void *memory = std::aligned_alloc(256, bytes);
     std::lock_guard lock(mutex);
     live.insert(memory);
@@ -58,6 +65,7 @@ struct StreamDevice final : Device {
   std::set<void *> live;
   std::vector<size_t> allocated;
   bool tells = true, full = false;
+  std::atomic<bool> stands{false}, asked{false}; ///< A driver that takes its time.
   uint64_t capture = 0;
 };
 
@@ -155,3 +163,61 @@ TEST_CASE("launches of one stream do not come in between each other's") {
     t.join();
   CHECK(most == 1);
 }
+
+TEST_CASE("threads that want one workspace at once get one") {
+  StreamDevice device;
+  {
+    Workspaces w;
+    device.stands = true;
+    std::vector<std::thread> threads;
+    std::atomic<void *> first{nullptr};
+    std::atomic<int> others{0};
+    for (int i = 0; i < 4; ++i)
+      threads.emplace_back([&] {
+        auto lease = w.borrow(device, 1000, 0, stream(1));
+        void *none = nullptr;
+        if (!lease || (!first.compare_exchange_strong(none, lease->memory()) && none != lease->memory()))
+          ++others;
+      });
+    while (!device.asked)
+      std::this_thread::yield();
+    device.stands = false;
+    for (std::thread &thread : threads)
+      thread.join();
+    CHECK(first.load());
+    CHECK(others == 0);
+    CHECK(device.allocated.size() == 1);
+  }
+  CHECK(device.live.empty());
+}
+
+TEST_CASE("memory that could not be had is not counted as kept") {
+  StreamDevice device;
+  Workspaces w;
+  device.full = true;
+  for (size_t all = 0; all <= 2 * Workspaces::kMostInAll; all += Workspaces::kMostBytes)
+    CHECK(!w.borrow(device, Workspaces::kMostBytes, 0, stream(1)));
+  device.full = false;
+  CHECK(memoryOf(w, device, Workspaces::kMostBytes, 0, stream(1)));
+}
+
+#ifndef FLASHPLUS_TSAN // which does not follow fork() from a process with threads
+TEST_CASE("a driver that takes its time keeps no lock from a fork") {
+  ForkWaits::setMostForTests(std::chrono::milliseconds(50));
+  StreamDevice device;
+  Workspaces w;
+  CHECK(memoryOf(w, device, 1000, 0, stream(1)));
+  device.stands = true;
+  std::thread waits([&] { (void)w.borrow(device, 1000, 0, stream(2)); });
+  while (!device.asked)
+    std::this_thread::yield();
+  CHECK(test::waitAtMost(test::startChild([&] {
+                           auto lease = w.borrow(device, 1000, 0, stream(1));
+                           return !isForkBroken() && lease && lease->memory() ? 0 : 1;
+                         }),
+                         std::chrono::seconds(10)) == 0);
+  device.stands = false;
+  waits.join();
+  ForkWaits::setMostForTests(std::chrono::seconds(ForkWaits::kMostSeconds));
+}
+#endif

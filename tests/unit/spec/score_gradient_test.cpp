@@ -145,6 +145,11 @@ TEST_CASE("score gradient: every operation against central differences") {
                            "where(s < a, s * s, a * s)",
                            "where(a, t[k] * s, s)",
                            "(s < a) * s + (s <= a) * a + (s > t[k]) * s + (s >= a) + (s == a) + (s != a) * s",
+                           "sigmoid(s) * a - sigmoid(a * s - t[k])",
+                           "floor(s * 3) * a + floor(a) * s + s",
+                           "s % a + (a * s) % t[k] + s % -a",
+                           "where(s < a and t[k] < s or not s < 0.3, s * s, a * s) + (s and a) * s",
+                           "where(k % 2 == 0, s * a, -inf)",
                            "s * q + k * a - h / s * b + sq * s - hk * a * s / sk",
                            "t[q] * t[k] * s + t[q] * a",
                            "a * tanh(s / a)",
@@ -421,8 +426,8 @@ TEST_CASE("score gradient: the largest expressions have a bounded gradient and t
         repeat("tanh(", 63) + "s" + repeat(")", 63), repeat("abs(", 63) + "s" + repeat(")", 63),
         repeat("exp(a/", 60) + "s" + repeat(")", 60), repeat("max(s,", 60) + "a" + repeat(")", 60),
         repeat("where(s,s/a,", 45) + "s" + repeat(")", 45),
-        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 80) + "s",
-        repeat("tanh(s/", 60) + "a" + repeat(")", 60),
+        repeat("sqrt(where(k<q,s,", 25) + "s" + repeat("))", 25), repeat("t[k]/", 60) + "s",
+        repeat("tanh(s/", 50) + "a" + repeat(")", 50),
         repeat("where(k<q,1,", 30) + "tanh(a*s)" + repeat(")*exp(s)", 30)}) {
     CAPTURE(text);
     const ScoreExpr expr = parse(text);

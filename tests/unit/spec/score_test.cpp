@@ -55,6 +55,34 @@ TEST_CASE("score: precedence and grouping") {
   CHECK(value("1 + 2 < 4") == 1);
   CHECK(value("4 <= 3") == 0);
   CHECK(value("(1 < 2) + 5") == 6);
+  // As Python has them.
+  CHECK(value("1 + 7 % 4 * 2") == 7);
+  CHECK(value("-7 % 4") == 1);
+  CHECK(value("1 < 2 and 2 < 1") == 0);
+  CHECK(value("1 or 0 and 0") == 1);
+  CHECK(value("(1 or 0) and 0") == 0);
+  CHECK(value("not 1 < 0 and 3") == 1);
+  CHECK(value("not 0 or 1 / 0") == 1);
+  CHECK(value("not not 5") == 1);
+  CHECK(value("not(0)and(2)or(0)") == 1);
+}
+
+TEST_CASE("score: a remainder has the sign of its divisor") {
+  for (auto [text, expected] : {std::pair<const char *, double>{"7 % 3", 1},
+                                {"-7 % 3", 2},
+                                {"7 % -3", -2},
+                                {"-7 % -3", -1},
+                                {"6 % 3", 0},
+                                {"-6 % 3", 0},
+                                {"0 % 3", 0},
+                                {"7.5 % 2", 1.5},
+                                {"-0.5 % 2", 1.5},
+                                {"5 % inf", 5},
+                                {"floor(-0.5)", -1},
+                                {"floor(7 / 2)", 3},
+                                {"floor(-inf)", -std::numeric_limits<double>::infinity()}})
+    CHECK_MESSAGE(value(text) == expected, text);
+  CHECK(std::isnan(value("5 % 0")));
 }
 
 TEST_CASE("score: every name and function") {
@@ -72,6 +100,12 @@ TEST_CASE("score: every name and function") {
   CHECK(value("log(s)") == doctest::Approx(std::log(3.0)));
   CHECK(value("sqrt(s)") == doctest::Approx(std::sqrt(3.0)));
   CHECK(value("tanh(s)") == doctest::Approx(std::tanh(3.0)));
+  CHECK(value("sigmoid(s)") == doctest::Approx(1 / (1 + std::exp(-3.0))));
+  CHECK(value("sigmoid(-100)") == doctest::Approx(std::exp(-100.0)));
+  CHECK(value("floor(s / 2)") == 1);
+  CHECK(value("k % 4") == 3);
+  CHECK(value("-inf") == -std::numeric_limits<double>::infinity());
+  CHECK(value("information + notes") == 300); // no operators
   CHECK(value("min(q, k)") == 7);
   CHECK(value("max(q, k)") == 11);
   CHECK(value("where(q < k, 1, 2)") == 1);
@@ -100,11 +134,17 @@ TEST_CASE("score: canonical text") {
   CHECK(canonical("where(k<=q,s,0-1e30)") == "where(k <= q, s, 0 - 1.00000002e+30)");
   CHECK(canonical("s * 0.1") == "s * 0.100000001"); // a constant is what fp32 holds
   CHECK(canonical("s * 0.1") == canonical("s * 0.100000001"));
+  CHECK(canonical("where((q<k)and not(k%2 or x),s,-inf)") == "where(q < k and (k % 2 or p0) == 0, s, -inf)");
+  CHECK(canonical("sigmoid(s + 1)") == "1 / (1 + exp(-(s + 1)))");
+  CHECK(canonical("a and (b0 and c) or (d or e) and not f") ==
+        "p0 and (p1 and p2) or (p3 or p4) and p5 == 0");
   CHECK(canonical("s + 0.5") != canonical("s + 0.25"));
 
   for (const char *text :
        {"s * 1.17549435e-38 + 3.40282347e38", "s/3-7*-q", "max(a[b,h,q,k], -c) / (q - k)",
-        "((s < 1) == (k > q)) != 0", "neg(s) - -neg(-2)", "where(a, b0, c) * (a - (b0 - (c - a)))"}) {
+        "((s < 1) == (k > q)) != 0", "neg(s) - -neg(-2)", "where(a, b0, c) * (a - (b0 - (c - a)))",
+        "a or b0 and not not c == not_d or (a or 1) % floor(s % -2)",
+        "(a and c) + (not a) * -sigmoid(-inf)"}) {
     CAPTURE(text);
     const std::string once = canonical(text);
     CHECK(canonical(once) == once);
@@ -128,8 +168,17 @@ TEST_CASE("score: errors name the column and what was expected") {
   CHECK(contains(error("1 < 2 < 3"), "column 7 ('<')"));
   CHECK(contains(error("s + foo(1)"), "column 5 ('f'): 'foo' is not a function; there is abs, exp"));
   CHECK(contains(error("min(s)"), "column 1 ('m'): 'min' takes 2 arguments, not 1"));
-  CHECK(contains(error("tanh(s, s)"), "'tanh' takes 1 arguments, not 2"));
+  CHECK(contains(error("tanh(s, s)"), "'tanh' takes 1 argument, not 2"));
   CHECK(contains(error("tanh + 1"), "column 1 ('t'): 'tanh' is a function; expected '('"));
+  CHECK(contains(error("sigmoid(s, s)"), "column 1 ('s'): 'sigmoid' takes 1 argument, not 2"));
+  CHECK(contains(error("sigmoid + 1"), "'sigmoid' is a function; expected '('"));
+  CHECK(contains(error("s + and"), "column 5 ('a'): 'and' is an operator"));
+  CHECK(contains(error("s == not k"), "column 6 ('n'): 'not' is an operator"));
+  CHECK(contains(error("s and"), "column 6 (the end)"));
+  CHECK(contains(error("s andk"), "column 3 ('a'): expected an operator or the end"));
+  CHECK(contains(error("inf[1]"), "'inf' is built in and cannot name a tensor"));
+  CHECK(contains(error("inf(1)"), "'inf' is not a function"));
+  CHECK(contains(error("s % % 2"), "column 5 ('%')"));
   CHECK(contains(error("q[1]"), "'q' is built in and cannot name a tensor"));
   CHECK(contains(error("a[1] + a[1, 2]"), "column 8 ('a'): 'a' has 1 indices elsewhere"));
   CHECK(contains(error("a[1] + a"), "'a' is a tensor elsewhere"));
@@ -166,8 +215,13 @@ TEST_CASE("score: limits") {
   CHECK(contains(error(repeat("x", 65)), "longer than 64"));
 
   // Canonical text may not nest deeper than what it came from: the compiler parses it again.
-  const std::string nested = repeat("neg(1 + ", 63) + "s" + repeat(")", 63);
-  CHECK(canonical(canonical(nested)) == canonical(nested));
+  for (const std::string &nested :
+       {repeat("neg(1 + ", 63) + "s" + repeat(")", 63), repeat("not ", 63) + "s",
+        "0 * (" + repeat("not ", 60) + "s)", repeat("1 / -sigmoid(1 + ", 15) + "s" + repeat(")", 15),
+        repeat("1 and (1 or ", 60) + "s" + repeat(")", 60)})
+    CHECK(canonical(canonical(nested)) == canonical(nested));
+  CHECK(contains(error(repeat("not ", 64) + "s"), "deeper than 64"));
+  CHECK(contains(error(repeat("sigmoid(", 16) + "s" + repeat(")", 16)), "deeper than 64"));
 }
 
 TEST_CASE("score: which indices are whole numbers, and which are clamped") {
@@ -181,14 +235,38 @@ TEST_CASE("score: which indices are whole numbers, and which are clamped") {
   for (const char *text :
        {"k", "q + k", "q + k + 3", "sq + sk + 1", "2 * k", "q + sk - sq - k", "q + sk - sq - k + 1e9", "-k",
         "abs(q - k)", "3", "1e9 - k", "k + 16777216 - 16777216", "min(k, 5) * 1000000",
-        "min(q, 9) * min(k, 9)", "(q + k) * 2 - q - k - q - k + 3", "max(b, h) - hk"}) {
+        "min(q, 9) * min(k, 9)", "k % 4", "(q - k) % 1000", "(k % 7) * 1e8",
+        "(q + k) * 2 - q - k - q - k + 3", "max(b, h) - hk"}) {
     CAPTURE(text);
     const auto [expr, node] = last(text);
     CHECK(expr.isIntegerIndex(node));
   }
-  for (const char *text : {"q + k + 4", "sq + sk + 2", "k * 4", "q * sk", "k / 2", "2.5", "3e9", "-3e9",
-                           "k + 1.1e9", "s + k", "exp(k)", "b + h + hk", "p", "t[k]", "k < q",
-                           "where(k, k, k)", "abs(4 * k) - 4 * k", "1e30 * 1e30 * k"}) {
+  for (const char *text : {"q + k + 4",
+                           "sq + sk + 2",
+                           "k * 4",
+                           "q * sk",
+                           "k / 2",
+                           "2.5",
+                           "3e9",
+                           "-3e9",
+                           "k + 1.1e9",
+                           "s + k",
+                           "exp(k)",
+                           "b + h + hk",
+                           "p",
+                           "t[k]",
+                           "k < q",
+                           "where(k, k, k)",
+                           "k % 0",
+                           "k % -3",
+                           "k % sk",
+                           "(4 * k) % 3",
+                           "k % 2.5",
+                           "floor(k / 2)",
+                           "k and q",
+                           "inf",
+                           "abs(4 * k) - 4 * k",
+                           "1e30 * 1e30 * k"}) {
     CAPTURE(text);
     const auto [expr, node] = last(text);
     CHECK_FALSE(expr.isIntegerIndex(node));
@@ -243,6 +321,7 @@ TEST_CASE("score: numbers become scalars, so that they make no kernel of their o
   CHECK(lifted("s * 0.5") == "s * p0 p0=0.50");
   CHECK(lifted("s * 0.25 + a * 3 - a") == "s * p0 + p1 * p2 - p1 p0=0.25 p2=3.00");
   CHECK(lifted("max(s, -30)") == "max(s, -p0) p0=30.0");
+  CHECK(lifted("where(k % 4 == 0, s, -inf)") == "where(k % p0 == 0, s, -inf) p0=4.00");
   CHECK(lifted("where(s > 0, 1 - s, 2)") == "where(s > 0, 1 - s, p0) p0=2.00");
   // How an index is worked out depends on its numbers.
   CHECK(lifted("s + 4 * t[k / 2 + u[7]]") == "s + p0 * t0[k / 2 + t1[7]] p0=4.00");
