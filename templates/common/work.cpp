@@ -5,19 +5,17 @@ namespace flashplus {
 
 namespace {
 
-/// Where a triple's item is: its query tile, counted from the front, and the triple.
-struct TileOfTriple {
-  Val m, triple;
+/// Where an item is: its section, its number there, and how many triples that has.
+struct InSection {
+  Val section, inside, present;
 };
 
-/// Of `items` with `m_tiles` a triple, by section; `item` of them.
-TileOfTriple inSection(Ir &ir, const ParamReader &params, Val item, Val items, Val m_tiles) {
-  Val section_heads = params.get("heads_per_section");
+/// Of `items` with `m_tiles` a triple, `section_heads` triples a section.
+InSection inSection(Ir &ir, Val item, Val items, Val m_tiles, Val section_heads) {
   Val section_items = m_tiles * section_heads;
   Val section = item / section_items, inside = item % section_items;
   // The last section may be smaller.
-  Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
-  return {inside / present, section * section_heads + inside % present};
+  return {section, inside, ir.min(section_heads, (items - section * section_items) / m_tiles)};
 }
 
 } // namespace
@@ -25,15 +23,16 @@ TileOfTriple inSection(Ir &ir, const ParamReader &params, Val item, Val items, V
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
                         HeadsOfItem heads_of_item, Val m_tiles) {
   WorkItem w;
-  Val items = params.get("num_work_items");
+  Val items = params.get("num_work_items"), section_heads = params.get("heads_per_section");
   if (m_tiles)
     items = items / params.get("num_m_tiles") * m_tiles;
   else
     m_tiles = params.get("num_m_tiles");
-  auto [m, rest] = inSection(ir, params, item, items, m_tiles);
-  w.m = m;
+  const auto [section, inside, present] = inSection(ir, item, items, m_tiles, section_heads);
+  w.m = inside / present;
   if (heads_of_item != HeadsOfItem::Keys)
     w.m = m_tiles - w.m - 1;
+  Val rest = section * section_heads + inside % present;
   w.group = params.get("heads_q") / params.get("heads_k");
   Val heads = params.get(heads_of_item == HeadsOfItem::One ? "heads_q" : "heads_k");
   if (heads_of_item == HeadsOfItem::One) {
@@ -64,10 +63,12 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
 
 WorkItem decodeSequenceItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val batch, Val m_tiles,
                             Val item) {
-  const auto [m, triple] = inSection(ir, params, item, itemsOfTile(params, spec) * m_tiles, m_tiles);
-  Val heads = params.get("heads_q");
+  Val section_heads = params.get("heads_per_section"), heads = params.get("heads_q");
+  const auto [section, inside, present] =
+      inSection(ir, item, itemsOfTile(params, spec) * m_tiles, m_tiles, section_heads);
+  Val triple = section * section_heads + inside % present;
   WorkItem w;
-  w.m = m_tiles - m - 1;
+  w.m = m_tiles - inside / present - 1;
   w.batch = batch;
   w.group = heads / params.get("heads_k");
   w.head = spec.sharesKeys() ? triple % heads : triple;

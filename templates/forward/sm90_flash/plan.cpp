@@ -109,6 +109,11 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
   return result;
 }
 
+/// Items by lengths do the same arithmetic in another order: the table has them beside every row.
+bool isWorthTrying(const KernelSpec &, const Schedule &schedule, const Target &) {
+  return schedule.get("by_lengths") == 0;
+}
+
 // A new knob is a row here (its standard value is what older records and tables mean), a field of the layout
 // and a check in launch().
 constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224},
@@ -121,15 +126,11 @@ constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},    {"tile_n", 128, kTileN},
 
 } // namespace
 
-const Algorithm kSm90Flash = {"sm90.flash",
-                              Operation::Forward,
-                              TargetKind::Gpu,
-                              kTma | kWgmma | kSetMaxRegisters,
-                              candidates,
-                              launch,
-                              traits,
-                              kKnobs,
-                              /*worth_trying=*/nullptr,
+const Algorithm kSm90Flash = {"sm90.flash",    Operation::Forward,
+                              TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters,
+                              candidates,      launch,
+                              traits,          kKnobs,
+                              isWorthTrying,
                               /*pages=*/true};
 
 } // namespace flashplus
