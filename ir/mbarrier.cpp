@@ -53,4 +53,9 @@ Position Pipeline::next(Position p) {
   return {ir_.select(last, ir_.i32(0), p.stage + 1), ir_.select(last, p.phase ^ 1, p.phase)};
 }
 
+Position Pipeline::advance(Position p, Val count) {
+  Val sum = p.stage + count;
+  return {sum % stages_, p.phase ^ (sum / stages_ & ir_.i32(1))};
+}
+
 } // namespace flashplus::gpu

@@ -33,6 +33,7 @@ public:
 
   Position start() { return {ir_.i32(0), ir_.i32(0)}; }
   Position next(Position p);
+  Position advance(Position p, Val count); ///< next(), `count` (i32, not negative) times.
 
   Val full(Position p) { return barriers_ + p.stage * 8; }
   void waitFull(Position p) { waitBarrier(ir_, full(p), p.phase); }

@@ -47,6 +47,11 @@ Val anyLane(Ir &ir, Val predicate) {
   return ir.intrinsic("llvm.nvvm.vote.any.sync", ir.i1(), {ir.i32(-1), predicate});
 }
 
+Val countLanes(Ir &ir, Val predicate) {
+  Val lanes = ir.intrinsic("llvm.nvvm.vote.ballot.sync", ir.i32(), {ir.i32(-1), predicate});
+  return ir.wrap(LLVM::CtPopOp::create(ir.builder, ir.loc, lanes.value));
+}
+
 Vals loadIf(Ir &ir, Val predicate, Val pointer, int64_t offset, int count) {
   std::string zeros, outputs;
   for (int i = 0; i < count; ++i) {

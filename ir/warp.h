@@ -30,5 +30,7 @@ Vals loadIf(Ir &ir, Val predicate, Val pointer, int64_t offset, int count);
 
 /// Whether it holds in any lane of a converged warp; warp-uniform i1.
 Val anyLane(Ir &ir, Val predicate);
+/// In how many lanes of a converged warp it holds; warp-uniform i32.
+Val countLanes(Ir &ir, Val predicate);
 
 } // namespace flashplus::gpu

@@ -39,6 +39,7 @@ struct ItemTraits {
                             ///< pairs.
   bool adds_dq = false;     ///< Of a backward: adds its part of dq to dq_parts, which the step before has
                             ///< cleared, in no fixed order (templates/backward/rows/dq_sums.h).
+  bool by_lengths = false;  ///< For sequences of their own lengths: no item is empty (Bounds::ragged()).
   bool merges = false;      ///< Can merge shares itself (Results::Merged).
   Side side = Side::Query;  ///< Whose rows an item has a tile of; `rows` counts them (kWholeSequence: all of
                             ///< a sequence).
@@ -105,7 +106,7 @@ extern const Algorithm kCpuAppend; // templates/append/plan.cpp
 extern const Algorithm kGpuAppend;
 extern const Algorithm kCpuMerge; // templates/merge/plan.cpp
 extern const Algorithm kGpuMerge;
-extern const Algorithm kCpuBackward;      // templates/backward/cpu_backward/plan.cpp
+extern const Algorithm kCpuBackward; // templates/backward/cpu_backward/plan.cpp
 extern const Algorithm kCpuBackwardScore;
 extern const Algorithm kCpuBackwardDelta; // templates/backward/cpu_rows/plan.cpp
 extern const Algorithm kGpuBackwardDelta;
@@ -116,6 +117,6 @@ extern const Algorithm kSm80BackwardQ;  // templates/backward/sm80_backward_q/pl
 extern const Algorithm kSm80BackwardScore;
 extern const Algorithm kSm90BackwardKV; // templates/backward/sm90_backward_kv/plan.cpp
 extern const Algorithm kSm90Backward;
-extern const Algorithm kSm90BackwardQ;  // templates/backward/sm90_backward_q/plan.cpp
+extern const Algorithm kSm90BackwardQ; // templates/backward/sm90_backward_q/plan.cpp
 
 } // namespace flashplus

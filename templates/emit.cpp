@@ -61,7 +61,8 @@ LLVM::LLVMFuncOp createGpuKernel(OpBuilder &builder, Location loc, StringRef nam
   func->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
   func->setAttr(NVVM::NVVMDialect::getReqntidAttrName(),
                 builder.getDenseI32ArrayAttr({launch.threads, 1, 1}));
-  func->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), builder.getI32IntegerAttr(1));
+  func->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                builder.getI32IntegerAttr(std::max(1, launch.blocks_per_sm)));
   // Flush denormals: exp2 and the products then need no slow path.
   func.setPassthroughAttr(builder.getArrayAttr(
       {builder.getStrArrayAttr({"denormal-fp-math-f32", "preserve-sign,preserve-sign"})}));

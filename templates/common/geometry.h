@@ -29,6 +29,8 @@ struct Bounds {
   bool rotates_q = false;     ///< They, and q, get rotary embedding.
   int32_t key_run = kWholeRun; ///< Keys that are neighbours in a page: a lower bound (keyRun()).
 
+  /// Whether sequences have fewer query rows than the longest one's.
+  bool ragged() const { return total_q < batch * max_seqlen_q; }
   /// Query heads that share a key head; 1 where there are no heads.
   int64_t group() const { return std::max<int64_t>(1, heads_q / std::max<int64_t>(1, heads_k)); }
 };

@@ -148,4 +148,14 @@ Val Sequence::lseLike(std::string_view name, Val head) const {
   return ir_.offset(params_.get(name), (start + ir_.toI64(head) * params_.get(text + "_stride_h")) * 4);
 }
 
+Val sequenceLengthsDiffer(Ir &ir, const ParamReader &params, KeyAddressing keys) {
+  Val differ = ir.boolean(false);
+  for (const char *name : {"cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"})
+    differ = differ | !ir.isNull(params.get(name));
+  if (keys == KeyAddressing::Paged)
+    for (const char *name : {"page_indptr", "leftpad_k"})
+      differ = differ | !ir.isNull(params.get(name));
+  return differ;
+}
+
 } // namespace flashplus

@@ -61,4 +61,7 @@ private:
   Val page_multiplier_, page_shift_; // i64
 };
 
+/// Whether some array says how long sequences are; i1.
+Val sequenceLengthsDiffer(Ir &ir, const ParamReader &params, KeyAddressing keys);
+
 } // namespace flashplus

@@ -3,6 +3,23 @@
 
 namespace flashplus {
 
+namespace {
+
+/// Where an item is: its section, its number there, and how many triples that has.
+struct InSection {
+  Val section, inside, present;
+};
+
+/// Of `items` with `m_tiles` a triple, `section_heads` triples a section.
+InSection inSection(Ir &ir, Val item, Val items, Val m_tiles, Val section_heads) {
+  Val section_items = m_tiles * section_heads;
+  Val section = item / section_items, inside = item % section_items;
+  // The last section may be smaller.
+  return {section, inside, ir.min(section_heads, (items - section * section_items) / m_tiles)};
+}
+
+} // namespace
+
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
                         HeadsOfItem heads_of_item, Val m_tiles) {
   WorkItem w;
@@ -11,10 +28,7 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
     items = items / params.get("num_m_tiles") * m_tiles;
   else
     m_tiles = params.get("num_m_tiles");
-  Val section_items = m_tiles * section_heads;
-  Val section = item / section_items, inside = item % section_items;
-  // The last section may be smaller.
-  Val present = ir.min(section_heads, (items - section * section_items) / m_tiles);
+  const auto [section, inside, present] = inSection(ir, item, items, m_tiles, section_heads);
   w.m = inside / present;
   if (heads_of_item != HeadsOfItem::Keys)
     w.m = m_tiles - w.m - 1;
@@ -45,6 +59,27 @@ WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spe
   }
   w.batch = rest;
   return w;
+}
+
+WorkItem decodeSequenceItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val batch, Val m_tiles,
+                            Val item) {
+  Val section_heads = params.get("heads_per_section"), heads = params.get("heads_q");
+  const auto [section, inside, present] =
+      inSection(ir, item, itemsOfTile(params, spec) * m_tiles, m_tiles, section_heads);
+  Val triple = section * section_heads + inside % present;
+  WorkItem w;
+  w.m = m_tiles - inside / present - 1;
+  w.batch = batch;
+  w.group = heads / params.get("heads_k");
+  w.head = spec.sharesKeys() ? triple % heads : triple;
+  w.split = spec.sharesKeys() ? triple / heads : ir.i32(0);
+  w.head_k = w.head / w.group;
+  return w;
+}
+
+Val itemsOfTile(const ParamReader &params, const KernelSpec &spec) {
+  Val heads = params.get("heads_q");
+  return spec.sharesKeys() ? heads * params.get("num_splits") : heads;
 }
 
 } // namespace flashplus

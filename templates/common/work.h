@@ -34,4 +34,11 @@ enum class HeadsOfItem { One, Packed, Groups, Keys };
 WorkItem decodeWorkItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val item,
                         HeadsOfItem heads_of_item = HeadsOfItem::One, Val m_tiles = {});
 
+/// The same of one sequence: `item` of its `m_tiles` * (heads and shares of them) items, one query head each.
+WorkItem decodeSequenceItem(Ir &ir, const ParamReader &params, const KernelSpec &spec, Val batch, Val m_tiles,
+                            Val item);
+
+/// Query heads, times shares of the keys: items of a query tile of a sequence, with one query head each.
+Val itemsOfTile(const ParamReader &params, const KernelSpec &spec);
+
 } // namespace flashplus

@@ -36,14 +36,30 @@ WorkFeed::Place WorkFeed::first() const { return {block_, ir_.i32(0), block_}; }
 WorkFeed::Place WorkFeed::next(const Place &place) const {
   Val grid = this->grid(), counter = params_.get("work_counter");
   return carry::ifElse(
-      ir_, ir_.isNull(counter),
-      [&] {
-        Val in_wave = grid - 1 - place.in_wave, wave = place.wave + grid;
-        return Place{in_wave, wave, wave + in_wave};
-      },
+      ir_, ir_.isNull(counter), [&] { return alternating(place, grid); },
       [&] {
         return Place{place.in_wave, place.wave, grid + add(counter, 1)};
       });
+}
+
+Val WorkFeed::ask(Val lane) const {
+  Val counter = params_.get("work_counter"), none = ir_.i32(0);
+  return carry::ifElse(
+      ir_, ir_.isNull(counter) | (lane != 0), [&] { return none; }, [&] { return add(counter, 1); });
+}
+
+WorkFeed::Place WorkFeed::after(const Place &place, Val asked) const {
+  Val grid = this->grid();
+  return carry::ifElse(
+      ir_, ir_.isNull(params_.get("work_counter")), [&] { return alternating(place, grid); },
+      [&] {
+        return Place{place.in_wave, place.wave, grid + gpu::shuffleFrom(ir_, asked, ir_.i32(0))};
+      });
+}
+
+WorkFeed::Place WorkFeed::alternating(const Place &place, Val grid) {
+  Val in_wave = grid - 1 - place.in_wave, wave = place.wave + grid;
+  return {in_wave, wave, wave + in_wave};
 }
 
 void WorkFeed::reset() const {

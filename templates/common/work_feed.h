@@ -30,11 +30,17 @@ public:
   };
   Place first() const;
   Place next(const Place &place) const;
+  /// The same in two steps, by a whole warp of which `lane` is the thread's: what ask() returns is first
+  /// needed by after(). An item belongs to the block that asked for it: who asks while a long item is still
+  /// to be done keeps a short one waiting that others could do.
+  Val ask(Val lane) const;
+  Place after(const Place &place, Val asked) const;
   /// By one thread a block, at its end. The last block leaves the counter as it was found: every block has
   /// taken an item past the end by then.
   void reset() const;
 
 private:
+  static Place alternating(const Place &place, Val grid);
   Val grid() const;
   Val add(Val pointer, int value) const;
 

@@ -27,6 +27,16 @@ Status mayMerge(const Bounds &bounds, const PlanOptions &options) {
   return Status::ok();
 }
 
+/// Sequences of their own lengths have no empty item with an algorithm that has items by lengths; others
+/// would only pay for the search.
+static bool isPassedOver(const Candidate &c, const std::vector<Candidate> &candidates, const Bounds &bounds) {
+  if (c.item.by_lengths || !bounds.ragged())
+    return c.item.by_lengths && !bounds.ragged();
+  return std::ranges::any_of(candidates, [&](const Candidate &other) {
+    return other.item.by_lengths && other.schedule.algorithm == c.schedule.algorithm;
+  });
+}
+
 const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
                                 const Bounds &bounds, const PlanOptions &options) {
   // Different tiles sum in different orders; a batch-invariant result must not depend on the longest
@@ -36,6 +46,8 @@ const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const 
   const int64_t keys = visibleKeys(spec, bounds);
   const Candidate *best = nullptr;
   for (const Candidate &c : candidates) {
+    if (isPassedOver(c, candidates, bounds))
+      continue;
     const int64_t wanted = bounds.max_seqlen_q * c.item.packedHeads(bounds);
     const bool another = best && best->schedule.algorithm != c.schedule.algorithm &&
                          !(best->item.merges && c.item.merges); // of two that merge, the first is better

@@ -100,8 +100,8 @@ int headsPerSection(const KernelSpec &spec, const Bounds &bounds, const LaunchSc
 
 /// Whether blocks take their items from a counter: where items differ in length and there is more than one a
 /// block.
-bool wantsWorkCounter(const PlanStep &step, const DeviceProfile &device) {
-  return step.spec.bounded_right && step.launch.blocks_per_sm &&
+bool wantsWorkCounter(const PlanStep &step, const ItemTraits &traits, const DeviceProfile &device) {
+  return (step.spec.bounded_right || traits.by_lengths) && step.launch.blocks_per_sm &&
          step.work_items > int64_t(step.launch.blocks_per_sm) * device.multiprocessors;
 }
 
@@ -206,9 +206,8 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
       return known.status();
     fewer = {{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     if (fewer[0].item.merges && !merging)
-      return Status(StatusCode::Unsupported,
-                    "schedule '" + options.schedule->text() + "' divides the keys itself; " +
-                        merging.message());
+      return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() +
+                                                 "' divides the keys itself; " + merging.message());
     if (cuts(fewer[0]))
       return Status(StatusCode::Unsupported, "schedule '" + options.schedule->text() + "' copies " +
                                                  std::to_string(fewer[0].item.key_run) +
@@ -254,7 +253,7 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
   if (!step)
     return step.status();
   step->item.heads_per_section = headsPerSection(spec, bounds, step->launch, device, item);
-  if (wantsWorkCounter(*step, device)) {
+  if (wantsWorkCounter(*step, traits, device)) {
     plan.parts[kWorkCounter] = {0, 8};
     plan.zeroed_bytes = 8;
     plan.workspace_bytes = kWorkspaceZeroed;

@@ -32,8 +32,8 @@ private:
   DeviceProfile device_;
   std::vector<Candidate> candidates_;
   std::vector<Candidate> without_merges_; ///< For who says how the keys are shared, or that they may not be.
-  std::vector<Candidate> combine_; ///< Of the second step of a split forward.
-  std::vector<Candidate> append_;  ///< Of the first step of a forward with an append; else empty.
+  std::vector<Candidate> combine_;        ///< Of the second step of a split forward.
+  std::vector<Candidate> append_;         ///< Of the first step of a forward with an append; else empty.
 };
 
 /// One plan.

@@ -41,17 +41,6 @@ Val Line::weight(Val batch) const {
   return t.count * t.row_tiles;
 }
 
-/// Whether some array says how long sequences are; i1.
-Val Line::lengthsDiffer() const {
-  Val differ = ir_.boolean(false);
-  for (const char *name : {"cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"})
-    differ = differ | !ir_.isNull(c_.params.get(name));
-  if (c_.spec.pagedKeys())
-    for (const char *name : {"page_indptr", "leftpad_k"})
-      differ = differ | !ir_.isNull(c_.params.get(name));
-  return differ;
-}
-
 void Line::take(Val total) {
   Val grid = gridSize(ir_);
   share_ = ir_.max((total + grid - 1) / grid, ir_.i32(l_.least));
@@ -62,7 +51,7 @@ void Line::take(Val total) {
 void Line::find(Val lane) {
   Val batches = c_.params.get("batch"), heads = c_.params.get("heads_k");
   const Found found = carry::ifElse(
-      ir_, lengthsDiffer(),
+      ir_, sequenceLengthsDiffer(ir_, c_.params, c_.spec.keys),
       [&] {
         if (l_.overlaps())
           gpu::waitForGridBefore(ir_); // lengths may be what it wrote

@@ -53,7 +53,6 @@ private:
   };
   Val weight(Val batch) const;
   void take(Val total);
-  Val lengthsDiffer() const;
 
   EmitContext &c_;
   Ir &ir_;

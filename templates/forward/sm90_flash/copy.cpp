@@ -1,98 +1,84 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The copying thread of sm90.flash.
-#include "ir/tma.h"
+#include "templates/forward/sm90_flash/copy.h"
+
 #include "templates/common/key_rows.h"
 #include "templates/common/page_boxes.h"
 #include "templates/common/result_rows.h"
-#include "templates/forward/sm90_flash/kernel.h"
 
 namespace flashplus::sm90_flash {
+
+Copy::Copy(Rings &rings)
+    : r_(rings), ir_(rings.ir), l_(rings.l), q_{Operand::Q, 0, l_.qkSlabs(), l_.tile_m, gpu::Keep::First},
+      k_{Operand::K, 1, l_.qkSlabs(), l_.tile_n, gpu::Keep::Last}, v_{Operand::V, 2, l_.vSlabs(), l_.tile_n,
+                                                                      gpu::Keep::Last} {}
+
+Positions Copy::begin(const Item &item, Positions at) {
+  const KeyWalk &walk = item.walk;
+  copyK(item, walk.first(), at);
+  copyTile(q_, r_.q, at.q, r_.qTile(at.q), item, item.first, item.work.head);
+  at.q = r_.q.next(at.q);
+  return walk.forOthers(ir_, at, [&](Val tile, Positions now) {
+    copyK(item, tile, now);
+    copyV(item, walk.previous(tile), now);
+    return now;
+  });
+}
+
+Positions Copy::end(const Item &item, Positions at) {
+  copyV(item, item.walk.last(), at);
+  return at;
+}
+
+void Copy::copyK(const Item &item, Val tile, Positions &at) {
+  copyTile(k_, r_.k, at.k, r_.kTile(at.k), item, item.walk.key(tile), item.work.head_k);
+  at.k = r_.k.next(at.k);
+}
+
+void Copy::copyV(const Item &item, Val tile, Positions &at) {
+  copyTile(v_, r_.v, at.v, r_.vTile(at.v), item, item.walk.key(tile), item.work.head_k);
+  at.v = r_.v.next(at.v);
+}
+
+/// Rows of `head` from `row` on, into `tile`.
+void Copy::copyTile(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item,
+                    Val row, Val head) {
+  const KeyRows rows{item.seq, t.operand, head};
+  if (rows.paged())
+    return copyPages(t, ring, at, tile, item, row, head);
+  const KeyRows::Boxes boxes = rows.boxes();
+  ring.waitEmpty(at);
+  gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
+  for (int slab = 0; slab < t.slabs; ++slab)
+    gpu::loadBox(ir_, tile + slab * t.rows * 128, map(t), boxes.at(ir_.i32(64 * slab), row), ring.full(at),
+                 t.keep);
+}
+
+/// The same of keys in pages. A page's number is asked for while the box before is on its way, the first
+/// one's while the stage is still in use.
+void Copy::copyPages(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item,
+                     Val key, Val head) {
+  const PageBoxes boxes(ir_, item.seq, t.rows, item.mask.leastKey(item.first));
+  const PageBoxes::Box first = boxes.first(key);
+  ring.waitEmpty(at);
+  gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
+  carry::forLoop(ir_, ir_.i32(0), ir_.i32(t.rows), boxes.rows(), first,
+                 [&](Val row, const PageBoxes::Box &box) {
+                   const PageBoxes::Box following = boxes.next(box);
+                   for (int slab = 0; slab < t.slabs; ++slab)
+                     gpu::loadBox(ir_, tile + row * 128 + slab * t.rows * 128, map(t),
+                                  boxes.at(ir_.i32(64 * slab), head, box), ring.full(at), t.keep);
+                   return following;
+                 });
+}
+
+Val Copy::map(const TileCopy &t) { return ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes); }
+
 namespace {
 
 struct Copying {
   Positions at;
   WorkFeed::Place next;
   void fields(auto &&each) { each(at, next); }
-};
-
-/// One operand's way into its ring.
-struct TileCopy {
-  Operand operand;
-  int map; ///< Of the launch's tensor maps.
-  int slabs, rows;
-  gpu::Keep keep;
-};
-
-class Copy {
-public:
-  explicit Copy(Rings &rings)
-      : r_(rings), ir_(rings.ir), l_(rings.l), q_{Operand::Q, 0, l_.qkSlabs(), l_.tile_m, gpu::Keep::First},
-        k_{Operand::K, 1, l_.qkSlabs(), l_.tile_n, gpu::Keep::Last}, v_{Operand::V, 2, l_.vSlabs(), l_.tile_n,
-                                                                        gpu::Keep::Last} {}
-
-  /// K of the first tile, Q, then each next K before the V that its predecessor waits for.
-  Positions item(const Item &item, Positions at) {
-    const KeyWalk &walk = item.walk;
-    auto copyK = [&](Val tile) {
-      copyTile(k_, r_.k, at.k, r_.kTile(at.k), item, walk.key(tile), item.work.head_k);
-      at.k = r_.k.next(at.k);
-    };
-    auto copyV = [&](Val tile) {
-      copyTile(v_, r_.v, at.v, r_.vTile(at.v), item, walk.key(tile), item.work.head_k);
-      at.v = r_.v.next(at.v);
-    };
-    copyK(walk.first());
-    copyTile(q_, r_.q, at.q, r_.qTile(at.q), item, item.first, item.work.head);
-    at.q = r_.q.next(at.q);
-    at = walk.forOthers(ir_, at, [&](Val tile, const Positions &now) {
-      at = now;
-      copyK(tile);
-      copyV(walk.previous(tile));
-      return at;
-    });
-    copyV(walk.last());
-    return at;
-  }
-
-private:
-  /// Rows of `head` from `row` on, into `tile`.
-  void copyTile(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item, Val row,
-                Val head) {
-    const KeyRows rows{item.seq, t.operand, head};
-    if (rows.paged())
-      return copyPages(t, ring, at, tile, item, row, head);
-    const KeyRows::Boxes boxes = rows.boxes();
-    ring.waitEmpty(at);
-    gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
-    for (int slab = 0; slab < t.slabs; ++slab)
-      gpu::loadBox(ir_, tile + slab * t.rows * 128, map(t), boxes.at(ir_.i32(64 * slab), row), ring.full(at),
-                   t.keep);
-  }
-
-  /// The same of keys in pages. A page's number is asked for while the box before is on its way, the first
-  /// one's while the stage is still in use.
-  void copyPages(const TileCopy &t, gpu::Pipeline &ring, gpu::Position at, Val tile, const Item &item,
-                 Val key, Val head) {
-    const PageBoxes boxes(ir_, item.seq, t.rows, item.mask.leastKey(item.first));
-    const PageBoxes::Box first = boxes.first(key);
-    ring.waitEmpty(at);
-    gpu::arriveExpect(ir_, ring.full(at), t.slabs * t.rows * 128);
-    carry::forLoop(ir_, ir_.i32(0), ir_.i32(t.rows), boxes.rows(), first,
-                   [&](Val row, const PageBoxes::Box &box) {
-                     const PageBoxes::Box following = boxes.next(box);
-                     for (int slab = 0; slab < t.slabs; ++slab)
-                       gpu::loadBox(ir_, tile + row * 128 + slab * t.rows * 128, map(t),
-                                    boxes.at(ir_.i32(64 * slab), head, box), ring.full(at), t.keep);
-                     return following;
-                   });
-  }
-
-  Val map(const TileCopy &t) { return ir_.offset(r_.c.tensor_maps, int64_t(t.map) * kTensorMapBytes); }
-
-  Rings &r_;
-  Ir &ir_;
-  const Sm90FlashLayout &l_;
-  const TileCopy q_, k_, v_;
 };
 
 } // namespace
@@ -113,7 +99,7 @@ void copyItems(Rings &rings, const WorkFeed &feed, Val m_tiles) {
         at.item = rings.items.ring().next(at.item);
         const Item item(ir, c, rings.l, work);
         at = carry::ifElse(
-            ir, item.has_keys, [&] { return copy.item(item, at); }, [&] { return at; });
+            ir, item.has_keys, [&] { return copy.end(item, copy.begin(item, at)); }, [&] { return at; });
         countTiles(
             ir, c.params, [&] { return item.walk.tiles.end - item.walk.tiles.begin; },
             [&](Val counting) { return item.has_keys & counting; });

@@ -25,6 +25,8 @@ void emitSm90Flash(EmitContext &c) {
         gpu::decreaseRegisters(ir, l.copyRegisters());
         ir.ifThen(warp == math_warps, [&] {
           const WorkFeed feed(ir, c.params, c.spec, c.work_item);
+          if (l.by_lengths)
+            return sm90_flash::copyItemsByLengths(rings, feed);
           Val m_tiles = feed.usedTiles(rings.thread, l.tile_m);
           ir.ifThen(gpu::electOne(ir), [&] { sm90_flash::copyItems(rings, feed, m_tiles); });
         });

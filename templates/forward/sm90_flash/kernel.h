@@ -64,6 +64,8 @@ struct Rings {
 
 /// The copying thread's work: all items of the block. `m_tiles`: of the longest sequence.
 void copyItems(Rings &rings, const WorkFeed &feed, Val m_tiles);
+/// The same by lengths, of the copying warp: it finds items together, and one of its threads copies.
+void copyItemsByLengths(Rings &rings, const WorkFeed &feed);
 
 /// A math warpgroup's work: all items that arrive. `warp` is warp-uniform.
 void computeItems(Rings &rings, Val warp);

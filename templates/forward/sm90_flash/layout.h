@@ -21,7 +21,11 @@ struct Sm90FlashLayout {
   int dqk, dv;
   bool plain_score;
   bool dropout, partial;
-  bool paged; ///< Whose copying thread has boxes to find.
+  bool paged;      ///< Whose copying thread has boxes to find.
+  bool by_lengths; ///< Items are those of the sequences' lengths (templates/common/sequence_items.h), which
+                   ///< the copying warp looks for together; else of the longest one's.
+  int blocks; ///< Of a multiprocessor: 1, or 2 of one warpgroup of arithmetic each, which have items of their
+              ///< own: what an item costs beside its loop runs under the other one's.
 
   int mathWarpgroups() const { return tile_m / 64; }
   int threads() const { return tile_m * 2 + 128; }
@@ -29,11 +33,15 @@ struct Sm90FlashLayout {
   // works, gives most of its share away. With pages and a window it would spill in 24; the math warps' bound
   // of accumulators stays, since what a table has does not spill in 232.
   int copyRegisters() const {
-    return mathWarpgroups() == 1 ? 56 : mathWarpgroups() == 2 ? (paged ? 40 : 24) : 32;
+    return mathWarpgroups() == 3 ? 32 : blocks == 2 ? 40 : mathWarpgroups() == 1 ? 56 : searches() ? 40 : 24;
   }
   int mathRegisters() const {
-    return mathWarpgroups() == 1 ? 256 : mathWarpgroups() == 2 ? (paged ? 232 : 240) : 160;
+    return mathWarpgroups() == 3   ? 160
+           : blocks == 2           ? 216
+           : mathWarpgroups() == 1 ? 256
+                                   : (searches() ? 232 : 240);
   }
+  bool searches() const { return paged || by_lengths; } ///< The copying warp has more to do than to copy.
 
   int qkSteps() const { return (dqk + 15) / 16; } ///< wgmma steps over the head dim; the tail is zeros.
   int dvPad() const { return roundUp(dv, 8); }    ///< N of the second product.
@@ -47,9 +55,12 @@ struct Sm90FlashLayout {
   int k() const { return q() + q_stages * qBytes(); }
   int v() const { return k() + stages * kBytes(); }
   int barriers() const { return v() + stages * vBytes(); } ///< Of Q, K, V and items: full and empty ones.
-  static constexpr int kItemSlots = 2, kItemBytes = 32; ///< Work items on their way from the copying warp.
+  static constexpr int kItemSlots = 2, kItemBytes = 32;    ///< Work items on their way from the copying warp.
   int items() const { return barriers() + 16 * (q_stages + 2 * stages + kItemSlots); }
-  int bytes() const { return items() + kItemSlots * kItemBytes; }
+  /// Where the copying warp is in the line of items, by lane: it has no registers for that while it copies.
+  static constexpr int kCursorBytes = 28;
+  int cursor() const { return items() + kItemSlots * kItemBytes; }
+  int bytes() const { return cursor() + (by_lengths ? 32 * kCursorBytes : 0); }
 
   /// fp32-sized registers of a thread that are alive at once: S, P (half as many, packed) and O.
   int accumulators() const { return tile_n / 2 + tile_n / 4 + dvPad() / 2; }

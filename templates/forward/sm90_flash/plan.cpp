@@ -14,6 +14,8 @@ Sm90FlashLayout Sm90FlashLayout::of(const KernelSpec &spec, const Schedule &sche
   l.stages = schedule.get("stages");
   l.q_stages = schedule.get("q_stages");
   l.pingpong = schedule.get("pingpong") != 0;
+  l.by_lengths = schedule.get("by_lengths") != 0;
+  l.blocks = schedule.get("blocks");
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;
   l.plain_score = spec.score.isIdentity();
@@ -37,6 +39,10 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
     return badKnob(schedule, "q_stages", "1 or 2");
   if (l.pingpong && l.mathWarpgroups() == 1)
     return badKnob(schedule, "pingpong", "0 with tile_m = 64");
+  if (l.blocks < 1 || l.blocks > (l.mathWarpgroups() == 1 ? 2 : 1))
+    return badKnob(schedule, "blocks", "1, or 2 with tile_m = 64");
+  if (l.by_lengths && l.paged)
+    return badKnob(schedule, "by_lengths", "0 with keys in pages, whose boxes take the registers");
   if (spec.alignment != 16)
     return Status(StatusCode::Unsupported,
                   "schedule '" + schedule.text() +
@@ -48,19 +54,23 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
                                                std::to_string(l.accumulators()) +
                                                " accumulator registers a thread; at most " +
                                                std::to_string(l.mostAccumulators()) + " are allowed");
-  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.bytes(), target));
+  // A multiprocessor has 1 KB more than a block may take, and each block costs 1 KB.
+  FLASHPLUS_RETURN_IF_ERROR(fitsSharedMemory(schedule, l.blocks * (l.bytes() + 1024) - 1024, target));
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = l.threads();
   schema.shared_memory = l.bytes();
   schema.params_size = int64_t(paramLayout(spec).size);
-  schema.blocks_per_sm = 1;
+  schema.blocks_per_sm = l.blocks;
   schema.tensor_maps = {{Operand::Q, l.tile_m, 64}, {Operand::K, l.tile_n, 64}, {Operand::V, l.tile_n, 64}};
   return schema;
 }
 
 ItemTraits traits(const Schedule &schedule) {
-  return {.rows = schedule.get("tile_m"), .keys = schedule.get("tile_n"), .key_run = 8}; // of a swizzle
+  return {.rows = schedule.get("tile_m"),
+          .keys = schedule.get("tile_n"),
+          .key_run = 8, // of a swizzle
+          .by_lengths = schedule.get("by_lengths") != 0};
 }
 
 constexpr TableRow kTable[] = {
@@ -72,6 +82,18 @@ constexpr TableRow kDropoutTable[] = {
 #include "templates/forward/sm90_flash/dropout_table.inc"
 };
 
+/// The same for sequences of their own lengths: `others` with a line of items by these.
+std::vector<Candidate> byLengths(const std::vector<Candidate> &others, const KernelSpec &spec,
+                                 const Target &target, int shared_memory) {
+  std::vector<Candidate> result;
+  for (Candidate c : others) {
+    c.schedule.knobs["by_lengths"] = 1;
+    if (const auto known = launch(spec, c.schedule, target); known && known->shared_memory <= shared_memory)
+      result.push_back(std::move(c));
+  }
+  return result;
+}
+
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
   static const ScheduleTable plain(kSm90Flash, kTable), dropout(kSm90Flash, kDropoutTable);
   const ScheduleTable &table = spec.dropout ? dropout : plain;
@@ -82,30 +104,33 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
     std::erase_if(result, cuts);
     result.back().most_keys = std::numeric_limits<int64_t>::max();
   }
+  for (Candidate &c : byLengths(result, spec, target, shared_memory))
+    result.push_back(std::move(c));
   return result;
+}
+
+/// Items by lengths do the same arithmetic in another order: the table has them beside every row.
+bool isWorthTrying(const KernelSpec &, const Schedule &schedule, const Target &) {
+  return schedule.get("by_lengths") == 0;
 }
 
 // A new knob is a row here (its standard value is what older records and tables mean), a field of the layout
 // and a check in launch().
 constexpr int kTileM[] = {64, 128, 192}, kTileN[] = {64, 80, 96, 112, 128, 144, 160, 176, 192, 224},
-              kStages[] = {2, 3, 4}, kQStages[] = {1, 2}, kPingpong[] = {0, 1};
-constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
-                           {"tile_n", 128, kTileN},
-                           {"stages", 2, kStages},
-                           {"q_stages", 1, kQStages},
-                           {"pingpong", 0, kPingpong}};
+              kStages[] = {2, 3, 4}, kQStages[] = {1, 2}, kPingpong[] = {0, 1}, kByLengths[] = {0, 1},
+              kBlocks[] = {1, 2};
+constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},    {"tile_n", 128, kTileN},
+                           {"stages", 2, kStages},     {"q_stages", 1, kQStages},
+                           {"pingpong", 0, kPingpong}, {"by_lengths", 0, kByLengths},
+                           {"blocks", 1, kBlocks}};
 
 } // namespace
 
-const Algorithm kSm90Flash = {"sm90.flash",
-                              Operation::Forward,
-                              TargetKind::Gpu,
-                              kTma | kWgmma | kSetMaxRegisters,
-                              candidates,
-                              launch,
-                              traits,
-                              kKnobs,
-                              /*worth_trying=*/nullptr,
+const Algorithm kSm90Flash = {"sm90.flash",    Operation::Forward,
+                              TargetKind::Gpu, kTma | kWgmma | kSetMaxRegisters,
+                              candidates,      launch,
+                              traits,          kKnobs,
+                              isWorthTrying,
                               /*pages=*/true};
 
 } // namespace flashplus
