@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/kernels/usage_report.h"
 
+#include "spec/made_once.h"
+
 #include <set>
 
 namespace flashplus {
@@ -15,8 +17,8 @@ struct Reports {
 };
 
 Reports &reports() {
-  static Reports *const instance = new Reports;
-  return *instance;
+  static constinit MadeOnce<Reports> instance;
+  return instance.of();
 }
 
 const struct AtExit {
