@@ -301,7 +301,7 @@ TEST_CASE("why names the fields in which what is there differs from what was ask
 }
 
 TEST_CASE("kernels that do not compile are shown with the reason, and forgotten with the others") {
-  const char *fake = std::getenv("FLASHPLUS_FAKE_COMPILER"); // which refuses the first schedule of 18
+  const char *fake = std::getenv("FLASHPLUS_FAKE_COMPILER"); // which refuses a schedule of head dim 18
   if (!fake || !*fake)
     return;
   const Set compiler("FLASHPLUS_COMPILER", fake);
