@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/environment.h"
+#include "tests/tools/temporary.h"
 
 #include <cstdlib>
 #include <doctest/doctest.h>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
+#include <sys/auxv.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 #include <vector>
 
 using namespace flashplus;
+using test::TemporaryFolder;
 
 namespace {
 
@@ -183,4 +190,33 @@ TEST_CASE("paths of libraries") {
         "FLASHPLUS_CUDA_TARGET", "FLASHPLUS_CUDA_SHARED_MEMORY"})
     unsetenv(name);
   CHECK(Environment::read().cuda_shared_memory == 0);
+}
+
+TEST_CASE("as a process with more rights than its caller" * doctest::skip()) { // run by the one below
+  CHECK(::getauxval(AT_SECURE) != 0);
+  const Environment e = Environment::read();
+  CHECK(e.compiler.empty());
+  CHECK(e.ptxas.empty());
+  CHECK(e.cache_path.empty());
+  CHECK(e.cache_dir.empty());
+  REQUIRE(!e.problems.empty());
+  CHECK(e.problems[0].starts_with("the process has more rights than its caller, so no environment variable"));
+}
+
+TEST_CASE("a set-uid program does not do what its caller's environment says") {
+  TemporaryFolder folder;
+  const std::string program = folder.path("program");
+  std::filesystem::copy_file("/proc/self/exe", program);
+  struct statvfs mounted = {};
+  if (::geteuid() != 0 || ::chown(program.c_str(), 65534, 65534) != 0 ||
+      ::chmod(program.c_str(), 04755) != 0 || ::statvfs(program.c_str(), &mounted) != 0 ||
+      (mounted.f_flag & ST_NOSUID)) {
+    MESSAGE("skipped: needs root, and a folder for temporary files where programs may be set-uid");
+    return;
+  }
+  Scoped env({{"FLASHPLUS_COMPILER", "/tmp/mine.so"},
+              {"FLASHPLUS_PTXAS", "/tmp/mine"},
+              {"FLASHPLUS_CACHE_PATH", "/tmp/mine"},
+              {"FLASHPLUS_CACHE_DIR", "/tmp/mine"}});
+  CHECK(std::system((program + " --no-skip -tc='as a process with more rights*' >/dev/null").c_str()) == 0);
 }
