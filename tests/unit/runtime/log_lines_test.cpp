@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/log_lines.h"
 #include "tests/tools/temporary.h"
+#include "tests/unit/cache/children.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
 
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <doctest/doctest.h>
 #include <regex>
 #include <sstream>
 #include <string>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <thread>
 #include <vector>
@@ -85,6 +89,34 @@ TEST_CASE("log: a line is whole, whoever writes beside it, and a level leaves th
       R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z flashplus\[\d+\] warn: (two lines|x{300}))");
   for (const std::string &line : lines)
     CHECK_MESSAGE(std::regex_match(line, shape), line);
+}
+
+TEST_CASE("log: a file that may not grow and a reader that is gone end no process, and errno stays") {
+  TemporaryFolder folder;
+  const auto says = [](const std::string &setting, int line_bytes) {
+    auto lines = LogLines::open(setting);
+    if (!lines)
+      return 1;
+    errno = E2BIG;
+    (*lines)->write(LogLines::Level::Warn, std::string(size_t(line_bytes), 'x'));
+    return errno == E2BIG ? 0 : 2;
+  };
+  CHECK(waitAtMost(startChild([&] {
+                     const rlimit few{10, 10};
+                     std::signal(SIGXFSZ, SIG_DFL);
+                     ::setrlimit(RLIMIT_FSIZE, &few);
+                     return says("warn:" + folder.path("log"), 0) + says("warn:" + folder.path("log"), 100);
+                   }),
+                   std::chrono::seconds(20)) == 0);
+  CHECK(waitAtMost(startChild([&] {
+                     int ends[2];
+                     std::signal(SIGPIPE, SIG_DFL);
+                     if (::pipe(ends) != 0 || ::dup2(ends[1], STDERR_FILENO) < 0)
+                       return 1;
+                     ::close(ends[0]);
+                     return says("warn", 100);
+                   }),
+                   std::chrono::seconds(20)) == 0);
 }
 
 TEST_CASE(
