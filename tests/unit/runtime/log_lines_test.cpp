@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -34,8 +35,11 @@ std::vector<std::string> linesOf(const std::string &path) {
 
 TEST_CASE("log: what $FLASHPLUS_LOG may be") {
   TemporaryFolder folder;
-  const std::string file = folder.path("log"), fifo = folder.path("fifo");
-  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  const std::string file = folder.path("log"), fifo = folder.path("fifo"), read = folder.path("read");
+  for (const std::string &pipe : {fifo, read})
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const int reader = ::open(read.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  REQUIRE(reader >= 0);
   using Level = LogLines::Level;
   for (auto [text, level] : {std::pair{std::string(), Level::Off},
                              {"off", Level::Off},
@@ -55,11 +59,12 @@ TEST_CASE("log: what $FLASHPLUS_LOG may be") {
     CHECK(lines.status().message() ==
           "$FLASHPLUS_LOG is '" + text + "'; it must be off, warn or info, or warn:FILE or info:FILE");
   }
-  for (const std::string &path : {folder.path("no/such"), folder.path(""), fifo}) {
+  for (const std::string &path : {folder.path("no/such"), folder.path(""), fifo, read}) {
     const auto lines = LogLines::open("warn:" + path);
     REQUIRE_FALSE(lines.isOk());
     CHECK(lines.status().message().find("and the file cannot be written: ") != std::string::npos);
   }
+  ::close(reader);
 }
 
 TEST_CASE("log: a line is whole, whoever writes beside it, and a level leaves the lower ones out") {
