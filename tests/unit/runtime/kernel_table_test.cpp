@@ -696,21 +696,23 @@ TEST_CASE("refusals are listed, and forgotten as kernels are removed: all, the o
   CHECK(known.noted > ::time(nullptr) - 60);
   CHECK(known.refusal.toolchain == "ptxas 13.0");
   CHECK(known.refusal.reason == "the schedule spills");
-  test::writeText(dir + "/refused/" + std::string(32, 'a') + ".txt", test::readText(known.path)); // another's
+  const auto file = [&](char digit) { return dir + "/refused/" + std::string(32, digit) + ".txt"; };
+  test::writeText(file('a'), test::readText(known.path)); // another's name
+  test::writeText(file('b'), "damaged");
   test::writeText(dir + "/refused/notes.txt", "mine");
   CHECK(store.refusals().size() == 1);
   CHECK(store.usage().entries == 0);
 
   CHECK(removed(store.prune({.most_bytes = 1 << 20, .used_since = 1, .build = known.key.build})) == 0);
-  CHECK(removed(store.prune({.build = "another", .only_count = true})) == 1);
+  CHECK(removed(store.prune({.build = "another", .only_count = true})) == 2);
   CHECK(store.refusals().size() == 1);
-  CHECK(removed(store.prune({.build = "another"})) == 1); // what is damaged stays, as with kernels
+  CHECK(removed(store.prune({.build = "another"})) == 2); // what is damaged stays, as with kernels
   refuse();
   const timespec old[2] = {{1, 0}, {1, 0}};
   REQUIRE(utimensat(AT_FDCWD, known.path.c_str(), old, 0) == 0);
   CHECK(removed(store.prune({.used_since = 2})) == 1);
   refuse();
-  CHECK(removed(store.prune({.most_bytes = 0})) == 2); // with the one that is no refusal of its name
+  CHECK(removed(store.prune({.most_bytes = 0})) == 2); // the damaged one, too
   refuse();
   CHECK(removed(store.clear()) == 1);
   CHECK(test::readText(dir + "/refused/notes.txt") == "mine");
