@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The compiler in a process of its own: whatever becomes of that one, this one has a status and a reason.
 #include "runtime/kernels/compiler_library.h"
-#include "spec/compile_status.h"
 #include "templates/forward/planner.h"
 #include "tests/soak.h"
 #include "tests/tools/temporary.h"
@@ -103,12 +102,12 @@ TEST_CASE("threads compile side by side, each in a process of its own") {
 TEST_CASE("a crash is a status with the signal and the last lines, and the next kernel is compiled") {
   Library library;
   Status failed = compile(library, 19).status();
-  CHECK(failed.code() == kCompilerCrashed);
+  CHECK(failed.code() == StatusCode::CompilerCrashed);
   CHECK_MESSAGE(contains(failed.message(), "signal 6 (SIGABRT)"), failed.message());
   CHECK_MESSAGE(contains(failed.message(), "a first line | the last line"), failed.message());
   CHECK(contains(failed.message(), "dqk=19"));
   failed = compile(library, 20).status();
-  CHECK(failed.code() == kCompilerCrashed);
+  CHECK(failed.code() == StatusCode::CompilerCrashed);
   CHECK_MESSAGE(contains(failed.message(), "signal 11 (SIGSEGV)"), failed.message());
   CHECK(!contains(failed.message(), "a first line"));
   CHECK(compile(library).isOk());
@@ -119,7 +118,7 @@ TEST_CASE("what hangs is ended after its time, and says so") {
   REQUIRE(compile(library).isOk());
   const pid_t process = library.processes().at(0);
   const Status failed = compile(library, 21).status();
-  CHECK(failed.code() == kTimedOut);
+  CHECK(failed.code() == StatusCode::TimedOut);
   CHECK_MESSAGE(contains(failed.message(), "not done after 1 s, the limit of $FLASHPLUS_COMPILE_SECONDS"),
                 failed.message());
   CHECK(endsSoon(process));
@@ -309,7 +308,7 @@ TEST_CASE("SIGCHLD ignored, or every child waited for by somebody else: kernels 
                      std::signal(SIGCHLD, SIG_IGN);
                      Library library;
                      return compile(library).isOk() &&
-                                    compile(library, 19).status().code() == kCompilerCrashed
+                                    compile(library, 19).status().code() == StatusCode::CompilerCrashed
                                 ? 0
                                 : 1;
                    }),

@@ -2,7 +2,6 @@
 // The kernel table over a real store in a temporary folder, a fake device and a fake compile function.
 #include "cache/directory.h"
 #include "runtime/kernels/kernel_table.h"
-#include "spec/compile_status.h"
 #include "tests/tools/temporary.h"
 
 #include <doctest/doctest.h>
@@ -605,8 +604,8 @@ TEST_CASE("a disk hit that is to be launched otherwise than the plan says is no 
       CHECK(f.device.loaded_code != artifact.code);
       CHECK(f.table.counters.miss_refused == 1);
       CHECK(f.table.counters.disk_hits == 0);
-      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED,
-                                    FLASHPLUS_EVENT_COMPILED});
+      CHECK(f.events ==
+            std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED, FLASHPLUS_EVENT_COMPILED});
       REQUIRE(f.warnings.size() == 1);
       CHECK(f.warnings[0].find("launch schema is not the plan's") != std::string::npos);
       Fixture again(folder.path("cache"), /*offline=*/false, target);
@@ -735,8 +734,8 @@ TEST_CASE("what the folder of an image says of refusals is believed where that i
 
 TEST_CASE("a kill, a time-out, a crash, no memory, and what is unknown of the assemblers are no refusal") {
   TemporaryFolder folder;
-  for (const StatusCode code : {StatusCode::IoError, kTimedOut, kCompilerCrashed, StatusCode::OutOfMemory,
-                                StatusCode::InvalidArgument, StatusCode::Internal}) {
+  for (const StatusCode code : {StatusCode::IoError, StatusCode::TimedOut, StatusCode::CompilerCrashed,
+                                StatusCode::OutOfMemory, StatusCode::InvalidArgument, StatusCode::Internal}) {
     Refusing f(folder.path("cache"), {code, "not this time"});
     CHECK(!f.compile());
   }
