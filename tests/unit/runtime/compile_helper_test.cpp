@@ -200,6 +200,23 @@ TEST_CASE("without a helper that works the compiler is opened in this process, a
   }
 }
 
+TEST_CASE("a helper whose loader finds no room is no helper that does not work") {
+  TemporaryFolder folder;
+  const std::string script = folder.path("script");
+  for (const char *said :
+       {"libz3.so.4: cannot map zero-fill pages", "libLLVM.so: failed to map segment",
+        "cannot allocate memory in static TLS block", "cannot create TLS data structures"}) {
+    writeText(script, "#!/bin/sh\necho '" + std::string(said) + "' >&2\nexit 127\n");
+    std::filesystem::permissions(script, std::filesystem::perms(0700));
+    Library library({}, script);
+    const Status failed = compile(library).status();
+    CHECK_MESSAGE(failed.code() == StatusCode::OutOfMemory, failed.message());
+    CHECK(contains(failed.message(), said));
+    CHECK(!library.worksHere());
+    CHECK(library.lines.empty());
+  }
+}
+
 TEST_CASE("it ends when this process does, also in the middle of a kernel") {
   for (int head_dim : {32, 21}) { // idle; at work
     CAPTURE(head_dim);
