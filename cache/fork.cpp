@@ -139,6 +139,13 @@ struct ForkList {
   std::atomic<Clock::duration> most{std::chrono::seconds(ForkWaits::kMostSeconds)};
 };
 
+namespace {
+
+/// Made when the library is loaded: a fork must not come while it is made.
+[[maybe_unused]] const ForkList &kAtLoad = ForkList::get();
+
+} // namespace
+
 void ForkGuarded::enlist() {
   ForkList &list = ForkList::get();
   std::lock_guard lock(list.mutex);

@@ -42,8 +42,8 @@ private:
 
 /// A std::mutex or std::shared_mutex that is free in the child of a fork, with what it guards whole, unless
 /// isForkBroken(). Not for one that is held for long (while a disk, a driver or a loader is waited for), nor
-/// while a caller's function is called. One that all share is made when the library is loaded: the child of a
-/// fork that comes while a static in a function is made waits for ever.
+/// while a caller's function is called. One that all share is global or MadeOnce (spec/made_once.h): the
+/// child of a fork that comes while a static in a function is made waits for ever.
 template <class Mutex> class ForkSafe final : public Mutex, private ForkGuarded {
 public:
   ForkSafe() { enlist(); }

@@ -66,6 +66,21 @@ struct EntryInfo {
   }
 };
 
+/// Why a kernel cannot be compiled, by what refused it.
+struct Refusal {
+  std::string toolchain; ///< What makes code besides the build in the key, such as "ptxas 13.0"; one line.
+  std::string reason;
+};
+
+/// The file in which that is kept.
+struct RefusalInfo {
+  std::string path;
+  int64_t bytes = 0;
+  int64_t noted = 0; ///< Seconds since 1970.
+  KernelKey key;
+  Refusal refusal;
+};
+
 /// A file of another folder inside the store's.
 struct TextFile {
   std::string path;
@@ -90,6 +105,10 @@ public:
   virtual void discard(const KernelKey &key, const std::string &why) = 0;
 
   virtual std::vector<EntryInfo> list() const = 0;
+  /// What is kept of kernels that cannot be compiled, as far as it is whole; sorted by name.
+  virtual std::vector<RefusalInfo> refusals() const { return {}; }
+  /// That of `key`.
+  virtual std::optional<Refusal> refusal(const KernelKey &) const { return std::nullopt; }
   virtual Result<std::vector<uint8_t>> entryBytes(const std::string &name) const = 0;
   virtual std::vector<TextFile> texts(const std::string &folder, std::string_view suffix,
                                       const TextLimits &limits) const = 0;

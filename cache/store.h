@@ -52,13 +52,8 @@ struct StoreCounters {
 /// What lies on the disk.
 struct StoreUsage {
   int64_t entries = 0;
-  int64_t bytes = 0;
-};
-
-/// Why a kernel cannot be compiled, by what refused it.
-struct Refusal {
-  std::string toolchain; ///< What makes code besides the build in the key, such as "ptxas 13.0"; one line.
-  std::string reason;
+  int64_t bytes = 0;    ///< Of the entries.
+  int64_t refusals = 0; ///< That were removed.
 };
 
 class KernelStore final : public KernelSource {
@@ -129,11 +124,12 @@ public:
                               const TextLimits &limits) const override;
 
   /// What noteRefusal() kept for `key`; it is read and trusted as an entry is, and what is not whole is none.
-  std::optional<Refusal> refusal(const KernelKey &key) const;
+  std::optional<Refusal> refusal(const KernelKey &key) const override;
   /// Keeps that `key` was refused, in place of what was kept before. At most kMostRefusals are, the oldest
   /// go. Best effort: without it the next process finds out for itself.
   void noteRefusal(const KernelKey &key, const Refusal &refusal) const;
   static constexpr size_t kMostRefusals = 1024;
+  std::vector<RefusalInfo> refusals() const override;
 
   /// All entries with good and bad contents, read and verified in full, sorted by name; a folder that can't
   /// be listed is one that is bad.
@@ -163,9 +159,9 @@ public:
   /// that can't be done nothing is said. Not at first in a store that is only read. Set before any read.
   void setNotesUse(bool notes) { notes_use_ = notes; }
 
-  /// Removes the entries that `limits` does not leave, and what writers that died left behind more than an
-  /// hour ago; nothing else. Returns what was removed; IoError when something could not be, or the store is
-  /// only read.
+  /// Removes the entries that `limits` does not leave, what is kept of refusals by the same rules (it was
+  /// used when it was noted), and what writers that died left behind more than an hour ago; nothing else.
+  /// Returns what was removed; IoError when something could not be, or the store is only read.
   Result<StoreUsage> prune(const PruneLimits &limits);
 
   /// Removes every entry, what is kept of refusals, and what writers that died left behind more than an hour
@@ -185,8 +181,8 @@ private:
   static constexpr int64_t kNeverLooked = INT64_MAX / 2;
 
   KernelStore(std::string dir, Log log, const FileOps &ops, Bad bad, bool read_only)
-      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad),
-        is_read_only_(read_only), notes_use_(!read_only) {}
+      : dir_(std::move(dir)), log_(std::move(log)), ops_(ops), bad_(bad), is_read_only_(read_only),
+        notes_use_(!read_only) {}
 
   static std::unique_ptr<KernelStore> open(const std::string &dir, Log log, const FileOps &ops, Bad bad,
                                            bool read_only);
@@ -196,6 +192,11 @@ private:
   ReadResult missed(Miss miss, const std::string &what, const OpenFolder &why);
   std::vector<FileName> entryFiles(const Root &root, std::vector<EntryInfo> *problems) const;
   std::vector<FileUse> entryUses(const Root &root, std::vector<EntryInfo> *problems) const;
+  std::vector<FileUse> usesOf(const Root &root, std::vector<FileName> files) const;
+  void addFiles(const Root &root, const std::string &folder,
+                bool (*takes)(std::string_view, std::string_view), std::vector<FileName> &files,
+                std::vector<EntryInfo> *problems) const;
+  std::vector<FileName> refusalFiles(const Root &root, std::vector<EntryInfo> *problems) const;
   int openTemporary(int folder, std::string &name, int &fd) const;
   int writeTemporary(int fd, std::span<const uint8_t> bytes) const;
   int place(int from, const std::string &temporary, int shard, const KernelKey &key, const Artifact &artifact,
@@ -209,6 +210,7 @@ private:
   int64_t ownBytes(int shard, const std::string &shard_name) const;
   void keepBounded(const Root &root, int shard, const FileName &published, int64_t bytes);
   int sweepTemporaries(const Root &root) const;
+  std::optional<RefusalInfo> loadRefusal(int folder, const std::string &name) const;
   void dropRefusals(int folder, size_t most) const;
   bool replaceCounts(int folder, const UsageCounts &more) const;
 

@@ -6,46 +6,58 @@
 
 namespace flashplus {
 
-/// Entries by name; folders that can't be listed go to `problems`.
+/// The files of `folder_name` that `takes` takes, by name; a folder that can't be listed goes to `problems`.
+void KernelStore::addFiles(const Root &root, const std::string &folder_name,
+                           bool (*takes)(std::string_view folder, std::string_view name),
+                           std::vector<FileName> &files, std::vector<EntryInfo> *problems) const {
+  const auto problem = [&](const std::string &what) {
+    if (problems)
+      problems->push_back({.path = dir_ + "/" + folder_name, .problem = "it " + what});
+  };
+  // No symbolic link is followed: what lies elsewhere is not ours.
+  const OpenFolder folder = openFolder(ops_, root.fd.get(), folder_name, /*make=*/false);
+  if (!folder.isOk()) {
+    if (folder.error ? folder.error != ENOENT && folder.error != ENOTDIR : folder.fd.get() >= 0)
+      problem(folder.problem);
+    return;
+  }
+  std::vector<std::string> names;
+  if (ops_.list(folder.fd.get(), names) != 0)
+    problem("cannot be listed: " + errnoText(errno));
+  std::ranges::sort(names);
+  for (const std::string &name : names)
+    if (takes(folder_name, name))
+      files.push_back({folder_name, name});
+}
+
 std::vector<KernelStore::FileName> KernelStore::entryFiles(const Root &root,
                                                            std::vector<EntryInfo> *problems) const {
   std::vector<FileName> files;
-  const auto problem = [&](const std::string &path, const std::string &what) {
-    if (problems)
-      problems->push_back({.path = path, .problem = what});
-  };
   std::vector<std::string> shards;
-  if (ops_.list(root.fd.get(), shards) != 0)
-    problem(dir_, "it cannot be listed: " + errnoText(errno));
+  if (ops_.list(root.fd.get(), shards) != 0 && problems)
+    problems->push_back({.path = dir_, .problem = "it cannot be listed: " + errnoText(errno)});
   std::ranges::sort(shards);
-  for (const std::string &shard : shards) {
-    if (!isShardName(shard))
-      continue;
-    // No symbolic link is followed: what lies elsewhere is not ours.
-    const OpenFolder folder = openFolder(ops_, root.fd.get(), shard, /*make=*/false);
-    std::vector<std::string> names;
-    if (!folder.isOk()) {
-      if (folder.error ? folder.error != ENOENT && folder.error != ENOTDIR : folder.fd.get() >= 0)
-        problem(dir_ + "/" + shard, "it " + folder.problem);
-      continue;
-    }
-    if (ops_.list(folder.fd.get(), names) != 0)
-      problem(dir_ + "/" + shard, "it cannot be listed: " + errnoText(errno));
-    std::ranges::sort(names);
-    for (const std::string &name : names)
-      if (isEntryName(shard, name))
-        files.push_back({shard, name});
-  }
+  for (const std::string &shard : shards)
+    if (isShardName(shard))
+      addFiles(root, shard, isEntryName, files, problems);
   return files;
 }
 
-/// The same with sizes and times; what goes meanwhile is left out.
-std::vector<KernelStore::FileUse> KernelStore::entryUses(const Root &root,
-                                                         std::vector<EntryInfo> *problems) const {
+std::vector<KernelStore::FileName> KernelStore::refusalFiles(const Root &root,
+                                                             std::vector<EntryInfo> *problems) const {
+  std::vector<FileName> files;
+  addFiles(
+      root, kRefusedFolder, [](std::string_view, std::string_view name) { return isRefusalName(name); },
+      files, problems);
+  return files;
+}
+
+/// With sizes and times; what goes meanwhile is left out.
+std::vector<KernelStore::FileUse> KernelStore::usesOf(const Root &root, std::vector<FileName> files) const {
   std::vector<FileUse> uses;
   OpenFolder folder;
-  std::string opened; // the shard that `folder` is; files come in the order of their shards
-  for (FileName &name : entryFiles(root, problems)) {
+  std::string opened; // the folder that `folder` is; files come in the order of their folders
+  for (FileName &name : files) {
     if (name.shard != opened)
       folder = openFolder(ops_, root.fd.get(), opened = name.shard, /*make=*/false);
     struct stat info = {};
@@ -53,6 +65,11 @@ std::vector<KernelStore::FileUse> KernelStore::entryUses(const Root &root,
       uses.push_back({std::move(name), info.st_size, info.st_mtim, info.st_uid});
   }
   return uses;
+}
+
+std::vector<KernelStore::FileUse> KernelStore::entryUses(const Root &root,
+                                                         std::vector<EntryInfo> *problems) const {
+  return usesOf(root, entryFiles(root, problems));
 }
 
 std::vector<EntryInfo> KernelStore::list() const {

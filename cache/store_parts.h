@@ -25,6 +25,9 @@ inline std::string markOf(const struct stat &info) {
          std::to_string(info.st_mtim.tv_nsec);
 }
 
+/// The key and the refusal of a file's text, nothing if it is not whole.
+std::optional<RefusalInfo> parseRefusal(std::string_view text);
+
 /// A file as it was read: its bytes, or why not.
 struct KernelStore::LoadedFile {
   int error = 0;         ///< An errno value: the system refused.
@@ -55,12 +58,12 @@ struct KernelStore::Root {
 };
 
 struct KernelStore::FileName {
-  std::string shard;
+  std::string shard; ///< Or kRefusedFolder.
   std::string file;
   std::string name() const { return file.substr(0, 32); }
 };
 
-/// A file that has the name of an entry, as its folder tells.
+/// A file that has the name of an entry or a refusal, as its folder tells.
 struct KernelStore::FileUse {
   FileName name;
   int64_t bytes;

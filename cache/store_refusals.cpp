@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <new>
 
 namespace flashplus {
@@ -34,7 +35,9 @@ std::optional<std::string_view> takeLine(std::string_view &text) {
   return line;
 }
 
-std::optional<Refusal> decode(std::string_view text, const KernelKey &key) {
+} // namespace
+
+std::optional<RefusalInfo> parseRefusal(std::string_view text) {
   if (!text.starts_with(kMagic))
     return std::nullopt;
   text.remove_prefix(kMagic.size());
@@ -42,13 +45,16 @@ std::optional<Refusal> decode(std::string_view text, const KernelKey &key) {
   if (!hash || hash->size() != kHashDigits || hashText(text).hex() != *hash)
     return std::nullopt;
   const auto toolchain = takeLine(text), size = takeLine(text);
-  const std::string wanted = key.text();
-  if (!size || *size != std::to_string(wanted.size()) || !text.starts_with(wanted))
+  size_t key_bytes = 0;
+  if (!size || std::from_chars(size->data(), size->data() + size->size(), key_bytes).ec != std::errc() ||
+      *size != std::to_string(key_bytes) || key_bytes > text.size())
     return std::nullopt;
-  return Refusal{std::string(*toolchain), std::string(text.substr(wanted.size()))};
+  Result<KernelKey> key = KernelKey::parse(text.substr(0, key_bytes));
+  if (!key)
+    return std::nullopt;
+  return RefusalInfo{.key = std::move(*key),
+                     .refusal = {std::string(*toolchain), std::string(text.substr(key_bytes))}};
 }
-
-} // namespace
 
 std::optional<Refusal> KernelStore::refusal(const KernelKey &key) const {
   OpenFolder why;
@@ -58,10 +64,35 @@ std::optional<Refusal> KernelStore::refusal(const KernelKey &key) const {
   const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
   if (!folder.isOk())
     return std::nullopt;
-  const LoadedFile file = load(folder.fd.get(), refusalName(key.hash()), kMostBytes);
+  auto kept = loadRefusal(folder.fd.get(), refusalName(key.hash()));
+  return kept && kept->key == key ? std::optional(std::move(kept->refusal)) : std::nullopt;
+}
+
+std::optional<RefusalInfo> KernelStore::loadRefusal(int folder, const std::string &name) const {
+  const LoadedFile file = load(folder, name, kMostBytes);
   if (!file.isOk())
     return std::nullopt;
-  return decode({reinterpret_cast<const char *>(file.bytes.data()), file.bytes.size()}, key);
+  auto kept = parseRefusal({reinterpret_cast<const char *>(file.bytes.data()), file.bytes.size()});
+  if (!kept || refusalName(kept->key.hash()) != name)
+    return std::nullopt;
+  kept->path = dir_ + "/" + kRefusedFolder + "/" + name;
+  kept->bytes = file.info.st_size;
+  kept->noted = file.info.st_mtime;
+  return kept;
+}
+
+std::vector<RefusalInfo> KernelStore::refusals() const {
+  std::vector<RefusalInfo> all;
+  OpenFolder why;
+  const std::shared_ptr<const Root> root = onDisk() ? this->root(/*make=*/false, why) : nullptr;
+  if (!root)
+    return all;
+  const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
+  if (folder.isOk())
+    for (const FileName &name : refusalFiles(*root, nullptr))
+      if (auto kept = loadRefusal(folder.fd.get(), name.file))
+        all.push_back(std::move(*kept));
+  return all;
 }
 
 void KernelStore::noteRefusal(const KernelKey &key, const Refusal &refusal) const {

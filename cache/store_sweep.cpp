@@ -15,6 +15,16 @@ constexpr int64_t kStaleTemporarySeconds = 3600;
 constexpr int64_t kUseSeconds = 3600; ///< A use is noted once in so long.
 constexpr int64_t kShards = 256;
 
+/// Of what is kept in a file; nothing if it is damaged.
+std::optional<std::string> buildOf(std::span<const uint8_t> bytes, bool is_refusal) {
+  if (is_refusal) {
+    const auto info = parseRefusal({reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+    return info ? std::optional(info->key.build) : std::nullopt;
+  }
+  Entry entry = parseEntry(bytes);
+  return entry.isOk() ? std::optional(std::move(entry.key.build)) : std::nullopt;
+}
+
 } // namespace
 
 void KernelStore::setMostBytes(int64_t bytes, std::string name) {
@@ -102,15 +112,7 @@ int KernelStore::sweepTemporaries(const Root &root) const {
   return error;
 }
 
-Result<StoreUsage> KernelStore::clear() {
-  OpenFolder why;
-  if (const std::shared_ptr<const Root> root =
-          onDisk() && !is_read_only_ ? this->root(/*make=*/false, why) : nullptr)
-    if (const OpenFolder folder = openFolder(ops_, root->fd.get(), kRefusedFolder, /*make=*/false);
-        folder.isOk())
-      dropRefusals(folder.fd.get(), 0);
-  return prune({.used_since = INT64_MAX});
-}
+Result<StoreUsage> KernelStore::clear() { return prune({.used_since = INT64_MAX}); }
 
 Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
   StoreUsage removed;
@@ -125,26 +127,28 @@ Result<StoreUsage> KernelStore::prune(const PruneLimits &limits) {
   std::vector<EntryInfo> unlisted;
   std::string problem;
   std::vector<FileUse> items = entryUses(*root, &unlisted);
+  std::ranges::move(usesOf(*root, refusalFiles(*root, &unlisted)), std::back_inserter(items));
   std::ranges::sort(items, std::greater<>(), &FileUse::order);
   int64_t left = 0;
   for (const FileUse &item : items) {
     const OpenFolder folder = openFolder(ops_, root->fd.get(), item.name.shard, /*make=*/false);
     if (!folder.isOk())
       continue;
+    const bool is_refusal = item.name.shard == kRefusedFolder;
     bool stays = item.used.tv_sec >= limits.used_since.value_or(INT64_MIN) &&
                  left + item.bytes <= limits.most_bytes.value_or(INT64_MAX);
     if (stays && !limits.build.empty()) {
       const LoadedFile file = load(folder.fd.get(), item.name.file);
-      const Entry entry = file.isOk() ? parseEntry(file.bytes) : Entry{.error = EntryError::Truncated};
-      stays = !entry.isOk() || entry.key.build == limits.build;
+      const std::optional<std::string> build = file.isOk() ? buildOf(file.bytes, is_refusal) : std::nullopt;
+      stays = !build || *build == limits.build;
     }
     if (stays) {
       left += item.bytes;
       continue;
     }
     if (limits.only_count || ops_.unlink(folder.fd.get(), item.name.file.c_str()) == 0) {
-      ++removed.entries;
-      removed.bytes += item.bytes;
+      ++(is_refusal ? removed.refusals : removed.entries);
+      removed.bytes += is_refusal ? 0 : item.bytes;
     } else if (errno != ENOENT && problem.empty()) {
       problem = "'" + dir_ + "/" + item.name.shard + "/" + item.name.file +
                 "' cannot be removed: " + errnoText(errno);

@@ -34,6 +34,13 @@ ReadResult Tiers::read(const KernelKey &key) {
   return is_plain_miss && wrong.miss != Miss::None ? wrong : own;
 }
 
+std::optional<Refusal> Tiers::refusal(const KernelKey &key) const {
+  std::optional<Refusal> known = own_.refusal(key);
+  for (size_t i = 0; i < before_.size() && !known; ++i)
+    known = before_[i]->refusal(key);
+  return known;
+}
+
 /// Says once that there are packs, but for other GPUs, or other CPUs.
 void Tiers::explainMiss(const std::string &target) {
   const auto isGpuTarget = [](const std::string &text) { return text.starts_with("sm_"); };

@@ -27,6 +27,8 @@ public:
   /// What read() gave for `key`, from `tier` and with `mark`, is of no use: it is removed, or, from a store
   /// that is only read, passed over from now on.
   void discard(const KernelKey &key, int tier, const std::string &mark, const std::string &why);
+  /// The first that is kept for `key`, in the store that is written, then in the others.
+  std::optional<Refusal> refusal(const KernelKey &key) const;
   /// KernelStore::mark() of the store that is written.
   std::string mark(const KernelKey &key) const { return own_.mark(key); }
 

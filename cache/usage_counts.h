@@ -11,10 +11,9 @@
 
 namespace flashplus {
 
-/// Members, text and parser are made from this list; as flashplus_counters has them.
-///   contexts  that looked for a kernel on disk
-#define FLASHPLUS_USAGE_COUNTS(X)                                                                            \
-  X(contexts)                                                                                                \
+/// Members, text and parser are made from these lists. What contexts do, by the names of flashplus_counters
+/// (times in microseconds); and how many there were that looked for a kernel on disk.
+#define FLASHPLUS_WORK_COUNTS(X)                                                                             \
   X(memory_hits)                                                                                             \
   X(disk_hits)                                                                                               \
   X(compiles)                                                                                                \
@@ -26,6 +25,7 @@ namespace flashplus {
   X(miss_refused)                                                                                            \
   X(publish_failures)                                                                                        \
   X(late_compiles)
+#define FLASHPLUS_USAGE_COUNTS(X) X(contexts) FLASHPLUS_WORK_COUNTS(X)
 
 inline constexpr const char *kCountsName = "counts";
 

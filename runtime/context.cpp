@@ -323,31 +323,17 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
     if (!context || !out)
       return invalidArgument(context ? "out is null" : "context is null");
     const KernelCounters &c = context->impl->kernels().counters;
-    auto ms = [](int64_t us) { return double(us) / 1000; };
-    const flashplus_counters all{.struct_size = sizeof all,
-                                 .memory_hits = c.memory_hits,
-                                 .disk_hits = c.disk_hits,
-                                 .compiles = c.compiles,
-                                 .corrupt = c.corrupt,
-                                 .publish_failures = c.publish_failures,
-                                 .compile_ms = ms(c.compile_us),
-                                 .load_ms = ms(c.load_us),
-                                 .miss_absent = c.miss_absent,
-                                 .miss_damaged = c.miss_damaged,
-                                 .miss_unreadable = c.miss_unreadable,
-                                 .miss_refused = c.miss_refused,
-                                 .compile_failures = c.compile_failures,
-                                 .fallbacks = c.fallbacks,
-                                 .build_ms = ms(c.build_us),
-                                 .passes_ms = ms(c.passes_us),
-                                 .optimize_ms = ms(c.optimize_us),
-                                 .emit_ms = ms(c.emit_us),
-                                 .assemble_ms = ms(c.assemble_us),
-                                 .resident_kernels = c.resident_kernels,
-                                 .resident_bytes = c.resident_bytes,
-                                 .warnings = context->impl->warningsCount(),
-                                 .late_compiles = c.late_compiles,
-                                 .evicted = context->impl->store().counters().evicted};
+    flashplus_counters all{.struct_size = sizeof all,
+                           .warnings = context->impl->warningsCount(),
+                           .evicted = context->impl->store().counters().evicted};
+#define FLASHPLUS_COUNT(NAME) all.NAME = c.NAME;
+#define FLASHPLUS_TIME(NAME) all.NAME##_ms = double(c.NAME##_us) / 1000;
+    FLASHPLUS_KERNEL_COUNTS(FLASHPLUS_COUNT)
+    FLASHPLUS_KERNEL_TIMES(FLASHPLUS_TIME)
+#undef FLASHPLUS_TIME
+#undef FLASHPLUS_COUNT
+    // The lists have every field but the three that are not a KernelTable's.
+    static_assert(sizeof all == 3 * sizeof(int64_t) + sizeof(KernelCounters));
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
   });

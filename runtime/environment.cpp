@@ -58,11 +58,17 @@ int64_t bytes(const char *name, std::vector<std::string> &problems) {
   return -1;
 }
 
-/// A path, or another word that is not looked at. That nothing is there, or nothing of use, is said.
-std::string existing(const char *name, int use, const char *what, std::vector<std::string> &problems) {
+/// Whether a word without a folder may be more than a file: something that is searched for.
+enum class Word { File, Searched };
+
+/// A path, "off", or a word that is not looked at. That nothing is there, or nothing of use, is said.
+std::string existing(const char *name, int use, Word word, const char *what,
+                     std::vector<std::string> &problems) {
   std::string text = value(name);
+  const bool is_path =
+      text.find('/') != std::string::npos || (word == Word::File && !text.empty() && text != "off");
   // eaccess: what this process may do, as open() and exec() see it
-  if (text.find('/') != std::string::npos && ::eaccess(text.c_str(), use) != 0)
+  if (is_path && ::eaccess(text.c_str(), use) != 0)
     problems.push_back("$" + std::string(name) + " is '" + text + "', which " + what + ": " +
                        std::generic_category().message(errno));
   return text;
@@ -112,15 +118,16 @@ Environment Environment::read() {
     at = end + 1;
   }
   e.cache_bytes = bytes("FLASHPLUS_CACHE_SIZE", e.problems);
-  e.compiler =
-      existing("FLASHPLUS_COMPILER", R_OK, "cannot be opened, so that nothing can be compiled", e.problems);
-  e.nvjitlink = existing("FLASHPLUS_NVJITLINK", R_OK, "cannot be opened", e.problems);
-  e.ptxas = existing("FLASHPLUS_PTXAS", X_OK, "cannot be run", e.problems);
+  e.compiler = existing("FLASHPLUS_COMPILER", R_OK, Word::Searched,
+                        "cannot be opened, so that nothing can be compiled", e.problems);
+  e.nvjitlink = existing("FLASHPLUS_NVJITLINK", R_OK, Word::Searched, "cannot be opened", e.problems);
+  e.ptxas = existing("FLASHPLUS_PTXAS", X_OK, Word::Searched, "cannot be run", e.problems);
   e.path = value("PATH");
   e.cuda_target = value("FLASHPLUS_CUDA_TARGET");
   e.cpu_target = value("FLASHPLUS_CPU_TARGET");
   e.cuda_shared_memory = positive("FLASHPLUS_CUDA_SHARED_MEMORY", e.problems);
-  e.tuning = existing("FLASHPLUS_TUNING", R_OK, "cannot be read, so that no record is used", e.problems);
+  e.tuning =
+      existing("FLASHPLUS_TUNING", R_OK, Word::File, "cannot be read, so that no record is used", e.problems);
   e.log = value("FLASHPLUS_LOG");
   e.debug_kernels = value("FLASHPLUS_DEBUG_KERNELS");
   e.debug_values = value("FLASHPLUS_DEBUG_VALUES");

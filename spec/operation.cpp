@@ -2,6 +2,7 @@
 #include "spec/operation.h"
 
 #include "spec/fields.h"
+#include "spec/made_once.h"
 #include "spec/params.h"
 
 #include <string>
@@ -14,9 +15,9 @@ template <Operand... operands> struct OperandList {
 };
 
 constexpr OperationInfo kOperations[] = {
-#define FLASHPLUS_OPERATION_ROW(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                            \
-  {Operation::ENUMERATOR, NAME,      paramTable<PARAMS>(), sizeof(PARAMS),                                   \
-   FIELDS,                SCORE, OperandList<__VA_ARGS__>::list},
+#define FLASHPLUS_OPERATION_ROW(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                                \
+  {Operation::ENUMERATOR,         NAME, paramTable<PARAMS>(), sizeof(PARAMS), FIELDS, SCORE,                 \
+   OperandList<__VA_ARGS__>::list},
     FLASHPLUS_OPERATIONS(FLASHPLUS_OPERATION_ROW)
 #undef FLASHPLUS_OPERATION_ROW
 };
@@ -33,13 +34,13 @@ std::optional<Operation> parseOperation(std::string_view name) {
 }
 
 std::string_view operationNames() {
-  static const std::string names = [] {
+  static constinit MadeOnce<const std::string> names;
+  return names.from([] {
     std::string text;
     for (const OperationInfo &info : kOperations)
       text += (text.empty() ? "" : ", ") + std::string(info.name);
-    return text;
-  }();
-  return names;
+    return std::make_unique<const std::string>(std::move(text));
+  });
 }
 
 } // namespace flashplus

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "spec/compile_status.h"
 #include "spec/status.h"
 
 namespace flashplus {
@@ -26,8 +25,12 @@ const char *statusCodeName(StatusCode code) {
     return "io_error";
   case StatusCode::Internal:
     return "internal";
+  case StatusCode::TimedOut:
+    return "timed_out";
+  case StatusCode::CompilerCrashed:
+    return "compiler_crashed";
   }
-  return code == kTimedOut ? "timed_out" : code == kCompilerCrashed ? "compiler_crashed" : "unknown";
+  return "unknown";
 }
 
 } // namespace flashplus

@@ -14,15 +14,17 @@ namespace flashplus {
 /// (`flashplus_status` in flashplus.h mirrors them) and never change meaning.
 enum class StatusCode : int {
   Ok = 0,
-  InvalidArgument = 1, ///< A value the caller passed; the message names it, its value and what is allowed.
-  Unsupported = 2,     ///< Well-formed, but no target or schedule can do it.
-  NoDevice = 3,        ///< The requested device does not exist or its driver is missing.
-  OutOfMemory = 4,     ///< Host or device memory.
-  CompileFailed = 5,   ///< Code generation or assembly failed.
-  NotResident = 6,     ///< The kernel is not loaded and may not be compiled now (capture, offline mode).
-  DeviceError = 7,     ///< The driver reported an error.
-  IoError = 8,         ///< A file could not be read or written.
-  Internal = 9,        ///< A bug in this library.
+  InvalidArgument = 1,  ///< A value the caller passed; the message names it, its value and what is allowed.
+  Unsupported = 2,      ///< Well-formed, but no target or schedule can do it.
+  NoDevice = 3,         ///< The requested device does not exist or its driver is missing.
+  OutOfMemory = 4,      ///< Host or device memory.
+  CompileFailed = 5,    ///< Code generation or assembly failed.
+  NotResident = 6,      ///< The kernel is not loaded and may not be compiled now (capture, offline mode).
+  DeviceError = 7,      ///< The driver reported an error.
+  IoError = 8,          ///< A file could not be read or written.
+  Internal = 9,         ///< A bug in this library.
+  TimedOut = 10,        ///< A compilation took longer than its limit; that says nothing about the kernel.
+  CompilerCrashed = 11, ///< The compiler's process died of a fault of its own.
 };
 
 /// Short stable name of a code, e.g. "invalid_argument".

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "spec/compile_status.h"
 #include "compiler/codegen/ptxas.h"
 
 #include "compiler/codegen/process.h"
@@ -19,7 +18,7 @@ Result<std::string> versionOf(const std::string &path, std::string &why) {
   if (!run)
     return run.status();
   if (run->timed_out)
-    return Status(kTimedOut, "'" + path + " --version' " + run->ending());
+    return Status(StatusCode::TimedOut, "'" + path + " --version' " + run->ending());
   if (!run->isGood()) {
     why = run->ending();
     return std::string();
@@ -77,7 +76,7 @@ Result<Cubin> Ptxas::assemble(std::string_view ptx, const std::string &chip, int
     return run.status();
   const std::string name = "ptxas " + version_;
   if (run->timed_out)
-    return Status(kTimedOut, name + " ('" + path_ + "') " + run->ending());
+    return Status(StatusCode::TimedOut, name + " ('" + path_ + "') " + run->ending());
   if (run->start_error || run->isMute())
     return Status(StatusCode::IoError,
                   name + " ('" + path_ + "') " + run->ending() + (run->isMute() ? ", twice" : ""));

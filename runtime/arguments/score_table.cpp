@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/arguments/score_table.h"
 
+#include "spec/made_once.h"
+
 #include <memory>
 
 namespace flashplus {
@@ -62,12 +64,12 @@ Result<ScoreForm> ScoreForm::make(const ScoreRequest &request) {
 }
 
 const ScoreForm &ScoreForm::identity() {
-  static const ScoreForm &form = *[] {
-    auto *made = new ScoreForm(std::move(*make({})));
-    made->shared = made;
+  static constinit MadeOnce<const ScoreForm> form;
+  return form.from([] {
+    auto made = std::make_unique<ScoreForm>(std::move(*make({})));
+    made->shared = made.get();
     return made;
-  }();
-  return form;
+  });
 }
 
 struct ScoreTable::Node {

@@ -2,6 +2,7 @@
 #include "runtime/kernels/calls_in_flight.h"
 
 #include "cache/fork.h"
+#include "spec/made_once.h"
 
 #include <algorithm>
 #include <linux/membarrier.h>
@@ -23,15 +24,16 @@ thread_local Slot *slot_of_this_thread = nullptr;
 /// The slots of all threads that ever launched and are there still. It lives as long as the process.
 struct Slots final : private ForkGuarded {
   static Slots &get() {
-    static Slots *slots = new Slots;
-    return *slots;
+    static constinit MadeOnce<Slots> slots;
+    return slots.of();
   }
+  Slots() { enlist(); }
+  ~Slots() { leave(); } // one too many
 
   ForkSafe<std::mutex> mutex;
   std::vector<std::shared_ptr<Slot>> all;
 
 private:
-  Slots() { enlist(); }
   bool hold() override { return true; }
   void letGo() override {}
   /// The child has one thread; the calls of the others end in the parent.

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "spec/compile_status.h"
 #include "runtime/kernels/compiler_library.h"
 
 #include "compiler/helper/open.h"
@@ -167,12 +166,12 @@ Result<CompilerLibrary::Answer> CompilerLibrary::ask(helper::Kind kind, const st
       continue; // there are only so many that were kept, and a new one was not idle for long
     case HelperAnswer::Kind::Crashed: {
       const char *name = sigabbrev_np(answer.signal);
-      return Status(kCompilerCrashed, kernel + ": the compiler crashed with signal " +
+      return Status(StatusCode::CompilerCrashed, kernel + ": the compiler crashed with signal " +
                                                      std::to_string(answer.signal) +
                                                      (name ? std::string(" (SIG") + name + ")" : "") + said);
     }
     case HelperAnswer::Kind::TimedOut:
-      return Status(kTimedOut, kernel + ": not done after " + std::to_string(limits.seconds) +
+      return Status(StatusCode::TimedOut, kernel + ": not done after " + std::to_string(limits.seconds) +
                                               " s, the limit of $FLASHPLUS_COMPILE_SECONDS, and ended" +
                                               said);
     case HelperAnswer::Kind::Killed:

@@ -9,6 +9,7 @@
 #include <climits>
 #include <csignal>
 #include <fcntl.h>
+#include <initializer_list>
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -104,9 +105,12 @@ std::string waitForEnd(pid_t child, bool &broken) {
   return "ended without a word";
 }
 
-/// What the loader says of a library that it finds no room for.
+/// What the loader says of a library that it finds no room for ("cannot open" is of one that is not there).
 bool isNoMemory(const std::string &text) {
-  return text.find("failed to map") != std::string::npos || text.find("annot allocate") != std::string::npos;
+  return std::ranges::any_of(
+      std::initializer_list<const char *>{"failed to map", "cannot map", "annot allocate", "cannot create",
+                                          "cannot extend", "cannot change memory protections"},
+      [&](const char *words) { return text.find(words) != std::string::npos; });
 }
 
 /// Whether processes without a parent become children of this one.

@@ -208,7 +208,7 @@ Result<std::shared_ptr<const KernelCode>> KernelTable::readOrMake(const PlannedK
 Status KernelTable::refused(const KernelKey &key, const Target &target) {
   if (!toolchain_)
     return Status::ok();
-  const auto known = store_.own().refusal(key);
+  const auto known = store_.refusal(key);
   if (!known)
     return Status::ok();
   // Who compiles nothing can find nothing else out.

@@ -47,14 +47,32 @@ struct ResidentKernel {
   }
 };
 
-/// Times are in microseconds.
+/// The counts of flashplus_counters, by its names, and its times: there they are NAME_ms. Members and copies
+/// are made from these lists.
+#define FLASHPLUS_KERNEL_COUNTS(X)                                                                           \
+  X(memory_hits)                                                                                             \
+  X(disk_hits)                                                                                               \
+  X(compiles)                                                                                                \
+  X(corrupt)                                                                                                 \
+  X(publish_failures)                                                                                        \
+  X(miss_absent)                                                                                             \
+  X(miss_damaged)                                                                                            \
+  X(miss_unreadable)                                                                                         \
+  X(miss_refused)                                                                                            \
+  X(compile_failures)                                                                                        \
+  X(fallbacks)                                                                                               \
+  X(resident_kernels)                                                                                        \
+  X(resident_bytes)                                                                                          \
+  X(late_compiles)
+#define FLASHPLUS_KERNEL_TIMES(X) X(compile) X(load) X(build) X(passes) X(optimize) X(emit) X(assemble)
+
 struct KernelCounters {
-  std::atomic<int64_t> memory_hits{0}, disk_hits{0}, compiles{0}, corrupt{0}, publish_failures{0};
-  std::atomic<int64_t> compile_us{0}, load_us{0};
-  std::atomic<int64_t> miss_absent{0}, miss_damaged{0}, miss_unreadable{0}, miss_refused{0};
-  std::atomic<int64_t> compile_failures{0}, fallbacks{0}, late_compiles{0};
-  std::atomic<int64_t> build_us{0}, passes_us{0}, optimize_us{0}, emit_us{0}, assemble_us{0};
-  std::atomic<int64_t> resident_kernels{0}, resident_bytes{0};
+#define FLASHPLUS_COUNT(NAME) std::atomic<int64_t> NAME{0};
+#define FLASHPLUS_TIME(NAME) std::atomic<int64_t> NAME##_us{0};
+  FLASHPLUS_KERNEL_COUNTS(FLASHPLUS_COUNT)
+  FLASHPLUS_KERNEL_TIMES(FLASHPLUS_TIME)
+#undef FLASHPLUS_TIME
+#undef FLASHPLUS_COUNT
 };
 
 /// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.

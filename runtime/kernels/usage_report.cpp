@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/kernels/usage_report.h"
 
+#include "spec/made_once.h"
+
 #include <set>
 
 namespace flashplus {
@@ -15,8 +17,8 @@ struct Reports {
 };
 
 Reports &reports() {
-  static Reports *const instance = new Reports;
-  return *instance;
+  static constinit MadeOnce<Reports> instance;
+  return instance.of();
 }
 
 const struct AtExit {
@@ -46,18 +48,11 @@ UsageReport::~UsageReport() {
 }
 
 UsageCounts UsageReport::counted() const {
-  return {.contexts = 1,
-          .memory_hits = counters_.memory_hits,
-          .disk_hits = counters_.disk_hits,
-          .compiles = counters_.compiles,
-          .compile_us = counters_.compile_us,
-          .compile_failures = counters_.compile_failures,
-          .miss_absent = counters_.miss_absent,
-          .miss_damaged = counters_.miss_damaged,
-          .miss_unreadable = counters_.miss_unreadable,
-          .miss_refused = counters_.miss_refused,
-          .publish_failures = counters_.publish_failures,
-          .late_compiles = counters_.late_compiles};
+  UsageCounts counts{.contexts = 1};
+#define FLASHPLUS_COUNT(NAME) counts.NAME = counters_.NAME;
+  FLASHPLUS_WORK_COUNTS(FLASHPLUS_COUNT)
+#undef FLASHPLUS_COUNT
+  return counts;
 }
 
 void UsageReport::inChild(bool) { written_ = counted(); }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "spec/compile_status.h"
 #include "runtime/plans/plan.h"
 
 #include <algorithm>
@@ -67,7 +66,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
       return out;
     }
     const bool another = failure.code() == StatusCode::CompileFailed ||
-                         failure.code() == kCompilerCrashed ||
+                         failure.code() == StatusCode::CompilerCrashed ||
                          failure.code() == StatusCode::Unsupported;
     // A step without a choice of schedules comes back with the one that was left out.
     if (!another || std::ranges::count(options.rejected, failed->schedule) || context.compiler().isMissing())

@@ -145,8 +145,10 @@ TuningRecords TuningRecords::read(const std::string &path,
           " in all, are read");
       continue;
     }
-    std::ifstream in(file, std::ios::binary);
-    if (error || !regular || !in) {
+    std::ifstream in;
+    if (regular && !error) // to open a FIFO waits for a writer
+      in.open(file, std::ios::binary);
+    if (!in.is_open()) {
       log("tuning record " + file + " is left out: it can't be read or is no regular file");
       continue;
     }

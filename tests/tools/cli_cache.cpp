@@ -292,12 +292,78 @@ TEST_CASE("why names the fields in which what is there differs from what was ask
   CHECK(differs[0]["there"] == "nothing");
   CHECK(contains(runCli({"cache", "why", causal, "--target", "cpu"}, cache).out,
                  "spec      right=1 asked, nothing there"));
+  // The layout of the params is another then, which follows from the spec and is not told.
+  auto drops = runCli({"cache", "why", spec + " dropout=1", "--target", "cpu", "--json"}, cache).json();
+  REQUIRE(drops["kernels"][0]["nearest"]["differs"].size() == 1);
+  CHECK(drops["kernels"][0]["nearest"]["differs"][0]["asked"] == "dropout=1");
   auto schedule =
       runCli({"cache", "why", spec, "--target", "cpu", "--schedule", "cpu.flash tile_m=24", "--json"}, cache)
           .json();
   REQUIRE(schedule["missing"] == 1);
   for (const auto &difference : schedule["kernels"][0]["nearest"]["differs"])
     CHECK((difference["field"] == "schedule" && difference["there"] != "cpu.stream"));
+}
+
+TEST_CASE("kernels that do not compile are shown with the reason, and forgotten with the others") {
+  const char *fake = std::getenv("FLASHPLUS_FAKE_COMPILER"); // which refuses a schedule of head dim 18
+  if (!fake || !*fake)
+    return;
+  const Set compiler("FLASHPLUS_COMPILER", fake);
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), spec = "forward dtype=bf16 dqk=18 dv=18 align=2";
+  const auto refuse = [&] {
+    CHECK(runCli({"warmup", "--spec", spec, "--target", "x86-64-v3", "--json"}, cache).code == 1);
+    return runCli({"cache", "stats", "--json"}, cache).json()["refused"].get<size_t>();
+  };
+  const size_t refused = refuse();
+  REQUIRE(refused > 0);
+  auto ls = runCli({"cache", "ls", "--json", "--spec", "dqk=18"}, cache).json();
+  REQUIRE(ls["refused"].size() == refused);
+  CHECK(ls["refused"][0]["reason"] == "the schedule spills");
+  CHECK(ls["refused"][0]["target"] == "x86-64-v3");
+  CHECK(fs::exists(ls["refused"][0]["path"].get<std::string>()));
+  const size_t kernels = runCli({"cache", "ls", "--json"}, cache).json()["entries"].size();
+  CHECK(runCli({"cache", "ls", "--json", "--spec", "dqk=64"}, cache).json()["refused"].empty());
+  CHECK(runCli({"cache", "ls", "--json", "--target", "sm_80"}, cache).json()["refused"].empty());
+  CHECK(contains(runCli({"cache", "ls"}, cache).out, "by the compiler, "));
+  CHECK(contains(runCli({"cache", "ls"}, cache).out, ": the schedule spills\n"));
+  CHECK(contains(runCli({"cache", "stats"}, cache).out, std::to_string(refused) + " more do not compile"));
+  CHECK(runCli({"cache", "verify"}, cache).code == 0);
+
+  const std::vector<std::string> ask = {"cache", "why", spec, "--target", "x86-64-v3"};
+  auto why = runCli({"cache", "why", spec, "--target", "x86-64-v3", "--json"}, cache).json();
+  CHECK(why["refused"] == refused);
+  CHECK(why["missing"] == 0);
+  CHECK(why["kernels"][0]["state"] == "refused");
+  CHECK(why["kernels"][0]["refusal"]["reason"] == "the schedule spills");
+  CHECK(contains(runCli(ask, cache).out, "refused  x86-64-v3  " + spec));
+  CHECK(contains(runCli(ask, cache).out, std::to_string(refused) + " refused, 0 missing"));
+  {
+    const Set path("FLASHPLUS_CACHE_PATH", cache); // as of an image
+    CHECK(runCli({"cache", "why", spec, "--target", "x86-64-v3", "--json"}, folder.path("other"))
+              .json()["refused"] == refused);
+  }
+  const auto exported = runCli(
+      {"cache", "export", "--spec", spec, "--target", "x86-64-v3", "-o", folder.path("k.fpk")}, cache);
+  CHECK(exported.code == 1);
+  CHECK(contains(exported.err, "(refused by the compiler, "));
+
+  const auto prune = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"cache", "prune", "--json"});
+    return runCli(more, cache).json()["refusals"].get<size_t>();
+  };
+  CHECK(prune({"--older", "1d", "--stale-builds", "--max-size", "1G"}) == 0);
+  CHECK(prune({"--max-size", "0", "--dry-run"}) == refused);
+  for (const auto &entry : ls["refused"])
+    setUsed(entry["path"], 100'000);
+  CHECK(prune({"--older", "1d"}) == refused);
+  CHECK(runCli({"cache", "ls", "--json"}, cache).json()["entries"].size() == kernels);
+  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["refused"] == 0);
+  CHECK(refuse() == refused);
+  auto cleared = runCli({"cache", "clear", "--json"}, cache).json();
+  CHECK(cleared["removed"] == kernels);
+  CHECK(cleared["refusals"] == refused);
+  CHECK(runCli({"cache", "stats", "--json"}, cache).json()["refused"] == 0);
 }
 
 TEST_CASE("two warm-ups at a time share the work: each kernel is made once, and both say what they did") {

@@ -40,6 +40,9 @@ TEST_CASE("specs that are wrong are named with their file and line, and go with 
   auto fields = runCli({"warmup", "--list", "--specs", file});
   CHECK(fields.code == 2);
   CHECK(has(fields.err, file + ", line 3"));
+  const auto endless = runCli({"warmup", "--list", "--specs", "/dev/zero"});
+  CHECK(endless.code == 2);
+  CHECK(endless.err.find("'/dev/zero' has more than 16 MiB") != std::string::npos);
   auto missing = runCli({"warmup", "--list", "--specs", folder.path("none")});
   CHECK(missing.code == 2);
   CHECK(has(missing.err, "cannot be read"));

@@ -39,11 +39,16 @@ Result<int> listEntries(const CacheFlags &flags) {
     return store.status();
   std::vector<EntryInfo> entries = (*store)->list();
   std::erase_if(entries, [&](const EntryInfo &entry) { return !flags.filter.fits(entry); });
+  std::vector<RefusalInfo> refusals = (*store)->refusals();
+  std::erase_if(refusals, [&](const RefusalInfo &refusal) { return !flags.filter.fits(refusal.key); });
   if (flags.common.json) {
     Json rows = Json::array();
     for (const EntryInfo &entry : entries)
       rows.push_back(entryJson(entry));
-    printJson({{"dir", (*store)->dir()}, {"entries", rows}});
+    Json refused = Json::array();
+    for (const RefusalInfo &refusal : refusals)
+      refused.push_back(refusalJson(refusal));
+    printJson({{"dir", (*store)->dir()}, {"entries", rows}, {"refused", refused}});
     return kExitGood;
   }
   Table table({"key", "size", "used", "target", "kernel"}); // to the hour (EntryInfo::modified)
@@ -54,6 +59,11 @@ Result<int> listEntries(const CacheFlags &flags) {
   if (!table.empty())
     table.print();
   std::printf("%zu kernels in %s\n", entries.size(), (*store)->dir().c_str());
+  if (!refusals.empty())
+    std::printf("%zu that do not compile, and are not tried again by the same tools:\n", refusals.size());
+  for (const RefusalInfo &refusal : refusals)
+    std::printf("  %s  %s | %s\n    %s\n", refusal.key.target.c_str(), refusal.key.spec.c_str(),
+                refusal.key.schedule.c_str(), refusalText(refusal).c_str());
   return kExitGood;
 }
 
@@ -83,7 +93,7 @@ Result<int> showStats(const CacheFlags &flags) {
   };
   std::map<std::string, Sum> by_target;
   std::map<std::string, int64_t> by_kind, bad_by_reason;
-  Sum all, bad;
+  Sum all, bad, refused;
   int64_t oldest = 0, newest = 0;
   for (const EntryInfo &entry : (*store)->list()) {
     oldest = all.kernels ? std::min(oldest, entry.modified) : entry.modified;
@@ -96,6 +106,10 @@ Result<int> showStats(const CacheFlags &flags) {
       sum->bytes += entry.bytes;
     }
   }
+  for (const RefusalInfo &refusal : (*store)->refusals()) {
+    ++refused.kernels;
+    refused.bytes += refusal.bytes;
+  }
   if (flags.common.json) {
     Json targets = Json::object();
     for (const auto &[target, sum] : by_target)
@@ -105,6 +119,8 @@ Result<int> showStats(const CacheFlags &flags) {
                {"bytes", all.bytes},
                {"bad", bad.kernels},
                {"bad_by_reason", bad_by_reason},
+               {"refused", refused.kernels},
+               {"refused_bytes", refused.bytes},
                {"targets", targets},
                {"kinds", by_kind},
                {"oldest", oldest},
@@ -121,6 +137,10 @@ Result<int> showStats(const CacheFlags &flags) {
   table.add({"total", std::to_string(all.kernels), bytesText(static_cast<double>(all.bytes))});
   table.print();
   std::printf("in %s\n", (*store)->dir().c_str());
+  if (refused.kernels)
+    std::printf("%lld more do not compile, which is remembered in %s; flashplus cache ls shows why\n",
+                static_cast<long long>(refused.kernels),
+                bytesText(static_cast<double>(refused.bytes)).c_str());
   if (counts)
     std::printf(
         "since %s: %lld contexts found %lld kernels on disk and compiled %lld in %s; %lld entries were "
@@ -151,7 +171,7 @@ Result<int> verifyEntries(const CacheFlags &flags) {
   return bad.empty() ? kExitGood : kExitFailed;
 }
 
-/// `limits`: what stays; without them nothing does, nor what is kept of refusals.
+/// `limits`: what stays; without them nothing does.
 Result<int> removeEntries(const CacheFlags &flags, const std::optional<PruneLimits> &limits) {
   auto store = openStoreToRemove(flags.common);
   if (!store)
@@ -162,11 +182,20 @@ Result<int> removeEntries(const CacheFlags &flags, const std::optional<PruneLimi
   if (!removed)
     return removed.status();
   if (flags.common.json)
-    printJson({{"dir", (*store)->dir()}, {"removed", removed->entries}, {"bytes", removed->bytes}});
-  else
-    std::printf("%s %lld kernels, %s, from %s\n", limits && limits->only_count ? "would remove" : "removed",
+    printJson({{"dir", (*store)->dir()},
+               {"removed", removed->entries},
+               {"bytes", removed->bytes},
+               {"refusals", removed->refusals}});
+  else {
+    const std::string refusals =
+        removed->refusals
+            ? " and what was known of " + std::to_string(removed->refusals) + " that do not compile,"
+            : "";
+    std::printf("%s %lld kernels, %s,%s from %s\n", limits && limits->only_count ? "would remove" : "removed",
                 static_cast<long long>(removed->entries),
-                bytesText(static_cast<double>(removed->bytes)).c_str(), (*store)->dir().c_str());
+                bytesText(static_cast<double>(removed->bytes)).c_str(), refusals.c_str(),
+                (*store)->dir().c_str());
+  }
   return kExitGood;
 }
 
@@ -238,7 +267,8 @@ void addCache(CLI::App &app, Action *selected) {
        "Bad kernels are rebuilt when they are next needed.\n\nExample:\n  flashplus cache verify",
        verifyEntries, takesPack},
       {"prune", "Remove kernels that are old, too many or of other builds",
-       "What was used last stays. Nothing but kernels and what writers that died left behind is removed.\n\n"
+       "What was used last stays. Nothing but kernels, what is remembered of those that do not compile, and "
+       "what\nwriters that died left behind is removed.\n\n"
        "Examples:\n  flashplus cache prune --older 30d --stale-builds\n"
        "  flashplus cache prune --max-size 500M --dry-run",
        pruneEntries,
@@ -251,7 +281,8 @@ void addCache(CLI::App &app, Action *selected) {
          sub.add_flag("--stale-builds", flags.stale_builds, "Those of other builds of the library");
          sub.add_flag("--dry-run", flags.dry_run, "Say how many would go, and remove none");
        }},
-      {"clear", "Remove all kernels", "Example:\n  flashplus cache clear", clearEntries}};
+      {"clear", "Remove all kernels, and what is remembered of those that do not compile",
+       "Example:\n  flashplus cache clear", clearEntries}};
   for (const Row &row : kRows) {
     CLI::App *sub = verb->add_subcommand(row.name, row.help);
     sub->footer(row.footer);

@@ -44,6 +44,27 @@ Json entryJson(const EntryInfo &entry) {
   return json;
 }
 
+Json refusalJson(const RefusalInfo &refusal) {
+  return {{"key", refusal.key.hex()},
+          {"path", refusal.path},
+          {"bytes", refusal.bytes},
+          {"modified", refusal.noted},
+          {"target", refusal.key.target},
+          {"spec", refusal.key.spec},
+          {"schedule", refusal.key.schedule},
+          {"build", refusal.key.build},
+          {"toolchain", refusal.refusal.toolchain},
+          {"reason", refusal.refusal.reason}};
+}
+
+std::string refusalText(const RefusalInfo &refusal) {
+  const std::string &by = refusal.refusal.toolchain;
+  std::string text = "by " + (by.empty() ? "the compiler" : by) + ", " + timeText(refusal.noted) + ": " +
+                     refusal.refusal.reason;
+  std::ranges::replace(text, '\n', ' ');
+  return text;
+}
+
 std::vector<std::string> specWords(const std::string &text) {
   std::vector<std::string> words;
   std::string word;
@@ -76,16 +97,16 @@ bool EntryFilter::fitsTarget(const std::string &target) const {
          (archs.empty() || std::ranges::find(archs, chip) != archs.end());
 }
 
-bool EntryFilter::fits(const EntryInfo &entry) const {
-  if (!entry.isGood())
-    return !isGiven();
-  const std::vector<std::string> words = specWords(entry.key.spec);
+bool EntryFilter::fits(const EntryInfo &entry) const { return entry.isGood() ? fits(entry.key) : !isGiven(); }
+
+bool EntryFilter::fits(const KernelKey &key) const {
+  const std::vector<std::string> words = specWords(key.spec);
   const auto hasWords = [&](const std::string &spec) {
     return std::ranges::all_of(specWords(spec), [&](const std::string &word) {
       return std::ranges::find(words, word) != words.end();
     });
   };
-  return fitsTarget(entry.key.target) && (specs.empty() || std::ranges::any_of(specs, hasWords));
+  return fitsTarget(key.target) && (specs.empty() || std::ranges::any_of(specs, hasWords));
 }
 
 void addTargetFilter(CLI::App &verb, EntryFilter &filter) {

@@ -13,6 +13,9 @@ namespace flashplus::tool {
 const char *kindText(CodeKind kind);
 std::string timeText(int64_t seconds);
 Json entryJson(const EntryInfo &entry);
+Json refusalJson(const RefusalInfo &refusal);
+/// "by ptxas 13.0, 2026-11-30 12:00: REASON", in one line.
+std::string refusalText(const RefusalInfo &refusal);
 
 /// Which entries are meant: those that fit each flag that was given.
 struct EntryFilter {
@@ -23,6 +26,7 @@ struct EntryFilter {
   bool isGiven() const { return !specs.empty() || !targets.empty() || !archs.empty(); }
   /// False for what is no good entry if anything is given.
   bool fits(const EntryInfo &entry) const;
+  bool fits(const KernelKey &key) const;
   bool fitsTarget(const std::string &target) const;
 };
 void addTargetFilter(CLI::App &verb, EntryFilter &filter);

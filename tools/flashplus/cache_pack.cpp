@@ -42,7 +42,13 @@ Result<std::set<Kernel>> wantedKernels(const ExportFlags &flags, flashplus_conte
   return std::set<Kernel>(enumerated->kernels.begin(), enumerated->kernels.end());
 }
 
-Status lacking(const std::set<Kernel> &missing, size_t all) {
+Status lacking(const std::set<Kernel> &missing, size_t all, const std::vector<RefusalInfo> &refusals) {
+  const auto refusal = [&](const Kernel &kernel) {
+    const auto found = std::ranges::find_if(refusals, [&](const RefusalInfo &known) {
+      return kernel == Kernel{known.key.spec, known.key.schedule, known.key.target};
+    });
+    return found == refusals.end() ? "" : "  (refused " + refusalText(*found) + ")";
+  };
   std::string text = std::to_string(missing.size()) + " of the " + std::to_string(all) +
                      " kernels are not in the cache; warm them first, or say --partial:";
   size_t named = 0;
@@ -51,7 +57,7 @@ Status lacking(const std::set<Kernel> &missing, size_t all) {
       text += "\n  and " + std::to_string(missing.size() - kNamedMissing) + " more";
       break;
     }
-    text += "\n  " + kernel.target + "  " + kernel.spec + "  " + kernel.schedule;
+    text += "\n  " + kernel.target + "  " + kernel.spec + "  " + kernel.schedule + refusal(kernel);
   }
   return Status(StatusCode::NotResident, std::move(text));
 }
@@ -109,7 +115,7 @@ Result<int> exportPack(const ExportFlags &flags) {
       return !wanted->contains(kernel);
     });
     if (!missing.empty() && !flags.partial)
-      return lacking(missing, wanted->size());
+      return lacking(missing, wanted->size(), (*store)->refusals());
     missing_count = missing.size();
   }
   if (contents.entries.empty())

@@ -74,7 +74,10 @@ struct Answer {
   Kernel kernel;
   std::string key;
   const EntryInfo *present = nullptr, *nearest = nullptr;
+  const RefusalInfo *refused = nullptr; ///< Where it is not present.
   std::vector<Difference> differences;
+
+  const char *state() const { return present ? "present" : refused ? "refused" : "missing"; }
 };
 
 /// How far apart two keys are. Another operation, algorithm or target is further than another number.
@@ -85,8 +88,9 @@ size_t distance(const std::vector<Difference> &differences) {
   return sum;
 }
 
-Answer answer(const Kernel &kernel, const KernelKey &key, const std::vector<EntryInfo> &entries) {
-  Answer answer{kernel, key.hex(), nullptr, nullptr, {}};
+Answer answer(const Kernel &kernel, const KernelKey &key, const std::vector<EntryInfo> &entries,
+              const std::vector<RefusalInfo> &refusals) {
+  Answer answer{kernel, key.hex(), nullptr, nullptr, nullptr, {}};
   for (const EntryInfo &entry : entries) {
     if (!entry.isGood())
       continue;
@@ -107,6 +111,8 @@ Answer answer(const Kernel &kernel, const KernelKey &key, const std::vector<Entr
       answer.differences = std::move(differences);
     }
   }
+  const auto refused = std::ranges::find(refusals, key, &RefusalInfo::key);
+  answer.refused = refused == refusals.end() ? nullptr : &*refused;
   return answer;
 }
 
@@ -115,9 +121,11 @@ Json answerJson(const Answer &answer) {
               {"schedule", answer.kernel.schedule},
               {"target", answer.kernel.target},
               {"key", answer.key},
-              {"state", answer.present ? "present" : "missing"}};
+              {"state", answer.state()}};
   if (answer.present)
     row["path"] = answer.present->path;
+  if (answer.refused)
+    row["refusal"] = refusalJson(*answer.refused);
   if (!answer.present && answer.nearest) {
     Json differs = Json::array();
     for (const Difference &d : answer.differences)
@@ -131,10 +139,14 @@ Json answerJson(const Answer &answer) {
 }
 
 void print(const Answer &answer) {
-  std::printf("%s  %s  %s  %s\n", answer.present ? "present" : "missing", answer.kernel.target.c_str(),
-              answer.kernel.spec.c_str(), answer.kernel.schedule.c_str());
+  std::printf("%s  %s  %s  %s\n", answer.state(), answer.kernel.target.c_str(), answer.kernel.spec.c_str(),
+              answer.kernel.schedule.c_str());
   if (answer.present) {
     std::printf("  %s\n", answer.present->path.c_str());
+    return;
+  }
+  if (answer.refused) {
+    std::printf("  %s\n", refusalText(*answer.refused).c_str());
     return;
   }
   std::printf("  its key would be %s\n", answer.key.c_str());
@@ -177,14 +189,16 @@ Result<int> why(const WhyFlags &flags) {
   if (!sources)
     return sources.status();
   std::vector<EntryInfo> entries;
+  std::vector<RefusalInfo> refusals;
   std::string places;
   for (const auto &source : sources->all) {
     std::vector<EntryInfo> listed = source->list();
     std::ranges::move(listed, std::back_inserter(entries));
+    std::ranges::move(source->refusals(), std::back_inserter(refusals));
     places += (places.empty() ? "" : ", ") + source->dir();
   }
   Json rows = Json::array();
-  size_t present = 0;
+  size_t present = 0, refused = 0;
   for (const Kernel &kernel : kernels) {
     Result<KernelSpec> spec = KernelSpec::parse(kernel.spec);
     if (!spec)
@@ -196,18 +210,23 @@ Result<int> why(const WhyFlags &flags) {
     const ParamLayout layout = paramLayout(*spec);
     key.params = paramLayoutText(layout.fields, layout.size);
     key.build = sources->build;
-    const Answer found = answer(kernel, key, entries);
+    const Answer found = answer(kernel, key, entries, refusals);
     present += found.present != nullptr;
+    refused += found.refused != nullptr;
     if (flags.common.json)
       rows.push_back(answerJson(found));
     else
       print(found);
   }
   if (flags.common.json)
-    printJson({{"kernels", rows}, {"present", present}, {"missing", kernels.size() - present}});
+    printJson({{"kernels", rows},
+               {"present", present},
+               {"refused", refused},
+               {"missing", kernels.size() - present - refused}});
   else
-    std::printf("%zu kernels, %zu present, %zu missing, in %s\n", kernels.size(), present,
-                kernels.size() - present, places.empty() ? "no cache" : places.c_str());
+    std::printf("%zu kernels, %zu present, %s%zu missing, in %s\n", kernels.size(), present,
+                refused ? (std::to_string(refused) + " refused, ").c_str() : "",
+                kernels.size() - present - refused, places.empty() ? "no cache" : places.c_str());
   return kExitGood;
 }
 
@@ -217,7 +236,8 @@ void addCacheWhy(CLI::App &cache, Action *selected) {
   CLI::App *verb = cache.add_subcommand("why", "Explain which kernels of a variant are missing, and why");
   verb->footer(
       "A kernel that is missing is compared with what is on disk, and the fields in which the nearest "
-      "differs are shown.\n\nExample:\n"
+      "differs are shown.\nOne that was tried and does not compile is shown with the reason; cache clear and "
+      "cache prune forget it.\n\nExample:\n"
       "  flashplus cache why 'forward dtype=bf16 dqk=64 dv=64 right=1' --target x86-64-v3");
   auto flags = std::make_shared<WhyFlags>();
   verb->add_option("spec", flags->spec, "The variant, as errors and `cache ls` name it")

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "spec/score_gradient.h"
 #include "templates/backward/sm80_backward_kv/layout.h"
 #include "templates/registry.h"
@@ -71,8 +72,8 @@ constexpr TableRow kTable[] = {
 
 /// One: what fits.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable table(kSm80BackwardKV, kTable);
-  auto result = table.candidates(spec, target, shared_memory);
+  static constinit MadeOnce<const ScheduleTable> table;
+  auto result = table.of(kSm80BackwardKV, kTable).candidates(spec, target, shared_memory);
   if (result.size() > 1) // the next ones are for less shared memory or scores that take more registers
     result.resize(1);
   return result;

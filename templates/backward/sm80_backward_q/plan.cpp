@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "templates/backward/sm80_backward_q/layout.h"
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
@@ -67,10 +68,10 @@ std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, 
 
 /// One: what fits.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable table(kSm80BackwardQ, kTable);
+  static constinit MadeOnce<const ScheduleTable> table;
   if (auto best = twoBlocks(spec, target, shared_memory))
     return {{std::move(*best)}};
-  auto result = table.candidates(spec, target, shared_memory);
+  auto result = table.of(kSm80BackwardQ, kTable).candidates(spec, target, shared_memory);
   if (result.size() > 1) // the next ones are for chips with less shared memory
     result.resize(1);
   return result;

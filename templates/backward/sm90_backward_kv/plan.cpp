@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "spec/score_gradient.h"
 #include "templates/backward/sm90_backward_kv/layout.h"
 #include "templates/registry.h"
@@ -103,8 +104,8 @@ constexpr TableRow kTable[] = {
 
 /// One: what fits.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable table(kSm90BackwardKV, kTable);
-  auto result = table.candidates(spec, target, shared_memory);
+  static constinit MadeOnce<const ScheduleTable> table;
+  auto result = table.of(kSm90BackwardKV, kTable).candidates(spec, target, shared_memory);
   if (result.size() > 1) // the next ones are for scores that take more registers
     result.resize(1);
   return result;
@@ -124,8 +125,8 @@ std::vector<Candidate> addingCandidates(const KernelSpec &spec, const Target &ta
   // Slopes, dropout and windows take registers that there are not: the pair has smaller tiles.
   if (!spec.score.isIdentity() || spec.dropout || spec.bounded_left)
     return {};
-  static const ScheduleTable table(kSm90Backward, kAddingTable);
-  auto result = table.candidates(spec, target, shared_memory);
+  static constinit MadeOnce<const ScheduleTable> table;
+  auto result = table.of(kSm90Backward, kAddingTable).candidates(spec, target, shared_memory);
   if (result.size() > 1)
     result.resize(1);
   return result;

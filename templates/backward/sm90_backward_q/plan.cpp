@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "templates/backward/sm90_backward_q/layout.h"
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
@@ -62,8 +63,8 @@ constexpr TableRow kTable[] = {
 
 /// One: what fits.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable table(kSm90BackwardQ, kTable);
-  auto result = table.candidates(spec, target, shared_memory);
+  static constinit MadeOnce<const ScheduleTable> table;
+  auto result = table.of(kSm90BackwardQ, kTable).candidates(spec, target, shared_memory);
   if (result.size() > 1) // the next ones are for scores that take more registers
     result.resize(1);
   return result;

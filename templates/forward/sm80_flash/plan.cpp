@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "templates/forward/sm80_flash/layout.h"
 #include "templates/registry.h"
 #include "templates/schedule_table.h"
@@ -80,12 +81,12 @@ std::optional<Schedule> twoBlocks(const KernelSpec &spec, const Target &target, 
 /// The schedule of two blocks a multiprocessor or else the table's, and after them what serves short queries
 /// and parts with little shared memory.
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable table(kSm80Flash, kTable);
+  static constinit MadeOnce<const ScheduleTable> table;
   std::vector<Candidate> result;
   if (auto best = twoBlocks(spec, target, shared_memory))
     result.push_back({std::move(*best)});
   else
-    result = table.candidates(spec, target, shared_memory);
+    result = table.of(kSm80Flash, kTable).candidates(spec, target, shared_memory);
   for (int tile_n : {64, 32}) {
     Schedule s = completeSchedule({"sm80.flash", {{"tile_m", 64}, {"tile_n", tile_n}, {"warps", 4}}});
     const auto schema = launch(spec, s, target);
@@ -101,10 +102,8 @@ std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, 
 
 constexpr int kTileM[] = {64, 128, 256}, kTileN[] = {32, 48, 64, 80, 96, 128}, kWarps[] = {4, 8},
               kStages[] = {1, 2};
-constexpr Knob kKnobs[] = {{"tile_m", 128, kTileM},
-                           {"tile_n", 64, kTileN},
-                           {"warps", 4, kWarps},
-                           {"stages", 1, kStages}};
+constexpr Knob kKnobs[] = {
+    {"tile_m", 128, kTileM}, {"tile_n", 64, kTileN}, {"warps", 4, kWarps}, {"stages", 1, kStages}};
 
 } // namespace
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "spec/made_once.h"
 #include "templates/forward/sm90_flash/layout.h"
 #include "templates/schedule_table.h"
 
@@ -95,8 +96,9 @@ std::vector<Candidate> byLengths(const std::vector<Candidate> &others, const Ker
 }
 
 std::vector<Candidate> candidates(const KernelSpec &spec, const Target &target, int shared_memory) {
-  static const ScheduleTable plain(kSm90Flash, kTable), dropout(kSm90Flash, kDropoutTable);
-  const ScheduleTable &table = spec.dropout ? dropout : plain;
+  static constinit MadeOnce<const ScheduleTable> plain, dropout;
+  const ScheduleTable &table =
+      spec.dropout ? dropout.of(kSm90Flash, kDropoutTable) : plain.of(kSm90Flash, kTable);
   std::vector<Candidate> result = table.candidates(spec, target, shared_memory);
   // Boxes of pages are as long as the power of two in tile_n: 16 keys of 80 cost 20 % (one H200, D 128).
   auto cuts = [](const Candidate &c) { return c.schedule.get("tile_n") % 64 != 0; };

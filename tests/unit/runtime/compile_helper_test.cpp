@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The compiler in a process of its own: whatever becomes of that one, this one has a status and a reason.
 #include "runtime/kernels/compiler_library.h"
-#include "spec/compile_status.h"
 #include "templates/forward/planner.h"
 #include "tests/soak.h"
 #include "tests/tools/temporary.h"
@@ -103,12 +102,12 @@ TEST_CASE("threads compile side by side, each in a process of its own") {
 TEST_CASE("a crash is a status with the signal and the last lines, and the next kernel is compiled") {
   Library library;
   Status failed = compile(library, 19).status();
-  CHECK(failed.code() == kCompilerCrashed);
+  CHECK(failed.code() == StatusCode::CompilerCrashed);
   CHECK_MESSAGE(contains(failed.message(), "signal 6 (SIGABRT)"), failed.message());
   CHECK_MESSAGE(contains(failed.message(), "a first line | the last line"), failed.message());
   CHECK(contains(failed.message(), "dqk=19"));
   failed = compile(library, 20).status();
-  CHECK(failed.code() == kCompilerCrashed);
+  CHECK(failed.code() == StatusCode::CompilerCrashed);
   CHECK_MESSAGE(contains(failed.message(), "signal 11 (SIGSEGV)"), failed.message());
   CHECK(!contains(failed.message(), "a first line"));
   CHECK(compile(library).isOk());
@@ -119,7 +118,7 @@ TEST_CASE("what hangs is ended after its time, and says so") {
   REQUIRE(compile(library).isOk());
   const pid_t process = library.processes().at(0);
   const Status failed = compile(library, 21).status();
-  CHECK(failed.code() == kTimedOut);
+  CHECK(failed.code() == StatusCode::TimedOut);
   CHECK_MESSAGE(contains(failed.message(), "not done after 1 s, the limit of $FLASHPLUS_COMPILE_SECONDS"),
                 failed.message());
   CHECK(endsSoon(process));
@@ -198,6 +197,23 @@ TEST_CASE("without a helper that works the compiler is opened in this process, a
     REQUIRE(library.lines.size() == 1);
     CHECK_MESSAGE(contains(library.lines[0], why), library.lines[0]);
     CHECK(contains(library.lines[0], "; kernels are compiled in this process"));
+  }
+}
+
+TEST_CASE("a helper whose loader finds no room is no helper that does not work") {
+  TemporaryFolder folder;
+  const std::string script = folder.path("script");
+  for (const char *said :
+       {"libz3.so.4: cannot map zero-fill pages", "libLLVM.so: failed to map segment",
+        "cannot allocate memory in static TLS block", "cannot create TLS data structures"}) {
+    writeText(script, "#!/bin/sh\necho '" + std::string(said) + "' >&2\nexit 127\n");
+    std::filesystem::permissions(script, std::filesystem::perms(0700));
+    Library library({}, script);
+    const Status failed = compile(library).status();
+    CHECK_MESSAGE(failed.code() == StatusCode::OutOfMemory, failed.message());
+    CHECK(contains(failed.message(), said));
+    CHECK(!library.worksHere());
+    CHECK(library.lines.empty());
   }
 }
 
@@ -309,7 +325,7 @@ TEST_CASE("SIGCHLD ignored, or every child waited for by somebody else: kernels 
                      std::signal(SIGCHLD, SIG_IGN);
                      Library library;
                      return compile(library).isOk() &&
-                                    compile(library, 19).status().code() == kCompilerCrashed
+                                    compile(library, 19).status().code() == StatusCode::CompilerCrashed
                                 ? 0
                                 : 1;
                    }),

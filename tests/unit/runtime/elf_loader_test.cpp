@@ -125,6 +125,8 @@ TEST_CASE("a malformed object is refused with the reason") {
   refused("symbol that is not in the object", [](auto &b) {
     record<Elf64_Rela>(b.sections[kRela], 0).r_info = ELF64_R_INFO(9, R_X86_64_PC32);
   });
+  refused("more than one symbol table", // each could be read once for each relocation
+          [](auto &b) { b.sections.push_back(ObjectSection(b.sections[kSymbols])); });
   refused("no names", [](auto &b) { b.sections[kSymbols].header.sh_link = 77; });
   refused("name is cut off", [](auto &b) { record<Elf64_Sym>(b.sections[kSymbols], 2).st_name = 1000; });
   refused("name is cut off", [](auto &b) { b.sections[kStrings].bytes.back() = 'x'; });

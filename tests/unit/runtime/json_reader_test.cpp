@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/plans/tuning_record.h"
 #include "spec/json_reader.h"
+#include "tests/tools/temporary.h"
 
 #include <chrono>
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 using namespace flashplus;
 using Json = nlohmann::json;
@@ -63,4 +66,19 @@ TEST_CASE("json: a tuning record costs no more than its size, whatever is in it"
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   CHECK(took.count() < 20); // 1 s; quadratic it was hours
+}
+
+TEST_CASE("tuning records: what is no file is left out, and nobody waits for it") {
+  test::TemporaryFolder folder;
+  const std::string fifo = folder.path("r.json");
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  for (const std::string &named : {fifo, folder.path(), std::string("/dev/zero")}) {
+    ::alarm(20); // ends this process if it waits
+    std::vector<std::string> told;
+    TuningRecords::read(named, [&](const std::string &line) { told.push_back(line); });
+    ::alarm(0);
+    REQUIRE(told.size() == 1);
+    CHECK(told[0] == "tuning record " + (named == folder.path() ? fifo : named) +
+                         " is left out: it can't be read or is no regular file");
+  }
 }

@@ -2,7 +2,6 @@
 // The kernel table over a real store in a temporary folder, a fake device and a fake compile function.
 #include "cache/directory.h"
 #include "runtime/kernels/kernel_table.h"
-#include "spec/compile_status.h"
 #include "tests/tools/temporary.h"
 
 #include <doctest/doctest.h>
@@ -605,8 +604,8 @@ TEST_CASE("a disk hit that is to be launched otherwise than the plan says is no 
       CHECK(f.device.loaded_code != artifact.code);
       CHECK(f.table.counters.miss_refused == 1);
       CHECK(f.table.counters.disk_hits == 0);
-      CHECK(f.events == std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED,
-                                    FLASHPLUS_EVENT_COMPILED});
+      CHECK(f.events ==
+            std::vector{FLASHPLUS_EVENT_REFUSED, FLASHPLUS_EVENT_COMPILE_STARTED, FLASHPLUS_EVENT_COMPILED});
       REQUIRE(f.warnings.size() == 1);
       CHECK(f.warnings[0].find("launch schema is not the plan's") != std::string::npos);
       Fixture again(folder.path("cache"), /*offline=*/false, target);
@@ -677,19 +676,66 @@ TEST_CASE("what the compiler refuses is not tried again, by any process, with th
   CHECK(other.compiles == 1);
 }
 
-TEST_CASE("cache clear forgets refusals") {
+TEST_CASE("refusals are listed, and forgotten as kernels are removed: all, the old, those of other builds") {
   TemporaryFolder folder;
-  Refusing first(folder.path("cache"), kSpills);
-  CHECK(!first.compile());
-  CHECK(first.store->clear().isOk());
-  Refusing f(folder.path("cache"), Status::ok());
+  const std::string dir = folder.path("cache");
+  Refusing first(dir, kSpills);
+  KernelStore &store = *first.store;
+  const auto refuse = [&] {
+    Refusing f(dir, kSpills);
+    CHECK(!f.compile());
+    REQUIRE(store.refusals().size() == 1);
+  };
+  const auto removed = [&](const Result<StoreUsage> &what) { return what ? what->refusals : -1; };
+  refuse();
+  const RefusalInfo known = store.refusals()[0];
+  CHECK(known.key == KernelTable::keyOf(sampleKernel(), kTarget));
+  CHECK(known.path == dir + "/refused/" + known.key.hex() + ".txt");
+  CHECK(known.bytes == int64_t(std::filesystem::file_size(known.path)));
+  CHECK(known.noted > ::time(nullptr) - 60);
+  CHECK(known.refusal.toolchain == "ptxas 13.0");
+  CHECK(known.refusal.reason == "the schedule spills");
+  const auto file = [&](char digit) { return dir + "/refused/" + std::string(32, digit) + ".txt"; };
+  test::writeText(file('a'), test::readText(known.path)); // another's name
+  test::writeText(file('b'), "damaged");
+  test::writeText(dir + "/refused/notes.txt", "mine");
+  CHECK(store.refusals().size() == 1);
+  CHECK(store.usage().entries == 0);
+
+  CHECK(removed(store.prune({.most_bytes = 1 << 20, .used_since = 1, .build = known.key.build})) == 0);
+  CHECK(removed(store.prune({.build = "another", .only_count = true})) == 2);
+  CHECK(store.refusals().size() == 1);
+  CHECK(removed(store.prune({.build = "another"})) == 2); // what is damaged stays, as with kernels
+  refuse();
+  const timespec old[2] = {{1, 0}, {1, 0}};
+  REQUIRE(utimensat(AT_FDCWD, known.path.c_str(), old, 0) == 0);
+  CHECK(removed(store.prune({.used_since = 2})) == 1);
+  refuse();
+  CHECK(removed(store.prune({.most_bytes = 0})) == 2); // the damaged one, too
+  refuse();
+  CHECK(removed(store.clear()) == 1);
+  CHECK(test::readText(dir + "/refused/notes.txt") == "mine");
+  Refusing f(dir, Status::ok());
   CHECK(f.compile().isOk());
+}
+
+TEST_CASE("what the folder of an image says of refusals is believed where that is only read") {
+  TemporaryFolder folder;
+  Refusing image(folder.path("image"), kSpills);
+  CHECK(!image.compile());
+  const auto before = KernelStore::openReadOnly(folder.path("image"), nullptr);
+  const auto own = KernelStore::open("", nullptr);
+  KernelTable table({*own, {before.get()}}, {}, /*offline=*/true, [](const std::string &) {});
+  table.rememberRefusals([](const Target &) { return std::nullopt; });
+  const auto code = table.code(sampleKernel(), kTarget);
+  REQUIRE_FALSE(code.isOk());
+  CHECK(code.status().code() == StatusCode::CompileFailed);
 }
 
 TEST_CASE("a kill, a time-out, a crash, no memory, and what is unknown of the assemblers are no refusal") {
   TemporaryFolder folder;
-  for (const StatusCode code : {StatusCode::IoError, kTimedOut, kCompilerCrashed, StatusCode::OutOfMemory,
-                                StatusCode::InvalidArgument, StatusCode::Internal}) {
+  for (const StatusCode code : {StatusCode::IoError, StatusCode::TimedOut, StatusCode::CompilerCrashed,
+                                StatusCode::OutOfMemory, StatusCode::InvalidArgument, StatusCode::Internal}) {
     Refusing f(folder.path("cache"), {code, "not this time"});
     CHECK(!f.compile());
   }

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/log_lines.h"
 #include "tests/tools/temporary.h"
+#include "tests/unit/cache/children.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
 
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <regex>
 #include <sstream>
 #include <string>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <thread>
 #include <vector>
@@ -30,8 +35,11 @@ std::vector<std::string> linesOf(const std::string &path) {
 
 TEST_CASE("log: what $FLASHPLUS_LOG may be") {
   TemporaryFolder folder;
-  const std::string file = folder.path("log"), fifo = folder.path("fifo");
-  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  const std::string file = folder.path("log"), fifo = folder.path("fifo"), read = folder.path("read");
+  for (const std::string &pipe : {fifo, read})
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const int reader = ::open(read.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  REQUIRE(reader >= 0);
   using Level = LogLines::Level;
   for (auto [text, level] : {std::pair{std::string(), Level::Off},
                              {"off", Level::Off},
@@ -51,11 +59,12 @@ TEST_CASE("log: what $FLASHPLUS_LOG may be") {
     CHECK(lines.status().message() ==
           "$FLASHPLUS_LOG is '" + text + "'; it must be off, warn or info, or warn:FILE or info:FILE");
   }
-  for (const std::string &path : {folder.path("no/such"), folder.path(""), fifo}) {
+  for (const std::string &path : {folder.path("no/such"), folder.path(""), fifo, read}) {
     const auto lines = LogLines::open("warn:" + path);
     REQUIRE_FALSE(lines.isOk());
     CHECK(lines.status().message().find("and the file cannot be written: ") != std::string::npos);
   }
+  ::close(reader);
 }
 
 TEST_CASE("log: a line is whole, whoever writes beside it, and a level leaves the lower ones out") {
@@ -85,6 +94,34 @@ TEST_CASE("log: a line is whole, whoever writes beside it, and a level leaves th
       R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z flashplus\[\d+\] warn: (two lines|x{300}))");
   for (const std::string &line : lines)
     CHECK_MESSAGE(std::regex_match(line, shape), line);
+}
+
+TEST_CASE("log: a file that may not grow and a reader that is gone end no process, and errno stays") {
+  TemporaryFolder folder;
+  const auto says = [](const std::string &setting, int line_bytes) {
+    auto lines = LogLines::open(setting);
+    if (!lines)
+      return 1;
+    errno = E2BIG;
+    (*lines)->write(LogLines::Level::Warn, std::string(size_t(line_bytes), 'x'));
+    return errno == E2BIG ? 0 : 2;
+  };
+  CHECK(waitAtMost(startChild([&] {
+                     const rlimit few{10, 10};
+                     std::signal(SIGXFSZ, SIG_DFL);
+                     ::setrlimit(RLIMIT_FSIZE, &few);
+                     return says("warn:" + folder.path("log"), 0) + says("warn:" + folder.path("log"), 100);
+                   }),
+                   std::chrono::seconds(20)) == 0);
+  CHECK(waitAtMost(startChild([&] {
+                     int ends[2];
+                     std::signal(SIGPIPE, SIG_DFL);
+                     if (::pipe(ends) != 0 || ::dup2(ends[1], STDERR_FILENO) < 0)
+                       return 1;
+                     ::close(ends[0]);
+                     return says("warn", 100);
+                   }),
+                   std::chrono::seconds(20)) == 0);
 }
 
 TEST_CASE(
