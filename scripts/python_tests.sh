@@ -19,4 +19,5 @@ cd tests/python
 # them takes seconds to compile PyTorch's.
 unset PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX=$(dirname "$python")/../byte-code
+rm -rf "$PYTHONPYCACHEPREFIX${TMPDIR:-/tmp}" 2>/dev/null || true  # of what earlier tests installed
 PYTHONPATH="$OLDPWD/python" exec "$python" -m pytest -q -p no:cacheprovider "$@"

@@ -47,6 +47,8 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
               return_attn_probs, deterministic):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
+    if alibi_slopes is not None:
+        _need(alibi_slopes=alibi_slopes)
     if attention_ops.left_to_graph(softmax_scale, causal, softcap, window_size, *lengths[2:4]):
         return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
                          return_attn_probs, deterministic)

@@ -76,6 +76,9 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     """
     for name, t in (("q", q), ("k", k), ("v", v)):
         checks.tensor(name, t)
+    for name, t in (("alibi_slopes", alibi_slopes), ("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
+        if t is not None:
+            checks.tensor(name, t)
     for name, text in (("score", score), ("schedule", schedule)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}; it must be text or None")

@@ -388,6 +388,9 @@ def test_refused_in_words(device):
     if device == "cpu":  # what only who reads the lists can say; nothing is written
         full = ints([32, 9], device)
         refused("room for 32", q, cache.k, cache.v, k, v, cache_seqlens=full, kind=ValueError)
+        words = r"cache_seqlens \(seqused_k\)\[1\] is 33; there are only 32 rows"
+        refused(words, q, cache.k, cache.v, cache_seqlens=ints([32, 33], device), kind=ValueError)
+        refused(words.replace("1", "0", 1), q, cache.k, cache.v, cache_seqlens=33, kind=ValueError)
         wrong = paged.table.clone()
         wrong[0, 1] = 77
         refused("77", q, paged.k, paged.v, cache_seqlens=lengths, block_table=wrong, kind=ValueError)
