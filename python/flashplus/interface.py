@@ -333,7 +333,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     return_softmax_lse: False.
 
     Nothing is read on the host: the call can be captured in a CUDA graph. Lengths and tables that are wrong are an
-    error on the CPU; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
+    error on the CPU, but that a length beyond a cache means all of it where there is no block_table, cache_batch_idx,
+    cache_leftpad or k; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
     Returns out (as q), or with return_softmax_lse (out, softmax_lse fp32 (batch, heads, seqlen_q)).
     Raises: as flash_attn_func.
     """

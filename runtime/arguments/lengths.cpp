@@ -54,22 +54,14 @@ Status checkPacked(TensorReader &reader, const LengthArgs &args, TensorSizes &si
   return Status::ok();
 }
 
-/// `rows`: those that each sequence has, or -1 where others look (a cache) or they differ (packed).
-Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source, int64_t batch, int64_t rows,
-                 void *&out) {
+Status checkUsed(TensorReader &reader, const char *name, const DLTensor *source, int64_t batch, void *&out) {
   TensorView used;
   FLASHPLUS_RETURN_IF_ERROR(readLengths(reader, name, source, batch, used));
   if (reader.onHost(used))
-    for (int64_t i = 0; i < batch; ++i) {
-      const int32_t value = static_cast<const int32_t *>(used.data)[i];
-      const auto element = [&] {
-        return std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(value);
-      };
-      if (value < 0)
-        return invalidArgument(element() + "; it must not be negative");
-      if (rows >= 0 && value > rows)
-        return invalidArgument(element() + "; there are only " + std::to_string(rows) + " rows");
-    }
+    for (int64_t i = 0; i < batch; ++i)
+      if (const int32_t value = static_cast<const int32_t *>(used.data)[i]; value < 0)
+        return invalidArgument(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(value) +
+                               "; it must not be negative");
   out = used.data;
   return Status::ok();
 }
@@ -131,11 +123,9 @@ Status checkLengths(TensorReader &reader, const LengthArgs &args, TensorSizes &s
                            std::to_string(sizes.heads_q) + " * rows of q " + std::to_string(max_q) +
                            " is too large; at most 2^48 are allowed");
   if (args.seqused_q)
-    FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_q", args.seqused_q, batch,
-                                        sizes.ragged ? -1 : sizes.rows_q, out.seqused_q));
+    FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_q", args.seqused_q, batch, out.seqused_q));
   if (args.seqused_k)
-    FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_k", args.seqused_k, batch,
-                                        sizes.ragged || sizes.cache ? -1 : sizes.rows_k, out.seqused_k));
+    FLASHPLUS_RETURN_IF_ERROR(checkUsed(reader, "seqused_k", args.seqused_k, batch, out.seqused_k));
   sizes.uneven_q = sizes.ragged || args.seqused_q;
   sizes.uneven_k = sizes.ragged || sizes.cache || args.seqused_k;
   const int64_t total_q = sizes.ragged ? sizes.rows_q : batch * sizes.rows_q;

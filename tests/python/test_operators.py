@@ -64,7 +64,6 @@ def inductor(device, tmp_path, monkeypatch):
         from torch._inductor import config
 
         monkeypatch.setattr(config.cpp, "cxx", (None, compiler))
-        monkeypatch.setattr(config.cpp, "simdlen", 1)  # asks a compiler for no vector instructions, which takes seconds
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for three kernels
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch._dynamo.reset()

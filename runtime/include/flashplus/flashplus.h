@@ -254,7 +254,7 @@ typedef struct flashplus_forward_args {
                           the sum of exponentials of the final scores. Last stride 1. */
   const DLTensor *cu_seqlens_q; /**< int32 (batch + 1) or null. First 0, not decreasing; the CPU checks. */
   const DLTensor *cu_seqlens_k; /**< Both or none, but with a cache (below) cu_seqlens_q alone is allowed. */
-  const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use; not more than there are. */
+  const DLTensor *seqused_q;    /**< int32 (batch) or null: leading rows in use. */
   const DLTensor *seqused_k;    /**< With a cache: its keys ("cache_seqlens"), without the new ones. */
   int64_t max_seqlen_q; /**< With cu_seqlens only: upper bounds; any value >= the true maximum gives one
                              result. 0: not known; the rows of q (of k) are taken, which may cost time. */
