@@ -15,4 +15,9 @@ if ! python=$(python3 scripts/python_env.py "$name"); then
   exit 77
 fi
 cd tests/python
-PYTHONPATH="$OLDPWD/python" PYTHONDONTWRITEBYTECODE=1 exec "$python" -m pytest -q -p no:cacheprovider "$@"
+# Byte code is kept in the environment, that of the source tree too: many tests start a process, and without it each of
+# them takes seconds to compile PyTorch's.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=$(dirname "$python")/../byte-code
+rm -rf "$PYTHONPYCACHEPREFIX${TMPDIR:-/tmp}" 2>/dev/null || true  # of what earlier tests installed
+PYTHONPATH="$OLDPWD/python" exec "$python" -m pytest -q -p no:cacheprovider "$@"

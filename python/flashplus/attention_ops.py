@@ -61,7 +61,7 @@ def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_
 
 def _attend(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q,
             max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, lse_empty, num_splits,
-            score, names, scalar_names, scalars, schedule):
+            score, names, scalar_names, scalars, schedule, deterministic):
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap),
                         schedule)
@@ -91,21 +91,22 @@ class _Call(autograd.Call):
         wants = [f"value{i}" in wanted for i in range(self.count)]
         dq, dk, dv, *rest = torch.ops.flashplus.attention_backward(
             *given, values, named.get("alibi_slopes"), *(named.get(name) for name in _LENGTHS), *self.numbers,
-            self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state)
+            self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state, self.deterministic)
         return (dq, dk, dv), rest
 
 
 def _meant(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, *rest):
-    numbers, (dropout_p, _, _, score, names, scalar_names, scalars) = rest[:7], rest[7:14]
-    call = _Call(numbers, dropout_p, **{f"value{i}": t for i, t in enumerate(values)}, alibi_slopes=alibi_slopes,
-                 cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k)
+    numbers, (dropout_p, _, _, score, names, scalar_names, scalars, _, deterministic) = rest[:7], rest[7:]
+    call = _Call(numbers, dropout_p, deterministic, **{f"value{i}": t for i, t in enumerate(values)},
+                 alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
+                 seqused_k=seqused_k)
     call.said, call.count = (score, names, scalar_names, scalars), len(values)
     return call
 
 
 def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
               max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, score,
-              names, scalar_names, scalars, wants, wants_slopes, rng_state):
+              names, scalar_names, scalars, wants, wants_slopes, rng_state, deterministic):
     """[dq, dk, dv, the gradients of those values that `wants` says, that of the slopes]"""
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap))
@@ -118,14 +119,14 @@ def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q,
         seqused_q=seqused_q, seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
         alibi_slopes=alibi_slopes, softmax_scale=scale, causal=causal, window_left=left, window_right=right,
         softcap=softcap, dropout_p=dropout_p, rng_state=rng_state,
-        dslopes=dslopes, score=s, dvalues=dvalues)
+        dslopes=dslopes, score=s, dvalues=dvalues, any_order=not deterministic)
     named = dict(zip(_names(names), values))
     found = [d.reshape(named[name].shape).to(named[name].dtype) for name, d in dvalues.items()]
     return [*grads, *found, *([dslopes] if wants_slopes else [])]
 
 
 def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
-    wants, wants_slopes = rest[-3:-1]
+    wants, wants_slopes = rest[-4:-2]
     return [*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             *(q.new_empty(t.shape, dtype=t.dtype) for t, want in zip(values, wants) if want),
             *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
@@ -136,11 +137,12 @@ _SHARED = ("Tensor[] values, Tensor? alibi_slopes, " + "".join(f"Tensor? {name},
            + _NUMBERS_SCHEMA + ", float dropout_p, ")
 ops.define("attention",
            f"(Tensor q, Tensor k, Tensor v, {_SHARED}float lse_empty, SymInt num_splits, {_SCORE_SCHEMA}, "
-           "str schedule) -> (Tensor, Tensor, Tensor)", _attend, _attend_fake, "flashplus", meant=_meant, draws=True)
+           "str schedule, bool deterministic) -> (Tensor, Tensor, Tensor)", _attend, _attend_fake, "flashplus",
+           meant=_meant, draws=True)
 ops.define("attention_backward",
            "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, "
-           f"{_SHARED}{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state) -> Tensor[]", _backward,
-           _backward_fake, "flashplus", refusal=later.double_backward)
+           f"{_SHARED}{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state, bool deterministic) "
+           "-> Tensor[]", _backward, _backward_fake, "flashplus", refusal=later.double_backward)
 
 operator = torch.ops.flashplus.attention
 
@@ -173,7 +175,8 @@ def graph_numbers(softmax_scale, causal, window_size, softcap):
 
 
 def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None,
-             seqused_q=None, seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, score="", schedule=""):
+             seqused_q=None, seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, score="", schedule="",
+             deterministic=False):
     """(out, lse, rng_state) through the operator, with any of `numbers` ({name: value}, by NUMBERS) and `scalars` a
     tensor of one element, whose value nobody asks for before the operator runs. Of what is plain in `numbers` the types
     are right (checks.numbers)."""
@@ -190,4 +193,5 @@ def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None,
             named[_OWN + name] = torch.as_tensor(value).detach().reshape(())
     return operator(q, k, v, list(named.values()), alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                     *plain.values(), dropout_p, lse_empty, num_splits, score,
-                    ",".join(list(named.keys())), ",".join(list(given.keys())), list(given.values()), schedule)
+                    ",".join(list(named.keys())), ",".join(list(given.keys())), list(given.values()), schedule,
+                    deterministic)

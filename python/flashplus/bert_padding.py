@@ -69,6 +69,10 @@ def unpad_input(hidden_states, attention_mask, unused_mask=None):
     hidden_states: (batch, seqlen, ...). attention_mask: (batch, seqlen), true for tokens to keep. unused_mask: tokens
     that are kept as well, and counted in cu_seqlens, but not in seqused.
     """
+    for name, mask in (("attention_mask", attention_mask), ("unused_mask", unused_mask)):
+        if mask is not None and mask.shape != hidden_states.shape[:2]:
+            raise ValueError(f"{name} has shape {tuple(mask.shape)}; it must be (batch, seqlen) of hidden_states, "
+                             f"{tuple(hidden_states.shape[:2])}")
     kept = attention_mask if unused_mask is None else attention_mask + unused_mask
     lengths = kept.sum(dim=-1, dtype=torch.int32)
     used = attention_mask.sum(dim=-1, dtype=torch.int32)
@@ -83,6 +87,9 @@ def unpad_input_for_concatenated_sequences(hidden_states, attention_mask_in_leng
 
     hidden_states: (batch, seqlen, ...).
     attention_mask_in_length: (batch, seqlen); row b holds the lengths of its sequences, then zeros."""
+    if attention_mask_in_length.shape != hidden_states.shape[:2]:
+        raise ValueError(f"attention_mask_in_length has shape {tuple(attention_mask_in_length.shape)}; it must be "
+                         f"(batch, seqlen) of hidden_states, {tuple(hidden_states.shape[:2])}")
     total = attention_mask_in_length.sum(dim=-1)
     positions = torch.arange(attention_mask_in_length.shape[1], device=total.device)
     kept = positions[None, :] < total[:, None]

@@ -55,6 +55,8 @@ def local_kernels():
 
 def _values(name, value, allowed=None):
     values = [value] if isinstance(value, (str, int)) else list(value)
+    if not values:
+        raise ValueError(f"{name} is {value!r}; it must have at least one value")
     for one in values:
         if allowed and one not in allowed:
             raise ValueError(f"{name} is {value!r}; it must be of {', '.join(allowed)}")

@@ -44,12 +44,14 @@ def remember_cache(key):
 
 
 def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-              return_attn_probs, deterministic=False):
+              return_attn_probs, deterministic):
     """Through the operator. `lengths`: () or the four of a varlen call, block_table."""
     _need(q=q, k=k, v=v)
+    if alibi_slopes is not None:
+        _need(alibi_slopes=alibi_slopes)
     if attention_ops.left_to_graph(softmax_scale, causal, softcap, window_size, *lengths[2:4]):
         return _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     softmax_scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     dropout_p = dropout.check(dropout_p, softcap)
     if softmax_scale is None:
@@ -67,7 +69,7 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
 
 
 def _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-              return_attn_probs):
+              return_attn_probs, deterministic):
     """_operator, for a compiler to which some of the numbers are tensors."""
     if return_attn_probs and dropout_p:
         raise later.not_yet("S_dmask in a compiled graph with tensors for numbers", "pass numbers")
@@ -76,15 +78,16 @@ def _in_graph(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
     out, lse, _ = attention_ops.in_graph(
         q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q,
-        cu_seqlens_k=cu_seqlens_k, dropout_p=checks.number("dropout_p", dropout_p))
+        cu_seqlens_k=cu_seqlens_k, dropout_p=checks.number("dropout_p", dropout_p), deterministic=bool(deterministic))
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
-def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs):
+def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs,
+           deterministic):
     """Straight to our kernels."""
     if alibi_slopes is not None and not plain(alibi_slopes):
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     key = (dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     try:
         call = _calls.get(key)
@@ -97,7 +100,7 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
     # Finds out what is wrong, or does what the library can't: copies where the last stride is not 1, an empty batch.
     if dropout_p or type(dropout_p) not in (float, int):
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     numbers = _numbers(softmax_scale, causal, window_size, softcap)
     try:
         out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, return_attn_probs)
@@ -105,14 +108,14 @@ def _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alib
         if not unusual(q, k, v, alibi_slopes):
             raise
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                         return_attn_probs)
+                         return_attn_probs, deterministic)
     if call is None:
         exchange.remember(key)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
 def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-            window_size, softcap, alibi_slopes, return_attn_probs):
+            window_size, softcap, alibi_slopes, return_attn_probs, deterministic):
     _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     same = max_seqlen_k is max_seqlen_q  # one wait for a tensor on a GPU, not two
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
@@ -127,7 +130,7 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
             if not unusual(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes):
                 raise
     return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p, softmax_scale,
-                     causal, window_size, softcap, alibi_slopes, return_attn_probs)
+                     causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -158,7 +161,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     for what is not there; each names the argument, its value and what is allowed.
     """
     if backend.ours and direct(q, k, v):
-        return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+        return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs,
+                      deterministic)
     _need(q=q, k=k, v=v)
     if backend.ours:
         return _operator(q, k, v, (), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
@@ -226,7 +230,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     """
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
-                       causal, window_size, softcap, alibi_slopes, return_attn_probs)
+                       causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
     key = softmax_scale, causal, window_size, softcap, True, 0, _INF
     if (backend.ours and type(max_seqlen_q) is int and type(max_seqlen_k) is int and not dropout_p
             and cu_seqlens_q is not None and cu_seqlens_k is not None and block_table is not None):
@@ -329,7 +333,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     return_softmax_lse: False.
 
     Nothing is read on the host: the call can be captured in a CUDA graph. Lengths and tables that are wrong are an
-    error on the CPU; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
+    error on the CPU, but that a length beyond a cache means all of it where there is no block_table, cache_batch_idx,
+    cache_leftpad or k; on CUDA rows without room are dropped (docs/debugging.md has a switch that checks).
     Returns out (as q), or with return_softmax_lse (out, softmax_lse fp32 (batch, heads, seqlen_q)).
     Raises: as flash_attn_func.
     """

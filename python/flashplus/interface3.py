@@ -23,11 +23,12 @@ def _ready(*tensors):
         raise later.not_yet("original FlashAttention 3 to hand calls to", "set FLASH_ATTENTION_USE_FLAGGEMS=TRUE")
 
 
-def _in_graph(q, k, v, longest, scale, causal, window_size, softcap, num_splits, want_lse, **lengths):
+def _in_graph(q, k, v, longest, scale, causal, window_size, softcap, num_splits, deterministic, want_lse, **lengths):
     """For a compiler to which some of the numbers are tensors."""
     numbers = (*longest, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
     out, lse, _ = attention_ops.in_graph(q, k, v, dict(zip(attention_ops.NUMBERS, numbers)), lse_empty=-_INF,
-                                         num_splits=checks.integer("num_splits", num_splits), **lengths)
+                                         num_splits=checks.integer("num_splits", num_splits),
+                                         deterministic=bool(deterministic), **lengths)
     return (out, lse) if want_lse else out
 
 
@@ -52,7 +53,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size):
-        return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, return_attn_probs)
+        return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, deterministic,
+                         return_attn_probs)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     straight = direct(q, k, v) and not (q.dim() == 4 and ops.without_batch(q, None))
     if straight:
@@ -107,8 +109,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
         return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
-                         return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
-                         seqused_k=seqused_k)
+                         deterministic, return_attn_probs, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+                         seqused_q=seqused_q, seqused_k=seqused_k)
     numbers, num_splits = checks.numbers(scale, causal, window_size, softcap), checks.integer("num_splits", num_splits)
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)

@@ -68,7 +68,8 @@ def attention(q, k_cache, v_cache, *, softmax_scale=None, causal=False, window_l
         cache_checks.cache(q, k_cache, v_cache, others)
         if "block_table" in others and "room for" in message:
             raise RuntimeError(f"block_table names too few pages: {message}")
-        raise library.failure(status, message)
+        # The name that it has in flash_attn_with_kvcache.
+        raise library.failure(status, message.replace("seqused_k", "cache_seqlens (seqused_k)"))
     frame.home.append(frame)
     return out, lse
 

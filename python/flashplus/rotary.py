@@ -32,12 +32,12 @@ def apply_rotary_emb_torch(x, cos, sin, interleaved=False):
 
 
 def _rows(x, cos, sin, positions, seqlens_known):
-    """cos and sin at `positions`; beyond the table the rotation is none (cos 1, sin 0)."""
+    """cos and sin at `positions`; outside the table the rotation is none (cos 1, sin 0)."""
     if seqlens_known:
         return cos[positions], sin[positions]
-    beyond = (positions >= cos.shape[0]).unsqueeze(-1)
-    inside = positions.clamp(max=cos.shape[0] - 1)
-    return cos[inside].masked_fill(beyond, 1.0), sin[inside].masked_fill(beyond, 0.0)
+    outside = ((positions < 0) | (positions >= cos.shape[0])).unsqueeze(-1)
+    inside = positions.clamp(0, cos.shape[0] - 1)
+    return cos[inside].masked_fill(outside, 1.0), sin[inside].masked_fill(outside, 0.0)
 
 
 def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None, interleaved=False, inplace=False,
@@ -57,6 +57,9 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
         raise ValueError(
             f"x has shape {tuple(x.shape)}; it must be (batch, seqlen, heads, head_dim), or (total, heads, "
             "head_dim) with cu_seqlens")
+    for name, t in (("x", x), ("cos", cos), ("sin", sin)):
+        if not t.is_floating_point():
+            raise TypeError(f"{name} is {t.dtype}; it must be of floating point")
     half, head_dim = cos.shape[1], x.shape[-1]
     if 2 * half > head_dim:
         raise ValueError(f"cos has {half} columns; twice that must be at most x's head_dim, {head_dim}")
@@ -66,6 +69,8 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
     if fixed:
         seqlen_offsets = checks.integer("seqlen_offsets", seqlen_offsets)
+        if seqlen_offsets < 0:
+            raise ValueError(f"seqlen_offsets is {seqlen_offsets}; it must not be negative")
     if longest > cos.shape[0]:
         raise ValueError(f"the longest sequence has {longest} rows; cos and sin, which have {cos.shape[0]}, must have "
                          "at least as many")

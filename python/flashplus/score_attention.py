@@ -40,7 +40,7 @@ def _scalar(name, value):
 
 def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, window=(-1, -1), softmax_scale=None,
               softcap=0.0, alibi_slopes=None, dropout_p=0.0, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None,
-              max_seqlen_k=None, num_splits=0, schedule=None, return_lse=False):
+              max_seqlen_k=None, num_splits=0, schedule=None, deterministic=False, return_lse=False):
     """softmax(score(softmax_scale * q k^T)) v, for a score that is an expression of text, compiled into the kernel.
 
     Differentiable, in q, k, v, alibi_slopes and in those of `tensors` and `scalars` that require a gradient; under
@@ -65,6 +65,8 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     max_seqlen_q, max_seqlen_k: upper bounds of these lengths; None: not known, which may cost time.
     num_splits: 0: chosen; 1: keys are never split; n <= 128: into n parts.
     schedule: None: chosen; else text of one, as `flashplus inspect` and `tune` print (of the forward).
+    deterministic: True: dq is the same bits every time on Hopper, too; all else is anyway, but for the gradients of
+        alibi_slopes, tensors and scalars on a GPU.
     return_lse: with the log-sum-exp of the scores, fp32 (batch, heads, seqlen_q) or (heads, total_q); its gradient
         counts.
 
@@ -74,6 +76,9 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     """
     for name, t in (("q", q), ("k", k), ("v", v)):
         checks.tensor(name, t)
+    for name, t in (("alibi_slopes", alibi_slopes), ("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
+        if t is not None:
+            checks.tensor(name, t)
     for name, text in (("score", score), ("schedule", schedule)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}; it must be text or None")
@@ -97,6 +102,7 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     numbers = dict(zip(attention_ops.NUMBERS, (*lengths, *numbers)))
     options = {"alibi_slopes": alibi_slopes, "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k}
     rest = {"dropout_p": checks.number("dropout_p", dropout_p), "num_splits": checks.integer("num_splits", num_splits)}
+    deterministic = checks.flag("deterministic", deterministic)
     others = (*tensors.values(), *options.values())
     if direct(q, k, v) and plain(*others) and not any(isinstance(x, torch.Tensor) for x in scalars.values()):
         try:
@@ -107,5 +113,5 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
             if not unusual(q, k, v, *others):
                 raise
     out, lse, _ = attention_ops.in_graph(q, k, v, numbers, tensors=tensors, scalars=scalars, score=score or "",
-                                         schedule=schedule or "", **options, **rest)
+                                         schedule=schedule or "", deterministic=deterministic, **options, **rest)
     return (out, lse) if return_lse else out

@@ -168,7 +168,7 @@ def _backward(grad_out, query, key, value, out, logsumexp, cum_seq_q, cum_seq_k,
         max_seqlen_q=max_q if cum_seq_q is not None else 0, max_seqlen_k=max_k if cum_seq_q is not None else 0,
         softmax_scale=_scale(scale, query), causal=is_causal, window_left=_side(window_size_left),
         window_right=_side(window_size_right), softcap=0.0, dropout_p=dropout_p,
-        rng_state=rng_state if dropout_p else None)
+        rng_state=rng_state if dropout_p else None, any_order=not torch.are_deterministic_algorithms_enabled())
 
 
 def _sdpa(query, key, value, dropout_p=0.0, is_causal=False, return_debug_mask=False, *, scale=None):

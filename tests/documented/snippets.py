@@ -5,6 +5,8 @@ import subprocess
 
 SHELL = {"sh", "console", "bash"}
 LANGUAGES = SHELL | {"c", "cpp", "python", "text", ""}
+# Who runs the Python of a document: each runs every block of it.
+PYTHON = {"docs/migration.md": "tests/python/test_migration.py", "docs/scores.md": "tests/python/test_scores.py"}
 # A line of a block without a language that begins so is a command that nobody marked as one.
 PROGRAMS = ("flashplus ", "serve ", "pip ", "python ", "make ", "cmake ", "git ", "scripts/", "./", "$ ")
 
@@ -17,6 +19,8 @@ def blocks(path):
     """(language, first line's number, text) of each fenced block."""
     fence, start, language = None, 0, ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if re.match(r"\s+```|~~~", line):
+            raise SystemExit(f"FAILED: {path}:{number}: this test sees only fences of ``` at the start of a line")
         if line.startswith("```"):
             if fence is None:
                 fence, start, language = [], number + 1, line[3:].strip()
@@ -49,6 +53,9 @@ def shell_commands(root):
             if language not in LANGUAGES:
                 raise SystemExit(f"FAILED: {name}:{start - 1}: a block of '{language}'; this test knows "
                                  f"{', '.join(sorted(LANGUAGES - {''}))}")
+            if language == "python" and str(name) not in PYTHON:
+                raise SystemExit(f"FAILED: {name}:{start - 1}: nothing runs this Python; it is run of "
+                                 f"{', '.join(PYTHON)}")
             if language in SHELL:
                 for number, command in commands(text, language == "console"):
                     yield f"{name}:{start + number}", command

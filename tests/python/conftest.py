@@ -38,6 +38,14 @@ def device(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, packed once a process."""
+    from test_install import packed_wheel
+
+    return packed_wheel(tmp_path_factory.mktemp("wheel"))
+
+
 @pytest.fixture
 def ours():
     """The switch on our kernels, and put back afterwards."""

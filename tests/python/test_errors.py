@@ -82,6 +82,12 @@ def test_types():
     cu = torch.tensor([0, 1], dtype=torch.int32)
     refused(TypeError, "max_seqlen_q is 'x'", flash_attn_varlen_func, q[0], q[0], q[0], cu, cu, "x", 1)
     refused(TypeError, "cu_seqlens_k is list", flash_attn_varlen_func, q[0], q[0], q[0], cu, [0, 1], 1, 1)
+    for call in (flash_attn_func, flashplus.attention):
+        refused(TypeError, "alibi_slopes is list; it must be a torch.Tensor", call, q, q, q, alibi_slopes=[1.0])
+    refused(TypeError, "alibi_slopes is list", flash_attn_varlen_func, q[0], q[0], q[0], cu, cu, 1, 1,
+            alibi_slopes=[1.0])
+    refused(TypeError, "cu_seqlens_q is list", flashplus.attention, q[0], q[0], q[0], cu_seqlens_q=[0, 1],
+            cu_seqlens_k=cu)
     for nothing in (None, "", []):
         words = f"dropout_p is {nothing!r}; it must be a number"
         refused(TypeError, words, flash_attn_func, q, q, q, dropout_p=nothing)

@@ -53,6 +53,14 @@ def test_clients_can_import(statement):
     exec(statement, {})
 
 
+def test_the_module_is_an_attribute():
+    """`import flash_attn` alone, as with the original."""
+    code = ("import flashplus.finder; flashplus.finder.install(); import flash_attn; "
+            "print(flash_attn.flash_attn_interface._flash_attn_forward.__name__)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["_flash_attn_forward"], done.stderr
+
+
 @pytest.mark.parametrize("module", sorted(absent.TABLE))
 def test_absent_modules_refuse_when_called(module):
     loaded = importlib.import_module("flash_attn." + module)

@@ -38,8 +38,8 @@ def run(*command, **more):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def packed_wheel(out):
+    """$FLASHPLUS_TEST_WHEEL, or one packed into the folder `out`. Tests take the fixture `wheel` (conftest.py)."""
     if given := os.environ.get("FLASHPLUS_TEST_WHEEL"):
         return pathlib.Path(given)
     library = os.environ.get("FLASHPLUS_LIBRARY")
@@ -49,7 +49,6 @@ def wheel(tmp_path_factory):
                                               "libflashplus-emulator.so", "flashplus")):
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("no built libraries to pack: set FLASHPLUS_LIBRARY or FLASHPLUS_TEST_WHEEL")
-    out = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, ROOT,
         "-C", f"cmake.define.FLASHPLUS_PREBUILT={folder.resolve()}", "-C", f"build-dir={out / 'build'}")
     (path,) = out.glob("*.whl")

@@ -388,6 +388,13 @@ def test_refused_in_words(device):
     if device == "cpu":  # what only who reads the lists can say; nothing is written
         full = ints([32, 9], device)
         refused("room for 32", q, cache.k, cache.v, k, v, cache_seqlens=full, kind=ValueError)
+        words = r"cache_seqlens \(seqused_k\)\[1\] is -1; it must not be negative"
+        refused(words, q, cache.k, cache.v, cache_seqlens=ints([32, -1], device), kind=ValueError)
+        options = {"causal": True, "cache_seqlens": ints([32, 40], device)}
+        there = flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v, **options)  # more than there are is all of them
+        options["cache_seqlens"] = ints([32, 32], device)
+        assert torch.equal(there.nan_to_num(7), flash_attn.flash_attn_with_kvcache(q, cache.k, cache.v,
+                                                                                   **options).nan_to_num(7))
         wrong = paged.table.clone()
         wrong[0, 1] = 77
         refused("77", q, paged.k, paged.v, cache_seqlens=lengths, block_table=wrong, kind=ValueError)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from test_install import Venv, environment, wheel  # noqa: F401  (a fixture)
+from test_install import Venv, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "migration.md").read_text()
@@ -51,7 +51,7 @@ def test_python_snippets(section, original, tmp_path):
 
 
 @pytest.mark.parametrize("section", blocks("bash"))
-def test_shell_snippets(section, wheel, tmp_path):  # noqa: F811
+def test_shell_snippets(section, wheel, tmp_path):
     venv = Venv(tmp_path / "venv")
     (tmp_path / "bin").mkdir()
     # the checkout's own build takes minutes, so `.` is the wheel that is already packed

@@ -222,8 +222,34 @@ def test_rotary_refuses(device):
     x = torch.randn(1, 5, 2, 16, device=device)
     for match, call in [("longest sequence has 5 rows", lambda: apply_rotary(x, cos, sin)),
                         ("seqlen_offsets is 2 and the longest", lambda: apply_rotary(x[:, :3], cos, sin, 2)),
+                        ("seqlen_offsets is -1; it must not be negative", lambda: apply_rotary(x[:, :3], cos, sin, -1)),
                         ("must be equal", lambda: apply_rotary(x, cos, sin[:3])),
                         ("head_dim, 8", lambda: apply_rotary(x[..., :8], cos, sin)),
                         ("max_seqlen is None", lambda: apply_rotary(x[0], cos, sin, cu_seqlens=torch.zeros(2).int()))]:
         with pytest.raises(ValueError, match=match):
+            call()
+    for match, call in [("x is torch.int32", lambda: apply_rotary(x[:, :3].int(), cos, sin)),
+                        ("sin is torch.int64", lambda: apply_rotary_emb(x[:, :3], cos, sin.long()))]:
+        with pytest.raises(TypeError, match=match):
+            call()
+
+
+def test_offsets_that_lead_out_of_the_table(device):
+    """A tensor of them is not read on the host; what it moves outside, on either side, is not rotated."""
+    cos, sin = table(4, 8, device)
+    x = torch.randn(2, 3, 2, 16, device=device)
+    got = apply_rotary(x, cos, sin, torch.tensor([-2, 2], dtype=torch.int32, device=device))
+    assert torch.equal(got[0, :2], x[0, :2]) and torch.equal(got[1, 2], x[1, 2])
+    assert torch.equal(got[0, 2:], apply_rotary(x[:1, 2:], cos, sin)[0])
+    assert torch.equal(got[1, :2], apply_rotary(x[1:, :2], cos, sin, 2)[0])
+
+
+def test_a_mask_of_another_shape_is_refused(device):
+    """It would take other tokens than it means."""
+    x = torch.randn(2, 5, 3, device=device)
+    good, bad = (torch.ones(2, n, dtype=torch.int32, device=device) for n in (5, 4))
+    for call, name in ((lambda: unpad_input(x, bad), "attention_mask"),
+                       (lambda: unpad_input(x, good, bad), "unused_mask"),
+                       (lambda: unpad_input_for_concatenated_sequences(x, bad), "attention_mask_in_length")):
+        with pytest.raises(ValueError, match=rf"{name} has shape \(2, 4\); it must be .*\(2, 5\)"):
             call()

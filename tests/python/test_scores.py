@@ -214,7 +214,7 @@ def test_operators(device):
     q, k, v = inputs(device, True, torch.float32 if device == "cpu" else torch.float16, 20)
     bias = torch.randn(4, device=device, requires_grad=True)
     arguments = (q, k, v, [bias], None, None, None, None, None, 0, 0, 0.125, True, -1, -1, 0.0, 0.0, math.inf, 0,
-                 "s + bias[h]", "bias", "", [], "")
+                 "s + bias[h]", "bias", "", [], "", True)
     if hasattr(torch.library, "opcheck"):
         torch.library.opcheck(torch.ops.flashplus.attention.default, arguments,
                               test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))

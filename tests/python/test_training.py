@@ -9,9 +9,7 @@ import torch
 from reference import attention, random
 from torch.utils.checkpoint import checkpoint
 
-import flash_attn_interface as fa3
 import flashplus
-from flashplus import kernels
 from flash_attn import flash_attn_func, flash_attn_kvpacked_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
 from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_varlen_backward, flash_attn_gpu
 
@@ -262,49 +260,6 @@ def test_same_bits_every_time(device):
     for _ in range(20):
         assert all(
             torch.equal(a, b) for a, b in zip(torch.autograd.grad(out, (q, k, v), dout, retain_graph=True), first))
-
-
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_deterministic_is_passed_on(device, monkeypatch, ragged, deterministic):
-    """It decides whether dq may be summed in any order, whichever way a gradient takes."""
-    seen = []
-    ours = kernels.gradients
-    monkeypatch.setattr(kernels, "gradients", lambda *a, any_order=False, **k: seen.append(any_order) or ours(
-        *a, any_order=any_order, **k))
-    q, k, v = inputs(device)
-    if ragged:
-        cu = torch.tensor([0, 70, 140], dtype=torch.int32, device=device)
-        q, k, v = (t.detach().flatten(0, 1).requires_grad_() for t in (q, k, v))
-        out = flash_attn_varlen_func(q, k, v, cu, cu, 70, 70, deterministic=deterministic)
-        out3 = fa3.flash_attn_varlen_func(q, k, v, cu, cu, 70, 70, deterministic=deterministic)
-    else:
-        out = flash_attn_func(q, k, v, deterministic=deterministic)
-        out3 = fa3.flash_attn_func(q, k, v, deterministic=deterministic)
-    torch.autograd.grad(out, q, torch.randn_like(out))
-    torch.autograd.grad(out3, q, torch.randn_like(out3))
-    assert seen == [not deterministic] * 2
-
-
-@pytest.mark.parametrize("said, environment, wanted", [(True, None, True), (None, None, False), (None, "1", True),
-                                                       (False, "1", False)])
-def test_deterministic_of_transformers(device, monkeypatch, said, environment, wanted):
-    """As its argument says, else as transformers' own variable."""
-    from flashplus.transformers_attention import attention_forward
-    seen = []
-    ours = kernels.gradients
-    monkeypatch.setattr(kernels, "gradients", lambda *a, any_order=False, **k: seen.append(any_order) or ours(
-        *a, any_order=any_order, **k))
-    monkeypatch.delenv("FLASH_ATTENTION_DETERMINISTIC", raising=False)
-    if environment:
-        monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", environment)
-    q, k, v = (t.transpose(1, 2) for t in inputs(device))
-    mask = torch.ones(q.shape[0], k.shape[2], dtype=torch.int64, device=device)
-    mask[0, :5] = 0
-    for padding in (None, mask):
-        out, _ = attention_forward(None, q, k, v, padding, is_causal=True, deterministic=said)
-        torch.autograd.grad(out, q, torch.randn_like(out))
-    assert seen == [not wanted] * 2
 
 
 def test_the_positional_functions(device):

@@ -10,6 +10,7 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 import flashplus
+from flash_attn import flash_attn_interface  # the original's has it as an attribute, and nothing else
 from flashplus import FLASH_ATTN_VERSION as __version__
 from flashplus.backend import backend_name as backend
 from flashplus.backend import set_backend
