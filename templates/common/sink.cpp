@@ -15,8 +15,8 @@ Val widened(Ir &ir, DType dtype, Val pointer) {
     return ir.wrap(mlir::arith::ExtFOp::create(ir.builder, ir.loc, ir.f32(), half.value));
   }
   Val wide = ir.wrap(mlir::arith::ExtUIOp::create(ir.builder, ir.loc, ir.i32(), bits.value));
-  return ir.bitcast(
-      ir.f32(), ir.wrap(mlir::arith::ShLIOp::create(ir.builder, ir.loc, wide.value, ir.i32(16).value)));
+  return ir.bitcast(ir.f32(),
+                    ir.wrap(mlir::arith::ShLIOp::create(ir.builder, ir.loc, wide.value, ir.i32(16).value)));
 }
 
 } // namespace

@@ -452,8 +452,8 @@ TEST_CASE("sinks: one of each query head, of a dtype of their own") {
   };
   HostTensor five = sinks({5}), square = sinks({4, 1}), whole = sinks({4}, kDLInt), apart = sinks({4}),
              elsewhere = sinks({4}), good = sinks({4});
-  given(five, "sinks has shape (5); it must be (4), (heads_q)");
-  given(square, "sinks has shape (4, 1); it must be (4), (heads_q)");
+  given(five, "sinks has shape (5); it must be (heads_q) = (4)");
+  given(square, "sinks has shape (4, 1); it must be (heads_q) = (4)");
   given(whole, "sinks has dtype int32; it must be float16, bfloat16 or float32");
   apart.useStrides()[0] = 2;
   given(apart, "sinks has ");
