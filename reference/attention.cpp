@@ -26,6 +26,8 @@ public:
   /// Returns the largest |score|.
   double run() {
     double largest = 0;
+    if (const T sink = p_.sinks ? sinkOf(h_) : T(0); std::isfinite(sink))
+      largest = std::fabs(double(sink));
     std::vector<T> s, o(size_t(p_.head_dim_v));
     for (int64_t i = 0; i < s_.q_len; ++i) {
       const auto [lo, hi] = visibleKeys(p_, s_, i);
@@ -44,6 +46,8 @@ public:
   }
 
 private:
+  T sinkOf(int64_t h) const { return T(loadElement(p_.sinks, p_.sink_dtype, h)); }
+
   void products(int64_t i, int64_t lo, std::vector<T> &s) const {
     const T *q = q_.data() + i * p_.head_dim_qk;
     for (size_t j = 0; j < s.size(); ++j) {
@@ -74,12 +78,21 @@ private:
       for (int64_t c = 0; c < p_.head_dim_v; ++c)
         o[size_t(c)] += p * v[c];
     }
+    const double without = sum == 0 ? double(p_.lse_empty) : double(base + std::log(sum));
+    T scale = T(p_.dropout.scale), lse = T(without);
+    if (p_.sinks) { // a score more, whose value is 0
+      const T sink = sinkOf(h_), all = std::max(base, sink);
+      if (all != kNone) {
+        scale *= std::exp(base - all);
+        sum = sum * std::exp(base - all) + std::exp(sink - all);
+        lse = all + std::log(sum);
+      }
+    }
     if (sum == 0)
-      return double(p_.lse_empty);
+      return without;
     for (T &x : o)
-      x = rounds_ ? T(roundToStorage(p_.dtype, float(x * T(p_.dropout.scale) / sum)))
-                  : x * T(p_.dropout.scale) / sum;
-    return double(base + std::log(sum));
+      x = rounds_ ? T(roundToStorage(p_.dtype, float(x * scale / sum))) : x * scale / sum;
+    return p_.lse_without_sinks ? without : double(lse);
   }
 
   const Problem &p_;

@@ -47,6 +47,9 @@ struct Problem {
   bool alibi_per_batch = false;
   Dropout dropout = {}; ///< Of the probabilities, by the mask of (rng_seed, rng_offset).
   uint64_t rng_seed = 0, rng_offset = 0;
+  const void *sinks = nullptr; ///< (heads_q) of sink_dtype, or null.
+  DType sink_dtype = DType::F32;
+  bool lse_without_sinks = false;
 
   int64_t rowsQ() const { return cu_seqlens_q ? total_q : batch * seqlen_q; }
   int64_t rowsK() const { return cu_seqlens_q ? total_k : batch * seqlen_k; }
@@ -57,7 +60,7 @@ struct Output {
   std::vector<double> o;      ///< (rows, heads_q, head_dim_v)
   std::vector<double> lse;    ///< (rows, heads_q), natural logarithm
   std::vector<uint8_t> valid; ///< (rows): 1 for a row that belongs to a sequence and is in use.
-  double max_score = 0;       ///< Largest |final score| of a visible key.
+  double max_score = 0;       ///< Largest |final score| of a visible key, or |sink|.
 };
 
 /// Everything in fp64. `threads` 0 = all processors.

@@ -6,6 +6,7 @@ namespace {
 
 constexpr std::string_view kDTypes[] = {dtypeName(DType::F16), dtypeName(DType::BF16), dtypeName(DType::F32)};
 constexpr std::string_view kOtherDTypes[] = {"same", kDTypes[0], kDTypes[1], kDTypes[2]};
+constexpr std::string_view kSinks[] = {"none", kDTypes[0], kDTypes[1], kDTypes[2]};
 constexpr std::string_view kAddressings[] = {"rows", "paged"};
 constexpr std::string_view kResults[] = {"final", "partial", "merged"};
 
@@ -31,6 +32,11 @@ template <> struct Values<std::optional<DType>> {
   static constexpr Kind kind = Kind::Word;
   static constexpr std::span<const std::string_view> words = kOtherDTypes;
   static constexpr bool is_dtype = true;
+};
+template <> struct Values<Sinks> {
+  static constexpr Kind kind = Kind::Word;
+  static constexpr std::span<const std::string_view> words = kSinks;
+  static constexpr bool is_dtype = false;
 };
 template <> struct Values<KeyAddressing> {
   static constexpr Kind kind = Kind::Word;

@@ -52,6 +52,9 @@ enum class KeyAddressing : uint8_t {
 //   score_grads    of which of the score's own inputs gradients are wanted, a bit each: i of scalar i,
 //                  kMaxScoreScalars + i of tensor i. A backward has a step for them (BackwardScore), so that
 //                  no other kernel has it
+//   sinks          a learned logit a query head in every row's denominator, and its dtype. They are applied
+//                  where a row is finished, so that no kernel of partial results has them
+//                  (docs/rationale/sinks.md)
 //
 // A field at its default is left out of the text unless it is required, so that a new one changes no text,
 // drops no tuning record and needs no new number of a format.
@@ -68,7 +71,8 @@ enum class KeyAddressing : uint8_t {
   X(KeyAddressing, keys, KeyAddressing::Rows, "keys", 2, false)                                              \
   X(bool, append, false, "append", 1, false)                                                                 \
   X(bool, dropout, false, "dropout", 1, false)                                                               \
-  X(int, score_grads, 0, "score_grads", 12, false)
+  X(int, score_grads, 0, "score_grads", 12, false)                                                           \
+  X(Sinks, sinks, Sinks::None, "sinks", 2, false)
 
 // A test compiles these sources with a field of its own, to see that a row is all that it takes.
 #ifndef FLASHPLUS_MORE_FIELDS
@@ -92,13 +96,16 @@ constexpr FieldSet fieldSet(std::initializer_list<SpecField> fields) {
 }
 inline constexpr FieldSet kAllFields = ~FieldSet(0);
 inline constexpr FieldSet kForwardFields = kAllFields & ~fieldSet({SpecField::score_grads});
-/// Of a backward, whose keys are rows, and no new ones.
-inline constexpr FieldSet kBackwardFields = kForwardFields & ~fieldSet({SpecField::keys, SpecField::append});
+/// Of a backward, whose keys are rows, and no new ones; what it knows of sinks is in the LSE.
+inline constexpr FieldSet kBackwardFields =
+    kForwardFields & ~fieldSet({SpecField::keys, SpecField::append, SpecField::sinks});
 /// Of those that know of gradients of the score's own inputs.
 inline constexpr FieldSet kParameterFields = kBackwardFields | fieldSet({SpecField::score_grads});
 /// Of operations whose rows are those of o, or of dq.
 inline constexpr FieldSet kRowsOfV =
     fieldSet({SpecField::dtype, SpecField::dtype_o, SpecField::head_dim_v, SpecField::alignment});
+/// Of the one that finishes rows of shares.
+inline constexpr FieldSet kFinishedRowsOfV = kRowsOfV | fieldSet({SpecField::sinks});
 inline constexpr FieldSet kRowsOfQ =
     fieldSet({SpecField::dtype, SpecField::head_dim_qk, SpecField::alignment});
 /// Of operations on rows of keys and values.
@@ -111,12 +118,14 @@ constexpr int64_t encode(bool v) { return v; }
 constexpr int64_t encode(int v) { return v; }
 constexpr int64_t encode(DType v) { return int64_t(v); }
 constexpr int64_t encode(Results v) { return int64_t(v); }
+constexpr int64_t encode(Sinks v) { return int64_t(v); }
 constexpr int64_t encode(KeyAddressing v) { return int64_t(v); }
 constexpr int64_t encode(std::optional<DType> v) { return v ? 1 + int64_t(*v) : 0; }
 constexpr void decode(int64_t n, bool &v) { v = n != 0; }
 constexpr void decode(int64_t n, int &v) { v = int(n); }
 constexpr void decode(int64_t n, DType &v) { v = DType(n); }
 constexpr void decode(int64_t n, Results &v) { v = Results(n); }
+constexpr void decode(int64_t n, Sinks &v) { v = Sinks(n); }
 constexpr void decode(int64_t n, KeyAddressing &v) { v = KeyAddressing(n); }
 constexpr void decode(int64_t n, std::optional<DType> &v) {
   v = n ? std::optional(DType(n - 1)) : std::nullopt;
@@ -153,6 +162,7 @@ struct SpecFields {
     return operand == Operand::O || operand == Operand::DO ? dtypeO() : dtype;
   }
 
+  bool hasSinks() const { return sinks != Sinks::None; }
   /// k and v are pools of pages.
   bool pagedKeys() const { return keys == KeyAddressing::Paged; }
   /// A work item has one share of the keys.

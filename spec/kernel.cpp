@@ -19,6 +19,8 @@ std::string kernelName(const KernelSpec &spec) {
     name += "_paged";
   if (spec.dropout)
     name += "_dropout";
+  if (spec.hasSinks())
+    name += "_sinks";
   if (spec.isPartial())
     name += "_split";
   return name;

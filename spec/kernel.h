@@ -23,7 +23,8 @@ std::string kernelName(const KernelSpec &spec);
 
 /// The groups of params that kernels of a spec have.
 constexpr unsigned paramGroups(const SpecFields &spec, bool clamps_indices) {
-  return (clamps_indices ? unsigned(kIndexParams) : 0u) | (spec.pagedKeys() ? unsigned(kPagedParams) : 0u) |
+  return (clamps_indices ? unsigned(kIndexParams) : 0u) | (spec.hasSinks() ? unsigned(kSinkParams) : 0u) |
+         (spec.pagedKeys() ? unsigned(kPagedParams) : 0u) |
          (spec.dropout ? unsigned(kDropoutParams) : 0u) |
          (spec.score_grads ? unsigned(kScoreGradParams) : 0u);
 }

@@ -156,6 +156,9 @@ Status KernelSpec::validate() const {
     if (has(field) && (value < 1 || value > kMaxHeadDim))
       return invalidArgument(std::string(specFields()[size_t(field)].member) + " is " +
                              std::to_string(value) + "; it must be 1 to " + std::to_string(kMaxHeadDim));
+  if (hasSinks() && isPartial())
+    return invalidArgument("sinks is " + std::string(dtypeName(flashplus::dtypeOf(sinks))) +
+                           ", but results is partial; rows get their sink where shares are combined");
   const int wanted = score_grads;
   if (wanted < 0 || wanted >= 1 << (kMaxScoreScalars + kMaxScoreTensors))
     return invalidArgument("score_grads is " + std::to_string(wanted) + "; it must be 0 to " +

@@ -33,7 +33,7 @@
 //   BackwardScore  gradients of the score's own scalars and tensors (score_grads), if any are wanted
 #define FLASHPLUS_BUILTIN_OPERATIONS(X)                                                                      \
   X(Forward, "forward", ForwardParams, kForwardFields, ScoreUse::Value, Operand::Q, Operand::K, Operand::V)  \
-  X(Combine, "combine", CombineParams, kRowsOfV, ScoreUse::None)                                             \
+  X(Combine, "combine", CombineParams, kFinishedRowsOfV, ScoreUse::None)                                     \
   X(Append, "append", AppendParams, kRowsOfKV, ScoreUse::None)                                               \
   X(Merge, "merge", MergeParams, kRowsOfV, ScoreUse::None)                                                   \
   X(BackwardDelta, "backward_delta", BackwardParams, kRowsOfV, ScoreUse::None)                               \

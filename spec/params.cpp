@@ -26,6 +26,8 @@ unsigned groupOf(std::string_view field) {
     return kPagedParams;
   if (field == "score_shares" || field == "dscalar" || field.starts_with("daux") || field == "score_part")
     return kScoreGradParams;
+  if (field == "sinks" || field == "sink_in_lse")
+    return kSinkParams;
   return field.starts_with("drop_") || field.starts_with("rng_") ? kDropoutParams : 0;
 }
 

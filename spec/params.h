@@ -61,6 +61,9 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   drop_...         Dropout::thresholds and Dropout::scale
 //   rng_...          seed and offset: rng_state points to both (uint64[2]), or is null where they are
 //                    rng_seed and rng_offset
+// Of kernels with sinks, also of Combine:
+//   sinks            (heads_q), of the spec's dtype
+//   sink_in_lse      1: lse includes it
 #define FLASHPLUS_FORWARD_PARAMS(X)                                                                          \
   X(Ptr, q, 1)                                                                                               \
   X(Ptr, k, 1)                                                                                               \
@@ -119,7 +122,9 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I64, rng_seed, 1)                                                                                        \
   X(I64, rng_offset, 1)                                                                                      \
   X(I32, drop_thresholds, 4)                                                                                 \
-  X(F32, drop_scale, 1)
+  X(F32, drop_scale, 1)                                                                                      \
+  X(I32, sink_in_lse, 1)                                                                                     \
+  X(Ptr, sinks, 1)
 
 // Combine: the same names as above where they mean the same. Work item = a block of `rows_per_item` rows of
 // one (batch, head), items counted as ((b * heads_q + h) * num_row_blocks + block).
@@ -141,7 +146,9 @@ enum class ParamType { Ptr, I64, I32, F32 };
   X(I32, heads_q, 1)                                                                                         \
   X(I32, num_row_blocks, 1)                                                                                  \
   X(I32, num_splits, 1)                                                                                      \
-  X(F32, lse_empty, 1)
+  X(F32, lse_empty, 1)                                                                                       \
+  X(Ptr, sinks, 1)                                                                                           \
+  X(I32, sink_in_lse, 1)
 
 // Merge: o_a, o_b and o of one shape and type, lse_a, lse_b and lse (null: not wanted) of another, each with
 // strides of its own; o and lse may be those of a side. Packed rows (total, heads, d) are one batch entry.
@@ -425,6 +432,7 @@ enum ParamGroup : unsigned {
   kPagedParams = 2,     ///< From page_size on, of kernels with keys = paged.
   kDropoutParams = 4,   ///< drop_... and rng_..., of kernels with dropout.
   kScoreGradParams = 8, ///< From score_shares on, of kernels with score_grads.
+  kSinkParams = 16,     ///< sinks and sink_in_lse, of kernels with sinks.
 };
 /// The layout of kernels of a params struct whose whole table is `fields`: up to the last field that is in no
 /// group or in one of `groups`. All fields are where they are in the whole struct.

@@ -43,13 +43,13 @@ def _taken(values, names, score, scalar_names, scalars, numbers, schedule=""):
 
 
 def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None, seqused_q=None,
-           seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, want_lse=True):
+           seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, want_lse=True, sinks=None):
     """(out, lse or None, rng_state) by our kernels; `numbers` are plain and in the order of NUMBERS."""
     max_seqlen_q, max_seqlen_k, *numbers = numbers
     p = dropout.check(dropout_p, numbers[-1])
     rng_state = dropout.draw(q) if p else torch.zeros(2, dtype=torch.int64, device=q.device)
     options = {"lse_empty": lse_empty, "num_splits": num_splits, "dropout_p": p, "rng_state": rng_state if p else None,
-               "score": score}
+               "score": score, "sinks": sinks}
     if cu_seqlens_q is None:
         out, lse = kernels.dense(q, k, v, None, alibi_slopes, *numbers, want_lse, **options)
     else:
@@ -61,13 +61,13 @@ def attend(q, k, v, score, numbers, *, alibi_slopes=None, cu_seqlens_q=None, cu_
 
 def _attend(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q,
             max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, lse_empty, num_splits,
-            score, names, scalar_names, scalars, schedule, deterministic):
+            score, names, scalar_names, scalars, schedule, deterministic, sinks=None):
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap),
                         schedule)
     return attend(q, k, v, s, numbers, alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
                   seqused_q=seqused_q, seqused_k=seqused_k, dropout_p=dropout_p, lse_empty=lse_empty,
-                  num_splits=num_splits)
+                  num_splits=num_splits, sinks=sinks)
 
 
 def _attend_fake(q, k, v, values, alibi_slopes, cu_seqlens_q, *rest, **named):
@@ -82,54 +82,64 @@ class _Call(autograd.Call):
     __slots__ = ("said", "count")
 
     def places(self, arguments):
-        # By position: one tensor may be a value of the score and the slopes, too, and each has its own gradient.
-        slopes = {"alibi_slopes": 3 + self.count} if "alibi_slopes" in self.tensors else {}
-        return {**{f"value{i}": 3 + i for i in range(self.count)}, **slopes}
+        # By position: one tensor may be a value of the score and the slopes, too, and each has its own gradient. An
+        # empty list of values is an argument like another (ops._flattened); sinks are the last.
+        others = {"alibi_slopes": 3 + max(self.count, 1), "sinks": len(arguments) - 1}
+        return {**{f"value{i}": 3 + i for i in range(self.count)},
+                **{name: place for name, place in others.items() if name in self.tensors}}
 
     def backward(self, given, named, rng_state, wanted):
         values = [named[f"value{i}"] for i in range(self.count)]
         wants = [f"value{i}" in wanted for i in range(self.count)]
         dq, dk, dv, *rest = torch.ops.flashplus.attention_backward(
             *given, values, named.get("alibi_slopes"), *(named.get(name) for name in _LENGTHS), *self.numbers,
-            self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state, self.deterministic)
+            self.dropout_p, *self.said, wants, "alibi_slopes" in wanted, rng_state, self.deterministic,
+            named.get("sinks"), "sinks" in wanted)
         return (dq, dk, dv), rest
 
 
 def _meant(q, k, v, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, *rest):
-    numbers, (dropout_p, _, _, score, names, scalar_names, scalars, _, deterministic) = rest[:7], rest[7:]
+    numbers, (dropout_p, _, _, score, names, scalar_names, scalars, _, deterministic) = rest[:7], rest[7:16]
+    sinks = rest[16] if len(rest) > 16 else None
     call = _Call(numbers, dropout_p, deterministic, **{f"value{i}": t for i, t in enumerate(values)},
                  alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
-                 seqused_k=seqused_k)
+                 seqused_k=seqused_k, sinks=sinks)
     call.said, call.count = (score, names, scalar_names, scalars), len(values)
     return call
 
 
 def _backward(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
               max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap, dropout_p, score,
-              names, scalar_names, scalars, wants, wants_slopes, rng_state, deterministic):
-    """[dq, dk, dv, the gradients of those values that `wants` says, that of the slopes]"""
+              names, scalar_names, scalars, wants, wants_slopes, rng_state, deterministic, sinks=None,
+              wants_sinks=False):
+    """[dq, dk, dv, the gradients of those values that `wants` says, that of the slopes, that of the sinks]"""
     numbers, s = _taken(values, names, score, scalar_names, scalars,
                         (max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap))
     max_seqlen_q, max_seqlen_k, scale, causal, left, right, softcap = numbers
     dvalues = {name: q.new_empty(t.shape or (1,), dtype=torch.float32)
                for name, t, want in zip(_names(names), values, wants) if want}
     dslopes = q.new_empty(alibi_slopes.shape, dtype=torch.float32) if wants_slopes else None
+    delta = torch.zeros_like(lse, memory_format=torch.contiguous_format) if wants_sinks else None
     grads = kernels.gradients(
-        dout, q, k, v, out, lse, dlse=dlse, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+        dout, q, k, v, out, lse, dlse=dlse, delta=delta, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
         seqused_q=seqused_q, seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
         alibi_slopes=alibi_slopes, softmax_scale=scale, causal=causal, window_left=left, window_right=right,
         softcap=softcap, dropout_p=dropout_p, rng_state=rng_state,
         dslopes=dslopes, score=s, dvalues=dvalues, any_order=not deterministic)
     named = dict(zip(_names(names), values))
     found = [d.reshape(named[name].shape).to(named[name].dtype) for name, d in dvalues.items()]
-    return [*grads, *found, *([dslopes] if wants_slopes else [])]
+    return [*grads, *found, *([dslopes] if wants_slopes else []),
+            *([kernels.sink_gradient(sinks, lse, delta)] if wants_sinks else [])]
 
 
-def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, *rest):
-    wants, wants_slopes = rest[-4:-2]
+def _backward_fake(dout, q, k, v, out, lse, dlse, values, alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q,
+                   seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_left, window_right, softcap,
+                   dropout_p, score, names, scalar_names, scalars, wants, wants_slopes, rng_state, deterministic,
+                   sinks=None, wants_sinks=False):
     return [*(frames.rows_like(kernels.contiguous_rows(t)) for t in (q, k, v)),
             *(q.new_empty(t.shape, dtype=t.dtype) for t, want in zip(values, wants) if want),
-            *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else [])]
+            *([q.new_empty(alibi_slopes.shape, dtype=torch.float32)] if wants_slopes else []),
+            *([sinks.new_empty(sinks.shape)] if wants_sinks else [])]
 
 
 _LENGTHS = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"
@@ -137,12 +147,13 @@ _SHARED = ("Tensor[] values, Tensor? alibi_slopes, " + "".join(f"Tensor? {name},
            + _NUMBERS_SCHEMA + ", float dropout_p, ")
 ops.define("attention",
            f"(Tensor q, Tensor k, Tensor v, {_SHARED}float lse_empty, SymInt num_splits, {_SCORE_SCHEMA}, "
-           "str schedule, bool deterministic) -> (Tensor, Tensor, Tensor)", _attend, _attend_fake, "flashplus",
-           meant=_meant, draws=True)
+           "str schedule, bool deterministic, Tensor? sinks=None) -> (Tensor, Tensor, Tensor)", _attend, _attend_fake,
+           "flashplus", meant=_meant, draws=True)
 ops.define("attention_backward",
            "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor? dlse, "
-           f"{_SHARED}{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state, bool deterministic) "
-           "-> Tensor[]", _backward, _backward_fake, "flashplus", refusal=later.double_backward)
+           f"{_SHARED}{_SCORE_SCHEMA}, bool[] wants, bool wants_slopes, Tensor? rng_state, bool deterministic, "
+           "Tensor? sinks=None, bool wants_sinks=False) -> Tensor[]", _backward, _backward_fake, "flashplus",
+           refusal=later.double_backward)
 
 operator = torch.ops.flashplus.attention
 
@@ -176,7 +187,7 @@ def graph_numbers(softmax_scale, causal, window_size, softcap):
 
 def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None, cu_seqlens_q=None, cu_seqlens_k=None,
              seqused_q=None, seqused_k=None, dropout_p=0.0, lse_empty=_INF, num_splits=0, score="", schedule="",
-             deterministic=False):
+             deterministic=False, sinks=None):
     """(out, lse, rng_state) through the operator, with any of `numbers` ({name: value}, by NUMBERS) and `scalars` a
     tensor of one element, whose value nobody asks for before the operator runs. Of what is plain in `numbers` the types
     are right (checks.numbers)."""
@@ -194,4 +205,4 @@ def in_graph(q, k, v, numbers, *, tensors=None, scalars=None, alibi_slopes=None,
     return operator(q, k, v, list(named.values()), alibi_slopes, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
                     *plain.values(), dropout_p, lse_empty, num_splits, score,
                     ",".join(list(named.keys())), ",".join(list(given.keys())), list(given.values()), schedule,
-                    deterministic)
+                    deterministic, sinks)

@@ -103,3 +103,12 @@ def _new_frame(call, tensors, softmax_scale, causal, window_left, window_right, 
     frame.args.dropout_p = dropout_p
     frame.args.any_order = any_order
     return frame
+
+
+def sink_gradient(sinks, lse, delta):
+    """That of sinks (heads), from fp32 lse (batch, heads, seqlen) or (heads, total), which includes them, and delta,
+    sum(dout * out) - dlse of the same shape: a sink's probability has no value, so that its row gives
+    p (0 - delta)."""
+    logits = sinks.float().unsqueeze(-1)
+    rows = torch.where(torch.isfinite(lse), torch.exp(logits - lse) * delta, 0.0)
+    return -rows.sum([d for d in range(rows.dim()) if d != rows.dim() - 2]).to(sinks.dtype)

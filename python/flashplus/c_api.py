@@ -69,7 +69,8 @@ class ForwardArgs(ctypes.Structure):
                 ("rotary_sin", c_void_p), ("rotary_seqlens", c_void_p), ("rotary_interleaved", c_int32),
                 ("max_seqlen_k_new", c_int32),
                 ("rng_state", c_void_p), ("dropout_seed", c_uint64), ("dropout_offset", c_uint64),
-                ("dropout_p", c_float), ("reserved2", c_int32)]
+                ("dropout_p", c_float), ("reserved2", c_int32), ("sinks", c_void_p),
+                ("lse_without_sinks", c_int32), ("reserved3", c_int32)]
 
 
 class BackwardArgs(ctypes.Structure):

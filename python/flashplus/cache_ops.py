@@ -16,18 +16,18 @@ _NUMBERS = ("max_seqlen_q", "max_seqlen_k", "softmax_scale", "causal", "window_l
             "lse_empty", "num_splits", "rotary_interleaved")
 _NUMBERS_SCHEMA = ("SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_left, "
                    "SymInt window_right, float softcap, float lse_empty, SymInt num_splits, bool rotary_interleaved, "
-                   "Tensor[]? values=None, str names=\"\"")
+                   "Tensor[]? values=None, str names=\"\", Tensor? sinks=None")
 _LEFT_OUT = dict(zip(_NUMBERS, (0, 0, 1.0, False, -1, -1, 0.0, 0.0, 0, True)))  # where a number comes in `values`
 _C_NAMES = {"cache_seqlens": "seqused_k", "k": "k_new", "v": "v_new"}
 
 
 def attend(q, k_cache, v_cache, *arguments, want_lse=True):
-    """(out, lse) by the arguments of either operator, of which `values` and `names` may be left out."""
-    values, given = (), ""
-    if type(arguments[-1]) is str:
-        *arguments, values, given = arguments
-    names = _READ if len(arguments) == len(_READ) + len(_NUMBERS) else _READ + _NEW
+    """(out, lse) by the arguments of either operator, of which `values`, `names` and `sinks` may be left out."""
+    names = _READ if len(arguments) < len(_READ) + len(_NEW) + len(_NUMBERS) else _READ + _NEW
+    rest = arguments[len(names) + len(_NUMBERS):]
+    values, given, sinks = (*rest, *(None, "", None)[len(rest):])
     tensors = {_C_NAMES.get(name, name): t for name, t in zip(names, arguments)}
+    tensors["sinks"] = sinks
     numbers = dict(zip(_NUMBERS, arguments[len(names):]))
     if given:
         numbers.update(zip(given.split(","), (t.item() for t in values)))
@@ -62,7 +62,7 @@ ops.define("kvcache_append",
            f"(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, {_optional(_READ)}, {_optional(_NEW)}, "
            f"{_NUMBERS_SCHEMA}) -> (Tensor, Tensor)", attend, _fake, "flashplus", refusal=later.cache_gradient)
 
-def in_graph(q, k_cache, v_cache, read_, new, *numbers):
+def in_graph(q, k_cache, v_cache, read_, new, *numbers, sinks=None):
     """(out, lse) through the operator, where some of `numbers`, in the order of _NUMBERS, are tensors."""
     plain, values = dict(_LEFT_OUT), {}
     for name, value in zip(_NUMBERS, numbers):
@@ -72,7 +72,7 @@ def in_graph(q, k_cache, v_cache, read_, new, *numbers):
             values[name] = torch.as_tensor(value).detach().reshape(())
     operator = append if any(t is not None for t in new) else read
     return operator(q, k_cache, v_cache, *read_, *(new if operator is append else ()), *plain.values(),
-                    list(values.values()), ",".join(list(values.keys())))
+                    list(values.values()), ",".join(list(values.keys())), sinks)
 
 
 read = torch.ops.flashplus.kvcache

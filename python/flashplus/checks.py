@@ -70,7 +70,12 @@ def other(name, t, index):
     if str(t.device) != wanted:
         raise RuntimeError(f"{name} must be on CUDA, on the device of q; it is on {t.device} and q on {wanted}"
                            if index >= 0 else f"{name} must be on the device of q, {wanted}; it is on {t.device}")
-    if name == "rng_state":
+    if name == "sinks":
+        if t.dtype not in (*HALF, torch.float32):
+            raise RuntimeError(f"sinks must have dtype fp16, bf16 or fp32; they are {t.dtype}")
+        if t.dim() != 1 or t.stride(0) != 1 and t.numel() > 1:
+            raise RuntimeError(f"sinks must have shape (num_heads) and be contiguous; they have shape {_shape(t)}")
+    elif name == "rng_state":
         if t.dtype != torch.int64 or tuple(t.shape) != (2,) or not t.is_contiguous():
             raise RuntimeError(f"rng_state must be int64 of shape (2), as the forward returned it; it is {t.dtype} of "
                                f"shape {_shape(t)}")
@@ -90,6 +95,17 @@ def other(name, t, index):
                                f"it has {_shape(t)}")
         if not t.is_contiguous():
             raise RuntimeError(f"{name} must be contiguous")
+
+
+def sinks(name, t, q):
+    """Attention sinks of a call with q, which the caller calls `name`."""
+    tensor(name, t)
+    if t.device != q.device:
+        raise RuntimeError(f"{name} must be on the device of q, {q.device}; it is on {t.device}")
+    if t.dtype not in (*HALF, torch.float32):
+        raise RuntimeError(f"{name} must have dtype fp16, bf16 or fp32; it is {t.dtype}")
+    if q.dim() >= 2 and tuple(t.shape) != (q.shape[-2],):
+        raise RuntimeError(f"{name} must have shape (num_heads); it has {_shape(t)}, and it must be ({q.shape[-2]})")
 
 
 def output(out, q, v):

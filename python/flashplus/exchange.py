@@ -21,7 +21,7 @@ cache_calls = {}  # the same of attention on a cache, see remember_cache()
 # What the items of the tuple are.
 CACHE_TENSORS = ("q", "k", "v", "o", "lse", "seqused_k", "cache_batch_idx", "leftpad_k", "block_table", "alibi_slopes",
                  "cu_seqlens_q", "k_new", "v_new", "rotary_cos", "rotary_sin", "rotary_seqlens", "cu_seqlens_k_new",
-                 "cu_seqlens_k")
+                 "cu_seqlens_k", "sinks")
 
 
 class Call:

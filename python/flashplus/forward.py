@@ -16,7 +16,7 @@ _INF = float("inf")
 _Block = frames.block(
     c_api.ForwardArgs,
     ("q", "k", "v", "o", "lse", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "alibi_slopes",
-     "rng_state"))
+     "rng_state", "sinks"))
 _known = frames.Frames()
 _frames = _known.lists
 
@@ -86,28 +86,29 @@ def _run(frame, q, k, v, out, others=None):
 
 
 def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-          lse_empty=_INF, num_splits=0, dropout_p=0.0, rng_state=None, score=None):
+          lse_empty=_INF, num_splits=0, dropout_p=0.0, rng_state=None, score=None, sinks=None):
     """(out, lse or None) of q (b, sq, h, d), k (b, sk, hk, d) and v (b, sk, hk, dv), on the current stream of q's
     device.
 
     out None: a new tensor. softmax_scale None: 1 / sqrt(d). lse_empty: the LSE of rows that see no key. With dropout_p
-    rng_state is int64 (2) (dropout.py). score: a scores.Score. Flags are plain Python numbers (checks.flags)."""
+    rng_state is int64 (2) (dropout.py). score: a scores.Score. sinks: (h), which lse includes. Flags are plain Python
+    numbers (checks.flags)."""
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),
             v.stride(), softmax_scale, causal, window_left, window_right, softcap, want_lse, lse_empty, num_splits)
-    if alibi_slopes is not None or out is not None or rng_state is not None or score is not None:
-        call += (_said(alibi_slopes), _said(out), dropout_p, _said(rng_state), score and score.said)
+    if alibi_slopes is not None or out is not None or rng_state is not None or score is not None or sinks is not None:
+        call += (_said(alibi_slopes), _said(out), dropout_p, _said(rng_state), score and score.said, _said(sinks))
     try:
         frame = _frames[call].pop()
     except LookupError:
         frame = _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right,
-                             softcap, want_lse, lse_empty, num_splits, dropout_p, rng_state, score)
+                             softcap, want_lse, lse_empty, num_splits, dropout_p, rng_state, score, sinks)
     if frame.copies:
         q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     if out is None:
         out = output(q, v, frame.like_q)
     if score is not None:
         frame.score.write(score)
-    if alibi_slopes is None and not want_lse and rng_state is None:
+    if alibi_slopes is None and not want_lse and rng_state is None and sinks is None:
         _run(frame, q, k, v, out)
         return out, None
     lse, others = None, {}
@@ -119,14 +120,17 @@ def dense(q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window
         frame.block.alibi_slopes.data = alibi_slopes.data_ptr()
     if rng_state is not None:
         frame.block.rng_state.data = rng_state.data_ptr()
+    if sinks is not None:
+        frame.block.sinks.data = sinks.data_ptr()
     _run(frame, q, k, v, out, others)
     return out, lse
 
 
 def _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window_left, window_right, softcap, want_lse,
-                 lse_empty, num_splits, dropout_p, rng_state, score):
+                 lse_empty, num_splits, dropout_p, rng_state, score, sinks):
     checks.tensors(q, k, v, False)
-    others = {name: t for name, t in (("alibi_slopes", alibi_slopes), ("rng_state", rng_state)) if t is not None}
+    others = {name: t for name, t in (("alibi_slopes", alibi_slopes), ("rng_state", rng_state), ("sinks", sinks))
+              if t is not None}
     lse_shape = (q.shape[0], q.shape[2], q.shape[1]) if want_lse else None
     left, right = _sides(window_left, window_right, q.shape[1], k.shape[1])
     return _new_frame(call, q, k, v, out, others, lse_shape, softmax_scale, causal, left, right, softcap, lse_empty,
@@ -135,13 +139,13 @@ def _first_dense(call, q, k, v, out, alibi_slopes, softmax_scale, causal, window
 
 def ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, max_seqlen_q, max_seqlen_k, softmax_scale,
            zero_tensors, causal, window_left, window_right, softcap, want_lse, seqused_q=None, lse_empty=_INF,
-           num_splits=0, dropout_p=0.0, rng_state=None, score=None):
+           num_splits=0, dropout_p=0.0, rng_state=None, score=None, sinks=None):
     """(out, lse or None) of q (total_q, h, d), k and v (total_k, hk, d), packed as cu_seqlens_* say.
 
     Rows of q that belong to no sequence get 0, and lse_empty (-inf with zero_tensors) as their LSE."""
     others = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k}
     for name, t in (("seqused_q", seqused_q), ("seqused_k", seqused_k), ("alibi_slopes", alibi_slopes),
-                    ("rng_state", rng_state)):
+                    ("rng_state", rng_state), ("sinks", sinks)):
         if t is not None:
             others[name] = t
     call = (q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, q.shape, k.shape, v.shape, q.stride(), k.stride(),

@@ -8,7 +8,8 @@ ops.py. With the original's extension it goes through the autograd functions of 
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
+from flashplus import (attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops,
+                       sinks)
 from flashplus.direct import direct, integers, plain, unusual
 from flashplus.original import (FlashAttnFunc, FlashAttnKVPackedFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc,
                                 FlashAttnVarlenKVPackedFunc, FlashAttnVarlenQKVPackedFunc)
@@ -134,8 +135,8 @@ def _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dro
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
-                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """softmax(softmax_scale * q k^T) v, differentiable in q, k, v and alibi_slopes.
+                    alibi_slopes=None, deterministic=False, return_attn_probs=False, s_aux=None):
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k, v, alibi_slopes and s_aux.
 
     q: (batch, seqlen_q, heads, head_dim), fp16 or bf16, on the CPU also fp32; on CUDA or the CPU. Any strides; a last
         one other than 1 costs a copy. head_dim at most 256, of any size.
@@ -153,6 +154,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     deterministic: False; True: dq is the same bits every time on Hopper, too; all else is anyway, but for the
         gradients of alibi_slopes on a GPU.
     return_attn_probs: False; True: return more, for tests.
+    s_aux: None, or (heads) of fp16, bf16 or fp32: attention sinks, a logit a head that is in the softmax of all its
+        rows and has no value (gpt-oss). Not the original's; ours alone. softmax_lse includes it.
 
     Returns out (batch, seqlen_q, heads, head_dim_v) in q's dtype, or with return_attn_probs (out, softmax_lse fp32
     (batch, heads, seqlen_q), S_dmask): without dropout an empty tensor, else the probabilities relative to the row's
@@ -160,6 +163,10 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     Raises RuntimeError for tensors that don't fit, TypeError and ValueError for other arguments, NotImplementedError
     for what is not there; each names the argument, its value and what is allowed.
     """
+    if s_aux is not None:
+        sinks.only_ours(backend.ours)
+        return sinks.flash_attn(q, k, v, s_aux, (None, None, 0, 0), dropout_p, softmax_scale, causal, window_size,
+                                softcap, alibi_slopes, return_attn_probs)
     if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs,
                       deterministic)
@@ -212,7 +219,7 @@ def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=Fa
 
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
-                           deterministic=False, return_attn_probs=False, block_table=None):
+                           deterministic=False, return_attn_probs=False, block_table=None, s_aux=None):
     """flash_attn_func of sequences laid end to end: sequence b is rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of q.
 
     q: (total_q, heads, head_dim).
@@ -224,10 +231,17 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         as flash_attn_func's.
     block_table: None, or int32 (batch, max_blocks): where the pages of each sequence are; cu_seqlens_k says only how
         many keys it has. No gradient and no dropout then.
+    s_aux: as flash_attn_func's.
 
     Returns out (total_q, heads, head_dim_v), or with return_attn_probs (out, softmax_lse fp32 (heads, total_q),
     S_dmask). Rows of q that belong to no sequence are 0, and +inf. Raises: as flash_attn_func.
     """
+    if s_aux is not None:
+        sinks.only_ours(backend.ours)
+        if block_table is None:
+            _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+            return sinks.flash_attn(q, k, v, s_aux, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k), dropout_p,
+                                    softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                        causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
@@ -236,7 +250,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             and cu_seqlens_q is not None and cu_seqlens_k is not None and block_table is not None):
         found = through_exchange(key, q, k, v, return_attn_probs, None, None, None, block_table, alibi_slopes,
                                  cu_seqlens_q, None, None, None, None, None, None, max_seqlen_q, cu_seqlens_k,
-                                 max_seqlen_k)
+                                 max_seqlen_k, s_aux)
         if found is not None:
             return (*found, q.new_empty(0)) if return_attn_probs else found[0]
     _need(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
@@ -246,7 +260,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                 raise later.cache_dropout(dropout_p)
             out, lse = on_cache(q, k, v, (None, None, None, maybe_contiguous(block_table), alibi_slopes, cu_seqlens_q,
                                           cu_seqlens_k, None), (), max_seqlen_q, max_seqlen_k, softmax_scale, causal,
-                                window_size, softcap, _INF, 0, True, return_attn_probs, key)
+                                window_size, softcap, _INF, 0, True, return_attn_probs, key, s_aux)
             return (out, lse, q.new_empty(0)) if return_attn_probs else out
         return _operator(q, k, v, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None), dropout_p,
                          softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)
@@ -312,7 +326,7 @@ def _packed(name, t, rank, dim, count):
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
                             causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
-                            num_splits=0, return_softmax_lse=False):
+                            num_splits=0, return_softmax_lse=False, s_aux=None):
     """flash_attn_func on a cache of keys, which k and v are appended to in the same call. For inference: no gradient.
 
     q: (batch, seqlen_q, heads, head_dim).
@@ -331,6 +345,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     rotary_interleaved: True: pairs (2i, 2i + 1) are rotated; False: (i, i + rotary_dim / 2).
     num_splits: 0: chosen; n: keys are read in n parts, at most 128.
     return_softmax_lse: False.
+    s_aux: as flash_attn_func's.
 
     Nothing is read on the host: the call can be captured in a CUDA graph. Lengths and tables that are wrong are an
     error on the CPU, but that a length beyond a cache means all of it where there is no block_table, cache_batch_idx,
@@ -338,10 +353,13 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     Returns out (as q), or with return_softmax_lse (out, softmax_lse fp32 (batch, heads, seqlen_q)).
     Raises: as flash_attn_func.
     """
+    if s_aux is not None:
+        sinks.only_ours(backend.ours)
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, _INF
     if backend.ours:
         found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
-                                 cache_leftpad, block_table, alibi_slopes, None, k, v, rotary_cos, rotary_sin)
+                                 cache_leftpad, block_table, alibi_slopes, None, k, v, rotary_cos, rotary_sin,
+                                 s_aux=s_aux)
         if found is not None:
             return found if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(q, k_cache, v_cache, cache_seqlens, lambda: q.shape[0],
@@ -362,13 +380,13 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     out, lse = on_cache(q, k_cache, v_cache,
                         (cache_seqlens, cache_batch_idx, cache_leftpad, block_table, alibi_slopes, None, None, None),
                         (k, v, rotary_cos, rotary_sin, None, None), 0, 0, softmax_scale, causal, window_size, softcap,
-                        _INF, num_splits, rotary_interleaved, return_softmax_lse, key)
+                        _INF, num_splits, rotary_interleaved, return_softmax_lse, key, s_aux)
     return (out, lse) if return_softmax_lse else out
 
 
 def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
                      alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens=None,
-                     cu_seqlens_k_new=None, max_seqlen_q=0, cu_seqlens_k=None, max_seqlen_k=0):
+                     cu_seqlens_k_new=None, max_seqlen_q=0, cu_seqlens_k=None, max_seqlen_k=0, s_aux=None):
     """(out, lse) or (out, None) from one call of the library, which reads the tensors itself (exchange.py); None if
     this call can't go that way, for whatever reason: what is wrong with it is said by those who look at it next. `key`
     is what remember_cache() wants."""
@@ -383,7 +401,8 @@ def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_ba
             cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
         if not (integers(cache_seqlens, cache_batch_idx, cache_leftpad, block_table)
                 and (k is None or plain(k, v, rotary_cos, rotary_sin) and integers(rotary_seqlens, cu_seqlens_k_new))
-                and (alibi_slopes is None or plain(alibi_slopes)) and integers(cu_seqlens_q, cu_seqlens_k)):
+                and (alibi_slopes is None or plain(alibi_slopes)) and (s_aux is None or plain(s_aux))
+                and integers(cu_seqlens_q, cu_seqlens_k)):
             return None
         out = empty_like(q)
         lse = None
@@ -396,7 +415,7 @@ def through_exchange(key, q, k_cache, v_cache, want_lse, cache_seqlens, cache_ba
         if not library._library.forward_python_tuple(
             call.address, (q, k_cache, v_cache, out, lse, cache_seqlens, cache_batch_idx, cache_leftpad, block_table,
                            alibi_slopes, cu_seqlens_q, k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new,
-                           cu_seqlens_k), max_seqlen_q, max_seqlen_k):
+                           cu_seqlens_k, s_aux), max_seqlen_q, max_seqlen_k):
             return out, lse
     except Exception:  # no key, or a tensor whose memory PyTorch can't describe
         pass
@@ -423,15 +442,18 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
-             lse_empty, num_splits, rotary_interleaved, want_lse, key=None):
+             lse_empty, num_splits, rotary_interleaved, want_lse, key=None, s_aux=None):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
     says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
+    if s_aux is not None:
+        checks.sinks("s_aux", s_aux, q)
+        s_aux = maybe_contiguous(s_aux)
     if attention_ops.left_to_graph(max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap, num_splits,
                                    rotary_interleaved):
         scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
         return cache_ops.in_graph(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k,
                                   *attention_ops.graph_numbers(scale, causal, window_size, softcap), lse_empty,
-                                  num_splits, rotary_interleaved)
+                                  num_splits, rotary_interleaved, sinks=s_aux)
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
@@ -440,13 +462,15 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
                checks.flag("rotary_interleaved", rotary_interleaved))
     appends = any(t is not None for t in new)
     arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
-    if direct(q, k_cache, v_cache) and plain(*arguments):
+    if s_aux is not None:
+        numbers = (*numbers, None, "", s_aux)
+    if direct(q, k_cache, v_cache) and plain(*arguments, s_aux):
         try:
             result = cache_ops.attend(*arguments, *numbers, want_lse=want_lse)
             if key is not None:
                 remember_cache(key)
             return result
         except Exception:
-            if not unusual(*arguments):
+            if not unusual(*arguments, s_aux):
                 raise
     return (cache_ops.append if appends else cache_ops.read)(*arguments, *numbers)

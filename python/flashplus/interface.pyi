@@ -15,19 +15,22 @@ _Window = Tuple[_Int, _Int]
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = ..., softmax_scale: Optional[_Float] = ...,
                     causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                     alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ...,
-                    return_attn_probs: Literal[False] = ...) -> Tensor: ...
+                    return_attn_probs: Literal[False] = ...,
+                    s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = ..., softmax_scale: Optional[_Float] = ...,
                     causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                     alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ..., *,
-                    return_attn_probs: Literal[True]) -> Tuple[Tensor, Tensor, Tensor]: ...
+                    return_attn_probs: Literal[True],
+                    s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor, Tensor]: ...
 
 @overload
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = ..., softmax_scale: Optional[_Float] = ...,
                     causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                     alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ...,
-                    return_attn_probs: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor, Tensor]]: ...
+                    return_attn_probs: bool = ...,
+                    s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor, Tensor]]: ...
 
 @overload
 def flash_attn_qkvpacked_func(qkv: Tensor, dropout_p: float = ..., softmax_scale: Optional[_Float] = ...,
@@ -71,7 +74,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            softmax_scale: Optional[_Float] = ..., causal: _Bool = ..., window_size: _Window = ...,
                            softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ...,
                            return_attn_probs: Literal[False] = ...,
-                           block_table: Optional[Tensor] = ...) -> Tensor: ...
+                           block_table: Optional[Tensor] = ...,
+                           s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
@@ -79,7 +83,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            softmax_scale: Optional[_Float] = ..., causal: _Bool = ..., window_size: _Window = ...,
                            softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ..., *,
                            return_attn_probs: Literal[True],
-                           block_table: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor, Tensor]: ...
+                           block_table: Optional[Tensor] = ...,
+                           s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor, Tensor]: ...
 
 @overload
 def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
@@ -87,7 +92,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            softmax_scale: Optional[_Float] = ..., causal: _Bool = ..., window_size: _Window = ...,
                            softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., deterministic: bool = ...,
                            return_attn_probs: bool = ...,
-                           block_table: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor, Tensor]]: ...
+                           block_table: Optional[Tensor] = ...,
+                           s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor, Tensor]]: ...
 
 @overload
 def flash_attn_varlen_qkvpacked_func(qkv: Tensor, cu_seqlens: Tensor, max_seqlen: _Int, dropout_p: float = ...,
@@ -142,7 +148,8 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             block_table: Optional[Tensor] = ..., softmax_scale: Optional[_Float] = ...,
                             causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                             rotary_interleaved: bool = ..., alibi_slopes: Optional[Tensor] = ...,
-                            num_splits: int = ..., return_softmax_lse: Literal[False] = ...) -> Tensor: ...
+                            num_splits: int = ..., return_softmax_lse: Literal[False] = ...,
+                            s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Optional[Tensor] = ...,
@@ -152,7 +159,8 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             block_table: Optional[Tensor] = ..., softmax_scale: Optional[_Float] = ...,
                             causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                             rotary_interleaved: bool = ..., alibi_slopes: Optional[Tensor] = ...,
-                            num_splits: int = ..., *, return_softmax_lse: Literal[True]) -> Tuple[Tensor, Tensor]: ...
+                            num_splits: int = ..., *, return_softmax_lse: Literal[True],
+                            s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor]: ...
 
 @overload
 def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Optional[Tensor] = ...,
@@ -163,4 +171,5 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             causal: _Bool = ..., window_size: _Window = ..., softcap: _Float = ...,
                             rotary_interleaved: bool = ..., alibi_slopes: Optional[Tensor] = ...,
                             num_splits: int = ...,
-                            return_softmax_lse: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
+                            return_softmax_lse: bool = ...,
+                            s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...

@@ -4,7 +4,7 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import attention_ops, backend, cache_ops, checks, kernels, later, ops, ops3
+from flashplus import attention_ops, backend, cache_ops, checks, kernels, later, ops, ops3, sinks
 from flashplus.direct import direct, plain, unusual
 from flashplus.interface import checked_cache, on_cache, through_exchange
 from flashplus.ops3 import refuse as _refuse
@@ -34,8 +34,8 @@ def _in_graph(q, k, v, longest, scale, causal, window_size, softcap, num_splits,
 
 def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
                     window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
-                    deterministic=False, sm_margin=0, return_attn_probs=False):
-    """softmax(softmax_scale * q k^T) v, differentiable in q, k and v.
+                    deterministic=False, sm_margin=0, return_attn_probs=False, s_aux=None):
+    """softmax(softmax_scale * q k^T) v, differentiable in q, k, v and s_aux.
 
     q: (batch, seqlen_q, heads, d), fp16 or bf16, on the CPU also fp32.
     k, v: (batch, seqlen_k, heads_k, d), (batch, seqlen_k, heads_k, dv).
@@ -45,12 +45,18 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
         accepted.
     return_attn_probs: True: the log-sum-exp, too.
+    s_aux: attention sinks, as flash_attn.flash_attn_func's; the log-sum-exp includes them.
 
     Returns out (batch, seqlen_q, heads, dv), or (out, lse fp32 (batch, heads, seqlen_q)); a row that sees no key is 0,
     and -inf. Raises: as flash_attn.flash_attn_func.
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    if s_aux is not None:
+        out, lse = sinks.attend(q, k, v, s_aux, "s_aux", softmax_scale=softmax_scale, causal=causal,
+                                window_size=window_size, softcap=softcap, want_lse=bool(return_attn_probs),
+                                lse_empty=-_INF, num_splits=checks.integer("num_splits", num_splits))
+        return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size):
         return _in_graph(q, k, v, (0, 0), scale, causal, window_size, softcap, num_splits, deterministic,
@@ -90,14 +96,14 @@ def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=N
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None,
                            seqused_k=None, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
                            v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
-                           pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
+                           pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False, s_aux=None):
     """flash_attn_func of sequences laid end to end, differentiable.
 
     q, k, v: (total_q, heads, d), (total_k, heads_k, d), (total_k, heads_k, dv).
     cu_seqlens_q, cu_seqlens_k: int32 (batch + 1).
     max_seqlen_q, max_seqlen_k: upper bounds of the lengths.
     seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
-    softmax_scale, causal, window_size, softcap, return_attn_probs: as flash_attn_func's.
+    softmax_scale, causal, window_size, softcap, return_attn_probs, s_aux: as flash_attn_func's.
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
     deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
         accepted.
@@ -106,6 +112,15 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     """
     _ready(q, k, v)
     _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    if s_aux is not None:
+        checks.tensor("cu_seqlens_q", cu_seqlens_q)
+        checks.tensor("cu_seqlens_k", cu_seqlens_k)
+        out, lse = sinks.attend(q, k, v, s_aux, "s_aux", lengths=(cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                                                                  max_seqlen_k), softmax_scale=softmax_scale,
+                                causal=causal, window_size=window_size, softcap=softcap,
+                                want_lse=bool(return_attn_probs), seqused_q=seqused_q, seqused_k=seqused_k,
+                                lse_empty=-_INF, num_splits=checks.integer("num_splits", num_splits))
+        return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
         return _in_graph(q, k, v, (max_seqlen_q, max_seqlen_k), scale, causal, window_size, softcap, num_splits,
@@ -139,7 +154,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
                             scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
-                            return_softmax_lse=False):
+                            return_softmax_lse=False, s_aux=None):
     """As flash_attn.flash_attn_with_kvcache, with more ways to say where things are. No gradient.
 
     q: (batch, seqlen_q, heads, d), or with cu_seqlens_q (total_q, heads, d).
@@ -151,6 +166,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
     num_splits: 0: chosen. scheduler_metadata, pack_gqa, sm_margin: not needed, ignored.
     return_softmax_lse: False.
+    s_aux: as flash_attn_func's.
 
     Returns out, or (out, lse, None, None): partial results stay in the kernel.
     """
@@ -160,7 +176,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     if type(max_seqlen_q) is int or cu_seqlens_q is None:
         found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
                                  cache_leftpad, page_table, None, cu_seqlens_q, k, v, rotary_cos, rotary_sin,
-                                 rotary_seqlens, cu_seqlens_k_new, 0 if cu_seqlens_q is None else max_seqlen_q)
+                                 rotary_seqlens, cu_seqlens_k_new, 0 if cu_seqlens_q is None else max_seqlen_q,
+                                 s_aux=s_aux)
         if found is not None:
             return (*found, None, None) if return_softmax_lse else found[0]
     cache_seqlens = checked_cache(
@@ -178,7 +195,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
                         0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
-                        num_splits, rotary_interleaved, return_softmax_lse, key)
+                        num_splits, rotary_interleaved, return_softmax_lse, key, s_aux)
     return (out, lse, None, None) if return_softmax_lse else out
 
 

@@ -18,7 +18,8 @@ def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: Optional[_Fl
                     v_descale: Optional[Tensor] = ..., window_size: _Window = ..., attention_chunk: int = ...,
                     softcap: _Float = ..., num_splits: int = ..., pack_gqa: Optional[bool] = ...,
                     deterministic: bool = ..., sm_margin: int = ...,
-                    return_attn_probs: Literal[False] = ...) -> Tensor: ...
+                    return_attn_probs: Literal[False] = ...,
+                    s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: Optional[_Float] = ..., causal: _Bool = ...,
@@ -26,7 +27,8 @@ def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: Optional[_Fl
                     v_descale: Optional[Tensor] = ..., window_size: _Window = ..., attention_chunk: int = ...,
                     softcap: _Float = ..., num_splits: int = ..., pack_gqa: Optional[bool] = ...,
                     deterministic: bool = ..., sm_margin: int = ..., *,
-                    return_attn_probs: Literal[True]) -> Tuple[Tensor, Tensor]: ...
+                    return_attn_probs: Literal[True],
+                    s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor]: ...
 
 @overload
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: Optional[_Float] = ..., causal: _Bool = ...,
@@ -34,7 +36,8 @@ def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, softmax_scale: Optional[_Fl
                     v_descale: Optional[Tensor] = ..., window_size: _Window = ..., attention_chunk: int = ...,
                     softcap: _Float = ..., num_splits: int = ..., pack_gqa: Optional[bool] = ...,
                     deterministic: bool = ..., sm_margin: int = ...,
-                    return_attn_probs: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
+                    return_attn_probs: bool = ...,
+                    s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
 
 @overload
 def flash_attn_qkvpacked_func(qkv: Tensor, softmax_scale: Optional[_Float] = ..., causal: _Bool = ...,
@@ -68,7 +71,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            k_descale: Optional[Tensor] = ..., v_descale: Optional[Tensor] = ...,
                            window_size: _Window = ..., attention_chunk: int = ..., softcap: _Float = ...,
                            num_splits: int = ..., pack_gqa: Optional[bool] = ..., deterministic: bool = ...,
-                           sm_margin: int = ..., return_attn_probs: Literal[False] = ...) -> Tensor: ...
+                           sm_margin: int = ..., return_attn_probs: Literal[False] = ...,
+                           s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
@@ -78,7 +82,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            k_descale: Optional[Tensor] = ..., v_descale: Optional[Tensor] = ...,
                            window_size: _Window = ..., attention_chunk: int = ..., softcap: _Float = ...,
                            num_splits: int = ..., pack_gqa: Optional[bool] = ..., deterministic: bool = ...,
-                           sm_margin: int = ..., *, return_attn_probs: Literal[True]) -> Tuple[Tensor, Tensor]: ...
+                           sm_margin: int = ..., *, return_attn_probs: Literal[True],
+                           s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor]: ...
 
 @overload
 def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
@@ -89,7 +94,8 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
                            window_size: _Window = ..., attention_chunk: int = ..., softcap: _Float = ...,
                            num_splits: int = ..., pack_gqa: Optional[bool] = ..., deterministic: bool = ...,
                            sm_margin: int = ...,
-                           return_attn_probs: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
+                           return_attn_probs: bool = ...,
+                           s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
 
 @overload
 def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Optional[Tensor] = ...,
@@ -104,7 +110,8 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             attention_chunk: int = ..., softcap: _Float = ..., rotary_interleaved: bool = ...,
                             scheduler_metadata: Optional[Tensor] = ..., num_splits: int = ...,
                             pack_gqa: Optional[bool] = ..., sm_margin: int = ...,
-                            return_softmax_lse: Literal[False] = ...) -> Tensor: ...
+                            return_softmax_lse: Literal[False] = ...,
+                            s_aux: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Optional[Tensor] = ...,
@@ -119,7 +126,8 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             attention_chunk: int = ..., softcap: _Float = ..., rotary_interleaved: bool = ...,
                             scheduler_metadata: Optional[Tensor] = ..., num_splits: int = ...,
                             pack_gqa: Optional[bool] = ..., sm_margin: int = ..., *,
-                            return_softmax_lse: Literal[True]) -> Tuple[Tensor, Tensor, None, None]: ...
+                            return_softmax_lse: Literal[True],
+                            s_aux: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor, None, None]: ...
 
 @overload
 def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Optional[Tensor] = ...,
@@ -134,7 +142,8 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Opti
                             attention_chunk: int = ..., softcap: _Float = ..., rotary_interleaved: bool = ...,
                             scheduler_metadata: Optional[Tensor] = ..., num_splits: int = ...,
                             pack_gqa: Optional[bool] = ..., sm_margin: int = ...,
-                            return_softmax_lse: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor, None, None]]: ...
+                            return_softmax_lse: bool = ...,
+                            s_aux: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor, None, None]]: ...
 
 def flash_attn_combine(out_partial: Tensor, lse_partial: Tensor, out: Optional[Tensor] = ...,
                        out_dtype: Optional[torch.dtype] = ...) -> Tuple[Tensor, Tensor]: ...

@@ -10,7 +10,7 @@ import inspect
 import torch
 
 from flashplus import backend, checks, dropout, kvcache, later
-from flashplus.backward import gradients
+from flashplus.backward import gradients, sink_gradient  # noqa: F401, for attention_ops.py
 from flashplus.forward import dense, ragged
 from flashplus.frames import contiguous_rows  # noqa: F401, for ops.py
 

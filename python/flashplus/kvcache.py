@@ -17,7 +17,7 @@ _INF = float("inf")
 _OPERANDS = ("q", "k", "v", "o", "lse")
 _LISTS = ("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "cache_batch_idx", "leftpad_k", "cu_seqlens_k_new",
           "rotary_seqlens")
-_REST = (*_LISTS, "block_table", "k_new", "v_new", "rotary_cos", "rotary_sin", "alibi_slopes")
+_REST = (*_LISTS, "block_table", "k_new", "v_new", "rotary_cos", "rotary_sin", "alibi_slopes", "sinks")
 _Block = frames.block(c_api.ForwardArgs, _OPERANDS + _REST)
 _known = frames.Frames()
 

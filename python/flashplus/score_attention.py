@@ -8,6 +8,7 @@ from torch.compiler import is_compiling
 
 from flashplus import attention_ops, checks, scores
 from flashplus.direct import direct, plain, unusual
+from flashplus.positional import maybe_contiguous
 
 _RESERVED = ("s", "b", "h", "hk", "q", "k", "sq", "sk", "inf", "and", "or", "not")
 
@@ -40,11 +41,11 @@ def _scalar(name, value):
 
 def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, window=(-1, -1), softmax_scale=None,
               softcap=0.0, alibi_slopes=None, dropout_p=0.0, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None,
-              max_seqlen_k=None, num_splits=0, schedule=None, deterministic=False, return_lse=False):
+              max_seqlen_k=None, num_splits=0, schedule=None, deterministic=False, return_lse=False, sinks=None):
     """softmax(score(softmax_scale * q k^T)) v, for a score that is an expression of text, compiled into the kernel.
 
-    Differentiable, in q, k, v, alibi_slopes and in those of `tensors` and `scalars` that require a gradient; under
-    torch.compile(fullgraph=True) one operator, `flashplus::attention`.
+    Differentiable, in q, k, v, alibi_slopes, sinks and in those of `tensors` and `scalars` that require a gradient;
+    under torch.compile(fullgraph=True) one operator, `flashplus::attention`.
 
     q: (batch, seqlen_q, heads, head_dim), fp16 or bf16, on the CPU also fp32. Any strides (a last one other than 1
         costs a copy).
@@ -69,8 +70,11 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
         alibi_slopes, tensors and scalars on a GPU.
     return_lse: with the log-sum-exp of the scores, fp32 (batch, heads, seqlen_q) or (heads, total_q); its gradient
         counts.
+    sinks: None, or (heads) of fp16, bf16 or fp32: a learned logit a head that is in the softmax of all its rows and has
+        no value, as in gpt-oss; return_lse's includes it.
 
-    Returns out (as q with head_dim_v), or with return_lse (out, lse). A row that sees no key is 0 and its lse is +inf.
+    Returns out (as q with head_dim_v), or with return_lse (out, lse). A row that sees no key is 0 and its lse is +inf,
+    or its sink.
     Raises ValueError for a score that is wrong or that reads what is not given, or the reverse; TypeError for an
     argument of a wrong kind; RuntimeError for shapes, dtypes and devices that don't fit.
     """
@@ -103,6 +107,9 @@ def attention(q, k, v, score=None, *, tensors=None, scalars=None, causal=False, 
     options = {"alibi_slopes": alibi_slopes, "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k}
     rest = {"dropout_p": checks.number("dropout_p", dropout_p), "num_splits": checks.integer("num_splits", num_splits)}
     deterministic = checks.flag("deterministic", deterministic)
+    if sinks is not None:
+        checks.sinks("sinks", sinks, q)
+        options["sinks"] = maybe_contiguous(sinks)
     others = (*tensors.values(), *options.values())
     if direct(q, k, v) and plain(*others) and not any(isinstance(x, torch.Tensor) for x in scalars.values()):
         try:

@@ -18,7 +18,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,
               max_seqlen_q: Optional[_Int] = ..., max_seqlen_k: Optional[_Int] = ..., num_splits: int = ...,
-              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: Literal[False] = ...) -> Tensor: ...
+              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: Literal[False] = ...,
+              sinks: Optional[Tensor] = ...) -> Tensor: ...
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
@@ -27,7 +28,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,
               max_seqlen_q: Optional[_Int] = ..., max_seqlen_k: Optional[_Int] = ..., num_splits: int = ...,
-              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: Literal[True]) -> Tuple[Tensor, Tensor]: ...
+              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: Literal[True],
+              sinks: Optional[Tensor] = ...) -> Tuple[Tensor, Tensor]: ...
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
@@ -36,4 +38,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Optional[str] = ..., *,
               softcap: _Float = ..., alibi_slopes: Optional[Tensor] = ..., dropout_p: float = ...,
               cu_seqlens_q: Optional[Tensor] = ..., cu_seqlens_k: Optional[Tensor] = ...,
               max_seqlen_q: Optional[_Int] = ..., max_seqlen_k: Optional[_Int] = ..., num_splits: int = ...,
-              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: bool = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...
+              schedule: Optional[str] = ..., deterministic: _Bool = ..., return_lse: bool = ...,
+              sinks: Optional[Tensor] = ...) -> Union[Tensor, Tuple[Tensor, Tensor]]: ...

@@ -39,17 +39,14 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
     matter, which is with is_causal or a sliding window, they are those of the last seqlen_q keys, as in a
     self-attention with or without a cache; queries that are padding there give 0. Else, as in a cross attention or
     an encoder, every query sees every key that is no padding."""
-    if s_aux is not None:
-        from flashplus.later import not_yet
-
-        raise not_yet("attention sinks (s_aux)", "use attn_implementation='eager' for this model")
     q, k, v = (t.transpose(1, 2) for t in (query, key, value))
     head_dim_v = v.shape[-1]
     if head_dim_v != q.shape[-1]:  # as for the original, whose head dims are one
         v = torch.nn.functional.pad(v, [0, q.shape[-1] - head_dim_v])
     options = {"dropout_p": dropout, "softmax_scale": scaling, "softcap": softcap or 0.0,
                "causal": module.is_causal if is_causal is None else is_causal,
-               "deterministic": environment.deterministic() if deterministic is None else deterministic}
+               "deterministic": environment.deterministic() if deterministic is None else deterministic,
+               "s_aux": s_aux}
     if sliding_window is not None and k.shape[1] > sliding_window:
         options["window_size"] = (sliding_window - 1, sliding_window - 1)
     batch, seqlen_q = q.shape[:2]

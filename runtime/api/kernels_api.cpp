@@ -5,6 +5,7 @@
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/public_structs.h"
+#include "templates/forward/planner.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -176,7 +177,7 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
     auto name = parseSpecAndTarget(spec, target);
     if (!name)
       return name.status();
-    KernelSpec wanted = name->kernel.spec;
+    const KernelSpec wanted = name->kernel.spec;
     const auto kernels = reachableKernels(wanted, offlineProfile(name->target));
     if (kernels.empty())
       return noSchedule(*name);
@@ -185,9 +186,9 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
     // What plans take from tuning records, of whichever model: one more kernel is cheaper than a missing one.
     if (wanted.op == Operation::Forward)
       for (const TunedSchedule &t : context->impl->tuning().find(wanted, "", name->target))
-        for (Results results : {Results::Final, Results::Partial})
-          if (wanted.results = results; launchSchema(wanted, t.schedule, name->target))
-            visit(visitor_context, wanted.text().c_str(), t.schedule.text().c_str());
+        for (const KernelSpec &one : {wanted, sharesOf(wanted)})
+          if (launchSchema(one, t.schedule, name->target))
+            visit(visitor_context, one.text().c_str(), t.schedule.text().c_str());
     return Status::ok();
   });
 }

@@ -115,7 +115,8 @@ constexpr TensorField kTensorFields[] = {FIELD(q),
                                          FIELD(rotary_cos),
                                          FIELD(rotary_sin),
                                          FIELD(rotary_seqlens),
-                                         FIELD(rng_state)};
+                                         FIELD(rng_state),
+                                         FIELD(sinks)};
 #undef FIELD
 constexpr int kMaxTensors = std::size(kTensorFields);
 

@@ -104,7 +104,7 @@ Status checkDeviceValues(const flashplus_forward_args &args, Device &device, Sco
                          &A::page_indptr, &A::page_indices, &A::cache_batch_idx, &A::leftpad_k,
                          &A::cu_seqlens_k_new, &A::slot_mapping, &A::rotary_seqlens}));
   host.relabel(&A::q, &A::k, &A::v, &A::o, &A::lse, &A::alibi_slopes, &A::k_new, &A::v_new, &A::rotary_cos,
-               &A::rotary_sin, &A::rng_state);
+               &A::rotary_sin, &A::rng_state, &A::sinks);
   host.relabelScore();
   ForwardProblem problem;
   return checkForwardArgs(host.args(), DataPointers::Required, scores, problem);

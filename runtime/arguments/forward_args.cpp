@@ -9,6 +9,7 @@
 #include "runtime/arguments/operands.h"
 #include "runtime/arguments/public_structs.h"
 #include "runtime/arguments/score_binding.h"
+#include "runtime/arguments/sink_args.h"
 
 #include <cmath>
 #include <utility>
@@ -97,6 +98,7 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
   FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, dropoutArgs(a), out.spec, dropout));
   if (out.spec.dropout)
     setDropout(dropout, p);
+  FLASHPLUS_RETURN_IF_ERROR(checkSinks(reader, sinkArgs(a), sizes, out.spec, p));
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
   return checkRest(reader, a, sizes, out);
 }

@@ -78,6 +78,8 @@ Status readForwardArgs(const flashplus_forward_args *given, flashplus_forward_ar
   }
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("batch_invariant", out.batch_invariant));
   FLASHPLUS_RETURN_IF_ERROR(checkFlag("rotary_interleaved", out.rotary_interleaved));
+  FLASHPLUS_RETURN_IF_ERROR(checkFlag("lse_without_sinks", out.lse_without_sinks));
+  FLASHPLUS_RETURN_IF_ERROR(checkReserved("args", "reserved3", out.reserved3));
   if (out.lse_empty == 0)
     out.lse_empty = INFINITY;
   return readMaskAndBounds(out);

@@ -85,6 +85,8 @@ CombineParams bind(const BindInput &in, std::type_identity<CombineParams>) {
   p.num_row_blocks = int32_t(in.geometry.tiles);
   p.num_splits = in.before().item.num_splits;
   p.lse_empty = f.lse_empty;
+  p.sinks = f.sinks;
+  p.sink_in_lse = f.sink_in_lse;
   return p;
 }
 

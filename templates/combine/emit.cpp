@@ -19,7 +19,8 @@ public:
   /// `row` (i64) is the query row inside the sequence.
   CombineRow(EmitContext &c, const Sequence &seq, Val head, Val row)
       : ir_(c.ir), parts_(c.ir, c.params, c.spec.head_dim_v), head_(ir_.toI64(head)),
-        row_(seq.firstRow() + row), splits_(ir_.toI64(c.params.get("num_splits"))) {}
+        row_(seq.firstRow() + row), splits_(ir_.toI64(c.params.get("num_splits"))),
+        sink_(softmax::sinkOf(c.ir, c.params, c.spec, head)) {}
 
   Val splits() const { return splits_; }
 
@@ -37,12 +38,15 @@ public:
     return {m, l};
   }
 
+  softmax::Finish finish(Val m, Val l, Val empty) const { return softmax::finish(ir_, m, l, empty, sink_); }
+
   Val weight(Val split, Val base) const { return ir_.exp2(partialLse(split) * softmax::kLog2E - base); }
 
 private:
   Ir &ir_;
   PartialRows parts_;
   Val head_, row_, splits_;
+  std::optional<softmax::Sink> sink_;
 };
 
 /// `m` is a block of rows.
@@ -74,7 +78,7 @@ void emitCpuCombine(EmitContext &c) {
   ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
     const CombineRow parts(c, seq, item.head, row);
     auto [m, l] = parts.statistics();
-    const auto finish = softmax::finish(ir, m, l, results.lseEmpty());
+    const auto finish = parts.finish(m, l, results.lseEmpty());
     Val base = softmax::reference(ir, m);
     Val out = ir.offset(results.values(), row * c.params.get("o_stride_s") * bytes);
     // A weight, an exponential, serves as many vectors as there are registers for.
@@ -114,7 +118,7 @@ void emitGpuCombine(EmitContext &c) {
     const ResultRows results(ir, c.params, c.spec, seq, item);
     const CombineRow parts(c, seq, item.head, row64);
     auto [m, l] = parts.statistics();
-    const auto finish = softmax::finish(ir, m, l, results.lseEmpty());
+    const auto finish = parts.finish(m, l, results.lseEmpty());
     Val base = softmax::reference(ir, m);
     Val out = ir.offset(results.values(), row64 * c.params.get("o_stride_s") * bytes);
     ir.forLoop(lane, ir.i32(dv), ir.i32(32), [&](Val column) {

@@ -19,7 +19,7 @@ Result<LaunchSchema> launch(const KernelSpec &spec, const Schedule &schedule, co
   LaunchSchema schema;
   schema.entry = kernelName(spec);
   schema.threads = isGpu(target.isa) ? rows * 32 : 0;
-  schema.params_size = sizeof(CombineParams);
+  schema.params_size = int64_t(paramLayout(spec).size);
   return schema;
 }
 

@@ -227,7 +227,16 @@ Val reference(Ir &ir, Val m) {
   return ir.select(m == ir.negativeInfinity(m.type()), ir.constant(m.type(), 0), m);
 }
 
-Finish finish(Ir &ir, Val m, Val l, Val empty) {
+Finish finish(Ir &ir, Val m, Val l, Val empty, const std::optional<Sink> &sink) {
+  if (sink) {
+    Val top = ir.fmax(m, sink->logit);
+    Val base = reference(ir, top);
+    Val scale = ir.exp2(m - base); // exactly 1 where the sink is not the largest
+    Val all = ir.fma(l, scale, ir.exp2(sink->logit - base));
+    const Finish with = finish(ir, top, all, empty);
+    Val without = finish(ir, m, l, empty).lse;
+    return {with.factor * scale, ir.select(sink->in_lse, with.lse, without)};
+  }
   Val zero = ir.constant(l.type(), 0), one = ir.constant(l.type(), 1);
   // Only a row without a key has l = 0: the largest score contributes 2^0. NaN is not 0 and stays NaN.
   Val is_empty = l == zero;

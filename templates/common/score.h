@@ -6,6 +6,7 @@
 #include "ir/dialect/Attn.h"
 #include "ir/ir.h"
 #include "templates/common/sequence.h"
+#include "templates/common/sink.h"
 #include "templates/common/work.h"
 
 #include <numbers>
@@ -104,7 +105,8 @@ struct Finish {
   Val factor; ///< o's factor: 1 / l, or 0 for an empty row.
   Val lse;    ///< Natural logarithm; `empty` for an empty row.
 };
-Finish finish(Ir &ir, Val m, Val l, Val empty);
+/// `sink`, if there is one, is a score more of the row, of which m and l do not know.
+Finish finish(Ir &ir, Val m, Val l, Val empty, const std::optional<Sink> &sink = std::nullopt);
 
 } // namespace softmax
 } // namespace flashplus

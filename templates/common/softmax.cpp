@@ -21,9 +21,9 @@ Raised raise(Ir &ir, const Fragment &s, Axis queries, int line, int chains, cons
   return {base, ir.exp2(old - base)};
 }
 
-Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale) {
+Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale, const std::optional<Sink> &sink) {
   Val sum = reduceAcrossLanes(Axis::Rows, state.sum[size_t(line)], [](Val a, Val b) { return a + b; });
-  const Finish result = finish(ir, state.max[size_t(line)], sum, empty);
+  const Finish result = finish(ir, state.max[size_t(line)], sum, empty, sink);
   scaleLine(state.o, Axis::Rows, line, scale ? result.factor * scale : result.factor);
   return result;
 }

@@ -35,6 +35,7 @@ Raised raise(Ir &ir, const Fragment &s, Axis queries, int line, int chains, cons
 
 /// Sums the lanes' sums of a line, scales O's row and returns the factor and the row's LSE (`empty` where it
 /// saw no key). `scale`, if there is one, is of O alone.
-Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale = {});
+Finish finishLine(Ir &ir, State &state, int line, Val empty, Val scale = {},
+                  const std::optional<Sink> &sink = std::nullopt);
 
 } // namespace flashplus::softmax

@@ -30,7 +30,10 @@ void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::functio
   Val stores_lse = rows.storesLse(ir.boolean(true));
   Val scale = c_.spec.dropout ? c_.params.get("drop_scale") : Val{};
   ir.forLoop(ir.i64(0), rows_, ir.i64(1), [&](Val r) {
-    auto finish = softmax::finish(ir, maximum(r), sum(r), empty);
+    std::optional<softmax::Sink> sink;
+    if (c_.spec.hasSinks())
+      sink = softmax::sinkOf(ir, c_.params, c_.spec, ir.toI64(item_.head) + groupHead(r));
+    auto finish = softmax::finish(ir, maximum(r), sum(r), empty, sink);
     Val query = ir.toI64(queryRow(r)), head = groupHead(r);
     write(r, rows.dtype(), ir.offset(values, query * stride + head * head_stride),
           scale ? finish.factor * scale : finish.factor);

@@ -135,6 +135,7 @@ KernelSpec combineSpec(const KernelSpec &forward) {
   spec.dtype_o = forward.dtype_o;
   spec.head_dim_v = forward.head_dim_v;
   spec.alignment = dtypeBytes(forward.dtypeO());
+  spec.sinks = forward.sinks;
   return spec;
 }
 
@@ -249,6 +250,8 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
 
   KernelSpec forward = spec;
   forward.results = resultsOf(traits, item.num_splits);
+  if (forward.isPartial())
+    forward = sharesOf(std::move(forward));
   auto step = makeStep(forward, schedule, device.target, item, bounds);
   if (!step)
     return step.status();
@@ -288,8 +291,7 @@ std::vector<PlannedKernel> reachableForwardKernels(const KernelSpec &spec, const
   };
   KernelSpec attention = withoutAppend(spec);
   add(attention);
-  attention.results = Results::Partial;
-  add(attention);
+  add(sharesOf(attention));
   add(combineSpec(spec));
   if (spec.append)
     add(appendSpec(spec));

@@ -19,6 +19,13 @@ template <class Spec> Spec withoutAppend(Spec spec) {
   return spec;
 }
 
+/// The kernels of shares of the keys of a forward of this spec. Sinks are the combine's.
+inline KernelSpec sharesOf(KernelSpec spec) {
+  spec.results = Results::Partial;
+  spec.sinks = Sinks::None;
+  return spec;
+}
+
 /// Makes the plans of a forward whose spec (results final) is `spec`.
 class ForwardPlanner final : public Planner {
 public:

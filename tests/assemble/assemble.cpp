@@ -57,6 +57,10 @@ std::vector<PlannedKernel> releaseKernels(const Target &target) {
           KernelSpec paged = spec;
           paged.keys = KeyAddressing::Paged;
           add(reachableKernels(paged, device));
+          KernelSpec sinks = spec;
+          sinks.sinks = Sinks::BF16;
+          if (spec.bounded_right && spec.bounded_left == (row.head_dim_qk == 64)) // gpt-oss's are of D 64
+            add(reachableKernels(sinks, device));
         }
       }
   return kernels;

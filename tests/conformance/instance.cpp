@@ -46,6 +46,7 @@ Instance::Instance(const Case &c) : case_(c) {
   makeOutputs();
   makeScore();
   makeDropout();
+  makeSinks();
   const Case &p = case_;
   scale_ = p.softmaxScale();
   if (p.scale)
@@ -344,6 +345,27 @@ void Instance::makeDropout() {
   rng_state_.dl_strides = {1};
   args_.rng_state = finish(rng_state_, {kDLInt, 64, 1});
   args_.dropout_seed = args_.dropout_offset = ~uint64_t(0); // not read
+}
+
+void Instance::makeSinks() {
+  const Case &p = case_;
+  args_.lse_without_sinks = p.lse_without_sinks;
+  reference_.lse_without_sinks = p.lse_without_sinks;
+  if (!p.sinks)
+    return;
+  sinks_.memory = std::make_shared<Memory>();
+  std::vector<std::byte> &host = sinks_.memory->host;
+  host.assign(size_t(p.hq * dtypeBytes(*p.sinks)), kPoison);
+  for (int64_t h = 0; h < p.hq; ++h)
+    reference::storeElement(host.data(), *p.sinks, h,
+                            p.sink_values.empty() ? 3 * randomNormal(p.seed, 's', 0, 0, h, 0)
+                                                  : p.sink_values[size_t(h)]);
+  sinks_.memory->device = DeviceBuffer::guarded(host, /*at_start=*/false);
+  sinks_.dl_shape = {p.hq};
+  sinks_.dl_strides = {1};
+  args_.sinks = finish(sinks_, typeOf(*p.sinks));
+  reference_.sinks = host.data();
+  reference_.sink_dtype = *p.sinks;
 }
 
 // --- outputs

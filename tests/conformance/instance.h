@@ -96,6 +96,7 @@ private:
   void makeLengths();
   void makeScore();
   void makeDropout();
+  void makeSinks();
   DLTensor *vector(const void *data, DLDataType type, std::vector<int64_t> shape, bool guarded = false);
   template <class Body> void forValidRows(Body body) const;
 
@@ -105,7 +106,7 @@ private:
   std::vector<flashplus_score_tensor> score_tensors_;
   std::vector<flashplus_score_scalar> score_scalars_;
   float scale_ = 0;
-  View rng_state_;
+  View rng_state_, sinks_;
 };
 
 } // namespace flashplus::conformance

@@ -39,6 +39,8 @@ template <class T> std::string valueText(const std::vector<T> &values);
 
 std::string valueText(const std::optional<float> &value) { return value ? valueText(*value) : "usual"; }
 
+std::string valueText(const std::optional<DType> &value) { return value ? valueText(*value) : "none"; }
+
 std::string valueText(const Layout &l) {
   static const char *const orders[] = {"bshd", "bhsd", "sbhd"};
   std::string out = orders[int(l.order)];
@@ -116,6 +118,9 @@ std::vector<Case::Field> Case::fields() const {
   add("rng_seed", &Case::rng_seed);
   add("rng_offset", &Case::rng_offset);
   add("rng_pointer", &Case::rng_pointer);
+  add("sinks", &Case::sinks);
+  add("sink_values", &Case::sink_values);
+  add("lse_without_sinks", &Case::lse_without_sinks);
   add("lse_empty", &Case::lse_empty);
   add("lse", &Case::want_lse);
   add("lse_gap", &Case::lse_gap);

@@ -84,6 +84,10 @@ struct Case {
   uint64_t rng_seed = 0, rng_offset = 0;
   bool rng_pointer = false; ///< Both come as rng_state.
 
+  std::optional<DType> sinks = {};     ///< Attention sinks, of this dtype,
+  std::vector<float> sink_values = {}; ///< of the heads; empty: normally distributed, with a deviation of 3.
+  bool lse_without_sinks = false;
+
   float lse_empty = kInf;
   bool want_lse = true;
   int64_t lse_gap = 0; ///< Elements of poison after every head's rows.

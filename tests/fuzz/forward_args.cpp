@@ -36,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (__builtin_mul_overflow(hk, group, &hq))
     hq = hk;
   flashplus_forward_args args = FLASHPLUS_FORWARD_ARGS_INIT;
-  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes, table, indptr, leftpad, rng;
+  Tensor q, k, v, o, lse, cu_q, cu_k, used_q, used_k, slopes, table, indptr, leftpad, rng, sinks;
   const unsigned cache = flags & 1 ? 1 + in.take<uint8_t>() % 7 : 0; // forms of a table, and left padding
   const bool packed_keys = ragged && !cache;
   args.q =
@@ -108,8 +108,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   args.batch_invariant = bool(flags & 8192);
   if (flags & 32768) {
     args.dropout_p = in.take<float>();
-    if (in.take<uint8_t>() & 1)
+    const auto more = in.take<uint8_t>();
+    if (more & 1)
       args.rng_state = rng.read(in, 1, {2}, {kDLInt, 64, 1}, device);
+    if (more & 2) {
+      args.sinks = sinks.read(in, 1, {hq}, f32, device);
+      args.lse_without_sinks = bool(more & 4);
+    }
   }
   const std::string score = in.rest();
   args.score = flags & 16384 ? score.c_str() : nullptr;

@@ -312,3 +312,14 @@ def test_the_page_of_examples(tmp_path):
             folder = os.path.dirname(command.path())
             subprocess.run(["bash", "-euc", text], check=True, stdout=subprocess.DEVNULL,
                            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+
+
+def test_slopes_have_a_gradient_without_a_score(device):
+    q, k, v = (torch.randn(1, 8, 2, 16, device=device).to(torch.float16 if device == "cuda" else torch.float32)
+               for _ in range(3))
+    slopes = torch.rand(2, device=device, requires_grad=True)
+    out = flashplus.attention(q, k, v, alibi_slopes=slopes)
+    dout = torch.randn_like(out)
+    got, = torch.autograd.grad(out, slopes, dout)
+    expected, = torch.autograd.grad(flash_attn.flash_attn_func(q, k, v, alibi_slopes=slopes), slopes, dout)
+    assert torch.equal(got, expected) if device == "cpu" else torch.allclose(got, expected)

@@ -130,6 +130,22 @@ TEST_CASE("run --dropout: both passes are good, by the mask of --seed") {
   refused({"run", "--random", "1,8,8,1,1,16", "--dropout", "1"}, "--dropout");
 }
 
+TEST_CASE("run --sinks: both passes are good, and a file has one of each head") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  const json whole = runGood({"--random", "1,40,50,2,1,16", "--causal", "--sinks", "random"}, cache);
+  CHECK(whole["plan"].dump().find("sinks=fp32") != std::string::npos);
+  CHECK(whole["backward"]["plan"].dump().find("sinks") == std::string::npos);
+  io::Tensor three = *io::makeTensor(io::ElementType::F32, {3});
+  const std::string file = folder.path("three.npy");
+  REQUIRE(io::writeNpy(file, three).isOk());
+  refused({"run", "--random", "1,8,8,2,1,16", "--sinks", file}, "--sinks: shape (3,), must be (2,)");
+  refused({"run", "--random", "1,8,8,2,1,16", "--sinks", "/nowhere.npy"}, "--sinks");
+  const auto spec = runCli({"inspect", "--stage", "spec", "--head-dim", "64", "--sinks", "bf16"}, cache);
+  CHECK(spec.out.find("forward dtype=bf16 dqk=64 dv=64 sinks=bf16") != std::string::npos);
+  refused({"inspect", "--stage", "spec", "--split", "--sinks", "bf16"}, "results is partial");
+}
+
 TEST_CASE("run --backward: both passes are measured, and judged part by part") {
   test::TemporaryFolder folder;
   const std::string cache = folder.path("cache");

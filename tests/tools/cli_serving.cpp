@@ -92,6 +92,16 @@ TEST_CASE("warm-up by a model's config: what a server meets, and a training run"
     wanted = merged(
         wanted, {"backward " + rest, "backward " + rest + " dropout=1", "forward " + rest + " dropout=1"});
   CHECK(gemma == wanted);
+  // Sinks, of the model's dtype, in all of its layers; the backward finds them in the LSE.
+  Specs sinks = {"backward dtype=bf16 dqk=64 dv=64 right=1",
+                 "backward dtype=bf16 dqk=64 dv=64 left=1 right=1"};
+  for (const char *mask : {"right=1", "left=1 right=1"})
+    for (const char *cache : {"", " keys=paged", " append=1", " keys=paged append=1"})
+      sinks.insert("forward dtype=bf16 dqk=64 dv=64 " + std::string(mask) + cache + " sinks=bf16");
+  CHECK(list(R"({"model_type": "gpt_oss", "head_dim": 64, "hidden_size": 2880, "num_attention_heads": 64,
+      "num_key_value_heads": 8, "sliding_window": 128, "torch_dtype": "bfloat16",
+      "layer_types": ["sliding_attention", "full_attention"]})",
+             {"--backward"}) == sinks);
   // A window that the file has, and does not use; a softcap; heads of another size for v.
   CHECK(
       list(R"({"head_dim": 64, "sliding_window": 128, "use_sliding_window": false, "dtype": "bfloat16"})") ==

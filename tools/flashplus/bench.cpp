@@ -103,7 +103,7 @@ Json identity(const Json &cell) {
   for (const char *name :
        {"series",    "head_dim", "head_dim_v", "dtype",   "causal",     "seqlen",   "seqlen_k",
         "batch",     "heads",    "heads_k",    "window",  "softcap",    "alibi",    "dropout",
-        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward", "any_order"})
+        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward", "any_order", "sinks"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;

@@ -68,6 +68,8 @@ std::string BenchCase::label() const {
     text += " softcap";
   if (alibi)
     text += " alibi";
+  if (sinks)
+    text += " sinks";
   if (dropout > 0)
     text += " dropout " + numberText(dropout);
   if (page_size)
@@ -91,6 +93,8 @@ Json BenchCase::json() const {
     out["softcap"] = softcap;
   if (alibi)
     out["alibi"] = true;
+  if (sinks)
+    out["sinks"] = true;
   if (dropout > 0)
     out["dropout"] = dropout;
   if (page_size)
@@ -151,6 +155,7 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
       ->check(CLI::Range(0.0, 1e30))
       ->type_name("C");
   verb.add_flag("--alibi", f.alibi, "ALiBi, a slope a head");
+  verb.add_flag("--sinks", f.sinks, "Attention sinks, a logit a head");
   verb.add_option("--dropout", f.dropout, "Probability of dropping a weight; 0 is off")
       ->check(CLI::Range(0.0, 255.0 / 256))
       ->type_name("P");
@@ -213,6 +218,7 @@ Result<std::vector<BenchCase>> makeCases(const CaseFlags &flags, const CaseDefau
   }
   base.softcap = flags.softcap;
   base.alibi = flags.alibi;
+  base.sinks = flags.sinks;
   base.dropout = flags.dropout;
   base.backward = flags.backward;
   if (flags.any_order && !flags.backward)

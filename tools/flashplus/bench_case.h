@@ -14,7 +14,7 @@ struct BenchCase {
   bool causal = false;
   int64_t window_left = -1, window_right = -1; ///< As flashplus_forward_args.
   double softcap = 0;
-  bool alibi = false;
+  bool alibi = false, sinks = false;
   double dropout = 0;
   bool backward = false;        ///< The gradients of q, k and v are timed, not the forward.
   bool any_order = false;       ///< Of them, dq may be summed in any order.
@@ -55,7 +55,7 @@ struct CaseFlags {
   int64_t tokens = 0, hidden = 0, batch = 0, heads = 0, heads_k = 0, page_size = 0;
   std::string window, device = "auto";
   double softcap = 0, dropout = 0;
-  bool alibi = false;
+  bool alibi = false, sinks = false;
   bool backward = false, any_order = false; ///< The first is a flag of the verbs themselves.
 };
 void addCaseFlags(CLI::App &verb, CaseFlags &flags);

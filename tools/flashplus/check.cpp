@@ -91,6 +91,7 @@ Result<reference::Problem> referenceProblem(const Problem &problem) {
   to.softcap = problem.softcap;
   to.alibi_slopes = dataOf<float>(problem.alibi_slopes);
   to.alibi_per_batch = problem.alibi_slopes && problem.alibi_slopes->shape.size() == 2;
+  to.sinks = dataOf<float>(problem.sinks);
   auto dropout = Dropout::make(static_cast<double>(problem.dropout_p));
   if (!dropout)
     return invalidArgument("--dropout: " + dropout.status().message());

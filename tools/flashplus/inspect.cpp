@@ -21,7 +21,7 @@ struct InspectFlags {
   std::string operation; ///< "": the spec's own.
   std::string gpu, disassembler;
   std::vector<std::string> score_gradients;
-  std::string dtype = "bf16", window, score, alibi = "none";
+  std::string dtype = "bf16", window, score, alibi = "none", sinks = "none";
   int head_dim = 128, head_dim_v = 0, alignment = 0;
   bool causal = false, softcap = false, dropout = false, split = false, paged = false;
   bool has_spec_flags = false;
@@ -50,6 +50,8 @@ Result<std::string> specText(const InspectFlags &flags) {
   }
   spec.bounded_right |= flags.causal;
   spec.dropout = flags.dropout;
+  if (const auto dtype = parseDType(flags.sinks))
+    spec.sinks = sinksOf(*dtype);
   spec.alignment = flags.alignment ? flags.alignment : naturalAlignment(spec);
   Result<ScoreExpr> score = composeScore(flags.score, flags.softcap, flags.alibi);
   if (!score)
@@ -301,6 +303,9 @@ void addInspect(CLI::App &app, Action *selected) {
       verb->add_option("--alibi", f.alibi, "ALiBi slopes: none, heads, or batch (per batch and head)")
           ->check(CLI::IsMember({"none", "heads", "batch"}))
           ->type_name("KIND"),
+      verb->add_option("--sinks", f.sinks, "Attention sinks, of which dtype: none, fp16, bf16 or fp32")
+          ->check(CLI::IsMember({"none", "fp16", "bf16", "fp32"}))
+          ->type_name("TYPE"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
                        "Of a forward with new keys: append. Of a backward: backward_delta; backward and "

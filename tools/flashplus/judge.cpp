@@ -91,6 +91,12 @@ Result<std::unique_ptr<Judge>> Judge::make(flashplus_context *context, DLDevice 
       return slopes.status();
     p.alibi_slopes = std::move(*slopes);
   }
+  if (c.sinks) {
+    auto sinks = randomTensor({c.heads_q}, io::ElementType::F32, 19);
+    if (!sinks)
+      return sinks.status();
+    p.sinks = std::move(*sinks);
+  }
   p.causal = c.causal;
   p.window_left = static_cast<int>(c.window_left);
   p.window_right = static_cast<int>(c.window_right);

@@ -84,6 +84,8 @@ std::string cellTitle(const Json &cell, const std::string &dtype) {
     title += ", softcap";
   if (cell.contains("alibi"))
     title += ", ALiBi";
+  if (cell.contains("sinks"))
+    title += ", sinks";
   if (cell.contains("dropout"))
     title += ", dropout " + cell["dropout"].dump();
   const int64_t heads = cell.value("heads", int64_t{0}), heads_k = cell.value("heads_k", heads);

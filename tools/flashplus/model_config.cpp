@@ -147,6 +147,9 @@ Kinds kindsOf(const Config &config, std::vector<std::string> &notes) {
   return {true, slides};
 }
 
+/// Whether attention layers have sinks. Their config has no field for them: which models do is known.
+bool hasSinks(const Config &config) { return config.text({"model_type"}) == "gpt_oss"; }
+
 } // namespace
 
 Result<ModelAttention> readModelConfig(const std::string &path, const std::vector<std::string> &dtypes,
@@ -181,6 +184,8 @@ Result<ModelAttention> readModelConfig(const std::string &path, const std::vecto
     spec.head_dim_v = static_cast<int>(shape->dim_v);
     spec.score = *score;
     spec.alignment = naturalAlignment(spec);
+    if (hasSinks(config))
+      spec.sinks = sinksOf(dtype); // as transformers and vLLM hand them over
     for (bool right : {true, false}) {
       if (right ? causal == "no" : causal != "no" && causal != "both")
         continue;
@@ -192,6 +197,8 @@ Result<ModelAttention> readModelConfig(const std::string &path, const std::vecto
     if (kinds.window)
       model.variants.push_back({spec, "window"});
   }
+  if (hasSinks(config))
+    names += ", sinks";
   const std::string type = config.text({"model_type"});
   model.name = (type.empty() ? "a model" : type) + ", D " + std::to_string(shape->dim_qk) +
                (shape->dim_v == shape->dim_qk ? "" : "/" + std::to_string(shape->dim_v)) + ", " +

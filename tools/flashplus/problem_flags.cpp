@@ -65,6 +65,23 @@ Status makeLengths(const ProblemFlags &flags, Problem &problem) {
   return Status::ok();
 }
 
+/// Attention sinks: a file, or numbers of the seed.
+Status makeSinks(const ProblemFlags &flags, Problem &problem) {
+  if (flags.sinks.empty())
+    return Status::ok();
+  const std::vector<int64_t> shape = {problem.headsQ()};
+  Result<io::Tensor> sinks = flags.sinks == "random"
+                                 ? randomTensor(shape, io::ElementType::F32, flags.input.seed + 3)
+                                 : loadNpy("--sinks", flags.sinks, io::ElementType::F32);
+  if (!sinks)
+    return sinks.status();
+  if (sinks->shape != shape)
+    return invalidArgument("--sinks: shape " + io::shapeText(sinks->shape) + ", must be " +
+                           io::shapeText(shape) + ", a number a query head");
+  problem.sinks = std::move(*sinks);
+  return Status::ok();
+}
+
 /// The gradient that reaches the output: a file, or numbers of the seed that no other tensor of a problem
 /// has.
 Status makeDout(const ProblemFlags &flags, Problem &problem) {
@@ -150,6 +167,7 @@ Result<Problem> makeProblem(const ProblemFlags &flags) {
   if (problem.score.empty() && !(problem.score_tensors.empty() && problem.score_scalars.empty()))
     return invalidArgument("--tensor and --scalar: only with --score, which names them");
   FLASHPLUS_RETURN_IF_ERROR(checkProblem(problem));
+  FLASHPLUS_RETURN_IF_ERROR(makeSinks(flags, problem));
   if (flags.page_size && flags.backward)
     return invalidArgument("--page-size: not with --backward, whose keys are rows");
   if (!flags.page_size && flags.pages != "order")
@@ -198,6 +216,8 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->type_name("P")
       ->capture_default_str();
   text("--alibi", f.alibi, "FILE", "ALiBi slopes, .npy of (heads) or (batch, heads)");
+  text("--sinks", f.sinks, "FILE",
+       "Attention sinks, .npy of (heads): a score more a row, without a value; random: of --seed");
   text("--score", f.score, "EXPR", "Score expression over s, b, h, hk, q, k, sq, sk and your own names");
   verb.add_option("--tensor", f.tensors, "Tensor of --score; repeatable")
       ->type_name("NAME=FILE.npy")

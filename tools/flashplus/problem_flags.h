@@ -19,7 +19,7 @@ struct ProblemFlags {
   CommonFlags common;
   AppendFlags append;
   InputFlags input;
-  std::string window, alibi, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, dout;
+  std::string window, alibi, sinks, score, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, dout;
   std::string lse_empty = "inf";
   std::vector<std::string> tensors, scalars;
   std::optional<double> scale;

@@ -297,7 +297,8 @@ Status DeviceProblem::upload(flashplus_context *context, DLDevice device, const 
   const std::pair<const std::optional<Tensor> *, const DLTensor **> optional[] = {
       {&problem.cu_seqlens_q, &args_.cu_seqlens_q},
       {&problem.seqused_q, &args_.seqused_q},
-      {&problem.alibi_slopes, &args_.alibi_slopes}};
+      {&problem.alibi_slopes, &args_.alibi_slopes},
+      {&problem.sinks, &args_.sinks}};
   for (auto [host, to] : optional)
     if (*host)
       FLASHPLUS_RETURN_IF_ERROR(put(**host, to));

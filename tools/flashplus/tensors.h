@@ -16,6 +16,7 @@ namespace flashplus::tool {
 struct Problem {
   io::Tensor q, k, v;
   std::optional<io::Tensor> cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, alibi_slopes;
+  std::optional<io::Tensor> sinks; ///< (heads), of any float type.
   std::optional<io::Tensor> dout; ///< As the output: the gradient that reaches it; there for a backward.
   int64_t max_seqlen_q = 0, max_seqlen_k = 0;
   bool causal = false;

@@ -32,10 +32,15 @@ Result<std::vector<KernelSpec>> specsOfFlags(const VariantFlags &flags, const st
   std::vector<KernelSpec> specs;
   std::vector<std::string> dtypes =
       flags.dtypes.empty() ? std::vector<std::string>{"fp16", "bf16"} : flags.dtypes;
-  std::vector<std::pair<std::string, bool>> alignments; // with dropout or without
+  struct Rest {
+    std::string alignment, sinks;
+    bool dropout;
+  };
+  std::vector<Rest> rests;
   for (const std::string &alignment : flags.alignment)
-    for (bool dropout : choices(flags.dropout))
-      alignments.emplace_back(alignment, dropout);
+    for (const std::string &sinks : flags.sinks)
+      for (bool dropout : choices(flags.dropout))
+        rests.push_back({alignment, sinks, dropout});
   for (bool softcap : choices(flags.softcap))
     for (const std::string &alibi : flags.alibi) {
       Result<ScoreExpr> score = composeScore(flags.score, softcap, alibi);
@@ -47,7 +52,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const VariantFlags &flags, const st
         for (const std::string &dtype : dtypes)
           for (bool causal : choices(flags.causal))
             for (bool window : flags.window == "left" ? std::vector{true} : choices(flags.window))
-              for (const auto &[alignment, dropout] : alignments) {
+              for (const auto &[alignment, sinks, dropout] : rests) {
                 KernelSpec spec;
                 spec.dtype = *parseDType(dtype);
                 spec.head_dim_qk = flags.head_dims[i];
@@ -56,6 +61,8 @@ Result<std::vector<KernelSpec>> specsOfFlags(const VariantFlags &flags, const st
                 spec.bounded_left = window;
                 spec.bounded_right = (window && flags.window != "left") || causal;
                 spec.dropout = dropout;
+                if (sinks != "none")
+                  spec.sinks = sinksOf(parseDType(sinks).value_or(spec.dtype));
                 spec.alignment = alignment == "auto" ? naturalAlignment(spec)
                                  : alignment == "16" ? 16
                                                      : dtypeBytes(spec.dtype);
@@ -72,6 +79,7 @@ Result<std::vector<KernelSpec>> specsOfFlags(const VariantFlags &flags, const st
 /// The backward that training with `forward` needs; with gradients of these inputs of its score.
 KernelSpec backwardOf(KernelSpec forward, const std::vector<std::string> &score_gradients = {}) {
   forward.op = Operation::Backward;
+  forward.sinks = Sinks::None;
   if (auto wanted = scoreGradients("--score-gradients", forward.score, score_gradients))
     forward.score_grads = *wanted;
   return forward;

@@ -12,7 +12,8 @@ namespace flashplus::tool {
 
 struct VariantFlags {
   std::vector<std::string> targets, archs, gpus, score_gradients, dtypes, alibi = {"none"},
-                                                                          alignment = {"auto"};
+                                                                          alignment = {"auto"},
+                                                                          sinks = {"none"};
   std::vector<std::string> spec_texts, spec_files;
   std::vector<int> head_dims, head_dims_v;
   std::string causal = "both", window = "no", softcap = "no", dropout = "no", score, model;

@@ -229,7 +229,8 @@ Status checkFlags(const WarmupFlags &flags) {
     if (!flags.head_dims.empty() || !flags.head_dims_v.empty() || !flags.score.empty() ||
         !flags.score_gradients.empty() || flags.window != "no" || flags.softcap != "no" ||
         flags.dropout != "no" || flags.alibi != std::vector<std::string>{"none"} ||
-        flags.alignment != std::vector<std::string>{"auto"})
+        flags.alignment != std::vector<std::string>{"auto"} ||
+        flags.sinks != std::vector<std::string>{"none"})
       return invalidArgument(
           "--model: of the flags that choose variants, only --dtype and --causal go with it");
     if (flags.paged || flags.append)
@@ -355,6 +356,11 @@ void addWarmup(CLI::App &app, Action *selected) {
                             "ALiBi slopes: none, heads, batch (per batch and head) [none]"))
           ->check(CLI::IsMember({"none", "heads", "batch"}))
           ->type_name("KIND,..."),
+      list(verb->add_option("--sinks", f.sinks,
+                            "Attention sinks, of which dtypes: none, same (as --dtype), fp16, bf16, fp32 "
+                            "[none]"))
+          ->check(CLI::IsMember({"none", "same", "fp16", "bf16", "fp32"}))
+          ->type_name("TYPE,..."),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       list(verb->add_option("--alignment", f.alignment,
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))

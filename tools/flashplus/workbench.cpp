@@ -339,6 +339,15 @@ Result<std::unique_ptr<Prepared>> Workbench::prepare(const BenchCase &problem,
       return slopes.status();
     args.alibi_slopes = *slopes;
   }
+  if (c.sinks) {
+    auto host = randomTensor({c.heads_q}, io::ElementType::F32, 19);
+    if (!host)
+      return host.status();
+    auto sinks = put(*host);
+    if (!sinks)
+      return sinks.status();
+    args.sinks = *sinks;
+  }
   FLASHPLUS_RETURN_IF_ERROR(p->addCache(device_));
   if (c.readsMemory()) {
     const auto bytes = [&](int64_t dim) {

@@ -66,6 +66,8 @@ struct ForwardArgs {
   float dropout_p = 0;
   Tensor rng_state; ///< Absent: dropout_seed and dropout_offset.
   uint64_t dropout_seed = 0, dropout_offset = 0;
+  Tensor sinks;
+  bool lse_without_sinks = false;
 };
 
 /// flashplus_merge_args.
@@ -139,6 +141,8 @@ public:
     c.rng_state = a.rng_state.dl();
     c.dropout_seed = a.dropout_seed;
     c.dropout_offset = a.dropout_offset;
+    c.sinks = a.sinks.dl();
+    c.lse_without_sinks = a.lse_without_sinks;
   }
   CArgs(const CArgs &) = delete;
   operator const flashplus_forward_args *() const { return &c; }

@@ -47,6 +47,13 @@ Merge::Statistics Merge::statistics(Val at) const {
   return {both[0], both[1]};
 }
 
+/// Of a packed row.
+std::optional<softmax::Sink> Merge::sinkOf(const Segment &segment, Val row) const {
+  if (!k_.c.spec.hasSinks()) // whose head is worked out for nobody
+    return std::nullopt;
+  return softmax::sinkOf(ir_, k_.c.params, k_.c.spec, segment.item.head + k_.packed(segment, row).head);
+}
+
 Val Merge::warpStatistics(Val warp, Val row) const {
   return k_.shared(k_.l.statistics(), (warp * k_.l.tile_m + row) * 8);
 }
@@ -96,7 +103,9 @@ void Merge::finish(const Segment &segment, softmax::State state) {
       [&] {
         ir_.ifThen(k_.thread < segment.rows, [&] {
           const Statistics s = statistics(k_.shared(l.merged(), k_.thread * 8));
-          storeLse(segment, k_.thread, softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty")).lse);
+          const auto sink = sinkOf(segment, k_.thread);
+          storeLse(segment, k_.thread,
+                   softmax::finish(ir_, s.max, s.sum, k_.c.params.get("lse_empty"), sink).lse);
         });
         return Vals();
       },
@@ -166,8 +175,12 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
                                 FragmentLayout::offset(Axis::Rows, i) - first) *
                                    4),
                 4);
-  gpu::barrier(ir_);
   const int pairs = columns / 2, all = l.tile_m * pairs;
+  // Read before the barrier, so that their latency is that of the warps' wait for each other.
+  std::vector<std::optional<softmax::Sink>> sinks(size_t((all + l.threads() - 1) / l.threads()));
+  for (size_t i = 0; k_.c.spec.hasSinks() && i < sinks.size(); ++i)
+    sinks[i] = sinkOf(segment, (k_.thread + int(i) * l.threads()) / pairs);
+  gpu::barrier(ir_);
   for (int from = 0; from < all; from += l.threads()) {
     Val index = k_.thread + from;
     auto body = [&] {
@@ -179,7 +192,7 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
             elementsOf(ir_, ir_.load(ir_.vec(ir_.f32(), 2), ir_.offset(at, w * warp_bytes), 8), 2);
         sum = w ? Vals{sum[0] + both[0], sum[1] + both[1]} : both;
       }
-      storePair(segment, own_row, pair * 2 + first, sum[0], sum[1]);
+      storePair(segment, own_row, pair * 2 + first, sum[0], sum[1], sinks[size_t(from / l.threads())]);
     };
     if (from + l.threads() <= all)
       body();
@@ -192,7 +205,8 @@ void Merge::section(const Segment &segment, const Fragment &o, int first) {
 }
 
 /// Two neighbouring columns of a row.
-void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val high) {
+void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val high,
+                      const std::optional<softmax::Sink> &sink) {
   const DecodeLayout &l = k_.l;
   Val wanted = row < segment.rows;
   if (l.dv != l.dv_pad)
@@ -202,7 +216,7 @@ void Merge::storePair(const Segment &segment, Val row, Val column, Val low, Val 
         segment.blocks == 1,
         [&] {
           const Statistics s = statistics(k_.shared(l.merged(), row * 8));
-          Val factor = softmax::finish(ir_, s.max, s.sum, ir_.f32(0)).factor;
+          Val factor = softmax::finish(ir_, s.max, s.sum, ir_.f32(0), sink).factor;
           const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
           const auto [query, head] = k_.packed(segment, row);
           Val at = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +
@@ -371,7 +385,8 @@ Merge::Sum Merge::plus(Sum sum, std::vector<Share> shares) const {
 
 /// Four columns of a row of the result; its LSE with the first four.
 void Merge::storeRow(const Segment &segment, Val row, Val column, const Sum &sum) {
-  const auto finish = softmax::finish(ir_, sum.max, sum.sum, k_.c.params.get("lse_empty"));
+  const auto finish =
+      softmax::finish(ir_, sum.max, sum.sum, k_.c.params.get("lse_empty"), sinkOf(segment, row));
   const ResultRows results(ir_, k_.c.params, k_.c.spec, segment.sequence, segment.item);
   const auto [query, head] = k_.packed(segment, row);
   Val to = ir_.toI64(query) * results.rowStride() + ir_.toI64(head) * results.headStride() +

@@ -34,11 +34,13 @@ private:
     Val max, sum;
   };
   Statistics statistics(Val at) const;
+  std::optional<softmax::Sink> sinkOf(const Segment &segment, Val row) const;
   Val warpStatistics(Val warp, Val row) const;
   Statistics ofWarps(Val row) const;
   void storeStatistics(const Segment &segment, Val row, const Statistics &s);
   void section(const Segment &segment, const Fragment &o, int first);
-  void storePair(const Segment &segment, Val row, Val column, Val low, Val high);
+  void storePair(const Segment &segment, Val row, Val column, Val low, Val high,
+                 const std::optional<softmax::Sink> &sink);
   void mergeShares(const Segment &segment);
   /// Shares that are merged together: those from `first` on of the shares of a level.
   struct Shares {

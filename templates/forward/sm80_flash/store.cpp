@@ -93,9 +93,10 @@ void storeResults(ItemView &k, softmax::State state) {
   const Sequence sequence(ir, k.c.params, k.item.batch, /*keys=*/std::nullopt);
   const ResultRows results(ir, k.c.params, k.c.spec, sequence, k.item);
   Val empty = results.lseEmpty(), scale = k.c.spec.dropout ? k.c.params.get("drop_scale") : Val{};
+  const auto sink = softmax::sinkOf(ir, k.c.params, k.c.spec, k.item.head);
   std::vector<softmax::Finish> rows;
   for (int row = 0; row < k.rows(); ++row)
-    rows.push_back(softmax::finishLine(ir, state, row, empty, scale));
+    rows.push_back(softmax::finishLine(ir, state, row, empty, scale, sink));
   storeLse(k, results, rows);
   if (k.c.spec.isPartial())
     storePartial(k, results, state.o);

@@ -26,9 +26,10 @@ void storeResults(EmitContext &c, const Item &item, softmax::State rows, Val lan
   stores_lse = results.storesLse(stores_lse);
   Val stride = results.rowStride(), values = results.values();
   Val scale = c.spec.dropout ? c.params.get("drop_scale") : Val{};
+  const auto sink = softmax::sinkOf(ir, c.params, c.spec, item.work.head);
   const int blocks = c.spec.head_dim_v / 8;
   for (int row = 0; row < rows.o.lines(Axis::Rows); ++row) {
-    const auto finish = softmax::finishLine(ir, rows, row, empty, scale);
+    const auto finish = softmax::finishLine(ir, rows, row, empty, scale, sink);
     Val r = number(row);
     ir.ifThen(stores_lse & (r <= item.last),
               [&] { ir.store(finish.lse, ir.offset(lse, ir.toI64(r) * 4), 4); });

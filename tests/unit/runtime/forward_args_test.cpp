@@ -435,3 +435,34 @@ TEST_CASE("the default scale is 1 / sqrt(head_dim), rounded once") {
     CHECK(problem.params.softmax_scale == float(std::pow(double(d), -0.5)));
   }
 }
+
+TEST_CASE("sinks: one of each query head, of a dtype of their own") {
+  auto sinks = [](std::vector<int64_t> shape, DLDataTypeCode code = kDLFloat, uint8_t bits = 32) {
+    return HostTensor(std::move(shape), {uint8_t(code), bits, 1});
+  };
+  for (auto [code, bits, word] :
+       {std::tuple{kDLFloat, 32, "fp32"}, {kDLFloat, 16, "fp16"}, {kDLBfloat, 16, "bf16"}})
+    for (bool ragged : {false, true}) {
+      HostTensor good = sinks({4}, code, uint8_t(bits));
+      const std::string text = accepted([&](Problem &p) { p.args.sinks = good.get(); }, ragged);
+      CHECK(text.find(std::string(" sinks=") + word) != std::string::npos);
+    }
+  auto given = [&](HostTensor &bad, const std::string &sentence) {
+    refused(sentence, [&](Problem &p) { p.args.sinks = bad.get(); });
+  };
+  HostTensor five = sinks({5}), square = sinks({4, 1}), whole = sinks({4}, kDLInt), apart = sinks({4}),
+             elsewhere = sinks({4}), good = sinks({4});
+  given(five, "sinks has shape (5); it must be (heads_q) = (4)");
+  given(square, "sinks has shape (4, 1); it must be (heads_q) = (4)");
+  given(whole, "sinks has dtype int32; it must be float16, bfloat16 or float32");
+  apart.useStrides()[0] = 2;
+  given(apart, "sinks has ");
+  elsewhere.tensor.device = {kDLCUDA, 0};
+  given(elsewhere, "sinks is on device type 2 number 0; it must be on the device of q");
+  refused("lse_without_sinks is 1 and sinks is null", [](Problem &p) { p.args.lse_without_sinks = 1; });
+  refused("lse_without_sinks is 2; it must be 0 or 1", [&](Problem &p) {
+    p.args.sinks = good.get();
+    p.args.lse_without_sinks = 2;
+  });
+  refused("args.reserved3 is 1; it must be 0", [](Problem &p) { p.args.reserved3 = 1; });
+}

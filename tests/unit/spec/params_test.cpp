@@ -54,8 +54,8 @@ TEST_CASE("params: a kernel has the groups at the end up to the last one that it
   const auto table = paramTable<ForwardParams>();
   auto layout = [&](unsigned groups) { return paramLayout(table, sizeof(ForwardParams), groups); };
   const ParamLayout plain = layout(0), indices = layout(kIndexParams), paged = layout(kPagedParams),
-                    dropout = layout(kDropoutParams);
-  for (const ParamLayout &l : {plain, indices, paged, dropout})
+                    dropout = layout(kDropoutParams), sinks = layout(kSinkParams);
+  for (const ParamLayout &l : {plain, indices, paged, dropout, sinks})
     checkTable(l.fields, l.size);
   CHECK(plain.fields.back().name == "scalar");
   CHECK(indices.fields.back().name == "aux_last");
@@ -63,8 +63,9 @@ TEST_CASE("params: a kernel has the groups at the end up to the last one that it
   CHECK(plain.size <= indices.size - sizeof(ForwardParams::aux_last));
   CHECK(paged.fields.back().name == "page_table_stride");
   CHECK(paged.fields.size() == indices.fields.size() + 7);
-  CHECK(dropout.size == sizeof(ForwardParams));
-  CHECK(paramLayoutText(dropout.fields, dropout.size) == paramLayoutText(table, sizeof(ForwardParams)));
+  CHECK(dropout.fields.back().name == "drop_scale");
+  CHECK(sinks.size == sizeof(ForwardParams));
+  CHECK(paramLayoutText(sinks.fields, sinks.size) == paramLayoutText(table, sizeof(ForwardParams)));
   // What was there before these groups is where it was, whatever they are.
   CHECK(paramLayoutText(dropout.fields.first(plain.fields.size()), 0) == paramLayoutText(plain.fields, 0));
 }

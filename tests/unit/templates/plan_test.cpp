@@ -415,3 +415,27 @@ TEST_CASE(
   fails(launchSchema(spec, *Schedule::parse("cpu.stream heads=0 tile_m=4 tile_n=16"), cpu),
         "heads is 0; it must be 1 to 32");
 }
+
+TEST_CASE("sinks are applied once: where a row is finished") {
+  KernelSpec spec = forwardSpec(64, 64);
+  spec.sinks = Sinks::F32;
+  for (const char *target : {"x86-64-v3", "sm_80@sm_80", "sm_90a"})
+    for (int splits : {0, 1, 3}) {
+      const Bounds bounds{2, splits ? 100 : 1, 4096, splits ? 200 : 2, 8, 2, -1, 0};
+      PlanOptions options;
+      options.num_splits = splits;
+      auto plan = planForward(spec, bounds, device(target, 132), options);
+      REQUIRE_MESSAGE(plan, plan.status().message());
+      const PlanStep &last = plan->steps.back();
+      CAPTURE(last.spec.text());
+      CHECK(last.spec.sinks == Sinks::F32);
+      for (const PlanStep &step : plan->steps) {
+        CHECK(step.spec.validate().isOk());
+        CHECK(step.spec.hasSinks() == (&step == &last));
+      }
+      CHECK(last.launch.params_size == int64_t(paramLayout(last.spec).size));
+    }
+  spec.results = Results::Partial;
+  CHECK(spec.validate().message() ==
+        "sinks is fp32, but results is partial; rows get their sink where shares are combined");
+}
