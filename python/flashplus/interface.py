@@ -8,7 +8,8 @@ ops.py. With the original's extension it goes through the autograd functions of 
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops
+from flashplus import (attention_ops, autograd, backend, cache_ops, checks, dropout, exchange, kernels, later, library,
+                       ops)
 from flashplus.direct import direct, integers, plain, unusual
 from flashplus.original import (FlashAttnFunc, FlashAttnKVPackedFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc,
                                 FlashAttnVarlenKVPackedFunc, FlashAttnVarlenQKVPackedFunc)
@@ -55,6 +56,12 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     if softmax_scale is None:
         softmax_scale = checks.default_scale(q)
     probs = return_attn_probs and dropout_p > 0
+    if not probs and (not lengths or lengths[4] is None):
+        named = {"cu_seqlens_q": lengths[0], "cu_seqlens_k": lengths[1]} if lengths else None
+        numbers = (*(lengths[2:4] or (0, 0)), softmax_scale, causal, left, right, softcap)
+        results = autograd.straight(q, k, v, numbers, named, alibi_slopes, dropout_p, bool(deterministic))
+        if results is not None:
+            return (*results, q.new_empty(0)) if return_attn_probs else results[0]
     if lengths:
         *lengths, block_table = lengths
         out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right,

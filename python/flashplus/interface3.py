@@ -4,13 +4,14 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import attention_ops, backend, cache_ops, checks, kernels, later, ops, ops3
+from flashplus import attention_ops, autograd, backend, cache_ops, checks, kernels, later, ops, ops3
 from flashplus.direct import direct, plain, unusual
 from flashplus.interface import checked_cache, on_cache, through_exchange
 from flashplus.ops3 import refuse as _refuse
 from flashplus.positional import maybe_contiguous, round_multiple
 
 _INF = float("inf")
+_LENGTHS = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"
 
 
 flash_attn_3_gpu = ops3.operators
@@ -64,7 +65,10 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits, bool(deterministic))
+        trained = None if q.dim() == 4 and ops.without_batch(q, None) else autograd.straight(
+            q, k, v, (0, 0, *numbers), deterministic=bool(deterministic), lse_empty=-_INF, num_splits=num_splits)
+        out, lse = trained or ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits,
+                                       bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 
@@ -126,8 +130,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits,
-                            bool(deterministic))
+        trained = None if ops.without_batch(q, cu_seqlens_q) else autograd.straight(
+            q, k, v, (max_seqlen_q, max_seqlen_k, *numbers), dict(zip(_LENGTHS, lengths)),
+            deterministic=bool(deterministic), lse_empty=-_INF, num_splits=num_splits)
+        out, lse = trained or ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits,
+                                       bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 

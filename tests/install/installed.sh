@@ -12,7 +12,7 @@ cmake --install "$build" --prefix "$work/first" >"$work/log" || { cat "$work/log
 mv "$work/first" "$work/prefix"
 prefix=$work/prefix
 for file in include/flashplus/flashplus.h include/flashplus/flashplus.hpp include/flashplus/values.hpp include/flashplus/kernels.h \
-    include/flashplus/dropout.h include/flashplus/merge.h include/dlpack/dlpack.h \
+    include/flashplus/dropout.h include/flashplus/merge.h include/flashplus/python.h include/dlpack/dlpack.h \
     "$libdir/libflashplus.so" "$libdir/libflashplus.so.${version%.*}" \
     share/bash-completion/completions/flashplus bin/flashplus; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }

@@ -417,43 +417,6 @@ typedef struct flashplus_backward_args {
 FLASHPLUS_API flashplus_status flashplus_backward(flashplus_context *context,
                                                   const flashplus_backward_args *args, void *stream);
 
-/* ------------------------------------------------------------------------------- a forward from Python -- */
-
-/** What flashplus_forward_python needs besides the tensors. Not changed by a call, so that threads may share
- * one. */
-typedef struct flashplus_python_call {
-  size_t struct_size;
-  flashplus_context *context;
-  const flashplus_forward_args *args; /**< All but q, k, v and o, which are ignored. */
-  const void *exchange_api;           /**< const DLPackExchangeAPI * of DLPack 1.x: what the capsule that the
-                                           tensors' type has as __dlpack_c_exchange_api__ points to. */
-  void *(*save_thread)(void);         /**< PyEval_SaveThread */
-  void (*restore_thread)(void *);     /**< PyEval_RestoreThread */
-  /* For flashplus_forward_python_tuple only: */
-  const size_t *fields; /**< Item i of the tuple is the tensor of flashplus_forward_args at this offset. */
-  int64_t num_fields;
-  void *(*tuple_item)(void *tuple, ptrdiff_t i); /**< PyTuple_GetItem */
-  void *none;                                    /**< Py_None: the tensor is not given. */
-} flashplus_python_call;
-
-/** flashplus_forward of Python tensors (borrowed PyObject * of the type that `exchange_api` is of), on the
- *  stream that their framework has as the current one of q's device: what a binding would do in several
- *  calls, without a copy. Called with the interpreter's lock (ctypes.PyDLL), which is released while the
- *  forward runs. Where the framework refuses a tensor, its Python exception is set and the status is
- *  FLASHPLUS_INVALID_ARGUMENT. */
-FLASHPLUS_API flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k,
-                                                        void *v, void *o);
-
-/** flashplus_forward_python of attention on a cache (k and v have 4 dimensions), with any of its tensors:
- *  `tensors` is a tuple (borrowed PyObject *) of num_fields tensors and None. `args` has the rest, but
- *  max_seqlen_*; rotary_interleaved counts with rotary_cos only, and a side of the window that bounds no row
- *  is taken for -1. What flash_attn refuses and flashplus_forward would take (a cache of more rows than the
- *  batch, tensors without elements, cos and sin that are shorter than the cache or not a multiple of 8 wide)
- *  is FLASHPLUS_UNSUPPORTED: the caller finds the words. */
-FLASHPLUS_API flashplus_status flashplus_forward_python_tuple(const flashplus_python_call *call,
-                                                              void *tensors, int64_t max_seqlen_q,
-                                                              int64_t max_seqlen_k);
-
 /* ---------------------------------------------------------------------------------------- plan and run -- */
 
 typedef struct flashplus_plan flashplus_plan;
@@ -493,5 +456,6 @@ FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
 #include "dropout.h" /* the mask of dropout */
 #include "kernels.h" /* single kernels, warm-up, device memory */
 #include "merge.h"   /* results over different keys */
+#include "python.h"  /* calls with a Python framework's tensors */
 
 #endif /* FLASHPLUS_H */
