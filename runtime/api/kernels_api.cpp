@@ -5,6 +5,7 @@
 #include "runtime/arguments/backward_args.h"
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/public_structs.h"
+#include "templates/planner.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -183,11 +184,11 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
     for (const PlannedKernel &k : kernels)
       visit(visitor_context, k.spec.text().c_str(), k.schedule.text().c_str());
     // What plans take from tuning records, of whichever model: one more kernel is cheaper than a missing one.
-    if (wanted.op == Operation::Forward)
-      for (const TunedSchedule &t : context->impl->tuning().find(wanted, "", name->target))
+    for (KernelSpec &step : tunedSpecs(wanted, name->target))
+      for (const TunedSchedule &t : context->impl->tuning().find(step, "", name->target))
         for (Results results : {Results::Final, Results::Partial})
-          if (wanted.results = results; launchSchema(wanted, t.schedule, name->target))
-            visit(visitor_context, wanted.text().c_str(), t.schedule.text().c_str());
+          if (step.results = results; launchSchema(step, t.schedule, name->target))
+            visit(visitor_context, step.text().c_str(), t.schedule.text().c_str());
     return Status::ok();
   });
 }
