@@ -47,6 +47,12 @@ std::unique_ptr<Planner> makePlanner(const KernelSpec &spec, const DeviceProfile
   return planned ? planned->make(spec, device) : nullptr;
 }
 
+std::vector<KernelSpec> tunedSpecs(const KernelSpec &spec, const Target &target) {
+  if (find(spec) && spec.op == Operation::Backward)
+    return tunedBackwardSteps(spec, target);
+  return operationInfo(spec.op).hasScore() ? std::vector{spec} : std::vector<KernelSpec>();
+}
+
 std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device) {
   if (const Planned *planned = find(spec))
     return planned->reachable(spec, device);

@@ -22,6 +22,10 @@ public:
 /// The planner of `spec`, whose results are final; null for an operation that is only a step.
 std::unique_ptr<Planner> makePlanner(const KernelSpec &spec, const DeviceProfile &device);
 
+/// The specs of those steps of a plan of `spec` whose schedules tuning records may choose: what finds
+/// PlanOptions::tuned. Of a step's spec: itself.
+std::vector<KernelSpec> tunedSpecs(const KernelSpec &spec, const Target &target);
+
 /// The kernels that any plan of `spec` on `device` can use: what warm-up compiles. Of a step's spec: its own.
 std::vector<PlannedKernel> reachableKernels(const KernelSpec &spec, const DeviceProfile &device);
 

@@ -113,7 +113,7 @@ class DropoutMaskArgs(ctypes.Structure):
 class PythonCall(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("context", c_void_p), ("args", c_void_p), ("exchange_api", c_void_p),
                 ("save_thread", c_void_p), ("restore_thread", c_void_p), ("fields", c_void_p),
-                ("num_fields", c_int64), ("tuple_item", c_void_p), ("none", c_void_p)]
+                ("num_fields", c_int64), ("tuple_item", c_void_p), ("none", c_void_p), ("backward_args", c_void_p)]
 
 
 def declare(library):

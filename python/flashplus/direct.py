@@ -4,8 +4,8 @@ for all faces. Everywhere else a call goes through a torch operator (ops.py), so
 what a tensor stands for is what is computed with.
 
 Straight is right where the dispatcher would do nothing but call our kernel: plain tensors, whose memory is what they
-say, in a thread where nobody looks on, and no gradient is wanted. docs/rationale/python-face.md has the list; the
-tests hold it against every dispatch key that PyTorch has."""
+say, in a thread where nobody looks on, and no gradient is wanted (`direct`), or an ordinary one is (`trains`).
+docs/rationale/python-face.md has the list; the tests hold it against every dispatch key that PyTorch has."""
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -17,6 +17,7 @@ _function_modes = torch._C._len_torch_function_stack
 _jit_trace = torch._C._get_tracing_state
 _profiling = torch._C._autograd._profiler_enabled
 _included = torch._C._dispatch_tls_is_dispatch_key_included
+_functorch = torch._C._are_functorch_transforms_active
 _PYTHON_DISPATCHER = torch._C.DispatchKey.PythonDispatcher  # export and make_fx before autograd
 
 
@@ -28,6 +29,18 @@ def direct(q, k, v):
                 or is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
                 or q.is_neg() or k.is_neg() or v.is_neg()
                 or _dispatch_modes() or _function_modes() or _jit_trace() is not None or _profiling()
+                or forward_ad._current_level >= 0 or _included(_PYTHON_DISPATCHER))
+
+
+def trains(*tensors):
+    """Whether a call whose gradients are wanted, or the call for those gradients, may go straight with these tensors or
+    None: `direct`, but that an autograd function of ours stands in for the dispatcher's (autograd.py)."""
+    if is_compiling():
+        return False
+    for t in tensors:
+        if t is not None and (type(t) is not Tensor or t.is_neg()):
+            return False
+    return not (_dispatch_modes() or _function_modes() or _jit_trace() is not None or _profiling() or _functorch()
                 or forward_ad._current_level >= 0 or _included(_PYTHON_DISPATCHER))
 
 

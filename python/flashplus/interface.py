@@ -8,8 +8,8 @@ ops.py. With the original's extension it goes through the autograd functions of 
 import torch
 from torch import empty_like, is_grad_enabled
 
-from flashplus import (attention_ops, backend, cache_ops, checks, dropout, exchange, kernels, later, library, ops,
-                       sinks)
+from flashplus import (attention_ops, autograd, backend, cache_ops, checks, dropout, exchange, kernels, later, library,
+                       ops, sinks)
 from flashplus.direct import direct, integers, plain, unusual
 from flashplus.original import (FlashAttnFunc, FlashAttnKVPackedFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc,
                                 FlashAttnVarlenKVPackedFunc, FlashAttnVarlenQKVPackedFunc)
@@ -58,6 +58,12 @@ def _operator(q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, s
     if softmax_scale is None:
         softmax_scale = checks.default_scale(q)
     probs = return_attn_probs and dropout_p > 0
+    if not probs and (not lengths or lengths[4] is None):
+        named = {"cu_seqlens_q": lengths[0], "cu_seqlens_k": lengths[1]} if lengths else None
+        numbers = (*(lengths[2:4] or (0, 0)), softmax_scale, causal, left, right, softcap)
+        results = autograd.straight(q, k, v, numbers, named, alibi_slopes, dropout_p, bool(deterministic))
+        if results is not None:
+            return (*results, q.new_empty(0)) if return_attn_probs else results[0]
     if lengths:
         *lengths, block_table = lengths
         out, lse, dmask, _ = ops.varlen_forward(q, k, v, *lengths, dropout_p, softmax_scale, causal, left, right,
@@ -166,7 +172,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     if s_aux is not None:
         sinks.only_ours(backend.ours)
         return sinks.flash_attn(q, k, v, s_aux, (None, None, 0, 0), dropout_p, softmax_scale, causal, window_size,
-                                softcap, alibi_slopes, return_attn_probs)
+                                softcap, alibi_slopes, return_attn_probs, deterministic)
     if backend.ours and direct(q, k, v):
         return _dense(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs,
                       deterministic)
@@ -241,7 +247,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         if block_table is None:
             _need(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
             return sinks.flash_attn(q, k, v, s_aux, (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k), dropout_p,
-                                    softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs)
+                                    softmax_scale, causal, window_size, softcap, alibi_slopes, return_attn_probs,
+                                    deterministic)
     if backend.ours and block_table is None and direct(q, k, v):
         return _ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                        causal, window_size, softcap, alibi_slopes, return_attn_probs, deterministic)

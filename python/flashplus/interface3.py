@@ -4,13 +4,14 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import attention_ops, backend, cache_ops, checks, kernels, later, ops, ops3, sinks
+from flashplus import attention_ops, autograd, backend, cache_ops, checks, kernels, later, ops, ops3, sinks
 from flashplus.direct import direct, plain, unusual
 from flashplus.interface import checked_cache, on_cache, through_exchange
 from flashplus.ops3 import refuse as _refuse
 from flashplus.positional import maybe_contiguous, round_multiple
 
 _INF = float("inf")
+_LENGTHS = "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k"
 
 
 flash_attn_3_gpu = ops3.operators
@@ -55,7 +56,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     if s_aux is not None:
         out, lse = sinks.attend(q, k, v, s_aux, "s_aux", softmax_scale=softmax_scale, causal=causal,
                                 window_size=window_size, softcap=softcap, want_lse=bool(return_attn_probs),
-                                lse_empty=-_INF, num_splits=checks.integer("num_splits", num_splits))
+                                deterministic=deterministic, lse_empty=-_INF,
+                                num_splits=checks.integer("num_splits", num_splits))
         return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size):
@@ -72,7 +74,10 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits, bool(deterministic))
+        trained = None if q.dim() == 4 and ops.without_batch(q, None) else autograd.straight(
+            q, k, v, (0, 0, *numbers), deterministic=bool(deterministic), lse_empty=-_INF, num_splits=num_splits)
+        out, lse = trained or ops.ours(q, k, v, None, None, None, None, 0, 0, *numbers, -_INF, num_splits,
+                                       bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 
@@ -119,7 +124,8 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                                                                   max_seqlen_k), softmax_scale=softmax_scale,
                                 causal=causal, window_size=window_size, softcap=softcap,
                                 want_lse=bool(return_attn_probs), seqused_q=seqused_q, seqused_k=seqused_k,
-                                lse_empty=-_INF, num_splits=checks.integer("num_splits", num_splits))
+                                deterministic=deterministic, lse_empty=-_INF,
+                                num_splits=checks.integer("num_splits", num_splits))
         return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
     if attention_ops.left_to_graph(scale, causal, softcap, window_size, max_seqlen_q, max_seqlen_k):
@@ -143,8 +149,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                 raise
             straight = False
     if not straight:
-        out, lse = ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits,
-                            bool(deterministic))
+        trained = None if ops.without_batch(q, cu_seqlens_q) else autograd.straight(
+            q, k, v, (max_seqlen_q, max_seqlen_k, *numbers), dict(zip(_LENGTHS, lengths)),
+            deterministic=bool(deterministic), lse_empty=-_INF, num_splits=num_splits)
+        out, lse = trained or ops.ours(q, k, v, *lengths, max_seqlen_q, max_seqlen_k, *numbers, -_INF, num_splits,
+                                       bool(deterministic))
     return (out, lse) if return_attn_probs else out
 
 

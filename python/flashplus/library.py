@@ -59,8 +59,10 @@ class Library:
         self.forward_python = ctypes.PyDLL(path).flashplus_forward_python
         self.forward_python.restype, self.forward_python.argtypes = ctypes.c_int32, [ctypes.c_void_p] * 5
         self.forward_python_tuple = ctypes.PyDLL(path).flashplus_forward_python_tuple
-        self.forward_python_tuple.restype = ctypes.c_int32
-        self.forward_python_tuple.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_int64, ctypes.c_int64]
+        self.backward_python_tuple = ctypes.PyDLL(path).flashplus_backward_python_tuple
+        for function in (self.forward_python_tuple, self.backward_python_tuple):
+            function.restype = ctypes.c_int32
+            function.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_int64, ctypes.c_int64]
 
     def last_error(self):
         return self.dll.flashplus_last_error().decode("utf-8", "replace")

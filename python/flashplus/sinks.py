@@ -18,7 +18,7 @@ def only_ours(ours, name="s_aux"):
 
 
 def attend(q, k, v, sinks, name, *, lengths=(None, None, 0, 0), softmax_scale=None, causal=False, window_size=(-1, -1),
-           softcap=0.0, want_lse=True, **options):
+           softcap=0.0, want_lse=True, deterministic=False, **options):
     """(out, lse or None). `name` is what the caller calls sinks; lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
     max_seqlen_k; options: of attention_ops.attend."""
     for said, t in (("q", q), ("k", k), ("v", v)):
@@ -36,6 +36,7 @@ def attend(q, k, v, sinks, name, *, lengths=(None, None, 0, 0), softmax_scale=No
     numbers = (longest_q, longest_k, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
     numbers = dict(zip(attention_ops.NUMBERS, numbers))
     options.update(cu_seqlens_q=cu_seqlens[0], cu_seqlens_k=cu_seqlens[1], sinks=sinks)
+    deterministic = checks.flag("deterministic", deterministic)
     options["dropout_p"] = checks.number("dropout_p", options.get("dropout_p", 0.0))
     tensors = [t for t in options.values() if isinstance(t, torch.Tensor)]
     if direct(q, k, v) and plain(*tensors):
@@ -46,16 +47,16 @@ def attend(q, k, v, sinks, name, *, lengths=(None, None, 0, 0), softmax_scale=No
         except Exception:
             if not unusual(q, k, v, *tensors):
                 raise
-    out, lse, _ = attention_ops.in_graph(q, k, v, numbers, **options)
+    out, lse, _ = attention_ops.in_graph(q, k, v, numbers, deterministic=deterministic, **options)
     return out, lse
 
 
 def flash_attn(q, k, v, s_aux, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-               return_attn_probs):
+               return_attn_probs, deterministic):
     """What flash_attn_func and flash_attn_varlen_func return."""
     if return_attn_probs and dropout_p:
         raise later.not_yet("S_dmask of a call with s_aux", "leave return_attn_probs at False")
     out, lse = attend(q, k, v, s_aux, "s_aux", lengths=lengths, softmax_scale=softmax_scale, causal=causal,
                       window_size=window_size, softcap=softcap, want_lse=bool(return_attn_probs),
-                      alibi_slopes=alibi_slopes, dropout_p=dropout_p)
+                      alibi_slopes=alibi_slopes, dropout_p=dropout_p, deterministic=deterministic)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out

@@ -6,6 +6,7 @@
 #include "runtime/arguments/forward_args.h"
 #include "runtime/arguments/public_structs.h"
 #include "templates/forward/planner.h"
+#include "templates/planner.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -184,9 +185,9 @@ flashplus_status flashplus_reachable_kernels(flashplus_context *context, const c
     for (const PlannedKernel &k : kernels)
       visit(visitor_context, k.spec.text().c_str(), k.schedule.text().c_str());
     // What plans take from tuning records, of whichever model: one more kernel is cheaper than a missing one.
-    if (wanted.op == Operation::Forward)
-      for (const TunedSchedule &t : context->impl->tuning().find(wanted, "", name->target))
-        for (const KernelSpec &one : {wanted, sharesOf(wanted)})
+    for (const KernelSpec &step : tunedSpecs(wanted, name->target))
+      for (const TunedSchedule &t : context->impl->tuning().find(step, "", name->target))
+        for (const KernelSpec &one : {step, sharesOf(step)})
           if (launchSchema(one, t.schedule, name->target))
             visit(visitor_context, one.text().c_str(), t.schedule.text().c_str());
     return Status::ok();

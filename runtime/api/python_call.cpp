@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_forward_python and flashplus_forward_python_tuple: tensors of a Python framework, read through
-// DLPack's C exchange API. Nothing of Python is linked or included: what is needed of the interpreter comes
-// as function pointers.
+// flashplus_forward_python, flashplus_forward_python_tuple and flashplus_backward_python_tuple: tensors of a
+// Python framework, read through DLPack's C exchange API. Nothing of Python is linked or included: what is
+// needed of the interpreter comes as function pointers.
 #include "runtime/api/error.h"
 #include "runtime/arguments/public_structs.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 using namespace flashplus;
 
@@ -43,13 +44,17 @@ struct View {
   }
 };
 
-/// What both entries begin with: the call, and an exchange API that it can be served by.
-Status readCall(const flashplus_python_call *call, flashplus_python_call &known) {
+/// What is known of a kind of arguments.
+template <class Args> struct Kind;
+
+/// What all entries begin with: the call, and an exchange API that it can be served by.
+template <class Args> Status readCall(const flashplus_python_call *call, flashplus_python_call &known) {
   if (!call)
     return invalidArgument("call is null");
   FLASHPLUS_RETURN_IF_ERROR(readStruct("call", "flashplus_python_call", call,
                                        FLASHPLUS_SIZE_WITH(flashplus_python_call, restore_thread), known));
-  if (!known.context || !known.args || !known.exchange_api || !known.save_thread || !known.restore_thread)
+  if (!known.context || !Kind<Args>::args(known) || !known.exchange_api || !known.save_thread ||
+      !known.restore_thread)
     return invalidArgument("call has a null field; all are required");
   const auto &api = *static_cast<const ExchangeApi *>(known.exchange_api);
   if (api.major != 1 || !api.borrow || !api.current_stream)
@@ -62,8 +67,8 @@ Status readCall(const flashplus_python_call *call, flashplus_python_call &known)
 
 /// The arguments that the call has besides tensors; those of a caller whose header ends before `least` bytes
 /// are refused.
-Status readArgs(const flashplus_python_call &known, size_t least, flashplus_forward_args &args) {
-  FLASHPLUS_RETURN_IF_ERROR(readStruct("args", "flashplus_forward_args", known.args, least, args));
+template <class Args> Status readArgs(const flashplus_python_call &known, size_t least, Args &args) {
+  FLASHPLUS_RETURN_IF_ERROR(readStruct("args", Kind<Args>::kName, Kind<Args>::args(known), least, args));
   args.struct_size = std::min(args.struct_size, sizeof args); // which is what the copy has
   return Status::ok();
 }
@@ -78,51 +83,85 @@ Status readStream(const flashplus_python_call &known, DLDevice device, void *&st
 }
 
 /// With the interpreter's lock given up.
-flashplus_status runUnlocked(const flashplus_python_call &known, const flashplus_forward_args &args,
-                             void *stream) {
+template <class Args>
+flashplus_status runUnlocked(const flashplus_python_call &known, const Args &args, void *stream) {
   void *thread = known.save_thread();
-  const flashplus_status done = flashplus_forward(known.context, &args, stream);
+  const flashplus_status done = Kind<Args>::kRun(known.context, &args, stream);
   known.restore_thread(thread);
   return done;
 }
 
-/// The tensors of a forward, and their names for messages.
+/// The tensors of a call, and their names for messages.
 struct TensorField {
   const char *name;
   size_t offset;
 };
 #define FIELD(name)                                                                                          \
   { #name, offsetof(flashplus_forward_args, name) }
-constexpr TensorField kTensorFields[] = {FIELD(q),
-                                         FIELD(k),
-                                         FIELD(v),
-                                         FIELD(o),
-                                         FIELD(lse),
-                                         FIELD(cu_seqlens_q),
-                                         FIELD(cu_seqlens_k),
-                                         FIELD(seqused_q),
-                                         FIELD(seqused_k),
-                                         FIELD(alibi_slopes),
-                                         FIELD(block_table),
-                                         FIELD(page_indptr),
-                                         FIELD(page_indices),
-                                         FIELD(cache_batch_idx),
-                                         FIELD(leftpad_k),
-                                         FIELD(k_new),
-                                         FIELD(v_new),
-                                         FIELD(cu_seqlens_k_new),
-                                         FIELD(slot_mapping),
-                                         FIELD(rotary_cos),
-                                         FIELD(rotary_sin),
-                                         FIELD(rotary_seqlens),
-                                         FIELD(rng_state),
-                                         FIELD(sinks)};
+constexpr TensorField kForwardFields[] = {FIELD(q),
+                                          FIELD(k),
+                                          FIELD(v),
+                                          FIELD(o),
+                                          FIELD(lse),
+                                          FIELD(cu_seqlens_q),
+                                          FIELD(cu_seqlens_k),
+                                          FIELD(seqused_q),
+                                          FIELD(seqused_k),
+                                          FIELD(alibi_slopes),
+                                          FIELD(block_table),
+                                          FIELD(page_indptr),
+                                          FIELD(page_indices),
+                                          FIELD(cache_batch_idx),
+                                          FIELD(leftpad_k),
+                                          FIELD(k_new),
+                                          FIELD(v_new),
+                                          FIELD(cu_seqlens_k_new),
+                                          FIELD(slot_mapping),
+                                          FIELD(rotary_cos),
+                                          FIELD(rotary_sin),
+                                          FIELD(rotary_seqlens),
+                                          FIELD(rng_state),
+                                          FIELD(sinks)};
 #undef FIELD
-constexpr int kMaxTensors = std::size(kTensorFields);
+#define FIELD(name)                                                                                          \
+  { #name, offsetof(flashplus_backward_args, name) }
+constexpr TensorField kBackwardFields[] = {FIELD(q),
+                                           FIELD(k),
+                                           FIELD(v),
+                                           FIELD(o),
+                                           FIELD(lse),
+                                           FIELD(dout),
+                                           FIELD(dq),
+                                           FIELD(dk),
+                                           FIELD(dv),
+                                           FIELD(dlse),
+                                           FIELD(delta),
+                                           FIELD(cu_seqlens_q),
+                                           FIELD(cu_seqlens_k),
+                                           FIELD(seqused_q),
+                                           FIELD(seqused_k),
+                                           FIELD(alibi_slopes),
+                                           FIELD(rng_state),
+                                           FIELD(dalibi_slopes)};
+#undef FIELD
+
+template <> struct Kind<flashplus_forward_args> {
+  static constexpr const char *kName = "flashplus_forward_args";
+  static constexpr std::span<const TensorField> kFields = kForwardFields;
+  static constexpr auto kRun = flashplus_forward;
+  static const flashplus_forward_args *args(const flashplus_python_call &call) { return call.args; }
+};
+template <> struct Kind<flashplus_backward_args> {
+  static constexpr const char *kName = "flashplus_backward_args";
+  static constexpr std::span<const TensorField> kFields = kBackwardFields;
+  static constexpr auto kRun = flashplus_backward;
+  static const flashplus_backward_args *args(const flashplus_python_call &call) { return call.backward_args; }
+};
+template <class Args> using Views = std::array<View, Kind<Args>::kFields.size()>;
 
 /// Null where `offset` is that of no tensor.
-const TensorField *fieldAt(size_t offset) {
-  for (const TensorField &field : kTensorFields)
+template <class Args> const TensorField *fieldAt(size_t offset) {
+  for (const TensorField &field : Kind<Args>::kFields)
     if (field.offset == offset)
       return &field;
   return nullptr;
@@ -132,7 +171,7 @@ Status declined(const char *why) { return {StatusCode::Unsupported, why}; }
 
 /// Sides of a window that bound no row become -1, which is a faster kernel: query i of sq sees, of sk keys,
 /// those from i + sk - sq - left to i + sk - sq + right, and no sequence has more rows than its tensor.
-void dropIdleSides(flashplus_forward_args &a, int64_t rows_q, int64_t rows_k) {
+template <class Args> void dropIdleSides(Args &a, int64_t rows_q, int64_t rows_k) {
   if (!a.has_window)
     return;
   if (a.window_left >= rows_k - 1)
@@ -173,11 +212,23 @@ Status checkFaceRules(flashplus_forward_args &a) {
   return Status::ok();
 }
 
+/// The backward's side of it: a batch there is, and sides of the window that count.
+Status checkFaceRules(flashplus_backward_args &a) {
+  const bool ragged = a.cu_seqlens_q != nullptr;
+  const DLTensor &q = *a.q, &k = *a.k;
+  if (q.ndim != (ragged ? 3 : 4) || k.ndim != q.ndim || (ragged && a.cu_seqlens_q->ndim != 1))
+    return declined("the ranks of q and k");
+  if ((ragged ? a.cu_seqlens_q->shape[0] - 1 : q.shape[0]) < 1)
+    return declined("a batch of nothing");
+  dropIdleSides(a, q.shape[ragged ? 0 : 1], k.shape[ragged ? 0 : 1]);
+  return Status::ok();
+}
+
 /// The items of the tuple as tensors of `args`, which the views keep.
-Status readTuple(const flashplus_python_call &known, void *tuple, std::array<View, kMaxTensors> &views,
-                 flashplus_forward_args &args) {
+template <class Args>
+Status readTuple(const flashplus_python_call &known, void *tuple, Views<Args> &views, Args &args) {
   const auto &api = *static_cast<const ExchangeApi *>(known.exchange_api);
-  for (const TensorField &field : kTensorFields)
+  for (const TensorField &field : Kind<Args>::kFields)
     std::memset(reinterpret_cast<char *>(&args) + field.offset, 0, sizeof(void *));
   for (int64_t i = 0; i < known.num_fields; ++i) {
     void *item = known.tuple_item(tuple, ptrdiff_t(i));
@@ -186,10 +237,10 @@ Status readTuple(const flashplus_python_call &known, void *tuple, std::array<Vie
                              std::to_string(known.num_fields));
     if (item == known.none)
       continue;
-    const TensorField *field = fieldAt(known.fields[i]);
+    const TensorField *field = fieldAt<Args>(known.fields[i]);
     if (!field)
       return invalidArgument("call.fields[" + std::to_string(i) + "] is " + std::to_string(known.fields[i]) +
-                             "; it must be the offset of a tensor in flashplus_forward_args");
+                             "; it must be the offset of a tensor in " + Kind<Args>::kName);
     if (!views[size_t(i)].read(api, item))
       return invalidArgument(std::string(field->name) + " is no tensor that DLPack can describe");
     const DLTensor *tensor = &views[size_t(i)].tensor;
@@ -201,6 +252,31 @@ Status readTuple(const flashplus_python_call &known, void *tuple, std::array<Vie
   return Status::ok();
 }
 
+/// `least`: the bytes of the shortest arguments that say all that may be said here.
+template <class Args>
+flashplus_status runTuple(const flashplus_python_call *call, void *tensors, int64_t max_seqlen_q,
+                          int64_t max_seqlen_k, size_t least) {
+  Views<Args> views;
+  flashplus_python_call known;
+  Args args;
+  void *stream = nullptr;
+  const flashplus_status ready = guardedLaunch([&]() -> Status {
+    FLASHPLUS_RETURN_IF_ERROR(readCall<Args>(call, known));
+    if (!known.fields || !known.tuple_item || !known.none || !tensors)
+      return invalidArgument("call.fields, tuple_item or none, or tensors, is null; all are required");
+    if (known.num_fields < 1 || known.num_fields > int64_t(views.size()))
+      return invalidArgument("call.num_fields is " + std::to_string(known.num_fields) + "; it must be 1 to " +
+                             std::to_string(views.size()));
+    FLASHPLUS_RETURN_IF_ERROR(readArgs(known, least, args));
+    FLASHPLUS_RETURN_IF_ERROR(readTuple(known, tensors, views, args));
+    FLASHPLUS_RETURN_IF_ERROR(readStream(known, args.q->device, stream));
+    args.max_seqlen_q = max_seqlen_q;
+    args.max_seqlen_k = max_seqlen_k;
+    return checkFaceRules(args);
+  });
+  return ready == FLASHPLUS_OK ? runUnlocked(known, args, stream) : ready;
+}
+
 } // namespace
 
 flashplus_status flashplus_forward_python(const flashplus_python_call *call, void *q, void *k, void *v,
@@ -210,7 +286,7 @@ flashplus_status flashplus_forward_python(const flashplus_python_call *call, voi
   flashplus_forward_args args;
   void *stream = nullptr;
   const flashplus_status ready = guardedLaunch([&]() -> Status {
-    FLASHPLUS_RETURN_IF_ERROR(readCall(call, known));
+    FLASHPLUS_RETURN_IF_ERROR(readCall<flashplus_forward_args>(call, known));
     void *const objects[] = {q, k, v, o};
     for (int i = 0; i < 4; ++i)
       if (!objects[i] || !views[i].read(*static_cast<const ExchangeApi *>(known.exchange_api), objects[i]))
@@ -229,24 +305,12 @@ flashplus_status flashplus_forward_python(const flashplus_python_call *call, voi
 
 flashplus_status flashplus_forward_python_tuple(const flashplus_python_call *call, void *tensors,
                                                 int64_t max_seqlen_q, int64_t max_seqlen_k) {
-  std::array<View, kMaxTensors> views;
-  flashplus_python_call known;
-  flashplus_forward_args args;
-  void *stream = nullptr;
-  const flashplus_status ready = guardedLaunch([&]() -> Status {
-    FLASHPLUS_RETURN_IF_ERROR(readCall(call, known));
-    if (!known.fields || !known.tuple_item || !known.none || !tensors)
-      return invalidArgument("call.fields, tuple_item or none, or tensors, is null; all are required");
-    if (known.num_fields < 1 || known.num_fields > kMaxTensors)
-      return invalidArgument("call.num_fields is " + std::to_string(known.num_fields) + "; it must be 1 to " +
-                             std::to_string(kMaxTensors));
-    FLASHPLUS_RETURN_IF_ERROR(
-        readArgs(known, FLASHPLUS_SIZE_WITH(flashplus_forward_args, rotary_seqlens), args));
-    FLASHPLUS_RETURN_IF_ERROR(readTuple(known, tensors, views, args));
-    FLASHPLUS_RETURN_IF_ERROR(readStream(known, args.q->device, stream));
-    args.max_seqlen_q = max_seqlen_q;
-    args.max_seqlen_k = max_seqlen_k;
-    return checkFaceRules(args);
-  });
-  return ready == FLASHPLUS_OK ? runUnlocked(known, args, stream) : ready;
+  return runTuple<flashplus_forward_args>(call, tensors, max_seqlen_q, max_seqlen_k,
+                                          FLASHPLUS_SIZE_WITH(flashplus_forward_args, rotary_seqlens));
+}
+
+flashplus_status flashplus_backward_python_tuple(const flashplus_python_call *call, void *tensors,
+                                                 int64_t max_seqlen_q, int64_t max_seqlen_k) {
+  return runTuple<flashplus_backward_args>(call, tensors, max_seqlen_q, max_seqlen_k,
+                                           FLASHPLUS_SIZE_WITH(flashplus_backward_args, any_order));
 }

@@ -19,7 +19,10 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
   if (!planned) {
     const KernelSpec spec = problem.spec.spec();
     FLASHPLUS_RETURN_IF_ERROR(spec.validate());
-    auto tuned = context.tuning().find(spec, device.model(), device.profile().target);
+    std::vector<TunedSchedule> tuned;
+    for (const KernelSpec &step : tunedSpecs(spec, device.profile().target))
+      for (TunedSchedule &t : context.tuning().find(step, device.model(), device.profile().target))
+        tuned.push_back(std::move(t));
     planned = &context.specs().add(key, std::make_unique<PlannedSpec>(spec, device.profile(),
                                                                       device.name() + " " + spec.text(),
                                                                       std::move(tuned)));

@@ -42,13 +42,18 @@ Result<TuningCell> parseCell(const json &from, const Target &target) {
   auto spec = KernelSpec::parse(textOf(from, "spec"));
   if (!spec)
     return spec.status();
-  if (spec->op != Operation::Forward)
-    return invalidArgument("spec '" + spec->text() + "' is not a forward");
+  if (!operationInfo(spec->op).hasScore())
+    return invalidArgument("spec '" + spec->text() + "' is of a step whose schedule nobody chooses");
   TuningCell cell{std::move(*spec), integerOf(from, "queries"), integerOf(from, "keys"), {}, {}};
   cell.spec.results = Results::Final; // the schedule of the share is that of the whole
   if (cell.queries < 1 || cell.keys < 1)
     return invalidArgument("queries and keys must be positive integers");
   auto best = usableSchedule(textOf(from, "best"), cell.spec, target);
+  if (!best && cell.spec.op == Operation::Backward) { // one that adds dq up makes parts of it only
+    cell.spec.results = Results::Partial;
+    if (auto part = usableSchedule(textOf(from, "best"), cell.spec, target))
+      best = std::move(part);
+  }
   if (!best)
     return best.status();
   cell.best = std::move(*best);

@@ -82,16 +82,21 @@ BackwardPlanner::Step BackwardPlanner::step(KernelSpec spec) const {
   return {std::move(spec), std::move(candidates)};
 }
 
-Result<Candidate> BackwardPlanner::choose(const Step &step, const PlanOptions &options) const {
+Result<BackwardPlanner::Choice> BackwardPlanner::choose(const Step &step, const Bounds &bounds,
+                                                        const PlanOptions &options) const {
   if (options.schedule)
     if (const Algorithm *a = findAlgorithm(options.schedule->algorithm); a && a->op == step.spec.op) {
       if (auto known = launchSchema(step.spec, *options.schedule, device_.target); !known)
         return known.status();
-      return Candidate{.schedule = *options.schedule, .item = itemTraits(*options.schedule)};
+      return Choice{{.schedule = *options.schedule, .item = itemTraits(*options.schedule)}};
     }
+  PlanOptions free = options; // what is forced is forced for one step: records still speak for the others
+  free.schedule.reset();
+  if (const TunedSchedule *tuned = chooseTuned(step.spec, bounds, device_, free))
+    return Choice{{.schedule = tuned->schedule, .item = itemTraits(tuned->schedule)}, &tuned->record};
   for (const Candidate &c : step.candidates)
-    if (!std::ranges::count(options.rejected, c.schedule))
-      return c;
+    if (!std::ranges::count(options.rejected, c.schedule) && (!c.item.adds_dq || options.any_order))
+      return Choice{c};
   FLASHPLUS_RETURN_IF_ERROR(checkDTypes(step.spec, device_.target));
   return Status(StatusCode::Unsupported,
                 "no schedule of '" + step.spec.text() + "' fits " + device_.target.text());
@@ -163,23 +168,19 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   plan.parts[kRowDelta] = {kWorkspaceZeroed + values, values};
   plan.workspace_bytes = kWorkspaceZeroed + 2 * values;
 
-  auto delta = choose(delta_, {});
-  if (!delta)
-    return delta.status();
-  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, delta_.spec, *delta, 1, bounds));
+  FLASHPLUS_RETURN_IF_ERROR(addChosen(plan, delta_, bounds, {}));
   if (!takesWhole(options)) {
-    for (const Step *step : {&kv_, &q_}) {
-      auto chosen = choose(*step, options);
-      if (!chosen)
-        return chosen.status();
-      FLASHPLUS_RETURN_IF_ERROR(addStep(plan, step->spec, *chosen, 1, bounds));
-    }
+    for (const Step *step : {&kv_, &q_})
+      FLASHPLUS_RETURN_IF_ERROR(addChosen(plan, *step, bounds, options));
     FLASHPLUS_RETURN_IF_ERROR(addScoreSteps(plan, bounds, options));
     return plan;
   }
-  auto whole = choose(whole_, options);
-  if (!whole)
-    return whole.status();
+  auto chosen = choose(whole_, bounds, options);
+  if (!chosen)
+    return chosen.status();
+  const Candidate *whole = &chosen->candidate;
+  if (chosen->record && !options.schedule)
+    plan.schedule_source = *chosen->record;
   const bool adds = whole->item.adds_dq;
   const int64_t rows = adds ? DQSumsRows::ofHead(bounds.total_q, bounds.batch) : bounds.total_q;
   const int64_t part = rows * bounds.heads_q * spec_.head_dim_qk * 4;
@@ -189,28 +190,37 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   KernelSpec spec = whole_.spec;
   spec.results = adds || shares > 1 ? Results::Partial : Results::Final;
   FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, bounds));
-  if (spec.isPartial()) {
-    auto sum = choose(sum_, {});
-    if (!sum)
-      return sum.status();
-    FLASHPLUS_RETURN_IF_ERROR(addStep(plan, sum_.spec, *sum, 1, bounds));
-  }
+  if (spec.isPartial())
+    FLASHPLUS_RETURN_IF_ERROR(addChosen(plan, sum_, bounds, {}));
   FLASHPLUS_RETURN_IF_ERROR(addScoreSteps(plan, bounds, options));
   return plan;
 }
 
 Status BackwardPlanner::addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const {
-  if (!spec_.score_grads)
-    return Status::ok();
-  auto chosen = choose(score_, options);
+  return spec_.score_grads ? addChosen(plan, score_, bounds, options) : Status::ok();
+}
+
+Status BackwardPlanner::addChosen(Plan &plan, const Step &step, const Bounds &bounds,
+                                  const PlanOptions &options) const {
+  auto chosen = choose(step, bounds, options);
   if (!chosen)
     return chosen.status();
-  return addStep(plan, score_.spec, *chosen, 1, bounds);
+  if (chosen->record && !options.schedule)
+    plan.schedule_source = *chosen->record;
+  return addStep(plan, step.spec, chosen->candidate, 1, bounds);
 }
 
 Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                           const PlanOptions &options) {
   return BackwardPlanner(spec, device).plan(bounds, options);
+}
+
+std::vector<KernelSpec> tunedBackwardSteps(const KernelSpec &spec, const Target &target) {
+  std::vector<KernelSpec> steps = {wholeSpec(spec, target), stepSpec(spec, Operation::BackwardKV),
+                                   stepSpec(spec, Operation::BackwardQ)};
+  if (spec.score_grads)
+    steps.push_back(stepSpec(spec, Operation::BackwardScore));
+  return steps;
 }
 
 std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, const DeviceProfile &device) {

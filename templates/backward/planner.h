@@ -39,8 +39,16 @@ private:
   bool takesWhole(const PlanOptions &options) const;
   /// A forced schedule that is of none of them would be ignored: Unsupported names those that there are.
   Status checkForced(const PlanOptions &options) const;
-  /// Fails if no candidate is left.
-  Result<Candidate> choose(const Step &step, const PlanOptions &options) const;
+  /// What a plan does with a step.
+  struct Choice {
+    Candidate candidate;
+    const std::string *record = nullptr; ///< The tuning record that it is from, if it is from one.
+  };
+  /// The forced schedule, what a record has for problems of this size, or the first candidate. Fails if no
+  /// candidate is left.
+  Result<Choice> choose(const Step &step, const Bounds &bounds, const PlanOptions &options) const;
+  /// Chooses and adds a step, and notes in the plan where the choice is from.
+  Status addChosen(Plan &plan, const Step &step, const Bounds &bounds, const PlanOptions &options) const;
   Status addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const;
   Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
                  const Bounds &bounds) const;
@@ -53,6 +61,9 @@ private:
 /// One plan.
 Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
                           const PlanOptions &options);
+
+/// The specs of the steps that may be forced or tuned, of all plans.
+std::vector<KernelSpec> tunedBackwardSteps(const KernelSpec &spec, const Target &target);
 
 /// The kernels that any plan of `spec` on `device` can use.
 std::vector<PlannedKernel> reachableBackwardKernels(const KernelSpec &spec, const DeviceProfile &device);

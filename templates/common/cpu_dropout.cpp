@@ -59,37 +59,57 @@ CpuDropout::Words CpuDropout::random(Words c) const {
   return c;
 }
 
-Vals CpuDropout::keepRow(Val batch, Val head, Val row, Val key) const {
-  // The row's granules of a block of 16 keys are four calls, one after the other; of each it has one word.
+std::array<Val, CpuDropout::kRows> CpuDropout::keepRows(Val batch, Val head, Val row, Val key) const {
+  // The rows' granules of a block of 16 keys are four calls, one after the other; each row has one word of
+  // each.
   const int blocks = width() / kDropoutBlock, lanes = 4 * blocks;
   SmallVector<int64_t> granules;
   for (int i = 0; i < lanes; ++i)
     granules.push_back(i / 4 * 16 + i % 4);
   auto all = [&](Val scalar) { return ir_.splat(wide(ir_, scalar), lanes); };
-  Val in_block = row & (kDropoutBlock - 1);
-  Val first = key + (shiftRight(ir_, in_block, 1) & 3) * 4; // (key / 16) * 16 + 4 a
+  Val first = key + (shiftRight(ir_, row, 1) & 3) * 4; // (key / 16) * 16 + 4 a
   const Words drawn = random({all(first) + constants(ir_, granules), all(shiftRight(ir_, row, 4)),
                               all(number(batch, head)), all(rng_.offset)});
-  Val odd = (in_block & 1) != 0, low = in_block < 8;
-  auto ofRow = [&](Val w0, Val w1, Val w2, Val w3) {
-    return ir_.select(low, ir_.select(odd, w1, w0), ir_.select(odd, w3, w2));
-  };
-  Val words = narrow(ir_, ofRow(drawn[0], drawn[1], drawn[2], drawn[3]));
-  auto threshold = [&](int word) { return params_.get("drop_thresholds", word); };
-  Val thresholds = ir_.splat(ofRow(threshold(0), threshold(1), threshold(2), threshold(3)), lanes);
   // Bytes in the order of the keys.
   Type bytes = ir_.vec(ir_.builder.getI8Type(), width());
-  words = ir_.bitcast(bytes, words);
-  thresholds = ir_.bitcast(bytes, thresholds);
-  Vals parts;
-  for (int first = 0; first < width(); first += ir_.lanes) {
-    SmallVector<int64_t> order;
-    for (int j = first; j < first + ir_.lanes; ++j)
-      order.push_back(j / 16 * 16 + 4 * (j >> 1 & 3) + (j & 1) + 2 * (j >> 3 & 1));
-    parts.push_back(atMost(ir_, shuffled(ir_, words, order), shuffled(ir_, thresholds, order)));
+  SmallVector<int64_t> order;
+  for (int j = 0; j < width(); ++j)
+    order.push_back(j / 16 * 16 + 4 * (j >> 1 & 3) + (j & 1) + 2 * (j >> 3 & 1));
+  std::array<Val, kRows> rows;
+  for (size_t word = 0; word < kRows; ++word) {
+    Val words = ir_.bitcast(bytes, narrow(ir_, drawn[word]));
+    Val thresholds = ir_.bitcast(bytes, ir_.splat(params_.get("drop_thresholds", int(word)), lanes));
+    rows[word] = atMost(ir_, shuffled(ir_, words, order), shuffled(ir_, thresholds, order));
   }
-  return parts;
+  return rows;
 }
+
+void CpuDropout::drawTile(Val batch, Val head, Val first, Val last, Val key, Val begin, Val end,
+                          llvm::function_ref<Val(Val row)> bits) const {
+  Val begin_row = first & ~int64_t(kDropoutBlock - 1);
+  auto wanted = [&](Val row) { return (row < last) & (row + 1 >= first); };
+  ir_.forLoop(begin_row, last, ir_.i32(kDropoutBlock), [&](Val block) {
+    ir_.forLoop(block, block + kDropoutBlock / 2, ir_.i32(2), [&](Val row) {
+      ir_.ifThen(wanted(row) | wanted(row + kDropoutBlock / 2), [&] {
+        std::array<Val, kRows> to;
+        for (size_t word = 0; word < kRows; ++word)
+          to[word] = bits(row + kRowsApart[word]);
+        ir_.forLoop(begin / width() * width(), end, ir_.i64(width()), [&](Val column) {
+          const std::array<Val, kRows> rows = keepRows(batch, head, row, key + ir_.toI32(column));
+          for (size_t word = 0; word < kRows; ++word)
+            ir_.store(ir_.bitcast(bitsType(width()), rows[word]), ir_.offset(to[word], column / 8));
+        });
+      });
+    });
+  });
+}
+
+Val CpuDropout::kept(Val bits, Val column) const {
+  Val loaded = ir_.load(bitsType(ir_.lanes), ir_.offset(bits, column / 8));
+  return ir_.bitcast(ir_.vec(ir_.builder.getI1Type(), ir_.lanes), loaded);
+}
+
+Type CpuDropout::bitsType(int count) const { return ir_.builder.getIntegerType(unsigned(count)); }
 
 Val CpuDropout::keepLanes(Val batch, Val heads, Val rows, Val keys) const {
   const int lanes = ir_.lanes;

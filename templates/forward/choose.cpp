@@ -68,8 +68,11 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
     return std::fabs(std::log2(double(std::max<int64_t>(a, 1))) - std::log2(double(std::max<int64_t>(b, 1))));
   };
   for (const TunedSchedule &t : options.tuned) {
+    // Those of a plan with several steps are of one each.
+    if (const Algorithm *a = findAlgorithm(t.schedule.algorithm); !a || a->op != spec.op)
+      continue;
     const ItemTraits item = itemTraits(t.schedule);
-    if (item.key_run > bounds.key_run)
+    if (item.key_run > bounds.key_run || (item.adds_dq && !options.any_order))
       continue;
     if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < item.rows)
       continue;

@@ -20,6 +20,10 @@ Val CpuTile::groupHead(Val r) const {
   return row - row / group_ * group_;
 }
 
+Val CpuTile::rowOf(Val query, Val group_head) const {
+  return c_.ir.toI64(query) * group_ + group_head - first_;
+}
+
 void CpuTile::store(const std::function<Val(Val r)> &maximum, const std::function<Val(Val r)> &sum,
                     const std::function<void(Val r, DType dtype, Val row, Val factor)> &write) const {
   Ir &ir = c_.ir;

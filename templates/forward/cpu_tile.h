@@ -21,6 +21,8 @@ public:
   // Of row r (i64) of the tile; rows past the last are the last.
   Val queryRow(Val r) const;  ///< i32
   Val groupHead(Val r) const; ///< i64
+  /// The row of the tile (i64) that is of this query row (i32) and head of the group (i64), or would be.
+  Val rowOf(Val query, Val group_head) const;
 
   /// Stores the results of every row: its LSE, and by `write(row of the tile, dtype of the output, its row in
   /// memory, factor)` its values times the factor. `maximum` and `sum` give the softmax state of a row as

@@ -42,9 +42,12 @@ SMALL = [
     (r"flashplus bench\b(?!.*(--head-dim|--shape|--suite|--overlay))", r"$", " --head-dim 32"),
     (r"--baseline before.json", r"before.json", "now.json"),  # which an example above it has written
     (r"--overlay peers.json", r"peers.json", "bench/results/h200_forward_bf16.json"),
-    (r"flashplus tune\b.*--shape", r"$",
+    (r"flashplus tune\b(?!.*--backward).*--shape", r"$",
      " --device cpu --algorithm cpu.flash --knob tile_m=24,48 --knob tile_n=64 --rounds 1 --coarse-rounds 1"
      " --milliseconds 1"),
+    (r"flashplus tune\b.*--shape.*--backward", r"$",
+     " --device cpu --algorithm cpu.backward --knob tile_m=24,48 --knob tile_n=96 --knob mr=6 --rounds 1"
+     " --coarse-rounds 1 --milliseconds 1"),
     (r"flashplus warmup --target cpu --head-dim 64 .*--backward$", r"64", "32"),  # the one that compiles
     (r"flashplus warmup\b(?!.*(--list|--dry-run|--target cpu --head-dim 64 .*--backward$))", r"$", " --dry-run"),
 ]

@@ -104,6 +104,10 @@ def positional(function, gradient):
     return lambda q, k, v, deterministic: Ring.apply(q, k, v, deterministic)
 
 
+def logits(q, k, v):
+    return q.new_zeros(q.shape[-2])
+
+
 FA2 = flash_attn.flash_attn_interface
 LENGTHS = lambda t: (ends(t.device), ends(t.device), ROWS, ROWS)
 FACES = {
@@ -135,6 +139,10 @@ FACES = {
     "FA3 compiled with tensors": lambda *t, **o: in_a_graph(fa3.flash_attn_func)(*t, **o),
     "FA3 compiled varlen with tensors": lambda *t, **o: in_a_graph(
         lambda *t, **o: varlen(fa3.flash_attn_varlen_func, *t, **o))(*t, **o),
+    "sinks": lambda *t, **o: flash_attn.flash_attn_func(*t, s_aux=logits(*t), **o),
+    "sinks varlen": lambda *t, **o: varlen(flash_attn.flash_attn_varlen_func, *t, s_aux=logits(*t), **o),
+    "FA3 sinks": lambda *t, **o: fa3.flash_attn_func(*t, s_aux=logits(*t), **o),
+    "FA3 sinks varlen": lambda *t, **o: varlen(fa3.flash_attn_varlen_func, *t, s_aux=logits(*t), **o),
     "scores compiled": lambda *t, **o: in_a_graph(flashplus.attention)(*t, **o),
     "positional": positional(
         lambda *t: FA2._flash_attn_forward(*t, 0.0, 0.2, True, -1, -1, 0.0, None, False),

@@ -299,3 +299,106 @@ def test_a_plain_call_goes_straight(qkv, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         dense("2", *qkv)
     assert library.get()
+
+
+def trained(face, call, qkv, **options):
+    """Gradients of q, k and v."""
+    leaves = [t.clone().requires_grad_() for t in qkv]
+    return torch.autograd.grad(call(face, *leaves, **options), leaves, torch.ones_like(qkv[0]))
+
+
+def test_a_plain_training_step_goes_straight(qkv, monkeypatch):
+    from flashplus import autograd, ops
+
+    wanted = trained("2", dense, qkv)
+    for name in ("forward", "varlen_forward", "ours"):
+        monkeypatch.setattr(ops, name, None)
+    monkeypatch.setattr(autograd.Attention, "apply", None)
+    monkeypatch.setattr(torch.ops.flashplus, "backward", None)
+    for face in NAMES:
+        for call in (dense, varlen, packed):
+            assert all(map(same, trained(face, call, qkv), wanted))
+    trained("2", dense, qkv, dropout_p=0.1)
+    slopes = torch.rand(2).requires_grad_()
+    assert torch.autograd.grad(dense("2", *qkv, alibi_slopes=slopes).sum(), slopes)[0].shape == slopes.shape
+
+
+@faces
+@calls
+@pytest.mark.parametrize("watcher", [Dispatched, Called, profiler])
+def test_who_looks_on_a_training_step(face, call, watcher, qkv):
+    wanted = trained(face, call, qkv)
+    with watcher() as watched:
+        got = trained(face, call, qkv)
+    assert all(map(same, got, wanted))
+    names = [seen.replace("::", ".") for seen in watched.seen]
+    assert any("_forward" in name or "flashplus.forward" in name for name in names), names
+    if watcher is not Called:  # which sees what Python calls
+        assert any(name.startswith("flashplus.backward") for name in names), names
+
+
+@faces
+@pytest.mark.parametrize("kind", ["negative", "wrapped", "zero", "subclass", "expanded", "columns"])
+def test_the_gradient_that_comes_in(face, kind, qkv):
+    """dout is what it stands for, whatever it is made of, and whichever way the forward took."""
+    leaves = [t.clone().requires_grad_() for t in qkv]
+    out = dense(face, *leaves)
+    dout = torch.randn_like(out)
+    if kind == "expanded":
+        dout = torch.randn(2, 6, 2, 1).expand(2, 6, 2, 16)
+    wanted = torch.autograd.grad(out, leaves, torch.zeros_like(dout) if kind == "zero" else dout.clone(),
+                                 retain_graph=True)
+    given = {"negative": lambda: torch._neg_view(-dout), "wrapped": lambda: Wrapper(dout),
+             "zero": lambda: torch._efficientzerotensor(tuple(dout.shape)),
+             "subclass": lambda: dout.as_subclass(Named), "expanded": lambda: dout,
+             "columns": lambda: dout.transpose(1, 3).contiguous().transpose(1, 3)}[kind]()
+    assert all(map(same, torch.autograd.grad(out, leaves, given), wanted))
+
+
+@faces
+def test_gradients_of_many_at_once(face, qkv):
+    """is_grads_batched runs the backward under vmap."""
+    leaves = [t.clone().requires_grad_() for t in qkv]
+    out = dense(face, *leaves)
+    many = torch.randn(3, *out.shape)
+    got = torch.autograd.grad(out, leaves, many, is_grads_batched=True, retain_graph=True)
+    for i in range(3):
+        wanted = torch.autograd.grad(out, leaves, many[i], retain_graph=True)
+        assert all(same(g[i], w) for g, w in zip(got, wanted))
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window_size": (2, 1)}, {"softcap": 3.0, "causal": True},
+                                     {"alibi": True}, {"dropout_p": 0.3}, {"softmax_scale": 0.7}], ids=str)
+@pytest.mark.parametrize("form", ["dense", "varlen", "grouped", "unequal head dims", "packed", "fp16", "heads first"])
+def test_both_ways_have_the_same_bits(form, options):
+    """A step straight to the library, and one that a dispatch mode looks on."""
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, 9, 4, 24) for _ in range(3))
+    if form == "grouped":
+        k, v = k[:, :, :2], v[:, :, :2]
+    elif form == "unequal head dims":
+        v = torch.randn(2, 9, 4, 17)
+    elif form == "fp16":
+        q, k, v = q.half(), k.half(), v.half()
+    elif form == "heads first":
+        q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
+    options = dict(options)
+    slopes = torch.rand(4) if options.pop("alibi", False) else None
+    call = {"varlen": varlen, "packed": packed}.get(form, dense)
+
+    def step():
+        torch.manual_seed(2)
+        leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+        if slopes is not None:
+            leaves.append(slopes.detach().requires_grad_())
+            options["alibi_slopes"] = leaves[3]
+        out = call("2", *leaves[:3], **options)
+        return [out, *torch.autograd.grad(out, leaves, torch.ones_like(out).cumsum(1))]
+
+    straight = step(), step()  # looked at from Python, and known
+    with Dispatched() as watched:
+        seen = step()
+    assert any(name.startswith("flashplus.backward") for name in watched.seen)
+    for one in straight:
+        for a, b in zip(one, seen):
+            assert torch.equal(a, b) and a.stride() == b.stride() and a.dtype == b.dtype

@@ -71,6 +71,66 @@ def test_same_bits(device, served, portable, options):
         check(out, *tensors, **options)
 
 
+@pytest.mark.parametrize("options", [{}, {"causal": True, "window_size": (20, -1)}, {"softcap": 5.0},
+                                     {"dropout_p": 0.2}, {"alibi": True}], ids=str)
+def test_a_training_step_has_the_same_bits(device, monkeypatch, options):
+    library.get()
+    real = library._library.forward_python_tuple, library._library.backward_python_tuple
+    statuses = []
+    for name, function in zip(("forward_python_tuple", "backward_python_tuple"), real):
+        monkeypatch.setattr(library._library, name,
+                            lambda *a, function=function: statuses.append(function(*a)) or statuses[-1])
+    options = dict(options)
+    if options.pop("alibi", False):
+        options["alibi_slopes"] = torch.rand(4, device=device).requires_grad_()
+
+    def step(tensors, dout):
+        torch.manual_seed(0)
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        wanted = [*leaves, *(t for t in options.values() if isinstance(t, torch.Tensor))]
+        out = flash_attn_func(*leaves, **options, deterministic=True)
+        return [out, *torch.autograd.grad(out, wanted, dout)]
+
+    for name, tensors in layouts(device):
+        dout = random(*tensors[0].shape[:-1], tensors[2].shape[-1], device=device).to(tensors[0].dtype)
+        step(tensors, dout)  # the first of a kind is looked at from Python
+        before = len(statuses)
+        got = step(tensors, dout)
+        assert statuses[before:] == [0, 0], name
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange, "training_calls", {})
+            patch.setattr(exchange, "backward_calls", {})
+            patch.setattr(exchange, "_API", None)
+            expected = step(tensors, dout)
+        for a, b in zip(got, expected):
+            assert torch.equal(a, b) if device == "cpu" else torch.allclose(a, b, atol=1e-3), name
+            assert a.stride() == b.stride() and a.device == b.device, name
+
+
+def test_a_backward_that_goes_the_other_way(device):
+    """What the library alone has no answer to, or no words for."""
+    q, k, v = (random(2, 30, 4, 64, device=device) for _ in range(3))
+    for _ in range(2):
+        leaves = [t.transpose(1, 3).contiguous().transpose(1, 3).requires_grad_() for t in (q, k, v)]
+        plain = [t.clone().requires_grad_() for t in (q, k, v)]
+        dout = random(2, 30, 4, 64, device=device)
+        got = torch.autograd.grad(flash_attn_func(*leaves, deterministic=True), leaves, dout)
+        wanted = torch.autograd.grad(flash_attn_func(*plain, deterministic=True), plain, dout)
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted))
+    from flashplus import kernels
+    out, lse = kernels.dense(q, k, v, None, None, 0.125, False, -1, -1, 0.0, True)
+    call = {"softmax_scale": 0.125, "causal": False, "window_left": -1, "window_right": -1, "softcap": 0.0}
+    kernels.gradients(out, q, k, v, out, lse, **call)
+    with pytest.raises(RuntimeError, match="softmax_lse must have dtype torch.float32"):
+        kernels.gradients(out, q, k, v, out, lse.half(), **call)
+    with pytest.raises(TypeError, match="dout is list"):
+        kernels.gradients([1], q, k, v, out, lse, **call)
+    with pytest.raises(ValueError, match="dq has the memory of q"):
+        kernels.gradients(out, q, k, v, out, lse, dq=q, **call)
+    with pytest.raises(RuntimeError, match="batch size must be positive"):
+        kernels.gradients(*(t[:0] for t in (out, q, k, v, out, lse)), **call)
+
+
 def test_packed_forms(device, served, portable):
     qkv, q, kv = random(2, 40, 3, 4, 64, device=device), random(2, 30, 4, 64,
                                                                 device=device), random(2, 40, 2, 2, 64, device=device)

@@ -27,12 +27,14 @@ else:
         from flashplus import library
 
         lib, count = library.get(), []
-        whole = lib.forward, lib.backward
-        lib.forward, lib.backward = (lambda *a, f=f: (count.append(f), f(*a))[1] for f in whole)
+        whole = {name: getattr(lib, name) for name in ("forward", "backward", "backward_python_tuple")}
+        for name, f in whole.items():
+            setattr(lib, name, lambda *a, f=f: (count.append(f(*a)), count[-1])[1])
         try:
-            return call(), len(count)
+            return call(), count.count(0)
         finally:
-            lib.forward, lib.backward = whole
+            for name, f in whole.items():
+                setattr(lib, name, f)
 
     def grads_of(call, *tensors):
         tensors = [t.detach().requires_grad_() for t in tensors]

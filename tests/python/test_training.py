@@ -252,6 +252,49 @@ def test_compiled(device):
     assert all(torch.equal(a, b) for a, b in zip(got, expected))
 
 
+def test_every_device_of_several():
+    """Tensors of one that is not the current one, in both directions."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("fewer than two CUDA devices")
+    current = torch.cuda.current_device()
+    q, k, v = inputs("cpu", torch.bfloat16)
+    dout = torch.randn_like(q)
+    expected = torch.autograd.grad(flash_attn_func(q, k, v, causal=True), (q, k, v), dout)
+    for index in range(torch.cuda.device_count()):
+        for dropout_p in (0.0, 0.1):
+            moved = [t.detach().to(f"cuda:{index}").requires_grad_() for t in (q, k, v)]
+            out = flash_attn_func(*moved, dropout_p, causal=True)
+            grads = torch.autograd.grad(out, moved, dout.to(out.device))
+            assert all(g.get_device() == index for g in grads) and torch.cuda.current_device() == current
+        grads = torch.autograd.grad(flash_attn_func(*moved, causal=True), moved, dout.to(out.device))
+        assert all(torch.allclose(g.cpu().float(), e.float(), atol=3e-2) for g, e in zip(grads, expected))
+
+
+def test_a_step_in_a_graph(device):
+    """Forward and backward are captured, and replayed on other values."""
+    if device == "cpu":
+        pytest.skip("graphs are CUDA's")
+    q, k, v = inputs(device)
+    dout = torch.randn_like(q)
+
+    def step():
+        return torch.autograd.grad(flash_attn_func(q, k, v, causal=True, deterministic=True), (q, k, v), dout)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        q.copy_(torch.randn_like(q))
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(captured, step()))
+
+
 def test_same_bits_every_time(device):
     q, k, v = inputs(device, torch.bfloat16, sq=300, sk=300)
     dout = torch.randn_like(q)

@@ -47,8 +47,7 @@ TEST_CASE("bad usage of gradients names the flag") {
           "--dout: shape (1, 8, 1, 16), must be (1, 9, 1, 16), that of the output");
   refused({"run", "--random", "1,8,8,1,1,16", "--backward", "--dout", folder.path("absent.npy")},
           "--dout: " + folder.path("absent.npy"));
-  refused({"tune", "--backward", "--shape", "1,8,8,1,1,16"},
-          "--backward: tune does not know gradients yet; allowed is");
+  refused({"tune", "--any-order", "--shape", "1,8,8,1,1,16"}, "--any-order: only with --backward");
   refused({"inspect", "--stage", "attn", "--operation", "sideward"}, "--operation");
   refused({"inspect", "--stage", "attn", "--operation", "combine"}, "--operation");
   refused(

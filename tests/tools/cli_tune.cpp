@@ -332,6 +332,67 @@ TEST_CASE("tune: a record that later plans take, and that can do no harm") {
   CHECK(err.find("is not a tuning record") != std::string::npos);
 }
 
+TEST_CASE("tune --backward: a record that later backwards take, of the kernel that it was measured of") {
+  test::TemporaryFolder folder;
+  const std::string cache = folder.path("cache"), record = cache + "/tuning/mine.json";
+  const std::vector<std::string> shape = {"--device", "cpu", "--shape", "1,40,40,2,1,16", "--causal"};
+  const std::vector<std::string> few = {"--knob", "tile_m=24,48", "--knob",         "tile_n=96,192",
+                                        "--knob", "mr=6",         "--knob",         "nr=2",
+                                        "--rounds", "1",          "--milliseconds", "0.1"};
+  const std::vector<std::string> tune = joined(joined({"tune", "--backward"}, shape), few);
+  auto plan = runCli(joined(tune, {"--dry-run", "--json"}), cache);
+  INFO(plan.err);
+  REQUIRE(plan.code == 0);
+  REQUIRE(plan.json()["groups"].size() == 1);
+  const json group = plan.json()["groups"][0];
+  CHECK(group["spec"].get<std::string>().starts_with("backward dtype=bf16 dqk=16"));
+  CHECK(plan.json()["kernels"] == group["schedules"]);
+  CHECK(plan.json()["kernels"].get<int>() >= 4);
+
+  auto tuned = runCli(joined(tune, {"-o", record}), cache);
+  INFO(tuned.err);
+  REQUIRE(tuned.code == 0);
+  json made = parse(record);
+  REQUIRE(made["cells"].size() == 1);
+  json &cell = made["cells"][0];
+  CHECK(cell["spec"] == group["spec"]);
+  CHECK(cell["timed"].size() == group["schedules"]);
+  CHECK(cell["best"] == cell["timed"][0]["schedule"]);
+  CHECK(cell["problem"]["backward"] == true);
+  for (const json &one : cell["timed"]) {
+    CHECK(one["schedule"].get<std::string>().starts_with("cpu.backward "));
+    CHECK(!one.contains("failed"));
+  }
+  // One that nobody takes by default, so that the choice shows.
+  std::string other;
+  for (const json &one : cell["timed"])
+    if (one["schedule"] != cell["reference"])
+      other = one["schedule"];
+  REQUIRE(other != "");
+  cell["best"] = other;
+  test::writeText(record, made.dump());
+  auto bench = [&](std::vector<std::string> more) {
+    auto result = runCli(
+        joined(joined({"bench", "--rounds", "1", "--milliseconds", "0.1", "--json"}, shape), more), cache);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return result.json()["cells"][0];
+  };
+  CHECK(bench({"--backward"})["schedule"] == other);
+  CHECK(bench({"--backward"})["schedule_source"] == record);
+  CHECK(bench({})["schedule_source"] == "default table");
+  auto run = runCli(
+      {"run", "--random", "1,40,40,2,1,16", "--device", "cpu", "--causal", "--backward", "--check", "--json"},
+      cache);
+  CHECK(run.code == 0);
+  CHECK(run.json()["backward"]["check"]["good"] == true);
+  // Warm-up compiles it, so that the first backward does not have to.
+  auto warm = runCli({"warmup", "--target", "cpu", "--head-dim", "16", "--dtype", "bf16", "--causal",
+                      "--backward", "--dry-run"},
+                     cache);
+  CHECK_MESSAGE(warm.out.find(other) != std::string::npos, warm.out);
+}
+
 #endif // FLASHPLUS_HAS_COMPILER
 
 TEST_CASE("tune leaves schedules with wrong results out") {
@@ -343,10 +404,15 @@ TEST_CASE("tune leaves schedules with wrong results out") {
   const std::string restored = before ? before : "";
   ::setenv("FLASHPLUS_COMPILER", fake, 1);
   test::TemporaryFolder folder;
-  auto result =
-      runCli({"tune", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob", "tile_m=12", "--knob", "mr=6"},
-             folder.path("cache"));
+  const std::vector<std::string> tune = {"tune",   "--device",  "cpu",    "--shape", "1,8,8,1,1,16",
+                                         "--knob", "tile_m=12", "--knob", "mr=6"};
+  auto result = runCli(tune, folder.path("cache"));
+  auto backward = runCli({"tune", "--backward", "--device", "cpu", "--shape", "1,8,8,1,1,16", "--knob",
+                          "tile_m=24", "--knob", "mr=6"},
+                         folder.path("cache"));
   before ? ::setenv("FLASHPLUS_COMPILER", restored.c_str(), 1) : ::unsetenv("FLASHPLUS_COMPILER");
-  CHECK(result.code == 1);
-  CHECK(result.err.find("no schedule is feasible and right") != std::string::npos);
+  for (const auto &wrong : {result, backward}) {
+    CHECK(wrong.code == 1);
+    CHECK(wrong.err.find("no schedule is feasible and right") != std::string::npos);
+  }
 }

@@ -3,6 +3,7 @@
 
 #include "templates/registry.h"
 #include "tools/flashplus/check.h"
+#include "tools/flashplus/gradients.h"
 #include "tools/flashplus/parallel.h"
 #include "tools/flashplus/table.h"
 #include "tools/io/convert.h"
@@ -59,8 +60,8 @@ BenchCase reducedCase(const BenchCase &c, int multiprocessors, bool gpu) {
   const int64_t group = c.heads_q / c.heads_k;
   r.heads_k = std::min<int64_t>(c.heads_k, 2);
   r.heads_q = r.heads_k * group;
-  const int64_t wanted =
-      gpu ? multiprocessors * 3 / 4 : 2; // (batch, head) pairs; each has two or more work items
+  // (batch, head) pairs; each has two or more work items, and those of a backward four.
+  const int64_t wanted = !gpu ? 2 : multiprocessors * (c.backward ? 1 : 3) / 4;
   r.batch = std::max<int64_t>(1, (wanted + r.heads_q - 1) / r.heads_q);
   return r;
 }
@@ -97,6 +98,13 @@ Result<std::unique_ptr<Judge>> Judge::make(flashplus_context *context, DLDevice 
       return sinks.status();
     p.sinks = std::move(*sinks);
   }
+  if (c.backward) {
+    auto dout = randomTensor({c.batch, c.seqlen_q, c.heads_q, c.head_dim_v}, type, 19);
+    if (!dout)
+      return dout.status();
+    p.dout = std::move(*dout);
+  }
+  judge->any_order_ = c.any_order;
   p.causal = c.causal;
   p.window_left = static_cast<int>(c.window_left);
   p.window_right = static_cast<int>(c.window_right);
@@ -108,7 +116,30 @@ Result<std::unique_ptr<Judge>> Judge::make(flashplus_context *context, DLDevice 
   return judge;
 }
 
+Result<std::string> Judge::judgeGradients(const std::string &schedule) {
+  DeviceProblem forward;
+  DeviceGradients gradients; // poisoned, too
+  FLASHPLUS_RETURN_IF_ERROR(forward.upload(context_, device_, problem_));
+  FLASHPLUS_RETURN_IF_ERROR(gradients.upload(context_, device_, problem_, forward));
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_forward(context_, &forward.args(), nullptr)));
+  flashplus_backward_args args = gradients.args();
+  args.schedule = schedule.c_str();
+  args.any_order = any_order_;
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_backward(context_, &args, nullptr)));
+  FLASHPLUS_RETURN_IF_ERROR(libraryStatus(flashplus_synchronize(context_, device_, nullptr)));
+  auto dq = gradients.dq(), dk = gradients.dk(), dv = gradients.dv();
+  for (const auto *each : {&dq, &dk, &dv})
+    if (!*each)
+      return each->status();
+  auto report = checkGradients(problem_, *dq, *dk, *dv, threads_);
+  if (!report)
+    return report.status();
+  return report->good() ? std::string() : "wrong: " + report->complaint();
+}
+
 Result<std::string> Judge::judge(const std::string &schedule) {
+  if (problem_.dout)
+    return judgeGradients(schedule);
   DeviceProblem on_device; // poisons its outputs
   FLASHPLUS_RETURN_IF_ERROR(on_device.upload(context_, device_, problem_));
   flashplus_forward_args args = on_device.args();

@@ -29,6 +29,7 @@ public:
 
 private:
   Judge() = default;
+  Result<std::string> judgeGradients(const std::string &schedule);
 
   flashplus_context *context_ = nullptr;
   DLDevice device_ = {};
@@ -36,6 +37,9 @@ private:
   Problem problem_;
   std::optional<io::Tensor> right_, right_lse_;
   double allowed_ = 0, allowed_lse_ = 0;
+  /// Of a backward: dq, dk and dv. They are judged by what rows are made of, not by how large they came out,
+  /// so that each schedule is held against fp64 itself.
+  bool any_order_ = false;
 };
 
 } // namespace flashplus::tool

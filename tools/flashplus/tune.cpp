@@ -38,10 +38,11 @@ int printPlan(const TuneFlags &flags, const Tuner &tuner, const Json &facts) {
   std::vector<Json> groups;
   for (const TuneGroup &group : tuner.groups()) {
     kernels += group.trials.size();
-    const std::string spec = tuner.chosen(group.cells.front()).spec();
-    groups.push_back({{"spec", spec}, {"schedules", group.trials.size()}, {"lengths", group.cells.size()}});
+    groups.push_back(
+        {{"spec", group.spec}, {"schedules", group.trials.size()}, {"lengths", group.cells.size()}});
     if (!flags.common.json)
-      std::printf("%zu schedules, %zu lengths: %s\n", group.trials.size(), group.cells.size(), spec.c_str());
+      std::printf("%zu schedules, %zu lengths: %s\n", group.trials.size(), group.cells.size(),
+                  group.spec.c_str());
   }
   if (flags.common.json) {
     Json plan = facts;
@@ -132,10 +133,6 @@ Result<int> report(const TuneFlags &flags, Tuner &tuner, const TimedDevice &time
 
 /// Flags that would be accepted and do nothing.
 Status checkFlags(const TuneFlags &flags) {
-  if (flags.backward)
-    return invalidArgument(
-        "--backward: tune does not know gradients yet; allowed is a forward, without it. "
-        "'flashplus bench --backward --schedule TEXT' times a backward under a schedule of one's own");
   if (flags.table.empty() != flags.records.empty())
     return invalidArgument("--table and --record go together");
   if (const std::string other = flags.given.but({"--table", "--record", "--out", "--cache-dir"});
@@ -181,6 +178,8 @@ void addTune(CLI::App &app, Action *selected) {
       "  flashplus tune --shape 4,4096,4096,32,8,128 --causal -o ~/.cache/flashplus/tuning/mine.json\n"
       "  flashplus tune --shape 1,1,8192,32,8,128 --shape 64,1,8192,32,8,128 --causal --algorithm "
       "sm80.decode\n"
+      "  flashplus tune --shape 4,4096,4096,32,8,128 --causal --backward -o "
+      "~/.cache/flashplus/tuning/backward.json\n"
       "  flashplus tune --head-dim 64,96,128,192/128,192,256 --algorithm sm90.flash -o "
       "tuning/h200_sm90.json\n"
       "  flashplus tune --table sm90.flash --record tuning/h200_sm90.json -o "
@@ -225,7 +224,8 @@ void addTune(CLI::App &app, Action *selected) {
   verb->add_option("-j,--jobs", f.jobs, "Kernels compiled at a time [all cores]")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
-  verb->add_flag("--backward", f.backward, "Not there yet; says what is");
+  verb->add_flag("--backward", f.backward,
+                 "Tune the gradients' kernels, each beside the others as they are today");
   verb->add_flag("--dry-run", f.dry_run, "Print how many kernels there are, and stop");
   verb->add_option("--table", f.table, "Write the default table of this algorithm from --record instead")
       ->type_name("NAME");

@@ -14,6 +14,15 @@ double Trial::ratio(size_t cell) const {
   return at == ratios.end() || at->second.empty() ? INFINITY : median(at->second);
 }
 
+std::string TuneGroup::today(const Prepared &chosen) const {
+  // Texts begin with the operation; steps of one plan are of different ones.
+  const std::string operation = spec.substr(0, spec.find(' ') + 1);
+  for (const Prepared::Step &step : chosen.steps())
+    if (step.spec.starts_with(operation))
+      return step.schedule;
+  return "";
+}
+
 Json cellJson(const TuneGroup &group, size_t cell, const Prepared &chosen) {
   const BenchCase &c = chosen.problem();
   Json out = {{"spec", group.spec}};
@@ -22,7 +31,7 @@ Json cellJson(const TuneGroup &group, size_t cell, const Prepared &chosen) {
                     ? std::min(c.seqlen_k, c.window_left + c.window_right + 1)
                     : c.seqlen_k;
   out["problem"] = c.json();
-  out["reference"] = chosen.schedule();
+  out["reference"] = group.today(chosen);
   std::vector<const Trial *> order;
   for (const Trial &candidate : group.trials)
     order.push_back(&candidate);
@@ -33,7 +42,7 @@ Json cellJson(const TuneGroup &group, size_t cell, const Prepared &chosen) {
     return std::tuple(x->fine.count(cell) ? 0 : count ? 1 : 2, x->ratio(cell), x->schedule);
   };
   std::sort(order.begin(), order.end(), [&](const Trial *a, const Trial *b) { return rank(a) < rank(b); });
-  out["best"] = order.empty() || !std::isfinite(order.front()->ratio(cell)) ? chosen.schedule()
+  out["best"] = order.empty() || !std::isfinite(order.front()->ratio(cell)) ? group.today(chosen)
                                                                             : order.front()->schedule;
   Json timed = Json::array();
   for (const Trial *candidate : order) {

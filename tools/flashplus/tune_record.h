@@ -19,11 +19,15 @@ struct Trial {
   double ratio(size_t cell) const;
 };
 
-/// Cells (numbers of problems) of one spec, and its trials.
+/// Cells (numbers of problems) of one spec, and its trials. A backward's kernels with schedules to choose
+/// have a group each, whose trials are whole backwards that differ in this one kernel.
 struct TuneGroup {
-  std::string spec; ///< Text, of final results.
+  std::string spec; ///< Text, of final results where there are such.
   std::vector<size_t> cells;
   std::vector<Trial> trials;
+
+  /// What `chosen` has for the kernel of this spec.
+  std::string today(const Prepared &chosen) const;
 };
 
 /// The record's row of one cell of `group`, whose schedule is now that of `chosen`.

@@ -2,6 +2,7 @@
 #include "tools/flashplus/tune_table.h"
 
 #include "runtime/plans/tuning_record.h"
+#include "templates/registry.h"
 #include "tools/flashplus/machine.h"
 #include "tools/io/file.h"
 
@@ -84,6 +85,8 @@ Result<int> writeTable(const std::string &algorithm, const std::vector<std::stri
       if (cell.best.algorithm != algorithm && cell.timed.empty())
         continue;
       const KernelSpec &s = cell.spec;
+      if (const Algorithm *known = findAlgorithm(algorithm); known && known->op != s.op)
+        continue; // of another kernel of a backward
       if (!s.score.isIdentity() || s.dtype == DType::F32 || s.alignment != 16 || s.bounded_left)
         continue; // the table has rows for the plain and the causal mask
       Column &column = classes[{std::max(s.head_dim_qk, s.head_dim_v), s.head_dim_qk, s.head_dim_v,

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <utility>
 
 namespace flashplus::tool {
 
@@ -154,19 +155,23 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     auto prepared = bench_->prepare(cases_[i], "");
     if (!prepared)
       return Status(prepared.status().code(), cases_[i].label() + ": " + prepared.status().message());
-    auto spec = KernelSpec::parse((*prepared)->spec());
-    if (!spec)
-      return spec.status();
-    spec->results = Results::Final;
-    const int64_t few = fewRows(*spec, *profile, cases_[i]);
-    const auto [at, added] = by_spec.emplace(std::pair(spec->text(), few != 0), groups_.size());
-    if (added) {
-      groups_.emplace_back().spec = spec->text();
-      few_rows.push_back(0);
-      specs.push_back(*spec);
+    for (const Prepared::Step &step : (*prepared)->steps()) {
+      auto spec = KernelSpec::parse(step.spec);
+      if (!spec)
+        return spec.status();
+      const Results whole = std::exchange(spec->results, Results::Final);
+      if (scheduleSpace(*spec, *profile).empty())
+        spec->results = whole; // of a kernel that only ever makes parts
+      const int64_t few = fewRows(*spec, *profile, cases_[i]);
+      const auto [at, added] = by_spec.emplace(std::pair(spec->text(), few != 0), groups_.size());
+      if (added) {
+        groups_.emplace_back().spec = spec->text();
+        few_rows.push_back(0);
+        specs.push_back(*spec);
+      }
+      few_rows[at->second] = std::max(few_rows[at->second], few);
+      groups_[at->second].cells.push_back(i);
     }
-    few_rows[at->second] = std::max(few_rows[at->second], few);
-    groups_[at->second].cells.push_back(i);
     chosen_.push_back(std::move(*prepared));
   }
   for (size_t i = 0; i < groups_.size(); ++i) {
@@ -177,7 +182,7 @@ Status Tuner::plan(std::vector<BenchCase> cases) {
     any |= !space->empty();
     for (const std::string &text : *space)
       group.trials.push_back({text, "", {}, {}, {}});
-    const std::string &today = chosen_[group.cells.front()]->schedule();
+    const std::string today = group.today(*chosen_[group.cells.front()]);
     if (!std::ranges::count(*space, today))
       group.trials.push_back({today, "", {}, {}, {}});
   }
@@ -365,7 +370,7 @@ Status Tuner::measureGroup(TuneGroup &group) {
   for (Trial &candidate : group.trials) // in a fixed order, and what dispatch takes now always
     if (kept.count(&candidate) ||
         (candidate.failed.empty() && std::any_of(group.cells.begin(), group.cells.end(), [&](size_t cell) {
-           return chosen_[cell]->schedule() == candidate.schedule;
+           return group.today(*chosen_[cell]) == candidate.schedule;
          })))
       fine.push_back(&candidate);
   const int rounds = flags_.rounds ? flags_.rounds : 5;

@@ -101,9 +101,11 @@ std::string Prepared::schedule() const {
   return text;
 }
 
-std::string Prepared::spec() const {
-  const auto steps = chosenSteps();
-  return steps.empty() ? "" : steps.front()->value("spec", "");
+std::vector<Prepared::Step> Prepared::steps() const {
+  std::vector<Step> steps;
+  for (const Json *step : chosenSteps())
+    steps.push_back({step->value("spec", ""), step->value("schedule", "")});
+  return steps;
 }
 
 Status Prepared::settle() const {

@@ -57,8 +57,11 @@ public:
   /// Of the steps whose schedules are chosen: the forward, or the kernels of gradients, with "; " between
   /// two.
   std::string schedule() const;
-  /// Of the first of them.
-  std::string spec() const;
+  /// A step whose schedule is chosen.
+  struct Step {
+    std::string spec, schedule;
+  };
+  std::vector<Step> steps() const;
   /// Enqueues what a backward reads of its forward, o and lse, which all problems share; nothing for a
   /// forward.
   Status settle() const;

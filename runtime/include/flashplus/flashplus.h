@@ -464,6 +464,6 @@ FLASHPLUS_API flashplus_status flashplus_backward_plan_run(flashplus_plan *plan,
 #include "dropout.h" /* the mask of dropout */
 #include "kernels.h" /* single kernels, warm-up, device memory */
 #include "merge.h"   /* results over different keys */
-#include "python.h"  /* a forward from Python */
+#include "python.h"  /* calls with a Python framework's tensors */
 
 #endif /* FLASHPLUS_H */

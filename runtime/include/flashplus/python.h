@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /**
- * FlashAttention-Plus for bindings to Python: a forward of a framework's tensors, which the library reads
- * itself. Part of flashplus.h, which has the rules; include that.
+ * FlashAttention-Plus for bindings to Python that have no C code of their own: calls with a framework's
+ * tensors, which the library reads itself. Part of flashplus.h, which has the rules; include that.
  */
 #ifndef FLASHPLUS_PYTHON_H
 #define FLASHPLUS_PYTHON_H
@@ -22,11 +22,13 @@ typedef struct flashplus_python_call {
                                            tensors' type has as __dlpack_c_exchange_api__ points to. */
   void *(*save_thread)(void);         /**< PyEval_SaveThread */
   void (*restore_thread)(void *);     /**< PyEval_RestoreThread */
-  /* For flashplus_forward_python_tuple only: */
-  const size_t *fields; /**< Item i of the tuple is the tensor of flashplus_forward_args at this offset. */
+  /* For calls with a tuple only: */
+  const size_t *fields; /**< Item i of the tuple is the tensor of the arguments at this offset. */
   int64_t num_fields;
   void *(*tuple_item)(void *tuple, ptrdiff_t i); /**< PyTuple_GetItem */
   void *none;                                    /**< Py_None: the tensor is not given. */
+  /* For flashplus_backward_python_tuple only, which has no use for `args`: */
+  const flashplus_backward_args *backward_args; /**< All but tensors and max_seqlen_*, which are ignored. */
 } flashplus_python_call;
 
 /** flashplus_forward of Python tensors (borrowed PyObject * of the type that `exchange_api` is of), on the
@@ -46,6 +48,12 @@ FLASHPLUS_API flashplus_status flashplus_forward_python(const flashplus_python_c
 FLASHPLUS_API flashplus_status flashplus_forward_python_tuple(const flashplus_python_call *call,
                                                               void *tensors, int64_t max_seqlen_q,
                                                               int64_t max_seqlen_k);
+
+/** flashplus_backward, in the same way; `tensors` has what `fields` says of flashplus_backward_args. A side
+ *  of the window that bounds no row is taken for -1; without a batch the status is FLASHPLUS_UNSUPPORTED. */
+FLASHPLUS_API flashplus_status flashplus_backward_python_tuple(const flashplus_python_call *call,
+                                                               void *tensors, int64_t max_seqlen_q,
+                                                               int64_t max_seqlen_k);
 
 #ifdef __cplusplus
 }

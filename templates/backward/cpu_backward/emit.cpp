@@ -56,6 +56,8 @@ public:
       const Mask::Rows seen = mask_.queries(key, key + ir_.toI32(keys) - 1);
       forTiles(seen, key, keys, [&](const Tile &t) {
         pack_.queries(t.head, t.query, t.rows, scoreScale());
+        if (dropout_)
+          drawTile(t);
         forRange(ir_.ceilDiv(t.rows, l_.mr) * l_.mr, l_.mr, [&](Val r0) { weights(t, r0); });
       });
     });
@@ -155,6 +157,8 @@ private:
 
   void visitTile(const Tile &t) {
     pack_.queries(t.head, t.query, t.rows, scoreScale());
+    if (dropout_)
+      drawTile(t);
     Val block_rows = ir_.ceilDiv(t.rows, l_.mr) * l_.mr;
     forRange(block_rows, l_.mr, [&](Val r0) {
       weights(t, r0);
@@ -220,15 +224,14 @@ private:
     Val lse = ir_.load(ir_.f32(), ir_.offset(values.lse(), offset), 4);
     Val delta = ir_.load(ir_.f32(), ir_.offset(values.delta(), offset), 4);
     Val lo = mask_.lo(row) - t.key, hi = mask_.hi(row) - t.key;
-    if (dropout_)
-      drawRow(t, row, begin, end);
+    Val bits = dropout_ ? keptBits(ir_.min(r, t.rows - 1)) : Val{};
     forRange(begin, end, l_.lanes, [&](Val column) {
       Val s = m_.loadVector(l_.p(), at + column), dp = m_.loadVector(l_.ds(), at + column);
       const auto score = score_.evaluate(s, row, t.key + ir_.toI32(column), t.head);
       Val exponent = score_.isIdentity() ? score.value : score.value * softmax::kLog2E;
       Val p = ir_.exp2(exponent - lse), kept;
       if (dropout_) {
-        kept = m_.loadVector(l_.kept(), column) != 0.0;
+        kept = dropout_->kept(bits, column);
         dp = ir_.select(kept, dp * dropout_->scale(), m_.zero());
       }
       Val ds = p * (dp - delta);
@@ -266,14 +269,18 @@ private:
       addTerms(ir_, c_.params, d, ir_.select(counts, g * d.values.front(), m_.zero()), share_);
   }
 
-  /// Which keys of row `row` are kept, for the columns [begin, end).
-  void drawRow(const Tile &t, Val row, Val begin, Val end) {
-    const int width = dropout_->width();
-    forRange(begin / width * width, end, width, [&](Val column) {
-      const Vals keep = dropout_->keepRow(item_.batch, t.head, row, t.key + ir_.toI32(column));
-      for (int i = 0; i < 2; ++i)
-        m_.storeVector(l_.kept(), column + i * l_.lanes,
-                       ir_.select(keep[size_t(i)], ir_.constant(m_.zero().type(), 1.0), m_.zero()));
+  Val keptBits(Val r) { return ir_.offset(m_.at(l_.kept(), ir_.i64(0)), r * (l_.tile_n / 8)); }
+
+  /// Which keys of the tile's rows are kept, as far as some row sees them.
+  void drawTile(const Tile &t) {
+    Val first = t.row(ir_.i64(0)), last = t.row(t.rows - 1), begin = ir_.i64(0), end = t.keys;
+    if (c_.spec.bounded_left)
+      begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first) - t.key));
+    if (c_.spec.bounded_right)
+      end = ir_.min(t.keys, ir_.toI64(mask_.hi(last) - t.key));
+    dropout_->drawTile(item_.batch, t.head, first, last + 1, t.key, begin, end, [&](Val row) {
+      Val r = ir_.toI64(row - t.query);
+      return keptBits(ir_.select((r >= ir_.i64(0)) & (r < t.rows), r, ir_.i64(l_.tile_m)));
     });
   }
 

@@ -37,9 +37,9 @@ struct CpuBackwardLayout {
   int ds() const { return p() + tile_m * tile_n; }         ///< [tile_m][tile_n]: dP, then dS
   int dk() const { return ds() + tile_m * tile_n; }        ///< [tile_n][dqk_pad]
   int dvSum() const { return dk() + tile_n * dqk_pad; }    ///< [tile_n][dv_pad]
-  /// [tile_n], with dropout: of one row, 1 where a key is kept, else 0
+  /// With dropout [tile_m + 1][tile_n] bits: of rows, and a place for what is no row's.
   int kept() const { return dvSum() + tile_n * dv_pad; }
-  int elements() const { return kept() + (dropout ? tile_n : 0); }
+  int elements() const { return kept() + (dropout ? roundUp((tile_m + 1) * tile_n / 32 + 1, 16) : 0); }
 
   static CpuBackwardLayout of(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 };

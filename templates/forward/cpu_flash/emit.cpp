@@ -190,6 +190,8 @@ private:
     Val keys = ir_.toI64(ir_.min(ir_.i32(l_.tile_n), seq_.k_len - key));
     packK(key, keys);
     packV(key, keys);
+    if (dropout_)
+      drawTile(key, keys);
     forRange(block_rows_, l_.mr, [&](Val r0) { visitBlock(r0, key, keys); });
   }
 
@@ -211,7 +213,7 @@ private:
       ir_.ifThen(hidden, [&] { applyMask(r0, key, begin, computed); });
       softmaxRows(r0, begin, computed);
       if (dropout_)
-        dropRows(r0, key, begin, computed);
+        dropRows(r0, begin, computed);
       multiplyPV(r0, begin, end);
     };
     if (c_.spec.bounded_left || c_.spec.bounded_right)
@@ -315,23 +317,35 @@ private:
     cpu::storeRow(ir_, DType::BF16, p, pairsAt(at), l_.lanes);
   }
 
-  /// P = 0 where it is dropped, in place; what lies before `begin` in its step may be anything.
-  void dropRows(Val r0, Val key, Val begin, Val end) {
-    const int width = dropout_->width();
+  Val keptBits(Val row) { return ir_.offset(scratch(l_.kept(), ir_.i64(0)), row * (l_.tile_n / 8)); }
+
+  /// Which keys of the tile's rows are kept, as far as some row sees them.
+  void drawTile(Val key, Val keys) {
+    Val first = queryRow(ir_.i64(0)), last = queryRow(rows_ - 1), begin = ir_.i64(0), end = keys;
+    if (c_.spec.bounded_left)
+      begin = ir_.toI64(ir_.max(ir_.i32(0), mask_.lo(first) - key));
+    if (c_.spec.bounded_right)
+      end = ir_.min(keys, ir_.toI64(mask_.hi(last) - key));
+    forRange(ir_.toI64(item_.group), 1, [&](Val g) {
+      auto bits = [&](Val query) {
+        Val row = tile_.rowOf(query, g);
+        return keptBits(ir_.select((row >= ir_.i64(0)) & (row < rows_), row, ir_.i64(l_.tile_m)));
+      };
+      dropout_->drawTile(item_.batch, item_.head + ir_.toI32(g), first, last + 1, key, begin, end, bits);
+    });
+  }
+
+  /// P = 0 where it is dropped, in place.
+  void dropRows(Val r0, Val begin, Val end) {
     Val type_zero = ir_.constant(ir_.vec(ir_.i16(), l_.lanes), 0);
     forBlockRows(r0, [&](Val r, Val row) {
-      Val query = queryRow(row), head = item_.head + ir_.toI32(tile_.groupHead(row));
-      forRange(begin / width * width, end, width, [&](Val column) {
-        const Vals keep = dropout_->keepRow(item_.batch, head, query, key + ir_.toI32(column));
-        for (int i = 0; i < 2; ++i) {
-          Val at = r * l_.tile_n + column + i * l_.lanes;
-          if (!l_.pairs) {
-            storeVector(l_.s(), at, ir_.select(keep[i], loadVector(l_.s(), at), ir_.constant(vector_, 0)));
-            continue;
-          }
-          Val pointer = pairsAt(at), p = ir_.load(type_zero.type(), pointer, 2 * l_.lanes);
-          ir_.store(ir_.select(keep[i], p, type_zero), pointer, 2 * l_.lanes);
-        }
+      Val bits = keptBits(ir_.min(row, rows_ - 1));
+      forRange(begin, end, l_.lanes, [&](Val column) {
+        Val keep = dropout_->kept(bits, column), at = r * l_.tile_n + column;
+        if (!l_.pairs)
+          return storeVector(l_.s(), at, ir_.select(keep, loadVector(l_.s(), at), ir_.constant(vector_, 0)));
+        Val pointer = pairsAt(at), p = ir_.load(type_zero.type(), pointer, 2 * l_.lanes);
+        ir_.store(ir_.select(keep, p, type_zero), pointer, 2 * l_.lanes);
       });
     });
   }

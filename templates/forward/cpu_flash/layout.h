@@ -20,7 +20,7 @@ namespace flashplus {
 struct CpuFlashLayout {
   int tile_m, tile_n; ///< Rows and keys of a tile.
   int mr, nr;         ///< Register block: mr rows times nr vectors.
-  bool pairs;
+  bool pairs, dropout;
   int lanes;           ///< fp32 lanes of a vector.
   int dqk, dv;         ///< Head dims as stored.
   int depth;           ///< Elements of a row of Q and K: dqk, or pairs of them.
@@ -42,7 +42,9 @@ struct CpuFlashLayout {
   int rowSum() const { return rowMax() + roundUp(tile_m, 16); }
   int rowAlpha() const { return rowSum() + roundUp(tile_m, 16); } ///< [mr] factors for O after a new row
                                                                   ///< maximum
-  int dwords() const { return rowAlpha() + roundUp(mr, 16); }
+  int kept() const { return rowAlpha() + roundUp(mr, 16); } ///< With dropout [tile_m + 1][tile_n] bits: of
+                                                            ///< rows, and a place for what is no row's
+  int dwords() const { return kept() + (dropout ? roundUp((tile_m + 1) * tile_n / 32 + 1, 16) : 0); }
 
   static CpuFlashLayout of(const KernelSpec &spec, const Schedule &schedule, const Target &target);
 };

@@ -10,6 +10,7 @@ CpuFlashLayout CpuFlashLayout::of(const KernelSpec &spec, const Schedule &schedu
   l.mr = schedule.get("mr");
   l.nr = schedule.get("nr");
   l.pairs = schedule.get("pairs") != 0;
+  l.dropout = spec.dropout;
   l.lanes = isaInfo(target.isa).vector_lanes;
   l.dqk = spec.head_dim_qk;
   l.dv = spec.head_dim_v;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// flashplus_forward_python with an exchange API of the test's own: its objects are HostTensors. That
-// PyTorch's fits, and that the results are right, is the business of tests/python.
+// flashplus_forward_python and its kin with an exchange API of the test's own: its objects are HostTensors.
+// That PyTorch's fits, and that the results are right, is the business of tests/python.
 #include "flashplus/flashplus.h"
 #include "tests/unit/runtime/libraries.h"
 #include "tests/unit/runtime/problem.h"
@@ -188,7 +188,7 @@ TEST_CASE_FIXTURE(TupleFixture, "a tuple that is not what the call says") {
   fails(FLASHPLUS_INVALID_ARGUMENT, "tensors has no item 2");
   fields[1] += 4;
   fails(FLASHPLUS_INVALID_ARGUMENT, "call.fields[1] is");
-  for (int64_t count : {int64_t(0), int64_t(24), int64_t(1) << 40}) {
+  for (int64_t count : {int64_t(0), int64_t(25), int64_t(1) << 40}) {
     call.num_fields = count;
     fails(FLASHPLUS_INVALID_ARGUMENT, "call.num_fields is");
   }
@@ -203,5 +203,72 @@ TEST_CASE_FIXTURE(TupleFixture, "what flash_attn refuses is left to the caller")
   --p.q.shape[0]; // a cache of more rows than the batch
   --p.o.shape[0];
   fails(FLASHPLUS_UNSUPPORTED, "the batch of the cache");
+  CHECK(std::count(said.begin(), said.end(), "save") == 0);
+}
+
+namespace {
+
+/// Gradients of the fixture's problem.
+struct BackwardFixture : TupleFixture {
+  BackwardFixture() {
+    call.args = nullptr; // not of this call
+    call.backward_args = &backward;
+    call.num_fields = 9;
+    call.fields = all;
+  }
+  flashplus_status run() { return flashplus_backward_python_tuple(&call, &given, 0, 0); }
+  void fails(flashplus_status status, const char *text) {
+    CHECK(run() == status);
+    CHECK_MESSAGE(std::string(flashplus_last_error()).find(text) != std::string::npos,
+                  flashplus_last_error());
+  }
+
+  HostTensor dout{{2, 5, 4, 24}}, dq{{2, 5, 4, 16}}, dk{{2, 7, 2, 16}}, dv{{2, 7, 2, 24}};
+  flashplus_backward_args backward = FLASHPLUS_BACKWARD_ARGS_INIT;
+  size_t all[9] = {offsetof(flashplus_backward_args, q),   offsetof(flashplus_backward_args, k),
+                   offsetof(flashplus_backward_args, v),   offsetof(flashplus_backward_args, o),
+                   offsetof(flashplus_backward_args, lse), offsetof(flashplus_backward_args, dout),
+                   offsetof(flashplus_backward_args, dq),  offsetof(flashplus_backward_args, dk),
+                   offsetof(flashplus_backward_args, dv)};
+  Tuple given = {&p.q, &p.k, &p.v, &p.o, &p.lse, &dout, &dq, &dk, &dv};
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(BackwardFixture,
+                  "a backward of Python tensors reads them with the lock and runs without it") {
+  const flashplus_backward_args before = backward;
+  for (int i = 0; i < 2; ++i) {
+    said.clear();
+    CHECK_MESSAGE(run() == FLASHPLUS_OK, flashplus_last_error());
+    Said wanted(9, "borrow");
+    wanted.insert(wanted.end(), {"save", "restore"});
+    CHECK(said == wanted);
+  }
+  CHECK(std::memcmp(&before, &backward, sizeof before) == 0);
+}
+
+TEST_CASE_FIXTURE(BackwardFixture, "a backward from Python that is not complete, or not well") {
+  given[8] = &p.v; // dv over v
+  fails(FLASHPLUS_INVALID_ARGUMENT, "has the memory of");
+  CHECK(said.back() == "restore");
+  given[8] = &kNone;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "dv");
+  given[8] = &dv;
+  dout.shape[3] = 23;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "dout has shape");
+  said.clear();
+  dout.shape[3] = 24;
+  p.q.shape[0] = 0;
+  fails(FLASHPLUS_UNSUPPORTED, "a batch of nothing");
+  p.q.shape[0] = 2;
+  given[3] = &kNone;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "tensors has no q, k, v or o");
+  all[1] += 4;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "it must be the offset of a tensor in flashplus_backward_args");
+  call.num_fields = 19;
+  fails(FLASHPLUS_INVALID_ARGUMENT, "call.num_fields is 19; it must be 1 to 18");
+  call.struct_size = offsetof(flashplus_python_call, backward_args); // the header before it had one
+  fails(FLASHPLUS_INVALID_ARGUMENT, "null field");
   CHECK(std::count(said.begin(), said.end(), "save") == 0);
 }

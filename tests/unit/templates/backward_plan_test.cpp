@@ -416,3 +416,62 @@ TEST_CASE("gradients of a score's inputs are one more step, and the other kernel
     CHECK(kernels.size() == reachableKernels(plain, device).size() + 1);
   }
 }
+
+TEST_CASE("a tuning record chooses the schedule of the step that it is of, unless it is forced") {
+  const KernelSpec spec = backward(128, 128);
+  const DeviceProfile device = offlineProfile(*Target::parse("sm_80@sm_90"));
+  const Bounds bounds{3, 200, 300, 600, 6, 2, -1, -1};
+  const auto today = planBackward(spec, bounds, device, {});
+  REQUIRE(today);
+  CHECK(today->schedule_source == "default table");
+  auto another = [&](size_t step) {
+    for (Schedule &s : scheduleSpace(today->steps[step].spec, device))
+      if (s != today->steps[step].schedule)
+        return s;
+    FAIL("there is only one schedule");
+    return Schedule();
+  };
+  const std::vector<TunedSchedule> tuned = {{200, 300, another(2), "q.json"},
+                                            {200, 9000, another(1), "far.json"}};
+  PlanOptions options{.tuned = tuned};
+  auto plan = planBackward(spec, bounds, device, options);
+  REQUIRE_MESSAGE(plan, plan.status().message());
+  CHECK(plan->steps[1].schedule == tuned[1].schedule); // the nearest, however far
+  CHECK(plan->steps[2].schedule == tuned[0].schedule);
+  CHECK(plan->schedule_source == "q.json");
+  options.schedule = today->steps[1].schedule;
+  plan = planBackward(spec, bounds, device, options);
+  REQUIRE(plan);
+  CHECK(plan->steps[1].schedule == today->steps[1].schedule);
+  CHECK(plan->steps[2].schedule == tuned[0].schedule);
+  CHECK(plan->schedule_source == "forced");
+  options.schedule.reset();
+  options.rejected = {tuned[0].schedule}; // it did not compile
+  plan = planBackward(spec, bounds, device, options);
+  REQUIRE(plan);
+  CHECK(plan->steps[2].schedule == today->steps[2].schedule);
+}
+
+TEST_CASE("a record of a kernel that sums in any order is for those alone who allow that") {
+  const KernelSpec spec = backward(64, 64);
+  const DeviceProfile device = offlineProfile(*Target::parse("sm_90a"));
+  const Bounds bounds{3, 200, 300, 600, 6, 2, -1, -1};
+  const auto adding = planBackward(spec, bounds, device, {.any_order = true});
+  REQUIRE(adding);
+  REQUIRE(itemTraits(adding->steps[1].schedule).adds_dq);
+  Schedule other;
+  for (Schedule &s : scheduleSpace(adding->steps[1].spec, device))
+    if (s != adding->steps[1].schedule)
+      other = s;
+  REQUIRE(!other.algorithm.empty());
+  const std::vector<TunedSchedule> tuned = {{200, 300, other, "adds.json"}};
+  const auto plan = planBackward(spec, bounds, device, {.any_order = true, .tuned = tuned});
+  REQUIRE(plan);
+  CHECK(plan->steps[1].schedule == other);
+  CHECK(plan->schedule_source == "adds.json");
+  const auto ordered = planBackward(spec, bounds, device, {.tuned = tuned});
+  REQUIRE(ordered);
+  CHECK(ordered->steps.size() == 3);
+  CHECK(!itemTraits(ordered->steps[1].schedule).adds_dq);
+  CHECK(ordered->schedule_source == "default table");
+}
