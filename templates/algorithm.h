@@ -51,6 +51,7 @@ struct ItemTraits {
 struct Candidate {
   Schedule schedule;
   int64_t most_keys = std::numeric_limits<int64_t>::max(); ///< Keys that a query row sees, at most.
+  int64_t mean_queries = 0; ///< Not 0: only for sequences of no more query rows than this on average.
   ItemTraits item;                                         ///< Of the schedule; set by feasibleCandidates().
 };
 

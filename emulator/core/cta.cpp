@@ -36,8 +36,9 @@ void Cta::start(const std::array<uint32_t, 3> &ctaid) {
   // What ptxas gives each thread at the start, when it must leave room for all: hopper setmaxnreg moves
   // shares about.
   const int threads = warpCount() * int(kLanes);
-  const int entry =
-      program_.max_registers ? program_.max_registers : std::min(255, 65536 / std::max(threads, 1) / 8 * 8);
+  const int entry = program_.max_registers
+                        ? program_.max_registers
+                        : std::min(255, program_.registersOfCta() / std::max(threads, 1) / 8 * 8);
   for (Warp &w : warps_)
     w.registers = entry;
   ++statistics_.ctas;

@@ -10,6 +10,7 @@
 #include "emulator/ptx/ast.h"
 #include "spec/status.h"
 
+#include <algorithm>
 #include <memory>
 #include <span>
 
@@ -157,6 +158,8 @@ struct Program {
   uint32_t required_threads[3] = {0, 0, 0}, max_threads[3] = {0, 0, 0}, cluster[3] = {1, 1, 1};
   bool explicit_cluster = false;
   int max_registers = 0, min_ctas = 0;
+  /// Of a multiprocessor's, those of a CTA that must leave room for the others.
+  int registersOfCta() const { return 65536 / std::max(min_ctas, 1); }
   bool has_wgmma = false;
   bool overlaps = false; ///< May be launched while the kernel before it runs (spec/overlap.h).
 

@@ -237,7 +237,7 @@ void runSetMaxRegisters(Warp &w, const Instruction &in, uint32_t) {
                    std::string(increase ? "an increase" : "a decrease") + " to " + std::to_string(wanted) +
                        " registers from " + std::to_string(w.registers),
                    -1);
-  if (increase && cta.registersInUse() + (wanted - w.registers) * int(kLanes) > 65536)
+  if (increase && cta.registersInUse() + (wanted - w.registers) * int(kLanes) > p.registersOfCta())
     return w.block(LaneGroup::kWantsRegisters);
   w.registers = wanted;
   cta.event();

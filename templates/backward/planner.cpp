@@ -92,7 +92,7 @@ Result<BackwardPlanner::Choice> BackwardPlanner::choose(const Step &step, const 
     }
   PlanOptions free = options; // what is forced is forced for one step: records still speak for the others
   free.schedule.reset();
-  if (const TunedSchedule *tuned = chooseTuned(step.spec, bounds, device_, free))
+  if (const TunedSchedule *tuned = chooseTuned({}, step.spec, bounds, device_, free))
     return Choice{{.schedule = tuned->schedule, .item = itemTraits(tuned->schedule)}, &tuned->record};
   for (const Candidate &c : step.candidates)
     if (!std::ranges::count(options.rejected, c.schedule) && (!c.item.adds_dq || options.any_order))

@@ -29,12 +29,20 @@ Status mayMerge(const Bounds &bounds, const PlanOptions &options) {
 
 /// Sequences of their own lengths have no empty item with an algorithm that has items by lengths; others
 /// would only pay for the search.
-static bool isPassedOver(const Candidate &c, const std::vector<Candidate> &candidates, const Bounds &bounds) {
-  if (c.item.by_lengths || !bounds.ragged())
-    return c.item.by_lengths && !bounds.ragged();
+static bool isPassedOver(const Schedule &schedule, const ItemTraits &item,
+                         const std::vector<Candidate> &candidates, const Bounds &bounds) {
+  if (item.by_lengths || !bounds.ragged())
+    return item.by_lengths && !bounds.ragged();
   return std::ranges::any_of(candidates, [&](const Candidate &other) {
-    return other.item.by_lengths && other.schedule.algorithm == c.schedule.algorithm;
+    return other.item.by_lengths && other.schedule.algorithm == schedule.algorithm;
   });
+}
+
+/// Whether sequences are as short as `c` is for: a long one among them, which would need most of the time,
+/// is none.
+static bool isForSuchShort(const Candidate &c, const Bounds &bounds) {
+  constexpr int64_t kSpread = 8; // the longest of 160 exponential lengths is 6 times their mean
+  return bounds.total_q <= c.mean_queries * bounds.batch && bounds.max_seqlen_q <= kSpread * c.mean_queries;
 }
 
 const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,
@@ -46,8 +54,14 @@ const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const 
   const int64_t keys = visibleKeys(spec, bounds);
   const Candidate *best = nullptr;
   for (const Candidate &c : candidates) {
-    if (isPassedOver(c, candidates, bounds))
+    if (isPassedOver(c.schedule, c.item, candidates, bounds))
       continue;
+    if (c.mean_queries) {
+      if (best && best->schedule.algorithm == c.schedule.algorithm && c.item.rows < best->item.rows &&
+          isForSuchShort(c, bounds))
+        best = &c;
+      continue;
+    }
     const int64_t wanted = bounds.max_seqlen_q * c.item.packedHeads(bounds);
     const bool another = best && best->schedule.algorithm != c.schedule.algorithm &&
                          !(best->item.merges && c.item.merges); // of two that merge, the first is better
@@ -58,7 +72,8 @@ const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const 
   return best ? *best : candidates.front();
 }
 
-const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+const TunedSchedule *chooseTuned(const std::vector<Candidate> &candidates, const KernelSpec &spec,
+                                 const Bounds &bounds, const DeviceProfile &device,
                                  const PlanOptions &options) {
   if (options.schedule || options.batch_invariant)
     return nullptr;
@@ -72,7 +87,8 @@ const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, c
     if (const Algorithm *a = findAlgorithm(t.schedule.algorithm); !a || a->op != spec.op)
       continue;
     const ItemTraits item = itemTraits(t.schedule);
-    if (item.key_run > bounds.key_run || (item.adds_dq && !options.any_order))
+    if (item.key_run > bounds.key_run || (item.adds_dq && !options.any_order) ||
+        isPassedOver(t.schedule, item, candidates, bounds))
       continue;
     if (bounds.max_seqlen_q < t.queries && bounds.max_seqlen_q < item.rows)
       continue;

@@ -48,8 +48,10 @@ const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const 
 
 /// The tuned choice of the size nearest to the problem's that is feasible here; null if there is none. For
 /// fewer queries than were measured, the table's rule for short queries still holds, so such a choice needs a
-/// tile that they fill.
-const TunedSchedule *chooseTuned(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,
+/// tile that they fill; and what was measured on sequences of one length says nothing of others where one of
+/// `candidates` has items by lengths.
+const TunedSchedule *chooseTuned(const std::vector<Candidate> &candidates, const KernelSpec &spec,
+                                 const Bounds &bounds, const DeviceProfile &device,
                                  const PlanOptions &options);
 
 } // namespace flashplus

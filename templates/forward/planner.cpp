@@ -225,7 +225,7 @@ Result<Plan> ForwardPlanner::planAttention(const Bounds &bounds, const PlanOptio
     return Status(StatusCode::Unsupported,
                   "no schedule of '" + spec.text() + "' fits " + device.target.text());
   }
-  const TunedSchedule *tuned = chooseTuned(spec, bounds, device, options);
+  const TunedSchedule *tuned = chooseTuned(allowed, spec, bounds, device, options);
   const Candidate *chosen = tuned ? nullptr : &chooseSchedule(candidates, spec, bounds, options);
   const Schedule &schedule = tuned ? tuned->schedule : chosen->schedule;
 

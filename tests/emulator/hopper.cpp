@@ -212,6 +212,10 @@ const std::vector<Planted> &planted() {
       {"more registers than there are", FaultKind::Deadlock,
        "setp.lt.u32 %p4, %gid, 32;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 $;\nS:\n",
        "waits for registers", "240", "168", ".reqntid 384 .minnctapersm 1"},
+      {"more registers than a CTA's share", FaultKind::Deadlock,
+       "setp.lt.u32 %p4, %gid, 128;\n@%p4 bra S;\nsetmaxnreg.inc.sync.aligned.u32 216;\nbra T;\n"
+       "S:\nsetmaxnreg.dec.sync.aligned.u32 $;\nT:\n",
+       "waits for registers", "48", "40", ".reqntid 256 .minnctapersm 2"},
   };
   return all;
 }
@@ -240,9 +244,10 @@ TEST_CASE("every planted bug of Hopper's instructions is reported, and its twin 
       Case c = hopperCase(
           hopperModule(std::string(kSetUp) + body, bare ? (bug ? "" : ".maxnreg 128") : p.directives), 1024,
           512, 16384);
-      if (name == "more registers than there are") {
+      if (name == "more registers than there are")
         c.threads = 384; // 168 registers each at the entry
-      }
+      if (name == "more registers than a CTA's share")
+        c.threads = 256; // 128 registers each at the entry
       return c;
     };
     const Case bug = with(p.bug, true), fixed = with(p.fixed, false);

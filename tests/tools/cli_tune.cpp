@@ -61,7 +61,8 @@ TEST_CASE("a table takes another schedule for a length only where it brings enou
   };
   const std::string two = "stages=2 tile_m=128 tile_n=128\"},\n",
                     three = "stages=3 tile_m=128 tile_n=128\"},\n";
-  const std::string start = "    {64, 64, false, ", knobs = ", \"sm90.flash pingpong=0 q_stages=1 ";
+  const std::string start = "    {64, 64, false, ",
+                    knobs = ", \"sm90.flash blocks=1 by_lengths=0 pingpong=0 q_stages=1 ";
   CHECK(rows({cell(512, 1, 1.1), cell(1024, 1.1, 1)}) ==
         start + "768" + knobs + two + start + "kAnyKeys" + knobs + three);
   CHECK(rows({cell(512, 1, 1.1), cell(1024, 1.01, 1)}) == start + "kAnyKeys" + knobs + two);

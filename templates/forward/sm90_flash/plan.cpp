@@ -92,6 +92,21 @@ std::vector<Candidate> byLengths(const std::vector<Candidate> &others, const Ker
     if (const auto known = launch(spec, c.schedule, target); known && known->shared_memory <= shared_memory)
       result.push_back(std::move(c));
   }
+  // For documents of a few tiles: two blocks of a multiprocessor have items of their own, so that what one
+  // costs beside its keys runs under the other one's (docs/rationale/packed-items.md).
+  if (spec.head_dim_qk <= 128 && spec.head_dim_v <= 128 && !spec.dropout && spec.score.isIdentity()) {
+    Candidate c{.schedule = {std::string(kSm90Flash.name),
+                             {{"blocks", 2},
+                              {"by_lengths", 1},
+                              {"pingpong", 0},
+                              {"q_stages", 1},
+                              {"stages", 2},
+                              {"tile_m", 64},
+                              {"tile_n", 64}}},
+                .mean_queries = 256};
+    if (const auto known = launch(spec, c.schedule, target); known && known->shared_memory <= shared_memory)
+      result.push_back(std::move(c));
+  }
   return result;
 }
 

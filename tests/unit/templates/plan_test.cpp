@@ -344,6 +344,28 @@ TEST_CASE("a tuned choice of the nearest size is taken before the table's") {
   CHECK(source(512, 512, forced) == "forced 112");
 }
 
+TEST_CASE("sequences of their own lengths have items by these, and short ones blocks of their own size") {
+  const KernelSpec spec = forwardSpec(128, 128);
+  const DeviceProfile gpu = device("sm_90a", 132);
+  auto chosen = [&](int64_t batch, int64_t longest, int64_t total, const PlanOptions &options = {}) {
+    auto plan = planForward(spec, {batch, longest, longest, total, 16, 16, -1, 0}, gpu, options);
+    REQUIRE_MESSAGE(plan, plan.status().message());
+    const Schedule &s = plan->steps[0].schedule;
+    return s.algorithm + " " + std::to_string(s.get("by_lengths")) + " " + std::to_string(s.get("blocks")) +
+           " " + std::to_string(s.get("tile_m"));
+  };
+  CHECK(chosen(16, 1024, 16 * 1024) == "sm90.flash 0 1 128");
+  CHECK(chosen(16, 2048, 16 * 1024) == "sm90.flash 1 1 128");
+  CHECK(chosen(160, 1300, 160 * 205) == "sm90.flash 1 2 64");
+  CHECK(chosen(160, 16384, 160 * 205) == "sm90.flash 1 1 128"); // one of them has nearly all of the work
+  CHECK(chosen(16, 256, 16 * 256) == "sm90.flash 0 1 128");
+  // What was measured with one length is not for many.
+  const std::vector<TunedSchedule> record = {
+      {1024, 1024, completeSchedule(*Schedule::parse("sm90.flash tile_m=192 tile_n=80")), "record"}};
+  CHECK(chosen(16, 1024, 16 * 1024, {.tuned = record}) == "sm90.flash 0 1 192");
+  CHECK(chosen(16, 2048, 16 * 1024, {.tuned = record}) == "sm90.flash 1 1 128");
+}
+
 TEST_CASE("bad requests name what is wrong") {
   const KernelSpec spec = forwardSpec(64, 64);
   const DeviceProfile gpu = device("sm_80@sm_80", 108);
