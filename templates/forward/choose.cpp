@@ -38,11 +38,13 @@ static bool isPassedOver(const Schedule &schedule, const ItemTraits &item,
   });
 }
 
-/// Whether sequences are as short as `c` is for: a long one among them, which would need most of the time,
-/// is none.
+/// Whether sequences are as short as `c` is for, and enough to care: a long one among them would need most of
+/// the time.
 static bool isForSuchShort(const Candidate &c, const Bounds &bounds) {
   constexpr int64_t kSpread = 8; // the longest of 160 exponential lengths is 6 times their mean
-  return bounds.total_q <= c.mean_queries * bounds.batch && bounds.max_seqlen_q <= kSpread * c.mean_queries;
+  constexpr int64_t kEnough = 4096;
+  return bounds.total_q >= kEnough && bounds.total_q <= c.mean_queries * bounds.batch &&
+         bounds.max_seqlen_q <= kSpread * c.mean_queries;
 }
 
 const Candidate &chooseSchedule(const std::vector<Candidate> &candidates, const KernelSpec &spec,

@@ -140,6 +140,25 @@ std::vector<Shape> shapes() {
   return s;
 }
 
+/// Items by lengths (docs/rationale/packed-items.md), with none, with more blocks than items and with less.
+std::vector<Shape> shapesByLengths() {
+  std::vector<Shape> s;
+  for (const char *schedule :
+       {"sm90.flash blocks=2 by_lengths=1 pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=64",
+        "sm90.flash blocks=1 by_lengths=1 pingpong=1 q_stages=2 stages=2 tile_m=128 tile_n=64"})
+    for (int blocks : {1, 20})
+      s.push_back({.name = schedule,
+                   .heads_q = 4,
+                   .heads_k = 2,
+                   .window_right = blocks == 1 ? 0 : -1,
+                   .lengths_q = {130, 0, 20, 260, 7},
+                   .lengths_k = {150, 9, 0, 260, 64},
+                   .isa = Isa::Sm90a,
+                   .schedule = schedule,
+                   .multiprocessors = blocks});
+  return s;
+}
+
 /// With more blocks than tiles and with less, whole items and shares, one, two and three blocks of 8 rows.
 std::vector<Shape> decodeShapes() {
   std::vector<Shape> s;
@@ -174,11 +193,10 @@ std::vector<Shape> decodeShapes() {
                .used_k = {3, 0, 200},
                .score = "20 * tanh(s / 20) + h * 0.1",
                .multiprocessors = 9});
-  for (const char *schedule :
-       {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
-        "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2",
-        "sm90.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
-        "sm90.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
+  for (const char *schedule : {"sm80.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
+                               "sm80.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2",
+                               "sm90.decode least=1 stages=2 tile_m=8 tile_n=32 warps=4",
+                               "sm90.decode least=8 stages=4 tile_m=8 tile_n=16 warps=2"})
     s.push_back({.name = schedule,
                  .seqlen_q = 1,
                  .seqlen_k = 500,
@@ -232,10 +250,13 @@ TEST_CASE("the sm_80 kernels, whole") {
 }
 
 TEST_CASE("the sm_90a kernels, whole") {
+  std::vector<Shape> all = shapesByLengths();
   for (Shape shape : shapes()) {
-    if (!shape.schedule.empty() || shape.unaligned)
-      continue;
     shape.isa = Isa::Sm90a;
+    if (shape.schedule.empty() && !shape.unaligned)
+      all.push_back(shape);
+  }
+  for (const Shape &shape : all) {
     INFO(shape.name);
     const Compiled compiled = compile(shape);
     REQUIRE(compiled.error == "");
