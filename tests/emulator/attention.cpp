@@ -276,7 +276,7 @@ Outcome runAttention(const Shape &s, const Compiled &compiled, const Options &op
     config.params = {reinterpret_cast<const uint8_t *>(&p), size_t(step.launch.params_size)};
     if (step.spec.op == Operation::Combine) {
       c.num_row_blocks = int32_t(own.tiles);
-      config.params = {reinterpret_cast<const uint8_t *>(&c), sizeof c};
+      config.params = {reinterpret_cast<const uint8_t *>(&c), size_t(step.launch.params_size)};
     }
     if (items == 0)
       continue;

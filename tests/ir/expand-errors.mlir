@@ -31,7 +31,7 @@ attn.forward @memory dtype(bf16) head_dim(256, 256) schedule("sm80.flash stages=
 // TMA copies whole rows of 16 bytes.
 // expected-error @+1 {{copies with TMA, which needs rows aligned to 16 bytes; the spec has alignment 2}}
 attn.forward @unaligned dtype(bf16) head_dim(64, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=64") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=64") target("sm_90a@sm_90a")
     attributes {alignment = 2 : i64} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s
@@ -41,7 +41,7 @@ attn.forward @unaligned dtype(bf16) head_dim(64, 64)
 
 // expected-error @+1 {{needs 224 accumulator registers a thread; at most 208 are allowed}}
 attn.forward @registers dtype(bf16) head_dim(256, 256)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=1 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=1 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s

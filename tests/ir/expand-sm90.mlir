@@ -41,7 +41,7 @@
 // CHECK: wgmma.wait_group.sync.aligned 0
 // CHECK-NOT: attn.
 attn.forward @overlap dtype(bf16) head_dim(128, 64)
-    schedule("sm90.flash pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=1 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %y = math.tanh %s : f32
@@ -60,7 +60,7 @@ attn.forward @overlap dtype(bf16) head_dim(128, 64)
 // CHECK-NOT: llvm.intr.fma
 // CHECK: scf.yield
 attn.forward @linear dtype(bf16) head_dim(64, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %row = arith.sitofp %q : i32 to f32
@@ -81,7 +81,7 @@ attn.forward @linear dtype(bf16) head_dim(64, 64)
 // CHECK-NOT: arith.maxsi
 // CHECK-COUNT-8: arith.minui
 attn.forward @computed_index dtype(bf16) head_dim(64, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %row = arith.sitofp %q : i32 to f32
@@ -105,7 +105,7 @@ attn.forward @computed_index dtype(bf16) head_dim(64, 64)
 // CHECK: llvm.load {{.*}} invariant
 // CHECK-NOT: arith.fptosi
 attn.forward @integer_index dtype(bf16) head_dim(64, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %distance = arith.subi %q, %k : i32
@@ -119,7 +119,7 @@ attn.forward @integer_index dtype(bf16) head_dim(64, 64)
 // CHECK-SAME: llvm.byval = !llvm.array<[[#ALL-64]] x i8>
 // CHECK-NOT: arith.minui
 attn.forward @slopes dtype(bf16) head_dim(64, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=64 tile_n=16") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, bounded_right} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   %slope = attn.aux 0[%b, %h, %hk] : f32
@@ -143,7 +143,7 @@ attn.forward @slopes dtype(bf16) head_dim(64, 64)
 // The last product's V.
 // CHECK: fence.proxy.async.shared::cta
 attn.forward @pages dtype(bf16) head_dim(128, 64)
-    schedule("sm90.flash pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
+    schedule("sm90.flash blocks=1 pingpong=0 q_stages=1 stages=2 tile_m=128 tile_n=128") target("sm_90a@sm_90a")
     attributes {alignment = 16 : i64, keys = "paged"} {
 ^bb0(%s: f32, %b: i32, %h: i32, %hk: i32, %q: i32, %k: i32, %sq: i32, %sk: i32):
   attn.yield %s
