@@ -131,7 +131,7 @@ Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rou
     if (!calls)
       return calls.status();
     entry.calls = *calls;
-    constexpr int kCalibrating = 6; // calls
+    constexpr int kCalibrating = 2; // calls, where one takes as long as that
     const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     round_seconds += std::max(milliseconds / 1e3, took / kCalibrating);
   }

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <tuple>
@@ -431,12 +432,18 @@ Result<double> Workbench::time(const Prepared &prepared, int calls) const {
 }
 
 Result<int> Workbench::calibrate(const Prepared &prepared, double milliseconds) const {
-  auto once = time(prepared, 1);
-  for (int calls = 1; once && calls <= 4; calls += 3)
-    once = time(prepared, calls);
-  if (!once)
-    return once.status();
-  return static_cast<int>(std::clamp(milliseconds / 1000 / std::max(*once, 1e-7), 1.0, 100000.0));
+  if (auto first = time(prepared, 1); !first)
+    return first.status();
+  double least = std::numeric_limits<double>::infinity(); // one stall would make rounds of too few calls
+  for (int calls : {1, 4, 4}) {
+    const auto once = time(prepared, calls);
+    if (!once)
+      return once.status();
+    least = std::min(least, *once);
+    if (calls * *once > milliseconds / 1000)
+      break;
+  }
+  return static_cast<int>(std::clamp(milliseconds / 1000 / std::max(least, 1e-7), 1.0, 100000.0));
 }
 
 } // namespace flashplus::tool
