@@ -359,7 +359,7 @@ TEST_CASE("sequences of their own lengths have items by these, and short ones bl
   CHECK(chosen(160, 1300, 160 * 205) == "sm90.flash 1 2 64");
   CHECK(chosen(160, 16384, 160 * 205) == "sm90.flash 1 1 128"); // one of them has nearly all of the work
   CHECK(chosen(16, 256, 16 * 256) == "sm90.flash 0 1 128");
-  CHECK(chosen(2, 140, 140) == "sm90.flash 1 1 128"); // a few rows: the bits of the same rows in a dense batch
+  CHECK(chosen(2, 140, 140) == "sm90.flash 1 1 128"); // few: the bits of a dense batch
   // What was measured with one length is not for many.
   const std::vector<TunedSchedule> record = {
       {1024, 1024, completeSchedule(*Schedule::parse("sm90.flash tile_m=192 tile_n=80")), "record"}};
