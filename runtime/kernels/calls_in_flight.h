@@ -24,7 +24,7 @@ public:
   CallInFlight(const CallInFlight &) = delete;
   CallInFlight &operator=(const CallInFlight &) = delete;
 
-  struct Slot {
+  struct alignas(64) Slot { // a line of its own, which no other thread writes to
     std::atomic<uint64_t> sequence{0}; ///< Odd: inside. Written by its thread alone.
     int depth = 0;                     ///< Its thread's.
   };

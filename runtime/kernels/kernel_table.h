@@ -133,7 +133,8 @@ public:
   /// Counts a schedule that is left out, and tells the listener.
   void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
 
-  KernelCounters counters;
+  /// Each launch counts; who only reads what lies beside waits for nobody.
+  alignas(64) KernelCounters counters;
 
   bool offline() const { return offline_; }
 
@@ -172,7 +173,7 @@ private:
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
             const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
 
-  Tiers store_;
+  alignas(64) Tiers store_;
   const KeyLocks *const locks_;
   MissRecord *const misses_;
   std::atomic<bool> read_only_told_{false};
