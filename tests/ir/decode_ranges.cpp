@@ -10,6 +10,7 @@
 #include "spec/params.h"
 #include "templates/registry.h"
 #include "tests/emulator/run.h"
+#include "tests/ir/batch_memory.h"
 #include "tests/ir/kernel.h"
 
 #include <algorithm>
@@ -138,18 +139,8 @@ struct Segments {
 };
 
 Segments divide(const Variant &v, const Batch &b, int64_t row_tiles) {
-  GlobalMemory memory;
-  auto put = [&](const void *from, size_t bytes) {
-    void *at = memory.allocate(bytes);
-    REQUIRE(memory.write(reinterpret_cast<uint64_t>(at), from, bytes));
-    return at;
-  };
-  auto cumulative = [&](const std::vector<int32_t> &lengths) {
-    std::vector<int32_t> all{0};
-    for (int32_t n : lengths)
-      all.push_back(all.back() + n);
-    return put(all.data(), all.size() * 4);
-  };
+  flashplus::test::BatchMemory on_device;
+  GlobalMemory &memory = on_device.memory;
   ForwardParams p;
   p.batch = int32_t(b.keys.size());
   p.heads_k = b.heads_k;
@@ -160,20 +151,20 @@ Segments divide(const Variant &v, const Batch &b, int64_t row_tiles) {
   p.seqlen_q = *std::ranges::max_element(b.queries);
   p.seqlen_k = std::max(1, *std::ranges::max_element(b.keys));
   if (b.form == Batch::Form::Packed)
-    p.cu_seqlens_q = cumulative(b.queries);
+    p.cu_seqlens_q = on_device.cumulative(b.queries);
   else if (b.form == Batch::Form::Used)
-    p.seqused_q = put(b.queries.data(), b.queries.size() * 4);
+    p.seqused_q = on_device.put(b.queries);
   if (b.form == Batch::Form::Used || v.spec.pagedKeys())
-    p.seqused_k = put(b.keys.data(), b.keys.size() * 4);
+    p.seqused_k = on_device.put(b.keys);
   else if (b.form == Batch::Form::Packed)
-    p.cu_seqlens_k = cumulative(b.keys);
+    p.cu_seqlens_k = on_device.cumulative(b.keys);
   if (b.form == Batch::Form::Dense && !v.spec.pagedKeys())
     p.seqlen_k = b.keys[0];
   if (v.spec.pagedKeys()) {
-    const PageDivisor divisor = PageDivisor::of(16);
-    p.page_size = divisor.page_size, p.page_multiplier = divisor.multiplier, p.page_shift = divisor.shift;
+    on_device.setPageSize(p, 16);
   }
-  void *const params = put(&p, sizeof p), *const output = memory.allocate(size_t(b.blocks) * kBlockBytes);
+  void *const params = on_device.put(&p, sizeof p);
+  void *const output = memory.allocate(size_t(b.blocks) * kBlockBytes);
   const uint64_t pointers[2] = {reinterpret_cast<uint64_t>(params), reinterpret_cast<uint64_t>(output)};
   LaunchConfig config;
   config.grid = {uint32_t(b.blocks), 1, 1};

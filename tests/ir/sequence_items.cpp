@@ -8,6 +8,7 @@
 #include "ir/warp.h"
 #include "spec/params.h"
 #include "tests/emulator/run.h"
+#include "tests/ir/batch_memory.h"
 #include "tests/ir/kernel.h"
 
 #include <algorithm>
@@ -109,18 +110,8 @@ Batch randomBatch(emu::test::Random &random, const Variant &v) {
 }
 
 std::vector<Record> found(const Variant &v, const Batch &b) {
-  GlobalMemory memory;
-  auto put = [&](const void *from, size_t bytes) {
-    void *at = memory.allocate(bytes);
-    REQUIRE(memory.write(reinterpret_cast<uint64_t>(at), from, bytes));
-    return at;
-  };
-  auto cumulative = [&](const std::vector<int32_t> &lengths) {
-    std::vector<int32_t> all{0};
-    for (int32_t n : lengths)
-      all.push_back(all.back() + n);
-    return put(all.data(), all.size() * 4);
-  };
+  flashplus::test::BatchMemory on_device;
+  GlobalMemory &memory = on_device.memory;
   ForwardParams p;
   p.batch = int32_t(b.keys.size());
   p.heads_k = b.heads_k;
@@ -132,21 +123,20 @@ std::vector<Record> found(const Variant &v, const Batch &b) {
   p.num_m_tiles = (p.seqlen_q + kTileM - 1) / kTileM;
   p.num_work_items = p.batch * p.heads_q * p.num_splits * p.num_m_tiles;
   if (b.form == Batch::Form::Packed) {
-    p.cu_seqlens_q = cumulative(b.queries);
+    p.cu_seqlens_q = on_device.cumulative(b.queries);
   } else if (b.form == Batch::Form::Used) {
-    p.seqused_q = put(b.queries.data(), b.queries.size() * 4);
+    p.seqused_q = on_device.put(b.queries);
   }
   if (b.form == Batch::Form::Packed && !v.spec.pagedKeys())
-    p.cu_seqlens_k = cumulative(b.keys);
+    p.cu_seqlens_k = on_device.cumulative(b.keys);
   else if (b.form != Batch::Form::Dense)
-    p.seqused_k = put(b.keys.data(), b.keys.size() * 4);
+    p.seqused_k = on_device.put(b.keys);
   if (v.spec.pagedKeys()) {
-    const PageDivisor divisor = PageDivisor::of(16);
-    p.page_size = divisor.page_size, p.page_multiplier = divisor.multiplier, p.page_shift = divisor.shift;
+    on_device.setPageSize(p, 16);
   }
   if (p.num_work_items == 0)
     return {}; // nothing is launched
-  void *const params = put(&p, sizeof p), *const output = memory.allocate(kBlocks * kBlockBytes);
+  void *const params = on_device.put(&p, sizeof p), *const output = memory.allocate(kBlocks * kBlockBytes);
   const uint64_t pointers[2] = {reinterpret_cast<uint64_t>(params), reinterpret_cast<uint64_t>(output)};
   LaunchConfig config;
   config.grid = {kBlocks, 1, 1};

@@ -126,14 +126,11 @@ Status timeRounds(const Workbench &bench, const MachineSensors &sensors, int rou
   for (Entry &entry : entries) {
     if (interrupted())
       return Status::ok();
-    const auto begin = std::chrono::steady_clock::now();
-    auto calls = bench.calibrate(*entry.prepared, milliseconds);
+    const auto calls = bench.calibrate(*entry.prepared, milliseconds);
     if (!calls)
       return calls.status();
-    entry.calls = *calls;
-    constexpr int kCalibrating = 2; // calls, where one takes as long as that
-    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    round_seconds += std::max(milliseconds / 1e3, took / kCalibrating);
+    entry.calls = calls->count;
+    round_seconds += calls->seconds;
   }
   sayEstimate(std::to_string(rounds) + " rounds of " + std::to_string(entries.size()) + " timings",
               rounds * round_seconds);

@@ -268,7 +268,7 @@ Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int roun
       const size_t end = std::min(running.size(), begin + kBlock);
       for (int attempt = 0; attempt < 3; ++attempt) {
         std::vector<double> seconds;
-        auto before = bench_->time(reference, *calls);
+        auto before = bench_->time(reference, calls->count);
         for (size_t i = begin; before && i < end; ++i) {
           auto one = bench_->time(*running[i].prepared, running[i].calls);
           if (!one)
@@ -276,7 +276,7 @@ Status Tuner::timeCell(size_t cell, const std::vector<Trial *> &trials, int roun
                           running[i].candidate->schedule + ": " + one.status().message());
           seconds.push_back(*one);
         }
-        auto after = bench_->time(reference, *calls);
+        auto after = bench_->time(reference, calls->count);
         if (!before || !after)
           return before ? after.status() : before.status();
         const double mean = (*before + *after) / 2;

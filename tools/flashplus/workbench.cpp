@@ -431,7 +431,7 @@ Result<double> Workbench::time(const Prepared &prepared, int calls) const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
 }
 
-Result<int> Workbench::calibrate(const Prepared &prepared, double milliseconds) const {
+Result<Workbench::Calls> Workbench::calibrate(const Prepared &prepared, double milliseconds) const {
   if (auto first = time(prepared, 1); !first)
     return first.status();
   double least = std::numeric_limits<double>::infinity(); // one stall would make rounds of too few calls
@@ -443,7 +443,9 @@ Result<int> Workbench::calibrate(const Prepared &prepared, double milliseconds) 
     if (calls * *once > milliseconds / 1000)
       break;
   }
-  return static_cast<int>(std::clamp(milliseconds / 1000 / std::max(least, 1e-7), 1.0, 100000.0));
+  const int count =
+      static_cast<int>(std::clamp(milliseconds / 1000 / std::max(least, 1e-7), 1.0, 100000.0));
+  return Calls{count, count * least};
 }
 
 } // namespace flashplus::tool

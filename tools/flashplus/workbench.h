@@ -104,8 +104,12 @@ public:
 
   /// Seconds of one of `calls` forwards, or backwards, enqueued together.
   Result<double> time(const Prepared &prepared, int calls) const;
-  /// Warms up and returns how many calls take about `milliseconds`.
-  Result<int> calibrate(const Prepared &prepared, double milliseconds) const;
+  struct Calls {
+    int count;
+    double seconds; ///< That they take.
+  };
+  /// Warms up and returns how many calls take about `milliseconds`, one at least.
+  Result<Calls> calibrate(const Prepared &prepared, double milliseconds) const;
 
 private:
   Workbench() = default;
