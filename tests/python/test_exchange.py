@@ -107,6 +107,17 @@ def test_a_training_step_has_the_same_bits(device, monkeypatch, options):
             assert a.stride() == b.stride() and a.device == b.device, name
 
 
+def test_what_a_backward_was_told_reaches_the_library(device):
+    """On the CPU the same bits come out whatever is said of their order: what is said is looked at."""
+    q, k, v = (random(1, 20, 2, 32, device=device).requires_grad_() for _ in range(3))
+    exchange.backward_calls.clear()
+    said = [(False, 0.0), (True, 0.0), (False, 0.25), (True, 0.25)]
+    for deterministic, dropout_p in said:
+        torch.autograd.grad(flash_attn_func(q, k, v, dropout_p, 0.3, deterministic=deterministic).float().sum(), q)
+    told = [(not call.block.args.any_order, call.block.args.dropout_p) for call in exchange.backward_calls.values()]
+    assert told == said
+
+
 def test_a_backward_that_goes_the_other_way(device):
     """What the library alone has no answer to, or no words for."""
     q, k, v = (random(2, 30, 4, 64, device=device) for _ in range(3))
