@@ -8,6 +8,7 @@ import os
 import pathlib
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -26,33 +27,52 @@ def fail(text):
     raise SystemExit(f"FAILED: {text}")
 
 
+class Terminal:
+    """A terminal of `columns` with a program in it, and all that the terminal got. Its program's end is kept open here:
+    where the last one who has it open closes it, Linux may drop what was written just before."""
+
+    def __init__(self, columns, words, folder=None, environment=None):
+        self.master, self.program_end = pty.openpty()
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.out = b""
+        self.child = subprocess.Popen(words, stdin=self.program_end, stdout=self.program_end, stderr=self.program_end,
+                                      cwd=folder, env=environment, start_new_session=True, preexec_fn=control)
+
+    def read(self, seconds):
+        if select.select([self.master], [], [], seconds)[0]:
+            self.out += os.read(self.master, 65536)
+
+    def close(self):
+        """Reads what is left, up to a mark that follows it, and returns all."""
+        mark = b"\x00end\x00"
+        os.write(self.program_end, mark)
+        while not self.out.endswith(mark):
+            self.read(None)
+        os.close(self.program_end)
+        os.close(self.master)
+        return self.out.removesuffix(mark).decode(errors="replace").replace("\r\n", "\n")
+
+
+def control():
+    """Makes the terminal on stdin that of this session, for ^C."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def in_terminal(words, columns, cache, interrupt_at=None, limit=120, by=signal.SIGINT):
     """(exit status, all that the terminal got). With `interrupt_at`, ^C or the signal `by` when that is there."""
-    child, terminal = pty.fork()
-    if child == 0:
-        time.sleep(0.05)  # the parent sets the size
-        os.execve(FLASHPLUS, [FLASHPLUS, *words], {**ENVIRONMENT, "FLASHPLUS_CACHE_DIR": str(cache)})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    out, end = b"", time.monotonic() + limit
-    while time.monotonic() < end:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # the child is gone
-            break
-        if not piece:
-            break
-        out += piece
-        if interrupt_at and interrupt_at.encode() in out:
+    terminal = Terminal(columns, [FLASHPLUS, *words], environment={**ENVIRONMENT, "FLASHPLUS_CACHE_DIR": str(cache)})
+    end = time.monotonic() + limit
+    while terminal.child.poll() is None:
+        if time.monotonic() > end:
+            terminal.child.kill()
+        terminal.read(0.02)
+        if interrupt_at and interrupt_at.encode() in terminal.out:
             if by == signal.SIGINT:
-                os.write(terminal, b"\x03")
+                os.write(terminal.master, b"\x03")
             else:
-                os.kill(child, by)
+                os.kill(terminal.child.pid, by)
             interrupt_at = None
-    else:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), out.decode(errors="replace").replace("\r\n", "\n")
+    return terminal.child.returncode, terminal.close()
 
 
 def check_help(cache):
@@ -132,24 +152,18 @@ def typed(script, folder, text):
     """What a shell in `folder` makes of a line that ends in a tab, as one argument a line."""
     (folder / "show").write_text('printf "<%s>\\n" "$@" > words\n')
     (folder / "words").unlink(missing_ok=True)
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(folder)
-        os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "-i"], {**ENVIRONMENT, "TERM": "dumb", "PS1": "$ ",
-                                                                                     "HISTFILE": "/dev/null"})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    terminal = Terminal(200, ["/bin/bash", "--norc", "--noprofile", "-i"], folder,
+                        {**ENVIRONMENT, "TERM": "dumb", "PS1": "$ ", "HISTFILE": "/dev/null"})
     begin = f"bind 'set enable-bracketed-paste off'; flashplus() {{ source ./show; }}; source {script}\n"
-    os.write(terminal, (begin + text + "\nexit\n").encode())
-    out, end = b"", time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            out += os.read(terminal, 65536)
-        except OSError:
-            break
-    os.waitpid(child, 0)
-    os.close(terminal)
+    os.write(terminal.master, (begin + text + "\nexit\n").encode())
+    end = time.monotonic() + 30
+    while terminal.child.poll() is None:
+        if time.monotonic() > end:
+            terminal.child.kill()
+        terminal.read(0.02)
+    out = terminal.close()
     if not (folder / "words").exists():
-        fail(f"'{text}' ran nothing: {out.decode(errors='replace')}")
+        fail(f"'{text}' ran nothing: {out}")
     return re.findall(r"<(.*)>", (folder / "words").read_text())
 
 
