@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <functional>
 #include <thread>
 #include <utility>
@@ -19,12 +20,18 @@ namespace {
 struct Locks {
   explicit Locks(const std::string &folder, KeyLocks::Patience patience = {})
       : locks(
-            folder, [this](const std::string &text) { log += text + "\n"; }, systemFileOps(), patience) {}
+            folder,
+            [this](const std::string &text) {
+              log += text + "\n";
+              told = true;
+            },
+            systemFileOps(), patience) {}
   KeyLocks locks;
   std::string log;
+  std::atomic<bool> told{false};
 };
 
-/// A child that takes the lock, and has it when this returns.
+/// A child that takes the lock; when this returns it has it and has written who it is.
 pid_t startHolder(const std::string &folder, const std::string &name) {
   const pid_t child = startChild([&] {
     Locks mine(folder);
@@ -33,9 +40,11 @@ pid_t startHolder(const std::string &folder, const std::string &name) {
       ::sleep(60);
     return 1;
   });
-  const Locks mine(folder);
-  while (!mine.locks.isTaken(name))
+  const std::string written = std::to_string(child);
+  for (std::vector<uint8_t> bytes; std::string(bytes.begin(), bytes.end()) != written;
+       bytes = readFile(folder + "/" + name))
     ::usleep(500);
+  CHECK(Locks(folder).locks.isTaken(name));
   return child;
 }
 
@@ -128,11 +137,13 @@ TEST_CASE("who gets the lock of a file that has lost its name takes that of the 
 
 TEST_CASE("a lock says whether it was waited for") {
   TemporaryFolder folder;
-  Locks mine(folder.path), other(folder.path);
+  Locks mine(folder.path), other(folder.path, {.until_told = 1ms});
   auto held = mine.locks.take("key", "it");
   REQUIRE(held);
+  CHECK(!held->waited());
   std::thread later([&] {
-    std::this_thread::sleep_for(50ms);
+    while (!other.told)
+      std::this_thread::sleep_for(1ms);
     held.reset();
   });
   const auto lock = other.locks.take("key", "it");
