@@ -7,3 +7,13 @@ function(flashplus_precompile target header)
     target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
   endif()
 endfunction()
+
+# flashplus_precompile_standard(TARGET...): the standard headers, a third of what a file without LLVM takes to compile. Not in
+# the thread-sanitized build, where a file that does not include what it uses is found.
+function(flashplus_precompile_standard)
+  if(NOT FLASHPLUS_SANITIZE MATCHES thread)
+    foreach(target IN LISTS ARGN)
+      flashplus_precompile(${target} ${CMAKE_SOURCE_DIR}/cmake/standard.h)
+    endforeach()
+  endif()
+endfunction()
