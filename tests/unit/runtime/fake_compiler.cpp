@@ -55,7 +55,7 @@ Result<Artifact> make(const flashplus_compile_request &request) {
     for (std::vector<std::vector<char>> all;;)
       all.emplace_back(16 << 20, 'x');
   case 23:
-    usleep(300'000);
+    usleep(700'000);
     break;
   case 24:
     raise(SIGKILL);
