@@ -95,7 +95,8 @@ def check_help(cache):
 
 def check_bar(cache):
     """One line that is written over and over: no update may be as wide as the terminal."""
-    words = ["bench", "--device", "cpu", "--head-dim", "16", "--seqlen", "16", "--batch", "1", "--heads", "1",
+    # Calls of milliseconds, so that the rounds take as long as several updates however calls were counted.
+    words = ["bench", "--device", "cpu", "--head-dim", "64", "--seqlen", "1024", "--batch", "1", "--heads", "4",
              "--causal", "no", "--rounds", "40", "--milliseconds", "10"]
     for columns in (20, 50, 120):
         code, text = in_terminal(words, columns, cache)

@@ -435,12 +435,13 @@ Result<Workbench::Calls> Workbench::calibrate(const Prepared &prepared, double m
   if (auto first = time(prepared, 1); !first)
     return first.status();
   double least = std::numeric_limits<double>::infinity(); // one stall would make rounds of too few calls
-  for (int calls : {1, 4, 4}) {
+  int runs = 0;
+  for (int calls : {1, 1, 4, 4}) {
     const auto once = time(prepared, calls);
     if (!once)
       return once.status();
     least = std::min(least, *once);
-    if (calls * *once > milliseconds / 1000)
+    if (++runs > 1 && calls * least > milliseconds / 1000)
       break;
   }
   const int count =
