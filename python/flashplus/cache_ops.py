@@ -7,7 +7,7 @@ and nobody asks for their values before the operator runs."""
 
 import torch
 
-from flashplus import attention_ops, checks, frames, kvcache, later, ops
+from flashplus import attention_ops, checks, chunks, frames, kvcache, later, ops
 
 _READ = ("cache_seqlens", "cache_batch_idx", "leftpad_k", "block_table", "alibi_slopes", "cu_seqlens_q",
          "cu_seqlens_k", "seqused_q")
@@ -16,23 +16,25 @@ _NUMBERS = ("max_seqlen_q", "max_seqlen_k", "softmax_scale", "causal", "window_l
             "lse_empty", "num_splits", "rotary_interleaved")
 _NUMBERS_SCHEMA = ("SymInt max_seqlen_q, SymInt max_seqlen_k, float softmax_scale, bool causal, SymInt window_left, "
                    "SymInt window_right, float softcap, float lse_empty, SymInt num_splits, bool rotary_interleaved, "
-                   "Tensor[]? values=None, str names=\"\", Tensor? sinks=None")
+                   "Tensor[]? values=None, str names=\"\", Tensor? sinks=None, SymInt attention_chunk=0")
 _LEFT_OUT = dict(zip(_NUMBERS, (0, 0, 1.0, False, -1, -1, 0.0, 0.0, 0, True)))  # where a number comes in `values`
 _C_NAMES = {"cache_seqlens": "seqused_k", "k": "k_new", "v": "v_new"}
 
 
 def attend(q, k_cache, v_cache, *arguments, want_lse=True):
-    """(out, lse) by the arguments of either operator, of which `values`, `names` and `sinks` may be left out."""
+    """(out, lse) by the arguments of either operator, of which those behind the numbers may be left out."""
     names = _READ if len(arguments) < len(_READ) + len(_NEW) + len(_NUMBERS) else _READ + _NEW
     rest = arguments[len(names) + len(_NUMBERS):]
-    values, given, sinks = (*rest, *(None, "", None)[len(rest):])
+    values, given, sinks, chunk = (*rest, *(None, "", None, 0)[len(rest):])
     tensors = {_C_NAMES.get(name, name): t for name, t in zip(names, arguments)}
     tensors["sinks"] = sinks
     numbers = dict(zip(_NUMBERS, arguments[len(names):]))
     if given:
         numbers.update(zip(given.split(","), (t.item() for t in values)))
         _check(numbers)
-    return kvcache.attention(q, k_cache, v_cache, want_lse=want_lse, **tensors, **numbers)
+    numbers["window_left"], numbers["window_right"] = chunks.narrowed(
+        chunk, numbers["causal"], numbers["window_left"], numbers["window_right"])
+    return kvcache.attention(q, k_cache, v_cache, want_lse=want_lse, score=chunks.score(chunk), **tensors, **numbers)
 
 
 def _check(numbers):
@@ -62,7 +64,7 @@ ops.define("kvcache_append",
            f"(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, {_optional(_READ)}, {_optional(_NEW)}, "
            f"{_NUMBERS_SCHEMA}) -> (Tensor, Tensor)", attend, _fake, "flashplus", refusal=later.cache_gradient)
 
-def in_graph(q, k_cache, v_cache, read_, new, *numbers, sinks=None):
+def in_graph(q, k_cache, v_cache, read_, new, *numbers, sinks=None, chunk=0):
     """(out, lse) through the operator, where some of `numbers`, in the order of _NUMBERS, are tensors."""
     plain, values = dict(_LEFT_OUT), {}
     for name, value in zip(_NUMBERS, numbers):
@@ -72,7 +74,7 @@ def in_graph(q, k_cache, v_cache, read_, new, *numbers, sinks=None):
             values[name] = torch.as_tensor(value).detach().reshape(())
     operator = append if any(t is not None for t in new) else read
     return operator(q, k_cache, v_cache, *read_, *(new if operator is append else ()), *plain.values(),
-                    list(values.values()), ",".join(list(values.keys())), sinks)
+                    list(values.values()), ",".join(list(values.keys())), sinks, chunk)
 
 
 read = torch.ops.flashplus.kvcache

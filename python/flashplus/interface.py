@@ -449,9 +449,10 @@ def checked_cache(q, k_cache, v_cache, cache_seqlens, batch, **optional):
 
 
 def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax_scale, causal, window_size, softcap,
-             lse_empty, num_splits, rotary_interleaved, want_lse, key=None, s_aux=None):
+             lse_empty, num_splits, rotary_interleaved, want_lse, key=None, s_aux=None, chunk=0):
     """(out, lse, or None unless want_lse) straight from our kernels, or through an operator of cache_ops.py, which
-    says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on."""
+    says what `read` and `new` are. Calls that say `key` may go through_exchange() from then on. chunk: by
+    chunks.check."""
     if s_aux is not None:
         checks.sinks("s_aux", s_aux, q)
         s_aux = maybe_contiguous(s_aux)
@@ -460,7 +461,7 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
         scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
         return cache_ops.in_graph(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k,
                                   *attention_ops.graph_numbers(scale, causal, window_size, softcap), lse_empty,
-                                  num_splits, rotary_interleaved, sinks=s_aux)
+                                  num_splits, rotary_interleaved, sinks=s_aux, chunk=chunk)
     scale, causal, left, right, softcap = _numbers(softmax_scale, causal, window_size, softcap)
     max_seqlen_q = checks.integer("max_seqlen_q", max_seqlen_q)
     max_seqlen_k = checks.integer("max_seqlen_k", max_seqlen_k)
@@ -469,8 +470,8 @@ def on_cache(q, k_cache, v_cache, read, new, max_seqlen_q, max_seqlen_k, softmax
                checks.flag("rotary_interleaved", rotary_interleaved))
     appends = any(t is not None for t in new)
     arguments = (q, k_cache, v_cache, *read, *(new if appends else ()))
-    if s_aux is not None:
-        numbers = (*numbers, None, "", s_aux)
+    if s_aux is not None or chunk:
+        numbers = (*numbers, None, "", s_aux, chunk)
     if direct(q, k_cache, v_cache) and plain(*arguments, s_aux):
         try:
             result = cache_ops.attend(*arguments, *numbers, want_lse=want_lse)

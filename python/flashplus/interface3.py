@@ -4,7 +4,7 @@ ALiBi, more that is not there yet, and the LSE of a row that sees no key is -inf
 
 import torch
 
-from flashplus import attention_ops, autograd, backend, cache_ops, checks, kernels, later, ops, ops3, sinks
+from flashplus import attention_ops, autograd, backend, cache_ops, checks, chunks, kernels, later, ops, ops3, sinks
 from flashplus.direct import direct, plain, unusual
 from flashplus.interface import checked_cache, on_cache, through_exchange
 from flashplus.ops3 import refuse as _refuse
@@ -42,7 +42,8 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     k, v: (batch, seqlen_k, heads_k, d), (batch, seqlen_k, heads_k, dv).
     softmax_scale: None: 1 / sqrt(d).
     causal, window_size, softcap: as flash_attn.flash_attn_func's.
-    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    qv, q_descale, k_descale, v_descale: not there; NotImplementedError unless None.
+    attention_chunk: 0, or how many positions a chunk has: a row sees only keys of its own (chunks.py).
     deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
         accepted.
     return_attn_probs: True: the log-sum-exp, too.
@@ -52,11 +53,12 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
     and -inf. Raises: as flash_attn.flash_attn_func.
     """
     _ready(q, k, v)
-    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    if s_aux is not None:
+    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    chunk = chunks.check(attention_chunk)
+    if s_aux is not None or chunk:
         out, lse = sinks.attend(q, k, v, s_aux, "s_aux", softmax_scale=softmax_scale, causal=causal,
                                 window_size=window_size, softcap=softcap, want_lse=bool(return_attn_probs),
-                                deterministic=deterministic, lse_empty=-_INF,
+                                deterministic=deterministic, chunk=chunk, lse_empty=-_INF,
                                 num_splits=checks.integer("num_splits", num_splits))
         return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
@@ -109,22 +111,24 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     max_seqlen_q, max_seqlen_k: upper bounds of the lengths.
     seqused_q, seqused_k: None, or int32 (batch): only so many leading rows of each sequence are in use.
     softmax_scale, causal, window_size, softcap, return_attn_probs, s_aux: as flash_attn_func's.
-    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    qv, q_descale, k_descale, v_descale: not there; NotImplementedError unless None.
+    attention_chunk: 0, or how many positions a chunk has: a row sees only keys of its own (chunks.py).
     deterministic: as flash_attn.flash_attn_func's. num_splits, pack_gqa, sm_margin: say how, not what, is computed;
         accepted.
 
     Returns out (total_q, heads, dv), or (out, lse fp32 (heads, total_q)); rows that are not in use are 0, and -inf.
     """
     _ready(q, k, v)
-    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
-    if s_aux is not None:
+    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    chunk = chunks.check(attention_chunk)
+    if s_aux is not None or chunk:
         checks.tensor("cu_seqlens_q", cu_seqlens_q)
         checks.tensor("cu_seqlens_k", cu_seqlens_k)
         out, lse = sinks.attend(q, k, v, s_aux, "s_aux", lengths=(cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
                                                                   max_seqlen_k), softmax_scale=softmax_scale,
                                 causal=causal, window_size=window_size, softcap=softcap,
                                 want_lse=bool(return_attn_probs), seqused_q=seqused_q, seqused_k=seqused_k,
-                                deterministic=deterministic, lse_empty=-_INF,
+                                deterministic=deterministic, chunk=chunk, lse_empty=-_INF,
                                 num_splits=checks.integer("num_splits", num_splits))
         return (out, lse) if return_attn_probs else out
     scale = checks.default_scale(q) if softmax_scale is None else softmax_scale
@@ -172,7 +176,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     page_table: its block_table. cu_seqlens_q: int32 (batch + 1), with max_seqlen_q, an upper bound.
     cu_seqlens_k_new: int32 (batch + 1): k and v are (total_new, heads_k, d).
     rotary_seqlens: int32 (batch): the position of the first new token; None: cache_seqlens.
-    qv, q_descale, k_descale, v_descale, attention_chunk: not there; NotImplementedError unless None (0).
+    qv, q_descale, k_descale, v_descale: not there; NotImplementedError unless None.
+    attention_chunk: 0, or how many positions a chunk has: a row sees only keys of its own (chunks.py).
     num_splits: 0: chosen. scheduler_metadata, pack_gqa, sm_margin: not needed, ignored.
     return_softmax_lse: False.
     s_aux: as flash_attn_func's.
@@ -180,9 +185,10 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     Returns out, or (out, lse, None, None): partial results stay in the kernel.
     """
     _ready(q, k_cache, v_cache)
-    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    _refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    chunk = chunks.check(attention_chunk)
     key = softmax_scale, causal, window_size, softcap, rotary_interleaved, num_splits, -_INF
-    if type(max_seqlen_q) is int or cu_seqlens_q is None:
+    if not chunk and (type(max_seqlen_q) is int or cu_seqlens_q is None):
         found = through_exchange(key, q, k_cache, v_cache, return_softmax_lse, cache_seqlens, cache_batch_idx,
                                  cache_leftpad, page_table, None, cu_seqlens_q, k, v, rotary_cos, rotary_sin,
                                  rotary_seqlens, cu_seqlens_k_new, 0 if cu_seqlens_q is None else max_seqlen_q,
@@ -204,7 +210,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                         (cache_seqlens, cache_batch_idx, cache_leftpad, page_table, None, cu_seqlens_q, None, None),
                         (k, v, rotary_cos, rotary_sin, rotary_seqlens, cu_seqlens_k_new),
                         0 if cu_seqlens_q is None else longest, 0, softmax_scale, causal, window_size, softcap, -_INF,
-                        num_splits, rotary_interleaved, return_softmax_lse, key, s_aux)
+                        num_splits, rotary_interleaved, return_softmax_lse, None if chunk else key, s_aux, chunk)
     return (out, lse, None, None) if return_softmax_lse else out
 
 

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from flashplus import c_api, cache_checks, checks, frames, library
+from flashplus import c_api, cache_checks, checks, frames, library, scores
 from flashplus.forward import output
 from flashplus.frames import contiguous_rows, said
 
@@ -24,23 +24,24 @@ _known = frames.Frames()
 
 def attention(q, k_cache, v_cache, *, softmax_scale=None, causal=False, window_left=-1, window_right=-1, softcap=0.0,
               out=None, rotary_interleaved=True, num_splits=0, max_seqlen_q=0, max_seqlen_k=0, lse_empty=_INF,
-              want_lse=False, **others):
+              want_lse=False, score=None, **others):
     """(out, lse or None) of q (batch, seqlen_q, heads, d), or (total_q, heads, d) with cu_seqlens_q, on the current
     stream of q's device.
 
     others: tensors or None, by the names of _REST (flashplus.h says what each is). seqused_k has the lengths before
     k_new and v_new are written behind them; the keys then are these too. Numbers are plain Python numbers
-    (checks.numbers). Rows of a packed q that belong to no sequence get 0, and lse_empty as their LSE."""
+    (checks.numbers). score: a scores.Score. Rows of a packed q that belong to no sequence get 0, and lse_empty as their
+    LSE."""
     others = {name: t for name, t in others.items() if t is not None}
     ragged = "cu_seqlens_q" in others
     call = (said(q), said(k_cache), said(v_cache), said(out), tuple((name, said(t)) for name, t in others.items()),
             softmax_scale, causal, window_left, window_right, softcap, rotary_interleaved, num_splits, lse_empty,
-            want_lse)
+            want_lse, score and score.said)
     try:
         frame = _known.lists[call].pop()
     except LookupError:
         frame = _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, window_left, window_right,
-                           softcap, rotary_interleaved, num_splits, lse_empty, want_lse)
+                           softcap, rotary_interleaved, num_splits, lse_empty, want_lse, score)
     q = contiguous_rows(q)
     for name in ("k_new", "v_new"):
         if name in others:
@@ -60,6 +61,8 @@ def attention(q, k_cache, v_cache, *, softmax_scale=None, causal=False, window_l
     for name, t in others.items():
         getattr(block, name).data = t.data_ptr()
     frame.args.max_seqlen_q, frame.args.max_seqlen_k = max_seqlen_q, max_seqlen_k
+    if score is not None:
+        frame.score.write(score)
     index = frame.index
     lib = library._library or library.get()
     status = lib.forward(lib.context, frame.address, None if index < 0 else frames.raw_stream(index))
@@ -79,7 +82,7 @@ def _lse_shape(q):
 
 
 def _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, window_left, window_right, softcap,
-               rotary_interleaved, num_splits, lse_empty, want_lse):
+               rotary_interleaved, num_splits, lse_empty, want_lse, score):
     """A frame for a call that is seen for the first time, or whose frames are all in use."""
     cache_checks.cache(q, k_cache, v_cache, others)
     if out is not None:
@@ -103,4 +106,6 @@ def _new_frame(call, q, k_cache, v_cache, out, others, softmax_scale, causal, wi
     args = frame.args
     args.lse_empty, args.num_splits = lse_empty, num_splits
     args.rotary_interleaved = rotary_interleaved and "rotary_cos" in others
+    if score is not None:
+        frame.score = scores.Laid(frame, score)
     return frame

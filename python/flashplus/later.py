@@ -26,6 +26,11 @@ def cache_gradient():
                    "call flash_attn_func or flash_attn_varlen_func on the keys themselves, or use torch.no_grad()")
 
 
+def chunk_gradient():
+    return not_yet("gradient of attention on a KV cache, or of attention_chunk in this operator",
+                   "call flash_attn_func or flash_attn_varlen_func on the keys themselves, or use torch.no_grad()")
+
+
 def cache_dropout(p):
     return not_yet(f"dropout of attention on a KV cache (dropout_p is {p}, and block_table is given)",
                    "pass dropout_p=0.0 (model.eval())")

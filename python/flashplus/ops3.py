@@ -12,7 +12,7 @@ import importlib.util
 
 import torch
 
-from flashplus import autograd, checks, kernels, kvcache, later, ops
+from flashplus import autograd, checks, chunks, kernels, kvcache, later, ops
 from flashplus.frames import contiguous_rows
 
 _INF = float("inf")
@@ -45,7 +45,8 @@ def fwd(q, k, v, k_new=None, v_new=None, q_v=None, out=None, cu_seqlens_q=None, 
         attention_chunk=0, softcap=0.0, is_rotary_interleaved=False, scheduler_metadata=None, num_splits=0,
         pack_gqa=None, sm_margin=0):
     """(out, softmax_lse, an empty tensor, an empty tensor); the two are partial results, which stay in the kernel."""
-    refuse(qv=q_v, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, attention_chunk=attention_chunk)
+    refuse(qv=q_v, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    chunk = chunks.check(attention_chunk)
     for name, t in (("q", q), ("k", k), ("v", v)):
         checks.tensor(name, t)
     tensors = dict(k_new=k_new, v_new=v_new, cu_seqlens_k_new=cu_seqlens_k_new, page_table=page_table,
@@ -54,6 +55,7 @@ def fwd(q, k, v, k_new=None, v_new=None, q_v=None, out=None, cu_seqlens_q=None, 
     scale, causal, left, right, softcap = checks.numbers(
         checks.default_scale(q) if softmax_scale is None else softmax_scale, is_causal,
         (window_size_left, window_size_right), softcap)
+    left, right = chunks.narrowed(chunk, causal, left, right)
     max_seqlen_q, max_seqlen_k = (0 if n is None else checks.integer(name, n)
                                   for name, n in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)))
     num_splits = checks.integer("num_splits", num_splits)
@@ -65,14 +67,17 @@ def fwd(q, k, v, k_new=None, v_new=None, q_v=None, out=None, cu_seqlens_q=None, 
             q, k, v, softmax_scale=scale, causal=causal, window_left=left, window_right=right, softcap=softcap, out=out,
             rotary_interleaved=is_rotary_interleaved, num_splits=num_splits, max_seqlen_q=max_seqlen_q,
             max_seqlen_k=max_seqlen_k, lse_empty=-_INF, want_lse=True, cu_seqlens_q=cu_seqlens_q,
-            cu_seqlens_k=cu_seqlens_k, **used, **{_CACHE[name]: t for name, t in tensors.items()})
+            cu_seqlens_k=cu_seqlens_k, score=chunks.score(chunk), **used,
+            **{_CACHE[name]: t for name, t in tensors.items()})
     elif cu_seqlens_q is None and cu_seqlens_k is None:
-        result = kernels.dense(q, k, v, out, None, scale, causal, left, right, softcap, True, -_INF, num_splits)
+        result = kernels.dense(q, k, v, out, None, scale, causal, left, right, softcap, True, -_INF, num_splits,
+                               score=chunks.score(chunk))
     else:
         for name, t in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
             checks.tensor(name, t)
         result = kernels.ragged(q, k, v, out, cu_seqlens_q, cu_seqlens_k, seqused_k, None, max_seqlen_q, max_seqlen_k,
-                                scale, False, causal, left, right, softcap, True, seqused_q, -_INF, num_splits)
+                                scale, False, causal, left, right, softcap, True, seqused_q, -_INF, num_splits,
+                                score=chunks.score(chunk))
     return (*result, q.new_empty(0, dtype=torch.float32), q.new_empty(0, dtype=torch.float32))
 
 
@@ -106,7 +111,7 @@ def forward(*arguments):
 
 def _meant(*arguments):
     a = _complete(arguments)
-    if _on_cache(a, a["cu_seqlens_k"]):
+    if _on_cache(a, a["cu_seqlens_k"]) or a["attention_chunk"]:
         return None
     scale = checks.default_scale(a["q"]) if a["softmax_scale"] is None else a["softmax_scale"]
     return autograd.Call(
@@ -207,7 +212,7 @@ def _define():
         ("_flash_attn_forward", _forward_schema("Tensor? k_new=None, Tensor? v_new=None", "qv", "Tensor? out_",
                                                 "causal", "bool rotary_interleaved=True", 1,
                                                 "Tensor, Tensor, Tensor, Tensor"),
-         forward, _forward_fake, {"meant": _meant, "refusal": later.cache_gradient}),
+         forward, _forward_fake, {"meant": _meant, "refusal": later.chunk_gradient}),
         ("bwd", f"({given}{grads}{_KEYS.format(new='', used='seqused')}{rest} -> (Tensor, Tensor, Tensor, Tensor, "
                 "Tensor)", bwd, _bwd_fake, {"refusal": later.double_backward}),
         ("_flash_attn_backward", f"({given}{_KEYS.format(new='', used='sequed')}{grads}{rest} -> Tensor", backward,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attention sinks in the faces: calls with a learned logit a head go to `flashplus::attention`, so that those without
-pay nothing for it. docs/rationale/sinks.md says what a sink is."""
+"""Attention sinks in the faces, and chunks: calls with what few have go to `flashplus::attention`, so that those
+without pay nothing for it. docs/rationale/sinks.md says what a sink is, chunks.py what a chunk is."""
 
 import torch
 
-from flashplus import attention_ops, checks, later, scores
+from flashplus import attention_ops, checks, chunks, later, scores
 from flashplus.direct import direct, plain, unusual
 from flashplus.positional import maybe_contiguous
 
@@ -18,13 +18,14 @@ def only_ours(ours, name="s_aux"):
 
 
 def attend(q, k, v, sinks, name, *, lengths=(None, None, 0, 0), softmax_scale=None, causal=False, window_size=(-1, -1),
-           softcap=0.0, want_lse=True, deterministic=False, **options):
-    """(out, lse or None). `name` is what the caller calls sinks; lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-    max_seqlen_k; options: of attention_ops.attend."""
+           softcap=0.0, want_lse=True, deterministic=False, chunk=0, **options):
+    """(out, lse or None). `name` is what the caller calls sinks, which may be None; lengths: cu_seqlens_q,
+    cu_seqlens_k, max_seqlen_q, max_seqlen_k; chunk: by chunks.check; options: of attention_ops.attend."""
     for said, t in (("q", q), ("k", k), ("v", v)):
         checks.tensor(said, t)
-    checks.sinks(name, sinks, q)
-    sinks = maybe_contiguous(sinks)
+    if sinks is not None:
+        checks.sinks(name, sinks, q)
+        sinks = maybe_contiguous(sinks)
     *cu_seqlens, longest_q, longest_k = lengths
     if (cu_seqlens[0] is None) != (cu_seqlens[1] is None):
         checks.tensor("cu_seqlens_q", cu_seqlens[0])
@@ -35,19 +36,24 @@ def attend(q, k, v, sinks, name, *, lengths=(None, None, 0, 0), softmax_scale=No
         longest_k = checks.integer("max_seqlen_k", longest_k)
     numbers = (longest_q, longest_k, *attention_ops.graph_numbers(scale, causal, window_size, softcap))
     numbers = dict(zip(attention_ops.NUMBERS, numbers))
+    mask = numbers["causal"], numbers["window_left"], numbers["window_right"]
+    if not attention_ops.left_to_graph(*mask):
+        numbers["window_left"], numbers["window_right"] = chunks.narrowed(chunk, *mask)
+    text, scalars = chunks.said(chunk)
     options.update(cu_seqlens_q=cu_seqlens[0], cu_seqlens_k=cu_seqlens[1], sinks=sinks)
     deterministic = checks.flag("deterministic", deterministic)
     options["dropout_p"] = checks.number("dropout_p", options.get("dropout_p", 0.0))
     tensors = [t for t in options.values() if isinstance(t, torch.Tensor)]
     if direct(q, k, v) and plain(*tensors):
         try:
-            out, lse, _ = attention_ops.attend(q, k, v, scores.Score("", {}, {}), numbers.values(), want_lse=want_lse,
-                                               **options)
+            score = scores.Score(text, {}, scalars)
+            out, lse, _ = attention_ops.attend(q, k, v, score, numbers.values(), want_lse=want_lse, **options)
             return out, lse
         except Exception:
             if not unusual(q, k, v, *tensors):
                 raise
-    out, lse, _ = attention_ops.in_graph(q, k, v, numbers, deterministic=deterministic, **options)
+    out, lse, _ = attention_ops.in_graph(q, k, v, numbers, deterministic=deterministic, score=text, scalars=scalars,
+                                         **options)
     return out, lse
 
 

@@ -114,8 +114,6 @@ def test_any_stride_of_what_is_empty(device):
 
 def test_what_is_not_there_yet(device):
     q = random(1, 9, 2, 64, device=device)
-    with pytest.raises(NotImplementedError, match="attention_chunk"):
-        fa3.flash_attn_func(q, q, q, attention_chunk=4)
     with pytest.raises(NotImplementedError, match="q_descale"):
         fa3.flash_attn_func(q, q, q, q_descale=torch.zeros(1, 2, device=device))
     with pytest.raises(NotImplementedError, match="qv"):
