@@ -196,14 +196,6 @@ Result<std::shared_ptr<Context>> Context::create(const flashplus_context_options
   return c;
 }
 
-std::atomic<Device *> *Context::openSlot(DLDevice id) {
-  if (id.device_type == kDLCPU && id.device_id == 0)
-    return &open_cpu_;
-  if (id.device_type == kDLCUDA && id.device_id >= 0 && id.device_id < kFastDevices)
-    return &open_cuda_[id.device_id];
-  return nullptr;
-}
-
 Result<std::unique_ptr<Device>> Context::openDevice(DLDevice id) {
   if (id.device_type == kDLCPU && id.device_id == 0)
     return createCpuDevice(*pool_, cpu_target_, kernel_debug_);
@@ -234,10 +226,8 @@ Device *Context::findDevice(DLDevice id) {
 }
 
 Result<Device *> Context::device(DLDevice id) {
-  std::atomic<Device *> *slot = openSlot(id);
-  if (slot)
-    if (Device *open = slot->load(std::memory_order_acquire))
-      return open;
+  if (Device *open = openDeviceOf(id))
+    return open;
   Device *device = findDevice(id);
   if (!device) {
     const std::pair key(int(id.device_type), int(id.device_id));
@@ -254,7 +244,7 @@ Result<Device *> Context::device(DLDevice id) {
       devices_.emplace(key, std::move(*opened));
     }
   }
-  if (slot)
+  if (std::atomic<Device *> *slot = openSlot(id))
     slot->store(device, std::memory_order_release);
   return device;
 }
@@ -328,12 +318,17 @@ flashplus_status flashplus_get_counters(flashplus_context *context, flashplus_co
                            .evicted = context->impl->store().counters().evicted};
 #define FLASHPLUS_COUNT(NAME) all.NAME = c.NAME;
 #define FLASHPLUS_TIME(NAME) all.NAME##_ms = double(c.NAME##_us) / 1000;
+    FLASHPLUS_LAUNCH_COUNTS(FLASHPLUS_COUNT)
     FLASHPLUS_KERNEL_COUNTS(FLASHPLUS_COUNT)
     FLASHPLUS_KERNEL_TIMES(FLASHPLUS_TIME)
 #undef FLASHPLUS_TIME
 #undef FLASHPLUS_COUNT
+#define FLASHPLUS_ONE(NAME) +1
     // The lists have every field but the three that are not a KernelTable's.
-    static_assert(sizeof all == 3 * sizeof(int64_t) + sizeof(KernelCounters));
+    static_assert(sizeof all == sizeof(int64_t) * (3 FLASHPLUS_LAUNCH_COUNTS(FLASHPLUS_ONE)
+                                                       FLASHPLUS_KERNEL_COUNTS(FLASHPLUS_ONE)
+                                                           FLASHPLUS_KERNEL_TIMES(FLASHPLUS_ONE)));
+#undef FLASHPLUS_ONE
     return fillStruct("out", "flashplus_counters", out, FLASHPLUS_SIZE_WITH(flashplus_counters, load_ms),
                       all);
   });

@@ -36,6 +36,12 @@ public:
   /// The device, opened on first use; NoDevice (with the reason) if it is not there. Without a lock once it
   /// is open.
   Result<Device *> device(DLDevice id);
+  /// The device if it is open, which is all that nearly every launch has to ask. Null if it is not, and of
+  /// some that device() has to search for.
+  Device *openDeviceOf(DLDevice id) {
+    const std::atomic<Device *> *slot = openSlot(id);
+    return slot ? slot->load(std::memory_order_acquire) : nullptr;
+  }
 
   KernelTable &kernels() { return *kernels_; }
   CompilerLibrary &compiler() { return *compiler_; }
@@ -79,7 +85,13 @@ private:
   Result<std::unique_ptr<Device>> openDevice(DLDevice id);
   Device *findDevice(DLDevice id); ///< Null if it is not open.
   /// Where an open device of this id is noted; null for ids that are only in devices_.
-  std::atomic<Device *> *openSlot(DLDevice id);
+  std::atomic<Device *> *openSlot(DLDevice id) {
+    if (id.device_type == kDLCPU && id.device_id == 0)
+      return &open_cpu_;
+    if (id.device_type == kDLCUDA && id.device_id >= 0 && id.device_id < kFastDevices)
+      return &open_cuda_[id.device_id];
+    return nullptr;
+  }
 
   flashplus_log log_ = nullptr;
   void *log_context_ = nullptr;

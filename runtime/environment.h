@@ -45,8 +45,9 @@ struct Environment {
                               ///< K, M or G; 0: no limit; -1 if unset.
   int64_t compile_seconds = -1; ///< $FLASHPLUS_COMPILE_SECONDS: most time of a compilation; 0: no limit; -1
                                 ///< if unset.
-  std::vector<std::string> problems; ///< Of values that say nothing, which are as if unset, and of
-                                     ///< paths where nothing is; a sentence each.
+  std::vector<std::string> problems; ///< Of values that say nothing, which are as if unset, of paths where
+                                     ///< nothing is, and of names like ours that nothing reads; a sentence
+                                     ///< each.
   int num_threads = 0;   ///< $FLASHPLUS_NUM_THREADS: CPU workers; 0 if unset or not a positive number; cut to
                          ///< kMaxThreads.
 

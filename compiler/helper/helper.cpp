@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <new>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -64,6 +66,16 @@ bool receive(void *to, size_t bytes) {
   return true;
 }
 
+/// Whether there is no memory to be had. For a signal handler.
+bool isMemoryGone() {
+  constexpr size_t kLittle = size_t(1) << 20; // no more than malloc asks for at once
+  void *some = mmap(nullptr, kLittle, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (some == MAP_FAILED)
+    return errno == ENOMEM;
+  munmap(some, kLittle);
+  return false;
+}
+
 extern "C" {
 
 /// The compiler can't go on; it must not come back.
@@ -73,7 +85,13 @@ void giveUp(int code, const char *text) {
   _exit(1);
 }
 
-void onCrash(int signal) {
+void onCrash(int signal, siginfo_t *info, void *) {
+  // MLIR makes an operation in what malloc gives it without looking (mlir::Operation::create): a few bytes
+  // behind null where there was nothing to give.
+  constexpr uintptr_t kNobodyHas = 64 << 10; // what no process has at its beginning
+  if (signal == SIGSEGV && info->si_code == SEGV_MAPERR &&
+      reinterpret_cast<uintptr_t>(info->si_addr) < kNobodyHas && isMemoryGone())
+    giveUp(int(StatusCode::OutOfMemory), "the compiler ran out of memory");
   const int32_t which = signal;
   send(Kind::Crash, &which, sizeof which);
   std::signal(signal, SIG_DFL);
@@ -96,8 +114,8 @@ void handleCrashes() {
   const stack_t alternate{.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
   sigaltstack(&alternate, nullptr);
   struct sigaction action = {};
-  action.sa_handler = onCrash;
-  action.sa_flags = SA_ONSTACK | int(SA_RESETHAND);
+  action.sa_sigaction = onCrash;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | int(SA_RESETHAND);
   for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS})
     sigaction(signal, &action, nullptr);
 }

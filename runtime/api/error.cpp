@@ -12,10 +12,6 @@ thread_local char last_message[2048] = "";
 
 } // namespace
 
-flashplus_status report(const Status &status) {
-  return status ? FLASHPLUS_OK : report(status.code(), status.message().c_str());
-}
-
 flashplus_status report(StatusCode code, const char *message) {
   const size_t size = std::min(std::strlen(message), sizeof last_message - 1);
   std::memcpy(last_message, message, size);

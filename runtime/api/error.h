@@ -14,10 +14,12 @@
 
 namespace flashplus {
 
-/// Keeps the message for this thread and returns the code.
-flashplus_status report(const Status &status);
-/// The same for a failure that must not allocate.
+/// Keeps the message for this thread and returns the code; of a failure that must not allocate.
 flashplus_status report(StatusCode code, const char *message);
+/// The same of a Status, which is nearly always Ok.
+inline flashplus_status report(const Status &status) {
+  return status ? FLASHPLUS_OK : report(status.code(), status.message().c_str());
+}
 
 /// Says that this process is the child of a fork that came at a bad moment (isForkBroken()).
 flashplus_status reportForkBroken();

@@ -58,9 +58,9 @@ Status checkBounds(const Bounds &have, const Bounds &allowed) {
   return Status::ok();
 }
 
-/// Of a context that was told to, values that only the device can see; a graph's are nobody's to see.
+/// Of a context that debugsValues(), those that only the device can see; a graph's are nobody's to see.
 template <class Args> Status checkValues(Context &context, Device &device, const Args &args, void *stream) {
-  if (!context.debugsValues() || device.id().device_type == kDLCPU)
+  if (device.id().device_type == kDLCPU)
     return Status::ok();
   auto capturing = device.capturing(stream);
   if (!capturing || *capturing)
@@ -136,7 +136,8 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
       FLASHPLUS_RETURN_IF_ERROR(checkPages(problem.bounds, plan->plan));
     if (problem.empty)
       return clearSums(*plan->device, problem, stream);
-    FLASHPLUS_RETURN_IF_ERROR(checkValues(*plan->context, *plan->device, *args, stream));
+    if (plan->context->debugsValues())
+      FLASHPLUS_RETURN_IF_ERROR(checkValues(*plan->context, *plan->device, *args, stream));
     const int64_t needed = plan->record.workspace_bytes;
     if (needed && (!workspace || workspace_bytes < size_t(needed)))
       return invalidArgument("workspace has " + std::to_string(workspace ? workspace_bytes : 0) +
@@ -148,6 +149,20 @@ flashplus_status runPlan(flashplus_plan *plan, const typename Call::Args *args, 
   });
 }
 
+/// What the memo does not have. Out of the way of launches, which need none of its room.
+[[gnu::noinline]] Status makeRecord(flashplus_context &context, Device &device,
+                                    const AttentionProblem &problem, void *stream, LaunchRecord &out) {
+  const NotCancelled whole;
+  auto capturing = device.capturing(stream);
+  if (!capturing)
+    return capturing.status();
+  auto made = makePlan(context.impl, device, problem, /*may_make=*/!*capturing);
+  if (!made)
+    return made.status();
+  out = (*made)->record;
+  return Status::ok();
+}
+
 template <class Call>
 flashplus_status run(flashplus_context *context, const typename Call::Args *args, void *stream) {
   return guardedLaunch([&]() -> Status {
@@ -155,49 +170,47 @@ flashplus_status run(flashplus_context *context, const typename Call::Args *args
       return invalidArgument("context is null");
     typename Call::Problem problem;
     FLASHPLUS_RETURN_IF_ERROR(Call::check(args, DataPointers::Required, context->impl->scores(), problem));
-    auto device = context->impl->device(problem.device);
-    if (!device)
-      return device.status();
+    Device *device = context->impl->openDeviceOf(problem.device);
+    if (!device) {
+      auto opened = context->impl->device(problem.device);
+      if (!opened)
+        return opened.status();
+      device = *opened;
+    }
     if (problem.empty)
-      return clearSums(**device, problem, stream);
-    FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, **device, *args, stream));
+      return clearSums(*device, problem, stream);
+    if (context->impl->debugsValues())
+      FLASHPLUS_RETURN_IF_ERROR(checkValues(*context->impl, *device, *args, stream));
     const PlanKey key(problem);
     const CallInFlight here; // what the memo gives stays
     LaunchRecord plan;
     const bool remembered = !problem.schedule; // a schedule of the caller's is no part of the key
     if (remembered && context->impl->plans().find(key, plan)) {
-      context->impl->kernels().counters.memory_hits += plan.num_steps;
+      context->impl->kernels().counters.memory_hits.add(plan.num_steps, here);
     } else {
-      const NotCancelled whole;
-      auto capturing = (*device)->capturing(stream);
-      if (!capturing)
-        return capturing.status();
-      auto made = makePlan(context->impl, **device, problem, /*may_make=*/!*capturing);
-      if (!made)
-        return made.status();
-      plan = (*made)->record;
+      FLASHPLUS_RETURN_IF_ERROR(makeRecord(*context, *device, problem, stream, plan));
       if (remembered)
         context->impl->plans().put(key, plan);
     }
-    Workspace workspace{**device, stream};
+    Workspace workspace{*device, stream};
     Workspaces::Lease kept;
     if (plan.workspace_bytes) {
-      auto lease = context->impl->workspaces().borrow(**device, size_t(plan.workspace_bytes),
+      auto lease = context->impl->workspaces().borrow(*device, size_t(plan.workspace_bytes),
                                                       size_t(plan.zeroed_bytes), stream);
       if (!lease)
         return lease.status();
       kept = std::move(*lease);
     }
     if (plan.workspace_bytes && !kept.memory()) {
-      auto memory = (*device)->allocateAsync(size_t(plan.workspace_bytes), stream);
+      auto memory = device->allocateAsync(size_t(plan.workspace_bytes), stream);
       if (!memory)
         return memory.status();
       workspace.memory = *memory;
       if (plan.zeroed_bytes)
-        FLASHPLUS_RETURN_IF_ERROR((*device)->clearAsync(*memory, size_t(plan.zeroed_bytes), stream));
+        FLASHPLUS_RETURN_IF_ERROR(device->clearAsync(*memory, size_t(plan.zeroed_bytes), stream));
     }
-    FLASHPLUS_RETURN_IF_ERROR(clearSums(**device, problem, stream));
-    return launch(plan, **device, problem, kept.memory() ? kept.memory() : workspace.memory, stream);
+    FLASHPLUS_RETURN_IF_ERROR(clearSums(*device, problem, stream));
+    return launch(plan, *device, problem, kept.memory() ? kept.memory() : workspace.memory, stream);
   });
 }
 

@@ -210,11 +210,6 @@ Status readRotary(TensorReader &reader, const flashplus_forward_args &a, const T
 
 } // namespace
 
-bool usesAppend(const flashplus_forward_args &a) {
-  return a.k_new || a.v_new || a.cu_seqlens_k_new || a.slot_mapping || a.rotary_cos || a.rotary_sin ||
-         a.rotary_seqlens || a.max_seqlen_k_new;
-}
-
 Status checkAppend(TensorReader &reader, const flashplus_forward_args &a,
                    std::span<const OperandArg> operands, const TensorSizes &sizes, ForwardProblem &out) {
   const TensorView &q = operands[0].view, &k = operands[1].view, &v = operands[2].view, &o = operands[3].view;

@@ -11,7 +11,10 @@
 namespace flashplus {
 
 /// There is a field of an append.
-bool usesAppend(const flashplus_forward_args &a);
+inline bool usesAppend(const flashplus_forward_args &a) {
+  return a.k_new || a.v_new || a.cu_seqlens_k_new || a.slot_mapping || a.rotary_cos || a.rotary_sin ||
+         a.rotary_seqlens || a.max_seqlen_k_new;
+}
 
 /// After the lengths, the mask, and where keys are found: reads the new tensors, sets out.append but for what
 /// the plan decides, and what plans need to know of it. `operands` are q, k, v and o, as checked.

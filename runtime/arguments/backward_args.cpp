@@ -87,10 +87,8 @@ Status checkBackwardArgs(const flashplus_backward_args *args, DataPointers data,
   FLASHPLUS_RETURN_IF_ERROR(checkMask(maskArgs(a), out));
   setMask(out.bounds, p);
   FLASHPLUS_RETURN_IF_ERROR(bindScore(reader, scoreArgs(a), scores, sizes, out, scoreParams(p)));
-  DropoutValues dropout;
-  FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, dropoutArgs(a), out.spec, dropout));
-  if (out.spec.dropout)
-    setDropout(dropout, p);
+  if (const DropoutArgs dropout = dropoutArgs(a); dropout.any())
+    FLASHPLUS_RETURN_IF_ERROR(bindDropout(reader, dropout, out.spec, p));
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
   FLASHPLUS_RETURN_IF_ERROR(checkRest(reader, a, sizes, out));
   if (!a.dalibi_slopes && !a.dsoftcap && a.num_score_gradients == 0)

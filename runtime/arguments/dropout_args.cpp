@@ -14,7 +14,7 @@ Status checkDropout(TensorReader &reader, const DropoutArgs &args, SpecFields &s
     FLASHPLUS_RETURN_IF_ERROR(state.wantShape({2}, "(2), a seed and an offset"));
     FLASHPLUS_RETURN_IF_ERROR(state.wantUnitStride());
   }
-  if (args.p == 0) // most calls
+  if (args.p == 0)
     return Status::ok();
   auto dropout = Dropout::make(double(args.p));
   if (!dropout) {

@@ -11,6 +11,8 @@ struct DropoutArgs {
   float p;
   const DLTensor *rng_state;
   uint64_t seed, offset;
+
+  bool any() const { return p != 0 || rng_state; }
 };
 template <class Args> DropoutArgs dropoutArgs(const Args &a) {
   return {a.dropout_p, a.rng_state, a.dropout_seed, a.dropout_offset};
@@ -23,7 +25,8 @@ struct DropoutValues {
   uint64_t seed = 0, offset = 0;
 };
 
-/// Sets whether kernels of `spec` drop. A rate at which nothing is dropped is none.
+/// Of arguments that say something: sets whether kernels of `spec` drop. A rate at which nothing is dropped
+/// is none.
 Status checkDropout(TensorReader &reader, const DropoutArgs &args, SpecFields &spec, DropoutValues &out);
 
 template <class Params> void setDropout(const DropoutValues &values, Params &p) {
@@ -33,6 +36,16 @@ template <class Params> void setDropout(const DropoutValues &values, Params &p) 
   p.rng_state = values.rng_state;
   p.rng_seed = int64_t(values.seed);
   p.rng_offset = int64_t(values.offset);
+}
+
+/// Both.
+template <class Params>
+Status bindDropout(TensorReader &reader, const DropoutArgs &args, SpecFields &spec, Params &p) {
+  DropoutValues values;
+  FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, args, spec, values));
+  if (spec.dropout)
+    setDropout(values, p);
+  return Status::ok();
 }
 
 } // namespace flashplus

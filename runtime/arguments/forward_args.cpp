@@ -94,11 +94,10 @@ Status checkForwardArgs(const flashplus_forward_args *args, DataPointers data, S
       FLASHPLUS_RETURN_IF_ERROR(checkCacheValues(tables, out, p, out.append ? &*out.append : nullptr));
   }
   FLASHPLUS_RETURN_IF_ERROR(bindScore(reader, scoreArgs(a), scores, sizes, out, scoreParams(p)));
-  DropoutValues dropout;
-  FLASHPLUS_RETURN_IF_ERROR(checkDropout(reader, dropoutArgs(a), out.spec, dropout));
-  if (out.spec.dropout)
-    setDropout(dropout, p);
-  FLASHPLUS_RETURN_IF_ERROR(checkSinks(reader, sinkArgs(a), sizes, out.spec, p));
+  if (const DropoutArgs dropout = dropoutArgs(a); dropout.any())
+    FLASHPLUS_RETURN_IF_ERROR(bindDropout(reader, dropout, out.spec, p));
+  if (const SinkArgs sinks = sinkArgs(a); sinks.any())
+    FLASHPLUS_RETURN_IF_ERROR(checkSinks(reader, sinks, sizes, out.spec, p));
   FLASHPLUS_RETURN_IF_ERROR(checkSoftmaxScale(a.softmax_scale, sizes.head_dim_qk, p.softmax_scale));
   return checkRest(reader, a, sizes, out);
 }

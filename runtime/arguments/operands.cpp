@@ -105,15 +105,19 @@ Status TensorReader::read(const char *name, const DLTensor *source, TensorView &
   const DLDevice found = source->device;
   if (device_.device_type == 0) {
     if (found.device_type != kDLCPU && found.device_type != kDLCUDA && found.device_type != kDLExtDev)
-      return invalidArgument(std::string(name) + " is on DLPack device type " +
-                             std::to_string(found.device_type) +
-                             "; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator");
+      return unknownDevice(name, found);
     device_ = found;
     first_ = name;
   } else if (found.device_type != device_.device_type || found.device_id != device_.device_id) {
     return wrongDevice(name, found);
   }
   return Status::ok();
+}
+
+Status TensorReader::unknownDevice(const char *name, DLDevice found) const {
+  return invalidArgument(std::string(name) + " is on DLPack device type " +
+                         std::to_string(found.device_type) +
+                         "; it must be kDLCPU (1), kDLCUDA (2) or kDLExtDev (12), the emulator");
 }
 
 Status TensorReader::wrongDevice(const char *name, DLDevice found) const {

@@ -23,7 +23,9 @@ public:
   bool onHost(const TensorView &t) const { return device_.device_type == kDLCPU && t.data; }
 
 private:
-  Status wrongDevice(const char *name, DLDevice found) const;
+  // Out of the way of read(), as what other checks say when they fail.
+  [[gnu::noinline]] Status unknownDevice(const char *name, DLDevice found) const;
+  [[gnu::noinline]] Status wrongDevice(const char *name, DLDevice found) const;
 
   const DataPointers data_;
   const char *first_ = ""; ///< The first one's name.

@@ -8,10 +8,12 @@ namespace {
 
 std::string number(int64_t v) { return std::to_string(v); }
 
-Status checkReserved(const char *name, const char *field, int32_t value) {
-  if (value == 0)
-    return Status::ok();
+[[gnu::noinline]] Status wrongReserved(const char *name, const char *field, int32_t value) {
   return invalidArgument(std::string(name) + "." + field + " is " + number(value) + "; it must be 0");
+}
+
+Status checkReserved(const char *name, const char *field, int32_t value) {
+  return value == 0 ? Status::ok() : wrongReserved(name, field, value);
 }
 
 } // namespace

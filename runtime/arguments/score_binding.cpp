@@ -169,25 +169,25 @@ private:
   TensorView slopes_;
 };
 
+[[gnu::noinline]] Status wrongScale(float value) {
+  return invalidArgument("softmax_scale is " + std::to_string(value) + "; it must be finite");
+}
+
 } // namespace
 
 Status bindScore(TensorReader &reader, const ScoreArgs &args, ScoreTable &scores, const TensorSizes &sizes,
                  AttentionProblem &problem, const ScoreParams &out) {
   // Most calls have no score at all, and nothing of one to check.
   if ((!args.score || !*args.score) && args.softcap == 0 && !args.alibi_slopes && args.num_tensors == 0 &&
-      args.num_scalars == 0) {
-    problem.spec.score = &ScoreForm::identity();
+      args.num_scalars == 0)
     return Status::ok();
-  }
   return ScoreBinder(reader, args, sizes, problem, out).run(scores, problem.spec.score);
 }
 
 Status checkSoftmaxScale(const float *given, int64_t head_dim, float &out) {
   // Rounded once, as head_dim ** -0.5 of a caller's language is.
   out = given ? *given : float(1.0 / std::sqrt(double(head_dim)));
-  if (!std::isfinite(out))
-    return invalidArgument("softmax_scale is " + std::to_string(out) + "; it must be finite");
-  return Status::ok();
+  return std::isfinite(out) ? Status::ok() : wrongScale(out);
 }
 
 } // namespace flashplus

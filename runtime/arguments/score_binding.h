@@ -34,7 +34,7 @@ template <class Params> ScoreParams scoreParams(Params &p) {
   return {p.aux, p.aux_stride, p.aux_last, p.scalar};
 }
 
-/// Sets the score of the problem's spec and the values. After checkLengths.
+/// Sets the score of the problem's spec, which is none so far, and the values. After checkLengths.
 Status bindScore(TensorReader &reader, const ScoreArgs &args, ScoreTable &scores, const TensorSizes &sizes,
                  AttentionProblem &problem, const ScoreParams &out);
 

@@ -5,11 +5,8 @@ namespace flashplus {
 
 Status checkSinks(TensorReader &reader, const SinkArgs &args, const TensorSizes &sizes, SpecFields &spec,
                   ForwardParams &p) {
-  if (!args.sinks) {
-    if (args.lse_without_sinks)
-      return invalidArgument("lse_without_sinks is 1 and sinks is null; it goes with sinks");
-    return Status::ok();
-  }
+  if (!args.sinks)
+    return invalidArgument("lse_without_sinks is 1 and sinks is null; it goes with sinks");
   TensorView sinks;
   DType dtype;
   FLASHPLUS_RETURN_IF_ERROR(reader.read("sinks", args.sinks, sinks));

@@ -11,10 +11,12 @@ namespace flashplus {
 struct SinkArgs {
   const DLTensor *sinks;
   int32_t lse_without_sinks; ///< 0 or 1
+
+  bool any() const { return sinks || lse_without_sinks; }
 };
 inline SinkArgs sinkArgs(const flashplus_forward_args &a) { return {a.sinks, a.lse_without_sinks}; }
 
-/// Sets the sinks of `spec`, and the params of the kernels that have them.
+/// Of arguments that say something: sets the sinks of `spec`, and the params of the kernels that have them.
 Status checkSinks(TensorReader &reader, const SinkArgs &args, const TensorSizes &sizes, SpecFields &spec,
                   ForwardParams &p);
 

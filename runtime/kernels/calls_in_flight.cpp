@@ -33,6 +33,15 @@ struct Slots final : private ForkGuarded {
   ForkSafe<std::mutex> mutex;
   std::vector<std::shared_ptr<Slot>> all;
 
+  /// The least that no thread has; under the mutex, so that who had it before has written all that it will.
+  int freeNumber() const {
+    int number = 0;
+    const auto taken = [&](const std::shared_ptr<Slot> &slot) { return slot->number == number; };
+    while (number < CallInFlight::kSharedNumber && std::any_of(all.begin(), all.end(), taken))
+      ++number;
+    return number;
+  }
+
 private:
   bool hold() override { return true; }
   void letGo() override {}
@@ -64,6 +73,7 @@ CallInFlight::Slot *CallInFlight::add(Slot **where) {
   Slots &slots = Slots::get();
   {
     const std::lock_guard lock(slots.mutex);
+    slot->number = slots.freeNumber();
     slots.all.push_back(slot);
   }
   thread_local Leave leave;

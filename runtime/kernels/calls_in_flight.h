@@ -24,10 +24,14 @@ public:
   CallInFlight(const CallInFlight &) = delete;
   CallInFlight &operator=(const CallInFlight &) = delete;
 
-  struct alignas(64) Slot { // a line of its own, which no other thread writes to
-    std::atomic<uint64_t> sequence{0}; ///< Odd: inside. Written by its thread alone.
-    int depth = 0;                     ///< Its thread's.
+  static constexpr int kSharedNumber = 31; ///< Of all threads beyond that many.
+  struct alignas(64) Slot {                // a line of its own, which no other thread writes to
+    std::atomic<uint64_t> sequence{0};     ///< Odd: inside. Written by its thread alone.
+    int depth = 0;                         ///< Its thread's.
+    int number = kSharedNumber;            ///< No other thread's that is there, but for this one.
   };
+  /// Of the thread, for what each thread has of its own.
+  int number() const { return slot_.number; }
 
 private:
   static Slot &mine() {

@@ -358,7 +358,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
   const Target &target = device.profile().target;
   const std::string id = device.name() + "\n" + kernel.spec.text() + "\n" + kernel.schedule.text();
   if (auto found = find(id)) {
-    ++counters.memory_hits;
+    counters.memory_hits += 1;
     return found;
   }
   if (!may_make)
@@ -367,7 +367,7 @@ Result<std::shared_ptr<ResidentKernel>> KernelTable::resident(const PlannedKerne
                       ", and the stream is being captured; plan before the capture begins");
   const Flights::Flight flight(flights_, id);
   if (auto found = find(id)) { // made while we waited
-    ++counters.memory_hits;
+    counters.memory_hits += 1;
     return found;
   }
   auto code = this->code(kernel, target, &device);

@@ -10,6 +10,7 @@
 #include "runtime/devices/device.h"
 #include "runtime/kernels/compiler_library.h"
 #include "runtime/kernels/flights.h"
+#include "runtime/kernels/launch_count.h"
 #include "runtime/kernels/miss_record.h"
 #include "templates/registry.h"
 
@@ -48,9 +49,9 @@ struct ResidentKernel {
 };
 
 /// The counts of flashplus_counters, by its names, and its times: there they are NAME_ms. Members and copies
-/// are made from these lists.
+/// are made from these lists, of which the first has what every launch adds to.
+#define FLASHPLUS_LAUNCH_COUNTS(X) X(memory_hits)
 #define FLASHPLUS_KERNEL_COUNTS(X)                                                                           \
-  X(memory_hits)                                                                                             \
   X(disk_hits)                                                                                               \
   X(compiles)                                                                                                \
   X(corrupt)                                                                                                 \
@@ -67,12 +68,15 @@ struct ResidentKernel {
 #define FLASHPLUS_KERNEL_TIMES(X) X(compile) X(load) X(build) X(passes) X(optimize) X(emit) X(assemble)
 
 struct KernelCounters {
+#define FLASHPLUS_LAUNCH_COUNT(NAME) LaunchCount NAME;
 #define FLASHPLUS_COUNT(NAME) std::atomic<int64_t> NAME{0};
 #define FLASHPLUS_TIME(NAME) std::atomic<int64_t> NAME##_us{0};
+  FLASHPLUS_LAUNCH_COUNTS(FLASHPLUS_LAUNCH_COUNT)
   FLASHPLUS_KERNEL_COUNTS(FLASHPLUS_COUNT)
   FLASHPLUS_KERNEL_TIMES(FLASHPLUS_TIME)
 #undef FLASHPLUS_TIME
 #undef FLASHPLUS_COUNT
+#undef FLASHPLUS_LAUNCH_COUNT
 };
 
 /// Thread-safe. Two threads that miss the same kernel make it once: the second waits for the first.
@@ -133,8 +137,7 @@ public:
   /// Counts a schedule that is left out, and tells the listener.
   void fellBack(const PlannedKernel &kernel, const Target &target, const std::string &why);
 
-  /// Each launch counts; who only reads what lies beside waits for nobody.
-  alignas(64) KernelCounters counters;
+  KernelCounters counters;
 
   bool offline() const { return offline_; }
 
@@ -173,7 +176,7 @@ private:
   void tell(flashplus_event_kind kind, const KernelKey &key, const std::string &detail = "", double ms = 0,
             const flashplus_compile_times &times = {}, size_t code_bytes = 0) const;
 
-  alignas(64) Tiers store_;
+  Tiers store_;
   const KeyLocks *const locks_;
   MissRecord *const misses_;
   std::atomic<bool> read_only_told_{false};

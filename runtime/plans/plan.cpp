@@ -47,7 +47,7 @@ Result<std::unique_ptr<flashplus_plan>> makePlan(const std::shared_ptr<Context> 
     const PlanStep *failed = nullptr;
     for (const PlanStep &step : plan->steps) {
       if (auto known = planned->kernel(step)) {
-        ++context.kernels().counters.memory_hits;
+        context.kernels().counters.memory_hits += 1;
         out->kernels.push_back(std::move(known));
         continue;
       }

@@ -218,6 +218,18 @@ TEST_CASE("a caller whose header is newer is refused only for what it sets") {
   CHECK(c.newer[1] == 0x5a5a5a5a5a5a5a5a);
 }
 
+TEST_CASE("a misspelt variable of the environment is a warning of each context that is made") {
+  ::setenv("FLASHPLUS_CACHE_DRI", "/somewhere", 1);
+  const Handle misspelt, once_more;
+  ::unsetenv("FLASHPLUS_CACHE_DRI");
+  for (const Handle *handle : {&misspelt, &once_more}) {
+    CHECK(warnings(handle->context) == 1);
+    CHECK(describe(handle->context).find("\"warnings\":[\"$FLASHPLUS_CACHE_DRI is set, and nothing reads") !=
+          std::string::npos);
+  }
+  CHECK(warnings(Handle().context) == 0);
+}
+
 TEST_CASE("a cache that cannot be used is not hidden by a null log") {
   const Unusable unusable;
   flashplus_context *context = nullptr;

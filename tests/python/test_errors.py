@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Bad input: the original's words where it has some, and what is not there yet."""
 
+import os
+import subprocess
+import sys
+
 import numpy
 import pytest
 import torch
@@ -252,3 +256,21 @@ def test_the_current_device_stays(device):
     flash_attn_func(q, k, v)
     refused(RuntimeError, "k must be on CUDA", flash_attn_func, q, k.cpu(), v)
     assert (torch.cuda.current_device(), torch.cuda.current_stream()) == before
+
+
+def test_a_misspelt_variable_is_said():
+    """Once a process, on the first call; what only Python or a test reads is known."""
+    code = "from flashplus import library; library.get(); library.get(); print(library.get().describe()['warnings'])"
+    known = {"FLASHPLUS_FACE": "ON", "FLASHPLUS_TEST_ENVS": "x", "FLASHPLUS_SOAK": "0"}
+
+    def said(**more):
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                              env={**os.environ, **known, **more})
+        return [line for line in done.stderr.splitlines() if "FLASHPLUS_" in line], done.stdout
+
+    assert said() == ([], "[]\n")
+    lines, warnings = said(FLASHPLUS_CACHE_DRI="/somewhere", FLASHPLUS_FASE="OFF")
+    nearest = {"FLASHPLUS_CACHE_DRI": "FLASHPLUS_CACHE_DIR", "FLASHPLUS_FASE": "FLASHPLUS_FACE"}
+    wanted = {f"${name} is set, and nothing reads a variable of that name; the nearest is ${known}"
+              for name, known in nearest.items()}
+    assert len(lines) == 2 and set(lines) == wanted and all(line in warnings for line in wanted)

@@ -466,3 +466,25 @@ TEST_CASE("sinks: one of each query head, of a dtype of their own") {
   });
   refused("args.reserved3 is 1; it must be 0", [](Problem &p) { p.args.reserved3 = 1; });
 }
+
+TEST_CASE("dropout: a rate alone drops, a state alone does not, and both are checked") {
+  const auto drops = [](const std::string &spec) { return spec.find(" dropout=1") != std::string::npos; };
+  HostTensor state({2}, {kDLInt, 64, 1}), three({3}, {kDLInt, 64, 1}), floats({2});
+  CHECK(!drops(accepted([](Problem &p) { p.args.dropout_seed = 5; })));
+  CHECK(!drops(accepted([&](Problem &p) { p.args.rng_state = state.get(); })));
+  for (const bool ragged : {false, true}) {
+    CHECK(drops(accepted([](Problem &p) { p.args.dropout_p = 0.25f; }, ragged)));
+    CHECK(drops(accepted(
+        [&](Problem &p) {
+          p.args.dropout_p = 0.25f;
+          p.args.rng_state = state.get();
+        },
+        ragged)));
+  }
+  for (auto [p, value] : {std::pair{-0.5f, "-0.5"}, {1.0f, "1"}, {NAN, "nan"}})
+    refused("dropout_p is " + std::string(value) + "; it must be at least 0 and below 1",
+            [p = p](Problem &problem) { problem.args.dropout_p = p; });
+  refused("rng_state has shape (3)", [&](Problem &p) { p.args.rng_state = three.get(); });
+  refused("rng_state has dtype float32; it must be int64 or uint64",
+          [&](Problem &p) { p.args.rng_state = floats.get(); });
+}

@@ -45,7 +45,7 @@ TEST_CASE("counts are written once a second at most, when asked for, and at the 
   CHECK(c.store->counts()->disk_hits == 3);
   CHECK(c.store->counts()->contexts == 1);
   c.counters.compiles = 2;
-  c.counters.memory_hits = 5;
+  c.counters.memory_hits += 5;
   c.report.reset();
   CHECK(c.store->counts()->disk_hits == 3);
   CHECK(c.store->counts()->compiles == 2);
