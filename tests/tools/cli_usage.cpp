@@ -211,6 +211,24 @@ TEST_CASE("a misspelt value is answered with what may have been meant") {
   checkUsage({"inspect", "--stage", "spec", "--schedule", "cpu.flsh tile_n=64"}, "; did you mean cpu.flash?");
 }
 
+TEST_CASE("a value of another kind is named with what is taken") {
+  const std::vector<std::string> run = {"run", "--random", "1,8,8,1,1,16"};
+  const auto refused = [](std::vector<std::string> words, const std::string &flag, const std::string &value,
+                          const std::string &why) {
+    words.push_back(value.empty() ? flag : flag + "=" + value);
+    checkUsage(words, "flashplus: " + flag + ": " + why + " (try");
+  };
+  refused(run, "--scale", "abc", "'abc' is no number");
+  refused(run, "--backward", "maybe", "'maybe' is given, and it takes no value");
+  for (const char *flag : {"--seed", "--order-seed", "--step-limit"})
+    for (const char *value : {"-1", "1.5", "x", "18446744073709551616"})
+      refused({"emulate", "--random", "1,8,8,1,1,16"}, flag, value,
+              "'" + std::string(value) + "' is no whole number from 0 to 2^64 - 1");
+  refused({"warmup"}, "--jobs", "", "its value is missing");
+  refused({"inspect"}, "--stage", "", "its value is missing");
+  checkUsage({"run", "--out", "a.npy", "-o", "b.npy"}, "--out: is given 2 times; once is allowed");
+}
+
 TEST_CASE("an output is named after its format, and looked at before the work") {
   const std::string shape = "1,8,8,1,1,16";
   for (const char *verb : {"bench", "tune", "emulate"}) {

@@ -300,10 +300,12 @@ void addEmulate(CLI::App &app, Action *selected) {
   verb->add_option("--html", flags->html, "Write a report for people: a roofline, instructions, memory")
       ->type_name("FILE.html");
   verb->add_option("--order-seed", flags->seed, "Seed of --async random")
+      ->check(unsignedNumber())
       ->type_name("N")
       ->capture_default_str();
   verb->add_option("--step-limit", flags->step_limit,
                    "Instructions of a block's warps before it is stopped [2^34]")
+      ->check(unsignedNumber())
       ->type_name("N");
   verb->callback([flags, selected] { *selected = [flags] { return emulate(*flags); }; });
 }

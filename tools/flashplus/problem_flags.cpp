@@ -206,7 +206,9 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
   verb.add_option("--dtype", f.input.dtype, "fp16, bf16 or fp32; files are converted [random: bf16]")
       ->transform(dtypeNames())
       ->type_name("TYPE");
-  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
+  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")
+      ->check(unsignedNumber())
+      ->capture_default_str();
   addCausalFlag(
       verb, /*several=*/false, [&f](const std::vector<bool> &causal) { f.causal = causal.front(); }, "no");
   text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");

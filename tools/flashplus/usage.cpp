@@ -80,6 +80,28 @@ std::string unexpected(const CLI::App &app, const CLI::App &verb, const std::str
   return text + "'" + (hasLetter(extras.front()) ? didYouMean(extras.front(), names) : "");
 }
 
+/// CLI11's words for a value that an option can't take, in ours.
+std::string valueMessage(const CLI::App &verb, const CLI::ParseError &error) {
+  const std::string text = error.what();
+  const auto behind = [&](std::string_view mark) {
+    const size_t at = text.find(mark);
+    return at == std::string::npos ? "" : text.substr(at + mark.size());
+  };
+  if (const std::string given = behind("Could not convert: "); !given.empty()) {
+    const size_t equals = given.find(" = ");
+    const CLI::Option *option = verb.get_option_no_throw(given.substr(0, equals));
+    if (equals != std::string::npos && option)
+      return given.substr(0, equals) + ": '" + given.substr(equals + 3) +
+             (option->get_items_expected_max() == 0 ? "' is given, and it takes no value" : "' is no number");
+  }
+  const std::string flag = text.substr(0, text.find(": "));
+  if (text.ends_with(" missing"))
+    return flag + ": its value is missing";
+  if (const std::string times = behind(": At Most 1 required but received "); !times.empty())
+    return flag + ": is given " + times + " times; once is allowed";
+  return text;
+}
+
 } // namespace
 
 std::vector<std::string> withHelpLast(const CLI::App &app, std::vector<std::string> words) {
@@ -123,7 +145,7 @@ std::string usageMessage(const CLI::App &app, const CLI::ParseError &error,
     // A wrong flag may be why another is missing.
     message = unexpected(app, *at, word ? path.substr(path.find(' ') + 1) : "");
     if (message.empty() || !dynamic_cast<const CLI::ExtrasError *>(&error))
-      message += (message.empty() ? "" : message.ends_with('?') ? " " : ". ") + std::string(error.what());
+      message += (message.empty() ? "" : message.ends_with('?') ? " " : ". ") + valueMessage(*at, error);
   }
   return message + " (try '" + path + " --help')";
 }
