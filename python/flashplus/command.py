@@ -12,9 +12,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def path():
-    """The executable: $FLASHPLUS_COMMAND, that beside $FLASHPLUS_LIBRARY, or that in the package."""
-    library = environment.library()
-    candidates = [environment.command(), library and os.path.join(os.path.dirname(library), "flashplus"),
+    """The executable: $FLASHPLUS_COMMAND, which must be one, that beside $FLASHPLUS_LIBRARY, or that in the package."""
+    library, named = environment.library(), environment.command()
+    if named and not os.access(named, os.X_OK):
+        raise FileNotFoundError(f"FLASHPLUS_COMMAND is {named!r}; it must be an executable 'flashplus', or not be set")
+    candidates = [named, library and os.path.join(os.path.dirname(library), "flashplus"),
                   os.path.join(HERE, "lib", "flashplus")]
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
@@ -27,7 +29,10 @@ def main(arguments=None):
     """Becomes the command; without arguments says what there is."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
-        print(summary())
+        try:
+            print(summary())
+        except ImportError as error:  # of the library
+            sys.exit(f"flash_attn: {error}")
         return
     if arguments[0] == "local-kernels":
         try:
@@ -35,7 +40,13 @@ def main(arguments=None):
         except ValueError as error:
             sys.exit(f"local-kernels: {error}")
         return
-    executable = path()
+    # The one verb that the executable does not have, and can't mean.
+    if arguments[0].lower().replace("_", "").replace("-", "") in ("localkernels", "localkernel", "local"):
+        sys.exit(f"flash_attn: unknown subcommand {arguments[0]!r}; did you mean local-kernels?")
+    try:
+        executable = path()
+    except FileNotFoundError as error:
+        sys.exit(f"flash_attn: {error}")
     os.execv(executable, [executable, *arguments])
 
 

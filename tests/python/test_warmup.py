@@ -69,6 +69,19 @@ def test_a_models_config_says_what_is_warmed(tmp_path, monkeypatch):
         flash_attn.warmup(model="config.json", softcap=True)
 
 
+def test_the_command_that_is_named_is_the_one_or_none(tmp_path):
+    main = START + "import runpy, sys; sys.argv[1:] = {}; runpy.run_module('flash_attn', run_name='__main__')"
+    (tmp_path / "no-program").write_text("")
+    for name in ("absent", "no-program"):
+        code, out, err = run(sys.executable, "-c", main.format(["devices"]), FLASHPLUS_COMMAND=tmp_path / name)
+        assert (code, out) == (1, "") and f"FLASHPLUS_COMMAND is '{tmp_path / name}'; it must be" in err, err
+        assert "Traceback" not in err
+    code, out, err = run(sys.executable, "-c", main.format([]), FLASHPLUS_LIBRARY=tmp_path / "absent.so")
+    assert code == 1 and err.startswith("flash_attn: libflashplus.so can't be opened: ") and "Traceback" not in err, err
+    code, out, err = run(sys.executable, "-c", main.format(["local_kernels"]))
+    assert (code, err) == (1, "flash_attn: unknown subcommand 'local_kernels'; did you mean local-kernels?\n")
+
+
 def test_what_chooses_kernels_is_understood_or_refused(tmp_path, monkeypatch):
     command = tmp_path / "flashplus"
     command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
