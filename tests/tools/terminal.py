@@ -123,16 +123,17 @@ def check_interrupt(folder):
 def check_interrupt_at_once(folder):
     """A verb whose work has no steps says what became of it; a look-up that was ended does not count what it did not
     reach."""
-    for signal_, kept in ((signal.SIGINT, "interrupted; no result was written"),
-                          (signal.SIGTERM, "interrupted; no result was written")):
-        words = ["run", "--random", "8,4096,4096,16,16,256", "--device", "cpu", "-o", str(folder / "never.npy")]
+    for signal_, verb in ((signal.SIGINT, "run"), (signal.SIGTERM, "run"), (signal.SIGINT, "emulate")):
+        kept = "interrupted; no result was written"
+        words = [verb, "--random", "8,4096,4096,16,16,256", *(["--device", "cpu", "-o", str(folder / "never.npy")]
+                                                               if verb == "run" else [])]
         child = subprocess.Popen([FLASHPLUS, *words], stderr=subprocess.PIPE, text=True,
                                  env={**ENVIRONMENT, "FLASHPLUS_CACHE_DIR": str(folder / "cache")})
         time.sleep(0.5)  # random input takes longer
         child.send_signal(signal_)
         said = child.communicate(timeout=60)[1]
         if child.returncode != -signal_ or kept not in said or list(folder.glob("*never*")):
-            fail(f"a run that {signal_.name} ended left with {child.returncode}: {said}{list(folder.glob('*never*'))}")
+            fail(f"a verb that {signal_.name} ended left with {child.returncode}: {said}{list(folder.glob('*never*'))}")
     words = ["bench", "--device", "cpu", "--head-dim", "16", "--seqlen", "16", "--batch", "1", "--heads", "1",
              "--causal", "no", "--rounds", "5000", "--milliseconds", "50", "--json", str(folder / "hung-up.json")]
     code, text = in_terminal(words, 100, folder / "cache", interrupt_at="rounds [", by=signal.SIGHUP)

@@ -6,6 +6,7 @@
 #include "tools/flashplus/choice.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/kernel_facts.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/outputs.h"
@@ -218,6 +219,7 @@ Status configure(const Emulator &emulator, const EmulateFlags &flags) {
 
 Result<int> emulate(const EmulateFlags &flags) {
   FLASHPLUS_RETURN_IF_ERROR(prepareOutputs({{"--html", flags.html, ".html .htm"}}));
+  sayWhenEnded("no result was written; kernels that were compiled are in the cache");
   Result<Problem> loaded = makeProblem(flags.problem);
   if (!loaded)
     return loaded.status();
