@@ -7,10 +7,10 @@ namespace flashplus {
 namespace {
 
 constexpr const Algorithm *kAlgorithms[] = {
-    &kCpuFlash,         &kCpuStream,        &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
-    &kSm80Decode,       &kCpuCombine,       &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
-    &kCpuBackwardSum,   &kCpuBackward,      &kSm90BackwardKV, &kSm80BackwardKV,   &kSm90BackwardQ,
-    &kSm80BackwardQ,    &kCpuAppend,        &kGpuAppend,      &kCpuMerge,         &kGpuMerge,
+    &kCpuFlash,         &kCpuStream,         &kSm90Flash,      &kSm80Flash,        &kSm90Decode,
+    &kSm80Decode,       &kCpuCombine,        &kGpuCombine,     &kCpuBackwardDelta, &kGpuBackwardDelta,
+    &kCpuBackwardSum,   &kCpuBackward,       &kSm90BackwardKV, &kSm80BackwardKV,   &kSm90BackwardQ,
+    &kSm80BackwardQ,    &kCpuAppend,         &kGpuAppend,      &kCpuMerge,         &kGpuMerge,
     &kCpuBackwardScore, &kSm80BackwardScore, &kGpuBackwardSum, &kSm90Backward};
 
 bool isFor(const Algorithm &a, const SpecFields &spec, const Target &target) {
@@ -102,6 +102,13 @@ std::vector<Schedule> scheduleSpace(const KernelSpec &spec, const DeviceProfile 
         result.push_back(std::move(s));
   }
   return result;
+}
+
+std::vector<std::string> algorithmNames() {
+  std::vector<std::string> names;
+  for (const Algorithm *a : kAlgorithms)
+    names.emplace_back(a->name);
+  return names;
 }
 
 Schedule completeSchedule(Schedule schedule) {

@@ -12,6 +12,7 @@ namespace flashplus {
 
 /// Null if there is none of that name.
 const Algorithm *findAlgorithm(std::string_view name);
+std::vector<std::string> algorithmNames();
 
 /// Unsupported, with a sentence that says what to use, if no algorithm for the target takes the spec's
 /// dtypes.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `flashplus` from Python: `python -m flash_attn VERB ...` and warmup()."""
 
+import operator
 import os
 import subprocess
 import sys
@@ -11,9 +12,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def path():
-    """The executable: $FLASHPLUS_COMMAND, that beside $FLASHPLUS_LIBRARY, or that in the package."""
-    library = environment.library()
-    candidates = [environment.command(), library and os.path.join(os.path.dirname(library), "flashplus"),
+    """The executable: $FLASHPLUS_COMMAND, which must be one, that beside $FLASHPLUS_LIBRARY, or that in the package."""
+    library, named = environment.library(), environment.command()
+    if named and not os.access(named, os.X_OK):
+        raise FileNotFoundError(f"FLASHPLUS_COMMAND is {named!r}; it must be an executable 'flashplus', or not be set")
+    candidates = [named, library and os.path.join(os.path.dirname(library), "flashplus"),
                   os.path.join(HERE, "lib", "flashplus")]
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
@@ -26,7 +29,10 @@ def main(arguments=None):
     """Becomes the command; without arguments says what there is."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
-        print(summary())
+        try:
+            print(summary())
+        except ImportError as error:  # of the library
+            sys.exit(f"flash_attn: {error}")
         return
     if arguments[0] == "local-kernels":
         try:
@@ -34,7 +40,13 @@ def main(arguments=None):
         except ValueError as error:
             sys.exit(f"local-kernels: {error}")
         return
-    executable = path()
+    # The one verb that the executable does not have, and can't mean.
+    if arguments[0].lower().replace("_", "").replace("-", "") in ("localkernels", "localkernel", "local"):
+        sys.exit(f"flash_attn: unknown subcommand {arguments[0]!r}; did you mean local-kernels?")
+    try:
+        executable = path()
+    except FileNotFoundError as error:
+        sys.exit(f"flash_attn: {error}")
     os.execv(executable, [executable, *arguments])
 
 
@@ -54,7 +66,7 @@ def local_kernels():
 
 
 def _values(name, value, allowed=None):
-    values = [value] if isinstance(value, (str, int)) else list(value)
+    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
     if not values:
         raise ValueError(f"{name} is {value!r}; it must have at least one value")
     for one in values:
@@ -67,6 +79,12 @@ def _dtype(value):
     names = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
     text = str(value)
     return names.get(text[6:] if text.startswith("torch.") else text, text)
+
+
+def _which(name, value):
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy's, too
+        value = "yes" if value else "no"
+    return _values(name, value, ("yes", "no", "both"))
 
 
 def _run(arguments, quiet):
@@ -100,7 +118,7 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
            arch=None, jobs=None, quiet=False, backward=False, model=None):
     """Compiles ahead of time every kernel that any shape of these variants can use, so that no call compiles later.
 
-    head_dim: one or several; None: the variants that a release ships, of all dtypes and masks (the rest is ignored).
+    head_dim: one or several; None: the variants that a release ships, of all dtypes and masks.
     dtype: "fp16", "bf16", "fp32" (CPU), torch dtypes or their names.
     causal, window, softcap: a bool, "yes", "no" or "both". alibi: "none", "heads", "batch".
     target: "cpu", "sm_80", ...; None: this machine's devices.
@@ -109,24 +127,33 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
     quiet: no bar and no summary.
     backward: for training, the kernels of the gradients, too.
     model: path of a transformers model's config.json, which then says what the variants are, those of serving
-        included; of the arguments before, only target, arch, jobs, quiet and backward go with it.
+        included; dtype and causal may say otherwise.
 
     Shows a progress bar on a terminal. Can be interrupted and called again. Kernels go to the cache that later
-    processes read; RuntimeError if one failed or could not be kept.
+    processes read; RuntimeError if one failed or could not be kept. ValueError for what would choose nothing:
+    dtype, causal, window, softcap or alibi without a head_dim.
     """
     arguments = [path(), "warmup"]
+    dtypes = [dtype] if isinstance(dtype, str) or not hasattr(dtype, "__iter__") else list(dtype)
+    chosen = {"dtype": _values("dtype", [_dtype(d) for d in dtypes], ("fp16", "bf16", "fp32")),
+              "causal": _which("causal", causal), "window": _which("window", window),
+              "softcap": _which("softcap", softcap), "alibi": _values("alibi", alibi, ("none", "heads", "batch"))}
     if model is not None:
         if head_dim is not None:
             raise ValueError("model and head_dim are given; either says what the variants are")
         arguments += ["--model", os.fspath(model)]
     if head_dim is not None:
-        dtypes = [dtype] if isinstance(dtype, str) or not hasattr(dtype, "__iter__") else dtype
-        arguments += ["--head-dim", _values("head_dim", head_dim),
-                      "--dtype", _values("dtype", [_dtype(d) for d in dtypes], ("fp16", "bf16", "fp32"))]
-        for flag, value in (("causal", causal), ("window", window), ("softcap", softcap)):
-            value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
-            arguments += ["--" + flag, _values(flag, value, ("yes", "no", "both"))]
-        arguments += ["--alibi", _values("alibi", alibi, ("none", "heads", "batch"))]
+        arguments += ["--head-dim", _values("head_dim", head_dim)]
+    else:  # of what is as it is by default, nobody chose anything
+        standard = {"dtype": "fp16,bf16", "causal": "both", "window": "no", "softcap": "no", "alibi": "none"}
+        chosen = {name: value for name, value in chosen.items()
+                  if sorted(value.split(",")) != sorted(standard[name].split(","))}
+        if wrong := [name for name in chosen if model is None or name not in ("dtype", "causal")]:
+            raise ValueError(f"{wrong[0]} is {chosen[wrong[0]]!r}, and no head_dim is given for which it would choose "
+                             "kernels" + ("" if model is None else
+                                          "; with model only dtype and causal may say otherwise"))
+    for name, value in chosen.items():
+        arguments += ["--" + name, value]
     if backward:
         arguments.append("--backward")
     if target is not None:
@@ -134,7 +161,7 @@ def warmup(head_dim=None, dtype=("fp16", "bf16"), causal="both", window="no", so
     if arch is not None:
         arguments += ["--arch", _values("arch", arch)]
     if jobs is not None:
-        arguments += ["--jobs", str(int(jobs))]
+        arguments += ["--jobs", str(operator.index(jobs))]
     status, out, err = _run(arguments, quiet)
     if status:
         raise RuntimeError(f"flashplus warmup failed: {(out + err).strip() or f'exit status {status}'}")

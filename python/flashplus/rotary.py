@@ -4,7 +4,7 @@ device; the arithmetic is in fp32, the result in x's dtype."""
 
 import torch
 
-from flashplus import checks
+from flashplus import checks, direct
 
 
 def rotate_half(x, interleaved=False):
@@ -66,6 +66,11 @@ def apply_rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None
     if cu_seqlens is not None and max_seqlen is None:
         raise ValueError("max_seqlen is None; it must be given with cu_seqlens")
     longest = x.shape[1] if cu_seqlens is None else checks.integer("max_seqlen", max_seqlen)
+    # Lengths on the host are read, where nobody looks on: rows behind max_seqlen would stay as they are.
+    if cu_seqlens is not None and cu_seqlens.device.type == "cpu" and direct.trains(cu_seqlens) \
+            and cu_seqlens.numel() > 1 and (held := int(cu_seqlens.diff().max())) > longest:
+        raise ValueError(f"max_seqlen is {longest}, but cu_seqlens holds a sequence of {held} rows; it must be at "
+                         "least that")
     fixed = not isinstance(seqlen_offsets, torch.Tensor)
     if fixed:
         seqlen_offsets = checks.integer("seqlen_offsets", seqlen_offsets)

@@ -217,6 +217,18 @@ def test_a_table_has_a_row_for_every_token(device):
             call()
 
 
+def test_no_sequence_is_longer_than_it_is_said_to_be():
+    """Its last rows would stay as they are, without a word. Lengths on a GPU are not read."""
+    cos, sin = table(4, 8, "cpu")
+    x, cu = torch.randn(7, 2, 16), torch.tensor([0, 3, 7]).int()
+    for call in (apply_rotary, apply_rotary_emb):
+        with pytest.raises(ValueError, match="max_seqlen is 2, but cu_seqlens holds a sequence of 4 rows"):
+            call(x, cos[:2], sin[:2], cu_seqlens=cu, max_seqlen=2)
+        assert call(x, cos, sin, cu_seqlens=cu, max_seqlen=4).shape == x.shape
+        compiled = torch.compile(lambda *a: call(*a, cu_seqlens=cu, max_seqlen=4), backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x, cos, sin), call(x, cos, sin, cu_seqlens=cu, max_seqlen=4))
+
+
 def test_rotary_refuses(device):
     cos, sin = table(4, 8, device)
     x = torch.randn(1, 5, 2, 16, device=device)

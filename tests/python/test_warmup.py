@@ -60,8 +60,48 @@ def test_a_models_config_says_what_is_warmed(tmp_path, monkeypatch):
     flash_attn.warmup(model=tmp_path / "config.json", target="sm_90a", backward=True)
     assert (tmp_path / "arguments").read_text().split() == [
         "warmup", "--model", str(tmp_path / "config.json"), "--backward", "--target", "sm_90a"]
+    flash_attn.warmup(model="config.json", dtype=torch.bfloat16, causal=True)
+    assert (tmp_path / "arguments").read_text().split() == [
+        "warmup", "--model", "config.json", "--dtype", "bf16", "--causal", "yes"]
     with pytest.raises(ValueError, match="model and head_dim are given"):
         flash_attn.warmup(model="config.json", head_dim=64)
+    with pytest.raises(ValueError, match="softcap is 'yes', and no head_dim .* with model only dtype and causal may"):
+        flash_attn.warmup(model="config.json", softcap=True)
+
+
+def test_the_command_that_is_named_is_the_one_or_none(tmp_path):
+    main = START + "import runpy, sys; sys.argv[1:] = {}; runpy.run_module('flash_attn', run_name='__main__')"
+    (tmp_path / "no-program").write_text("")
+    for name in ("absent", "no-program"):
+        code, out, err = run(sys.executable, "-c", main.format(["devices"]), FLASHPLUS_COMMAND=tmp_path / name)
+        assert (code, out) == (1, "") and f"FLASHPLUS_COMMAND is '{tmp_path / name}'; it must be" in err, err
+        assert "Traceback" not in err
+    code, out, err = run(sys.executable, "-c", main.format([]), FLASHPLUS_LIBRARY=tmp_path / "absent.so")
+    assert code == 1 and err.startswith("flash_attn: libflashplus.so can't be opened: ") and "Traceback" not in err, err
+    code, out, err = run(sys.executable, "-c", main.format(["local_kernels"]))
+    assert (code, err) == (1, "flash_attn: unknown subcommand 'local_kernels'; did you mean local-kernels?\n")
+
+
+def test_what_chooses_kernels_is_understood_or_refused(tmp_path, monkeypatch):
+    command = tmp_path / "flashplus"
+    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    command.chmod(0o700)
+    monkeypatch.setenv("FLASHPLUS_COMMAND", str(command))
+    numpy = pytest.importorskip("numpy")
+    flash_attn.warmup(numpy.int64(64), numpy.dtype("float16"), numpy.bool_(True), jobs=numpy.int32(2))
+    assert (tmp_path / "arguments").read_text().split() == [
+        "warmup", "--head-dim", "64", "--dtype", "fp16", "--causal", "yes", "--window", "no", "--softcap", "no",
+        "--alibi", "none", "--jobs", "2"]
+    flash_attn.warmup(dtype=["bf16", "fp16"])  # as it is by default
+    assert (tmp_path / "arguments").read_text().split() == ["warmup"]
+    for name, value in (("causal", True), ("dtype", "fp32"), ("window", "both"), ("alibi", ["heads", "batch"])):
+        with pytest.raises(ValueError, match=f"{name} is '.*', and no head_dim is given for which it would choose"):
+            flash_attn.warmup(**{name: value})
+    for name in ("causal", "softcap", "alibi", "dtype"):
+        with pytest.raises(ValueError, match=rf"{name} is \[?'?None'?\]?; it must be of "):
+            flash_attn.warmup(64, **{name: None})
+    with pytest.raises(TypeError):  # not cut off
+        flash_attn.warmup(64, jobs=2.5)
 
 
 def test_marked_ready_a_compile_warns_or_fails(tmp_path):

@@ -339,6 +339,10 @@ TEST_CASE("inspect gives the machine code of a GPU's kernel to a disassembler, a
   result = runCli(words, folder.path("cache"));
   CHECK(result.code == 1);
   CHECK(result.err.find("bad cubin") != std::string::npos);
+  test::writeText(program, "#!/bin/sh\necho\n"); // ends well, and is none
+  result = runCli(words, folder.path("cache"));
+  CHECK(result.code == 1);
+  CHECK(result.err.find("nvdisasm printed nothing") != std::string::npos);
 }
 
 TEST_CASE("the emulator runs the target and the schedule that it is told") {

@@ -75,8 +75,7 @@ TEST_CASE("warm-up by a model's config: what a server meets, and a training run"
       "num_key_value_heads": 8, "torch_dtype": "bfloat16", "attention_dropout": 0.0})";
   const std::string causal = "forward dtype=bf16 dqk=128 dv=128 right=1";
   CHECK(list(llama) == served(causal));
-  CHECK(list(llama, {"--causal", "no", "--dtype", "fp16"}) ==
-        served("forward dtype=fp16 dqk=128 dv=128"));
+  CHECK(list(llama, {"--causal", "no", "--dtype", "fp16"}) == served("forward dtype=fp16 dqk=128 dv=128"));
   Specs trained = served(causal);
   trained.insert("backward dtype=bf16 dqk=128 dv=128 right=1");
   CHECK(list(llama, {"--backward"}) == trained);
@@ -122,6 +121,8 @@ TEST_CASE("warm-up by a model's config: what a server meets, and a training run"
   bad("[1]", "does not hold a JSON object");
   bad(R"({"num_attention_heads": 8})", "it has neither head_dim nor hidden_size and num_attention_heads");
   bad(R"({"head_dim": 512})", "head_dim is 512, must be 1 to 256");
+  bad(R"({"hidden_size": 65, "num_attention_heads": 4})",
+      "hidden_size is 65, must be a multiple of num_attention_heads, 4");
   bad(R"({"head_dim": "x"})", "head_dim is \"x\", must be a whole number");
   bad(R"({"head_dim": 64, "torch_dtype": "float8"})", "torch_dtype is \"float8\", must be float16");
   bad(R"({"head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 3})",

@@ -5,6 +5,8 @@
 #include "tests/tools/cli.h"
 #include "tools/io/npy.h"
 
+#include <sys/stat.h>
+
 using namespace flashplus;
 using test::runCli;
 
@@ -72,7 +74,7 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({"run", "--random", "0,8,8,1,1,16"}, "B = 0");
   checkUsage({"run", "--random", "1,8,8,1,1,99999999999"}, "D = 99999999999");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--dtype", "fp8"},
-             "--dtype 'fp8': allowed are fp16, bf16 and fp32");
+             "--dtype: 'fp8' is not known; allowed are fp16, bf16 and fp32");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--window", "3"},
              "--window '3': has 1 integers, 2 are expected");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--window", "-2,0"}, "-2, each side");
@@ -80,7 +82,8 @@ TEST_CASE("bad usage leaves with 2 and names the flag") {
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--device", "cuda:x"}, "--device 'cuda:x'");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--num-splits", "129"}, "--num-splits");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--repeat", "-1"}, "--repeat");
-  checkUsage({"run", "--random", "1,8,8,1,1,16", "-o", "out.txt"}, "--out 'out.txt'");
+  checkUsage({"run", "--random", "1,8,8,1,1,16", "-o", "out.txt"},
+             "--out: out.txt must end in .safetensors or .npy");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--scalar", "w=1"}, "only with --score");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--score", "s + w", "--scalar", "w"}, "must be NAME=NUMBER");
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--score", "s + w", "--scalar", "w=one"},
@@ -137,6 +140,136 @@ TEST_CASE("a misspelt verb, flag, target or GPU is answered with what may have b
   checkUsage({"run", "--random", "1,8,8,1,1,16", "--causal", "both"},
              "--causal: 'both' is for bench, tune and warmup");
   checkUsage({"bench", "--causal", "perhaps"}, "'perhaps' is not known; allowed are yes, no and both");
+}
+
+TEST_CASE("what a verb does not take is named in the order in which it was typed, and where it is taken") {
+  checkUsage({"run", "--headdim", "64"},
+             "flashplus: run has no flag --headdim; --head-dim is a flag of warmup, "
+             "inspect, bench and tune (try 'flashplus run --help')");
+  checkUsage({"run", "--page_sizes", "16", "--suite", "decode"},
+             "run has no flag --page_sizes; did you mean --page-size? Nor has it --suite; --suite is a "
+             "flag of bench (");
+  checkUsage({"tune", "--headdim", "64", "--rouds", "3"},
+             "tune has no flag --headdim; did you mean --head-dim? "
+             "Nor has it --rouds; did you mean --rounds? (");
+  checkUsage({"run", "--input", "x", "--output", "y"},
+             "--input; did you mean --in? Nor has it --output; did you "
+             "mean --out?");
+  checkUsage({"bench", "--window-size", "3"}, "did you mean --window?");
+  checkUsage({"bench", "--headdim=64"}, "bench has no flag --headdim; did you mean --head-dim? (");
+  checkUsage({"run", "-random", "1,8"}, "run has no flag -random; did you mean --random? (");
+  checkUsage({"run", "-x", "3"}, "run has no flag -x (");
+  checkUsage({"inspect", "--headdim", "64"}, "did you mean --head-dim? --stage is required");
+  checkUsage({"--verison"}, "flashplus: there is no flag --verison; did you mean --version?");
+  checkUsage({"run", "more", "words"}, "run takes no 'more words' (");
+  checkUsage({"bench", "head-dim", "64"}, "bench takes no 'head-dim 64'; did you mean --head-dim?");
+  checkUsage({"run", "-5"}, "run takes no '-5' (");
+  checkUsage({"cache", "lsit"}, "flashplus: cache: unknown subcommand 'lsit'");
+  checkUsage({"cache", "lsit"}, "did you mean ls?");
+  checkUsage({"help", "cache", "lz"}, "cache: unknown subcommand 'lz'");
+  checkUsage({"help", "nothing"}, "flashplus: unknown subcommand 'nothing'");
+  CHECK(runCli({"help", "cache", "ls"}).out == runCli({"cache", "ls", "--help"}).out);
+}
+
+TEST_CASE("a misspelt value is answered with what may have been meant") {
+  checkUsage({"inspect", "--stage", "resorces"},
+             "--stage: 'resorces' is not known; allowed are spec, score, attn, "
+             "loops, llvm, ptx, asm, sass and resources; did you mean resources?");
+  checkUsage({"inspect", "--stage", "SASS"}, "did you mean sass?");
+  checkUsage({"inspect", "--stage", "loops", "--operation", "bakward"},
+             "; did you mean backward or backward_q?");
+  checkUsage({"emulate", "--async", "lat"}, "allowed are late, eager and random; did you mean late?");
+  checkUsage({"bench", "--suite", "decod"},
+             "--suite: 'decod' is not known; allowed are features and decode; did "
+             "you mean decode?");
+  checkUsage({"completion", "zsh"}, "'zsh' is not known; allowed is bash");
+  checkUsage({"warmup", "--window", "on"}, "--window: 'on' is not known; allowed are yes, no, both and left");
+  for (std::vector<std::string> verb : {std::vector<std::string>{"run", "--random", "1,8,8,1,1,16"},
+                                        {"emulate", "--random", "1,8,8,1,1,16"},
+                                        {"inspect", "--stage", "spec"},
+                                        {"bench"},
+                                        {"tune"},
+                                        {"warmup"}}) {
+    verb.insert(verb.end(), {"--dtype", "bf61"});
+    checkUsage(verb, "--dtype: 'bf61' is not known; allowed are fp16, bf16 and fp32; did you mean bf16?");
+  }
+  checkUsage({"warmup", "--sinks", "nine"},
+             "allowed are none, same, fp16, bf16 and fp32; did you mean none?");
+  const auto spec = [](const std::string &dtype) {
+    return runCli({"inspect", "--stage", "spec", "--dtype", dtype}).out;
+  };
+  CHECK(spec("bfloat16") == spec("bf16")); // PyTorch's names
+  CHECK(spec("half") == spec("fp16"));
+  CHECK(spec("float32") == spec("fp32"));
+  CHECK(spec("fp32") != spec("fp16"));
+  checkUsage(
+      {"inspect", "--stage", "spec", "--schedule", "til_n=3"},
+      "--schedule 'til_n=3': 'til_n' is no knob of cpu.flash; there are tile_m, tile_n, mr, nr, pairs; did "
+      "you mean tile_n?");
+  checkUsage({"inspect", "--stage", "spec", "--schedule", "cpu.flsh tile_n=64"},
+             "'cpu.flsh' is no algorithm; there");
+  checkUsage({"inspect", "--stage", "spec", "--schedule", "cpu.flsh tile_n=64"}, "; did you mean cpu.flash?");
+}
+
+TEST_CASE("a value of another kind is named with what is taken") {
+  const std::vector<std::string> run = {"run", "--random", "1,8,8,1,1,16"};
+  const auto refused = [](std::vector<std::string> words, const std::string &flag, const std::string &value,
+                          const std::string &why) {
+    words.push_back(value.empty() ? flag : flag + "=" + value);
+    checkUsage(words, "flashplus: " + flag + ": " + why + " (try");
+  };
+  refused(run, "--scale", "abc", "'abc' is no number");
+  refused(run, "--backward", "maybe", "'maybe' is given, and it takes no value");
+  for (const char *flag : {"--seed", "--order-seed", "--step-limit"})
+    for (const char *value : {"-1", "1.5", "x", "18446744073709551616"})
+      refused({"emulate", "--random", "1,8,8,1,1,16"}, flag, value,
+              "'" + std::string(value) + "' is no whole number from 0 to 2^64 - 1");
+  refused({"warmup"}, "--jobs", "", "its value is missing");
+  refused({"inspect"}, "--stage", "", "its value is missing");
+  checkUsage({"run", "--out", "a.npy", "-o", "b.npy"}, "--out: is given 2 times; once is allowed");
+}
+
+TEST_CASE("an output is named after its format, and looked at before the work") {
+  const std::string shape = "1,8,8,1,1,16";
+  for (const char *verb : {"bench", "tune", "emulate"}) {
+    std::vector<std::string> words = {verb, "--html", "x.png"};
+    if (verb != std::string("bench"))
+      words.insert(words.end(), {verb == std::string("tune") ? "--shape" : "--random", shape});
+    checkUsage(words, "--html: x.png must end in .html or .htm, the format that is written");
+  }
+  // A folder of tuning records is read for files of this name.
+  checkUsage({"tune", "--shape", shape, "--out", "mine"}, "--out: mine must end in .json");
+  CHECK(runCli({"bench", "--json", "x.svg"}).err.find("--json: x.svg must end in .json") !=
+        std::string::npos);
+  test::TemporaryFolder folder;
+  const std::string pipe = folder.path("pipe.json"), tall = folder.path(std::string(250, 'x') + ".json");
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  checkUsage({"tune", "--shape", shape, "--out", pipe}, "pipe.json: exists and is not a regular file");
+  checkUsage({"tune", "--shape", shape, "--out", tall}, "can't be created: File name too long");
+  checkUsage({"run", "--random", shape, "--out", "/proc/x.npy"}, "--out: /proc/x.npy");
+}
+
+TEST_CASE("targets and chips have many names") {
+  const auto target = [](std::vector<std::string> flags) {
+    flags.insert(flags.begin(),
+                 {"warmup", "--list", "--head-dim", "64", "--dtype", "bf16", "--causal", "--json"});
+    const auto result = runCli(flags);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return result.json()["variants"][0]["target"].get<std::string>();
+  };
+  CHECK(target({"--target", "hopper"}) == "sm_90a@sm_90a");
+  CHECK(target({"--target", "Ada Lovelace"}) == "sm_80@sm_89");
+  CHECK(target({"--target", "avx2"}) == "x86-64-v3");
+  CHECK(target({"--target", "native"}) == target({"--target", "cpu"}));
+  CHECK(target({"--target", "sm_80", "--arch", "h100"}) == "sm_80@sm_90");
+  CHECK(target({"--target", "sm_80", "--arch", "rtx5090"}) == "sm_80@sm_120");
+  CHECK(target({"--target", "sm_90a", "--arch", "h200"}) == "sm_90a@sm_90a");
+  checkUsage({"warmup", "--target", "ampere"},
+             "--target ampere: its GPUs have different chips; type those that you "
+             "mean of sm_80, sm_86, sm_87");
+  checkUsage({"warmup", "--target", "blackwell"}, "sm_100, sm_103, sm_120, sm_121");
+  checkUsage({"warmup", "--target", "h1o0"}, "did you mean h100?");
 }
 
 TEST_CASE("GPUs by name and chips alone stand for their targets") {

@@ -135,9 +135,40 @@ def check_interrupt(folder):
     if len(entries) < int(kept.group(1)) or list((cache / "tmp").glob("*")):
         fail(f"{kept.group(1)} kernels are said to be kept; there are {len(entries)}, and beside them "
              f"{list((cache / 'tmp').glob('*'))}")
+    check_interrupt_at_once(folder)
     help_text = subprocess.run([FLASHPLUS, "--help"], capture_output=True, text=True).stdout
     if "130 for Ctrl-C" not in help_text or "143 for SIGTERM" not in " ".join(help_text.split()):
         fail(f"the help does not name the exit statuses of signals: {help_text}")
+
+
+def check_interrupt_at_once(folder):
+    """A verb whose work has no steps says what became of it; a look-up that was ended does not count what it did not
+    reach."""
+    for signal_, verb in ((signal.SIGINT, "run"), (signal.SIGTERM, "run"), (signal.SIGINT, "emulate")):
+        kept = "interrupted; no result was written"
+        words = [verb, "--random", "8,4096,4096,16,16,256", *(["--device", "cpu", "-o", str(folder / "never.npy")]
+                                                               if verb == "run" else [])]
+        child = subprocess.Popen([FLASHPLUS, *words], stderr=subprocess.PIPE, text=True,
+                                 env={**ENVIRONMENT, "FLASHPLUS_CACHE_DIR": str(folder / "cache")})
+        time.sleep(0.5)  # random input takes longer
+        child.send_signal(signal_)
+        said = child.communicate(timeout=60)[1]
+        if child.returncode != -signal_ or kept not in said or list(folder.glob("*never*")):
+            fail(f"a verb that {signal_.name} ended left with {child.returncode}: {said}{list(folder.glob('*never*'))}")
+    words = ["bench", "--device", "cpu", "--head-dim", "16", "--seqlen", "16", "--batch", "1", "--heads", "1",
+             "--causal", "no", "--rounds", "5000", "--milliseconds", "50", "--json", str(folder / "hung-up.json")]
+    code, text = in_terminal(words, 100, folder / "cache", interrupt_at="rounds [", by=signal.SIGHUP)
+    if code != 128 + signal.SIGHUP or not (folder / "hung-up.json").exists():
+        fail(f"a bench whose terminal went away left with {code} and kept nothing: {text}")
+    words = ["warmup", "--target", "cpu,sm_80", "--backward", "--paged", "--append", "--dry-run", "--jobs", "1"]
+    code, text = in_terminal(words, 100, folder / "cache", interrupt_at="looking up [")
+    counts = re.search(r"(\d+) kernels: (\d+) to compile, (\d+) present(?:, (\d+) not reached)?", text)
+    if not counts:
+        fail(f"a look-up that was ended said: {text[-500:]}")
+    kernels, missing, present, not_reached = (int(count or 0) for count in counts.groups())
+    if kernels != missing + present + not_reached or (code == 130) != (not_reached > 0) or (
+            ("not all kernels were looked up" in text) != (not_reached > 0)):
+        fail(f"a look-up that was ended left with {code} and said: {text[-500:]}")
 
 
 def complete(script, words):

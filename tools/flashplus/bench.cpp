@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus bench: a grid of problems, timed in interleaved rounds; result files, pictures, comparisons.
 #include "tools/flashplus/bench_suite.h"
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/kernel_facts.h"
 #include "tools/flashplus/machine.h"
 #include "tools/flashplus/memory_roof.h"
+#include "tools/flashplus/outputs.h"
 #include "tools/flashplus/plot.h"
 #include "tools/flashplus/progress.h"
 #include "tools/flashplus/report.h"
@@ -101,9 +103,9 @@ Json cellJson(const Entry &entry, const std::vector<Entry> &entries, double roof
 Json identity(const Json &cell) {
   Json out;
   for (const char *name :
-       {"series",    "head_dim", "head_dim_v", "dtype",   "causal",     "seqlen",   "seqlen_k",
-        "batch",     "heads",    "heads_k",    "window",  "softcap",    "alibi",    "dropout",
-        "page_size", "append",   "keys",       "lengths", "max_seqlen", "backward", "any_order", "sinks"})
+       {"series", "head_dim", "head_dim_v", "dtype",    "causal",    "seqlen",  "seqlen_k",  "batch",
+        "heads",  "heads_k",  "window",     "softcap",  "alibi",     "dropout", "page_size", "append",
+        "keys",   "lengths",  "max_seqlen", "backward", "any_order", "sinks"})
     if (cell.contains(name))
       out[name] = cell[name];
   return out;
@@ -422,8 +424,6 @@ Status checkFlags(const BenchFlags &flags) {
     return invalidArgument("--overlay: only with --plot or --html");
   if (!flags.plot_title.empty() && !flags.draws())
     return invalidArgument("--plot-title: only with --plot or --html");
-  if (!flags.plot.empty() && !flags.plot.ends_with(".svg"))
-    return invalidArgument("--plot: " + flags.plot + " must end in .svg, the format that is written");
   if (!flags.suite.empty()) {
     std::vector<std::string> allowed = {
         "--suite",        "--tokens", "--schedule", "--device",    "--threads",    "--rounds",
@@ -438,9 +438,9 @@ Status checkFlags(const BenchFlags &flags) {
     if (flags.decode() && flags.backward)
       return invalidArgument("--backward: not with --suite decode, whose steps have none");
   }
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--plot", flags.plot));
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
-  return prepareOutput("--json", flags.json_file);
+  return prepareOutputs({{"--plot", flags.plot, ".svg"},
+                         {"--html", flags.html, ".html .htm"},
+                         {"--json", flags.json_file, ".json"}});
 }
 
 Result<int> bench(const BenchFlags &flags) {
@@ -531,7 +531,7 @@ void addBench(CLI::App &app, Action *selected) {
   verb->add_option(
           "--suite", f.suite,
           "features: each beside the dense problem that it is held against; decode: steps of one row")
-      ->check(CLI::IsMember({"features", "decode"}))
+      ->transform(oneOf({"features", "decode"}))
       ->type_name("NAME");
   verb->add_option(
           "--roof", f.roof,

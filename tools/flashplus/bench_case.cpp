@@ -2,6 +2,7 @@
 #include "tools/flashplus/bench_case.h"
 
 #include "spec/kernel_spec.h"
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/gradients.h"
 #include "tools/flashplus/table.h"
 
@@ -136,7 +137,7 @@ void addCaseFlags(CLI::App &verb, CaseFlags &f) {
       [&f](const std::vector<bool> &causal) { f.causal.assign(causal.begin(), causal.end()); },
       "of a grid both, of --shape no");
   list(verb.add_option("--dtype", f.dtypes, "fp16, bf16, fp32 (CPU)")
-           ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
+           ->transform(dtypeNames())
            ->capture_default_str(),
        "TYPE,...");
   auto number = [&](const char *name, int64_t &to, const char *help) {

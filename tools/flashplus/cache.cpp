@@ -235,7 +235,7 @@ Result<int> pruneEntries(const CacheFlags &flags) {
 void addCache(CLI::App &app, Action *selected) {
   CLI::App *verb = app.add_subcommand("cache", "List, count, verify, pack or remove the kernels on disk");
   verb->require_subcommand(1);
-  verb->footer("Examples:\n  flashplus cache ls\n  flashplus cache verify --cache-dir /srv/flashplus\n"
+  verb->footer("Examples:\n  flashplus cache ls\n  flashplus cache verify --cache-dir ~/.cache/flashplus\n"
                "  flashplus cache export -o kernels.fpk");
   struct Row {
     const char *name, *help, *footer;

@@ -133,6 +133,18 @@ CLI::Validator sizeUnits() {
       "");
 }
 
+CLI::Validator unsignedNumber() {
+  return CLI::Validator(
+      [](std::string &text) -> std::string {
+        uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        return error == std::errc() && end == text.data() + text.size()
+                   ? ""
+                   : "'" + text + "' is no whole number from 0 to 2^64 - 1";
+      },
+      "");
+}
+
 CLI::Option *addCausalFlag(CLI::App &verb, bool several, std::function<void(const std::vector<bool> &)> set,
                            const std::string &default_text) {
   const auto parse = [several, set = std::move(set)](const std::vector<std::string> &given) {

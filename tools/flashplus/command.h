@@ -85,6 +85,9 @@ Result<int64_t> sizeOf(const std::string &text);
 /// The same as a step before an option's checks.
 CLI::Validator sizeUnits();
 
+/// A check of an option that is any uint64_t: CLI11 takes -1 for the largest of them.
+CLI::Validator unsignedNumber();
+
 /// `--causal` as every verb has it: alone or "yes"; "no"; "both" where `several` problems may be asked for.
 /// 0 and 1, and lists, say the same. `set` gets {false}, {true} or both.
 CLI::Option *addCausalFlag(CLI::App &verb, bool several, std::function<void(const std::vector<bool> &)> set,

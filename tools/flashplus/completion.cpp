@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus completion: the script that makes a shell complete verbs, flags and their values, from the verbs'
 // own flags, so that it knows all of them.
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/command.h"
 
 #include <algorithm>
@@ -127,7 +128,7 @@ void addCompletion(CLI::App &app, Action *selected) {
                "Example:\n"
                "  flashplus completion bash > flashplus.bash && source flashplus.bash");
   auto shell = std::make_shared<std::string>();
-  verb->add_option("SHELL", *shell, "bash")->required()->check(CLI::IsMember({"bash"}))->type_name("");
+  verb->add_option("SHELL", *shell, "bash")->required()->transform(oneOf({"bash"}))->type_name("");
   verb->callback([&app, shell, selected] {
     *selected = [&app, shell]() -> Result<int> {
       std::fputs(bashCompletion(app).c_str(), stdout);
@@ -148,7 +149,7 @@ void addHelp(CLI::App &app, Action *selected) {
     if (other != verb)
       names.push_back(other->get_name());
   // main() makes "VERB --help" of all that comes here.
-  verb->add_option("VERB", *words, "Which")->check(CLI::IsMember(names))->type_name("");
+  verb->add_option("VERB", *words, "Which")->transform(oneOf(names))->type_name("");
   verb->callback([selected] { *selected = []() -> Result<int> { return kExitGood; }; });
 }
 

@@ -3,10 +3,13 @@
 #include "emulator/flashplus_emulator.h"
 #include "tools/flashplus/append.h"
 #include "tools/flashplus/check.h"
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/gradients.h"
+#include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/kernel_facts.h"
 #include "tools/flashplus/machine.h"
+#include "tools/flashplus/outputs.h"
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/report.h"
 #include "tools/flashplus/run_report.h"
@@ -215,7 +218,8 @@ Status configure(const Emulator &emulator, const EmulateFlags &flags) {
 }
 
 Result<int> emulate(const EmulateFlags &flags) {
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--html", flags.html));
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutputs({{"--html", flags.html, ".html .htm"}}));
+  sayWhenEnded("no result was written; kernels that were compiled are in the cache");
   Result<Problem> loaded = makeProblem(flags.problem);
   if (!loaded)
     return loaded.status();
@@ -287,7 +291,7 @@ void addEmulate(CLI::App &app, Action *selected) {
   auto flags = std::make_shared<EmulateFlags>();
   addProblemFlags(*verb, flags->problem);
   verb->add_option("--async", flags->async, "When asynchronous copies land: late, eager or random")
-      ->check(CLI::IsMember({"late", "eager", "random"}))
+      ->transform(oneOf({"late", "eager", "random"}))
       ->type_name("WHEN")
       ->capture_default_str();
   verb->add_option("--target", flags->target, "Whose instructions: sm_80 or sm_90a, or a GPU's name [sm_80]")
@@ -298,10 +302,12 @@ void addEmulate(CLI::App &app, Action *selected) {
   verb->add_option("--html", flags->html, "Write a report for people: a roofline, instructions, memory")
       ->type_name("FILE.html");
   verb->add_option("--order-seed", flags->seed, "Seed of --async random")
+      ->check(unsignedNumber())
       ->type_name("N")
       ->capture_default_str();
   verb->add_option("--step-limit", flags->step_limit,
                    "Instructions of a block's warps before it is stopped [2^34]")
+      ->check(unsignedNumber())
       ->type_name("N");
   verb->callback([flags, selected] { *selected = [flags] { return emulate(*flags); }; });
 }

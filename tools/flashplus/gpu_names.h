@@ -15,6 +15,12 @@ std::optional<std::string> targetOfGpu(std::string_view name);
 /// As targetOfGpu(); InvalidArgument with near names, or all, for `flag`.
 Result<std::string> gpuTargetFor(const std::string &flag, const std::string &name);
 
+/// The names of the table.
+std::vector<std::string> gpuNames();
+
+/// Targets of a family of GPUs by its name, such as "hopper" or "ampere"; none for another word.
+std::vector<std::string> targetsOfFamily(std::string_view name);
+
 /// For help: names of the table, and their targets.
 std::string gpuTableText();
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus inspect: any stage of a kernel's way from spec to machine code, as text.
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/gpu_names.h"
 #include "tools/flashplus/sass.h"
@@ -267,7 +268,7 @@ void addInspect(CLI::App &app, Action *selected) {
   verb->add_option("--stage", f.stage,
                    "What to print; score: with its derivatives; ptx and sass are for GPUs, asm for CPUs")
       ->required()
-      ->check(CLI::IsMember({"spec", "score", "attn", "loops", "llvm", "ptx", "asm", "sass", "resources"}))
+      ->transform(oneOf({"spec", "score", "attn", "loops", "llvm", "ptx", "asm", "sass", "resources"}))
       ->type_name("STAGE");
   verb->add_option(
           "--target", f.target,
@@ -283,7 +284,7 @@ void addInspect(CLI::App &app, Action *selected) {
   verb->add_option("--spec", f.spec, "Canonical spec text, instead of the flags below")->type_name("TEXT");
   std::vector<CLI::Option *> spec_options = {
       verb->add_option("--dtype", f.dtype, "fp16, bf16 or fp32")
-          ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
+          ->transform(dtypeNames())
           ->type_name("TYPE")
           ->capture_default_str(),
       verb->add_option("--head-dim", f.head_dim, "Head dim of q and k")
@@ -301,18 +302,18 @@ void addInspect(CLI::App &app, Action *selected) {
       verb->add_flag("--softcap", f.softcap, "With softcap (its value is no part of the kernel)"),
       verb->add_flag("--dropout", f.dropout, "With dropout (its rate is no part of the kernel)"),
       verb->add_option("--alibi", f.alibi, "ALiBi slopes: none, heads, or batch (per batch and head)")
-          ->check(CLI::IsMember({"none", "heads", "batch"}))
+          ->transform(oneOf({"none", "heads", "batch"}))
           ->type_name("KIND"),
       verb->add_option("--sinks", f.sinks, "Attention sinks, of which dtype: none, fp16, bf16 or fp32")
-          ->check(CLI::IsMember({"none", "fp16", "bf16", "fp32"}))
+          ->transform(dtypeNames({"none"}))
           ->type_name("TYPE"),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       verb->add_option("--operation", f.operation,
                        "Of a forward with new keys: append. Of a backward: backward_delta; backward and "
                        "backward_sum (CPU, sm_90a), backward_kv or "
                        "backward_q (GPU); backward_score, of the gradients of the score's own inputs")
-          ->check(CLI::IsMember({"forward", "append", "backward", "backward_delta", "backward_sum",
-                                 "backward_kv", "backward_q", "backward_score"}))
+          ->transform(oneOf({"forward", "append", "backward", "backward_delta", "backward_sum", "backward_kv",
+                             "backward_q", "backward_score"}))
           ->type_name("NAME"),
       verb->add_option("--score-gradients", f.score_gradients,
                        "For backward_score, which inputs of the score, by name [all]")

@@ -6,10 +6,13 @@
 
 namespace flashplus::tool {
 
-/// From now on SIGINT and SIGTERM end the process, without the temporary of a file that is being written; or,
-/// while an Interruptible lives, only make interrupted() true. The second signal ends the process in any
-/// case.
+/// From now on SIGINT, SIGTERM and SIGHUP end the process, which says what is kept and leaves no temporary of
+/// a file that is being written; or, while an Interruptible lives, only make interrupted() true. The second
+/// signal ends the process in any case.
 void catchInterrupts();
+
+/// What a signal that ends the process at once says of what is kept: a literal, or null for nothing.
+void sayWhenEnded(const char *kept);
 
 /// Around work that asks interrupted() between its steps.
 class Interruptible {
@@ -20,7 +23,8 @@ public:
 };
 
 bool interrupted();
-/// As a shell has it, 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. Only once interrupted().
+/// As a shell has it, 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Only once
+/// interrupted().
 int exitInterrupted();
 /// Says on stderr that the work ended early and what of it is kept; exitInterrupted().
 int endedEarly(const std::string &kept);

@@ -184,40 +184,6 @@ Status writeText(const std::string &path, const std::string &text) {
   });
 }
 
-Status prepareOutput(const std::string &flag, const std::string &path) {
-  if (path.empty())
-    return Status::ok();
-  namespace fs = std::filesystem;
-  std::error_code error;
-  const auto refused = [&](const std::string &why) {
-    return invalidArgument(flag + ": " + path + " cannot be written: " + why);
-  };
-  if (fs::is_directory(path, error))
-    return refused("it is a folder; name a file in it");
-  const fs::path folder = fs::absolute(path, error).parent_path();
-  fs::create_directories(folder, error);
-  if (error || !fs::is_directory(folder))
-    return refused("its folder " + folder.string() +
-                   " cannot be made: " + (error ? error.message() : "something else is there"));
-  if (::access(folder.c_str(), W_OK | X_OK) != 0)
-    return refused("its folder " + folder.string() + ": " + std::generic_category().message(errno));
-  return Status::ok();
-}
-
-Status prepareAppend(const std::string &flag, const std::string &path) {
-  // A FIFO without a reader must not be waited for.
-  const int file =
-      path.empty() ? -1 : ::open(path.c_str(), O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-  if (file >= 0) {
-    ::close(file);
-    return Status::ok();
-  }
-  if (path.empty() || errno == ENOENT)
-    return prepareOutput(flag, path);
-  return invalidArgument(flag + ": " + path +
-                         " cannot be written: " + std::generic_category().message(errno));
-}
-
 Result<Json> readJson(const std::string &flag, const std::string &path) {
   auto file = io::InputFile::open(path);
   if (!file)

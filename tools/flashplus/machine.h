@@ -46,11 +46,6 @@ std::string deviceModel(const Json &result);
 std::string jsonLines(const Json &head, const std::string &name, const std::vector<Json> &rows);
 /// Replaces `path` atomically.
 Status writeText(const std::string &path, const std::string &text);
-/// Before the work whose result goes to `path`: makes the folders above it, and fails where a file could not
-/// be written there, in the name of `flag`. "" is no path, and fine.
-Status prepareOutput(const std::string &flag, const std::string &path);
-/// The same for a file that is added to: one that is there must be writable.
-Status prepareAppend(const std::string &flag, const std::string &path);
 Result<Json> readJson(const std::string &flag, const std::string &path);
 
 /// To six significant digits: more is noise in a timing.

@@ -3,8 +3,8 @@
 // codes.
 #include "tools/flashplus/command.h"
 #include "tools/flashplus/interrupt.h"
-#include "tools/flashplus/near.h"
 #include "tools/flashplus/terminal.h"
+#include "tools/flashplus/usage.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -36,48 +36,6 @@ int finish(const Result<int> &outcome, bool json) {
   return code;
 }
 
-/// For each flag among `words` that `verb` does not have, those that may have been meant.
-std::string flagHints(const CLI::App &verb, const std::vector<std::string> &words) {
-  std::vector<std::string> names;
-  for (const CLI::Option *option : verb.get_options())
-    for (const std::string &name : option->get_lnames())
-      names.push_back("--" + name);
-  std::string hints;
-  for (const std::string &word : words) {
-    const std::string flag = word.substr(0, word.find('='));
-    if (flag.starts_with("--") && std::ranges::find(names, flag) == names.end())
-      hints += didYouMean(flag, names);
-  }
-  return hints;
-}
-
-/// What was wrong, and where to read on. A word that is no verb is named with those that are.
-std::string usageMessage(const CLI::App &app, const CLI::ParseError &error,
-                         const std::vector<std::string> &words) {
-  const CLI::App *at = &app;
-  std::string path = "flashplus";
-  size_t word = 0;
-  while (!at->get_subcommands().empty()) {
-    at = at->get_subcommands().front();
-    path += " " + at->get_name();
-    ++word;
-  }
-  std::string message = error.what();
-  std::vector<const CLI::App *> verbs = at->get_subcommands([](const CLI::App *) { return true; });
-  if (!verbs.empty() && word < words.size() && !words[word].starts_with('-')) {
-    message = path + ": unknown subcommand '" + words[word] + "', allowed are";
-    std::vector<std::string> names;
-    for (const CLI::App *verb : verbs) {
-      message += (verb == verbs.front() ? " " : ", ") + verb->get_name();
-      names.push_back(verb->get_name());
-    }
-    message += didYouMean(words[word], names);
-  } else {
-    message += flagHints(*at, words);
-  }
-  return message + " (try '" + path + " --help')";
-}
-
 int run(int argc, char **argv) {
   CLI::App app{"FlashAttention-Plus: attention kernels, compiled when they are needed.\n"
                "Exit status: 0 good, 1 the work failed, 2 bad usage or input; ended by a signal: 128 and its "
@@ -102,15 +60,7 @@ int run(int argc, char **argv) {
   formatHelp(app);
   catchInterrupts();
 
-  std::vector<std::string> words(argv + 1, argv + argc);
-  if (!words.empty() && words.front() == "help" && std::ranges::find(words, "--help") == words.end()) {
-    words.erase(words.begin()); // `help bench` is `bench --help`
-    const auto verbs = app.get_subcommands([](const CLI::App *) { return true; });
-    if (words.empty() || std::ranges::any_of(verbs, [&](const CLI::App *verb) {
-          return verb->get_name() == words.front() || words.front().starts_with('-');
-        }))
-      words.emplace_back("--help");
-  }
+  const std::vector<std::string> words = withHelpLast(app, {argv + 1, argv + argc});
   const bool json = std::ranges::find(words, "--json") != words.end(); // Also when the flags don't parse.
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend())); // CLI11 takes the last word first

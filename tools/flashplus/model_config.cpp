@@ -88,6 +88,10 @@ Result<Shape> shapeOf(const Config &config) {
   } else if (*head_dim) {
     shape.dim_qk = shape.dim_v = *head_dim;
   } else if (*hidden && *heads) {
+    if (*hidden % *heads)
+      return config.wrong("hidden_size", *hidden,
+                          "a multiple of num_attention_heads, " + std::to_string(*heads) +
+                              ", where there is no head_dim");
     shape.dim_qk = shape.dim_v = *hidden / *heads;
   } else {
     return config.missing("head_dim nor hidden_size and num_attention_heads");

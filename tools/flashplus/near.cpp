@@ -38,6 +38,8 @@ size_t distance(const std::string &a, const std::string &b) {
 
 std::vector<std::string> nearNames(std::string_view word, const std::vector<std::string> &names) {
   const std::string wanted = plain(word);
+  if (wanted.size() < 2) // one letter is near every other
+    return {};
   const size_t most = wanted.size() <= 4 ? 1 : wanted.size() <= 8 ? 2 : 3;
   std::vector<std::pair<size_t, std::string>> found;
   for (const std::string &name : names) {
@@ -45,6 +47,10 @@ std::vector<std::string> nearNames(std::string_view word, const std::vector<std:
     size_t far = distance(wanted, other);
     // A beginning that somebody typed and did not end.
     if (far > most && wanted.size() >= 3 && other.starts_with(wanted))
+      far = most;
+    // A name with something behind it: --input, --window-size.
+    if (far > most && other.size() >= 2 && wanted.starts_with(other) &&
+        std::isalpha(static_cast<unsigned char>(wanted[other.size()])))
       far = most;
     if (far <= most && !other.empty())
       found.emplace_back(far, name);

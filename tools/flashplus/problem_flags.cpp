@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/flashplus/problem_flags.h"
+#include "tools/flashplus/choice.h"
 
 #include <algorithm>
 #include <charconv>
@@ -202,8 +203,12 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->capture_default_str();
   verb.add_flag("--ragged", f.input.ragged,
                 "With --decode, a sequence has any number of keys up to SK, of --seed");
-  text("--dtype", f.input.dtype, "TYPE", "fp16, bf16 or fp32; files are converted [random: bf16]");
-  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")->capture_default_str();
+  verb.add_option("--dtype", f.input.dtype, "fp16, bf16 or fp32; files are converted [random: bf16]")
+      ->transform(dtypeNames())
+      ->type_name("TYPE");
+  verb.add_option("--seed", f.input.seed, "Seed of --random, and of --dropout")
+      ->check(unsignedNumber())
+      ->capture_default_str();
   addCausalFlag(
       verb, /*several=*/false, [&f](const std::vector<bool> &causal) { f.causal = causal.front(); }, "no");
   text("--window", f.window, "L,R", "Sliding window: keys from L before to R after; -1 is unbounded");
@@ -240,7 +245,7 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->type_name("N");
   verb.add_option("--pages", f.pages, "Order of the pages in the pool: order or random")
-      ->check(CLI::IsMember({"order", "random"}))
+      ->transform(oneOf({"order", "random"}))
       ->capture_default_str();
   verb.add_option("--append", f.append.rows,
                   "The last N keys of every sequence are new: the forward writes them into the cache first")
@@ -252,7 +257,7 @@ void addProblemFlags(CLI::App &verb, ProblemFlags &f) {
       ->type_name("DIM");
   verb.add_flag("--rotary-interleaved", f.append.interleaved, "Its pairs are columns (2i, 2i + 1)");
   verb.add_option("--lse-empty", f.lse_empty, "lse of a row that sees no key: inf or -inf")
-      ->check(CLI::IsMember({"inf", "-inf"}))
+      ->transform(oneOf({"inf", "-inf"}))
       ->type_name("VALUE")
       ->capture_default_str();
   verb.add_option("--num-splits", f.num_splits, "Shares of the keys: 0 chosen, 1 never split, at most 128")

@@ -8,6 +8,7 @@
 #include "tools/flashplus/gradients.h"
 #include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/machine.h"
+#include "tools/flashplus/outputs.h"
 #include "tools/flashplus/problem_flags.h"
 #include "tools/flashplus/run_report.h"
 #include "tools/flashplus/tensors.h"
@@ -165,10 +166,9 @@ Status writeOutputs(const std::string &path, Outputs outputs) {
 }
 
 Result<int> runProblem(const RunFlags &flags) {
-  if (!flags.out.empty() && !flags.out.ends_with(".safetensors") && !flags.out.ends_with(".npy"))
-    return invalidArgument("--out '" + flags.out + "': must end in .safetensors or .npy");
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.out));
+  FLASHPLUS_RETURN_IF_ERROR(prepareOutputs({{"--out", flags.out, ".safetensors .npy"}}));
   FLASHPLUS_RETURN_IF_ERROR(prepareAppend("--record-misses", flags.record_misses));
+  sayWhenEnded("no result was written; kernels that were compiled are in the cache");
   Result<Problem> loaded = makeProblem(flags);
   if (!loaded)
     return loaded.status();
@@ -233,6 +233,7 @@ Result<int> runProblem(const RunFlags &flags) {
       return report.status();
     measured.check_backward = *report;
   }
+  sayWhenEnded(nullptr); // from here on files are
   if (!flags.out.empty()) {
     if (flags.backward)
       outputs["dout"] = *problem.dout;

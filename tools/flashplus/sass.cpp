@@ -88,6 +88,8 @@ Result<std::string> disassemble(std::span<const std::byte> cubin, const std::str
   for (const std::string &program : programs) {
     bool there = false;
     Result<std::string> text = runOn(program, file.fd, there);
+    if (there && text && text->find_first_not_of(" \n") == std::string::npos)
+      return Status(StatusCode::CompileFailed, program + " printed nothing; it is no disassembler");
     if (there)
       return text;
     if (!disassembler.empty())

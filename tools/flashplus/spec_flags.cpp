@@ -75,8 +75,8 @@ namespace {
 
 /// What people call a target, as `Target::parse` has it; what it does not stand for stays.
 Result<std::string> meantTarget(flashplus_context *context, const std::string &text) {
-  if (text == "cuda" || text.starts_with("cuda:")) {
-    const std::string name = text == "cuda" ? "cuda:0" : text;
+  if (text == "cuda" || text == "gpu" || text == "nvidia" || text.starts_with("cuda:")) {
+    const std::string name = text.starts_with("cuda:") ? text : "cuda:0";
     Result<Json> json = describe(context);
     if (!json)
       return json.status();
@@ -92,8 +92,21 @@ Result<std::string> meantTarget(flashplus_context *context, const std::string &t
     return invalidArgument(
         "--target sm_90: is a chip with two sets of instructions here; type --target sm_90a for "
         "Hopper's own, or --target sm_80 --arch sm_90 for those of sm_80 on it");
+  if (text == "host" || text == "native")
+    return std::string("cpu");
+  if (text == "avx2" || text == "avx512")
+    return std::string(text == "avx2" ? "x86-64-v3" : "x86-64-v4");
   if (Target::parse(text))
     return text;
+  if (const std::vector<std::string> family = targetsOfFamily(text); family.size() == 1) {
+    return family.front();
+  } else if (!family.empty()) {
+    std::string chips;
+    for (const std::string &one : family)
+      chips += (chips.empty() ? "" : ", ") + one.substr(one.find('@') + 1);
+    return invalidArgument("--target " + text +
+                           ": its GPUs have different chips; type those that you mean of " + chips);
+  }
   std::string chip =
       text; // "sm_89", "89", "8.9", "sm_120a": a chip that sm_80's instructions are assembled for
   std::erase(chip, '.');
@@ -134,17 +147,26 @@ Result<std::vector<std::string>> expandTargets(flashplus_context *context,
       continue;
     }
     Result<Target> target = Target::parse(text);
-    if (!target)
+    if (!target) {
+      std::vector<std::string> names = gpuNames();
+      names.insert(names.begin(), {"cpu", "cuda", "x86-64-v3", "x86-64-v4", "sm_80", "sm_90a"});
       return invalidArgument("--target: " + target.status().message() +
                              " (or cpu or cuda, this machine's; or a GPU's name, such as h100)" +
-                             didYouMean(text, {"cpu", "cuda", "x86-64-v3", "x86-64-v4", "sm_80", "sm_90a"}));
+                             didYouMean(text, names));
+    }
     if (!isGpu(target->isa) || text.find('@') != std::string::npos || archs.empty()) {
       FLASHPLUS_RETURN_IF_ERROR(add("--target", text));
       continue;
     }
     gpu = true;
-    for (const std::string &arch : archs)
+    for (std::string arch : archs) {
+      if (const auto named = targetOfGpu(arch)) { // the chip of a GPU, with these instructions
+        arch = named->substr(named->find('@') + 1);
+        if (arch.ends_with('a') && !text.ends_with('a'))
+          arch.pop_back();
+      }
       FLASHPLUS_RETURN_IF_ERROR(add("--arch " + arch, text + "@" + arch));
+    }
   }
   if (!archs.empty() && !gpu)
     return invalidArgument("--arch: only with a GPU target that names no chip, such as --target sm_80");

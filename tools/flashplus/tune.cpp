@@ -4,6 +4,7 @@
 #include "runtime/plans/tuning_record.h"
 #include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/kernel_facts.h"
+#include "tools/flashplus/outputs.h"
 #include "tools/flashplus/report.h"
 #include "tools/flashplus/table.h"
 #include "tools/flashplus/tune_table.h"
@@ -143,8 +144,9 @@ Status checkFlags(const TuneFlags &flags) {
     if (flags.dry_run && std::ranges::find(flags.given.names, file) != flags.given.names.end())
       return invalidArgument(std::string(file) +
                              ": not with --dry-run, which measures nothing and writes no file");
-  FLASHPLUS_RETURN_IF_ERROR(prepareOutput("--out", flags.output));
-  return prepareOutput("--html", flags.html);
+  // Of a folder of records only files with this name are read.
+  return prepareOutputs(
+      {{"--out", flags.output, flags.table.empty() ? ".json" : ""}, {"--html", flags.html, ".html .htm"}});
 }
 
 Result<int> tune(const TuneFlags &flags) {

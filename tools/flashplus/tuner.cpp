@@ -4,6 +4,7 @@
 #include "templates/registry.h"
 #include "tools/flashplus/interrupt.h"
 #include "tools/flashplus/judge.h"
+#include "tools/flashplus/near.h"
 #include "tools/flashplus/parallel.h"
 #include "tools/flashplus/progress.h"
 
@@ -23,7 +24,7 @@ Result<std::map<std::string, std::set<int>>> parseKnobs(const std::vector<std::s
     const size_t equals = text.find('=');
     if (equals == std::string::npos || equals == 0)
       return invalidArgument("--knob '" + text + "': must be name=integer,...");
-    auto values = parseIntegers("--knob", text.substr(equals + 1), 1, 1000);
+    auto values = parseIntegers("--knob " + text.substr(0, equals), text.substr(equals + 1), 1, 1000);
     if (!values)
       return values.status();
     for (int64_t value : *values)
@@ -59,9 +60,9 @@ template <class Values> std::string listOf(const Values &values) {
 Status checkChoices(const TuneFlags &flags, const Choices &all, bool any) {
   for (const std::string &name : flags.algorithms)
     if (!all.algorithms.count(name))
-      return invalidArgument("--algorithm '" + name +
-                             "': no schedule of these problems is of it; there are " +
-                             listOf(all.algorithms));
+      return invalidArgument(
+          "--algorithm '" + name + "': no schedule of these problems is of it; there are " +
+          listOf(all.algorithms) + didYouMean(name, {all.algorithms.begin(), all.algorithms.end()}));
   auto kept = parseKnobs(flags.knobs);
   if (!kept)
     return kept.status();
@@ -72,7 +73,7 @@ Status checkChoices(const TuneFlags &flags, const Choices &all, bool any) {
       for (const auto &[knob, unused] : all.knobs)
         names.insert(knob);
       return invalidArgument("--knob '" + name + "': no schedule of these problems has it; there are " +
-                             listOf(names));
+                             listOf(names) + didYouMean(name, {names.begin(), names.end()}));
     }
     for (int value : values)
       if (!known->second.count(value))

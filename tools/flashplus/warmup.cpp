@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // flashplus warmup: fills the disk cache ahead of time. Needs no device. Kernels that are there already are
 // left alone, so a warm-up that was interrupted goes on where it was.
+#include "tools/flashplus/choice.h"
 #include "tools/flashplus/counters.h"
 #include "tools/flashplus/disk_cache.h"
 #include "tools/flashplus/gpu_names.h"
@@ -35,6 +36,7 @@ struct Outcome {
   Found found = Found::Missing;
   std::string key, kind, message;
   double compile_ms = 0;
+  bool reached = false; ///< Not where a signal came before.
 };
 
 /// Without a cubin sm_90a kernels are assembled by the driver at every start, for seconds.
@@ -87,6 +89,7 @@ std::vector<Outcome> fetchAll(flashplus_context *context, const std::vector<Kern
     for (size_t at; !interrupted() && (at = next.fetch_add(1)) < kernels.size();) {
       const size_t i = order[at];
       outcomes[i] = fetchKernel(context, kernels[i], offline, wantsCubin(flags, kernels[i].target));
+      outcomes[i].reached = true;
       progress.step();
     }
   };
@@ -153,11 +156,12 @@ void listVariants(const Variants &variants, bool json) {
 }
 
 struct Tally {
-  size_t missing = 0, present = 0, compiled = 0, failed = 0;
+  size_t missing = 0, present = 0, compiled = 0, failed = 0, not_reached = 0;
 
   explicit Tally(const std::vector<Outcome> &outcomes) {
     for (const Outcome &outcome : outcomes)
-      ++(outcome.found == Found::Missing    ? missing
+      ++(!outcome.reached                   ? not_reached
+         : outcome.found == Found::Missing  ? missing
          : outcome.found == Found::Present  ? present
          : outcome.found == Found::Compiled ? compiled
                                             : failed);
@@ -174,7 +178,7 @@ void printOutcomesJson(const WarmupFlags &flags, const Variants &variants,
     Json row = {{"spec", kernel.spec},
                 {"schedule", kernel.schedule},
                 {"target", kernel.target},
-                {"state", foundText(outcome.found)}};
+                {"state", outcome.reached ? foundText(outcome.found) : "not reached"}};
     if (!outcome.key.empty())
       row["key"] = outcome.key;
     if (!outcome.kind.empty())
@@ -185,16 +189,12 @@ void printOutcomesJson(const WarmupFlags &flags, const Variants &variants,
       row["compile_ms"] = outcome.compile_ms;
     rows.push_back(std::move(row));
   }
-  Json whole = {{"variants", variants.specs.size()},
-                {"kernels", rows},
-                {"compiled", tally.compiled},
-                {"present", tally.present},
-                {"missing", tally.missing},
-                {"failed", tally.failed},
-                {"not_kept", not_kept},
-                {"counters", countersJson(counters)},
-                {"dry_run", flags.dry_run}};
-  whole["interrupted"] = interrupted();
+  Json whole = {{"variants", variants.specs.size()},  {"kernels", rows},
+                {"compiled", tally.compiled},         {"present", tally.present},
+                {"missing", tally.missing},           {"failed", tally.failed},
+                {"not_reached", tally.not_reached},   {"not_kept", not_kept},
+                {"counters", countersJson(counters)}, {"dry_run", flags.dry_run}};
+  whole["interrupted"] = tally.not_reached > 0;
   printJson(whole);
 }
 
@@ -203,14 +203,16 @@ void printOutcomes(const WarmupFlags &flags, const Variants &variants, const std
   const std::vector<Kernel> &kernels = variants.kernels;
   if (flags.dry_run)
     for (size_t i = 0; i < kernels.size(); ++i)
-      std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
-                  kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
+      if (outcomes[i].reached)
+        std::printf("%-7s  %s  %s  %s\n", outcomes[i].found == Found::Missing ? "compile" : "present",
+                    kernels[i].target.c_str(), kernels[i].spec.c_str(), kernels[i].schedule.c_str());
   std::printf("%zu variants, %zu kernels: ", variants.specs.size(), kernels.size());
   if (flags.dry_run)
-    std::printf("%zu to compile, %zu present\n", tally.missing, tally.present);
+    std::printf("%zu to compile, %zu present", tally.missing, tally.present);
   else
-    std::printf("%zu compiled, %zu present, %zu failed%s\n", tally.compiled, tally.present, tally.failed,
-                tally.missing ? (", " + std::to_string(tally.missing) + " not reached").c_str() : "");
+    std::printf("%zu compiled, %zu present, %zu failed", tally.compiled, tally.present, tally.failed);
+  std::printf("%s\n",
+              tally.not_reached ? (", " + std::to_string(tally.not_reached) + " not reached").c_str() : "");
   for (size_t i = 0; i < kernels.size(); ++i)
     if (outcomes[i].found == Found::Failed)
       std::fprintf(stderr, "failed: %s  %s  %s: %s\n", kernels[i].target.c_str(), kernels[i].spec.c_str(),
@@ -278,7 +280,7 @@ Result<int> warmup(const WarmupFlags &flags) {
     std::fprintf(stderr, "flashplus: %lld kernels could not be kept in the cache%s\n",
                  static_cast<long long>(not_kept),
                  counters.evicted > 0 ? ", which is too small for them ($FLASHPLUS_CACHE_SIZE)" : "");
-  if (interrupted())
+  if (tally.not_reached) // a signal that came after the last kernel ended nothing
     return endedEarly(flags.dry_run
                           ? "not all kernels were looked up"
                           : "the " + std::to_string(tally.compiled + tally.present - size_t(not_kept)) +
@@ -331,7 +333,7 @@ void addWarmup(CLI::App &app, Action *selected) {
           ->check(CLI::Range(1, kMaxHeadDim))
           ->type_name("N,..."),
       list(verb->add_option("--dtype", f.dtypes, "fp16, bf16, fp32 (CPU) [fp16,bf16]"))
-          ->check(CLI::IsMember({"fp16", "bf16", "fp32"}))
+          ->transform(dtypeNames())
           ->type_name("TYPE,..."),
       addCausalFlag(
           *verb, /*several=*/true,
@@ -341,30 +343,30 @@ void addWarmup(CLI::App &app, Action *selected) {
           "both"),
       verb->add_option("--window", f.window,
                        "Sliding window: yes, no or both; left: on the left only, but with --causal yes")
-          ->check(CLI::IsMember({"yes", "no", "both", "left"}))
+          ->transform(oneOf({"yes", "no", "both", "left"}))
           ->type_name("WHICH")
           ->capture_default_str(),
       verb->add_option("--softcap", f.softcap, "Softcap: yes, no or both")
-          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->transform(oneOf({"yes", "no", "both"}))
           ->type_name("WHICH")
           ->capture_default_str(),
       verb->add_option("--dropout", f.dropout, "Dropout: yes, no or both")
-          ->check(CLI::IsMember({"yes", "no", "both"}))
+          ->transform(oneOf({"yes", "no", "both"}))
           ->type_name("WHICH")
           ->capture_default_str(),
       list(verb->add_option("--alibi", f.alibi,
                             "ALiBi slopes: none, heads, batch (per batch and head) [none]"))
-          ->check(CLI::IsMember({"none", "heads", "batch"}))
+          ->transform(oneOf({"none", "heads", "batch"}))
           ->type_name("KIND,..."),
       list(verb->add_option("--sinks", f.sinks,
                             "Attention sinks, of which dtypes: none, same (as --dtype), fp16, bf16, fp32 "
                             "[none]"))
-          ->check(CLI::IsMember({"none", "same", "fp16", "bf16", "fp32"}))
+          ->transform(dtypeNames({"none", "same"}))
           ->type_name("TYPE,..."),
       verb->add_option("--score", f.score, "Score expression")->type_name("EXPR"),
       list(verb->add_option("--alignment", f.alignment,
                             "Row alignment: 16, element, or auto (16 if compact) [auto]"))
-          ->check(CLI::IsMember({"16", "element", "auto"}))
+          ->transform(oneOf({"16", "element", "auto"}))
           ->type_name("KIND,...")};
   variant_options.push_back(
       list(verb->add_option(

@@ -4,9 +4,11 @@
 #include "spec/kernel_spec.h"
 #include "spec/operation.h"
 #include "spec/schedule.h"
+#include "templates/registry.h"
 #include "tools/flashplus/device_flag.h"
 #include "tools/flashplus/gradients.h"
 #include "tools/flashplus/machine.h"
+#include "tools/flashplus/near.h"
 
 #include <algorithm>
 #include <chrono>
@@ -173,6 +175,31 @@ Status Prepared::run() const {
       flashplus_plan_run(plan_.get(), &args_, workspace_.get(), workspace_.size(), /*stream=*/nullptr));
 }
 
+namespace {
+
+/// That there is such an algorithm, which has these knobs. Which values go together, the library knows.
+Status checkNames(const std::string &flag, const std::string &text, const Schedule &schedule) {
+  const auto refused = [&](const std::string &name, const char *is_no,
+                           const std::vector<std::string> &known) {
+    std::string message = flag + " '" + text + "': '" + name + "' is no " + is_no + "; there are ";
+    for (const std::string &one : known)
+      message += (one == known.front() ? "" : ", ") + one;
+    return invalidArgument(message + didYouMean(name, known));
+  };
+  const Algorithm *algorithm = findAlgorithm(schedule.algorithm);
+  if (!algorithm)
+    return refused(schedule.algorithm, "algorithm", algorithmNames());
+  std::vector<std::string> knobs;
+  for (const Knob &knob : algorithm->knobs)
+    knobs.emplace_back(knob.name);
+  for (const auto &[name, value] : schedule.knobs)
+    if (std::ranges::find(knobs, name) == knobs.end())
+      return refused(name, ("knob of " + schedule.algorithm).c_str(), knobs);
+  return Status::ok();
+}
+
+} // namespace
+
 Result<std::string> scheduleText(const std::string &flag, const std::string &text,
                                  const std::string &chosen) {
   std::string blanks = text;
@@ -182,13 +209,16 @@ Result<std::string> scheduleText(const std::string &flag, const std::string &tex
   if (!given)
     return invalidArgument(flag + " '" + text +
                            "': must be name=integer,... or 'algorithm name=integer ...'");
-  if (!changes)
+  if (!changes) {
+    FLASHPLUS_RETURN_IF_ERROR(checkNames(flag, text, *given));
     return given->text();
+  }
   auto base = Schedule::parse(chosen);
   if (!base)
     return base.status();
   for (const auto &[name, value] : given->knobs)
     base->knobs[name] = value;
+  FLASHPLUS_RETURN_IF_ERROR(checkNames(flag, text, *base));
   return base->text();
 }
 
@@ -444,8 +474,7 @@ Result<Workbench::Calls> Workbench::calibrate(const Prepared &prepared, double m
     if (++runs > 1 && calls * least > milliseconds / 1000)
       break;
   }
-  const int count =
-      static_cast<int>(std::clamp(milliseconds / 1000 / std::max(least, 1e-7), 1.0, 100000.0));
+  const int count = static_cast<int>(std::clamp(milliseconds / 1000 / std::max(least, 1e-7), 1.0, 100000.0));
   return Calls{count, count * least};
 }
 

@@ -84,6 +84,38 @@ Status writeAll(int fd, const std::string &path, std::span<const std::byte> byte
 std::atomic<const char *> unfinished{nullptr};
 static_assert(std::atomic<const char *>::is_always_lock_free);
 
+/// A file beside `path`, which it is to become; listed from before it is there until it is `done` or removed.
+struct PrivateFile {
+  explicit PrivateFile(const std::string &path) : path(path) {
+    static std::atomic<unsigned> counter{0};
+    const size_t folder = path.rfind('/') + 1; // 0 without one
+    name = path.substr(0, folder) + "." + path.substr(folder) + ".tmp." + std::to_string(::getpid()) + "." +
+           std::to_string(counter.fetch_add(1));
+  }
+  PrivateFile(const PrivateFile &) = delete;
+  ~PrivateFile() {
+    if (fd >= 0)
+      ::close(fd);
+    if (made && !done)
+      ::unlink(name.c_str());
+    unfinished.store(nullptr);
+  }
+
+  Status create() {
+    struct stat info;
+    if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+      return Status(StatusCode::IoError, path + ": exists and is not a regular file");
+    unfinished.store(name.c_str());
+    fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    made = fd >= 0;
+    return made ? Status::ok() : systemError(path, "can't be created", errno);
+  }
+
+  std::string path, name;
+  int fd = -1;
+  bool made = false, done = false;
+};
+
 } // namespace
 
 void removeUnfinished() {
@@ -92,31 +124,19 @@ void removeUnfinished() {
 }
 
 Status writeFileAtomically(const std::string &path, const std::function<Status(const WritePiece &)> &body) {
-  struct stat info;
-  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
-    return Status(StatusCode::IoError, path + ": exists and is not a regular file");
-  static std::atomic<unsigned> counter{0};
-  size_t slash = path.rfind('/');
-  std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
-  std::string temporary = folder + "." + path.substr(folder.size()) + ".tmp." + std::to_string(::getpid()) +
-                          "." + std::to_string(counter.fetch_add(1));
-  struct Unfinished { // from before the file is there until it has its name or is gone
-    explicit Unfinished(const std::string &path) { unfinished.store(path.c_str()); }
-    ~Unfinished() { unfinished.store(nullptr); }
-  } listed(temporary);
-  int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0)
-    return systemError(path, "can't be created", errno);
-  Status status = body([&](std::span<const std::byte> piece) { return writeAll(fd, path, piece); });
-  if (status.isOk() && ::fsync(fd) != 0)
+  PrivateFile file(path);
+  FLASHPLUS_RETURN_IF_ERROR(file.create());
+  Status status = body([&](std::span<const std::byte> piece) { return writeAll(file.fd, path, piece); });
+  if (status.isOk() && ::fsync(file.fd) != 0)
     status = systemError(path, "can't be written", errno);
-  if (::close(fd) != 0 && status.isOk())
+  if (::close(std::exchange(file.fd, -1)) != 0 && status.isOk())
     status = systemError(path, "can't be written", errno);
-  if (status.isOk() && ::rename(temporary.c_str(), path.c_str()) != 0)
+  if (status.isOk() && ::rename(file.name.c_str(), path.c_str()) != 0)
     status = systemError(path, "can't be put in place", errno);
-  if (!status.isOk())
-    ::unlink(temporary.c_str());
+  file.done = status.isOk();
   return status;
 }
+
+Status checkCanWrite(const std::string &path) { return PrivateFile(path).create(); }
 
 } // namespace flashplus::io

@@ -37,6 +37,9 @@ private:
 using WritePiece = std::function<Status(std::span<const std::byte>)>;
 Status writeFileAtomically(const std::string &path, const std::function<Status(const WritePiece &)> &body);
 
+/// Whether writeFileAtomically() can begin to write `path`: it makes the private file, and removes it.
+Status checkCanWrite(const std::string &path);
+
 /// For a signal's handler that ends the process: removes the private file that is being written, if any.
 void removeUnfinished();
 
