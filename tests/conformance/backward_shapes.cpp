@@ -79,7 +79,7 @@ TEST_CASE(
   checkBackward(std::vector<Case>{
       {.batch = 5, .sq = 130, .sk = 300, .hq = 8, .hk = 8, .d = 40, .causal = true},
       {.batch = 9, .sq = 70, .sk = 200, .hq = 8, .hk = 4, .d = 64},
-      {.sq = 1100, .sk = 64, .hq = 8, .hk = 1, .d = 128}, // 4.3 MiB of dq in fp32, of one item
+      {.batch = 6, .sq = 1100, .sk = 64, .hq = 8, .hk = 1, .d = 128}, // 4.3 MiB of dq in fp32 an item
       {.batch = 34, .sq = 49, .sk = 97, .hq = 1, .hk = 1, .d = 33}});
 }
 
