@@ -70,10 +70,11 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &loaded, const void *params, int64_t work_items,
+  Status launch(LoadedKernel &loaded, const void *params, const Geometry &geometry,
                 std::span<const TensorLayout> tensors, void *) override {
     const auto &kernel = static_cast<EmulatorKernel &>(loaded);
     const LaunchSchema &schema = kernel.schema;
+    const int64_t work_items = geometry.items;
     if (work_items <= 0)
       return Status::ok();
     const int64_t blocks =

@@ -190,10 +190,9 @@ enum class ParamType { Ptr, I64, I32, F32 };
 //   row_lse          fp32 (heads_q, rows_q): lse log2(e), +inf for a row whose lse is not finite, so that its
 //                    weights are 0
 //   row_delta        fp32 (heads_q, rows_q): sum_d dout o - dlse; 0 for such a row
-//   dq_parts         fp32 (num_splits, rows_q, heads_q, head_dim_qk): sums of dS K, still without
-//                    softmax_scale. One part in memory that Backward works in (results = final), or one a
-//                    share of the keys. With an algorithm that adds (ItemTraits::adds_dq) one part, laid out
-//                    as templates/backward/rows/dq_sums.h says
+//   dq_parts         fp32 (num_splits, heads_q, rows_q, head_dim_qk): sums of dS K, still without
+//                    softmax_scale, of each share of the keys (results = partial). With an algorithm that
+//                    adds (ItemTraits::adds_dq) one part, laid out as templates/backward/rows/dq_sums.h says
 //   dq_columns       head_dim_qk where there are parts: of so many BackwardDelta clears every row, on a GPU,
 //                    whose algorithms add; else 0
 //   num_m_tiles      tiles of the rows that the step's items are counted by: queries, or keys

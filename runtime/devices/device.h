@@ -56,9 +56,10 @@ public:
   /// device.
   virtual Result<std::unique_ptr<LoadedKernel>> load(const Artifact &artifact) = 0;
 
-  /// Enqueues one kernel. `params` is the operation's params struct; it is copied before the call returns.
-  /// `tensors` are indexed by Operand, for a kernel that wants tensor maps; for others there need be none.
-  virtual Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
+  /// Enqueues one kernel for the items of `geometry`. `params` is the operation's params struct; it is copied
+  /// before the call returns. `tensors` are indexed by Operand, for a kernel that wants tensor maps; for
+  /// others there need be none.
+  virtual Status launch(LoadedKernel &kernel, const void *params, const Geometry &geometry,
                         std::span<const TensorLayout> tensors, void *stream) = 0;
 
   /// What turns PTX into code when the compiler could not, as a key field; empty if nothing does.

@@ -20,7 +20,7 @@ struct BindInput {
   AttentionProblem &problem;
   const LaunchRecord &record;
   const StepRecord &step; ///< One of the record's.
-  Geometry geometry; ///< Of the step's items.
+  Geometry geometry;      ///< Of the step's items.
   void *workspace;
 
   void *part(int index) const { return record.part(workspace, index); }
@@ -118,15 +118,15 @@ Status enqueue(const BindInput &in, Device &device, void *stream) {
   in.step.kernel->noteUse();
   LoadedKernel &kernel = *in.step.kernel->loaded;
   if (!in.step.maps)
-    return device.launch(kernel, &params, in.geometry.items, {}, stream);
-  return device.launch(kernel, &params, in.geometry.items, tensorLayouts<kMapped...>(params, in.problem.spec),
+    return device.launch(kernel, &params, in.geometry, {}, stream);
+  return device.launch(kernel, &params, in.geometry, tensorLayouts<kMapped...>(params, in.problem.spec),
                        stream);
 }
 
 /// An operation without a bind() of its own does not compile.
 Status enqueueStep(const BindInput &in, Device &device, void *stream) {
   switch (in.step.op) {
-#define FLASHPLUS_ENQUEUE_CASE(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                             \
+#define FLASHPLUS_ENQUEUE_CASE(ENUMERATOR, NAME, PARAMS, FIELDS, SCORE, ...)                                 \
   case Operation::ENUMERATOR:                                                                                \
     return enqueue<PARAMS __VA_OPT__(, ) __VA_ARGS__>(in, device, stream);
     FLASHPLUS_OPERATIONS(FLASHPLUS_ENQUEUE_CASE)

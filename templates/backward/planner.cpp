@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "templates/backward/planner.h"
 
+#include "templates/backward/cpu_backward/layout.h"
 #include "templates/backward/rows/dq_sums_rows.h"
 
 #include <algorithm>
@@ -143,8 +144,9 @@ Status BackwardPlanner::checkForced(const PlanOptions &options) const {
 }
 
 Status BackwardPlanner::addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
-                                const Bounds &bounds) const {
-  const ItemShape item{.rows = chosen.item.rows, .num_splits = splits, .side = chosen.item.side};
+                                int64_t row_scratch, const Bounds &bounds) const {
+  const ItemShape item{
+      .rows = chosen.item.rows, .num_splits = splits, .row_scratch = row_scratch, .side = chosen.item.side};
   auto made = makeStep(spec, chosen.schedule, device_.target, item, bounds);
   if (!made)
     return made.status();
@@ -185,11 +187,16 @@ Result<Plan> BackwardPlanner::plan(const Bounds &bounds, const PlanOptions &opti
   const int64_t rows = adds ? DQSumsRows::ofHead(bounds.total_q, bounds.batch) : bounds.total_q;
   const int64_t part = rows * bounds.heads_q * spec_.head_dim_qk * 4;
   const int shares = adds ? 1 : sharesOf(bounds, whole->item, part);
-  plan.parts[kDQParts] = {plan.workspace_bytes, alignedBytes(part * shares)};
-  plan.workspace_bytes += plan.parts[kDQParts].bytes;
   KernelSpec spec = whole_.spec;
   spec.results = adds || shares > 1 ? Results::Partial : Results::Final;
-  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, bounds));
+  int64_t row_scratch = 0;
+  if (spec.isPartial()) {
+    plan.parts[kDQParts] = {plan.workspace_bytes, alignedBytes(part * shares)};
+    plan.workspace_bytes += plan.parts[kDQParts].bytes;
+  } else {
+    row_scratch = CpuBackwardLayout::dqRowBytes(spec, device_.target, bounds.group());
+  }
+  FLASHPLUS_RETURN_IF_ERROR(addStep(plan, spec, *whole, shares, row_scratch, bounds));
   if (spec.isPartial())
     FLASHPLUS_RETURN_IF_ERROR(addChosen(plan, sum_, bounds, {}));
   FLASHPLUS_RETURN_IF_ERROR(addScoreSteps(plan, bounds, options));
@@ -207,7 +214,7 @@ Status BackwardPlanner::addChosen(Plan &plan, const Step &step, const Bounds &bo
     return chosen.status();
   if (chosen->record && !options.schedule)
     plan.schedule_source = *chosen->record;
-  return addStep(plan, step.spec, chosen->candidate, 1, bounds);
+  return addStep(plan, step.spec, chosen->candidate, 1, 0, bounds);
 }
 
 Result<Plan> planBackward(const KernelSpec &spec, const Bounds &bounds, const DeviceProfile &device,

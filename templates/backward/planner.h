@@ -50,7 +50,7 @@ private:
   /// Chooses and adds a step, and notes in the plan where the choice is from.
   Status addChosen(Plan &plan, const Step &step, const Bounds &bounds, const PlanOptions &options) const;
   Status addScoreSteps(Plan &plan, const Bounds &bounds, const PlanOptions &options) const;
-  Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits,
+  Status addStep(Plan &plan, const KernelSpec &spec, const Candidate &chosen, int splits, int64_t row_scratch,
                  const Bounds &bounds) const;
 
   KernelSpec spec_;

@@ -49,6 +49,8 @@ struct ItemShape {
   int32_t workers = 0;           ///< Not 0: so many items, which divide the work among themselves where they
                                  ///< run.
   bool packs_heads = false;      ///< An item has all query heads of a key head.
+  int64_t row_scratch = 0; ///< Bytes that each query row of the longest sequence adds to a worker's scratch
+                           ///< (CPU).
   Side side = Side::Query; ///< Whose rows the tiles are: queries of a query head, keys of a key head, or
                            ///< what an append moves.
 };
@@ -57,6 +59,7 @@ struct Geometry {
   int64_t tiles = 0; ///< Tiles of rows of one sequence and item's heads: num_m_tiles. A whole sequence is
                      ///< one, even if empty, and so is what an append moves: it writes a length.
   int64_t items = 0; ///< num_work_items
+  int64_t scratch = 0; ///< Bytes of a worker beyond LaunchSchema::scratch (CPU).
 };
 
 constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
@@ -64,7 +67,7 @@ constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
   if (shape.side == Side::Append) {
     rows = 2 * bounds.heads_k * bounds.max_seqlen_new + (bounds.rotates_q ? heads * rows : 0);
     return {std::max<int64_t>(1, ceilDiv(rows, shape.rows)),
-            bounds.batch * std::max<int64_t>(1, ceilDiv(rows, shape.rows))};
+            bounds.batch * std::max<int64_t>(1, ceilDiv(rows, shape.rows)), 0};
   }
   if (shape.side == Side::Key) {
     rows = bounds.max_seqlen_k;
@@ -75,7 +78,7 @@ constexpr Geometry geometryOf(const ItemShape &shape, const Bounds &bounds) {
   }
   const int64_t tiles = shape.rows == kWholeSequence ? 1 : ceilDiv(rows, shape.rows);
   const int64_t items = bounds.batch * heads * tiles * shape.num_splits;
-  return {tiles, shape.workers && items ? shape.workers : items};
+  return {tiles, shape.workers && items ? shape.workers : items, shape.row_scratch * bounds.max_seqlen_q};
 }
 
 } // namespace flashplus

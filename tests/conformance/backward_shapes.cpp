@@ -72,6 +72,17 @@ TEST_CASE("backward shapes: a long sequence, in many shares") {
   checkBackward(std::vector<Case>{{.sq = 1000, .sk = 1000, .causal = true}, {.sq = 17, .sk = 1500, .hq = 3}});
 }
 
+TEST_CASE(
+    "backward shapes: so many heads that each has all keys, and more of dq than a thread keeps room for") {
+  if (Session::get().device().device_type == kDLExtDev)
+    return; // a matter of the CPU, and it takes long
+  checkBackward(std::vector<Case>{
+      {.batch = 5, .sq = 130, .sk = 300, .hq = 8, .hk = 8, .d = 40, .causal = true},
+      {.batch = 9, .sq = 70, .sk = 200, .hq = 8, .hk = 4, .d = 64},
+      {.batch = 6, .sq = 1100, .sk = 64, .hq = 8, .hk = 1, .d = 128}, // 4.3 MiB of dq in fp32 an item
+      {.batch = 34, .sq = 49, .sk = 97, .hq = 1, .hk = 1, .d = 33}});
+}
+
 TEST_CASE("backward shapes: more heads in the batch than a grid's dimension has") {
   if (Session::get().device().device_type == kDLExtDev)
     return; // 65600 blocks take too long

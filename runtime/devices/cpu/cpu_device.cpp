@@ -22,9 +22,12 @@ struct CpuKernel final : LoadedKernel {
   int64_t scratch = 0;
 };
 
-/// Scratch of one thread: grown, kept for the thread's life. Never shared, so a loop inside a loop is safe.
+/// Scratch of one worker, grown when more is asked for.
 class Scratch {
 public:
+  Scratch() = default;
+  Scratch(const Scratch &) = delete;
+  Scratch &operator=(const Scratch &) = delete;
   ~Scratch() { std::free(memory_); }
   void *get(size_t bytes) {
     if (bytes <= size_)
@@ -41,6 +44,10 @@ private:
   void *memory_ = nullptr;
   size_t size_ = 0;
 };
+
+/// A thread keeps up to so much for its next launch: memory that is new costs a fault a page, which only a
+/// long launch makes up for.
+constexpr size_t kMostKept = size_t(4) << 20;
 
 class CpuDevice final : public Device {
 public:
@@ -74,13 +81,16 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items, std::span<const TensorLayout>,
-                void *) override {
+  Status launch(LoadedKernel &kernel, const void *params, const Geometry &geometry,
+                std::span<const TensorLayout>, void *) override {
     auto &k = static_cast<CpuKernel &>(kernel);
     std::atomic<bool> out_of_memory{false};
-    pool_.run(work_items, [&](int, int64_t item) {
-      thread_local Scratch scratch;
-      void *memory = scratch.get(size_t(k.scratch) + 64);
+    const size_t bytes = size_t(k.scratch + geometry.scratch) + 64;
+    // What is too large to keep is the launch's, one a worker.
+    std::vector<Scratch> large(bytes > kMostKept ? size_t(pool_.threads()) : 0);
+    pool_.run(geometry.items, [&](int worker, int64_t item) {
+      thread_local Scratch kept; // never shared, so a loop inside a loop is safe
+      void *memory = (large.empty() ? kept : large[size_t(worker)]).get(bytes);
       if (!memory) {
         out_of_memory = true;
         return;
@@ -89,7 +99,7 @@ public:
     });
     if (out_of_memory)
       return {StatusCode::OutOfMemory,
-              "no memory for " + std::to_string(k.scratch) + " bytes of scratch a thread"};
+              "no memory for " + std::to_string(bytes) + " bytes of scratch a thread"};
     return Status::ok();
   }
 

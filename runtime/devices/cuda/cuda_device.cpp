@@ -165,9 +165,10 @@ public:
     return std::unique_ptr<LoadedKernel>(std::move(kernel));
   }
 
-  Status launch(LoadedKernel &kernel, const void *params, int64_t work_items,
+  Status launch(LoadedKernel &kernel, const void *params, const Geometry &geometry,
                 std::span<const TensorLayout> tensors, void *stream) override {
     auto &k = static_cast<CudaKernel &>(kernel);
+    const int64_t work_items = geometry.items;
     if (work_items <= 0)
       return Status::ok();
     const Current current(*this);

@@ -13,14 +13,15 @@ namespace {
 
 using cpu_backward::Scratch;
 
-/// (key head, share of the keys, batch entry), the shares of a head side by side.
+/// (key head, share of the keys, batch entry), the shares of a head side by side, then the entries: what runs
+/// at the same time is as far apart in memory as can be (CpuBackward::rotated()).
 WorkItem decode(EmitContext &c) {
-  Val splits = c.params.get("num_splits"), heads = c.params.get("heads_k");
+  Val splits = c.params.get("num_splits"), heads = c.params.get("heads_k"), batch = c.params.get("batch");
   Val rest = c.work_item / splits;
   WorkItem item;
   item.split = c.work_item % splits;
-  item.head_k = rest % heads;
-  item.batch = rest / heads;
+  item.batch = rest % batch;
+  item.head_k = rest / batch;
   item.group = c.params.get("heads_q") / heads;
   item.head = item.head_k * item.group;
   return item;
@@ -38,9 +39,11 @@ public:
   }
 
   void emit() {
-    Val tile = ir_.i32(l_.tile_n), tiles = ir_.ceilDiv(seq_.k_len, l_.tile_n);
-    forHeads([&](Val head) { clearDQ(head); });
-    ir_.forLoop(item_.split, tiles, c_.params.get("num_splits"), [&](Val t) { visitKeys(t * tile); });
+    Val tiles = ir_.ceilDiv(seq_.k_len, l_.tile_n), splits = c_.params.get("num_splits");
+    clearDQ();
+    Val own = ir_.toI64((tiles - item_.split + splits - 1) / splits); // 0 where there are fewer tiles
+    forRange(own, 1,
+             [&](Val i) { visitKeys((item_.split + ir_.toI32(rotated(i, own)) * splits) * l_.tile_n); });
     if (!c_.spec.isPartial())
       forHeads([&](Val head) { storeDQ(head); });
   }
@@ -81,29 +84,47 @@ private:
     return score_.isIdentity() ? scale * softmax::kLog2E : scale;
   }
 
+  /// `i` of [0, count) (i64), from another start in each head. In rows of tensors that have all heads side by
+  /// side these share pages. New ones are mapped by who writes them first, and heads that come at the same
+  /// time to the same page all take the time of that.
+  Val rotated(Val i, Val count) {
+    constexpr int kOne = 1 << 16, kGoldenSection = 40503; // in 1 / kOne: any run of heads is spread out
+    Val at = i + count * (ir_.toI64(item_.head_k) * kGoldenSection % kOne) / kOne;
+    return ir_.select(at < count, at, at - count);
+  }
+
   // --- dQ in memory ----------------------------------------------------------------------------------------
+  /// Columns in memory of a row of it: a part in the workspace has no room for whole vectors.
+  int dqColumns() const { return c_.spec.isPartial() ? l_.dqk : l_.dqk_pad; }
   Val dqRow(Val head, Val row) {
+    if (!c_.spec.isPartial()) {
+      Val before = ir_.toI64(head - item_.head) * ir_.toI64(seq_.q_len);
+      return m_.at(l_.elements(), (before + row) * l_.dqk_pad);
+    }
     const RowValues values(ir_, c_.params, seq_, head);
-    return ir_.offset(values.dqPart(ir_.toI64(item_.split), l_.dqk), row * values.dqPartStride(l_.dqk));
+    return ir_.offset(values.dqPart(ir_.toI64(item_.split), l_.dqk), row * (l_.dqk * 4));
   }
-  template <class Body> void forDQRows(Val head, Body body) {
-    forRange(ir_.toI64(seq_.q_len), 1, [&](Val row) {
-      Val from = dqRow(head, row);
-      m_.forColumns(l_.dqk, l_.lanes,
-                    [&](Val column, int count) { body(row, column, count, ir_.offset(from, column * 4)); });
+  void clearDQ() {
+    forHeads([&](Val head) {
+      forRange(ir_.toI64(seq_.q_len), 1, [&](Val row) {
+        Val to = dqRow(head, row);
+        m_.forColumns(dqColumns(), l_.lanes, [&](Val column, int count) {
+          cpu::storeRow(ir_, DType::F32, m_.zero(), ir_.offset(to, column * 4), count);
+        });
+      });
     });
-  }
-  void clearDQ(Val head) {
-    forDQRows(head,
-              [&](Val, Val, int count, Val at) { cpu::storeRow(ir_, DType::F32, m_.zero(), at, count); });
   }
   void storeDQ(Val head) {
     const int bytes = dtypeBytes(c_.spec.dtype);
     Val out = seq_.rows(Operand::DQ, head, bytes), stride = c_.params.get("dq_stride_s") * bytes;
     Val scale = c_.params.get("softmax_scale");
-    forDQRows(head, [&](Val row, Val column, int count, Val at) {
-      Val x = cpu::loadRow(ir_, DType::F32, at, count) * scale;
-      cpu::storeRow(ir_, c_.spec.dtype, x, ir_.offset(ir_.offset(out, row * stride), column * bytes), count);
+    Val rows = ir_.toI64(seq_.q_len);
+    forRange(rows, 1, [&](Val i) {
+      Val row = rotated(i, rows), from = dqRow(head, row), to = ir_.offset(out, row * stride);
+      m_.forColumns(l_.dqk, l_.lanes, [&](Val column, int count) {
+        Val x = cpu::loadRow(ir_, DType::F32, ir_.offset(from, column * 4), count) * scale;
+        cpu::storeRow(ir_, c_.spec.dtype, x, ir_.offset(to, column * bytes), count);
+      });
     });
   }
 
@@ -199,7 +220,8 @@ private:
       forRange(count, 1, [&](Val r) { rowWeights(t, r0 + r, begin, computed, masked); });
       return Vals();
     };
-    ir_.ifElse(hidden, [&] { return rows(true); }, [&] { return rows(false); });
+    ir_.ifElse(
+        hidden, [&] { return rows(true); }, [&] { return rows(false); });
   }
 
   /// `out` [row][key] of the block's rows = left [row][i] right [i][key].
@@ -308,11 +330,12 @@ private:
       cpu::storeRow(ir_, DType::F32, cpu::loadRow(ir_, DType::F32, pointer, count) + x, pointer, count);
       return Vals();
     };
-    const int rest = l_.dqk % l_.lanes;
+    const int rest = dqColumns() % l_.lanes;
     if (!rest)
       add(l_.lanes);
     else
-      ir_.ifElse(c0 + c == l_.dqk - rest, [&] { return add(rest); }, [&] { return add(l_.lanes); });
+      ir_.ifElse(
+          c0 + c == l_.dqk - rest, [&] { return add(rest); }, [&] { return add(l_.lanes); });
   }
 
   /// `sum` [key][column] += weights^T right: dV += P^T dO, dK += dS^T Q.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "templates/emit.h"
 #include "templates/backward/rows/dq_sums.h"
 #include "templates/backward/rows/layout.h"
 #include "templates/backward/rows/row_values.h"
@@ -6,7 +7,6 @@
 #include "templates/common/cpu_rows.h"
 #include "templates/common/score.h"
 #include "templates/common/work.h"
-#include "templates/emit.h"
 
 #include "ir/carried.h"
 #include "ir/mma.h"
@@ -185,13 +185,12 @@ void emitCpuBackwardSum(EmitContext &c) {
   const WorkItem item = decode(c);
   const Sequence seq(ir, c.params, item.batch, /*keys=*/std::nullopt);
   const RowValues values(ir, c.params, seq, item.head);
-  Val parts = values.dqPart(ir.i64(0), d), stride = values.dqPartStride(d),
-      part_bytes = values.dqPartBytes(d);
+  Val parts = values.dqPart(ir.i64(0), d), part_bytes = values.dqPartBytes(d);
   Val out = seq.rows(Operand::DQ, item.head, bytes), out_stride = c.params.get("dq_stride_s") * bytes;
   Val scale = c.params.get("softmax_scale"), splits = ir.toI64(c.params.get("num_splits"));
   Val first = item.m * rows, end = ir.min(first + rows, seq.q_len);
   ir.forLoop(ir.toI64(first), ir.toI64(end), ir.i64(1), [&](Val row) {
-    Val from = ir.offset(parts, row * stride), to = ir.offset(out, row * out_stride);
+    Val from = ir.offset(parts, row * (d * 4)), to = ir.offset(out, row * out_stride);
     for (int column = 0; column < d; column += ir.lanes) {
       const int count = std::min(ir.lanes, d - column);
       Val sum = carry::forLoop(ir, ir.i64(0), splits, ir.i64(1), ir.constant(ir.vec(ir.f32(), ir.lanes), 0),

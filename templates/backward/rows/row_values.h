@@ -19,13 +19,11 @@ public:
 
   /// Pointer to row 0 of part `split` (i64) of dq.
   Val dqPart(Val split, int head_dim) const {
-    Val row = split * params_.get("rows_q") + sequence_.firstRow();
-    return ir_.offset(params_.get("dq_parts"), (row * heads() + head_) * (head_dim * 4));
+    Val row = (split * heads() + head_) * params_.get("rows_q") + sequence_.firstRow();
+    return ir_.offset(params_.get("dq_parts"), row * (head_dim * 4));
   }
-  /// Bytes (i64) from a row of a part to the next.
-  Val dqPartStride(int head_dim) const { return heads() * (head_dim * 4); }
   /// Bytes (i64) from a part to the next.
-  Val dqPartBytes(int head_dim) const { return params_.get("rows_q") * dqPartStride(head_dim); }
+  Val dqPartBytes(int head_dim) const { return params_.get("rows_q") * heads() * (head_dim * 4); }
 
 private:
   Val heads() const { return ir_.toI64(params_.get("heads_q")); }

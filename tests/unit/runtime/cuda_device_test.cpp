@@ -277,14 +277,14 @@ TEST_CASE("code that says that it waits itself may overlap the kernel before it,
     ForwardParams params;
     params.q = reinterpret_cast<void *>(0x1234);
     int stream;
-    CHECK(device->launch(**kernel, &params, 77, {}, &stream).isOk());
+    CHECK(device->launch(**kernel, &params, {.items = 77}, {}, &stream).isOk());
     CHECK(fake.grid == 77);
     CHECK(fake.block == 128);
     CHECK(fake.shared == 70000);
     CHECK(fake.first_param == 0x1234);
     CHECK((!called("cuLaunchKernelEx") || fake.stream == &stream));
     fake.answers["cuLaunchKernelEx"] = fake.answers["cuLaunchKernel"] = 719;
-    CHECK(has(device->launch(**kernel, &params, 77, {}, nullptr), "CUDA_ERROR_LAUNCH_FAILED"));
+    CHECK(has(device->launch(**kernel, &params, {.items = 77}, {}, nullptr), "CUDA_ERROR_LAUNCH_FAILED"));
     return called("cuLaunchKernelEx") ? "overlap" : "order";
   };
   CHECK(launchesWith(overlappingDriver(), says) == std::string("overlap"));
@@ -310,14 +310,14 @@ TEST_CASE("a kernel is loaded, launched with its schema, and unloaded in our con
     ForwardParams params;
     params.q = reinterpret_cast<void *>(0x1234);
     int stream;
-    CHECK(device->launch(**kernel, &params, 77, {}, &stream).isOk());
+    CHECK(device->launch(**kernel, &params, {.items = 77}, {}, &stream).isOk());
     CHECK(fake.grid == 77);
     CHECK(fake.block == 128);
     CHECK(fake.shared == 70000);
     CHECK(fake.first_param == 0x1234);
     fake.grid = 0;
     // an empty grid is not the driver's business
-    CHECK(device->launch(**kernel, &params, 0, {}, &stream).isOk());
+    CHECK(device->launch(**kernel, &params, {.items = 0}, {}, &stream).isOk());
     CHECK(fake.grid == 0);
     kernel->reset();
     CHECK(called("cuModuleUnload"));
@@ -332,12 +332,12 @@ TEST_CASE("a failed launch says so in the driver's words, and the context comes 
   REQUIRE(kernel.isOk());
   ForwardParams params;
   fake.answers["cuLaunchKernel"] = 719;
-  Status status = device->launch(**kernel, &params, 1, {}, nullptr);
+  Status status = device->launch(**kernel, &params, {.items = 1}, {}, nullptr);
   CHECK(status.code() == StatusCode::DeviceError);
   CHECK(status.message() == "cuLaunchKernel failed: CUDA_ERROR_LAUNCH_FAILED (the text)");
   CHECK(fake.depth == 0);
   fake.answers = {{"cuCtxPushCurrent", 201}};
-  status = device->launch(**kernel, &params, 1, {}, nullptr);
+  status = device->launch(**kernel, &params, {.items = 1}, {}, nullptr);
   CHECK(has(status, "cuCtxPushCurrent failed"));
   CHECK(fake.depth == 0);
 }
@@ -351,19 +351,19 @@ TEST_CASE("a launch where our context is current already asks the driver for not
   using Calls = std::vector<std::string>;
   fake.callers = &kContext;
   fake.calls.clear();
-  CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+  CHECK(device->launch(**kernel, &params, {.items = 1}, {}, nullptr).isOk());
   CHECK(fake.calls == Calls{"cuCtxGetCurrent", "cuLaunchKernel"});
   for (void *callers : {static_cast<void *>(&kOtherContext), static_cast<void *>(nullptr)}) {
     fake.callers = callers;
     fake.calls.clear();
-    CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+    CHECK(device->launch(**kernel, &params, {.items = 1}, {}, nullptr).isOk());
     CHECK(fake.calls == Calls{"cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"});
     CHECK(fake.depth == 0);
   }
   fake.callers = &kContext; // a driver that does not answer the question: pushed
   fake.answers["cuCtxGetCurrent"] = 3;
   fake.calls.clear();
-  CHECK(device->launch(**kernel, &params, 1, {}, nullptr).isOk());
+  CHECK(device->launch(**kernel, &params, {.items = 1}, {}, nullptr).isOk());
   CHECK(called("cuCtxPushCurrent"));
   CHECK(fake.depth == 0);
 }

@@ -38,7 +38,8 @@ struct FakeDevice final : Device {
     }
     return std::make_unique<LoadedKernel>();
   }
-  Status launch(LoadedKernel &, const void *, int64_t, std::span<const TensorLayout>, void *) override {
+  Status launch(LoadedKernel &, const void *, const Geometry &, std::span<const TensorLayout>,
+                void *) override {
     return Status::ok();
   }
   Status clearAsync(void *, size_t, void *) override { return Status::ok(); }

@@ -25,7 +25,8 @@ struct StreamDevice final : Device {
   Result<std::unique_ptr<LoadedKernel>> load(const Artifact &) override {
     return std::make_unique<LoadedKernel>();
   }
-  Status launch(LoadedKernel &, const void *, int64_t, std::span<const TensorLayout>, void *) override {
+  Status launch(LoadedKernel &, const void *, const Geometry &, std::span<const TensorLayout>,
+                void *) override {
     return Status::ok();
   }
   std::optional<StreamKey> streamKey(void *stream) override {

@@ -264,8 +264,23 @@ TEST_CASE("on a CPU a plan has three steps with several shares, two with one") {
   CHECK(shared.steps[1].spec.isPartial());
   CHECK(shared.steps[1].item.num_splits == 10);
   CHECK(shared.steps[2].spec.op == Operation::BackwardSum);
+  CHECK(shared.steps[1].item.row_scratch == 0);
   REQUIRE(whole.steps.size() == 2);
   CHECK(!whole.steps[1].spec.isPartial());
+}
+
+TEST_CASE("on a CPU dq of one share is in the workers' scratch, whole vectors of every head of the group") {
+  const Bounds bounds{40, 200, 960, 8000, 6, 2, -1, -1};
+  for (auto [target, lanes] : {std::pair{"x86-64-v3", 8}, {"x86-64-v4", 16}})
+    for (int d : {1, 40, 64, 100}) {
+      const Plan plan = cpuPlan(target, backward(d, 64), bounds);
+      CHECK(plan.parts[kDQParts].bytes == 0);
+      CHECK(plan.workspace_bytes <= kWorkspaceZeroed + 2 * (8000 * 6 * 4 + 256)); // of rows' values alone
+      const ItemShape &item = plan.steps[1].item;
+      CHECK(item.row_scratch == 3 * roundUp(d, lanes) * 4);
+      CHECK(geometryOf(item, bounds).scratch == 200 * item.row_scratch);
+      CHECK(geometryOf(plan.steps[0].item, bounds).scratch == 0);
+    }
 }
 
 TEST_CASE("the parts of a workspace hold the rows' values and every share of dq, and none overlap") {
@@ -277,7 +292,7 @@ TEST_CASE("the parts of a workspace hold the rows' values and every share of dq,
         const Plan plan = cpuPlan(target, backward(d, 24), bounds);
         CHECK(plan.parts[kRowLse].bytes >= batch * rows * heads * 4);
         CHECK(plan.parts[kRowDelta].bytes >= batch * rows * heads * 4);
-        if (plan.steps[1].spec.op == Operation::Backward)
+        if (plan.steps[1].spec.op == Operation::Backward && plan.steps[1].spec.isPartial())
           CHECK(plan.parts[kDQParts].bytes >= batch * rows * heads * d * 4 * plan.steps[1].item.num_splits);
         int64_t end = kWorkspaceZeroed;
         for (BackwardPart part : {kRowLse, kRowDelta, kDQParts}) {
@@ -295,7 +310,7 @@ TEST_CASE("parts of dq stay small: a long problem has fewer shares") {
   const int64_t rows = int64_t(1) << 20; // dq in fp32 is 256 MiB: one part is all there may be
   const Plan plan = cpuPlan("x86-64-v3", backward(64, 64), {1, rows, rows, rows, 1, 1, -1, -1});
   CHECK(plan.steps[1].item.num_splits == 1);
-  CHECK(plan.parts[kDQParts].bytes == rows * 64 * 4);
+  CHECK(geometryOf(plan.steps[1].item, {1, rows, rows, rows, 1, 1, -1, -1}).scratch == rows * 64 * 4);
 }
 
 TEST_CASE("on sm_90a one kernel adds dq up where that is allowed, and the pair stays for what it has not") {
