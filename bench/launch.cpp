@@ -171,7 +171,7 @@ int main(int argc, char **argv) {
   artifact.kind = CodeKind::Cubin;
   auto kernel = (*device)->load(artifact);
   show("CUDA device launch over an idle driver", nanoseconds([&] {
-         if (!(*device)->launch(**kernel, &problem.params, 1, {}, nullptr))
+         if (!(*device)->launch(**kernel, &problem.params, {.items = 1}, {}, nullptr))
            std::exit(1);
        }));
   artifact.launch.tensor_maps = {{Operand::Q, 128, 64}, {Operand::K, 128, 64}, {Operand::V, 128, 64}};
@@ -180,7 +180,7 @@ int main(int argc, char **argv) {
   for (TensorLayout &t : tensors)
     t = {&t, {128, 512, 1, 1}, {256, 256, 131072}, DType::F16};
   show("  with the tensor maps of q, k and v", nanoseconds([&] {
-         if (!(*device)->launch(**mapped, &problem.params, 1, tensors, nullptr))
+         if (!(*device)->launch(**mapped, &problem.params, {.items = 1}, tensors, nullptr))
            std::exit(1);
        }));
 
